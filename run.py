@@ -56,9 +56,9 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         non_default_options=non_default_options,
     )
     if isinstance(request.options, BundleOptions) and request.options.bundle:
-        from utils.bundle.model import with_bundle
+        from utils.bundle.model import use_bundle
 
-        return with_bundle(request, request.options.bundle)
+        return use_bundle(request, request.options.bundle)
     if request.train_options and request.train_options.score and request.everybody:
         from utils.report.cross_validation import read_cross_validation
 

@@ -111,7 +111,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
     patch.setattr("utils.blackout.figure.draw_brain", lambda *_: None)
-    patch.setattr("utils.blackout.page.viewer", lambda *_: "")
+    patch.setattr("utils.blackout.page.render_brain_viewer", lambda *_: "")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import RecordRow
 from utils.blackout import edges
-from utils.blackout.edges import Edges, ExpectedEdges, Replacement
+from utils.blackout.edges import ExpectedEdges, RegionEdges, Replacement
 
 REGIONS, MAPS, PEOPLE = (2, 3, 7), 2, 24
 PARCELS = tuple("abcdef")
@@ -70,12 +70,12 @@ def touching(connectomes: Rows, region: int) -> np.ndarray:
 
 def test_a_parcel_lies_where_most_of_its_voxels_do_and_an_edge_where_its_parcels_do(drawn):
     connectomes = drawn[1]
-    assert edges.regions_of_parcels(connectomes, blocks()).tolist() == list(IN_REGION)
-    of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    assert edges.find_parcel_regions(connectomes, blocks()).tolist() == list(IN_REGION)
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     for region, own in enumerate(of_region):
         assert own.tolist() == np.flatnonzero(touching(connectomes, region)).tolist()
     unplaced = Connectomes(Path(), "rois", PARCELS, None, np.arange(2))
-    assert edges.regions_of_parcels(unplaced, blocks()).tolist() == [len(REGIONS)] * len(PARCELS)
+    assert edges.find_parcel_regions(unplaced, blocks()).tolist() == [len(REGIONS)] * len(PARCELS)
 
 
 def by_ridge(cohort, connectomes: Rows, means: np.ndarray, region: int, index: int, penalty: float) -> np.ndarray:
@@ -97,8 +97,8 @@ def by_ridge(cohort, connectomes: Rows, means: np.ndarray, region: int, index: i
 @pytest.mark.parametrize("penalty", [0.1, 10.0])
 def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn, monkeypatch, penalty):
     cohort, connectomes, means = drawn
-    monkeypatch.setattr(edges, "PENALTIES", [penalty])
-    of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    monkeypatch.setattr(edges, "EDGE_PENALTIES", [penalty])
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
     found = ExpectedEdges(cohort, of_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(found):
@@ -110,12 +110,12 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
 @pytest.mark.slow
 def test_each_region_has_the_penalty_that_predicts_the_training_people_best(drawn):
     cohort, connectomes, means = drawn
-    of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     training, known = np.arange(20), connectomes.values.copy()
     scaled = (known - np.nanmean(known[training], 0)) / np.nanstd(known[training], 0)
     for region, own in enumerate(of_region):
         errors, levels = [], []
-        for penalty in edges.PENALTIES:
+        for penalty in edges.EDGE_PENALTIES:
             predicted = [by_ridge(cohort, connectomes, means, region, at, penalty) for at in training]
             spread = np.nanstd(known[training], 0)[own]
             centre = np.nanmean(known[training], 0)[own]
@@ -131,47 +131,47 @@ def test_people_are_not_told_by_the_z_scores_of_the_others(drawn, monkeypatch):
     cohort, connectomes, _ = drawn
     random = np.random.default_rng(3)
     connectomes.values = random.normal(size=(PEOPLE, 15)).astype(np.float32)
-    of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
-    monkeypatch.setattr(edges, "PENALTIES", [1e-3])
-    monkeypatch.setattr(edges, "MAX_PEOPLE", 8)
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    monkeypatch.setattr(edges, "EDGE_PENALTIES", [1e-3])
+    monkeypatch.setattr(edges, "MAX_FITTING_PEOPLE", 8)
     expected = ExpectedEdges(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
-    fitting = edges.people_to_fit_on(cohort, 0)[0]
+    fitting = edges.choose_fitting_people(cohort, 0)[0]
     for own, levels in zip(of_region, expected(fitting, connectomes[fitting]), strict=True):
         assert np.square(connectomes.values[fitting][:, own] - levels).mean() > 0.7
 
 
 def test_many_people_are_sampled_and_nobody_is_halved(drawn, monkeypatch):
     cohort = drawn[0]
-    monkeypatch.setattr(edges, "MAX_PEOPLE", 7)
+    monkeypatch.setattr(edges, "MAX_FITTING_PEOPLE", 7)
     for seed in range(5):
-        fitting, people = edges.people_to_fit_on(cohort, seed)
+        fitting, people = edges.choose_fitting_people(cohort, seed)
         names = [{cohort.rows[fitting[at]].subject for at in own} for own in people]
         assert len(people) == 7 and all(len(own) == 1 for own in names)
         assert all(cohort.rows[at].split == "train" for at in fitting)
         assert ("p1" in set.union(*names)) == (0 in fitting) == (1 in fitting)
     tested = SimpleNamespace(rows=cohort.rows[20:], unswapped=lambda: [*range(4)], groups=())
-    assert edges.people_to_fit_on(tested, 0)[0].tolist() == [0, 1, 2, 3]
+    assert edges.choose_fitting_people(tested, 0)[0].tolist() == [0, 1, 2, 3]
 
 
 def test_edges_become_unknown_a_donors_or_what_is_expected_or_stay_among_those_of_a_donor(drawn):
     """What is expected of the person, with the donor's own deviation from what is expected of the donor."""
     cohort, connectomes, means = drawn
-    found = Edges(cohort, blocks(), means, 0)
+    found = RegionEdges(cohort, blocks(), means, 0)
     indices, positions = np.array([20, 22]), np.array([[3, 5], [7, 21]])
-    expected, own = ExpectedEdges(cohort, found.of_region, means, 0), connectomes[indices]
+    expected, own = ExpectedEdges(cohort, found.edges_by_region, means, 0), connectomes[indices]
     levels = expected(indices, own)
-    for of, position in zip(found.contents(indices, positions), positions, strict=True):
+    for of, position in zip(found.load_contents(indices, positions), positions, strict=True):
         donor = connectomes[position]
         of_donor = expected(position, donor)
         for region in range(len(REGIONS)):
             inside = touching(connectomes, region)
             moved = donor[:, inside] - of_donor[region] + levels[region]
             for shown, given, base, taken in (
-                (of.own, of.background, own, np.full_like(moved, np.nan)),
-                (of.own, of.donor, own, donor[:, inside]),
-                (of.own, of.expected, own, moved),
-                (of.donor, of.own, donor, own[:, inside]),
+                (of.person_values, of.background_values, own, np.full_like(moved, np.nan)),
+                (of.person_values, of.donor_values, own, donor[:, inside]),
+                (of.person_values, of.expected_values, own, moved),
+                (of.donor_values, of.person_values, donor, own[:, inside]),
             ):
-                put_in = Replacement(shown, given, found.of_region).replaced(region)
+                put_in = Replacement(shown, given, found.edges_by_region).apply_replacement(region)
                 np.testing.assert_allclose(put_in[:, inside], taken, atol=1e-6)
                 assert np.array_equal(put_in[:, ~inside], base[:, ~inside], equal_nan=True)

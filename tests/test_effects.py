@@ -11,8 +11,15 @@ from scipy import stats
 from data.cohorts import phenotype
 from data.cohorts.rows import Metadata
 from utils.blackout import values
-from utils.blackout.donors import control_variate_mean
-from utils.blackout.effects import Adjusted, Beside, by_subject, mean_interval, permutation_test, widened
+from utils.blackout.donors import compute_control_variate_mean
+from utils.blackout.effects import (
+    AdjustedEffects,
+    CovariateAdjuster,
+    average_by_subject,
+    bootstrap_mean_interval,
+    inflate_spread,
+    run_family_permutation_test,
+)
 from utils.scores.adjustment import Adjustment, adjustment
 
 
@@ -27,8 +34,8 @@ def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
     return effect, label
 
 
-def plain(effect, label) -> Beside:
-    return Adjusted(Adjustment(reason="none"), label).plain(effect)
+def plain(effect, label) -> AdjustedEffects:
+    return CovariateAdjuster(Adjustment(reason="none"), label).make_unadjusted(effect)
 
 
 @pytest.mark.slow
@@ -36,7 +43,7 @@ def plain(effect, label) -> Beside:
 def test_family_wise_errors_are_five_percent_whatever_is_planted_elsewhere(planted, share):
     random = np.random.default_rng(0)
     drawn_sets = [plain(*drawn(random, planted=planted, share=share)) for _ in range(200)]
-    found = [permutation_test(of, seed=at, permutations=999)[0] for at, of in enumerate(drawn_sets)]
+    found = [run_family_permutation_test(of, seed=at, permutation_count=999)[0] for at, of in enumerate(drawn_sets)]
     empty = [p[1:] if planted else p for p in found]
     assert stats.binomtest(sum(p.min() < 0.05 for p in empty), 200, 0.05).pvalue > 0.01
     if planted:
@@ -67,8 +74,8 @@ def test_p_is_what_all_orders_of_labels_give():
     """Of seven subjects there are 5,040, and as many studentised covariances."""
     effect, label = drawn(np.random.default_rng(1), subjects=7, regions=4, planted=3.0)
     of = plain(effect, label)
-    family_wise, alone = all_orders(label, of.effect)
-    p, q, *_ = permutation_test(of, seed=0)
+    family_wise, alone = all_orders(label, of.effect_residuals)
+    p, q, *_ = run_family_permutation_test(of, seed=0)
     assert p == pytest.approx(family_wise, abs=0.02)
     assert q == pytest.approx(stats.false_discovery_control(alone), abs=0.03)
 
@@ -81,7 +88,7 @@ def test_p_agrees_with_a_permutation_test_of_scipy():
         (on_autism[label == 1], on_autism[label == 0]), lambda *of, axis: stats.ttest_ind(*of, equal_var=False,
         axis=axis).statistic, vectorized=True, alternative="greater", n_resamples=5000, rng=np.random.default_rng(3),
     ).pvalue  # fmt: skip
-    assert permutation_test(plain(effect, label), seed=0)[0][0] == pytest.approx(independent, abs=0.02)
+    assert run_family_permutation_test(plain(effect, label), seed=0)[0][0] == pytest.approx(independent, abs=0.02)
 
 
 @pytest.mark.slow
@@ -92,27 +99,27 @@ def test_a_class_whose_effects_vary_more_is_no_evidence():
     named = 0
     for seed in range(200):
         effect = np.where(label == 1, 1, -1)[:, None] * more * random.normal(size=(100, 10))
-        named += permutation_test(plain(effect, label), seed, permutations=499)[0].min() < 0.05
+        named += run_family_permutation_test(plain(effect, label), seed, permutation_count=499)[0].min() < 0.05
     assert stats.binomtest(int(named), 200, 0.05).pvalue > 0.01
 
 
 def test_a_region_that_never_matters_or_speaks_against_is_no_evidence():
     effect = np.column_stack([np.zeros(20), np.full(20, -1.0), np.random.default_rng(0).normal(size=20)])
-    p = permutation_test(plain(effect, np.arange(20) % 2), seed=0).p
+    p = run_family_permutation_test(plain(effect, np.arange(20) % 2), seed=0).family_wise_p
     assert p[:2].tolist() == [1.0, 1.0]
 
 
 def test_one_class_has_no_p_and_one_subject_no_interval_but_a_mean():
     effect = np.array([[1.0, 2.0]])
-    test = permutation_test(plain(np.ones((4, 2)), np.ones(4)), seed=0)
-    assert np.isnan([*test.p, *test.q]).all()
-    mean, low, high = mean_interval(effect, seed=0)
+    test = run_family_permutation_test(plain(np.ones((4, 2)), np.ones(4)), seed=0)
+    assert np.isnan([*test.family_wise_p, *test.false_discovery_q]).all()
+    mean, low, high = bootstrap_mean_interval(effect, seed=0)
     assert mean.tolist() == [1.0, 2.0] and np.isnan([low, high]).all()
 
 
 def test_intervals_against_scipy():
     effect, _ = drawn(np.random.default_rng(2))
-    mean, low, high = mean_interval(effect, seed=0)
+    mean, low, high = bootstrap_mean_interval(effect, seed=0)
     independent = stats.bootstrap(
         (effect[:, 4],), np.mean, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
@@ -122,10 +129,10 @@ def test_intervals_against_scipy():
 
 def test_widened_effects_have_the_same_mean_a_wider_interval_and_a_smaller_t():
     effect, _ = drawn(np.random.default_rng(3), planted=1.0)
-    wide = widened(effect, 2)
+    wide = inflate_spread(effect, 2)
     t = [stats.ttest_1samp(of, 0).statistic for of in (effect, wide)]
     np.testing.assert_allclose(t[1], t[0] / 2)
-    (mean, low, high), (same, lower, higher) = (mean_interval(of, 0) for of in (effect, wide))
+    (mean, low, high), (same, lower, higher) = (bootstrap_mean_interval(of, 0) for of in (effect, wide))
     np.testing.assert_allclose(same, mean)
     np.testing.assert_allclose([lower - mean, higher - mean], [2 * (low - mean), 2 * (high - mean)])
 
@@ -135,24 +142,28 @@ def test_a_family_is_permuted_and_drawn_as_one():
     effect, label = drawn(np.random.default_rng(4), subjects=30, planted=1.0)
     once, twice = plain(effect, label), plain(np.tile(effect, (2, 1)), np.tile(label, 2))
     pairs = np.tile(np.arange(30), 2)
-    for one, other in zip(permutation_test(once, 0), permutation_test(twice, 0, pairs), strict=True):
+    for one, other in zip(
+        run_family_permutation_test(once, 0), run_family_permutation_test(twice, 0, pairs), strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-4)  # sums of float32
-    for one, other in zip(mean_interval(effect, 0), mean_interval(twice.net, 0, pairs), strict=True):
+    for one, other in zip(
+        bootstrap_mean_interval(effect, 0), bootstrap_mean_interval(twice.true_class_effects, 0, pairs), strict=True
+    ):
         np.testing.assert_allclose(one, other)
-    assert permutation_test(twice, 0)[0][0] < permutation_test(once, 0)[0][0]
+    assert run_family_permutation_test(twice, 0)[0][0] < run_family_permutation_test(once, 0)[0][0]
 
 
 def test_p_of_families_of_both_labels_is_what_all_orders_of_families_give():
     effect, label = drawn(np.random.default_rng(5), subjects=9, regions=3, planted=1.0)
     family = np.array([0, 0, 0, 1, 1, 2, 3, 4, 4])
     of = plain(effect, label)
-    family_wise, _ = all_orders(label, of.effect, family)
-    assert permutation_test(of, 0, family)[0] == pytest.approx(family_wise, abs=0.03)
+    family_wise, _ = all_orders(label, of.effect_residuals, family)
+    assert run_family_permutation_test(of, 0, family)[0] == pytest.approx(family_wise, abs=0.03)
 
 
 def test_records_of_a_subject_count_once():
     values = np.array([[1.0], [3.0], [5.0]])
-    assert by_subject(values, ["b", "b", "a"]).tolist() == [[5.0], [2.0]]
+    assert average_by_subject(values, ["b", "b", "a"]).tolist() == [[5.0], [2.0]]
 
 
 def people(count=200, seed=0):
@@ -163,8 +174,8 @@ def people(count=200, seed=0):
     return known, label, random
 
 
-def adjusted(known: pd.DataFrame, label: np.ndarray) -> Adjusted:
-    return Adjusted(adjustment(known), label)
+def adjusted(known: pd.DataFrame, label: np.ndarray) -> CovariateAdjuster:
+    return CovariateAdjuster(adjustment(known), label)
 
 
 def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diagnosis():
@@ -173,16 +184,16 @@ def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diag
     effect, found = random.normal(size=(200, 3)), adjusted(known, label)
     on_autism = effect * (2 * label[:, None] - 1)
     for region in range(3):
-        followed = found.beside.followed(label) | found.beside.followed(on_autism[:, region])
+        followed = found.adjustment.followed(label) | found.adjustment.followed(on_autism[:, region])
         assert followed  # the square of age, or kinks in place of it
         site = (known["site"] == "b").to_numpy(float)
-        columns = sm.add_constant(np.column_stack([site, known["age"], found.beside.terms[:, sorted(followed)]]))
+        columns = sm.add_constant(np.column_stack([site, known["age"], found.adjustment.terms[:, sorted(followed)]]))
         of_label, of_effect = (sm.OLS(values, columns).fit() for values in (label, on_autism[:, region]))
-        net, products = found(effect).net[:, region], of_label.resid * of_effect.resid
+        net, products = found(effect).true_class_effects[:, region], of_label.resid * of_effect.resid
         assert net.mean() == pytest.approx(2 * products.sum() / of_effect.df_resid)
         parts = products / np.sqrt(1 - of_effect.get_influence().hat_matrix_diag)
         assert net - net.mean() == pytest.approx(2 * 200 / of_effect.df_resid * (parts - parts.mean()))
-    assert found(effect[:, :1]).net == pytest.approx(found(effect).net[:, :1])
+    assert found(effect[:, :1]).true_class_effects == pytest.approx(found(effect).true_class_effects[:, :1])
 
 
 @pytest.mark.parametrize("carried", ["square", "sex by age", "age by site"])
@@ -200,21 +211,23 @@ def test_a_region_that_carries_covariates_alone_is_flagged_before_and_a_true_one
     truth = 1.5 * (label - label.mean())
     effect = (2 * label[:, None] - 1) * (random.normal(size=(300, 3)) + np.column_stack([values, truth, np.zeros(300)]))
     found = adjusted(known, label)
-    plain, beside = (permutation_test(of, 0)[0] < 0.05 for of in (found.plain(effect), found(effect)))
+    plain, beside = (
+        run_family_permutation_test(of, 0)[0] < 0.05 for of in (found.make_unadjusted(effect), found(effect))
+    )
     assert plain.tolist() == [True, True, False] and beside.tolist() == [False, True, False]
-    assert found.beside.covariates == ("site", "age", "sex") and not found.beside.without
+    assert found.adjustment.covariates == ("site", "age", "sex") and not found.adjustment.without
 
 
 def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
     random = np.random.default_rng(1)
     known, label = pd.DataFrame({"age": random.normal(size=400)}), np.arange(400) % 2.0
     effect = random.normal(1, 1, (400, 2))
-    assert adjusted(known, label)(effect).net.mean(0) == pytest.approx(effect.mean(0), abs=0.15)
+    assert adjusted(known, label)(effect).true_class_effects.mean(0) == pytest.approx(effect.mean(0), abs=0.15)
 
 
 def test_where_nothing_is_adjusted_effects_stay_as_they_are():
-    found = Adjusted(adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
-    assert found.beside.reason and (found(np.eye(40)).net == np.eye(40)).all()
+    found = CovariateAdjuster(adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
+    assert found.adjustment.reason and (found(np.eye(40)).true_class_effects == np.eye(40)).all()
 
 
 def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
@@ -226,11 +239,11 @@ def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
     known["log func_mean_fd"] = np.where(np.arange(240), random.normal(size=240), np.nan)
     label = (random.random(240) < np.where(unknown, 0.7, 0.3)).astype(float)
     effect = np.where(label == 1, 1, -1) * (unknown - 0.5) + random.normal(0, 0.5, 240)
-    rest = values.without_own(known, metadata, values.MARKS)
+    rest = values.drop_group_covariates(known, metadata, values.MARKS_GROUP)
     assert list(rest) == ["age", "log func_mean_fd"]
     t = []
     for table in (known, rest):
-        net = Adjusted(adjustment(table), label)(effect[:, None]).net[:, 0]
+        net = CovariateAdjuster(adjustment(table), label)(effect[:, None]).true_class_effects[:, 0]
         t.append(net.mean() / net.std() * np.sqrt(240))
     assert abs(t[0]) < 2 and t[1] > 4
 
@@ -242,14 +255,14 @@ def test_the_chance_of_having_drawn_some_donors_is_taken_out():
     deviation = random.normal(size=(300, 6, 1, 2))
     linear = (deviation[:, :1] - deviation[:, 1:]) @ weight
     everybody = deviation[:, 0] @ weight
-    assert control_variate_mean(linear, deviation) == pytest.approx(everybody, abs=0.02)
+    assert compute_control_variate_mean(linear, deviation) == pytest.approx(everybody, abs=0.02)
     assert np.abs(linear.mean(1) - everybody).max() > 1
     bent = np.exp(deviation @ weight / 4)
     bent = bent[:, :1] - bent[:, 1:]
-    assert control_variate_mean(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
-    assert control_variate_mean(bent, deviation).std() < 0.95 * bent.mean(1).std()
+    assert compute_control_variate_mean(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
+    assert compute_control_variate_mean(bent, deviation).std() < 0.95 * bent.mean(1).std()
 
 
 def test_one_pair_does_not_mislead():
     deviation = np.array([[[[1.0]], [[0.999]]]])
-    assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6
+    assert abs(compute_control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6

@@ -17,8 +17,8 @@ from data.cohorts.records import REDUCED
 from models import MODELS
 from utils.blackout import features
 from utils.blackout.features import FeatureOcclusion
-from utils.blackout.occlusion import occlusion_of
-from utils.blackout.steps import Windowed
+from utils.blackout.occlusion import make_occlusion
+from utils.blackout.steps import WindowedStep
 
 # TensorFlow cannot compute in bfloat16 where oneDNN is capped (`devices.check_bfloat16`).
 HALF = "mixed_float16" if "ONEDNN_MAX_CPU_ISA" in os.environ else "mixed_bfloat16"
@@ -83,12 +83,12 @@ def error(model, masks, number=4, seed=0, whole=None):
     """Return the largest error of an occluded logit, with each kind of fill, relative to the largest logit; the layers
     that are recomputed must be the `whole` ones, if these are given."""
     inputs, fills = records(model, number, seed)
-    occlusion = occlusion_of(model)
+    occlusion = make_occlusion(model)
     assert whole in (None, occlusion.recomputed_layers)
-    kept, errors = occlusion.keep(inputs), []
+    kept, errors = occlusion.run_intact(inputs), []
     for fill in fills:
         expected = recomputed(model, inputs, fill, masks)
-        found = occlusion.occluded_logits(kept, fill, masks)
+        found = occlusion.compute_occluded_logits(kept, fill, masks)
         assert found.shape == expected.shape
         errors.append(np.abs(found - expected).max() / np.abs(expected).max())
     return max(errors)
@@ -143,13 +143,13 @@ def test_networks_of_the_models_are_exact(name, preset, maps, more):
         randomise(network_of(name, preset, maps, **more)),
         np.concatenate([boxes(GRID, 6), atlas_regions()[::100]]),
     )
-    occlusion, (inputs, (_, fill)) = occlusion_of(model), records(model, 3)
+    occlusion, (inputs, (_, fill)) = make_occlusion(model), records(model, 3)
     averages = preset in ("combined", "regions")
     assert isinstance(occlusion, FeatureOcclusion) == (more["cubes"] > 1 if "cubes" in more else averages)
     assert error(model, masks, whole=()) < TOLERANCE
-    kept, chosen = occlusion.keep(inputs), [2, 0] if maps > 1 else [0]
-    together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
-    np.testing.assert_array_equal(together, occlusion.occluded_logits(kept, fill, masks))
+    kept, chosen = occlusion.run_intact(inputs), [2, 0] if maps > 1 else [0]
+    together, alone = occlusion.compute_logits_by_map(kept, fill, masks, chosen)
+    np.testing.assert_array_equal(together, occlusion.compute_occluded_logits(kept, fill, masks))
     for place, at in enumerate(chosen):
         expected = recomputed(model, inputs, np.where(np.arange(maps) == at, fill, inputs["volume"]), masks)
         np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())
@@ -159,7 +159,7 @@ def test_networks_of_the_models_are_exact(name, preset, maps, more):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["residual", "combined"])
 def test_masks_that_need_more_than_is_held_at_once_pass_one_by_one(preset, monkeypatch):
-    monkeypatch.setattr(features, "TOGETHER_BYTES", 1)
+    monkeypatch.setattr(features, "MAX_CHANGED_BYTES", 1)
     assert error(randomise(network_of("cnn", preset)), boxes(GRID, 4), whole=()) < TOLERANCE
 
 
@@ -229,7 +229,7 @@ def built(grid, local_layers, reduction, phenotype, maps=1):
 def test_random_networks_are_exact(network, seed):
     keras.utils.set_random_seed(seed)
     model = randomise(built(**network), seed)
-    assert occlusion_of(model).recomputed_layers == ()
+    assert make_occlusion(model).recomputed_layers == ()
     assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
 
 
@@ -237,7 +237,7 @@ def test_random_networks_are_exact(network, seed):
 @pytest.mark.parametrize("reduction", ["Flatten", "GlobalAveragePooling3D", "GlobalMaxPooling3D"])
 @pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D"])
 def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
-    reach = Windowed.reach
+    reach = WindowedStep.propagate_reach
 
     def smaller(self, reaches):
         start, stop = reach(self, reaches)
@@ -248,25 +248,25 @@ def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
     first = ("Conv3D", {"filters": 2, "kernel_size": 3, "padding": "same", "activation": "tanh"})
     model = randomise(built((8, 7, 9), [first, (kind, window)], reduction, True))
     assert error(model, boxes((8, 7, 9), 6)) < TOLERANCE
-    monkeypatch.setattr(Windowed, "reach", smaller)
+    monkeypatch.setattr(WindowedStep, "propagate_reach", smaller)
     assert error(model, boxes((8, 7, 9), 6)) > 50 * TOLERANCE
 
 
 @pytest.mark.slow
 def test_a_voxel_in_the_wrong_average_is_noticed(monkeypatch):
-    of_layer = features.Average.of
+    of_layer = features.VoxelAverages.from_layer
 
     def mistaken(layer, grid):
         average = of_layer(layer, grid)
-        first = np.flatnonzero(average.weight)[0]
-        average.place[first] = (average.place[first] + 1) % (average.place.max() + 1)
+        first = np.flatnonzero(average.weight_by_voxel)[0]
+        average.average_by_voxel[first] = (average.average_by_voxel[first] + 1) % (average.average_by_voxel.max() + 1)
         return average
 
     model = randomise(network_of("cnn", "combined"))
     first = np.zeros((1, *GRID), bool)
     first[0, :2, :2, :2] = True
     assert error(model, first) < TOLERANCE
-    monkeypatch.setattr(features.Average, "of", mistaken)
+    monkeypatch.setattr(features.VoxelAverages, "from_layer", mistaken)
     assert error(model, first) > 50 * TOLERANCE
 
 
@@ -292,7 +292,7 @@ def test_gate_from_global_average_is_recomputed():
     gate = layers.Dense(3, "sigmoid")(layers.GlobalAveragePooling3D(keepdims=True)(x))
     x = layers.Multiply(name="gate")([x, gate])
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(layers.Flatten()(x))))
-    assert "gate" in occlusion_of(model).recomputed_layers
+    assert "gate" in make_occlusion(model).recomputed_layers
     assert error(model, boxes((6, 7, 8), 6)) < TOLERANCE
 
 
@@ -342,31 +342,33 @@ def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
 @pytest.mark.slow
 def test_empty_mask_order_and_repetition():
     model = randomise(network_of("mmnn", "residual"))
-    occlusion = occlusion_of(model)
+    occlusion = make_occlusion(model)
     inputs, (_, fill) = records(model, 4)
-    kept, masks = occlusion.keep(inputs), boxes(GRID, 70)
-    found = occlusion.occluded_logits(kept, fill, masks)
-    np.testing.assert_array_equal(found[0], occlusion.logits(kept))
+    kept, masks = occlusion.run_intact(inputs), boxes(GRID, 70)
+    found = occlusion.compute_occluded_logits(kept, fill, masks)
+    np.testing.assert_array_equal(found[0], occlusion.get_intact_logits(kept))
     np.testing.assert_allclose(found[0], model(inputs), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found, occlusion.occluded_logits(kept, fill, masks))
+    np.testing.assert_array_equal(found, occlusion.compute_occluded_logits(kept, fill, masks))
 
 
 @pytest.mark.slow
 def test_a_volume_filled_from_itself_is_as_shown():
     network = network_of("cnn", "residual")
-    occlusion, (inputs, _) = occlusion_of(network), records(network, 4)
-    kept = occlusion.keep(inputs)
-    found = occlusion.occluded_logits(kept, inputs["volume"], boxes(GRID, 5))
-    np.testing.assert_allclose(found, np.broadcast_to(occlusion.logits(kept), found.shape), rtol=1e-6, atol=1e-7)
+    occlusion, (inputs, _) = make_occlusion(network), records(network, 4)
+    kept = occlusion.run_intact(inputs)
+    found = occlusion.compute_occluded_logits(kept, inputs["volume"], boxes(GRID, 5))
+    np.testing.assert_allclose(
+        found, np.broadcast_to(occlusion.get_intact_logits(kept), found.shape), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_activations_of_a_batch_are_released():
-    occlusion = occlusion_of(
+    occlusion = make_occlusion(
         randomise(built((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False))
     )
-    kept = occlusion.keep({"volume": np.ones((2, 8, 8, 8, 1), np.float32)})
+    kept = occlusion.run_intact({"volume": np.ones((2, 8, 8, 8, 1), np.float32)})
     references = [weakref.ref(value) for value in kept.values()]
-    occlusion.occluded_logits(kept, np.zeros((2, 1, 1, 1, 1), np.float32), boxes((8, 8, 8), 4))
+    occlusion.compute_occluded_logits(kept, np.zeros((2, 1, 1, 1, 1), np.float32), boxes((8, 8, 8), 4))
     del kept
     gc.collect()
     assert references and not any(reference() is not None for reference in references)
@@ -380,5 +382,5 @@ def test_windows_that_leave_voxels_unread_are_recomputed(kind):
     volume = keras.Input((6, 6, 6, 2), name="volume")
     x = layers.Flatten()(getattr(layers, kind)(strides=3, padding="same", **window)(volume))
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(x)))
-    assert len(occlusion_of(model).recomputed_layers) == 1
+    assert len(make_occlusion(model).recomputed_layers) == 1
     assert error(model, boxes((6, 6, 6), 6), number=8) < TOLERANCE

@@ -81,8 +81,8 @@ def pooled(of_few_regions, converted, on_folds, tmp_path_factory) -> Callable[..
 @pytest.fixture(scope="module")
 def named(pooled) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.blackout.page.ROWS", SHOWN)
-        patch.setattr("utils.blackout.figure.CELLS", SHOWN)
+        patch.setattr("utils.blackout.page.PAGE_TABLE_ROWS", SHOWN)
+        patch.setattr("utils.blackout.figure.MAX_MATRIX_CELLS", SHOWN)
         patch.setattr("utils.blackout.regions.MAX_PEOPLE", 39)  # of 40
         return pooled()
 
@@ -169,7 +169,7 @@ def test_what_is_significant_is_marked(named):
 def test_what_was_not_cleaned_should_not_be_published_though_it_is_significant(uncleaned, pooled, monkeypatch):
     """Of a cohort without problems, so that folds are blacked out anew; it is simulated, which the page tells."""
     monkeypatch.setattr("utils.runs.run.Run.caveats", Caveats(simulated=True))
-    monkeypatch.setattr("utils.blackout.results.BlackoutResults.uncleaned", uncleaned)
+    monkeypatch.setattr("utils.blackout.results.BlackoutResults.uncleaned_warning", uncleaned)
     folder, printed = pooled()
     assert read(folder, "replication").query("significant == 1")["replicates"].max() > 0.5
     assert ("NOT CLEANED" in printed) == bool(uncleaned)

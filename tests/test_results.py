@@ -27,7 +27,13 @@ from by_hand import (
 )
 from scipy import stats
 
-from utils.blackout.effects import Adjusted, Beside, mean_interval, permutation_test, widened
+from utils.blackout.effects import (
+    AdjustedEffects,
+    CovariateAdjuster,
+    bootstrap_mean_interval,
+    inflate_spread,
+    run_family_permutation_test,
+)
 from utils.scores.adjustment import adjustment
 
 pytestmark = pytest.mark.slow
@@ -75,15 +81,15 @@ class Family:
     def tested(self) -> dict[str, np.ndarray]:
         return {name: effect for name, effect in self.effects.items() if name in TESTED}
 
-    def beside(self, effect: np.ndarray) -> Beside:
+    def beside(self, effect: np.ndarray) -> AdjustedEffects:
         """Effects beside covariates; those of a group of values without what tells the same."""
         if self.name != "values":
-            return Adjusted(adjustment(self.known, self.people["site"]), self.label)(effect)
+            return CovariateAdjuster(adjustment(self.known, self.people["site"]), self.label)(effect)
         each = [
-            Adjusted(adjustment(self.known.drop(columns=OWN.get(group, []))), self.label)(effect[:, [at]])
+            CovariateAdjuster(adjustment(self.known.drop(columns=OWN.get(group, []))), self.label)(effect[:, [at]])
             for at, group in enumerate(self.table["group"])
         ]
-        return Beside(*map(np.hstack, zip(*each, strict=True)))
+        return AdjustedEffects(*map(np.hstack, zip(*each, strict=True)))
 
 
 def things_of(name: str, found: dict[str, np.ndarray], cohort: Path) -> dict[object, tuple[np.ndarray, np.ndarray]]:
@@ -179,10 +185,12 @@ def test_p_is_of_effects_beside_covariates(family):
     table = family.table
     for name, effect in family.tested.items():
         beside = family.beside(effect)
-        p, q, *_ = permutation_test(beside, 0, widening=WIDER)
+        p, q, *_ = run_family_permutation_test(beside, 0, sd_inflation=WIDER)
         np.testing.assert_allclose(table[[f"p_{name}", f"q_{name}"]].T, [p, q], atol=1e-4)
         names = [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high"]
-        np.testing.assert_allclose(table[names].T, mean_interval(widened(beside.net, WIDER), 0), atol=1e-5)
+        np.testing.assert_allclose(
+            table[names].T, bootstrap_mean_interval(inflate_spread(beside.net, WIDER), 0), atol=1e-5
+        )
         assert (table[f"p_{name}"] != table[f"p_{name}_plain"]).any()
 
 

@@ -10,8 +10,8 @@ from by_hand import difference, family_wise, read, stored
 from commands import done, record_of
 from scipy import stats
 
-from utils.blackout.families import People
-from utils.blackout.replication import cut
+from utils.blackout.families import BlackoutPeople
+from utils.blackout.replication import draw_halves
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -164,8 +164,15 @@ def test_halves_share_out_sites_and_folds_and_keep_relatives(related):
     unit = np.arange(151) // 2 if related else np.arange(151)
     site = random.choice(list("abcdef"), 151, p=[0.4, 0.3, 0.2, 0.06, 0.03, 0.01])
     site[:4], fold = [*"gghi"], random.permutation(151)[unit] % 3
-    people = People(label=np.arange(151) % 2, site=site, fold=fold, unit=unit, adjusted=None, seed=0)
-    chosen = cut(people, 20, np.random.default_rng(0))
+    people = BlackoutPeople(
+        subject_labels=np.arange(151) % 2,
+        subject_sites=site,
+        subject_folds=fold,
+        cluster_numbers=unit,
+        adjuster=None,
+        seed=0,
+    )
+    chosen = draw_halves(people, 20, np.random.default_rng(0))
     units = unit.max() + 1
     assert chosen.shape == (20, units) and len(np.unique(chosen, axis=0)) == 20
     of_unit = pd.DataFrame({"site": site, "fold": fold, "unit": unit}).groupby("unit").first()

@@ -60,20 +60,20 @@ def pool_test(whole: Run, runs: Sequence[Run]) -> None:
 
 def check_blackout(run: Run, saved: Manifest | None) -> None:
     check_test(run, saved)
-    blackout.possible_blackout(run)
+    blackout.check_blackout_possible(run)
     guards.check_distinct_names(run)
 
 
 def black_out(run: Run) -> int:
-    from utils.blackout.job import blackout
+    from utils.blackout.job import run_blackout
 
-    return blackout(run)
+    return run_blackout(run)
 
 
 def pool_blackout(whole: Run, runs: Sequence[Run]) -> None:
-    from utils.blackout.job import pool
+    from utils.blackout.job import pool_blackout_folds
 
-    pool(whole, runs)
+    pool_blackout_folds(whole, runs)
 
 
 def check_encode(run: Run, saved: Manifest | None) -> None:

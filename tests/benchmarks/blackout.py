@@ -54,7 +54,7 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
-    from utils.blackout.occlusion import occlusion_of
+    from utils.blackout.occlusion import make_occlusion
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -72,14 +72,16 @@ def main() -> None:
         occluded = (np.where(mask[None, ..., None], fill, volume) for mask in masks)
         return np.stack([forward(inputs | {"volume": values}).numpy() for values in occluded])
 
-    occlusion = occlusion_of(network)
+    occlusion = make_occlusion(network)
     spread = forward(inputs).numpy().std(0).max()
     for name, fill in list(fills.items()) * args.repeats:
-        occlusion.occluded_logits(occlusion.keep(inputs), fill, masks)  # warms the primitives of every shape
+        occlusion.compute_occluded_logits(
+            occlusion.run_intact(inputs), fill, masks
+        )  # warms the primitives of every shape
         start = time.perf_counter()
         full = in_full(fill)
         middle = time.perf_counter()
-        found = occlusion.occluded_logits(occlusion.keep(inputs), fill, masks)
+        found = occlusion.compute_occluded_logits(occlusion.run_intact(inputs), fill, masks)
         end = time.perf_counter()
         print(
             f"{args.model} {args.preset}, {args.subjects} subjects, maps {args.maps}, {len(masks)} regions, {name}: "

@@ -38,10 +38,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.division import SubjectArrays, assign_balanced_folds, site_folds
 from data.cohorts.forecast import assess_design
 from tests.benchmarks.coverage import FEATURES, tested
-from utils.blackout.effects import Adjusted, permutation_test
-from utils.blackout.families import Effect, People
-from utils.blackout.fills import FILLS, RELIANCE
-from utils.blackout.replication import MOST, halves
+from utils.blackout.effects import CovariateAdjuster, run_family_permutation_test
+from utils.blackout.families import BlackoutPeople, FillEffect
+from utils.blackout.fills import FILLS, RELIANCE_FILL
+from utils.blackout.replication import REPLICATION_THRESHOLD, replicate_in_halves
 from utils.evaluation.confounds import given_diagnosis, motion, told
 from utils.scores.adjustment import Adjustment, adjustment
 from utils.scores.calibration import LEVELS, left_out
@@ -70,10 +70,12 @@ def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, 
     on_autism = size[:, None] * (random.lognormal(size=(people, REGIONS)) - np.exp(0.5))
     on_autism[:, 0] += planted * size * (label - label.mean())
     known = pd.DataFrame({"site": site.astype(str).astype(object), "age": random.gamma(2, 3, people)})
-    adjusted = Adjusted(adjustment(known), label)((2 * label[:, None] - 1) * on_autism)
+    adjusted = CovariateAdjuster(adjustment(known), label)((2 * label[:, None] - 1) * on_autism)
     claims: Claims = {}
     for where, within in (("all participants", None), ("participants of a site", site)):
-        p = permutation_test(adjusted, seed, permutations=PERMUTATIONS, site=within).p
+        p = run_family_permutation_test(
+            adjusted, seed, permutation_count=PERMUTATIONS, exchange_sites=within
+        ).family_wise_p
         claims[f"another region significant: labels permuted among {where}"] = bool(p[1:].min() < ALPHA)
         if planted:
             claims[f"the one that differs significant: labels permuted among {where}"] = bool(p[0] < ALPHA)
@@ -87,16 +89,25 @@ def in_halves(planted: float, seed: int, people: int = 200) -> Claims:
     effect = random.normal(size=(people, MANY_REGIONS))
     effect[:, 0] += planted / np.sqrt(people)
     nowhere, alone = np.full(people, "A"), np.arange(people)
-    adjusted = Adjusted(Adjustment(reason="no covariates"), label)
-    everybody = People(label=label, site=nowhere, fold=nowhere, unit=alone, adjusted=adjusted, seed=seed)
-    fill = next(fill for fill in FILLS if fill.name == RELIANCE)
+    adjusted = CovariateAdjuster(Adjustment(reason="no covariates"), label)
+    everybody = BlackoutPeople(
+        subject_labels=label,
+        subject_sites=nowhere,
+        subject_folds=nowhere,
+        cluster_numbers=alone,
+        adjuster=adjusted,
+        seed=seed,
+    )
+    fill = next(fill for fill in FILLS if fill.fill_name == RELIANCE_FILL)
     names = [str(region) for region in range(MANY_REGIONS)]
-    rows = halves("regions", names, Effect(fill, effect, everybody, adjusted), SPLITS).set_index("thing")
+    rows = replicate_in_halves("regions", names, FillEffect(fill, effect, everybody, adjusted), SPLITS).set_index(
+        "thing"
+    )
     if "0" not in rows.index or not rows.loc["0", "significant"]:
         return {"significant": False}
     return {
         "significant": True,
-        "if so, with half of the participants, too": bool(rows.loc["0", "replicates"] > MOST),
+        "if so, with half of the participants, too": bool(rows.loc["0", "replicates"] > REPLICATION_THRESHOLD),
         "if so, the chance of that as it is printed": float(rows.loc["0", "expected"]),
     }
 

@@ -22,7 +22,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import BLOCK_EDGE, FULL, RECORD_DTYPE, REDUCED
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 from data.simulation import draw_demographics
-from utils.blackout.systems import AAL
+from utils.blackout.systems import AAL_SYSTEM_BY_REGION
 
 PEOPLE = 240
 EFFECT = demo.Simulation(PEOPLE).effect  # of the volume of a planted region
@@ -287,7 +287,7 @@ def few_regions(folder: Path, count: int) -> Path:
     aal, of_edges = load_atlas(None, FULL), [name for pair in (*PLANTED_EDGES, *CARRYING_EDGES) for name in pair]
     wanted = dict.fromkeys((*demo.PLANTED_REGIONS, CARRIER, *of_edges, *map(mirror, demo.PLANTED_REGIONS)))
     every = list(dict.fromkeys((*wanted, *aal.name_by_region.values())))
-    of_system = {AAL[name]: name for name in reversed(every)}
+    of_system = {AAL_SYSTEM_BY_REGION[name]: name for name in reversed(every)}
     names = list(dict.fromkeys((*wanted, *of_system.values(), *every)))[:count]
     chosen = [region for region, name in aal.name_by_region.items() if name in names]
     reduced = load_atlas(

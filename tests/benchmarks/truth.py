@@ -53,9 +53,9 @@ from data.cohorts.records import FULL
 from tests.benchmarks import planted
 from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, page
-from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
-from utils.blackout.replication import HALVES, MOST
-from utils.blackout.systems import AAL
+from utils.blackout.connections import REGION_LEVEL, SYSTEM_LEVEL, format_pair_name
+from utils.blackout.replication import BETWEEN_HALVES, REPLICATION_THRESHOLD
+from utils.blackout.systems import AAL_SYSTEM_BY_REGION
 from utils.scores.results import ALPHA
 
 RELIANCE, UNIQUE, MAPS, CONNECTIONS, PAIRS, VALUES = (
@@ -78,8 +78,8 @@ TESTS = {
     RELIANCE: Test("regions", ("name",), family="regions"),
     UNIQUE: Test("regions", ("name",), "unique"),
     MAPS: Test("regions_by_map", ("name", "map"), family="maps"),
-    CONNECTIONS: Test("connections", ("a", "b"), family="connections", level=SYSTEMS),
-    PAIRS: Test("connections", ("a", "b"), level=REGIONS),
+    CONNECTIONS: Test("connections", ("a", "b"), family="connections", level=SYSTEM_LEVEL),
+    PAIRS: Test("connections", ("a", "b"), level=REGION_LEVEL),
     VALUES: Test("values", ("group",), family="values"),
 }
 
@@ -104,10 +104,16 @@ def differing(regions: Iterable[str], tests: Iterable[str] = (RELIANCE, UNIQUE),
 
 def joining(pairs: planted.Pairs) -> Truth:
     """Pairs of regions whose edges are higher in autism, and the pairs of their systems."""
-    systems, regions = [*dict.fromkeys(AAL.values())], [*load_atlas(None, FULL).name_by_region.values()]
-    ends = [sorted(pair, key=lambda name: (systems.index(AAL[name]), regions.index(name))) for pair in pairs]
-    between = {pair_name(*(AAL[name] for name in pair)): 1 for pair in ends}
-    return {CONNECTIONS: between, PAIRS: {pair_name(*pair): 1 for pair in ends}}
+    systems, regions = (
+        [*dict.fromkeys(AAL_SYSTEM_BY_REGION.values())],
+        [*load_atlas(None, FULL).name_by_region.values()],
+    )
+    ends = [
+        sorted(pair, key=lambda name: (systems.index(AAL_SYSTEM_BY_REGION[name]), regions.index(name)))
+        for pair in pairs
+    ]
+    between = {format_pair_name(*(AAL_SYSTEM_BY_REGION[name] for name in pair)): 1 for pair in ends}
+    return {CONNECTIONS: between, PAIRS: {format_pair_name(*pair): 1 for pair in ends}}
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
@@ -165,14 +171,14 @@ def verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
     """What a blackout says of each thing: a row a thing of a test, with its p adjusted and before, the direction, and
     `out`, the share of halves that name it; whether it is planted (1, -1 or 0) or excused, and `concludes`."""
     parts, again = [], pd.read_csv(folder / "replication.csv", keep_default_na=False)
-    again = again[again["between"] == HALVES]
+    again = again[again["between"] == BETWEEN_HALVES]
     for test, where in TESTS.items():
         if not (path := folder / f"{where.file}.csv").exists():
             continue
         table = pd.read_csv(path)
         table = table[table["level"] == where.level] if where.level else table
         cells = table[[*where.columns]].itertuples(index=False)
-        thing = pd.Series([pair_name(*of) if where.level else " in ".join(of) for of in cells], table.index, str)
+        thing = pd.Series([format_pair_name(*of) if where.level else " in ".join(of) for of in cells], table.index, str)
         part = pd.DataFrame(
             {"thing": thing, "p": table[f"p_{where.effect}"], "plain": table[f"p_{where.effect}_plain"]}
         )
@@ -214,9 +220,15 @@ def counted(found: pd.DataFrame, cohorts: int) -> str:
         + f" (against 5 %: p = {against:.2f})"
     )
     if found["out"].notna().any():
-        little = found.assign(named=named, out=named & (found["out"] > MOST)).groupby("seed")[["named", "out"]].sum()
+        little = (
+            found.assign(named=named, out=named & (found["out"] > REPLICATION_THRESHOLD))
+            .groupby("seed")[["named", "out"]]
+            .sum()
+        )
         unpublished = ((2 * little["out"] < little["named"]) | (little["named"] == 0)).sum()
-        outs = [(which & (found["out"] > MOST)).sum() for which in (named & planted_things, named & false)]
+        outs = [
+            (which & (found["out"] > REPLICATION_THRESHOLD)).sum() for which in (named & planted_things, named & false)
+        ]
         line.append(
             f"of the named {outs[0]} of {(named & planted_things).sum()} planted and {outs[1]} of "
             f"{(named & false).sum()} false replicate in halves; no list to publish in {unpublished} cohorts"
@@ -263,8 +275,8 @@ def main() -> None:
     preset = ["--preset", args.preset] if args.preset else []
     few = ["--atlas", planted.few_regions(Path(tempfile.mkdtemp()), args.regions)] if args.regions else []
     # pictures are not part of the question
-    page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
-    figure.draw = lambda *_: plt.figure()
+    page.render_blackout_page, job.write_effect_maps = (lambda *_: ""), (lambda *_: None)
+    figure.draw_blackout = lambda *_: plt.figure()
     lines = []
     for name, scenario in scenarios(args.real).items():
         if args.only and name not in args.only.split(","):

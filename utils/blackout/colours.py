@@ -10,57 +10,79 @@ from nibabel import Nifti1Image
 
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
-from utils.blackout.families import Family
+from utils.blackout.families import FeatureFamily
 
-SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
-PALE = 0.3  # opacity of what is not significant
-SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
+COLOUR_COUNT = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
+PALE_OPACITY = 0.3  # opacity of what is not significant
+COLOUR_OFFSET_BY_SIGNIFICANCE = {
+    False: -2,
+    True: 2,
+}  # what is added to a region's share of the largest effect, by whether it is significant
 
 
-def shades(opacity: float) -> np.ndarray:
+def make_colours(opacity: float) -> np.ndarray:
     """Colours (SHADES, 4), red, green, blue and opacity in 0..1, from the largest effect against the true class on."""
-    return plt.get_cmap("RdBu_r")(np.linspace(0, 1, SHADES)) * (1, 1, 1, opacity)
+    return plt.get_cmap("RdBu_r")(np.linspace(0, 1, COLOUR_COUNT)) * (1, 1, 1, opacity)
 
 
-def largest_effect(effect: np.ndarray) -> float:
+def find_largest_effect(effects: np.ndarray) -> float:
     """The effect of the deepest colour; NaN is none."""
-    return float(np.nanmax(np.abs(effect))) or 1.0
+    return float(np.nanmax(np.abs(effects))) or 1.0
 
 
-def matrix(family: Family, axes: tuple[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def make_effect_matrix(
+    feature_family: FeatureFamily, axis_columns: tuple[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean reliance on the things of a family by two of its columns, (rows, columns), NaN where there is no such pair;
     and which are significant. Rows stand by their findings, then by their strongest effect. If a pair has no order, as
     of two systems, both are symmetric."""
-    found = family.place[[*axes]].set_axis(["row", "column"], axis=1)
-    found = found.assign(effect=family.reliance.of_people.mean(0), marked=family.reliance.significant)
-    columns = found["column"].unique()
-    if symmetric := not found["row"][found["row"].isin(columns)].empty:
-        found = pd.concat([found, found.rename(columns={"row": "column", "column": "row"})])
-        found = found.drop_duplicates(["row", "column"])
-    best = found.groupby("row", sort=False)[["marked", "effect"]].max()
-    rows = best.sort_values(["marked", "effect"], ascending=False, kind="stable").index
-    grids = (found.pivot(index="row", columns="column", values=name) for name in ("effect", "marked"))
-    effect, marked = (grid.loc[rows, rows if symmetric else columns] for grid in grids)
-    return effect, marked.eq(True)
+    pair_table = feature_family.feature_table[[*axis_columns]].set_axis(["row", "column"], axis=1)
+    pair_table = pair_table.assign(
+        effect=feature_family.reliance_effect.subject_effects.mean(0),
+        marked=feature_family.reliance_effect.is_significant,
+    )
+    column_names = pair_table["column"].unique()
+    if is_symmetric := not pair_table["row"][pair_table["row"].isin(column_names)].empty:
+        pair_table = pd.concat([pair_table, pair_table.rename(columns={"row": "column", "column": "row"})])
+        pair_table = pair_table.drop_duplicates(["row", "column"])
+    strongest_by_row = pair_table.groupby("row", sort=False)[["marked", "effect"]].max()
+    row_names = strongest_by_row.sort_values(["marked", "effect"], ascending=False, kind="stable").index
+    pivot_tables = (
+        pair_table.pivot(index="row", columns="column", values=value_column) for value_column in ("effect", "marked")
+    )
+    effect_matrix, is_significant = (
+        pivot_table.loc[row_names, row_names if is_symmetric else column_names] for pivot_table in pivot_tables
+    )
+    return effect_matrix, is_significant.eq(True)
 
 
-def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
+def paint_effects(feature_family: FeatureFamily, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
     """Mean reliance on the regions of an atlas on the full grid, and nilearn's options, which make it pale where it is
     not significant.
 
-    nilearn colours by value alone. So a voxel holds the effect as a share of the largest one, plus the `SHADE`. What is
+    nilearn colours by value alone. So a voxel holds the effect as a share of the largest one, plus the
+    `COLOUR_OFFSET_BY_SIGNIFICANCE`. What is
     -3 to -1 is pale, 1 to 3 full, and 0, outside the regions, transparent. Shares are a hair less than 1, so that they
     fall on no other colours.
     """
-    effect = family.reliance.of_people.mean(0)
-    share = effect / largest_effect(effect) * (1 - 1 / SHADES)
-    values = share + np.where(family.reliance.significant, SHADE[True], SHADE[False])
-    pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
-    image = nifti.make_mni_image(atlas.paint(values), records.FULL)
-    ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
-    return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
+    mean_effects = feature_family.reliance_effect.subject_effects.mean(0)
+    relative_effects = mean_effects / find_largest_effect(mean_effects) * (1 - 1 / COLOUR_COUNT)
+    region_colour_values = relative_effects + np.where(
+        feature_family.reliance_effect.is_significant,
+        COLOUR_OFFSET_BY_SIGNIFICANCE[True],
+        COLOUR_OFFSET_BY_SIGNIFICANCE[False],
+    )
+    colour_map = ListedColormap(np.concatenate([make_colours(PALE_OPACITY), make_colours(0), make_colours(1)]))
+    effect_image = nifti.make_mni_image(atlas.paint(region_colour_values), records.FULL)
+    colour_options = {
+        "vmin": COLOUR_OFFSET_BY_SIGNIFICANCE[False] - 1,
+        "vmax": COLOUR_OFFSET_BY_SIGNIFICANCE[True] + 1,
+        "threshold": None,
+        "colorbar": False,
+    }
+    return effect_image, colour_options | {"cmap": colour_map, "resampling_interpolation": "nearest"}
 
 
-def ranked(family: Family, atlas: Atlas) -> list[int]:
+def rank_regions(feature_family: FeatureFamily, atlas: Atlas) -> list[int]:
     """The regions of an atlas by reliance, but those that are significant first, by p."""
-    return np.array(atlas.region_numbers)[family.significant_first].tolist()
+    return np.array(atlas.region_numbers)[feature_family.significant_first_order].tolist()

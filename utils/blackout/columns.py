@@ -3,15 +3,15 @@
 from collections.abc import Set
 
 from data.cohorts.rows import join_names
-from utils.blackout.direction import CORRELATION, DIFFERENCE, DIRECTION
-from utils.blackout.families import Family, Verdict
-from utils.blackout.fills import FILLS, RELIANCE, UNIQUE
-from utils.blackout.replication import EXPECTED, HALVES, REPEATS
+from utils.blackout.direction import CORRELATION_COLUMN, DIFFERENCE_COLUMN, DIRECTION_COLUMN
+from utils.blackout.families import BlackoutVerdict, FeatureFamily
+from utils.blackout.fills import FILLS, RELIANCE_FILL, UNIQUE_FILL
+from utils.blackout.replication import BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN
 from utils.report.columns import Column
 
-FEW = 5  # things to name in a footnote
-P = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
-COLUMNS = {
+MAX_SUPPRESSORS_LISTED = 5  # things to name in a footnote
+P_MEANING = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
+FAMILY_COLUMNS = {
     "name": Column("region"),
     "level": Column(
         "level",
@@ -19,28 +19,32 @@ COLUMNS = {
         "that of their systems.",
     ),
     "b": Column("b", meaning="If it is the same as a: the edges within it."),
-    **{fill.name: Column(fill.name, ".4f", fill.meaning) for fill in FILLS},
+    **{fill.fill_name: Column(fill.fill_name, ".4f", fill.meaning) for fill in FILLS},
     **{
-        f"p_{fill.name}": Column(
-            f"{fill.prefix}p", ".4f", f"{P.format(fill.name)}; adjusted for the covariates below, if any."
+        f"p_{fill.fill_name}": Column(
+            f"{fill.column_prefix}p",
+            ".4f",
+            f"{P_MEANING.format(fill.fill_name)}; adjusted for the covariates below, if any.",
         )
         for fill in FILLS
-        if fill.tested
+        if fill.is_tested
     },
-    DIRECTION: Column(DIRECTION, meaning="Which way participants differ there, and how the network reads it."),
-    DIFFERENCE: Column(
-        DIFFERENCE,
+    DIRECTION_COLUMN: Column(
+        DIRECTION_COLUMN, meaning="Which way participants differ there, and how the network reads it."
+    ),
+    DIFFERENCE_COLUMN: Column(
+        DIFFERENCE_COLUMN,
         ".2f",
         "Autism minus control, within sites where these are known, in standard deviations, with its 95% interval. It "
         "is of these participants, not of the network.",
     ),
     "difference_of": Column("difference of"),
 }
-NOTES = {  # footnotes of columns
-    RELIANCE: "An interval is for its row alone. Of so many the strongest look stronger than they are.",
-    DIFFERENCE: "Not adjusted for covariates: it may be one of age or motion.",
+FOOTNOTE_BY_COLUMN = {  # footnotes of columns
+    RELIANCE_FILL: "An interval is for its row alone. Of so many the strongest look stronger than they are.",
+    DIFFERENCE_COLUMN: "Not adjusted for covariates: it may be one of age or motion.",
 }
-OF_REPLICATION = {
+REPLICATION_COLUMNS = {
     "between": Column(
         "between",
         meaning="Halves of these participants, drawn often within sites and folds. Repeats: networks trained again, on "
@@ -59,7 +63,7 @@ OF_REPLICATION = {
         "The share of halves or repeats in which it is significant, too. Of the whole family, the share of significant "
         "things of which this is more than one half.",
     ),
-    EXPECTED: Column(
+    EXPECTED_COLUMN: Column(
         "expected of true effects",
         ".2f",
         "The chance that a true effect of this size is significant in more than half of all halves. Of the whole "
@@ -70,57 +74,82 @@ OF_REPLICATION = {
         ".2f",
         "Of the halves or repeats in which it is significant, the share in whose partners it is, too.",
     ),
-    CORRELATION: Column(
-        CORRELATION,
+    CORRELATION_COLUMN: Column(
+        CORRELATION_COLUMN,
         ".2f",
         "Of the mean effects of all things of a family in one half, or repeat, with those in the other. Below it "
         "stands the range of 95% of them, which is no interval.",
     ),
 }
-OF_COUNTS = {  # of `BlackoutResults.counted`
+COUNT_COLUMNS = {  # of `BlackoutResults.family_counts`
     "family": Column("family"),
     "things": Column("how many", ",.0f"),
-    RELIANCE: Column("significant", ".0f"),
-    f"{RELIANCE}_plain": Column("before adjustment", ".0f"),
-    UNIQUE: Column("unique", ".0f"),
-    f"{UNIQUE}_plain": Column("unique before adjustment", ".0f"),
-    HALVES: Column("also with half of the participants", ".0f"),
-    EXPECTED: Column("expected of true effects", ".1f"),
-    REPEATS: Column("replicate in repeats", ".0f"),
+    RELIANCE_FILL: Column("significant", ".0f"),
+    f"{RELIANCE_FILL}_plain": Column("before adjustment", ".0f"),
+    UNIQUE_FILL: Column("unique", ".0f"),
+    f"{UNIQUE_FILL}_plain": Column("unique before adjustment", ".0f"),
+    BETWEEN_HALVES: Column("also with half of the participants", ".0f"),
+    EXPECTED_COLUMN: Column("expected of true effects", ".1f"),
+    BETWEEN_REPEATS: Column("replicate in repeats", ".0f"),
 }
-COUNT_NOTES = {  # footnotes of these
-    UNIQUE: "They say what the rest of the brain does not.",
-    HALVES: "Significant in more than half of all halves, too: a second, stricter threshold on the same participants, "
+COUNT_FOOTNOTES = {  # footnotes of these
+    UNIQUE_FILL: "They say what the rest of the brain does not.",
+    BETWEEN_HALVES: "Significant in more than half of all halves, too: a second, stricter threshold "
+    "on the same participants, "
     "which many true effects miss. Both halves have the same networks.",
-    REPEATS: "Significant in more than half of the repeats, too. The participants are the same, the networks others.",
+    BETWEEN_REPEATS: "Significant in more than half of the repeats, too. "
+    "The participants are the same, the networks others.",
 }
 
 
-def label(name: str) -> str:
+def get_column_label(column_name: str) -> str:
     """What a column of a family is called."""
-    return COLUMNS[name].label if name in COLUMNS else name
+    return FAMILY_COLUMNS[column_name].label if column_name in FAMILY_COLUMNS else column_name
 
 
-def notes_of(family: Family, told: Set[str]) -> dict[str, str]:
-    """The footnotes of a family's columns, by name; `told` are columns of which the page has said what is general."""
-    found = {name: text for name, text in NOTES.items() if name not in told} | dict(family.notes)
-    if family.people.verdict is not Verdict.OPEN:
-        return found
-    if family.inner:
-        within = family.inner.reliance.significant
-        found["level"] = f"{within.sum()} of {len(within):,} {family.kind.inner} are significant."
-    if "remark" in family.table and (alone := family.table.query("remark != ''")["name"].tolist()):
-        found[f"p_{UNIQUE}"] = (
-            f"Unique without reliance: {join_names(alone, FEW)}, possibly suppressors. Such a region need not differ "
-            "between the classes, but tells the network how to read others."
+def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -> dict[str, str]:
+    """The footnotes of a family's columns, by name; `explained_columns` are columns of which the page has said what
+    is general."""
+    footnote_by_column = {
+        column_name: footnote
+        for column_name, footnote in FOOTNOTE_BY_COLUMN.items()
+        if column_name not in explained_columns
+    } | dict(feature_family.footnote_by_column)
+    if feature_family.people.verdict is not BlackoutVerdict.CONCLUSIVE:
+        return footnote_by_column
+    if feature_family.inner_family:
+        is_pair_significant = feature_family.inner_family.reliance_effect.is_significant
+        footnote_by_column["level"] = (
+            f"{is_pair_significant.sum()} of {len(is_pair_significant):,} "
+            f"{feature_family.feature_kind.inner_plural_name} are significant."
         )
-    return found
+    if "remark" in feature_family.ranked_table and (
+        suppressor_names := feature_family.ranked_table.query("remark != ''")["name"].tolist()
+    ):
+        footnote_by_column[f"p_{UNIQUE_FILL}"] = (
+            f"Unique without reliance: {join_names(suppressor_names, MAX_SUPPRESSORS_LISTED)}, possibly suppressors. "
+            "Such a region need not differ between the classes, but tells the network how to read others."
+        )
+    return footnote_by_column
 
 
-def columns_of(family: Family) -> list[str]:
+def list_page_columns(feature_family: FeatureFamily) -> list[str]:
     """Those of a family that its page shows, without directions if nothing there has one."""
-    of_effects = [name for effect in family.tested for name in (effect.fill.name, f"p_{effect.fill.name}")]
-    of_effects += [effect.fill.name for effect in family.effects if not effect.fill.tested]
-    directed = (DIRECTION, DIFFERENCE) if family.table[DIRECTION].any() else ()
-    also = ["difference_of"] if "difference_of" in family.table else []
-    return [*family.kind.shown, *of_effects, *directed, *also]
+    effect_columns = [
+        column_name
+        for fill_effect in feature_family.tested_effects
+        for column_name in (fill_effect.fill.fill_name, f"p_{fill_effect.fill.fill_name}")
+    ]
+    effect_columns += [
+        fill_effect.fill.fill_name for fill_effect in feature_family.fill_effects if not fill_effect.fill.is_tested
+    ]
+    direction_columns = (
+        (DIRECTION_COLUMN, DIFFERENCE_COLUMN) if feature_family.ranked_table[DIRECTION_COLUMN].any() else ()
+    )
+    difference_source_columns = ["difference_of"] if "difference_of" in feature_family.ranked_table else []
+    return [
+        *feature_family.feature_kind.identifying_columns,
+        *effect_columns,
+        *direction_columns,
+        *difference_source_columns,
+    ]

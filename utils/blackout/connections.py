@@ -22,164 +22,275 @@ from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import join_names
 from utils.blackout import options
 from utils.blackout.edge_logits import EdgeLogits
-from utils.blackout.edges import ROWS, connectomes_of, regions_of_parcels
-from utils.blackout.effects import sums
-from utils.blackout.families import Blackout, Effect, Family, Kind, People
-from utils.blackout.fills import FILL_OF, RELIANCE
-from utils.blackout.options import CONNECTOME
-from utils.blackout.setup import Check, Measured, Setup
-from utils.blackout.systems import OUTSIDE, Systems
+from utils.blackout.edges import RECORDS_PER_READ, find_parcel_regions, require_connectomes
+from utils.blackout.effects import sum_by_group
+from utils.blackout.families import Blackout, BlackoutPeople, FeatureFamily, FeatureKind, FillEffect
+from utils.blackout.fills import FILL_BY_NAME, RELIANCE_FILL
+from utils.blackout.options import CONNECTOME_INPUT
+from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
+from utils.blackout.systems import OUTSIDE_SYSTEM, RegionSystems
 
-SYSTEMS, REGIONS = "systems", "regions"  # levels of the table
+SYSTEM_LEVEL, REGION_LEVEL = "systems", "regions"  # levels of the table
 
 
 class RegionPairs(NamedTuple):
-    """Unordered pairs of regions that have edges. `of_edge` (edges,) int is the pair of each edge, `regions` (pairs, 2)
-    int the places of both regions in the atlas, the lower first; they are one if the edge lies within a region."""
+    """Unordered pairs of regions that have edges. `pair_by_edge` (edges,) int is the pair of each edge,
+    `region_positions` (pairs, 2) int the places of both regions in the atlas, the lower first; they are one if the
+    edge lies within a region."""
 
-    of_edge: np.ndarray
-    regions: np.ndarray
+    pair_by_edge: np.ndarray
+    region_positions: np.ndarray
 
 
-def pairs_of(region_of: np.ndarray, pairs: np.ndarray) -> RegionPairs:
+def find_unordered_pairs(region_by_parcel: np.ndarray, parcels_by_edge: np.ndarray) -> RegionPairs:
     """Of each parcel's region (parcels,) and each edge's parcels (edges, 2).
 
-    Given each region's system (regions + 1,) and pairs of regions (pairs, 2), it gives pairs of systems. Then `of_edge`
-    is that of each pair of regions.
+    Given each region's system (regions + 1,) and pairs of regions (pairs, 2), it gives pairs of systems. Then
+    `pair_by_edge` is that of each pair of regions.
     """
-    regions, of_edge = np.unique(np.sort(region_of[pairs], axis=1), axis=0, return_inverse=True)
-    return RegionPairs(of_edge.ravel(), regions)
+    region_pairs, pair_by_edge = np.unique(
+        np.sort(region_by_parcel[parcels_by_edge], axis=1), axis=0, return_inverse=True
+    )
+    return RegionPairs(pair_by_edge.ravel(), region_pairs)
 
 
-def mean_edges(connectomes: Connectomes, records: np.ndarray, pair: np.ndarray, count: int) -> np.ndarray:
-    """The mean Fisher z of the known edges of each of `count` pairs, (records, count); NaN where none is known. `pair`
-    (edges,) int is that of each edge, `count` if it is of none."""
-    chosen = np.flatnonzero(pair < count)
-    members = sparse.csr_array((np.ones(len(chosen)), (chosen, pair[chosen])), (len(pair), count))
-    found = [np.empty((0, count))]
-    for rows in split_into_batches(records, ROWS):
-        edges = connectomes[rows]
-        known = np.asarray(~np.isnan(edges) @ members)
-        total = np.asarray(np.nan_to_num(edges) @ members)
-        found.append(np.divide(total, known, out=np.full(known.shape, np.nan), where=known > 0))
-    return np.concatenate(found)
+def compute_mean_edges(
+    connectomes: Connectomes, record_indices: np.ndarray, pair_by_edge: np.ndarray, pair_count: int
+) -> np.ndarray:
+    """The mean Fisher z of the known edges of each of `pair_count` pairs, (records, count); NaN where none is known.
+    `pair_by_edge` (edges,) int is that of each edge, `pair_count` if it is of none."""
+    paired_edge_indices = np.flatnonzero(pair_by_edge < pair_count)
+    edge_pair_matrix = sparse.csr_array(
+        (np.ones(len(paired_edge_indices)), (paired_edge_indices, pair_by_edge[paired_edge_indices])),
+        (len(pair_by_edge), pair_count),
+    )
+    mean_edge_blocks = [np.empty((0, pair_count))]
+    for block_record_indices in split_into_batches(record_indices, RECORDS_PER_READ):
+        edge_values = connectomes[block_record_indices]
+        measured_edge_counts = np.asarray(~np.isnan(edge_values) @ edge_pair_matrix)
+        edge_sums = np.asarray(np.nan_to_num(edge_values) @ edge_pair_matrix)
+        mean_edge_blocks.append(
+            np.divide(
+                edge_sums,
+                measured_edge_counts,
+                out=np.full(measured_edge_counts.shape, np.nan),
+                where=measured_edge_counts > 0,
+            )
+        )
+    return np.concatenate(mean_edge_blocks)
 
 
-def pair_name(one: str, other: str) -> str:
+def format_pair_name(first_name: str, second_name: str) -> str:
     """What a pair is called, whichever comes first."""
-    return f"within {one}" if one == other else " and ".join(sorted((one, other)))
+    return f"within {first_name}" if first_name == second_name else " and ".join(sorted((first_name, second_name)))
 
 
-def measure(setup: Setup) -> Measured:
+def measure_connections(setup: BlackoutSetup) -> Measurements:
     """How far the log odds fall if the edges between two regions become the mean of all possible donors."""
-    edges, donors = setup.volume.fills.edges if setup.volume else None, setup.donors
-    if edges is None or setup.edges is None:
-        return Measured()
-    pairs = pairs_of(edges.region_of, edges.connectomes.parcel_pairs)
-    member = sparse.csr_array((np.ones(len(pairs.of_edge)), (np.arange(len(pairs.of_edge)), pairs.of_edge)))
-    levels = np.concatenate([setup.edges.contributions(block) @ member for block in edges.connectomes.iterate_blocks()])
-    fall = levels[donors.tested] - donors.means_of_others(levels)
-    return Measured({"pair_reliance": setup.sign * fall}, partial(checks, setup, setup.edges, pairs.of_edge, fall))
+    region_edges, donors = setup.volume_occlusion.fills.region_edges if setup.volume_occlusion else None, setup.donors
+    if region_edges is None or setup.edge_logits is None:
+        return Measurements()
+    region_pairs = find_unordered_pairs(region_edges.region_by_parcel, region_edges.connectomes.parcel_pairs)
+    edge_pair_matrix = sparse.csr_array(
+        (
+            np.ones(len(region_pairs.pair_by_edge)),
+            (np.arange(len(region_pairs.pair_by_edge)), region_pairs.pair_by_edge),
+        )
+    )
+    pair_contributions = np.concatenate(
+        [
+            setup.edge_logits.compute_contributions(edge_block) @ edge_pair_matrix
+            for edge_block in region_edges.connectomes.iterate_blocks()
+        ]
+    )
+    log_odds_falls = pair_contributions[donors.tested_indices] - donors.compute_donor_pool_means(pair_contributions)
+    return Measurements(
+        {"pair_reliance": setup.class_signs * log_odds_falls},
+        partial(make_connection_checks, setup, setup.edge_logits, region_pairs.pair_by_edge, log_odds_falls),
+    )
 
 
-def checks(
-    setup: Setup, logits: EdgeLogits, of_edge: np.ndarray, fall: np.ndarray, at: int, random: np.random.Generator
-) -> Iterable[Check]:
+def make_connection_checks(
+    setup: BlackoutSetup,
+    edge_logits: EdgeLogits,
+    pair_by_edge: np.ndarray,
+    log_odds_falls: np.ndarray,
+    tested_position: int,
+    rng: np.random.Generator,
+) -> Iterable[RecomputationCheck]:
     """The edges of a pair of a record become the mean of all possible donors."""
-    pair, batch = int(random.integers(fall.shape[1])), setup.batch(int(setup.donors.tested[at]))
-    own = np.flatnonzero(of_edge == pair)
-    values = np.concatenate([block[:, own] for block in connectomes_of(setup.cohort).iterate_blocks()]).astype(float)
-    known = np.where(np.isnan(values), logits.mean[own], values)
-    replaced = batch[CONNECTOME].copy()
-    replaced[:, own] = setup.donors.means_of_others(known)[at]
-    yield Check(batch | {CONNECTOME: replaced}, float(setup.log_odds(batch)[0] - fall[at, pair]))
+    pair_index, record_batch = (
+        int(rng.integers(log_odds_falls.shape[1])),
+        setup.load_batch(int(setup.donors.tested_indices[tested_position])),
+    )
+    edge_indices = np.flatnonzero(pair_by_edge == pair_index)
+    edge_values = np.concatenate(
+        [edge_block[:, edge_indices] for edge_block in require_connectomes(setup.cohort).iterate_blocks()]
+    ).astype(float)
+    imputed_edges = np.where(np.isnan(edge_values), edge_logits.training_edge_means[edge_indices], edge_values)
+    replaced_edges = record_batch[CONNECTOME_INPUT].copy()
+    replaced_edges[:, edge_indices] = setup.donors.compute_donor_pool_means(imputed_edges)[tested_position]
+    yield RecomputationCheck(
+        record_batch | {CONNECTOME_INPUT: replaced_edges},
+        float(setup.compute_log_odds(record_batch)[0] - log_odds_falls[tested_position, pair_index]),
+    )
 
 
-def family(of: Blackout) -> Family | None:
+def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
     """Pairs of systems and, within the significant ones, of regions; None if no edges were replaced."""
-    if "pair_reliance" not in of.effects:
+    if "pair_reliance" not in blackout.record_effects:
         return None
-    atlas, connectomes, effects = of.atlas, connectomes_of(of.cohort), of.effects
-    systems = options.of(of.run).systems_of(of.cohort.grid)
-    place = {row.file: at for at, row in enumerate(of.cohort.rows)}
-    records = np.array([place[row.file] for row in effects.rows])
+    atlas, connectomes, record_effects = blackout.atlas, require_connectomes(blackout.cohort), blackout.record_effects
+    region_systems = options.get_blackout_options(blackout.run).load_systems(blackout.cohort.grid)
+    record_index_by_file = {
+        record_row.file: record_index for record_index, record_row in enumerate(blackout.cohort.rows)
+    }
+    record_indices = np.array([record_index_by_file[record_row.file] for record_row in record_effects.record_rows])
 
-    def value_of(pair: np.ndarray, count: int) -> np.ndarray:
-        return effects.of_subjects(mean_edges(connectomes, records, pair, count))
+    def compute_subject_edges(pair_by_edge: np.ndarray, pair_count: int) -> np.ndarray:
+        return record_effects.average_subjects(
+            compute_mean_edges(connectomes, record_indices, pair_by_edge, pair_count)
+        )
 
-    names = [atlas.name_by_region[region] for region in atlas.region_numbers]
-    region_of, effect = regions_of_parcels(connectomes, atlas), of.of_subjects("pair_reliance")
-    return family_of(names, region_of, systems, effect, value_of, of.people)
+    region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
+    region_by_parcel, pair_effects = find_parcel_regions(connectomes, atlas), blackout.average_subjects("pair_reliance")
+    return make_nested_connection_family(
+        region_names, region_by_parcel, region_systems, pair_effects, compute_subject_edges, blackout.people
+    )
 
 
-def family_of(
-    regions: Sequence[str],
-    region_of: np.ndarray,
-    systems: Systems,
-    effect: np.ndarray,
-    value_of: Callable[[np.ndarray, int], np.ndarray],
-    people: People,
-) -> Family:
-    """`regions` are the names of the atlas in its order; `region_of` (parcels,) is each parcel's region by its place.
-    `effect` (subjects, pairs of regions) is on the logit of the true class, in the order of `pairs_of`. `value_of`
-    gives what people have in pairs: see `mean_edges`, (subjects, count)."""
-    pairs = pairs_of(region_of, np.column_stack(np.triu_indices(len(region_of), 1)))
-    between = pairs_of(systems.of_region, pairs.regions)
+def make_nested_connection_family(
+    region_names: Sequence[str],
+    region_by_parcel: np.ndarray,
+    region_systems: RegionSystems,
+    pair_effects: np.ndarray,
+    compute_subject_edges: Callable[[np.ndarray, int], np.ndarray],
+    people: BlackoutPeople,
+) -> FeatureFamily:
+    """`region_names` are the names of the atlas in its order; `region_by_parcel` (parcels,) is each parcel's region by
+    its place. `pair_effects` (subjects, pairs of regions) is on the logit of the true class, in the order of
+    `find_unordered_pairs`. `compute_subject_edges` gives what people have in pairs: see `compute_mean_edges`,
+    (subjects, count)."""
+    region_pairs = find_unordered_pairs(region_by_parcel, np.column_stack(np.triu_indices(len(region_by_parcel), 1)))
+    system_pairs = find_unordered_pairs(region_systems.system_by_region, region_pairs.region_positions)
     # All that the part says, so that correlations are an activation pattern (Haufe et al. 2014)
-    read = Effect(FILL_OF[RELIANCE], effect.sum(axis=1, keepdims=True), people, people.adjusted).on_autism
+    total_autism_effect = FillEffect(
+        FILL_BY_NAME[RELIANCE_FILL], pair_effects.sum(axis=1, keepdims=True), people, people.adjuster
+    ).autism_effects
 
-    def of_level(level: str, ends: np.ndarray, of_systems: np.ndarray, pair: np.ndarray, effect: Effect) -> Family:
-        """Of the names of both `ends` (pairs, 2) and of their systems; `pair` (edges,) is that of each edge, or their
-        count."""
-        (a, b), (system_a, system_b) = ends.T, of_systems.T
-        edges = np.bincount(pair, minlength=len(ends) + 1)[: len(ends)]
-        told = {"level": level, "a": a, "b": b, "system_a": system_a, "system_b": system_b, "edges": edges}
-        value = value_of(pair, len(ends))
-        things = [pair_name(*names) for names in ends.tolist()]
-        of_all = np.broadcast_to(read, value.shape)
-        return Family(CONNECTIONS, things, pd.DataFrame(told), [effect], value, of_all)
+    def make_level_family(
+        level_name: str,
+        end_names: np.ndarray,
+        end_systems: np.ndarray,
+        pair_by_edge: np.ndarray,
+        fill_effect: FillEffect,
+    ) -> FeatureFamily:
+        """Of the names of both `end_names` (pairs, 2) and of their systems; `pair_by_edge` (edges,) is that of each
+        edge, or their count."""
+        (first_names, second_names), (first_systems, second_systems) = end_names.T, end_systems.T
+        edge_counts = np.bincount(pair_by_edge, minlength=len(end_names) + 1)[: len(end_names)]
+        identifying_columns = {
+            "level": level_name,
+            "a": first_names,
+            "b": second_names,
+            "system_a": first_systems,
+            "system_b": second_systems,
+            "edges": edge_counts,
+        }
+        subject_mean_edges = compute_subject_edges(pair_by_edge, len(end_names))
+        pair_names = [format_pair_name(*pair_ends) for pair_ends in end_names.tolist()]
+        autism_effects = np.broadcast_to(total_autism_effect, subject_mean_edges.shape)
+        return FeatureFamily(
+            CONNECTION_KIND,
+            pair_names,
+            pd.DataFrame(identifying_columns),
+            [fill_effect],
+            subject_mean_edges,
+            autism_effects,
+        )
 
-    of_systems = Effect(FILL_OF[RELIANCE], sums(effect.T, between.of_edge).T, people, people.adjusted)
-    inner, chosen = None, np.flatnonzero(of_systems.significant[between.of_edge])
-    names = np.array(systems.names)
-    if len(chosen):
-        place = np.full(len(pairs.regions), len(chosen))
-        place[chosen] = np.arange(len(chosen))
-        ends = pairs.regions[chosen]  # in the order of their systems
-        ends = np.take_along_axis(ends, np.argsort(systems.of_region[ends], axis=1, kind="stable"), axis=1)
-        least = of_systems.p[between.of_edge[chosen]]
-        within = Effect(FILL_OF[RELIANCE], effect[:, chosen], people, people.adjusted, least)
-        ends_called = np.array([*regions, OUTSIDE])[ends]
-        inner = of_level(REGIONS, ends_called, names[systems.of_region[ends]], place[pairs.of_edge], within)
-    both = names[between.regions]
-    stored = {"pair": pairs.regions.astype(np.int32), "system": np.array(systems.of_each, object)}
-    notes = {"a": systems_sentence(regions, region_of, systems)}
-    found = of_level(SYSTEMS, both, both, between.of_edge[pairs.of_edge], of_systems)
-    return replace(found, inner=inner, axes=("a", "b"), notes=notes, stored=stored)
+    system_effect = FillEffect(
+        FILL_BY_NAME[RELIANCE_FILL], sum_by_group(pair_effects.T, system_pairs.pair_by_edge).T, people, people.adjuster
+    )
+    region_family, significant_pair_indices = (
+        None,
+        np.flatnonzero(system_effect.is_significant[system_pairs.pair_by_edge]),
+    )
+    system_names = np.array(region_systems.system_names)
+    if len(significant_pair_indices):
+        position_by_pair = np.full(len(region_pairs.region_positions), len(significant_pair_indices))
+        position_by_pair[significant_pair_indices] = np.arange(len(significant_pair_indices))
+        end_regions = region_pairs.region_positions[significant_pair_indices]  # in the order of their systems
+        end_regions = np.take_along_axis(
+            end_regions, np.argsort(region_systems.system_by_region[end_regions], axis=1, kind="stable"), axis=1
+        )
+        min_p = system_effect.family_wise_p[system_pairs.pair_by_edge[significant_pair_indices]]
+        region_effect = FillEffect(
+            FILL_BY_NAME[RELIANCE_FILL], pair_effects[:, significant_pair_indices], people, people.adjuster, min_p
+        )
+        end_names = np.array([*region_names, OUTSIDE_SYSTEM])[end_regions]
+        region_family = make_level_family(
+            REGION_LEVEL,
+            end_names,
+            system_names[region_systems.system_by_region[end_regions]],
+            position_by_pair[region_pairs.pair_by_edge],
+            region_effect,
+        )
+    system_pair_names = system_names[system_pairs.region_positions]
+    stored_arrays = {
+        "pair": region_pairs.region_positions.astype(np.int32),
+        "system": np.array(region_systems.system_name_by_region, object),
+    }
+    footnotes = {"a": describe_parcel_systems(region_names, region_by_parcel, region_systems)}
+    system_family = make_level_family(
+        SYSTEM_LEVEL,
+        system_pair_names,
+        system_pair_names,
+        system_pairs.pair_by_edge[region_pairs.pair_by_edge],
+        system_effect,
+    )
+    return replace(
+        system_family,
+        inner_family=region_family,
+        matrix_axes=("a", "b"),
+        footnote_by_column=footnotes,
+        stored_arrays=stored_arrays,
+    )
 
 
-def systems_sentence(regions: Sequence[str], region_of: np.ndarray, systems: Systems) -> str:
+def describe_parcel_systems(
+    region_names: Sequence[str], region_by_parcel: np.ndarray, region_systems: RegionSystems
+) -> str:
     """In which systems parcels lie, and what lies in none."""
-    outside = int((region_of == len(regions)).sum())
-    having = np.setdiff1d(systems.of_region[np.unique(region_of)], len(systems.names) - 1)
-    told = [f"Parcels lie in {len(having)} of {len(systems.names) - 1} systems."]
-    if systems.are_regions:
-        told.append("Each region is a system of its own (--systems FILE tells others).")
-    if len(systems.unplaced):
-        told.append(f"In no system: {join_names([regions[at] for at in systems.unplaced])}.")
-    if outside:
-        told.append(f"{outside} of {len(region_of)} parcels lie outside all regions, which counts as a system.")
-    return " ".join(told)
+    outside_parcel_count = int((region_by_parcel == len(region_names)).sum())
+    occupied_systems = np.setdiff1d(
+        region_systems.system_by_region[np.unique(region_by_parcel)], len(region_systems.system_names) - 1
+    )
+    sentences = [f"Parcels lie in {len(occupied_systems)} of {len(region_systems.system_names) - 1} systems."]
+    if region_systems.is_system_per_region:
+        sentences.append("Each region is a system of its own (--systems FILE tells others).")
+    if len(region_systems.unplaced_regions):
+        sentences.append(
+            f"In no system: "
+            f"{join_names([region_names[region_position] for region_position in region_systems.unplaced_regions])}."
+        )
+    if outside_parcel_count:
+        sentences.append(
+            f"{outside_parcel_count} of {len(region_by_parcel)} parcels lie outside all regions, which counts as a "
+            "system."
+        )
+    return " ".join(sentences)
 
 
-CONNECTIONS = Kind(
+CONNECTION_KIND = FeatureKind(
     "connections",
     "connections",
     "pairs of systems",
-    family,
-    measure,
-    about="The edges between two systems of the brain are replaced by those of other participants; all else stays",
-    none="No connection is shown to matter alone; many may matter together.",
-    inner="pairs of regions",
-    shown=("level", "a", "b"),
+    make_connection_family,
+    measure_connections,
+    explanation="The edges between two systems of the brain are replaced by those of other participants; "
+    "all else stays",
+    no_finding_message="No connection is shown to matter alone; many may matter together.",
+    inner_plural_name="pairs of regions",
+    identifying_columns=("level", "a", "b"),
 )

@@ -16,113 +16,184 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from utils.blackout.effects import sums
+from utils.blackout.effects import sum_by_group
 from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, columns_of
 from utils.scores.statistics import blocks
 
 if TYPE_CHECKING:
-    from utils.blackout.families import People
+    from utils.blackout.families import BlackoutPeople
 
-DIFFERENCE, CORRELATION, DIRECTION = "difference", "correlation", "direction"
-CONSTANT = 1e-9  # spread over the largest value: less is rounding
-PERFECT = 1 - 1e-12  # correlation whose Fisher z is finite
-NOT_SHOWN = "not shown to differ"
-SIDES = {1: "higher in autism", -1: "lower in autism"}
-READ = {1: ", and read so", -1: ", but read the other way", 0: "; how it is read is not shown"}
-Estimates = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both ends, (things,) each
-
-
-def columns(value: np.ndarray, read: np.ndarray, people: "People") -> pd.DataFrame:
-    """A row a thing: `difference` and `correlation` with 95 % intervals, and `direction` in words. `value` and `read`
-    (people, things) are what people have there and how it is read, on the logit of autism. Unknown values are left out
-    thing by thing; what is undefined is NaN, and its direction empty."""
-    parts = [columns_of_block(value[:, some], read[:, some], people) for some in blocks(value.shape[1], len(value))]
-    return pd.concat(parts, ignore_index=True)
+DIFFERENCE_COLUMN, CORRELATION_COLUMN, DIRECTION_COLUMN = "difference", "correlation", "direction"
+MIN_RELATIVE_SPREAD = 1e-9  # spread over the largest value: less is rounding
+MAX_CORRELATION = 1 - 1e-12  # correlation whose Fisher z is finite
+NO_DIFFERENCE_TEXT = "not shown to differ"
+DIFFERENCE_TEXT_BY_SIGN = {1: "higher in autism", -1: "lower in autism"}
+READING_TEXT_BY_SIGN = {1: ", and read so", -1: ", but read the other way", 0: "; how it is read is not shown"}
+EstimatesWithEnds = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both ends, (things,) each
 
 
-def columns_of_block(value: np.ndarray, read: np.ndarray, people: "People") -> pd.DataFrame:
-    """`columns` of as many things as memory should hold."""
-    found = pd.DataFrame()
-    found[columns_of(DIFFERENCE)] = np.column_stack(differences(value, people))
-    found[columns_of(CORRELATION)] = np.column_stack(correlations(value, read, people))
-    differs, which = (sides(found[f"{name}_low"], found[f"{name}_high"]) for name in (DIFFERENCE, CORRELATION))
-    words = [SIDES[one] + READ[one * other] if one else NOT_SHOWN for one, other in zip(differs, which, strict=True)]
-    found[DIRECTION] = np.where(found[f"{DIFFERENCE}_low"].isna(), "", words)
-    return found
+def make_direction_columns(
+    feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
+) -> pd.DataFrame:
+    """A row a thing: `difference` and `correlation` with 95 % intervals, and `direction` in words. `feature_values`
+    and `autism_effects` (people, things) are what people have there and how it is read, on the logit of autism.
+    Unknown values are left out thing by thing; what is undefined is NaN, and its direction empty."""
+    direction_tables = [
+        make_direction_block(feature_values[:, feature_block], autism_effects[:, feature_block], people)
+        for feature_block in blocks(feature_values.shape[1], len(feature_values))
+    ]
+    return pd.concat(direction_tables, ignore_index=True)
 
 
-def sides(low: pd.Series, high: pd.Series) -> list[int]:
+def make_direction_block(
+    feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
+) -> pd.DataFrame:
+    """`make_direction_columns` of as many things as memory should hold."""
+    direction_table = pd.DataFrame()
+    direction_table[columns_of(DIFFERENCE_COLUMN)] = np.column_stack(estimate_class_differences(feature_values, people))
+    direction_table[columns_of(CORRELATION_COLUMN)] = np.column_stack(
+        estimate_correlations(feature_values, autism_effects, people)
+    )
+    difference_signs, correlation_signs = (
+        find_interval_signs(direction_table[f"{column_name}_low"], direction_table[f"{column_name}_high"])
+        for column_name in (DIFFERENCE_COLUMN, CORRELATION_COLUMN)
+    )
+    direction_texts = [
+        DIFFERENCE_TEXT_BY_SIGN[difference_sign] + READING_TEXT_BY_SIGN[difference_sign * correlation_sign]
+        if difference_sign
+        else NO_DIFFERENCE_TEXT
+        for difference_sign, correlation_sign in zip(difference_signs, correlation_signs, strict=True)
+    ]
+    direction_table[DIRECTION_COLUMN] = np.where(
+        direction_table[f"{DIFFERENCE_COLUMN}_low"].isna(), "", direction_texts
+    )
+    return direction_table
+
+
+def find_interval_signs(interval_lows: pd.Series, interval_highs: pd.Series) -> list[int]:
     """On which side of 0 intervals are: 1 above, -1 below, 0 if they hold it or are unknown."""
-    return ((low > 0).astype(int) - (high < 0).astype(int)).tolist()
+    return ((interval_lows > 0).astype(int) - (interval_highs < 0).astype(int)).tolist()
 
 
-def differences(value: np.ndarray, people: "People") -> Estimates:
+def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeople") -> EstimatesWithEnds:
     """Standardised differences of values (people, things). NaN of constant values, and without a site that has both
     classes; the interval is NaN where a class has fewer than `MIN_CLASS_SUBJECTS` people at such sites."""
-    autism, site = (people.label == 1).astype(float)[:, None], numbered(people.site)
-    cell, known = 2 * site + (people.label == 1), ~np.isnan(value)
-    of_class = [known & (autism == one) for one in (0, 1)]
-    known &= (in_group(of_class[0], site) > 0) & (in_group(of_class[1], site) > 0)
-    label, values, within = centred(autism, known, site), centred(value, known, site), centred(value, known, cell)
-    free = known * (1 - 1 / np.maximum(in_group(known, cell), 1))  # of each person; without those of the cells' means
+    is_autism, site_numbers = (people.subject_labels == 1).astype(float)[:, None], encode_names(people.subject_sites)
+    site_class_numbers, is_measured = 2 * site_numbers + (people.subject_labels == 1), ~np.isnan(feature_values)
+    measured_masks_by_class = [is_measured & (is_autism == in_class) for in_class in (0, 1)]
+    is_measured &= (sum_in_groups(measured_masks_by_class[0], site_numbers) > 0) & (
+        sum_in_groups(measured_masks_by_class[1], site_numbers) > 0
+    )
+    centred_labels, centred_values, within_cell_deviations = (
+        centre_in_groups(is_autism, is_measured, site_numbers),
+        centre_in_groups(feature_values, is_measured, site_numbers),
+        centre_in_groups(feature_values, is_measured, site_class_numbers),
+    )
+    person_df = is_measured * (
+        1 - 1 / np.maximum(sum_in_groups(is_measured, site_class_numbers), 1)
+    )  # of each person; without those of the cells' means
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.square(within).sum(0) / free.sum(0)
-        variance = np.where(np.sqrt(variance) > CONSTANT * largest(value), variance, np.nan)
-        slope = (label * values).sum(0) / np.square(label).sum(0)
-        found = slope / np.sqrt(variance)
-        of_slope = label * (values - slope * label) / np.square(label).sum(0) / np.sqrt(variance)
-        of_spread = found * (np.square(within) / variance - free) / (2 * free.sum(0))
-    few = np.minimum(*((one & known).sum(0) for one in of_class)) < MIN_CLASS_SUBJECTS
-    margin = np.where(few, np.nan, margins(of_slope - of_spread, known, people))
-    return found, found - margin, found + margin
+        within_variance = np.square(within_cell_deviations).sum(0) / person_df.sum(0)
+        within_variance = np.where(
+            np.sqrt(within_variance) > MIN_RELATIVE_SPREAD * find_largest_sizes(feature_values), within_variance, np.nan
+        )
+        label_slopes = (centred_labels * centred_values).sum(0) / np.square(centred_labels).sum(0)
+        standardised_differences = label_slopes / np.sqrt(within_variance)
+        slope_influence = (
+            centred_labels
+            * (centred_values - label_slopes * centred_labels)
+            / np.square(centred_labels).sum(0)
+            / np.sqrt(within_variance)
+        )
+        spread_influence = (
+            standardised_differences
+            * (np.square(within_cell_deviations) / within_variance - person_df)
+            / (2 * person_df.sum(0))
+        )
+    has_few_people = (
+        np.minimum(*((in_class & is_measured).sum(0) for in_class in measured_masks_by_class)) < MIN_CLASS_SUBJECTS
+    )
+    interval_margins = np.where(
+        has_few_people, np.nan, compute_margins(slope_influence - spread_influence, is_measured, people)
+    )
+    return (
+        standardised_differences,
+        standardised_differences - interval_margins,
+        standardised_differences + interval_margins,
+    )
 
 
-def correlations(value: np.ndarray, effect: np.ndarray, people: "People") -> Estimates:
+def estimate_correlations(
+    feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
+) -> EstimatesWithEnds:
     """Correlations within sites of values (people, things) with effects (people, things), by Fisher's z. NaN where one
     of both is constant; the interval is NaN of fewer than `MIN_CLASS_SUBJECTS` people."""
-    site, known = numbered(people.site), ~np.isnan(value)
-    known &= in_group(known, site) > 1
-    one, other = (scaled(centred(of, known, site), of, known) for of in (value, effect))
+    site_numbers, is_measured = encode_names(people.subject_sites), ~np.isnan(feature_values)
+    is_measured &= sum_in_groups(is_measured, site_numbers) > 1
+    standard_values, standard_effects = (
+        scale_deviations(centre_in_groups(values_or_effects, is_measured, site_numbers), values_or_effects, is_measured)
+        for values_or_effects in (feature_values, autism_effects)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.clip((one * other).sum(0) / known.sum(0), -PERFECT, PERFECT)
-        influence = (one * other - found * (np.square(one) + np.square(other)) / 2) / known.sum(0)
-        margin = margins(influence / (1 - np.square(found)), known, people)
-    margin[known.sum(0) < MIN_CLASS_SUBJECTS] = np.nan
-    return found, np.tanh(np.arctanh(found) - margin), np.tanh(np.arctanh(found) + margin)
+        clipped_correlations = np.clip(
+            (standard_values * standard_effects).sum(0) / is_measured.sum(0), -MAX_CORRELATION, MAX_CORRELATION
+        )
+        person_influence = (
+            standard_values * standard_effects
+            - clipped_correlations * (np.square(standard_values) + np.square(standard_effects)) / 2
+        ) / is_measured.sum(0)
+        fisher_z_margins = compute_margins(
+            person_influence / (1 - np.square(clipped_correlations)), is_measured, people
+        )
+    fisher_z_margins[is_measured.sum(0) < MIN_CLASS_SUBJECTS] = np.nan
+    return (
+        clipped_correlations,
+        np.tanh(np.arctanh(clipped_correlations) - fisher_z_margins),
+        np.tanh(np.arctanh(clipped_correlations) + fisher_z_margins),
+    )
 
 
-def margins(influence: np.ndarray, known: np.ndarray, people: "People") -> np.ndarray:
+def compute_margins(person_influence: np.ndarray, is_measured: np.ndarray, people: "BlackoutPeople") -> np.ndarray:
     """Half the widths (things,) of intervals, from each person's influence (people, things) on an estimate. A mean of
     each site and a slope are taken from the units; NaN where none is left."""
-    units, sites = ((sums(known.astype(float), of) > 0).sum(0) for of in (people.unit, numbered(people.site)))
-    freedom = np.where(units > sites + 1, units - sites - 1, np.nan)
-    error = np.sqrt(np.square(sums(influence, people.unit)).sum(0) * units / freedom)
-    return error * stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom)
+    cluster_counts, site_counts = (
+        (sum_by_group(is_measured.astype(float), group_numbers) > 0).sum(0)
+        for group_numbers in (people.cluster_numbers, encode_names(people.subject_sites))
+    )
+    interval_df = np.where(cluster_counts > site_counts + 1, cluster_counts - site_counts - 1, np.nan)
+    standard_errors = np.sqrt(
+        np.square(sum_by_group(person_influence, people.cluster_numbers)).sum(0) * cluster_counts / interval_df
+    )
+    return standard_errors * stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, interval_df)
 
 
-def numbered(names: np.ndarray) -> np.ndarray:
+def encode_names(names_by_person: np.ndarray) -> np.ndarray:
     """The number of each name among the sorted ones (people,) int."""
-    return np.unique(names, return_inverse=True)[1]
+    return np.unique(names_by_person, return_inverse=True)[1]
 
 
-def in_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+def sum_in_groups(person_values: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
     """For each person the sum over its group of values, (people, things)."""
-    return sums(values.astype(float), group)[group]
+    return sum_by_group(person_values.astype(float), group_numbers)[group_numbers]
 
 
-def centred(values: np.ndarray, known: np.ndarray, group: np.ndarray) -> np.ndarray:
+def centre_in_groups(person_values: np.ndarray, is_measured: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
     """Values (people, things) minus the mean of what is known in the group; 0 where unknown."""
-    mean = in_group(np.where(known, values, 0), group) / np.maximum(in_group(known, group), 1)
-    return np.where(known, values - mean, 0)
+    group_means = sum_in_groups(np.where(is_measured, person_values, 0), group_numbers) / np.maximum(
+        sum_in_groups(is_measured, group_numbers), 1
+    )
+    return np.where(is_measured, person_values - group_means, 0)
 
 
-def largest(values: np.ndarray) -> np.ndarray:
+def find_largest_sizes(person_values: np.ndarray) -> np.ndarray:
     """The largest size of values (people, things), (things,)."""
-    return np.abs(np.nan_to_num(values)).max(0)
+    return np.abs(np.nan_to_num(person_values)).max(0)
 
 
-def scaled(deviation: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def scale_deviations(centred_values: np.ndarray, person_values: np.ndarray, is_measured: np.ndarray) -> np.ndarray:
     """Deviations over their root mean square over who is known; NaN if the values are constant."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt(np.square(deviation).sum(0) / known.sum(0))
-        return deviation / np.where(spread > CONSTANT * largest(values), spread, np.nan)
+        root_mean_squares = np.sqrt(np.square(centred_values).sum(0) / is_measured.sum(0))
+        return centred_values / np.where(
+            root_mean_squares > MIN_RELATIVE_SPREAD * find_largest_sizes(person_values), root_mean_squares, np.nan
+        )

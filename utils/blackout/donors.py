@@ -10,112 +10,185 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import find_group_leaders
 from data.cohorts.rows import RecordRow, find_recorded_sites
 
-PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
-CALLED = {"train": "training participants", "test": "tested participants"}  # by split
-ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
-Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
-People = dict[str, list[int]]  # person -> positions of the records
+MIN_PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
+PARTICIPANTS_BY_SPLIT = {"train": "training participants", "test": "tested participants"}  # by split
+DONOR_PREFERENCES = (
+    ("train", True),
+    ("test", True),
+    ("train", False),
+    ("test", False),
+)  # split, and whether of the same site
+DonorOrigin = tuple[str, str | None]  # of a donor: split and site; None: any site
+RecordsByPerson = dict[str, list[int]]  # person -> positions of the records
 
 
 class Donors:
-    """The donors of the records `tested` of a cohort, `count` or, if one of them has fewer possible donors, fewer for
-    each. Whose they are depends on no other tested record.
+    """The donors of the records `tested_indices` of a cohort, `donors_per_record` or, if one of them has fewer
+    possible donors, fewer for each. Whose they are depends on no other tested record.
 
-    `drawn` maps a record to its donors (count,), and `origin` to the split and the site (None: any) that they are of;
-    `subjects_of_origin` counts subjects. Records are known by position in the cohort.
+    `donors_by_record` maps a record to its donors (count,), and `origin_by_record` to the split and the site (None:
+    any) that they are of; `subject_count_by_origin` counts subjects. Records are known by position in the cohort.
     """
 
-    def __init__(self, cohort: Cohort, tested: np.ndarray, count: int, seed: int):
-        self.tested, self._people, rows = tested, people_by_origin(cohort), rows_by_person(cohort)
-        self._person = person = {index: rows[index].subject for index in tested.tolist()}
-        self.origin = {index: donor_origin(self._people, rows[index], count) for index in person}
-        people = {index: self._people[origin] for index, origin in self.origin.items()}
-        self.count = min(count, *(len(people[index].keys() - {name}) for index, name in person.items()))
-        self.drawn = {index: draw(people[index], name, self.count, [seed, index]) for index, name in person.items()}
-        of_subject = {cohort.rows[index].subject: origin for index, origin in self.origin.items()}
-        self.subjects_of_origin = Counter(of_subject.values())
+    def __init__(self, cohort: Cohort, tested_indices: np.ndarray, donors_per_record: int, seed: int):
+        self.tested_indices, self._people_by_origin, person_rows = (
+            tested_indices,
+            find_people_by_origin(cohort),
+            merge_group_subjects(cohort),
+        )
+        self._person_by_record = person_by_record = {
+            record_index: person_rows[record_index].subject for record_index in tested_indices.tolist()
+        }
+        self.origin_by_record = {
+            record_index: choose_donor_origin(self._people_by_origin, person_rows[record_index], donors_per_record)
+            for record_index in person_by_record
+        }
+        people_by_record = {
+            record_index: self._people_by_origin[donor_origin]
+            for record_index, donor_origin in self.origin_by_record.items()
+        }
+        self.donors_per_record = min(
+            donors_per_record,
+            *(
+                len(people_by_record[record_index].keys() - {person_name})
+                for record_index, person_name in person_by_record.items()
+            ),
+        )
+        self.donors_by_record = {
+            record_index: draw_donors(
+                people_by_record[record_index], person_name, self.donors_per_record, [seed, record_index]
+            )
+            for record_index, person_name in person_by_record.items()
+        }
+        origin_by_subject = {
+            cohort.rows[record_index].subject: donor_origin
+            for record_index, donor_origin in self.origin_by_record.items()
+        }
+        self.subject_count_by_origin = Counter(origin_by_subject.values())
 
-    def of(self, indices: np.ndarray) -> np.ndarray:
+    def select_donors(self, record_indices: np.ndarray) -> np.ndarray:
         """The donors (donors, n) of tested records (n,)."""
-        return np.stack([self.drawn[int(index)] for index in indices], axis=1)
+        return np.stack([self.donors_by_record[int(record_index)] for record_index in record_indices], axis=1)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Who they are."""
-        origins: Counter = Counter()
-        for (split, site), count in self.subjects_of_origin.items():
-            where = "any" if site is None else "the same" if find_recorded_sites([site]) else "unknown"
-            origins[f"{CALLED[split]} of {where} site"] += count
-        subjects = origins.total()
-        several = "; ".join(f"for {count} of {subjects} participants {who}" for who, count in origins.items())
-        return f"Donors: {self.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
+        count_by_description: Counter = Counter()
+        for (split, site), subject_count in self.subject_count_by_origin.items():
+            site_relation = "any" if site is None else "the same" if find_recorded_sites([site]) else "unknown"
+            count_by_description[f"{PARTICIPANTS_BY_SPLIT[split]} of {site_relation} site"] += subject_count
+        subject_total = count_by_description.total()
+        origin_sentences = "; ".join(
+            f"for {subject_count} of {subject_total} participants {origin_description}"
+            for origin_description, subject_count in count_by_description.items()
+        )
+        return (
+            f"Donors: {self.donors_per_record} per record, "
+            f"{origin_sentences if len(count_by_description) > 1 else next(iter(count_by_description))}."
+        )
 
-    def means_of_others(self, level: np.ndarray) -> np.ndarray:
-        """Of each tested record, the mean of `level` (records of the cohort, ...) over all people who could give:
-        (records, ...). These are whom its donors were drawn from, without its own subject."""
-        of_people = {
-            origin: {name: level[own].mean(0) for name, own in self._people[origin].items()}
-            for origin in set(self.origin.values())
+    def compute_donor_pool_means(self, record_values: np.ndarray) -> np.ndarray:
+        """Of each tested record, the mean of `record_values` (records of the cohort, ...) over all people who could
+        give: (records, ...). These are whom its donors were drawn from, without its own subject."""
+        person_means_by_origin = {
+            donor_origin: {
+                person_name: record_values[record_indices].mean(0)
+                for person_name, record_indices in self._people_by_origin[donor_origin].items()
+            }
+            for donor_origin in set(self.origin_by_record.values())
         }
-        total, found = {origin: sum(values.values()) for origin, values in of_people.items()}, []
-        for index, origin in self.origin.items():
-            person = self._person[index]
-            rest = total[origin] - of_people[origin].get(person, 0.0)
-            found.append(rest / len(of_people[origin].keys() - {person}))
-        return np.stack(found)
+        sum_by_origin, donor_pool_means = (
+            {
+                donor_origin: sum(mean_by_person.values())
+                for donor_origin, mean_by_person in person_means_by_origin.items()
+            },
+            [],
+        )
+        for record_index, donor_origin in self.origin_by_record.items():
+            person = self._person_by_record[record_index]
+            donor_pool_sum = sum_by_origin[donor_origin] - person_means_by_origin[donor_origin].get(person, 0.0)
+            donor_pool_means.append(donor_pool_sum / len(person_means_by_origin[donor_origin].keys() - {person}))
+        return np.stack(donor_pool_means)
 
-    def deviations(self, level: np.ndarray) -> np.ndarray:
-        """How far each record and its donors are from `means_of_others`, (records, 1 + donors, ...)."""
-        found = level[np.array([(index, *positions) for index, positions in self.drawn.items()])]
-        found -= self.means_of_others(level)[:, None]
-        return found
+    def compute_donor_deviations(self, record_values: np.ndarray) -> np.ndarray:
+        """How far each record and its donors are from `compute_donor_pool_means`, (records, 1 + donors, ...)."""
+        donor_deviations = record_values[
+            np.array([(record_index, *donor_indices) for record_index, donor_indices in self.donors_by_record.items()])
+        ]
+        donor_deviations -= self.compute_donor_pool_means(record_values)[:, None]
+        return donor_deviations
 
 
-def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+def compute_control_variate_mean(effect_changes: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     """The mean change over donors, (records, donors, things) -> (records, things). A control variate removes most of
     the variance that is due to the random choice of donors.
 
-    `deviation` (records, 1 + donors, things, maps) is that of `Donors.deviations`. The change is regressed, without
-    labels, on the difference between what the record has and what the donor has. The slope times the donors' mean
-    deviation from all people whom they were drawn from is added. The slope is shrunk by the weight of one more pair, so
-    that it is stable with few records.
+    `deviations` (records, 1 + donors, things, maps) is that of `Donors.compute_donor_deviations`. The change is
+    regressed, without labels, on the difference between what the record has and what the donor has. The slope times
+    the donors' mean deviation from all people whom they were drawn from is added. The slope is shrunk by the weight of
+    one more pair, so that it is stable with few records.
     """
-    donor = deviation[:, 1:]
-    spread = np.square(donor).mean((0, 1))  # before there are as many differences, to save memory
-    apart = deviation[:, :1] - donor
-    squares = np.einsum("idrm,idrk->rmk", apart, apart) + spread[..., None] * np.eye(apart.shape[-1])
-    slope = np.linalg.pinv(squares, hermitian=True) @ np.einsum("idrm,idr->rm", apart, change)[..., None]
-    return change.mean(1) + np.einsum("irm,rm->ir", donor.mean(1), slope[..., 0])
+    donor_deviations = deviations[:, 1:]
+    donor_mean_squares = np.square(donor_deviations).mean(
+        (0, 1)
+    )  # before there are as many differences, to save memory
+    record_minus_donor = deviations[:, :1] - donor_deviations
+    cross_products = np.einsum("idrm,idrk->rmk", record_minus_donor, record_minus_donor) + donor_mean_squares[
+        ..., None
+    ] * np.eye(record_minus_donor.shape[-1])
+    regression_slopes = (
+        np.linalg.pinv(cross_products, hermitian=True)
+        @ np.einsum("idrm,idr->rm", record_minus_donor, effect_changes)[..., None]
+    )
+    return effect_changes.mean(1) + np.einsum("irm,rm->ir", donor_deviations.mean(1), regression_slopes[..., 0])
 
 
-def rows_by_person(cohort: Cohort) -> list[RecordRow]:
+def merge_group_subjects(cohort: Cohort) -> list[RecordRow]:
     """The rows of a cohort; the subjects of a group are called as the first of them."""
-    leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
-    return [replace(row, subject=leader[row.subject]) for row in cohort.rows]
+    leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)
+    return [replace(record_row, subject=leader_by_subject[record_row.subject]) for record_row in cohort.rows]
 
 
-def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
+def find_people_by_origin(cohort: Cohort) -> dict[DonorOrigin, RecordsByPerson]:
     """Who may be a donor, by split and site. The subjects of a group are one person."""
-    found: dict[Origin, People] = {}
-    rows = rows_by_person(cohort)
-    for position in cohort.find_unswapped_indices():
-        row = rows[position]
-        for site in (row.site, None):
-            found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
-    return found
+    people_by_origin: dict[DonorOrigin, RecordsByPerson] = {}
+    person_rows = merge_group_subjects(cohort)
+    for record_index in cohort.find_unswapped_indices():
+        record_row = person_rows[record_index]
+        for site in (record_row.site, None):
+            people_by_origin.setdefault((record_row.split, site), {}).setdefault(record_row.subject, []).append(
+                record_index
+            )
+    return people_by_origin
 
 
-def draw(people: People, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
-    """`count` records (count,) of different people other than `subject`, whatever their labels."""
-    random, names = np.random.default_rng(seed), np.array(sorted(people))
-    chosen = random.choice(names[names != subject], count, replace=False)
-    return np.array([random.choice(people[name]) for name in chosen])
+def draw_donors(
+    records_by_person: RecordsByPerson, excluded_subject: str, donor_count: int, seed: Sequence[int]
+) -> np.ndarray:
+    """`donor_count` records (count,) of different people other than `excluded_subject`, whatever their labels."""
+    rng, person_names = np.random.default_rng(seed), np.array(sorted(records_by_person))
+    donor_names = rng.choice(person_names[person_names != excluded_subject], donor_count, replace=False)
+    return np.array([rng.choice(records_by_person[donor_name]) for donor_name in donor_names])
 
 
-def donor_origin(people: dict[Origin, People], row: RecordRow, count: int) -> Origin:
-    """Where the donors of a record are drawn from: the first in `ORDER` that has enough other people. If none has, the
-    one with most."""
-    origins = [(split, row.site if same_site else None) for split, same_site in ORDER]
-    sizes = {origin: len(people[origin].keys() - {row.subject}) for origin in origins if origin in people}
-    enough = [origin for origin, size in sizes.items() if size >= PEOPLE_PER_DONOR * count]
-    return enough[0] if enough else max(sizes, key=lambda origin: sizes[origin])
+def choose_donor_origin(
+    people_by_origin: dict[DonorOrigin, RecordsByPerson], record_row: RecordRow, donor_count: int
+) -> DonorOrigin:
+    """Where the donors of a record are drawn from: the first in `DONOR_PREFERENCES` that has enough other people. If
+    none has, the one with most."""
+    donor_origins = [(split, record_row.site if is_same_site else None) for split, is_same_site in DONOR_PREFERENCES]
+    people_count_by_origin = {
+        donor_origin: len(people_by_origin[donor_origin].keys() - {record_row.subject})
+        for donor_origin in donor_origins
+        if donor_origin in people_by_origin
+    }
+    sufficient_origins = [
+        donor_origin
+        for donor_origin, people_count in people_count_by_origin.items()
+        if people_count >= MIN_PEOPLE_PER_DONOR * donor_count
+    ]
+    return (
+        sufficient_origins[0]
+        if sufficient_origins
+        else max(people_count_by_origin, key=lambda donor_origin: people_count_by_origin[donor_origin])
+    )

@@ -5,39 +5,46 @@ import numpy as np
 
 from models import averaging
 from utils.blackout.edges import Replacement
-from utils.blackout.options import CONNECTOME
+from utils.blackout.options import CONNECTOME_INPUT
 
 
 class EdgeLogits:
     """The part of a classifier that reads connectomes is linear and reads nothing else (`models/connectomes.py`). So
-    the effects of edges and of volumes on the logits add up, exactly. `mean` (edges,) is that of the training people.
+    the effects of edges and of volumes on the logits add up, exactly. `training_edge_means` (edges,) is that of the
+    training people.
     """
 
     def __init__(self, model: keras.Model):
-        mean = model.layers[-1]
-        if not isinstance(mean, averaging.MeanOfLogits):
-            raise TypeError(f"{model.name} ends in {mean.name}; expected the mean of the logits of its parts.")
-        share = {part.branch_name: share for part, share in zip(mean.branches, mean.branch_weights, strict=True)}
-        ridge = model.get_layer("connectome_logits")
-        self.mean, self._scale = ridge.mean.numpy(), ridge.scale.numpy()
-        self._weight = share[CONNECTOME] * ridge.kernel.numpy().astype(float)
+        mean_layer = model.layers[-1]
+        if not isinstance(mean_layer, averaging.MeanOfLogits):
+            raise TypeError(f"{model.name} ends in {mean_layer.name}; expected the mean of the logits of its parts.")
+        branch_weight = {
+            branch.branch_name: branch_weight
+            for branch, branch_weight in zip(mean_layer.branches, mean_layer.branch_weights, strict=True)
+        }
+        ridge_layer = model.get_layer("connectome_logits")
+        self.training_edge_means, self._inverse_sd = ridge_layer.mean.numpy(), ridge_layer.scale.numpy()
+        self._edge_weights = branch_weight[CONNECTOME_INPUT] * ridge_layer.kernel.numpy().astype(float)
 
-    def contributions(self, values: np.ndarray, edges: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """What each of these edges adds to the log odds of autism, of their Fisher z `values` (n, edges); 0 where one
-        is unknown, NaN, as where it is the mean of the training people."""
-        scores = (values - self.mean[edges]) * self._scale[edges]
-        return np.where(np.isnan(scores), 0, scores * self._weight[edges])
+    def compute_contributions(
+        self, edge_values: np.ndarray, edge_indices: np.ndarray | slice = slice(None)
+    ) -> np.ndarray:
+        """What each of these edges adds to the log odds of autism, of their Fisher z `edge_values` (n, edges); 0 where
+        one is unknown, NaN, as where it is the mean of the training people."""
+        edge_z_scores = (edge_values - self.training_edge_means[edge_indices]) * self._inverse_sd[edge_indices]
+        return np.where(np.isnan(edge_z_scores), 0, edge_z_scores * self._edge_weights[edge_indices])
 
-    def changes(self, one: Replacement) -> np.ndarray:
+    def compute_log_odds_changes(self, replacement: Replacement) -> np.ndarray:
         """How the log odds of autism (n, parts) change if the edges of one part after another are replaced."""
-        shown = self.contributions(one.shown)
-        of_parts = [
-            self.contributions(one.given_to(part), own).sum(1) - shown[:, own].sum(1)
-            for part, own in enumerate(one.parts)
+        input_contributions = self.compute_contributions(replacement.input_values)
+        changes_by_selection = [
+            self.compute_contributions(replacement.get_replacement_values(selection_number), selected_edges).sum(1)
+            - input_contributions[:, selected_edges].sum(1)
+            for selection_number, selected_edges in enumerate(replacement.selections)
         ]
-        return np.stack(of_parts, axis=1)
+        return np.stack(changes_by_selection, axis=1)
 
 
-def edge_logits(model: keras.Model) -> EdgeLogits | None:
+def make_edge_logits(model: keras.Model) -> EdgeLogits | None:
     """Of a network that reads connectomes, else None."""
-    return EdgeLogits(model) if any(tensor.name == CONNECTOME for tensor in model.inputs) else None
+    return EdgeLogits(model) if any(tensor.name == CONNECTOME_INPUT for tensor in model.inputs) else None

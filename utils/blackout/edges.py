@@ -1,7 +1,7 @@
 """Edges of connectomes in a blackout: which belong to a region, and what takes their place.
 
 A parcel belongs to the region that holds most of its voxels, an edge to the regions of its two parcels. With a region,
-all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `Contents` they are:
+all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `RegionContents` they are:
 
 `background`  Unknown, for which the network takes the mean of its training people.
 `donor`       Those of another person; what the donor's scan lacks is unknown.
@@ -23,206 +23,295 @@ from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.duplicates import find_group_leaders
 
-MAX_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
-PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
-ROWS = 64  # of a cohort's connectomes read at once
+MAX_FITTING_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
+EDGE_PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
+RECORDS_PER_READ = 64  # of a cohort's connectomes read at once
 
 
 class Replacement(NamedTuple):
-    """What a network is shown of an input of n records, (n, ...), and what is `given` to replace a part of it. That may
-    broadcast, such as one value for each map (n, 1, 1, 1, maps), or be a function of the part's number. `parts` index
-    the axes after the first: a mask (x, y, z), or the numbers of edges or values."""
+    """What a network is shown of an input of n records, (n, ...), and what is `replacement_values` to replace a part
+    of it. That may broadcast, such as one value for each map (n, 1, 1, 1, maps), or be a function of the part's
+    number. `selections` index the axes after the first: a mask (x, y, z), or the numbers of edges or values."""
 
-    shown: np.ndarray
-    given: np.ndarray | Callable[[int], np.ndarray]
-    parts: Sequence[np.ndarray]
+    input_values: np.ndarray
+    replacement_values: np.ndarray | Callable[[int], np.ndarray]
+    selections: Sequence[np.ndarray]
 
-    def given_to(self, part: int) -> np.ndarray:
+    def get_replacement_values(self, selection_number: int) -> np.ndarray:
         """What a part becomes, (n, size of the part, ...)."""
-        if callable(self.given):
-            return self.given(part)
-        return np.broadcast_to(self.given, self.shown.shape)[:, self.parts[part]]
+        if callable(self.replacement_values):
+            return self.replacement_values(selection_number)
+        return np.broadcast_to(self.replacement_values, self.input_values.shape)[:, self.selections[selection_number]]
 
-    def replaced(self, part: int) -> np.ndarray:
+    def apply_replacement(self, selection_number: int) -> np.ndarray:
         """The input with a part replaced."""
-        found = self.shown.copy()
-        found[:, self.parts[part]] = self.given_to(part)
-        return found
+        replaced_input = self.input_values.copy()
+        replaced_input[:, self.selections[selection_number]] = self.get_replacement_values(selection_number)
+        return replaced_input
 
 
-class Contents(NamedTuple):
+class RegionContents(NamedTuple):
     """What may stand in the regions of n records: volumes, or things that broadcast to them, or edges (n, edges).
-    `expected` edges are given by the region's place in the atlas, (n, edges of the region)."""
+    `expected_values` edges are given by the region's place in the atlas, (n, edges of the region)."""
 
-    own: np.ndarray
-    background: np.ndarray
-    donor: np.ndarray
-    expected: np.ndarray | Callable[[int], np.ndarray]
+    person_values: np.ndarray
+    background_values: np.ndarray
+    donor_values: np.ndarray
+    expected_values: np.ndarray | Callable[[int], np.ndarray]
 
 
-class Edges:
+class RegionEdges:
     """The edges of each region, and their substitutions.
 
-    `of_region` has the numbers of each region's edges. `region_of` (parcels,) is each parcel's region by its place in
-    the atlas, or the count of regions. `means` are those of `Fills`.
+    `edges_by_region` has the numbers of each region's edges. `region_by_parcel` (parcels,) is each parcel's region by
+    its place in the atlas, or the count of regions. `means` are those of `Fills`.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, means: np.ndarray, seed: int):
-        self.connectomes = connectomes_of(cohort)
-        self.region_of = regions_of_parcels(self.connectomes, atlas)
-        self.of_region = edges_of_regions(self.region_of, self.connectomes.parcel_pairs, len(atlas.region_numbers))
-        self._expected = ExpectedEdges(cohort, self.of_region, means, seed)
+    def __init__(self, cohort: Cohort, atlas: Atlas, region_means: np.ndarray, seed: int):
+        self.connectomes = require_connectomes(cohort)
+        self.region_by_parcel = find_parcel_regions(self.connectomes, atlas)
+        self.edges_by_region = find_region_edges(
+            self.region_by_parcel, self.connectomes.parcel_pairs, len(atlas.region_numbers)
+        )
+        self._predict_expected_edges = ExpectedEdges(cohort, self.edges_by_region, region_means, seed)
 
-    def contents(self, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
+    def load_contents(self, record_indices: np.ndarray, donor_indices: np.ndarray) -> list[RegionContents]:
         """What may stand in the regions of records (n,) with their donors (donors, n), by donor."""
-        own, given = self.connectomes[indices], [self.connectomes[row] for row in positions]
-        level, levels = self._expected(indices, own), [*map(self._expected, positions, given)]
+        person_edges, edges_by_donor = (
+            self.connectomes[record_indices],
+            [self.connectomes[donor_row] for donor_row in donor_indices],
+        )
+        expected_edges, expected_edges_by_donor = (
+            self._predict_expected_edges(record_indices, person_edges),
+            [*map(self._predict_expected_edges, donor_indices, edges_by_donor)],
+        )
 
-        def moved(donor: np.ndarray, of_donor: list[np.ndarray]) -> Callable[[int], np.ndarray]:
-            return lambda region: donor[:, self.of_region[region]] + level[region] - of_donor[region]
+        def shift_donor_edges(
+            donor_edges: np.ndarray, expected_donor_edges: list[np.ndarray]
+        ) -> Callable[[int], np.ndarray]:
+            return lambda region_index: (
+                donor_edges[:, self.edges_by_region[region_index]]
+                + expected_edges[region_index]
+                - expected_donor_edges[region_index]
+            )
 
-        unknown = np.full_like(own, np.nan)
+        unknown_edges = np.full_like(person_edges, np.nan)
         return [
-            Contents(own, unknown, donor, moved(donor, of_donor)) for donor, of_donor in zip(given, levels, strict=True)
+            RegionContents(
+                person_edges, unknown_edges, donor_edges, shift_donor_edges(donor_edges, expected_donor_edges)
+            )
+            for donor_edges, expected_donor_edges in zip(edges_by_donor, expected_edges_by_donor, strict=True)
         ]
 
 
-def connectomes_of(cohort: Cohort) -> Connectomes:
+def require_connectomes(cohort: Cohort) -> Connectomes:
     """Those of a cohort, which must have some."""
     if cohort.connectomes is None:
         raise ValueError(f"{cohort.path} has no connectomes")
     return cohort.connectomes
 
 
-def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
+def find_parcel_regions(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     """The place in the atlas of each parcel's region (parcels,). This region holds more of its voxels on the full grid
     than any other, and than lie outside all regions. Without such a region, or without the image, it is the count of
     regions."""
-    outside, parcels = len(atlas.region_numbers), len(connectomes.parcel_names)
+    outside_position, parcel_count = len(atlas.region_numbers), len(connectomes.parcel_names)
     if connectomes.parcel_image is None:
-        return np.full(parcels, outside)
-    parcel = np.where(connectomes.parcel_image > 0, connectomes.parcel_image - 1, parcels)
-    return find_dominant_places(parcel, parcels, atlas.full_region_indices, outside)
+        return np.full(parcel_count, outside_position)
+    parcel_image = np.where(connectomes.parcel_image > 0, connectomes.parcel_image - 1, parcel_count)
+    return find_dominant_places(parcel_image, parcel_count, atlas.full_region_indices, outside_position)
 
 
-def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> list[np.ndarray]:
-    """For each region the numbers of the edges, between `pairs` (edges, 2) of parcels, of which a parcel is in it."""
-    return [np.flatnonzero((region_of[pairs] == region).any(1)) for region in range(regions)]
+def find_region_edges(region_by_parcel: np.ndarray, parcels_by_edge: np.ndarray, region_count: int) -> list[np.ndarray]:
+    """For each region the numbers of the edges, between `parcels_by_edge` (edges, 2) of parcels, of which a parcel
+    is in it."""
+    return [
+        np.flatnonzero((region_by_parcel[parcels_by_edge] == region_index).any(1))
+        for region_index in range(region_count)
+    ]
 
 
 class ExpectedEdges:
     """What the rest of a person predicts of a region's edges, by kernel ridge regression. Features are all edges that
     do not touch the region, and the means of the other regions, both standardised and of equal weight.
 
-    Fitted on training people, at most `MAX_PEOPLE`, or on all if there are none. Those whom it is fitted on are
+    Fitted on training people, at most `MAX_FITTING_PEOPLE`, or on all if there are none. Those whom it is fitted on are
     predicted from fits without them, in closed form. Each region has the penalty that predicts them best. What is
     unknown is the mean.
     """
 
-    def __init__(self, cohort: Cohort, of_region: list[np.ndarray], means: np.ndarray, seed: int):
-        self._of_region, self._means = of_region, means
-        fitting, people = people_to_fit_on(cohort, seed)
-        self._place = {int(index): at for at, index in enumerate(fitting)}
-        edges = np.concatenate([connectomes_of(cohort)[rows] for rows in split_into_batches(fitting, ROWS)])
-        self._edge_scale, self._mean_scale = scale_of(edges), scale_of(means[fitting].reshape(len(fitting), -1))
-        self._features = self._features_of(edges, fitting)
-        kernel = self._features @ self._features.T
-        self._fits = [self._fit(kernel, region, people) for region in range(len(of_region))]
+    def __init__(self, cohort: Cohort, edges_by_region: list[np.ndarray], region_means: np.ndarray, seed: int):
+        self._edges_by_region, self._region_means = edges_by_region, region_means
+        fitting_record_indices, positions_by_person = choose_fitting_people(cohort, seed)
+        self._position_by_record = {
+            int(record_index): position for position, record_index in enumerate(fitting_record_indices)
+        }
+        edge_values = np.concatenate(
+            [
+                require_connectomes(cohort)[block_record_indices]
+                for block_record_indices in split_into_batches(fitting_record_indices, RECORDS_PER_READ)
+            ]
+        )
+        self._edge_centres_and_spreads, self._mean_centres_and_spreads = (
+            compute_centres_and_spreads(edge_values),
+            compute_centres_and_spreads(region_means[fitting_record_indices].reshape(len(fitting_record_indices), -1)),
+        )
+        self._fitting_features = self._make_features(edge_values, fitting_record_indices)
+        kernel_matrix = self._fitting_features @ self._fitting_features.T
+        self._fit_by_region = [
+            self._fit_region(kernel_matrix, region_index, positions_by_person)
+            for region_index in range(len(edges_by_region))
+        ]
 
-    def __call__(self, indices: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, record_indices: np.ndarray, edge_values: np.ndarray) -> list[np.ndarray]:
         """Of records and their edges (n, edges), the expected edges of each region, (n, edges of the region)."""
-        features = self._features_of(edges, indices)
-        kernel = features @ self._features.T
-        inside = np.array([at for at, index in enumerate(indices) if int(index) in self._place], int)
-        places = np.array([self._place[int(indices[at])] for at in inside], int)
-        return [self._predicted(region, features, kernel, inside, places) for region in range(len(self._fits))]
+        record_features = self._make_features(edge_values, record_indices)
+        kernel_matrix = record_features @ self._fitting_features.T
+        fitted_rows = np.array(
+            [
+                row_index
+                for row_index, record_index in enumerate(record_indices)
+                if int(record_index) in self._position_by_record
+            ],
+            int,
+        )
+        fit_positions = np.array(
+            [self._position_by_record[int(record_indices[row_index])] for row_index in fitted_rows], int
+        )
+        return [
+            self._predict_region(region_index, record_features, kernel_matrix, fitted_rows, fit_positions)
+            for region_index in range(len(self._fit_by_region))
+        ]
 
-    def _predicted(
-        self, region: int, features: np.ndarray, kernel: np.ndarray, inside: np.ndarray, places: np.ndarray
+    def _predict_region(
+        self,
+        region_index: int,
+        record_features: np.ndarray,
+        kernel_matrix: np.ndarray,
+        fitted_rows: np.ndarray,
+        fit_positions: np.ndarray,
     ) -> np.ndarray:
-        coefficients, leaving_out = self._fits[region]
-        own, (centre, spread) = self._columns(region), self._edge_scale
-        found = (kernel - features[:, own] @ self._features[:, own].T) @ coefficients
-        found[inside] = self._targets(region)[places] - leaving_out[places] @ coefficients
-        chosen = self._of_region[region]
-        return found * spread[chosen] + centre[chosen]
+        ridge_coefficients, leave_out_matrix = self._fit_by_region[region_index]
+        region_columns, (edge_centres, edge_spreads) = (
+            self._find_region_columns(region_index),
+            self._edge_centres_and_spreads,
+        )
+        predicted_edges = (
+            kernel_matrix - record_features[:, region_columns] @ self._fitting_features[:, region_columns].T
+        ) @ ridge_coefficients
+        predicted_edges[fitted_rows] = (
+            self._get_target_edges(region_index)[fit_positions] - leave_out_matrix[fit_positions] @ ridge_coefficients
+        )
+        edge_indices = self._edges_by_region[region_index]
+        return predicted_edges * edge_spreads[edge_indices] + edge_centres[edge_indices]
 
-    def _fit(self, kernel: np.ndarray, region: int, people: list[np.ndarray]) -> tuple[np.ndarray, sparse.csr_array]:
+    def _fit_region(
+        self, kernel_matrix: np.ndarray, region_index: int, positions_by_person: list[np.ndarray]
+    ) -> tuple[np.ndarray, sparse.csr_array]:
         """The coefficients (people, edges of the region), and a matrix (people, people). Their product is how far each
         record is from its prediction without the same person's records. The matrix has blocks of the inverse, inverted.
         """
-        own, targets = self._features[:, self._columns(region)], self._targets(region)
-        kernel, best = kernel - own @ own.T, (np.inf, targets, sparse.csr_array(kernel.shape, dtype=np.float32))
-        for penalty in PENALTIES if targets.size else ():
-            inverse = inverted(kernel, float(penalty))
-            leaving_out = blocks_inverted(inverse, people)
-            coefficients = inverse @ targets
-            error = float(np.square(leaving_out @ coefficients).sum())
-            best = min(best, (error, coefficients, leaving_out), key=lambda fit: fit[0])
-        return best[1:]
+        region_features, target_edges = (
+            self._fitting_features[:, self._find_region_columns(region_index)],
+            self._get_target_edges(region_index),
+        )
+        kernel_matrix, best_fit = (
+            kernel_matrix - region_features @ region_features.T,
+            (np.inf, target_edges, sparse.csr_array(kernel_matrix.shape, dtype=np.float32)),
+        )
+        for ridge_penalty in EDGE_PENALTIES if target_edges.size else ():
+            inverse_kernel = invert_penalised_kernel(kernel_matrix, float(ridge_penalty))
+            leave_out_matrix = invert_blocks(inverse_kernel, positions_by_person)
+            ridge_coefficients = inverse_kernel @ target_edges
+            squared_error = float(np.square(leave_out_matrix @ ridge_coefficients).sum())
+            best_fit = min(
+                best_fit,
+                (squared_error, ridge_coefficients, leave_out_matrix),
+                key=lambda candidate_fit: candidate_fit[0],
+            )
+        return best_fit[1:]
 
-    def _features_of(self, edges: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    def _make_features(self, edge_values: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
         """(n, edges + regions x maps + 1) float32, the squares of each part with a sum of about 1. The last is the
         intercept: without it z-scores, whose sum over all people is 0, would tell who is left out."""
-        means = self._means[indices].reshape(len(indices), -1)
-        parts = scaled(edges, *self._edge_scale), scaled(means, *self._mean_scale), np.ones((len(indices), 1))
-        return np.concatenate([part / np.sqrt(part.shape[1]) for part in parts], axis=1, dtype=np.float32)
+        region_means = self._region_means[record_indices].reshape(len(record_indices), -1)
+        feature_blocks = (
+            standardise_columns(edge_values, *self._edge_centres_and_spreads),
+            standardise_columns(region_means, *self._mean_centres_and_spreads),
+            np.ones((len(record_indices), 1)),
+        )
+        return np.concatenate(
+            [feature_block / np.sqrt(feature_block.shape[1]) for feature_block in feature_blocks],
+            axis=1,
+            dtype=np.float32,
+        )
 
-    def _columns(self, region: int) -> np.ndarray:
+    def _find_region_columns(self, region_index: int) -> np.ndarray:
         """The features that are of a region: its edges and its means."""
-        maps = self._means.shape[-1]
-        return np.append(self._of_region[region], len(self._edge_scale[0]) + region * maps + np.arange(maps))
+        map_count = self._region_means.shape[-1]
+        return np.append(
+            self._edges_by_region[region_index],
+            len(self._edge_centres_and_spreads[0]) + region_index * map_count + np.arange(map_count),
+        )
 
-    def _targets(self, region: int) -> np.ndarray:
+    def _get_target_edges(self, region_index: int) -> np.ndarray:
         """The region's standardised edges of those whom it is fitted on."""
-        return self._features[:, self._of_region[region]] * np.float32(np.sqrt(len(self._edge_scale[0])))
+        return self._fitting_features[:, self._edges_by_region[region_index]] * np.float32(
+            np.sqrt(len(self._edge_centres_and_spreads[0]))
+        )
 
 
-def people_to_fit_on(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def choose_fitting_people(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """The records of the training people, or of some of them drawn at random, those of a person one after another; and
     where in this each person's are. Of everybody, if nobody is in training. A group counts as a person."""
-    usable = cohort.find_unswapped_indices()
-    chosen = [at for at in usable if cohort.rows[at].split == "train"] or usable
-    leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
-    of_subject: dict[str, list[int]] = {}
-    for at in chosen:
-        of_subject.setdefault(leader[cohort.rows[at].subject], []).append(at)
-    records = list(of_subject.values())
-    if len(records) > MAX_PEOPLE:
-        drawn = np.random.default_rng(seed).choice(len(records), MAX_PEOPLE, replace=False)
-        records = [records[at] for at in np.sort(drawn)]
-    ends = np.cumsum([len(own) for own in records])
-    return np.concatenate(records), np.split(np.arange(ends[-1]), ends[:-1])
+    usable_record_indices = cohort.find_unswapped_indices()
+    fitting_record_indices = [
+        index for index in usable_record_indices if cohort.rows[index].split == "train"
+    ] or usable_record_indices
+    leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)
+    records_by_person: dict[str, list[int]] = {}
+    for index in fitting_record_indices:
+        records_by_person.setdefault(leader_by_subject[cohort.rows[index].subject], []).append(index)
+    person_record_indices = list(records_by_person.values())
+    if len(person_record_indices) > MAX_FITTING_PEOPLE:
+        drawn_people = np.random.default_rng(seed).choice(len(person_record_indices), MAX_FITTING_PEOPLE, replace=False)
+        person_record_indices = [person_record_indices[index] for index in np.sort(drawn_people)]
+    person_ends = np.cumsum([len(record_indices) for record_indices in person_record_indices])
+    return np.concatenate(person_record_indices), np.split(np.arange(person_ends[-1]), person_ends[:-1])
 
 
-def blocks_inverted(matrix: np.ndarray, blocks: list[np.ndarray]) -> sparse.csr_array:
+def invert_blocks(square_matrix: np.ndarray, block_positions: list[np.ndarray]) -> sparse.csr_array:
     """The inverses of square blocks on the diagonal of a matrix (n, n), where these were, 0 elsewhere."""
-    entries, places = [], []
-    for size in {len(block) for block in blocks}:  # all of a size at once
-        own = np.stack([block for block in blocks if len(block) == size])
-        at = np.broadcast_arrays(own[:, :, None], own[:, None, :])
-        entries.append(np.linalg.inv(matrix[*at]).ravel())
-        places.append(np.reshape(at, (2, -1)))
-    return sparse.csr_array((np.concatenate(entries), np.concatenate(places, axis=1)), matrix.shape)
+    inverse_entries, entry_positions = [], []
+    for block_size in {len(positions) for positions in block_positions}:  # all of a size at once
+        same_size_positions = np.stack([positions for positions in block_positions if len(positions) == block_size])
+        row_column_indices = np.broadcast_arrays(same_size_positions[:, :, None], same_size_positions[:, None, :])
+        inverse_entries.append(np.linalg.inv(square_matrix[*row_column_indices]).ravel())
+        entry_positions.append(np.reshape(row_column_indices, (2, -1)))
+    return sparse.csr_array(
+        (np.concatenate(inverse_entries), np.concatenate(entry_positions, axis=1)), square_matrix.shape
+    )
 
 
-def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compute_centres_and_spreads(column_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the spread of what is known of each column (n, columns), (columns,) each; 0 and 1 of a column that
     is unknown in all, a spread of 1 where it is 0."""
-    known = ~np.isnan(values)
-    count = np.maximum(known.sum(0), 1)
-    centre = np.where(known, values, 0).sum(0, dtype=float) / count
-    spread = np.sqrt(np.square(np.where(known, values - centre, 0)).sum(0) / count)
-    return centre, np.where(spread > 0, spread, 1)
+    is_measured = ~np.isnan(column_values)
+    measured_counts = np.maximum(is_measured.sum(0), 1)
+    centres = np.where(is_measured, column_values, 0).sum(0, dtype=float) / measured_counts
+    spreads = np.sqrt(np.square(np.where(is_measured, column_values - centres, 0)).sum(0) / measured_counts)
+    return centres, np.where(spreads > 0, spreads, 1)
 
 
-def scaled(values: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def standardise_columns(column_values: np.ndarray, centres: np.ndarray, spreads: np.ndarray) -> np.ndarray:
     """z-scores, 0 where unknown."""
-    return np.nan_to_num((values - centre) / spread)
+    return np.nan_to_num((column_values - centres) / spreads)
 
 
-def inverted(kernel: np.ndarray, penalty: float) -> np.ndarray:
+def invert_penalised_kernel(kernel_matrix: np.ndarray, ridge_penalty: float) -> np.ndarray:
     """The inverse of a kernel (n, n) float32 plus a penalty on its diagonal."""
-    factor, _ = lapack.spotrf(kernel + np.float32(penalty) * np.eye(len(kernel), dtype=np.float32), lower=True)
-    inverse, _ = lapack.spotri(factor, lower=True)
-    return np.tril(inverse) + np.tril(inverse, -1).T
+    cholesky_factor, _ = lapack.spotrf(
+        kernel_matrix + np.float32(ridge_penalty) * np.eye(len(kernel_matrix), dtype=np.float32), lower=True
+    )
+    inverse_kernel, _ = lapack.spotri(cholesky_factor, lower=True)
+    return np.tril(inverse_kernel) + np.tril(inverse_kernel, -1).T

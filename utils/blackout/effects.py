@@ -22,17 +22,17 @@ from utils.scores.adjustment import TOLD, Adjustment, residuals
 from utils.scores.results import ALPHA
 from utils.scores.statistics import blocks, bootstrap, orders
 
-RESAMPLES = 5000
-ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
+RESAMPLE_COUNT = 5000
+FLOAT32_TOLERANCE = 1e-5  # of what lies between -1 and 1, in float32
 
 
 @dataclass(frozen=True)
-class Effects:
-    """Effects of a blackout by record, on the true class, and what goes with them: `arrays` as `blackout.h5` has them,
-    by name. What the network does not read has none.
+class RecordEffects:
+    """Effects of a blackout by record, on the true class, and what goes with them: `array_by_name` as `blackout.h5`
+    has them, by name. What the network does not read has none.
 
     Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
-        `donors.control_variate_mean` if the fill has a `level`.
+        `donors.compute_control_variate_mean` if the fill has a `level`.
     `delta_probability`: (records, regions), the probability shown minus occluded with the background.
     `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
         connectomes are replaced, these alone come last; no maps where nothing but one map is replaced.
@@ -41,218 +41,331 @@ class Effects:
     `value_reliance`: (records, groups), `reliance` with a group of the phenotype's values replaced (`values.py`).
     `probability`: (records,) of autism with nothing occluded.
 
-    Subjects of one of the `groups`, who share a scan or are of one family, are one unit of intervals and tests.
+    Subjects of one of the `linked_subject_groups`, who share a scan or are of one family, are one unit of intervals
+    and tests.
     """
 
-    arrays: dict[str, np.ndarray]
-    rows: Sequence[RecordRow]
-    groups: SubjectGroups = ()
+    array_by_name: dict[str, np.ndarray]
+    record_rows: Sequence[RecordRow]
+    linked_subject_groups: SubjectGroups = ()
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.arrays[name]
+    def __getitem__(self, array_name: str) -> np.ndarray:
+        return self.array_by_name[array_name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.arrays
-
-    @property
-    def label(self) -> np.ndarray:
-        return np.array([row.label for row in self.rows])
+    def __contains__(self, array_name: str) -> bool:
+        return array_name in self.array_by_name
 
     @property
-    def subject(self) -> list[str]:
-        return [row.subject for row in self.rows]
+    def record_labels(self) -> np.ndarray:
+        return np.array([record_row.label for record_row in self.record_rows])
 
     @property
-    def first(self) -> np.ndarray:
+    def record_subjects(self) -> list[str]:
+        return [record_row.subject for record_row in self.record_rows]
+
+    @property
+    def record_cluster_leaders(self) -> np.ndarray:
         """Of each record (records,) the first subject of its group, or its own."""
-        leader = find_group_leaders(self.subject, self.groups)
-        return np.array([leader[subject] for subject in self.subject])
+        leader_by_subject = find_group_leaders(self.record_subjects, self.linked_subject_groups)
+        return np.array([leader_by_subject[subject] for subject in self.record_subjects])
 
     @property
-    def unit(self) -> np.ndarray:
+    def subject_cluster_numbers(self) -> np.ndarray:
         """The number of the unit of each subject (subjects,)."""
-        _, of_subject = np.unique(self.subject, return_index=True)
-        return np.unique(self.first[of_subject], return_inverse=True)[1]
+        _, first_record_indices = np.unique(self.record_subjects, return_index=True)
+        return np.unique(self.record_cluster_leaders[first_record_indices], return_inverse=True)[1]
 
-    def of_subjects(self, array: np.ndarray) -> np.ndarray:
+    def average_subjects(self, record_values: np.ndarray) -> np.ndarray:
         """The means over each subject's records, (records, ...) -> (subjects, ...)."""
-        return by_subject(array, self.subject)
+        return average_by_subject(record_values, self.record_subjects)
 
 
-def joined(parts: Sequence[Effects]) -> Effects:
+def join_folds(effects_by_fold: Sequence[RecordEffects]) -> RecordEffects:
     """The effects of all folds, one fold after another."""
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].arrays}
-    return Effects(arrays, [row for part in parts for row in part.rows])
+    array_by_name = {
+        array_name: np.concatenate([fold_effects[array_name] for fold_effects in effects_by_fold])
+        for array_name in effects_by_fold[0].array_by_name
+    }
+    return RecordEffects(
+        array_by_name, [record_row for fold_effects in effects_by_fold for record_row in fold_effects.record_rows]
+    )
 
 
-def averaged(repeats: Sequence[Effects]) -> Effects:
+def average_repeats(effects_by_repeat: Sequence[RecordEffects]) -> RecordEffects:
     """The mean effects of each record over repeats, which may have the records in another order."""
-    rows = repeats[0].rows
-    places = [{row.file: at for at, row in enumerate(of.rows)} for of in repeats]
-    orders = [[at[row.file] for row in rows] for at in places]
-    aligned = [*zip(repeats, orders, strict=True)]
-    names = repeats[0].arrays
-    return Effects({name: np.mean([of[name][order] for of, order in aligned], axis=0) for name in names}, rows)
+    record_rows = effects_by_repeat[0].record_rows
+    file_indices = [
+        {record_row.file: file_index for file_index, record_row in enumerate(repeat_effects.record_rows)}
+        for repeat_effects in effects_by_repeat
+    ]
+    record_orders = [[file_index[record_row.file] for record_row in record_rows] for file_index in file_indices]
+    aligned_repeats = [*zip(effects_by_repeat, record_orders, strict=True)]
+    array_names = effects_by_repeat[0].array_by_name
+    return RecordEffects(
+        {
+            array_name: np.mean(
+                [repeat_effects[array_name][record_order] for repeat_effects, record_order in aligned_repeats], axis=0
+            )
+            for array_name in array_names
+        },
+        record_rows,
+    )
 
 
-def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
+def average_by_subject(record_values: np.ndarray, record_subjects: Sequence[str]) -> np.ndarray:
     """Means over the records of each subject, (records, ...) -> (subjects, ...), subjects in sorted order."""
-    _, member = np.unique(subject, return_inverse=True)
-    total = np.zeros((member.max() + 1, *values.shape[1:]))
-    np.add.at(total, member, values)
-    total /= np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
-    return total
+    _, subject_numbers = np.unique(record_subjects, return_inverse=True)
+    subject_values = np.zeros((subject_numbers.max() + 1, *record_values.shape[1:]))
+    np.add.at(subject_values, subject_numbers, record_values)
+    subject_values /= np.bincount(subject_numbers).reshape(-1, *[1] * (record_values.ndim - 1))
+    return subject_values
 
 
-def sums(values: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
-    """The sums over the subjects of each unit, (subjects, ...) -> (units, ...); `unit` (subjects,) numbers them, and is
-    None if each subject is one."""
-    if unit is None:
-        return values
-    total = np.zeros((unit.max() + 1, *values.shape[1:]))
-    np.add.at(total, unit, values)
-    return total
+def sum_by_group(subject_values: np.ndarray, group_numbers: np.ndarray | None) -> np.ndarray:
+    """The sums over the subjects of each unit, (subjects, ...) -> (units, ...); `group_numbers` (subjects,) numbers
+    them, and is None if each subject is one."""
+    if group_numbers is None:
+        return subject_values
+    group_sums = np.zeros((group_numbers.max() + 1, *subject_values.shape[1:]))
+    np.add.at(group_sums, group_numbers, subject_values)
+    return group_sums
 
 
-def widened(effect: np.ndarray, by: float) -> np.ndarray:
+def inflate_spread(effects: np.ndarray, factor: float) -> np.ndarray:
     """Effects (subjects, regions) with the same means, and so many times as far from them."""
-    mean = effect.mean(0)
-    return mean + by * (effect - mean)
+    mean_effects = effects.mean(0)
+    return mean_effects + factor * (effects - mean_effects)
 
 
-def mean_interval(
-    effect: np.ndarray, seed: int, unit: np.ndarray | None = None
+def bootstrap_mean_interval(
+    effects: np.ndarray, seed: int, cluster_numbers: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each. The
-    subjects of a `unit`, see `sums`, are drawn together."""
-    total, size = sums(effect, unit), sums(np.ones(len(effect)), unit)
-    random = np.random.default_rng(seed)
-    low, high = bootstrap(lambda weight: weight @ total / (weight @ size)[:, None], len(total), random, RESAMPLES)
-    return effect.mean(0), low, high
+    subjects of a `cluster_numbers`, see `sum_by_group`, are drawn together."""
+    cluster_sums, cluster_sizes = (
+        sum_by_group(effects, cluster_numbers),
+        sum_by_group(np.ones(len(effects)), cluster_numbers),
+    )
+    rng = np.random.default_rng(seed)
+    interval_lows, interval_highs = bootstrap(
+        lambda resampling_weights: resampling_weights @ cluster_sums / (resampling_weights @ cluster_sizes)[:, None],
+        len(cluster_sums),
+        rng,
+        RESAMPLE_COUNT,
+    )
+    return effects.mean(0), interval_lows, interval_highs
 
 
 class FamilyTest(NamedTuple):
-    """A test of things that are tested together: family-wise `p` and false discovery rate `q` (things,), the statistic
-    `t` (things,), and the `critical` t from which on a thing is significant. NaN where labels do not differ."""
+    """A test of things that are tested together: family-wise `family_wise_p` and false discovery rate
+    `false_discovery_q` (things,), the statistic `t_statistics` (things,), and the `critical_t` t from which on a
+    thing is significant. NaN where labels do not differ."""
 
-    p: np.ndarray
-    q: np.ndarray
-    t: np.ndarray
-    critical: float
+    family_wise_p: np.ndarray
+    false_discovery_q: np.ndarray
+    t_statistics: np.ndarray
+    critical_t: float
 
 
-def permutation_test(
-    beside: "Beside",
+def run_family_permutation_test(
+    adjusted_effects: "AdjustedEffects",
     seed: int,
-    unit: np.ndarray | None = None,
-    widening: float = 1,
-    permutations: int = RESAMPLES,
-    site: np.ndarray | None = None,
+    cluster_numbers: np.ndarray | None = None,
+    sd_inflation: float = 1,
+    permutation_count: int = RESAMPLE_COUNT,
+    exchange_sites: np.ndarray | None = None,
 ) -> FamilyTest:
     """One-sided p-values: whether things speak for the true class.
 
     If a thing tells nothing of the label beside covariates, anybody could have anybody's label. So the residuals of
     labels are permuted over subjects, alike for all things, which keeps the dependence between these. Effects may be
-    skewed and classes unequal. People of a `unit`, see `sums`, keep together and change places with units of as many
-    people. `widening` is how much wider the spread of a mean is than that of independent people.
+    skewed and classes unequal. People of a `cluster_numbers`, see `sum_by_group`, keep together and change places with
+    units of as many people. `sd_inflation` is how much wider the spread of a mean is than that of independent people.
 
-    With a `site` (subjects,) labels change places only within it: how residuals of labels are spread depends on the
-    share of autism at a site, and effects may be larger at some sites.
+    With a `exchange_sites` (subjects,) labels change places only within it: how residuals of labels are spread depends
+    on the share of autism at a site, and effects may be larger at some sites.
 
     p compares the studentised covariance with the largest over things (Winkler et al. 2014). It is studentised since
     effects of one class may vary more (Chung & Romano 2013, Annals of Statistics 41:484). q is that of Benjamini &
     Hochberg (1995). NaN if labels do not differ.
     """
-    label, effect = (of - of.mean(0) for of in (beside.label, beside.effect))
-    count, things = effect.shape
-    if np.ptp(label, axis=0).min() <= TOLD:
-        undefined = np.full(things, np.nan)
-        return FamilyTest(undefined, undefined, undefined, np.nan)
-    size = np.sqrt(np.square(effect).mean(0))
-    size[size <= TOLD * np.abs(beside.effect).max(0)] = np.inf  # a thing without any effect has no evidence
-    label, effect = label.astype(np.float32), (effect / size).astype(np.float32)
-    unit = np.arange(count) if unit is None else unit
-    site = np.zeros(count, int) if site is None else np.unique(site, return_inverse=True)[1]
-    observed = studentised(label, effect, unit, np.arange(count)[None])[0]
-    rest = np.sqrt(np.maximum(1 - np.square(observed), 0))
-    observed /= np.hypot(observed, widening * beside.widening * rest)
-    random, alone, largest = np.random.default_rng(seed), np.ones(things), []
-    for block in blocks(permutations, count):
-        permuted = studentised(label, effect, unit, orders(unit, site, block.stop - block.start, random))
-        alone += (permuted >= observed - ROUNDING).sum(0)
-        largest.append(permuted.max(1))
-    maxima = np.sort(np.concatenate(largest))
-    as_large = len(maxima) - np.searchsorted(maxima, observed - ROUNDING)
-    p, q = (1 + as_large) / (1 + permutations), stats.false_discovery_control(alone / (1 + permutations))
-    units = len(np.unique(unit))
-    return FamilyTest(p, q, as_t(observed, units), float(as_t(np.quantile(maxima, 1 - ALPHA), units)))
+    label_residuals, effect_residuals = (
+        residual_array - residual_array.mean(0)
+        for residual_array in (adjusted_effects.label_residuals, adjusted_effects.effect_residuals)
+    )
+    subject_count, feature_count = effect_residuals.shape
+    if np.ptp(label_residuals, axis=0).min() <= TOLD:
+        undefined_values = np.full(feature_count, np.nan)
+        return FamilyTest(undefined_values, undefined_values, undefined_values, np.nan)
+    effect_root_mean_squares = np.sqrt(np.square(effect_residuals).mean(0))
+    effect_root_mean_squares[effect_root_mean_squares <= TOLD * np.abs(adjusted_effects.effect_residuals).max(0)] = (
+        np.inf
+    )  # a thing without any effect has no evidence
+    label_residuals, effect_residuals = (
+        label_residuals.astype(np.float32),
+        (effect_residuals / effect_root_mean_squares).astype(np.float32),
+    )
+    cluster_numbers = np.arange(subject_count) if cluster_numbers is None else cluster_numbers
+    exchange_sites = (
+        np.zeros(subject_count, int) if exchange_sites is None else np.unique(exchange_sites, return_inverse=True)[1]
+    )
+    observed_statistics = compute_studentised_sums(
+        label_residuals, effect_residuals, cluster_numbers, np.arange(subject_count)[None]
+    )[0]
+    observed_complements = np.sqrt(np.maximum(1 - np.square(observed_statistics), 0))
+    observed_statistics /= np.hypot(
+        observed_statistics, sd_inflation * adjusted_effects.sd_inflation * observed_complements
+    )
+    rng, exceeding_counts, largest_statistics = np.random.default_rng(seed), np.ones(feature_count), []
+    for permutation_block in blocks(permutation_count, subject_count):
+        permuted_statistics = compute_studentised_sums(
+            label_residuals,
+            effect_residuals,
+            cluster_numbers,
+            orders(cluster_numbers, exchange_sites, permutation_block.stop - permutation_block.start, rng),
+        )
+        exceeding_counts += (permuted_statistics >= observed_statistics - FLOAT32_TOLERANCE).sum(0)
+        largest_statistics.append(permuted_statistics.max(1))
+    sorted_maxima = np.sort(np.concatenate(largest_statistics))
+    larger_maxima_counts = len(sorted_maxima) - np.searchsorted(sorted_maxima, observed_statistics - FLOAT32_TOLERANCE)
+    family_wise_p, false_discovery_q = (
+        (1 + larger_maxima_counts) / (1 + permutation_count),
+        stats.false_discovery_control(exceeding_counts / (1 + permutation_count)),
+    )
+    cluster_count = len(np.unique(cluster_numbers))
+    return FamilyTest(
+        family_wise_p,
+        false_discovery_q,
+        convert_to_t(observed_statistics, cluster_count),
+        float(convert_to_t(np.quantile(sorted_maxima, 1 - ALPHA), cluster_count)),
+    )
 
 
-def as_t(studentised: np.ndarray, units: int) -> np.ndarray:
+def convert_to_t(studentised_values: np.ndarray, cluster_count: int) -> np.ndarray:
     """A studentised covariance between -1 and 1 as a t statistic of so many units."""
-    return np.sqrt(units) * studentised / np.sqrt(np.maximum(1 - np.square(studentised), ROUNDING))
+    return (
+        np.sqrt(cluster_count)
+        * studentised_values
+        / np.sqrt(np.maximum(1 - np.square(studentised_values), FLOAT32_TOLERANCE))
+    )
 
 
-def studentised(label: np.ndarray, effect: np.ndarray, unit: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The sum of the products of effects (subjects, things) with the labels (subjects, 1 or things) of others, `order`
-    (k, subjects) int, -> (k, things). It is over the root of the sum of squares over units, so that it rises with the
-    studentised one, and lies between -1 and 1."""
-    line, size = np.argsort(unit, kind="stable"), np.bincount(unit)
-    apart = [np.stack([line[: len(line) - by], line[by:]]) for by in range(1, size.max())]
-    one, other = np.hstack([np.empty((2, 0), int), *(two[:, unit[two[0]] == unit[two[1]]] for two in apart)])
-    square, twice = np.square(effect), 2 * effect[one] * effect[other]  # of relatives, two at a time
-    found = np.empty((len(order), effect.shape[1]), np.float32)
-    for at, values in enumerate(label.T):
-        drawn, things = values[order], slice(None) if label.shape[1] == 1 else [at]
-        found[:, things] = drawn @ effect[:, things]
-        scale = (drawn[:, one] * drawn[:, other]) @ twice[:, things] + np.square(drawn, out=drawn) @ square[:, things]
-        found[:, things] /= np.sqrt((size > 0).sum() * np.maximum(scale, ROUNDING))
-    return found
+def compute_studentised_sums(
+    label_residuals: np.ndarray,
+    effect_residuals: np.ndarray,
+    cluster_numbers: np.ndarray,
+    permutation_orders: np.ndarray,
+) -> np.ndarray:
+    """The sum of the products of effects (subjects, things) with the labels (subjects, 1 or things) of others,
+    `permutation_orders` (k, subjects) int, -> (k, things). It is over the root of the sum of squares over units, so
+    that it rises with the studentised one, and lies between -1 and 1."""
+    cluster_order, cluster_sizes = np.argsort(cluster_numbers, kind="stable"), np.bincount(cluster_numbers)
+    subject_pairs_by_shift = [
+        np.stack([cluster_order[: len(cluster_order) - shift], cluster_order[shift:]])
+        for shift in range(1, cluster_sizes.max())
+    ]
+    first_relatives, second_relatives = np.hstack(
+        [
+            np.empty((2, 0), int),
+            *(
+                subject_pairs[:, cluster_numbers[subject_pairs[0]] == cluster_numbers[subject_pairs[1]]]
+                for subject_pairs in subject_pairs_by_shift
+            ),
+        ]
+    )
+    squared_effects, doubled_effect_products = (
+        np.square(effect_residuals),
+        2 * effect_residuals[first_relatives] * effect_residuals[second_relatives],
+    )  # of relatives, two at a time
+    studentised_sums = np.empty((len(permutation_orders), effect_residuals.shape[1]), np.float32)
+    for label_column, column_labels in enumerate(label_residuals.T):
+        permuted_labels, feature_columns = (
+            column_labels[permutation_orders],
+            slice(None) if label_residuals.shape[1] == 1 else [label_column],
+        )
+        studentised_sums[:, feature_columns] = permuted_labels @ effect_residuals[:, feature_columns]
+        squared_norms = (
+            permuted_labels[:, first_relatives] * permuted_labels[:, second_relatives]
+        ) @ doubled_effect_products[:, feature_columns] + np.square(
+            permuted_labels, out=permuted_labels
+        ) @ squared_effects[:, feature_columns]
+        studentised_sums[:, feature_columns] /= np.sqrt(
+            (cluster_sizes > 0).sum() * np.maximum(squared_norms, FLOAT32_TOLERANCE)
+        )
+    return studentised_sums
 
 
-class Beside(NamedTuple):
-    """What covariates leave. `net` (subjects, things) are the adjusted effects on the true class. `label` (subjects, 1
-    or things) are the residuals of the labels, `effect` (subjects, things) those of the effects on the logit of autism.
-    Regressions fit noise, too. So their covariance spreads `widening` (things,) times as far as they tell."""
+class AdjustedEffects(NamedTuple):
+    """What covariates leave. `true_class_effects` (subjects, things) are the adjusted effects on the true class.
+    `label_residuals` (subjects, 1 or things) are the residuals of the labels, `effect_residuals` (subjects, things)
+    those of the effects on the logit of autism. Regressions fit noise, too. So their covariance spreads
+    `sd_inflation` (things,) times as far as they tell."""
 
-    net: np.ndarray
-    label: np.ndarray
-    effect: np.ndarray
-    widening: np.ndarray
+    true_class_effects: np.ndarray
+    label_residuals: np.ndarray
+    effect_residuals: np.ndarray
+    sd_inflation: np.ndarray
 
-    def of(self, people: np.ndarray) -> "Beside":
+    def select_subjects(self, is_selected: np.ndarray) -> "AdjustedEffects":
         """What they leave of these people, (subjects,) bool."""
-        return Beside(self.net[people], self.label[people], self.effect[people], self.widening)
+        return AdjustedEffects(
+            self.true_class_effects[is_selected],
+            self.label_residuals[is_selected],
+            self.effect_residuals[is_selected],
+            self.sd_inflation,
+        )
 
 
 @dataclass(frozen=True)
-class Adjusted:
-    """Effects on the true class -> the same beside covariates; `label` (subjects,) has the order of `beside`."""
+class CovariateAdjuster:
+    """Effects on the true class -> the same beside covariates; `subject_labels` (subjects,) has the order of
+    `adjustment`."""
 
-    beside: Adjustment
-    label: np.ndarray
+    adjustment: Adjustment
+    subject_labels: np.ndarray
 
-    def plain(self, effect: np.ndarray) -> Beside:
+    def make_unadjusted(self, true_class_effects: np.ndarray) -> AdjustedEffects:
         """Effects (subjects, things) as they are."""
-        on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
-        return Beside(effect, self.label[:, None].astype(float), on_autism, np.ones(effect.shape[1]))
+        autism_effects = np.where(self.subject_labels == 1, 1, -1)[:, None] * true_class_effects
+        return AdjustedEffects(
+            true_class_effects,
+            self.subject_labels[:, None].astype(float),
+            autism_effects,
+            np.ones(true_class_effects.shape[1]),
+        )
 
-    def __call__(self, effect: np.ndarray) -> Beside:
+    def __call__(self, true_class_effects: np.ndarray) -> AdjustedEffects:
         """Effects (subjects, things), in the same unit. Regressions fit noise, too. So the mean of the products of
         residuals is that of n - k people. Their distances from it are as in HC2 (MacKinnon & White 1985).
         """
-        plain = self.plain(effect)
-        if self.beside.reason:
-            return plain
-        followed, basis = self.beside.followed(self.label), cache(self.beside.basis)  # many things follow the same
-        label = residuals(self.label, basis(frozenset(followed)))
-        net, rest, widening = np.empty(effect.shape), np.empty(effect.shape), np.empty(effect.shape[1])
-        for thing, values in enumerate(plain.effect.T):
-            span = basis(frozenset(followed | self.beside.followed(values)))
-            of_label, rest[:, thing] = residuals(np.column_stack([self.label, values]), span).T
-            products, free = of_label * rest[:, thing], len(span) - span.shape[1]
-            spread = products / np.sqrt(np.maximum(1 - np.square(span).sum(axis=1), TOLD))
-            net[:, thing] = products.mean() + spread - spread.mean()
-            net[:, thing] *= 2 * len(span) / max(free, 1)
-            widening[thing] = np.sqrt(len(span) / (free + 1))
-        return Beside(net, label[:, None], rest, widening)
+        unadjusted_effects = self.make_unadjusted(true_class_effects)
+        if self.adjustment.reason:
+            return unadjusted_effects
+        label_covariates, compute_basis = (
+            self.adjustment.followed(self.subject_labels),
+            cache(self.adjustment.basis),
+        )  # many things follow the same
+        label_residuals = residuals(self.subject_labels, compute_basis(frozenset(label_covariates)))
+        adjusted_effects, effect_residuals, sd_inflation = (
+            np.empty(true_class_effects.shape),
+            np.empty(true_class_effects.shape),
+            np.empty(true_class_effects.shape[1]),
+        )
+        for feature_index, feature_effects in enumerate(unadjusted_effects.effect_residuals.T):
+            covariate_basis = compute_basis(frozenset(label_covariates | self.adjustment.followed(feature_effects)))
+            refitted_label_residuals, effect_residuals[:, feature_index] = residuals(
+                np.column_stack([self.subject_labels, feature_effects]), covariate_basis
+            ).T
+            residual_products, residual_df = (
+                refitted_label_residuals * effect_residuals[:, feature_index],
+                len(covariate_basis) - covariate_basis.shape[1],
+            )
+            leverage_corrected_products = residual_products / np.sqrt(
+                np.maximum(1 - np.square(covariate_basis).sum(axis=1), TOLD)
+            )
+            adjusted_effects[:, feature_index] = (
+                residual_products.mean() + leverage_corrected_products - leverage_corrected_products.mean()
+            )
+            adjusted_effects[:, feature_index] *= 2 * len(covariate_basis) / max(residual_df, 1)
+            sd_inflation[feature_index] = np.sqrt(len(covariate_basis) / (residual_df + 1))
+        return AdjustedEffects(adjusted_effects, label_residuals[:, None], effect_residuals, sd_inflation)

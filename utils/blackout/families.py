@@ -1,5 +1,5 @@
 """Things of one kind that a blackout replaces one at a time and tests together: a family, with a family-wise p of its
-own. `Kind` says what is special to regions, connections and so on; `kinds.py` lists them."""
+own. `FeatureKind` says what is special to regions, connections and so on; `kinds.py` lists them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,137 +14,159 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASS_NAMES
 from utils.blackout import direction, options
-from utils.blackout.effects import Adjusted, Beside, Effects, FamilyTest, mean_interval, permutation_test, widened
-from utils.blackout.fills import RELIANCE, UNIQUE, Fill
+from utils.blackout.effects import (
+    AdjustedEffects,
+    CovariateAdjuster,
+    FamilyTest,
+    RecordEffects,
+    bootstrap_mean_interval,
+    inflate_spread,
+    run_family_permutation_test,
+)
+from utils.blackout.fills import RELIANCE_FILL, UNIQUE_FILL, Fill
 from utils.runs.run import Run
 from utils.scores.results import ALPHA, MIN_CLASS_SUBJECTS, columns_of
 
 if TYPE_CHECKING:
-    from utils.blackout.setup import Measured, Setup
+    from utils.blackout.setup import BlackoutSetup, Measurements
 
-SUPPRESSOR = "possibly a suppressor"  # unique without reliance
+SUPPRESSOR_REMARK = "possibly a suppressor"  # unique without reliance
 
 
-class Verdict(StrEnum):
+class BlackoutVerdict(StrEnum):
     """Whether anything is concluded of the people; if not, why, beside how well they are predicted."""
 
-    OPEN = ""
-    CHANCE = "There is nothing to explain."
-    ONE_CLASS = "Nothing is concluded: all participants are of one class, so that there is no p."
-    FEW = f"Nothing is concluded: a class has fewer than {MIN_CLASS_SUBJECTS} participants."
-    UNKNOWN = "Nothing is concluded."
+    CONCLUSIVE = ""
+    AT_CHANCE = "There is nothing to explain."
+    SINGLE_CLASS = "Nothing is concluded: all participants are of one class, so that there is no p."
+    FEW_IN_CLASS = f"Nothing is concluded: a class has fewer than {MIN_CLASS_SUBJECTS} participants."
+    UNDECIDED = "Nothing is concluded."
 
 
 @dataclass(frozen=True, eq=False)
-class People:
-    """The tested subjects, sorted by name. `label` (n,) is 1 for autism; `site` and `fold` (n,) are their site and the
-    model that blacked them out; `unit` (n,) int numbers who is drawn together. `twice`: they also trained the models
-    that blacked out others of them, see `widening`."""
+class BlackoutPeople:
+    """The tested subjects, sorted by name. `subject_labels` (n,) is 1 for autism; `subject_sites` and `subject_folds`
+    (n,) are their site and the model that blacked them out; `cluster_numbers` (n,) int numbers who is drawn together.
+    `is_cross_fitted`: they also trained the models that blacked out others of them, see `compute_sd_inflation`."""
 
-    label: np.ndarray
-    site: np.ndarray
-    fold: np.ndarray
-    unit: np.ndarray
-    adjusted: Adjusted
+    subject_labels: np.ndarray
+    subject_sites: np.ndarray
+    subject_folds: np.ndarray
+    cluster_numbers: np.ndarray
+    adjuster: CovariateAdjuster
     seed: int
-    verdict: Verdict = Verdict.OPEN
-    twice: bool = False
+    verdict: BlackoutVerdict = BlackoutVerdict.CONCLUSIVE
+    is_cross_fitted: bool = False
 
-    def widening(self, share: float = 1) -> float:
+    def compute_sd_inflation(self, people_fraction: float = 1) -> float:
         """How much wider the spread of a mean effect is than that of independent people. Each pair of people meets
-        twice, see `utils.scores.metrics`; `share` of them are in the mean."""
-        return float(np.sqrt(1 + share * self.twice))
+        twice, see `utils.scores.metrics`; `people_fraction` of them are in the mean."""
+        return float(np.sqrt(1 + people_fraction * self.is_cross_fitted))
 
-    def interval(self, effect: np.ndarray) -> np.ndarray:
+    def estimate_mean_intervals(self, subject_effects: np.ndarray) -> np.ndarray:
         """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
-        return np.column_stack(mean_interval(widened(effect, self.widening()), self.seed, self.unit))
+        return np.column_stack(
+            bootstrap_mean_interval(
+                inflate_spread(subject_effects, self.compute_sd_inflation()), self.seed, self.cluster_numbers
+            )
+        )
 
     @property
-    def exchanged_within(self) -> np.ndarray | None:
+    def exchange_sites(self) -> np.ndarray | None:
         """The site (n,) of each subject, within which residuals of labels are permuted where these are adjusted for it;
         None where they are not."""
-        return self.site if "site" in self.adjusted.beside.covariates else None
+        return self.subject_sites if "site" in self.adjuster.adjustment.covariates else None
 
-    def test(self, beside: Beside, site: np.ndarray | None = None) -> FamilyTest:
-        """Whether effects (subjects, things) speak for the true class; labels are permuted within a `site`."""
-        return permutation_test(beside, self.seed, self.unit, self.widening(), site=site)
+    def test_effects(self, adjusted_effects: AdjustedEffects, exchange_sites: np.ndarray | None = None) -> FamilyTest:
+        """Whether effects (subjects, things) speak for the true class; labels are permuted within a
+        `exchange_sites`."""
+        return run_family_permutation_test(
+            adjusted_effects,
+            self.seed,
+            self.cluster_numbers,
+            self.compute_sd_inflation(),
+            exchange_sites=exchange_sites,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
-    """The effect of each thing by one fill: `of_people` (subjects, things), on the logit of the true class, positive
-    where a thing speaks for it. `correct` takes covariates from it. No p is below `least` (things,)."""
+class FillEffect:
+    """The effect of each thing by one fill: `subject_effects` (subjects, things), on the logit of the true class,
+    positive where a thing speaks for it. `adjust` takes covariates from it. No p is below `min_p` (things,)."""
 
     fill: Fill
-    of_people: np.ndarray
-    people: People
-    correct: Callable[[np.ndarray], Beside]
-    least: np.ndarray | float = 0.0
+    subject_effects: np.ndarray
+    people: BlackoutPeople
+    adjust: Callable[[np.ndarray], AdjustedEffects]
+    min_p: np.ndarray | float = 0.0
 
     @cached_property
-    def beside(self) -> Beside:
+    def covariate_adjusted(self) -> AdjustedEffects:
         """What covariates leave of it."""
-        return self.correct(self.of_people)
+        return self.adjust(self.subject_effects)
 
     @cached_property
-    def interval(self) -> np.ndarray:
+    def mean_intervals(self) -> np.ndarray:
         """The mean with the ends of its 95 % interval, (things, 3)."""
-        return self.people.interval(self.of_people)
+        return self.people.estimate_mean_intervals(self.subject_effects)
 
     @property
-    def net(self) -> np.ndarray:
+    def adjusted_effects(self) -> np.ndarray:
         """The effects (subjects, things) adjusted for covariates."""
-        return self.beside.net
+        return self.covariate_adjusted.true_class_effects
 
     @cached_property
-    def tested(self) -> FamilyTest:
+    def family_test(self) -> FamilyTest:
         """The test of the adjusted effects."""
-        return self.people.test(self.beside, self.people.exchanged_within)
+        return self.people.test_effects(self.covariate_adjusted, self.people.exchange_sites)
 
     @cached_property
-    def p(self) -> np.ndarray:
+    def family_wise_p(self) -> np.ndarray:
         """Family-wise p-values (things,) of the adjusted effects."""
-        return np.maximum(self.tested.p, self.least)
+        return np.maximum(self.family_test.family_wise_p, self.min_p)
 
     @property
-    def q(self) -> np.ndarray:
+    def false_discovery_q(self) -> np.ndarray:
         """Their false discovery rates (things,)."""
-        return self.tested.q
+        return self.family_test.false_discovery_q
 
     @cached_property
-    def plain(self) -> np.ndarray:
+    def unadjusted_p(self) -> np.ndarray:
         """Family-wise p-values (things,) of the effects before adjustment."""
-        return self.people.test(self.people.adjusted.plain(self.of_people)).p
+        return self.people.test_effects(self.people.adjuster.make_unadjusted(self.subject_effects)).family_wise_p
 
     @property
-    def significant(self) -> np.ndarray:
+    def is_significant(self) -> np.ndarray:
         """Which things are significant (things,) bool; none if nothing is concluded of these people."""
-        return (self.p < ALPHA) & (self.people.verdict is Verdict.OPEN)
+        return (self.family_wise_p < ALPHA) & (self.people.verdict is BlackoutVerdict.CONCLUSIVE)
 
     @property
-    def on_autism(self) -> np.ndarray:
+    def autism_effects(self) -> np.ndarray:
         """The effects (subjects, things) on the logit of autism, not of the true class."""
-        return np.where(self.people.label == 1, 1, -1)[:, None] * self.of_people
+        return np.where(self.people.subject_labels == 1, 1, -1)[:, None] * self.subject_effects
 
     @property
-    def columns(self) -> pd.DataFrame:
+    def effect_columns(self) -> pd.DataFrame:
         """A row a thing: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
         them."""
-        name, label = self.fill.name, self.people.label
-        found = pd.DataFrame(self.interval, columns=columns_of(name))
-        if self.fill.tested:
-            found[f"p_{name}"], found[f"q_{name}"] = self.p, self.q
-        if self.fill.by_class:
-            for value, of_class in reversed([*enumerate(CLASS_NAMES)]):
-                own = self.of_people[label == value]
-                found[f"{name}_{of_class}"] = own.mean(0) if len(own) else np.nan
-        return found
+        fill_name, subject_labels = self.fill.fill_name, self.people.subject_labels
+        effect_table = pd.DataFrame(self.mean_intervals, columns=columns_of(fill_name))
+        if self.fill.is_tested:
+            effect_table[f"p_{fill_name}"], effect_table[f"q_{fill_name}"] = self.family_wise_p, self.false_discovery_q
+        if self.fill.has_class_means:
+            for class_label, class_name in reversed([*enumerate(CLASS_NAMES)]):
+                class_effects = self.subject_effects[subject_labels == class_label]
+                effect_table[f"{fill_name}_{class_name}"] = class_effects.mean(0) if len(class_effects) else np.nan
+        return effect_table
 
     @property
-    def adjusted_columns(self) -> pd.DataFrame:
+    def adjusted_effect_columns(self) -> pd.DataFrame:
         """The adjusted mean with its interval, which p tests, and p before adjustment."""
-        found = pd.DataFrame(self.people.interval(self.net), columns=columns_of(f"{self.fill.name}_adjusted"))
-        return found.assign(**{f"p_{self.fill.name}_plain": self.plain})
+        adjusted_table = pd.DataFrame(
+            self.people.estimate_mean_intervals(self.adjusted_effects),
+            columns=columns_of(f"{self.fill.fill_name}_adjusted"),
+        )
+        return adjusted_table.assign(**{f"p_{self.fill.fill_name}_plain": self.unadjusted_p})
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,117 +174,131 @@ class Blackout:
     """The effects of a run on `people`, of which families are made."""
 
     run: Run
-    effects: Effects
-    people: People
+    record_effects: RecordEffects
+    people: BlackoutPeople
 
     @cached_property
     def cohort(self) -> Cohort:
-        return options.cohort_of(self.run)
+        return options.select_network_cohort(self.run)
 
     @cached_property
     def atlas(self) -> Atlas:
-        return options.of(self.run).regions(self.cohort.grid)
+        return options.get_blackout_options(self.run).load_regions(self.cohort.grid)
 
-    def of_subjects(self, name: str) -> np.ndarray:
+    def average_subjects(self, array_name: str) -> np.ndarray:
         """The means (subjects, ...) of an array of the effects."""
-        return self.effects.of_subjects(self.effects[name])
+        return self.record_effects.average_subjects(self.record_effects[array_name])
 
-    def effect(self, fill: Fill, of_people: np.ndarray) -> Effect:
+    def make_effect(self, fill: Fill, subject_effects: np.ndarray) -> FillEffect:
         """Adjusted for all covariates."""
-        return Effect(fill, of_people, self.people, self.people.adjusted)
+        return FillEffect(fill, subject_effects, self.people, self.people.adjuster)
 
 
 @dataclass(frozen=True)
-class Kind:
+class FeatureKind:
     """What is special to the families of a kind: its words, how it is measured, and how a family is made of what was
     measured.
 
-    `name` stands in `replication.csv`, `table` is the name of its CSV. `none` is said if none is significant; `inner`
-    is what the things within its things are called. `shown` are the identifying columns that a page shows. `measure`
-    gives the arrays of `Effects`; `family` is None of what was not replaced.
+    `kind_name` stands in `replication.csv`, `table_name` is the name of its CSV. `no_finding_message` is said if none
+    is significant; `inner_plural_name` is what the things within its things are called. `identifying_columns` are the
+    identifying columns that a page shows. `measure_effects` gives the arrays of `RecordEffects`; `make_family` is None
+    of what was not replaced.
     """
 
-    name: str
-    table: str
-    many: str
-    family: Callable[[Blackout], "Family | None"]
-    measure: Callable[["Setup"], "Measured"] | None = None
-    about: str = ""
-    none: str = ""
-    inner: str = ""
-    shown: tuple[str, ...] = ()
+    kind_name: str
+    table_name: str
+    plural_name: str
+    make_family: Callable[[Blackout], "FeatureFamily | None"]
+    measure_effects: Callable[["BlackoutSetup"], "Measurements"] | None = None
+    explanation: str = ""
+    no_finding_message: str = ""
+    inner_plural_name: str = ""
+    identifying_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
-    """All `things` of a kind, by name. `place` has the columns that identify them, a row a thing.
+class FeatureFamily:
+    """All `feature_names` of a kind, by name. `feature_table` has the columns that identify them, a row a thing.
 
-    `effects`: the first is what they are ranked by. `value` (subjects, things) is what people have there, NaN where
-    unknown or no number. `read` (subjects, things) is what the network makes of it, on the logit of autism; None is the
-    first effect. `inner` are things within those that are significant, as regions within systems. `atlas`: things are
-    its regions. `axes`: the columns of `place` whose values are the rows and the columns of a matrix. `notes` are
-    footnotes of columns. `stored` goes to `blackout.h5`.
+    `fill_effects`: the first is what they are ranked by. `feature_values` (subjects, things) is what people have
+    there, NaN where unknown or no number. `autism_effects` (subjects, things) is what the network makes of it, on the
+    logit of autism; None is the first effect. `inner_family` are things within those that are significant, as regions
+    within systems. `atlas`: things are its regions. `matrix_axes`: the columns of `feature_table` whose values are the
+    rows and the columns of a matrix. `footnote_by_column` are footnotes of columns. `stored_arrays` goes to
+    `blackout.h5`.
     """
 
-    kind: Kind
-    things: Sequence[str]
-    place: pd.DataFrame
-    effects: Sequence[Effect]
-    value: np.ndarray
-    read: np.ndarray | None = None
-    inner: "Family | None" = None
+    feature_kind: FeatureKind
+    feature_names: Sequence[str]
+    feature_table: pd.DataFrame
+    fill_effects: Sequence[FillEffect]
+    feature_values: np.ndarray
+    autism_effects: np.ndarray | None = None
+    inner_family: "FeatureFamily | None" = None
     atlas: Atlas | None = None
-    axes: tuple[str, str] | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
-    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
+    matrix_axes: tuple[str, str] | None = None
+    footnote_by_column: Mapping[str, str] = field(default_factory=dict)
+    stored_arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def reliance(self) -> Effect:
-        return self.effects[0]
+    def reliance_effect(self) -> FillEffect:
+        return self.fill_effects[0]
 
     @property
-    def people(self) -> People:
-        return self.reliance.people
+    def people(self) -> BlackoutPeople:
+        return self.reliance_effect.people
 
     @property
-    def tested(self) -> list[Effect]:
-        return [effect for effect in self.effects if effect.fill.tested]
+    def tested_effects(self) -> list[FillEffect]:
+        return [fill_effect for fill_effect in self.fill_effects if fill_effect.fill.is_tested]
 
     @cached_property
-    def order(self) -> np.ndarray:
+    def reliance_order(self) -> np.ndarray:
         """Things by reliance (things,); equal ones as they come."""
-        return np.argsort(-self.reliance.of_people.mean(0), kind="stable")
+        return np.argsort(-self.reliance_effect.subject_effects.mean(0), kind="stable")
 
     @cached_property
-    def significant_first(self) -> np.ndarray:
+    def significant_first_order(self) -> np.ndarray:
         """Things (things,) as they are shown where not all are: significant ones by p, then the others by reliance."""
-        p = np.where(self.reliance.significant, self.reliance.p, 1)
-        return np.lexsort((-self.reliance.of_people.mean(0), p))
+        significant_p = np.where(self.reliance_effect.is_significant, self.reliance_effect.family_wise_p, 1)
+        return np.lexsort((-self.reliance_effect.subject_effects.mean(0), significant_p))
 
     @cached_property
-    def rows(self) -> pd.DataFrame:
-        """A row a thing, in the order of `things`: `rank` by reliance, who it is, its effects, the same adjusted, which
-        way people differ there and how that is read."""
-        parts = [self.place, *(effect.columns for effect in self.effects)]
-        parts += [effect.adjusted_columns for effect in self.tested]
-        read = self.reliance.on_autism if self.read is None else self.read
-        rank = pd.Series(np.argsort(self.order) + 1, name="rank")
-        return pd.concat([rank, *parts, self.remark, direction.columns(self.value, read, self.people)], axis=1)
+    def feature_rows(self) -> pd.DataFrame:
+        """A row a thing, in the order of `feature_names`: `feature_ranks` by reliance, who it is, its effects, the
+        same adjusted, which way people differ there and how that is read."""
+        table_blocks = [self.feature_table, *(fill_effect.effect_columns for fill_effect in self.fill_effects)]
+        table_blocks += [fill_effect.adjusted_effect_columns for fill_effect in self.tested_effects]
+        autism_effects = self.reliance_effect.autism_effects if self.autism_effects is None else self.autism_effects
+        feature_ranks = pd.Series(np.argsort(self.reliance_order) + 1, name="rank")
+        return pd.concat(
+            [
+                feature_ranks,
+                *table_blocks,
+                self.suppressor_remarks,
+                direction.make_direction_columns(self.feature_values, autism_effects, self.people),
+            ],
+            axis=1,
+        )
 
     @cached_property
-    def table(self) -> pd.DataFrame:
-        """The rows by reliance, then those of `inner`."""
-        by_reliance = self.rows.iloc[self.order]
-        return pd.concat([by_reliance, self.inner.table] if self.inner else [by_reliance], ignore_index=True)
+    def ranked_table(self) -> pd.DataFrame:
+        """The rows by reliance, then those of `inner_family`."""
+        ranked_rows = self.feature_rows.iloc[self.reliance_order]
+        return pd.concat(
+            [ranked_rows, self.inner_family.ranked_table] if self.inner_family else [ranked_rows], ignore_index=True
+        )
 
-    def first(self, count: int) -> np.ndarray:
-        """So many things, `significant_first`; more if more are significant."""
-        return self.significant_first[: max(count, self.reliance.significant.sum())]
+    def select_first(self, min_feature_count: int) -> np.ndarray:
+        """So many things, `significant_first_order`; more if more are significant."""
+        return self.significant_first_order[: max(min_feature_count, self.reliance_effect.is_significant.sum())]
 
     @property
-    def remark(self) -> pd.DataFrame:
+    def suppressor_remarks(self) -> pd.DataFrame:
         """What is unique without reliance; nothing if that is not tested."""
-        if UNIQUE not in (p := {effect.fill.name: effect.p for effect in self.tested}):
+        if UNIQUE_FILL not in (
+            p_by_fill := {fill_effect.fill.fill_name: fill_effect.family_wise_p for fill_effect in self.tested_effects}
+        ):
             return pd.DataFrame()
-        alone = (p[UNIQUE] < ALPHA) & ~(p[RELIANCE] < ALPHA)
-        return pd.DataFrame({"remark": np.where(alone, SUPPRESSOR, "")})
+        is_suppressor = (p_by_fill[UNIQUE_FILL] < ALPHA) & ~(p_by_fill[RELIANCE_FILL] < ALPHA)
+        return pd.DataFrame({"remark": np.where(is_suppressor, SUPPRESSOR_REMARK, "")})

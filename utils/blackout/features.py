@@ -19,166 +19,276 @@ from scipy import sparse
 
 from models.averaging import AveragedBranch, MeanOfLogits
 from models.layers import RegionMeans
-from utils.blackout.graph import Node, feeds, nodes_of, volume_of
+from utils.blackout.graph import Node, feeds, find_volume_input, list_graph_nodes
 
-Values = dict[KerasTensor, np.ndarray]
-TOGETHER_BYTES = 2**24  # of what regions change: so many pass at once
-
-
-def in_groups(masks: Sequence[np.ndarray], bytes_a_mask: int) -> list[np.ndarray]:
-    """Masks in groups that need about `TOGETHER_BYTES`, or one by one."""
-    return np.array_split(masks, min(len(masks), math.ceil(len(masks) * bytes_a_mask / TOGETHER_BYTES)))
+ArrayByTensor = dict[KerasTensor, np.ndarray]
+MAX_CHANGED_BYTES = 2**24  # of what regions change: so many pass at once
 
 
-class Kept(NamedTuple):
+def split_masks(region_masks: Sequence[np.ndarray], bytes_per_mask: int) -> list[np.ndarray]:
+    """Masks in groups that need about `MAX_CHANGED_BYTES`, or one by one."""
+    return np.array_split(
+        region_masks, min(len(region_masks), math.ceil(len(region_masks) * bytes_per_mask / MAX_CHANGED_BYTES))
+    )
+
+
+class IntactPass(NamedTuple):
     """Of a batch with nothing occluded."""
 
-    volume: np.ndarray
-    read: Values  # the averages and all inputs
-    logits: np.ndarray  # (batch, classes)
-    added: list[np.ndarray]  # what each part adds to the logits by its inputs, (batch, inputs, classes)
+    intact_volume: np.ndarray
+    array_by_tensor: ArrayByTensor  # the averages and all inputs
+    intact_logits: np.ndarray  # (batch, classes)
+    added_logits_by_branch: list[
+        np.ndarray
+    ]  # what each part adds to the logits by its inputs, (batch, inputs, classes)
 
 
-def is_average(layer: keras.Layer) -> bool:
+def is_averaging_layer(reading_layer: keras.Layer) -> bool:
     """Whether a layer averages voxels of each map, none of them twice, in float32."""
-    cubes = type(layer) is layers.AveragePooling3D and layer.strides == layer.pool_size
-    return (cubes or type(layer) is RegionMeans) and layer.compute_dtype == "float32"
+    is_cube_pooling = (
+        type(reading_layer) is layers.AveragePooling3D and reading_layer.strides == reading_layer.pool_size
+    )
+    return (is_cube_pooling or type(reading_layer) is RegionMeans) and reading_layer.compute_dtype == "float32"
 
 
-def readers_by_averages(network: keras.Model) -> list[Node]:
+def find_averaging_nodes(network: keras.Model) -> list[Node]:
     """The uses of layers that read the volume of a classifier, if all of them average voxels; otherwise none."""
-    readers = [node for node in nodes_of(network) if volume_of(network) in node.input_tensors]
-    all_average = all(is_average(node.operation) for node in readers)
-    return readers if all_average and isinstance(network.layers[-1], MeanOfLogits) else []
+    volume_readers = [node for node in list_graph_nodes(network) if find_volume_input(network) in node.input_tensors]
+    is_all_averaging = all(is_averaging_layer(node.operation) for node in volume_readers)
+    return volume_readers if is_all_averaging and isinstance(network.layers[-1], MeanOfLogits) else []
 
 
-class Average(NamedTuple):
+class VoxelAverages(NamedTuple):
     """How a layer averages voxels of each map: of each voxel (voxels,) the number of its average, and its weight there,
     0 if it is in none."""
 
-    place: np.ndarray
-    weight: np.ndarray
+    average_by_voxel: np.ndarray
+    weight_by_voxel: np.ndarray
 
     @classmethod
-    def of(cls, layer: keras.Layer, grid: tuple[int, ...]) -> "Average":
+    def from_layer(cls, averaging_layer: keras.Layer, grid_shape: tuple[int, ...]) -> "VoxelAverages":
         """Of a layer that takes no voxel twice.
 
         The gradient of the sum of all averages is each voxel's weight. If each average counts by its number, the
         gradient is the weight times the number of the voxel's average.
         """
-        volume = tf.zeros((1, *grid, 2))
-        with tf.GradientTape() as tape:
-            tape.watch(volume)
-            averages = layer(volume)
-        count = math.prod(averages.shape[1:-1])
-        factors = np.stack([np.ones(count), np.arange(count)], axis=1).astype(np.float32)
-        gradient = tf.convert_to_tensor(tape.gradient(averages, volume, tf.reshape(factors, averages.shape)))
-        weight, by_index = gradient.numpy().reshape(-1, 2).T
-        return cls(np.rint(by_index / np.where(weight == 0, 1, weight)).astype(int), weight)
+        zero_volume = tf.zeros((1, *grid_shape, 2))
+        with tf.GradientTape() as gradient_tape:
+            gradient_tape.watch(zero_volume)
+            zero_volume_averages = averaging_layer(zero_volume)
+        average_count = math.prod(zero_volume_averages.shape[1:-1])
+        output_factors = np.stack([np.ones(average_count), np.arange(average_count)], axis=1).astype(np.float32)
+        voxel_gradient = tf.convert_to_tensor(
+            gradient_tape.gradient(
+                zero_volume_averages, zero_volume, tf.reshape(output_factors, zero_volume_averages.shape)
+            )
+        )
+        voxel_weights, index_weighted_gradient = voxel_gradient.numpy().reshape(-1, 2).T
+        return cls(
+            np.rint(index_weighted_gradient / np.where(voxel_weights == 0, 1, voxel_weights)).astype(int), voxel_weights
+        )
 
-    def touched(self, mask: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
+    def find_changed_averages(self, voxel_mask: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
         """The averages (n,) int that voxels of a mask (voxels,) are in, and the weights (n, voxels) of these there."""
-        (voxels,) = np.nonzero(mask & (self.weight != 0))
-        averages, entry = np.unique(self.place[voxels], return_inverse=True)
-        return averages, sparse.csr_array((self.weight[voxels], (entry, voxels)), (len(averages), len(mask)))
+        (voxel_indices,) = np.nonzero(voxel_mask & (self.weight_by_voxel != 0))
+        average_indices, average_positions = np.unique(self.average_by_voxel[voxel_indices], return_inverse=True)
+        return average_indices, sparse.csr_array(
+            (self.weight_by_voxel[voxel_indices], (average_positions, voxel_indices)),
+            (len(average_indices), len(voxel_mask)),
+        )
 
 
-class PartOfVolume:
-    """A part of a classifier: what it reads of `sources` -> what it adds to the mean of the logits by its inputs."""
+class VolumeBranch:
+    """A part of a classifier: what it reads of `source_tensors` -> what it adds to the mean of the logits by its
+    inputs."""
 
-    def __init__(self, part: AveragedBranch, share: float, logits: KerasTensor, sources: list[KerasTensor]):
-        self.sources, self.inputs = sources, part.input_count
-        network = keras.Function(sources, logits)
+    def __init__(
+        self,
+        branch: AveragedBranch,
+        branch_weight: float,
+        logits_tensor: KerasTensor,
+        source_tensors: list[KerasTensor],
+    ):
+        self.source_tensors, self.input_count = source_tensors, branch.input_count
+        branch_network = keras.Function(source_tensors, logits_tensor)
 
-        def added(values: list[tf.Tensor]) -> tf.Tensor:
-            logits = network(values)
-            by_input = tf.reshape(logits, (-1, part.input_count, logits.shape[1] // part.input_count, logits.shape[2]))
-            return tf.reduce_mean(by_input, 2) * (share / part.input_count)
+        def compute_added_logits(source_values: list[tf.Tensor]) -> tf.Tensor:
+            branch_logits = branch_network(source_values)
+            logits_by_input = tf.reshape(
+                branch_logits,
+                (-1, branch.input_count, branch_logits.shape[1] // branch.input_count, branch_logits.shape[2]),
+            )
+            return tf.reduce_mean(logits_by_input, 2) * (branch_weight / branch.input_count)
 
-        self._added = tf.function(added, reduce_retracing=True)
+        self._compute_added_logits = tf.function(compute_added_logits, reduce_retracing=True)
 
-    def added(self, read: Values) -> np.ndarray:
+    def compute_added_logits(self, array_by_tensor: ArrayByTensor) -> np.ndarray:
         """Values (masks, batch, ...) by source -> (masks, batch, inputs, classes)."""
-        values = [read[source] for source in self.sources]
-        rows = [tf.constant(each.reshape(-1, *each.shape[2:])) for each in values]
-        return self._added(rows).numpy().reshape(*values[0].shape[:2], self.inputs, -1)
+        source_arrays = [array_by_tensor[source_tensor] for source_tensor in self.source_tensors]
+        flat_tensors = [
+            tf.constant(source_array.reshape(-1, *source_array.shape[2:])) for source_array in source_arrays
+        ]
+        return (
+            self._compute_added_logits(flat_tensors).numpy().reshape(*source_arrays[0].shape[:2], self.input_count, -1)
+        )
 
 
 class FeatureOcclusion:
     """The logits of a classifier with regions of the volume occluded; its methods are those of `LocalOcclusion`. The
-    volume is read by the `averages` of `readers_by_averages` alone."""
+    volume is read by the `averages` of `find_averaging_nodes` alone."""
 
     recomputed_layers: tuple[str, ...] = ()
 
-    def __init__(self, network: keras.Model, averages: list[Node]):
-        volume, nodes, last = volume_of(network), nodes_of(network), network.layers[-1]
-        grid, self._maps, self._inputs = volume.shape[1:4], volume.shape[-1], network.inputs
-        self._averages = {node.output_tensors[0]: Average.of(node.operation, grid) for node in averages}
-        shown = keras.Function(network.inputs, [*network.outputs, *self._averages])
-        self._shown = tf.function(shown, reduce_retracing=True)
+    def __init__(self, network: keras.Model, averaging_nodes: list[Node]):
+        volume_tensor, graph_nodes, mean_layer = (
+            find_volume_input(network),
+            list_graph_nodes(network),
+            network.layers[-1],
+        )
+        grid_shape, self._map_count, self._input_tensors = (
+            volume_tensor.shape[1:4],
+            volume_tensor.shape[-1],
+            network.inputs,
+        )
+        self._averages_by_tensor = {
+            node.output_tensors[0]: VoxelAverages.from_layer(node.operation, grid_shape) for node in averaging_nodes
+        }
+        intact_function = keras.Function(network.inputs, [*network.outputs, *self._averages_by_tensor])
+        self._run_intact_network = tf.function(intact_function, reduce_retracing=True)
         # the same masks come with each batch and each fill
-        self._touched = cache(lambda source, mask: self._averages[source].touched(np.frombuffer(mask, bool)))
-        sources = [*self._averages, *(tensor for tensor in network.inputs if tensor is not volume)]
-        self._parts = [
-            PartOfVolume(part, share, logits, [source for source in sources if feeds(nodes, source, logits)])
-            for part, share, logits in zip(last.parts, last.shares, keras.tree.flatten(last.input), strict=True)
-            if feeds(nodes, volume, logits)
+        self._find_changed_averages = cache(
+            lambda source_tensor, mask_bytes: self._averages_by_tensor[source_tensor].find_changed_averages(
+                np.frombuffer(mask_bytes, bool)
+            )
+        )
+        source_tensors = [
+            *self._averages_by_tensor,
+            *(tensor for tensor in network.inputs if tensor is not volume_tensor),
+        ]
+        self._volume_branches = [
+            VolumeBranch(
+                branch,
+                branch_weight,
+                logits_tensor,
+                [source_tensor for source_tensor in source_tensors if feeds(graph_nodes, source_tensor, logits_tensor)],
+            )
+            for branch, branch_weight, logits_tensor in zip(
+                mean_layer.parts, mean_layer.shares, keras.tree.flatten(mean_layer.input), strict=True
+            )
+            if feeds(graph_nodes, volume_tensor, logits_tensor)
         ]
 
-    def keep(self, inputs: dict[str, np.ndarray]) -> Any:
-        read = {tensor: inputs[tensor.name] for tensor in self._inputs}
-        logits, *averages = (found.numpy() for found in self._shown([*map(tf.constant, read.values())]))
-        read |= zip(self._averages, averages, strict=True)
-        alone = {source: values[None] for source, values in read.items()}
-        return Kept(inputs["volume"], read, logits, [part.added(alone)[0] for part in self._parts])
+    def run_intact(self, input_by_name: dict[str, np.ndarray]) -> Any:
+        array_by_tensor = {tensor: input_by_name[tensor.name] for tensor in self._input_tensors}
+        intact_logits, *average_arrays = (
+            output_tensor.numpy()
+            for output_tensor in self._run_intact_network([*map(tf.constant, array_by_tensor.values())])
+        )
+        array_by_tensor |= zip(self._averages_by_tensor, average_arrays, strict=True)
+        single_mask_arrays = {
+            source_tensor: source_values[None] for source_tensor, source_values in array_by_tensor.items()
+        }
+        return IntactPass(
+            input_by_name["volume"],
+            array_by_tensor,
+            intact_logits,
+            [branch.compute_added_logits(single_mask_arrays)[0] for branch in self._volume_branches],
+        )
 
-    def logits(self, kept: Kept) -> np.ndarray:
-        return kept.logits
+    def get_intact_logits(self, intact_pass: IntactPass) -> np.ndarray:
+        return intact_pass.intact_logits
 
-    def occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-        return self.logits_by_map(kept, fill, masks, ())[0]
+    def compute_occluded_logits(
+        self, intact_pass: IntactPass, fill_volume: np.ndarray, region_masks: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        return self.compute_logits_by_map(intact_pass, fill_volume, region_masks, ())[0]
 
-    def logits_by_map(
-        self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray], maps: Sequence[int]
+    def compute_logits_by_map(
+        self,
+        intact_pass: IntactPass,
+        fill_volume: np.ndarray,
+        region_masks: Sequence[np.ndarray],
+        map_indices: Sequence[int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        difference = (np.asarray(fill, np.float32) - kept.volume).reshape(len(kept.volume), -1, self._maps)
-        by_voxel = np.ascontiguousarray(difference.swapaxes(0, 1)).reshape(difference.shape[1], -1)
-        groups = in_groups(masks, sum(kept.read[average].nbytes for average in self._averages))
-        found = [self._occluded(kept, self._replaced(kept, by_voxel, group), list(maps)) for group in groups]
-        in_all, in_one = (np.concatenate(logits) for logits in zip(*found, strict=True))
-        return in_all, in_one
+        fill_differences = (np.asarray(fill_volume, np.float32) - intact_pass.intact_volume).reshape(
+            len(intact_pass.intact_volume), -1, self._map_count
+        )
+        differences_by_voxel = np.ascontiguousarray(fill_differences.swapaxes(0, 1)).reshape(
+            fill_differences.shape[1], -1
+        )
+        mask_groups = split_masks(
+            region_masks,
+            sum(intact_pass.array_by_tensor[average_tensor].nbytes for average_tensor in self._averages_by_tensor),
+        )
+        logits_by_group = [
+            self._compute_replaced_logits(
+                intact_pass, self._replace_voxels(intact_pass, differences_by_voxel, mask_group), list(map_indices)
+            )
+            for mask_group in mask_groups
+        ]
+        all_maps_logits, single_map_logits = (
+            np.concatenate(group_logits) for group_logits in zip(*logits_by_group, strict=True)
+        )
+        return all_maps_logits, single_map_logits
 
-    def _replaced(self, kept: Kept, by_voxel: np.ndarray, masks: np.ndarray) -> Values:
+    def _replace_voxels(
+        self, intact_pass: IntactPass, differences_by_voxel: np.ndarray, region_masks: np.ndarray
+    ) -> ArrayByTensor:
         """Return what is read, (masks, batch, ...), with each mask's voxels replaced, which adds the differences
-        `by_voxel` (voxels, batch * maps) to them."""
-        read = {source: np.broadcast_to(values, (len(masks), *values.shape)) for source, values in kept.read.items()}
-        for source in self._averages:
-            shown = kept.read[source]
-            found = np.repeat(shown.reshape(1, len(shown), -1, self._maps), len(masks), axis=0)
-            for one, mask in zip(found, masks, strict=True):
-                touched, weights = self._touched(source, mask.tobytes())
-                changes = weights @ by_voxel
-                one[:, touched] += changes.reshape(len(touched), len(shown), self._maps).swapaxes(0, 1)
-            read[source] = found.reshape(len(masks), *shown.shape)
-        return read
+        `differences_by_voxel` (voxels, batch * maps) to them."""
+        array_by_tensor = {
+            source_tensor: np.broadcast_to(intact_values, (len(region_masks), *intact_values.shape))
+            for source_tensor, intact_values in intact_pass.array_by_tensor.items()
+        }
+        for source_tensor in self._averages_by_tensor:
+            intact_averages = intact_pass.array_by_tensor[source_tensor]
+            replaced_averages = np.repeat(
+                intact_averages.reshape(1, len(intact_averages), -1, self._map_count), len(region_masks), axis=0
+            )
+            for mask_averages, region_mask in zip(replaced_averages, region_masks, strict=True):
+                changed_average_indices, average_weights = self._find_changed_averages(
+                    source_tensor, region_mask.tobytes()
+                )
+                average_changes = average_weights @ differences_by_voxel
+                mask_averages[:, changed_average_indices] += average_changes.reshape(
+                    len(changed_average_indices), len(intact_averages), self._map_count
+                ).swapaxes(0, 1)
+            array_by_tensor[source_tensor] = replaced_averages.reshape(len(region_masks), *intact_averages.shape)
+        return array_by_tensor
 
-    def _occluded(self, kept: Kept, read: Values, maps: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _compute_replaced_logits(
+        self, intact_pass: IntactPass, array_by_tensor: ArrayByTensor, map_indices: list[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits of what is read with voxels replaced, (masks, batch, classes), and of the same with those
-        of one of `maps` alone replaced (masks, batch, maps, classes).
+        of one of `map_indices` alone replaced (masks, batch, maps, classes).
 
         What a network that reads one map adds to the logits is due to this map. Parts that read all maps take the
         averages of one map as replaced then, and all others as kept.
         """
-        changes = [part.added(read) - shown for part, shown in zip(self._parts, kept.added, strict=True)]
-        in_all = kept.logits + sum(change.sum(2) for change in changes)
-        in_one = np.repeat(kept.logits[None, :, None], len(in_all), axis=0).repeat(len(maps), axis=2)
-        for part, shown, change in zip(self._parts, kept.added, changes, strict=True):
-            if part.inputs == self._maps:
-                in_one += change[:, :, maps]
+        changes_by_branch = [
+            branch.compute_added_logits(array_by_tensor) - intact_logits
+            for branch, intact_logits in zip(self._volume_branches, intact_pass.added_logits_by_branch, strict=True)
+        ]
+        all_maps_logits = intact_pass.intact_logits + sum(branch_change.sum(2) for branch_change in changes_by_branch)
+        single_map_logits = np.repeat(intact_pass.intact_logits[None, :, None], len(all_maps_logits), axis=0).repeat(
+            len(map_indices), axis=2
+        )
+        for branch, intact_logits, branch_change in zip(
+            self._volume_branches, intact_pass.added_logits_by_branch, changes_by_branch, strict=True
+        ):
+            if branch.input_count == self._map_count:
+                single_map_logits += branch_change[:, :, map_indices]
                 continue
-            averages = self._averages.keys() & part.sources
-            for place, one in enumerate(maps):
-                is_one = np.arange(self._maps) == one
-                mixed = read | {each: np.where(is_one, read[each], kept.read[each]) for each in averages}
-                in_one[:, :, place] += (part.added(mixed) - shown).sum(2)
-        return in_all, in_one
+            average_tensors = self._averages_by_tensor.keys() & branch.source_tensors
+            for map_position, map_index in enumerate(map_indices):
+                is_replaced_map = np.arange(self._map_count) == map_index
+                mixed_arrays = array_by_tensor | {
+                    average_tensor: np.where(
+                        is_replaced_map, array_by_tensor[average_tensor], intact_pass.array_by_tensor[average_tensor]
+                    )
+                    for average_tensor in average_tensors
+                }
+                single_map_logits[:, :, map_position] += (
+                    branch.compute_added_logits(mixed_arrays) - intact_logits
+                ).sum(2)
+        return all_maps_logits, single_map_logits

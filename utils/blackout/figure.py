@@ -15,166 +15,257 @@ from matplotlib.patches import Patch, Rectangle
 
 from data.cohorts.atlas import Atlas
 from utils import figures
-from utils.blackout.colours import PALE, largest_effect, matrix, painted, ranked
-from utils.blackout.families import Effect, Family
-from utils.blackout.fills import RELIANCE
+from utils.blackout.colours import PALE_OPACITY, find_largest_effect, make_effect_matrix, paint_effects, rank_regions
+from utils.blackout.families import FeatureFamily, FillEffect
+from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
 from utils.figures import shortened
 from utils.scores.results import ALPHA, CONFIDENCE_LEVEL, Estimate
 
-EFFECT = "mean effect on the logit of the true class"
-BARS = CELLS = 20  # things with bars; rows and columns of a matrix
-NAME_WIDTH = 26  # letters of a name beside a bar or a row, or below a column
-WIDTH, DPI = 7.2, 300  # inches of two columns of a journal, dots an inch
-FONT, BIG = 6.5, 8  # points of letters, and of headings
-LINE, LETTERS = 0.12, 135  # inches of a line, its letters
-BAR, CELL, BRAIN = 0.125, 0.13, 2.4  # inches of a bar, of a cell of a matrix, of a panel with a brain
-AROUND, NAMES = 0.8, 1.4  # inches around bars, and around a matrix
-CUTS = 3
-STYLE: dict[Any, Any] = {
-    "font.size": FONT,
+EFFECT_LABEL = "mean effect on the logit of the true class"
+MAX_BARS = MAX_MATRIX_CELLS = 20  # things with bars; rows and columns of a matrix
+FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
+FIGURE_WIDTH_INCHES, DOTS_PER_INCH = 7.2, 300  # inches of two columns of a journal, dots an inch
+FONT_POINTS, HEADING_POINTS = 6.5, 8  # points of letters, and of headings
+LINE_INCHES, LETTERS_PER_LINE = 0.12, 135  # inches of a line, its letters
+BAR_INCHES, CELL_INCHES, BRAIN_PANEL_INCHES = (
+    0.125,
+    0.13,
+    2.4,
+)  # inches of a bar, of a cell of a matrix, of a panel with a brain
+BAR_MARGIN_INCHES, MATRIX_MARGIN_INCHES = 0.8, 1.4  # inches around bars, and around a matrix
+BRAIN_SLICE_COUNT = 3
+MATPLOTLIB_STYLE: dict[Any, Any] = {
+    "font.size": FONT_POINTS,
     "axes.linewidth": 0.6,
     "xtick.major.size": 2,
     "ytick.major.size": 2,
-    "axes.titlesize": FONT,
+    "axes.titlesize": FONT_POINTS,
 }
 
 
-def height_of(family: Family) -> float:
+def compute_panel_height(feature_family: FeatureFamily) -> float:
     """Of its panel, inches."""
-    if family.axes:
-        return CELL * min(CELLS, family.place[family.axes[0]].nunique()) + NAMES
-    return max(BAR * min(BARS, len(family.things)) + AROUND, BRAIN if family.atlas else 0)
+    if feature_family.matrix_axes:
+        return (
+            CELL_INCHES * min(MAX_MATRIX_CELLS, feature_family.feature_table[feature_family.matrix_axes[0]].nunique())
+            + MATRIX_MARGIN_INCHES
+        )
+    return max(
+        BAR_INCHES * min(MAX_BARS, len(feature_family.feature_names)) + BAR_MARGIN_INCHES,
+        BRAIN_PANEL_INCHES if feature_family.atlas else 0,
+    )
 
 
-def heading_of(found: BlackoutResults, family: Family) -> str:
+def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily) -> str:
     """Of its panel: how many things are significant, and how many of these are shown."""
-    heading, row = family.kind.many.capitalize(), found.counted.loc[family.kind.name]
-    if found.is_open:
-        told = (f"{row[RELIANCE]} of {row['things']:,} significant", found.replicates(family))
-        heading += f": {', '.join(filter(None, told))}"
-    if family.axes and (rows := family.place[family.axes[0]].nunique()) > CELLS:
-        heading += f" ({CELLS} of {rows} rows)"
-    return heading
+    panel_heading, count_row = (
+        feature_family.feature_kind.plural_name.capitalize(),
+        results.family_counts.loc[feature_family.feature_kind.kind_name],
+    )
+    if results.is_conclusive:
+        significance_texts = (
+            f"{count_row[RELIANCE_FILL]} of {count_row['things']:,} significant",
+            results.describe_replication(feature_family),
+        )
+        panel_heading += f": {', '.join(filter(None, significance_texts))}"
+    if (
+        feature_family.matrix_axes
+        and (matrix_row_count := feature_family.feature_table[feature_family.matrix_axes[0]].nunique())
+        > MAX_MATRIX_CELLS
+    ):
+        panel_heading += f" ({MAX_MATRIX_CELLS} of {matrix_row_count} rows)"
+    return panel_heading
 
 
-def draw(found: BlackoutResults) -> Figure:
+def draw_blackout(results: BlackoutResults) -> Figure:
     """The page: a panel for each family, one below the other."""
-    count = len(found.people.adjusted.beside.whole)
-    adjusted = f"p adjusted for {count} covariate{'s' if count > 1 else ''} (adjusted.csv)"
-    said = [found.verdict, *found.cautions, *([adjusted] if count else [])]
-    lines = [line for text in said for line in textwrap.wrap(text, LETTERS)]
-    heights = [LINE * len(lines) + 0.2, *map(height_of, found.families), LINE]
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
-        grid = figure.add_gridspec(len(heights), height_ratios=heights)
-        top, *parts, below = (figure.add_subfigure(grid[at]) for at in range(len(heights)))
-        top.text(0.01, 0, "\n".join(lines), va="bottom")
-        headings = [f"{found.title}: mean over {found.sample}"]
-        headings += [f"{letter}   {heading_of(found, of)}" for letter, of in zip("abcd", found.families, strict=False)]
-        for part, heading in zip((top, *parts), headings, strict=True):
-            part.suptitle(heading, x=0.01, ha="left", fontsize=BIG, weight="bold")
-        beside = [draw_family(part, family) for part, family in zip(parts, found.families, strict=True)]
-        below.legend(handles=legend_handles(found), loc="lower left", ncols=4, frameon=False)
-        figure.draw_without_rendering()  # so that all has its place before a brain fills its own
-        for axis, family in zip(beside, found.families, strict=True):
-            if family.atlas:
-                draw_brain(axis, family, family.atlas)
-    return figure
+    covariate_count = len(results.people.adjuster.adjustment.whole)
+    adjustment_text = f"p adjusted for {covariate_count} covariate{'s' if covariate_count > 1 else ''} (adjusted.csv)"
+    summary_texts = [results.conclusion, *results.cautions, *([adjustment_text] if covariate_count else [])]
+    summary_lines = [
+        summary_line for summary_text in summary_texts for summary_line in textwrap.wrap(summary_text, LETTERS_PER_LINE)
+    ]
+    panel_heights = [
+        LINE_INCHES * len(summary_lines) + 0.2,
+        *map(compute_panel_height, results.feature_families),
+        LINE_INCHES,
+    ]
+    with plt.rc_context(MATPLOTLIB_STYLE):
+        blackout_figure = plt.figure(
+            figsize=(FIGURE_WIDTH_INCHES, sum(panel_heights)), dpi=DOTS_PER_INCH, layout="constrained"
+        )
+        panel_grid = blackout_figure.add_gridspec(len(panel_heights), height_ratios=panel_heights)
+        summary_panel, *family_panels, legend_panel = (
+            blackout_figure.add_subfigure(panel_grid[panel_index]) for panel_index in range(len(panel_heights))
+        )
+        summary_panel.text(0.01, 0, "\n".join(summary_lines), va="bottom")
+        panel_headings = [f"{results.page_title}: mean over {results.sample_description}"]
+        panel_headings += [
+            f"{panel_letter}   {format_panel_heading(results, headed_family)}"
+            for panel_letter, headed_family in zip("abcd", results.feature_families, strict=False)
+        ]
+        for panel, panel_heading in zip((summary_panel, *family_panels), panel_headings, strict=True):
+            panel.suptitle(panel_heading, x=0.01, ha="left", fontsize=HEADING_POINTS, weight="bold")
+        side_axes_by_family = [
+            draw_family(panel, feature_family)
+            for panel, feature_family in zip(family_panels, results.feature_families, strict=True)
+        ]
+        legend_panel.legend(handles=make_legend_handles(results), loc="lower left", ncols=4, frameon=False)
+        blackout_figure.draw_without_rendering()  # so that all has its place before a brain fills its own
+        for side_axes, feature_family in zip(side_axes_by_family, results.feature_families, strict=True):
+            if feature_family.atlas:
+                draw_brain(side_axes, feature_family, feature_family.atlas)
+    return blackout_figure
 
 
-def draw_family(part: SubFigure, family: Family) -> Axes:
+def draw_family(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
     """A matrix, or bars of each tested effect of what is significant or strongest, beside which way people differ. The
     axes beside these."""
-    largest = largest_effect(family.reliance.of_people.mean(0))
-    if family.axes:
-        effects, marked = (grid.iloc[:CELLS, :CELLS] for grid in matrix(family, family.axes))
-        wide = CELL * effects.shape[1] + NAMES
-        axis, beside = part.subplots(1, 2, width_ratios=[wide, WIDTH - wide])
-        draw_matrix(axis, effects, marked, largest)
-        place = (0.05, 0.75, 0.35, 0.12)
+    largest_mean_effect = find_largest_effect(feature_family.reliance_effect.subject_effects.mean(0))
+    if feature_family.matrix_axes:
+        effect_matrix, is_significant = (
+            matrix_frame.iloc[:MAX_MATRIX_CELLS, :MAX_MATRIX_CELLS]
+            for matrix_frame in make_effect_matrix(feature_family, feature_family.matrix_axes)
+        )
+        matrix_width = CELL_INCHES * effect_matrix.shape[1] + MATRIX_MARGIN_INCHES
+        plot_axes, side_axes = panel.subplots(1, 2, width_ratios=[matrix_width, FIGURE_WIDTH_INCHES - matrix_width])
+        draw_matrix(plot_axes, effect_matrix, is_significant, largest_mean_effect)
+        colour_bar_bounds = (0.05, 0.75, 0.35, 0.12)
     else:
-        order, count = family.significant_first[:BARS][::-1], len(family.tested)
-        *axes, beside = part.subplots(1, count + 1, width_ratios=[*[1] * count, 5 - count])
-        for axis, of in zip(axes, family.tested, strict=True):
-            draw_bars(axis, of, order)
-            axis.sharex(axes[0])
-            axis.set_yticks([])
-        axes[0].set_yticks(np.arange(len(order)), [shortened(family.things[at], NAME_WIDTH) for at in order])
-        place = (0.3, 0.12, 0.4, 0.07)
-    beside.axis("off")
-    if family.axes or family.atlas:
-        colours = ScalarMappable(Normalize(-largest, largest), "RdBu_r")
-        part.colorbar(colours, cax=beside.inset_axes(place), orientation="horizontal", label=f"reliance: {EFFECT}")
-    elif not np.isnan(family.value).all():
-        write_directions(beside, family)
-    return beside
+        feature_order, effect_count = (
+            feature_family.significant_first_order[:MAX_BARS][::-1],
+            len(feature_family.tested_effects),
+        )
+        *effect_axes, side_axes = panel.subplots(
+            1, effect_count + 1, width_ratios=[*[1] * effect_count, 5 - effect_count]
+        )
+        for plot_axes, fill_effect in zip(effect_axes, feature_family.tested_effects, strict=True):
+            draw_bars(plot_axes, fill_effect, feature_order)
+            plot_axes.sharex(effect_axes[0])
+            plot_axes.set_yticks([])
+        effect_axes[0].set_yticks(
+            np.arange(len(feature_order)),
+            [
+                shortened(feature_family.feature_names[feature_index], FIGURE_NAME_LETTERS)
+                for feature_index in feature_order
+            ],
+        )
+        colour_bar_bounds = (0.3, 0.12, 0.4, 0.07)
+    side_axes.axis("off")
+    if feature_family.matrix_axes or feature_family.atlas:
+        colour_scale = ScalarMappable(Normalize(-largest_mean_effect, largest_mean_effect), "RdBu_r")
+        panel.colorbar(
+            colour_scale,
+            cax=side_axes.inset_axes(colour_bar_bounds),
+            orientation="horizontal",
+            label=f"reliance: {EFFECT_LABEL}",
+        )
+    elif not np.isnan(feature_family.feature_values).all():
+        write_directions(side_axes, feature_family)
+    return side_axes
 
 
-def write_directions(axis: Axes, family: Family) -> None:
+def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
     """Which way people differ in what has bars, beside these."""
-    axis.set_title("autism minus control (within sites, where known), in standard deviations", loc="left")
-    rows = family.rows.iloc[family.significant_first[:BARS]].to_dict("records")
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    for at, row in enumerate(rows):
-        told = (Estimate.in_row(row, "difference").text(".2f"), row.get("difference_of", ""), row["direction"])
-        axis.text(0, at, "  ".join(filter(None, told)), va="center")
+    text_axes.set_title("autism minus control (within sites, where known), in standard deviations", loc="left")
+    feature_rows = feature_family.feature_rows.iloc[feature_family.significant_first_order[:MAX_BARS]].to_dict(
+        "records"
+    )
+    text_axes.set_ylim(len(feature_rows) - 0.4, -0.6)
+    for row_index, feature_row in enumerate(feature_rows):
+        direction_texts = (
+            Estimate.in_row(feature_row, "difference").text(".2f"),
+            feature_row.get("difference_of", ""),
+            feature_row["direction"],
+        )
+        text_axes.text(0, row_index, "  ".join(filter(None, direction_texts)), va="center")
 
 
-def draw_bars(axis: Axes, effect: Effect, order: np.ndarray) -> None:
+def draw_bars(bar_axes: Axes, fill_effect: FillEffect, feature_order: np.ndarray) -> None:
     """Mean effects of things with their intervals, from bottom to top, coloured by the p of the same effect."""
-    places, (mean, low, high) = np.arange(len(order)), effect.interval[order].T
-    axis.barh(places, mean, color=np.where(effect.significant[order], "C3", "0.6"))
-    axis.axvline(0, color="0.3", linewidth=0.6)
-    axis.set_ylim(-0.6, len(order) - 0.4)
-    axis.set_title(effect.fill.name)
-    axis.set_xlabel(textwrap.fill(EFFECT, 24))
-    axis.locator_params(axis="x", nbins=4)
-    if np.isfinite(low).all():
-        error = np.maximum([mean - low, high - mean], 0)  # a mean may lie outside by rounding
-        axis.errorbar(mean, places, xerr=error, fmt="none", ecolor="0.2", elinewidth=0.8)
+    bar_positions, (mean_effects, interval_lows, interval_highs) = (
+        np.arange(len(feature_order)),
+        fill_effect.mean_intervals[feature_order].T,
+    )
+    bar_axes.barh(bar_positions, mean_effects, color=np.where(fill_effect.is_significant[feature_order], "C3", "0.6"))
+    bar_axes.axvline(0, color="0.3", linewidth=0.6)
+    bar_axes.set_ylim(-0.6, len(feature_order) - 0.4)
+    bar_axes.set_title(fill_effect.fill.fill_name)
+    bar_axes.set_xlabel(textwrap.fill(EFFECT_LABEL, 24))
+    bar_axes.locator_params(axis="x", nbins=4)
+    if np.isfinite(interval_lows).all():
+        error_lengths = np.maximum(
+            [mean_effects - interval_lows, interval_highs - mean_effects], 0
+        )  # a mean may lie outside by rounding
+        bar_axes.errorbar(mean_effects, bar_positions, xerr=error_lengths, fmt="none", ecolor="0.2", elinewidth=0.8)
 
 
-def legend_handles(found: BlackoutResults) -> list[Patch | Line2D]:
+def make_legend_handles(results: BlackoutResults) -> list[Patch | Line2D]:
     """What colours, frames and whiskers mean."""
-    kinds = [Patch(color="0.6", label="not significant, or pale" if found.is_open else "nothing is concluded")]
-    if found.is_open:
-        kinds.insert(0, Patch(color="C3", label=f"family-wise p < {ALPHA:g}"))
-    if any(family.axes and family.reliance.significant.any() for family in found.families):
-        kinds.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
-    if len(found.people.label) == 1:
-        return [*kinds, Patch(alpha=0, label="no whiskers: one participant")]
-    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE_LEVEL:.0%} interval over participants")]
+    legend_patches = [
+        Patch(color="0.6", label="not significant, or pale" if results.is_conclusive else "nothing is concluded")
+    ]
+    if results.is_conclusive:
+        legend_patches.insert(0, Patch(color="C3", label=f"family-wise p < {ALPHA:g}"))
+    if any(
+        feature_family.matrix_axes and feature_family.reliance_effect.is_significant.any()
+        for feature_family in results.feature_families
+    ):
+        legend_patches.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
+    if len(results.people.subject_labels) == 1:
+        return [*legend_patches, Patch(alpha=0, label="no whiskers: one participant")]
+    return [*legend_patches, Line2D([], [], color="0.2", label=f"{CONFIDENCE_LEVEL:.0%} interval over participants")]
 
 
-def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
+def draw_brain(panel_axes: Axes, feature_family: FeatureFamily, atlas: Atlas) -> None:
     """The group map of reliance on axial slices through the first regions, in the upper part of its axes: red where a
     region speaks for the true class. Significant regions are outlined."""
     from nilearn.plotting import plot_stat_map
 
-    centre = family.place.set_index("region")["z_mm"].round()
-    slices = np.unique(centre[ranked(family, atlas)[:CUTS]])
-    image, options = painted(family, atlas)
-    figure = axis.figure.figure  # of which the panel is a part
-    left, low, wide, high = axis.get_window_extent().transformed(figure.transFigure.inverted()).bounds
-    options |= {"axes": (left, low + 0.35 * high, wide, 0.55 * high), "figure": figure}
-    options |= {"black_bg": False, "annotate": False}
-    display = plot_stat_map(image, display_mode="z", cut_coords=slices, **options)
-    if family.reliance.significant.any():
-        display.add_contours(image, levels=[0.5], colors="black", linewidths=0.6)
-    display.annotate(left_right=True, positions=False, size=FONT)
-    for z, cut in display.axes.items():
-        cut.ax.set_title(f"z = {round(z)} mm", pad=2)
-    axis.set_title(f"axial slices, MNI space; {figures.SIDES}")
+    z_mm_by_region = feature_family.feature_table.set_index("region")["z_mm"].round()
+    slice_z_mm = np.unique(z_mm_by_region[rank_regions(feature_family, atlas)[:BRAIN_SLICE_COUNT]])
+    effect_image, plot_options = paint_effects(feature_family, atlas)
+    parent_figure = panel_axes.figure.figure  # of which the panel is a part
+    panel_left, panel_bottom, panel_width, panel_height = (
+        panel_axes.get_window_extent().transformed(parent_figure.transFigure.inverted()).bounds
+    )
+    plot_options |= {
+        "axes": (panel_left, panel_bottom + 0.35 * panel_height, panel_width, 0.55 * panel_height),
+        "figure": parent_figure,
+    }
+    plot_options |= {"black_bg": False, "annotate": False}
+    brain_display = plot_stat_map(effect_image, display_mode="z", cut_coords=slice_z_mm, **plot_options)
+    if feature_family.reliance_effect.is_significant.any():
+        brain_display.add_contours(effect_image, levels=[0.5], colors="black", linewidths=0.6)
+    brain_display.annotate(left_right=True, positions=False, size=FONT_POINTS)
+    for z_mm, slice_axes in brain_display.axes.items():
+        slice_axes.ax.set_title(f"z = {round(z_mm)} mm", pad=2)
+    panel_axes.set_title(f"axial slices, MNI space; {figures.SIDES}")
 
 
-def draw_matrix(axis: Axes, effects: pd.DataFrame, marked: pd.DataFrame, largest: float) -> None:
+def draw_matrix(
+    matrix_axes: Axes, effect_matrix: pd.DataFrame, is_significant: pd.DataFrame, largest_mean_effect: float
+) -> None:
     """Effects of pairs in colours; significant ones have their full colour and a frame."""
-    alpha = np.where(marked, 1, PALE)
-    axis.imshow(effects, "RdBu_r", alpha=alpha, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
-    for row, column in np.argwhere(marked.to_numpy()):
-        axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.9))
-    rows, columns = ([shortened(name, NAME_WIDTH) for name in names] for names in (effects.index, effects.columns))
-    axis.set_yticks(np.arange(len(rows)), rows)
-    axis.set_xticks(np.arange(len(columns)), columns, rotation=90)
-    axis.tick_params(length=0)
+    cell_opacity = np.where(is_significant, 1, PALE_OPACITY)
+    matrix_axes.imshow(
+        effect_matrix,
+        "RdBu_r",
+        alpha=cell_opacity,
+        vmin=-largest_mean_effect,
+        vmax=largest_mean_effect,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    for row_index, column_index in np.argwhere(is_significant.to_numpy()):
+        matrix_axes.add_patch(
+            Rectangle((column_index - 0.5, row_index - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.9)
+        )
+    row_names, column_names = (
+        [shortened(end_name, FIGURE_NAME_LETTERS) for end_name in end_names]
+        for end_names in (effect_matrix.index, effect_matrix.columns)
+    )
+    matrix_axes.set_yticks(np.arange(len(row_names)), row_names)
+    matrix_axes.set_xticks(np.arange(len(column_names)), column_names, rotation=90)
+    matrix_axes.tick_params(length=0)

@@ -12,153 +12,187 @@ import numpy as np
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_parcel_means, make_region_parcels
 from data.cohorts.cohort import Cohort
-from utils.blackout.donors import Donors, rows_by_person
-from utils.blackout.edges import Contents, Edges, Replacement
-from utils.blackout.options import CONNECTOME, BlackoutOptions, tables_of
+from utils.blackout.donors import Donors, merge_group_subjects
+from utils.blackout.edges import RegionContents, RegionEdges, Replacement
+from utils.blackout.options import CONNECTOME_INPUT, BlackoutOptions, make_connectome_tables
 
-INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
-PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
+INNER_FOLD_COUNT = 5  # so that no one's region is predicted from a fit that has seen it
+REGION_PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """An effect: what is `shown` of the `Contents`, what a `region` of that becomes, and what a page says.
+    """An effect: what is `select_input` of the `RegionContents`, what a `select_replacement` of that becomes, and what
+    a page says.
 
-    The effect is on the logit of the true class: its fall, or its rise if `rises`, as a mean over donors if
-    `by_donor`. `level` gives the regions' means (records of the cohort, regions, maps) by which the chance of having
-    drawn these donors is taken out of the effect of voxels; without it nothing is. Only effects that are `tested` have
-    p-values; those `by_class` have a mean of each class.
+    The effect is on the logit of the true class: its fall, or its rise if `is_rise`, as a mean over donors if
+    `is_by_donor`. `compute_levels` gives the regions' means (records of the cohort, regions, maps) by which the chance
+    of having drawn these donors is taken out of the effect of voxels; without it nothing is. Only effects that are
+    `is_tested` have p-values; those `has_class_means` have a mean of each class.
     """
 
-    name: str  # a column of `regions.csv`
-    shown: Callable[[Contents], np.ndarray]
-    region: Callable[[Contents], Any]
+    fill_name: str  # a column of `regions.csv`
+    select_input: Callable[[RegionContents], np.ndarray]
+    select_replacement: Callable[[RegionContents], Any]
     meaning: str  # {background}: what the background is
-    level: Callable[["Fills"], np.ndarray] | None = None
-    by_donor: bool = True
-    rises: bool = False
-    tested: bool = False
-    by_class: bool = False
-    array: str = ""
+    compute_levels: Callable[["Fills"], np.ndarray] | None = None
+    is_by_donor: bool = True
+    is_rise: bool = False
+    is_tested: bool = False
+    has_class_means: bool = False
+    array_name: str = ""
 
     @property
-    def stored(self) -> str:
+    def stored_name(self) -> str:
         """Its name in `blackout.h5`."""
-        return self.array or self.name
+        return self.array_name or self.fill_name
 
     @property
-    def prefix(self) -> str:
+    def column_prefix(self) -> str:
         """Before what a page says of it beside other effects: nothing for the first one."""
-        return "" if self.name == RELIANCE else f"{self.name} "
+        return "" if self.fill_name == RELIANCE_FILL else f"{self.fill_name} "
 
 
-RELIANCE, UNIQUE, BACKGROUND = "reliance", "unique", "background"  # to each of which some result is tied
+RELIANCE_FILL, UNIQUE_FILL, BACKGROUND_FILL = "reliance", "unique", "background"  # to each of which some result is tied
 FILLS = (
     Fill(
-        RELIANCE,
-        shown=lambda of: of.own,
-        region=lambda of: of.donor,  # if it has to do with neither label nor brain, both people's can be exchanged
-        level=lambda fills: fills.means,
-        tested=True,
+        RELIANCE_FILL,
+        select_input=lambda contents: contents.person_values,
+        select_replacement=lambda contents: (
+            contents.donor_values
+        ),  # if it has to do with neither label nor brain, both people's can be exchanged
+        compute_levels=lambda fills: fills.region_means,
+        is_tested=True,
         meaning="How much the logit of the true class falls when another participant's takes its place. It is positive "
         "where the network's evidence rests on what this person has there. Mean over participants, with its 95% "
         "interval.",
     ),
     Fill(
-        UNIQUE,
-        shown=lambda of: of.own,
-        region=lambda of: of.expected,  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
-        level=lambda fills: fills.means - fills.expected,
-        tested=True,
+        UNIQUE_FILL,
+        select_input=lambda contents: contents.person_values,
+        select_replacement=lambda contents: (
+            contents.expected_values
+        ),  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
+        compute_levels=lambda fills: fills.region_means - fills.expected_region_means,
+        is_tested=True,
         meaning="The same, with the other participant's region shifted to the level that the rest of their own brain "
         "predicts. It shows what the region says and the rest does not.",
     ),
     Fill(
-        BACKGROUND,  # the blackout of most of the literature
-        shown=lambda of: of.own,
-        region=lambda of: of.background,
-        by_donor=False,
-        by_class=True,
-        array="delta_logit",
+        BACKGROUND_FILL,  # the blackout of most of the literature
+        select_input=lambda contents: contents.person_values,
+        select_replacement=lambda contents: contents.background_values,
+        is_by_donor=False,
+        has_class_means=True,
+        array_name="delta_logit",
         meaning="How much the logit of the true class falls when the region becomes {background}. The network has "
         "never seen that, so no p-value is given.",
     ),
     Fill(
         "sufficiency",
-        shown=lambda of: of.donor,
-        region=lambda of: of.own,
-        rises=True,
+        select_input=lambda contents: contents.donor_values,
+        select_replacement=lambda contents: contents.person_values,
+        is_rise=True,
         meaning="How much the logit of the true class rises when this region of the person is put into another "
         "participant's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
         "neither means unimportant.",
     ),
 )
-FILL_OF = {fill.name: fill for fill in FILLS}
+FILL_BY_NAME = {fill.fill_name: fill for fill in FILLS}
 
 
-class Filled(NamedTuple):
+class FilledBatch(NamedTuple):
     """A batch of n records, as of `Cohort.make_batch`; and of each fill, by donor, what replaces parts of which
     input."""
 
     batch: dict[str, np.ndarray]
-    by_fill: dict[str, list[dict[str, Replacement]]]
+    replacements_by_fill: dict[str, list[dict[str, Replacement]]]
 
 
 class Fills:
     """Fills for the tested records of a cohort. Those of a record do not depend on which others are blacked out.
 
-    `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced, `separate`
-    the numbers of those that are also replaced one at a time.
-    `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
-    predict of them. `edges` are those of connectomes, None if they stay.
+    `region_masks` (x, y, z) bool are of the atlas's regions; `is_replaced_map` (maps,) bool says which maps are
+    replaced, `separate_map_indices` the numbers of those that are also replaced one at a time.
+    `region_means` and `expected_region_means` (records of the cohort, regions, maps) are the regions' means, and what
+    the other regions predict of them. `region_edges` are those of connectomes, None if they stay.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, options: BlackoutOptions, seed: int):
-        self.cohort, self.donors, self.replaced = cohort, donors, options.replaced_maps(cohort)
-        self.separate = options.separate_maps(cohort)
-        self.masks = [atlas.region_labels == region for region in atlas.region_numbers]
-        self._region_at = atlas.find_region_indices(atlas.region_labels)
-        self.means: np.ndarray = load_parcel_means(cohort, [make_region_parcels(atlas)])[0].astype(float)
-        self.expected: np.ndarray = expected_means(cohort, self.means)
-        self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
+    def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, blackout_options: BlackoutOptions, seed: int):
+        self.cohort, self.donors, self.is_replaced_map = cohort, donors, blackout_options.find_replaced_maps(cohort)
+        self.separate_map_indices = blackout_options.find_separate_maps(cohort)
+        self.region_masks = [atlas.region_labels == region_number for region_number in atlas.region_numbers]
+        self._region_position_by_voxel = atlas.find_region_indices(atlas.region_labels)
+        self.region_means: np.ndarray = load_parcel_means(cohort, [make_region_parcels(atlas)])[0].astype(float)
+        self.expected_region_means: np.ndarray = predict_expected_means(cohort, self.region_means)
+        self.region_edges = (
+            RegionEdges(cohort, atlas, self.region_means, seed) if blackout_options.replaces_edges(cohort) else None
+        )
 
-    def of(self, indices: np.ndarray) -> Filled:
+    def fill_batch(self, record_indices: np.ndarray) -> FilledBatch:
         """Of n records, with `connectome` if the cohort has any."""
-        batch = self.cohort.make_batch(indices, table_by_name=tables_of(self.cohort))
-        positions = self.donors.of(indices)
-        volumes = self.volumes(batch["volume"], indices, positions)
-        edges = self.edges.contents(indices, positions) if self.edges else None
-        by_fill: dict[str, list[dict[str, Replacement]]] = {fill.name: [] for fill in FILLS}
+        batch = self.cohort.make_batch(record_indices, table_by_name=make_connectome_tables(self.cohort))
+        donor_indices = self.donors.select_donors(record_indices)
+        volume_contents = self.make_volume_contents(batch["volume"], record_indices, donor_indices)
+        edge_contents = self.region_edges.load_contents(record_indices, donor_indices) if self.region_edges else None
+        replacements_by_fill: dict[str, list[dict[str, Replacement]]] = {fill.fill_name: [] for fill in FILLS}
         for fill in FILLS:
-            for donor in range(self.donors.count if fill.by_donor else 1):
-                shown, given = fill.shown(volumes[donor]), fill.region(volumes[donor])
-                given = given if self.replaced.all() else np.where(self.replaced, given, shown)
-                one = {"volume": Replacement(shown, given, self.masks)}
-                if self.edges and edges:
-                    shown, given = fill.shown(edges[donor]), fill.region(edges[donor])
-                    one[CONNECTOME] = Replacement(shown, given, self.edges.of_region)
-                by_fill[fill.name].append(one)
-        return Filled(batch, by_fill)
+            for donor_number in range(self.donors.donors_per_record if fill.is_by_donor else 1):
+                input_values, replacement_values = (
+                    fill.select_input(volume_contents[donor_number]),
+                    fill.select_replacement(volume_contents[donor_number]),
+                )
+                replacement_values = (
+                    replacement_values
+                    if self.is_replaced_map.all()
+                    else np.where(self.is_replaced_map, replacement_values, input_values)
+                )
+                replacement_by_input = {"volume": Replacement(input_values, replacement_values, self.region_masks)}
+                if self.region_edges and edge_contents:
+                    input_values, replacement_values = (
+                        fill.select_input(edge_contents[donor_number]),
+                        fill.select_replacement(edge_contents[donor_number]),
+                    )
+                    replacement_by_input[CONNECTOME_INPUT] = Replacement(
+                        input_values, replacement_values, self.region_edges.edges_by_region
+                    )
+                replacements_by_fill[fill.fill_name].append(replacement_by_input)
+        return FilledBatch(batch, replacements_by_fill)
 
-    def volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
-        """What may stand in the regions of volumes, by donor. `expected` is the donor's, moved so that each region's
-        mean is what the person's other regions predict plus the donor's own residual."""
-        outside = [[records.find_background(values) for values in np.moveaxis(record, -1, 0)] for record in own]
-        background = np.array(outside, np.float32)[:, None, None, None]
-        shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
-        shift = np.pad(shift, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(np.float32)  # outside the regions 0
-        donors = [self.cohort.make_batch(row)["volume"] for row in positions]
+    def make_volume_contents(
+        self, person_volumes: np.ndarray, record_indices: np.ndarray, donor_indices: np.ndarray
+    ) -> list[RegionContents]:
+        """What may stand in the regions of volumes, by donor. `expected_region_means` is the donor's, moved so that
+        each region's mean is what the person's other regions predict plus the donor's own residual."""
+        background_levels = [
+            [records.find_background(map_values) for map_values in np.moveaxis(person_volume, -1, 0)]
+            for person_volume in person_volumes
+        ]
+        background_volumes = np.array(background_levels, np.float32)[:, None, None, None]
+        expected_mean_shifts = (
+            self.expected_region_means[record_indices] - self.expected_region_means[donor_indices]
+        )  # (donors, n, regions, maps)
+        expected_mean_shifts = np.pad(expected_mean_shifts, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(
+            np.float32
+        )  # outside the regions 0
+        volumes_by_donor = [self.cohort.make_batch(donor_row)["volume"] for donor_row in donor_indices]
         return [
-            Contents(own, background, donor, donor + of_donor[:, self._region_at])
-            for donor, of_donor in zip(donors, shift, strict=True)
+            RegionContents(
+                person_volumes,
+                background_volumes,
+                donor_volumes,
+                donor_volumes + donor_shifts[:, self._region_position_by_voxel],
+            )
+            for donor_volumes, donor_shifts in zip(volumes_by_donor, expected_mean_shifts, strict=True)
         ]
 
-    def deviations(self, level: np.ndarray) -> np.ndarray:
-        """`Donors.deviations` of the `level` of a `Fill`, in replaced maps: (records, 1 + donors, regions, maps)."""
-        return self.donors.deviations(level[..., self.replaced])
+    def compute_replaced_deviations(self, region_levels: np.ndarray) -> np.ndarray:
+        """`Donors.compute_donor_deviations` of the `region_levels` of a `Fill`, in replaced maps: (records, 1 +
+        donors, regions, maps)."""
+        return self.donors.compute_donor_deviations(region_levels[..., self.is_replaced_map])
 
 
-def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
+def predict_expected_means(cohort: Cohort, region_means: np.ndarray) -> np.ndarray:
     """Predicts each region's mean from the record's other regions, (records of the cohort, regions, maps) float64.
 
     The prediction is fitted on the training records, or on all if there are none; the records that it is fitted on are
@@ -166,36 +200,62 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
     """
     from sklearn.model_selection import GroupKFold
 
-    usable = cohort.find_unswapped_indices()
-    fitting = np.array([at for at in usable if cohort.rows[at].split == "train"] or usable)
-    rows = rows_by_person(cohort)
-    subject = [rows[position].subject for position in fitting]
-    found = predict_regions(means[fitting], means)
-    for rest, held_out in GroupKFold(min(INNER_FOLDS, len(set(subject)))).split(fitting, groups=subject):
-        found[:, fitting[held_out]] = predict_regions(means[fitting[rest]], means[fitting[held_out]])
-    error = np.square(found[:, fitting] - means[fitting]).sum((1, 3))
-    return np.take_along_axis(found, error.argmin(0)[None, None, :, None], axis=0)[0]
+    usable_record_indices = cohort.find_unswapped_indices()
+    fitting_record_indices = np.array(
+        [record_index for record_index in usable_record_indices if cohort.rows[record_index].split == "train"]
+        or usable_record_indices
+    )
+    person_rows = merge_group_subjects(cohort)
+    fitting_subjects = [person_rows[fitting_index].subject for fitting_index in fitting_record_indices]
+    predicted_means = predict_region_means(region_means[fitting_record_indices], region_means)
+    for remaining_positions, left_out_positions in GroupKFold(min(INNER_FOLD_COUNT, len(set(fitting_subjects)))).split(
+        fitting_record_indices, groups=fitting_subjects
+    ):
+        predicted_means[:, fitting_record_indices[left_out_positions]] = predict_region_means(
+            region_means[fitting_record_indices[remaining_positions]],
+            region_means[fitting_record_indices[left_out_positions]],
+        )
+    squared_errors = np.square(predicted_means[:, fitting_record_indices] - region_means[fitting_record_indices]).sum(
+        (1, 3)
+    )
+    return np.take_along_axis(predicted_means, squared_errors.argmin(0)[None, None, :, None], axis=0)[0]
 
 
-def predict_regions(training: np.ndarray, means: np.ndarray) -> np.ndarray:
+def predict_region_means(training_means: np.ndarray, region_means: np.ndarray) -> np.ndarray:
     """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each. They are
-    fitted on `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
+    fitted on `training_means` and standardised there -> predictions (penalties, n, regions, maps) of `region_means`.
 
     P is the inverse of the correlations plus a penalty. The prediction of region r is x_r - (x P)_r P[r, r]^-1. So one
     decomposition of the training records serves all regions and penalties.
     """
-    _, regions, maps = training.shape
-    values, new = (array.reshape(len(array), regions * maps) for array in (training, means))
-    centre, spread = values.mean(0), values.std(0)
-    spread[spread == 0] = 1
-    values, new = (values - centre) / spread, (new - centre) / spread
-    _, singular, axes = np.linalg.svd(values, full_matrices=False)  # axes (rank, regions x maps)
-    of_region = axes.reshape(-1, regions, maps).transpose(1, 2, 0)
-    found = []
-    for penalty in PENALTIES:
-        share = singular**2 / (singular**2 + penalty * len(values))  # P is the identity minus these shares of the axes,
-        product = new - (new @ axes.T * share) @ axes  # over the penalty, which cancels
-        own = np.eye(maps) - (of_region * share) @ of_region.swapaxes(1, 2)
-        unexplained = np.einsum("ira,rab->irb", product.reshape(-1, regions, maps), np.linalg.inv(own))
-        found.append((new - unexplained.reshape(new.shape)) * spread + centre)
-    return np.stack(found).reshape(len(PENALTIES), *means.shape)
+    _, region_count, map_count = training_means.shape
+    training_values, new_values = (
+        means_array.reshape(len(means_array), region_count * map_count)
+        for means_array in (training_means, region_means)
+    )
+    column_means, column_sds = training_values.mean(0), training_values.std(0)
+    column_sds[column_sds == 0] = 1
+    training_values, new_values = (
+        (training_values - column_means) / column_sds,
+        (new_values - column_means) / column_sds,
+    )
+    _, singular_values, principal_axes = np.linalg.svd(
+        training_values, full_matrices=False
+    )  # axes (rank, regions x maps)
+    axes_by_region = principal_axes.reshape(-1, region_count, map_count).transpose(1, 2, 0)
+    predictions_by_penalty = []
+    for ridge_penalty in REGION_PENALTIES:
+        axis_shrinkage = singular_values**2 / (
+            singular_values**2 + ridge_penalty * len(training_values)
+        )  # P is the identity minus these shares of the axes,
+        precision_products = (
+            new_values - (new_values @ principal_axes.T * axis_shrinkage) @ principal_axes
+        )  # over the penalty, which cancels
+        region_precision = np.eye(map_count) - (axes_by_region * axis_shrinkage) @ axes_by_region.swapaxes(1, 2)
+        region_residuals = np.einsum(
+            "ira,rab->irb", precision_products.reshape(-1, region_count, map_count), np.linalg.inv(region_precision)
+        )
+        predictions_by_penalty.append(
+            (new_values - region_residuals.reshape(new_values.shape)) * column_sds + column_means
+        )
+    return np.stack(predictions_by_penalty).reshape(len(REGION_PENALTIES), *region_means.shape)

@@ -11,7 +11,13 @@ from keras import KerasTensor, layers
 
 from models import layers as model_layers
 from models import one_channel
-from utils.blackout.steps import Convolution, MaximumPooling, Step, convolution_of, extent_of
+from utils.blackout.steps import (
+    ConvolutionStep,
+    MaximumPoolingStep,
+    Step,
+    choose_convolution_step,
+    compute_window_extent,
+)
 
 Node = Any  # Keras has no public class for it
 
@@ -22,70 +28,83 @@ VOXELWISE_LAYERS = (
     model_layers.ChannelSlice,
 )  # fmt: skip
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
-CONVOLUTIONS = (layers.Conv3D, one_channel.Conv3D)
+CONVOLUTION_LAYERS = (layers.Conv3D, one_channel.Conv3D)
 
 
-def volume_of(network: keras.Model) -> KerasTensor:
+def find_volume_input(network: keras.Model) -> KerasTensor:
     """The input "volume"."""
-    (volume,) = (tensor for tensor in network.inputs if tensor.name == "volume")
-    return volume
+    (volume_tensor,) = (tensor for tensor in network.inputs if tensor.name == "volume")
+    return volume_tensor
 
 
-def nodes_of(network: keras.Model) -> list[Node]:
+def list_graph_nodes(network: keras.Model) -> list[Node]:
     """The uses of layers in a functional model, in the order in which they are computed."""
     # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
-    levels = sorted(network._nodes_by_depth.items(), reverse=True)
-    return [node for _, level in levels for node in level if node.input_tensors]
+    nodes_by_depth = sorted(network._nodes_by_depth.items(), reverse=True)
+    return [node for _, depth_nodes in nodes_by_depth for node in depth_nodes if node.input_tensors]
 
 
-def feeds(nodes: list[Node], source: KerasTensor, target: KerasTensor) -> bool:
-    """Whether `target` depends on `source` by these nodes, which are in order."""
-    reached = {source}
+def feeds(nodes: list[Node], source_tensor: KerasTensor, target_tensor: KerasTensor) -> bool:
+    """Whether `target_tensor` depends on `source_tensor` by these nodes, which are in order."""
+    reached_tensors = {source_tensor}
     for node in nodes:
-        if not reached.isdisjoint(node.input_tensors):
-            reached.update(node.output_tensors)
-    return target in reached
+        if not reached_tensors.isdisjoint(node.input_tensors):
+            reached_tensors.update(node.output_tensors)
+    return target_tensor in reached_tensors
 
 
-def step_of(node: Node) -> Step | None:
+def make_step(node: Node) -> Step | None:
     """The step that computes a node of the graph locally; None if it is not known how."""
-    layer, sources, target = node.operation, node.input_tensors, node.output_tensors[0]
-    kind, activation = type(layer), getattr(layer, "activation", keras.activations.linear)
+    layer, source_tensors, target_tensor = node.operation, node.input_tensors, node.output_tensors[0]
+    layer_type, activation_function = type(layer), getattr(layer, "activation", keras.activations.linear)
     # An argument like training=True may make any layer depend on the whole batch.
-    plain_call = all(value is None or value is False for value in node.arguments.kwargs.values())
+    is_plain_call = all(
+        argument_value is None or argument_value is False for argument_value in node.arguments.kwargs.values()
+    )
     # Keras' own activation functions all stay within a voxel.
-    voxelwise = getattr(keras.activations, getattr(activation, "__name__", ""), None) is activation
-    if not (plain_call and voxelwise):
+    is_voxelwise = getattr(keras.activations, getattr(activation_function, "__name__", ""), None) is activation_function
+    if not (is_plain_call and is_voxelwise):
         return None
-    if kind in VOXELWISE_LAYERS or (kind in CHANNEL_LAYERS and layer.axis in (-1, 4)):
-        return Step(layer, sources, target) if all(one.shape[1:4] == target.shape[1:4] for one in sources) else None
+    if layer_type in VOXELWISE_LAYERS or (layer_type in CHANNEL_LAYERS and layer.axis in (-1, 4)):
+        return (
+            Step(layer, source_tensors, target_tensor)
+            if all(source_tensor.shape[1:4] == target_tensor.shape[1:4] for source_tensor in source_tensors)
+            else None
+        )
     # TensorFlow 2.21 without oneDNN begins a voxel late if windows leave two voxels at the end unread.
-    if kind not in (*CONVOLUTIONS, layers.MaxPooling3D) or (layer.strides - extent_of(layer) > 1).any():
+    if (
+        layer_type not in (*CONVOLUTION_LAYERS, layers.MaxPooling3D)
+        or (layer.strides - compute_window_extent(layer) > 1).any()
+    ):
         return None
-    if kind is layers.MaxPooling3D:
-        return MaximumPooling(layer, sources, target)
-    return convolution_of(layer)(layer, sources, target) if layer.groups == 1 else None
+    if layer_type is layers.MaxPooling3D:
+        return MaximumPoolingStep(layer, source_tensors, target_tensor)
+    return choose_convolution_step(layer)(layer, source_tensors, target_tensor) if layer.groups == 1 else None
 
 
-def follow(nodes: list[Node], volume: KerasTensor) -> tuple[list[Step], list[Node], set[KerasTensor]]:
+def follow_volume(nodes: list[Node], volume_tensor: KerasTensor) -> tuple[list[Step], list[Node], set[KerasTensor]]:
     """Follow the volume through the nodes of a graph, in their order, as far as that is possible locally.
 
     Returns the steps, the other nodes that the volume affects, and everything that it affects.
     """
-    readers = Counter(tensor for node in nodes for tensor in node.input_tensors)
-    followed, tail, affected = dict[KerasTensor, Step](), list[Node](), {volume}
+    reader_counts = Counter(tensor for node in nodes for tensor in node.input_tensors)
+    step_by_tensor, tail_nodes, affected_tensors = dict[KerasTensor, Step](), list[Node](), {volume_tensor}
     for node in nodes:
-        if affected.isdisjoint(node.input_tensors):
+        if affected_tensors.isdisjoint(node.input_tensors):
             continue
-        affected.update(node.output_tensors)
-        (source, *_), target = node.input_tensors, node.output_tensors[0]
-        step = step_of(node) if {volume, *followed}.issuperset(node.input_tensors) else None
-        before = followed.get(source)
+        affected_tensors.update(node.output_tensors)
+        (first_source, *_), target_tensor = node.input_tensors, node.output_tensors[0]
+        step = make_step(node) if {volume_tensor, *step_by_tensor}.issuperset(node.input_tensors) else None
+        previous_step = step_by_tensor.get(first_source)
         if step is None:
-            tail.append(node)
-        elif isinstance(before, Convolution) and readers[source] == 1 and before.folds(node.operation):
-            before.fold(node.operation, target)
-            followed[target] = followed.pop(source)
+            tail_nodes.append(node)
+        elif (
+            isinstance(previous_step, ConvolutionStep)
+            and reader_counts[first_source] == 1
+            and previous_step.can_fold(node.operation)
+        ):
+            previous_step.fold_normalisation(node.operation, target_tensor)
+            step_by_tensor[target_tensor] = step_by_tensor.pop(first_source)
         else:
-            followed[target] = step
-    return list(followed.values()), tail, affected
+            step_by_tensor[target_tensor] = step
+    return list(step_by_tensor.values()), tail_nodes, affected_tensors

@@ -21,13 +21,13 @@ from data.cohorts.records import CLASS_NAMES
 from data.cohorts.rows import join_names
 from utils import figures
 from utils.blackout import figure, options, page
-from utils.blackout.effects import Effects, averaged, joined
-from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE
-from utils.blackout.kinds import effects_of, measure
-from utils.blackout.replication import EXPECTED, HALVES
-from utils.blackout.results import BlackoutResults, concluded
-from utils.blackout.setup import Setup
-from utils.blackout.verify import verify
+from utils.blackout.effects import RecordEffects, average_repeats, join_folds
+from utils.blackout.fills import BACKGROUND_FILL, FILLS, RELIANCE_FILL
+from utils.blackout.kinds import collect_effects, measure_all_kinds
+from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN
+from utils.blackout.results import BlackoutResults, conclude_blackout
+from utils.blackout.setup import BlackoutSetup
+from utils.blackout.verify import verify_blackout
 from utils.figures import shortened
 from utils.report.adjusted import adjusted_table
 from utils.runs import record
@@ -35,148 +35,198 @@ from utils.runs.run import Run
 from utils.scores.results import BLACKOUT_PAGE
 from utils.training.network import restore_network
 
-STORE = "blackout.h5"
-NAME_WIDTH, NAMED = 24, 5  # letters of a name in the terminal, significant things of a family there
-LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
+BLACKOUT_STORE = "blackout.h5"
+TERMINAL_NAME_LETTERS, MAX_FEATURES_LISTED = (
+    24,
+    5,
+)  # letters of a name in the terminal, significant things of a family there
+FLOAT32_ARRAYS = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
-def blackout(run: Run) -> int:
+def run_blackout(run: Run) -> int:
     """Writes a table of each of `families.py`, `replication.csv`, `blackout.h5`, NIfTI maps, figures and the page;
     returns the exit status."""
-    setup = Setup.of(run, restore_network(run))
+    setup = BlackoutSetup.from_run(run, restore_network(run))
     run.claim_output_folder()
-    measured = measure(setup)
-    if options.of(run).verify:
-        verify(setup, measured)
-    told = {"donors_a_record": setup.donors.count, "donors_from": setup.donors.told}
-    if setup.volume:
-        told["recomputed_layers"] = setup.volume.occlusion.recomputed_layers
-    show(concluded(run, effects_of(setup, measured)), **told)
+    measurements_by_kind = measure_all_kinds(setup)
+    if options.get_blackout_options(run).verify:
+        verify_blackout(setup, measurements_by_kind)
+    manifest_fields = {"donors_a_record": setup.donors.donors_per_record, "donors_from": setup.donors.description}
+    if setup.volume_occlusion:
+        manifest_fields["recomputed_layers"] = setup.volume_occlusion.occlusion.recomputed_layers
+    publish_results(conclude_blackout(run, collect_effects(setup, measurements_by_kind)), **manifest_fields)
     return 0
 
 
-def pool(whole: Run, runs: Sequence[Run]) -> None:
+def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
     repeats they are means of each record's effects."""
-    of_repeats = [[run for run in runs if run.repeat == number] for number in range(whole.repeats)]
-    if len({(run.standardisation, run.model.list_inputs(run.config)) for run in runs}) > 1:
+    runs_by_repeat = [
+        [fold_run for fold_run in fold_runs if fold_run.repeat == repeat_number]
+        for repeat_number in range(pooled_run.repeats)
+    ]
+    if len({(fold_run.standardisation, fold_run.model.list_inputs(fold_run.config)) for fold_run in fold_runs}) > 1:
         raise InputError(
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
-    repeats = [joined(stores_of(of)) for of in of_repeats]
-    donors = dict.fromkeys(
-        str(of.told.get("donors_from", "")) for run in runs if (of := record.read_manifest(run.out_dir))
+    effects_by_repeat = [join_folds(read_effect_stores(of)) for of in runs_by_repeat]
+    donor_descriptions = dict.fromkeys(
+        str(of.told.get("donors_from", "")) for fold_run in fold_runs if (of := record.read_manifest(fold_run.out_dir))
     )
-    assert whole.folds
-    effects, repeats = (averaged(repeats), repeats) if len(repeats) > 1 else (repeats[0], [])
-    fold = [whole.folds.fold_by_subject[subject] for subject in effects.subject]
-    show(concluded(whole, effects, fold, repeats), donors_from=" ".join(donors))
+    assert pooled_run.folds
+    mean_effects, effects_by_repeat = (
+        (average_repeats(effects_by_repeat), effects_by_repeat)
+        if len(effects_by_repeat) > 1
+        else (effects_by_repeat[0], [])
+    )
+    record_folds = [pooled_run.folds.fold_by_subject[subject] for subject in mean_effects.record_subjects]
+    publish_results(
+        conclude_blackout(pooled_run, mean_effects, record_folds, effects_by_repeat),
+        donors_from=" ".join(donor_descriptions),
+    )
 
 
-def show(found: BlackoutResults, **told: object) -> None:
-    """Writes all results and finishes the run, of which `run.json` also says what is `told`; prints how well the
-    network predicts, and of each family what is significant."""
-    run, people = found.run, found.people
-    for family in found.families:
-        tables.write_frame(run.out_dir / f"{family.kind.table}.csv", family.table, significant_digits=6)
-        if family.atlas:
-            write_maps(run.out_dir, family.atlas, found.effects)
-    tables.write_frame(run.out_dir / "replication.csv", found.replication, significant_digits=6)
-    adjusted = adjusted_table(people.adjusted.beside)
-    tables.write_frame(run.out_dir / "adjusted.csv", adjusted, significant_digits=6)
-    write_store(found)
-    figures.save(figure.draw(found), run.out_dir / "blackout.png")
-    with files.open_replacement(run.out_dir / BLACKOUT_PAGE) as file:
-        file.write(page.render(found, adjusted))
-    print_unless_quiet(found.predicts)
-    if found.is_open:
-        print_table(significant_rows(found), truncate_last=True)
-    print_unless_quiet(f"{people.verdict} {found.published}".strip())
-    if found.cautions:
-        print_table([("warnings", f"{len(found.cautions)}", found.cautions[0])], truncate_last=True)
+def publish_results(results: BlackoutResults, **manifest_fields: object) -> None:
+    """Writes all results and finishes the run, of which `run.json` also says what is `manifest_fields`; prints how
+    well the network predicts, and of each family what is significant."""
+    run, people = results.run, results.people
+    for feature_family in results.feature_families:
+        tables.write_frame(
+            run.out_dir / f"{feature_family.feature_kind.table_name}.csv",
+            feature_family.ranked_table,
+            significant_digits=6,
+        )
+        if feature_family.atlas:
+            write_effect_maps(run.out_dir, feature_family.atlas, results.record_effects)
+    tables.write_frame(run.out_dir / "replication.csv", results.replication_table, significant_digits=6)
+    adjustment_table = adjusted_table(people.adjuster.adjustment)
+    tables.write_frame(run.out_dir / "adjusted.csv", adjustment_table, significant_digits=6)
+    write_effect_store(results)
+    figures.save(figure.draw_blackout(results), run.out_dir / "blackout.png")
+    with files.open_replacement(run.out_dir / BLACKOUT_PAGE) as page_file:
+        page_file.write(page.render_blackout_page(results, adjustment_table))
+    print_unless_quiet(results.prediction_sentence)
+    if results.is_conclusive:
+        print_table(make_significant_rows(results), truncate_last=True)
+    print_unless_quiet(f"{people.verdict} {results.publication_advice}".strip())
+    if results.cautions:
+        print_table([("warnings", f"{len(results.cautions)}", results.cautions[0])], truncate_last=True)
     run.finish(
-        headline=found.judged,
-        subjects=len(people.label),
-        better_than_chance=found.judged.score.beats_chance,
-        concluded=found.is_open,
-        adjusted_for=list(people.adjusted.beside.whole),
-        conclusion=found.verdict,
-        notes=found.notes,
-        **told,
+        headline=results.prediction_headline,
+        subjects=len(people.subject_labels),
+        better_than_chance=results.prediction_headline.score.beats_chance,
+        concluded=results.is_conclusive,
+        adjusted_for=list(people.adjuster.adjustment.whole),
+        conclusion=results.conclusion,
+        notes=results.manifest_warnings,
+        **manifest_fields,
     )
 
 
-def significant_rows(found: BlackoutResults) -> list[list[str]]:
+def make_significant_rows(results: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family."""
-    rows = [["significant", "also with half", "which, by family-wise p"]]
-    for family in found.families:
-        counted, p = found.counted.loc[family.kind.name], family.reliance.p
-        count = counted[RELIANCE]
-        named = [f"{shortened(family.things[thing], NAME_WIDTH)} {p[thing]:.2g}" for thing in family.first(0)]
-        which = join_names(named, NAMED) if named else f"none; the smallest p is {p.min():.2g}"
-        with_half = f"{counted[HALVES]}, {counted[EXPECTED]:.1f} expected" if count else "-"
-        rows.append([f"{count} of {counted['things']:,} {counted['family']}", with_half, which])
-    return rows
+    table_rows = [["significant", "also with half", "which, by family-wise p"]]
+    for feature_family in results.feature_families:
+        family_counts, p_values = (
+            results.family_counts.loc[feature_family.feature_kind.kind_name],
+            feature_family.reliance_effect.family_wise_p,
+        )
+        significant_count = family_counts[RELIANCE_FILL]
+        feature_texts = [
+            f"{shortened(feature_family.feature_names[feature_index], TERMINAL_NAME_LETTERS)} "
+            f"{p_values[feature_index]:.2g}"
+            for feature_index in feature_family.select_first(0)
+        ]
+        feature_list = (
+            join_names(feature_texts, MAX_FEATURES_LISTED)
+            if feature_texts
+            else f"none; the smallest p is {p_values.min():.2g}"
+        )
+        half_text = (
+            f"{family_counts[BETWEEN_HALVES]}, {family_counts[EXPECTED_COLUMN]:.1f} expected"
+            if significant_count
+            else "-"
+        )
+        table_rows.append(
+            [f"{significant_count} of {family_counts['things']:,} {family_counts['family']}", half_text, feature_list]
+        )
+    return table_rows
 
 
-def write_store(found: BlackoutResults) -> None:
+def write_effect_store(results: BlackoutResults) -> None:
     """`blackout.h5`: the effects, one row per record, and what its rows and columns are."""
-    effects = found.effects
-    with files.create_hdf5(found.run.out_dir / STORE) as store:
-        for name, values in effects.arrays.items():
-            store[name] = values.astype(np.float32)
-        store["subject"] = effects.subject
-        store["label"] = effects.label.astype(np.float32)
-        for family in found.families:
-            for name, values in family.stored.items():
-                store[name] = values
+    record_effects = results.record_effects
+    with files.create_hdf5(results.run.out_dir / BLACKOUT_STORE) as hdf5_store:
+        for array_name, array_values in record_effects.array_by_name.items():
+            hdf5_store[array_name] = array_values.astype(np.float32)
+        hdf5_store["subject"] = record_effects.record_subjects
+        hdf5_store["label"] = record_effects.record_labels.astype(np.float32)
+        for feature_family in results.feature_families:
+            for array_name, array_values in feature_family.stored_arrays.items():
+                hdf5_store[array_name] = array_values
 
 
-def stores_of(runs: Sequence[Run]) -> list[Effects]:
+def read_effect_stores(fold_runs: Sequence[Run]) -> list[RecordEffects]:
     """The effects of runs on folds. Raises InputError if one lacks what another has."""
-    found = [read_store(run) for run in runs]
-    every = set[str]().union(*(of.arrays for of in found))
-    for run, of in zip(runs, found, strict=True):
-        if lacking := sorted(every - set(of.arrays)):
+    effects_by_run = [read_effect_store(fold_run) for fold_run in fold_runs]
+    array_names = set[str]().union(*(run_effects.array_by_name for run_effects in effects_by_run))
+    for fold_run, run_effects in zip(fold_runs, effects_by_run, strict=True):
+        if missing_names := sorted(array_names - set(run_effects.array_by_name)):
             raise InputError(
-                f"{run.out_dir / STORE} lacks {lacking[0]}, which other folds have; remove {run.out_dir} and repeat "
-                "the command."
+                f"{fold_run.out_dir / BLACKOUT_STORE} lacks {missing_names[0]}, which other folds have; remove "
+                f"{fold_run.out_dir} and repeat the command."
             )
-    return found
+    return effects_by_run
 
 
-def read_store(run: Run) -> Effects:
+def read_effect_store(fold_run: Run) -> RecordEffects:
     """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of others."""
-    path, rows = run.out_dir / STORE, [run.cohort.rows[index] for index in run.cohort.split_indices("test")]
-    advice = f"remove {path.parent} and repeat the command."
+    store_path, test_rows = (
+        fold_run.out_dir / BLACKOUT_STORE,
+        [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.split_indices("test")],
+    )
+    removal_advice = f"remove {store_path.parent} and repeat the command."
     try:
-        with h5py.File(path) as store:
-            if store["subject"].asstr()[:].tolist() != [row.subject for row in rows]:
-                raise InputError(f"{path} is of other participants; {advice}")
-            numbers = [name for name, of in store.items() if of.dtype.kind == "f" and name != "label"]
-            arrays = {name: store[name][:] for name in numbers}
+        with h5py.File(store_path) as hdf5_store:
+            if hdf5_store["subject"].asstr()[:].tolist() != [test_row.subject for test_row in test_rows]:
+                raise InputError(f"{store_path} is of other participants; {removal_advice}")
+            numeric_names = [
+                array_name
+                for array_name, dataset in hdf5_store.items()
+                if dataset.dtype.kind == "f" and array_name != "label"
+            ]
+            array_by_name = {array_name: hdf5_store[array_name][:] for array_name in numeric_names}
     except (OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {advice}") from error
-    small = {name: array.astype(float) for name, array in arrays.items() if name not in LARGE}
-    return Effects(arrays | small, rows)
+        raise InputError(f"{store_path} cannot be read ({error}); {removal_advice}") from error
+    small_arrays = {
+        array_name: array.astype(float)
+        for array_name, array in array_by_name.items()
+        if array_name not in FLOAT32_ARRAYS
+    }
+    return RecordEffects(array_by_name | small_arrays, test_rows)
 
 
-def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
-    """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of each
-    other effect `group_<effect>.nii.gz`."""
-    (folder / "maps").mkdir(exist_ok=True)
-    for row, values in zip(effects.rows, effects["delta_logit"], strict=True):
-        write_map(folder / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
-    label = effects.of_subjects(effects.label)
-    of_fill = {fill.name: effects.of_subjects(effects[fill.stored]) for fill in FILLS}
-    background = of_fill.pop(BACKGROUND)
-    classes = {name: background[label == value] for value, name in enumerate(CLASS_NAMES)}
-    for name, values in ({"all": background} | classes | of_fill).items():
-        if len(values):
-            write_map(folder / f"group_{name}.nii.gz", atlas, values.mean(0))
+def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffects) -> None:
+    """NIfTI maps at 2 mm: of `background_effects`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of
+    each other effect `group_<effect>.nii.gz`."""
+    (run_folder / "maps").mkdir(exist_ok=True)
+    for record_row, region_values in zip(record_effects.record_rows, record_effects["delta_logit"], strict=True):
+        write_effect_map(run_folder / "maps" / f"{Path(record_row.file).stem}.nii.gz", atlas, region_values)
+    subject_labels = record_effects.average_subjects(record_effects.record_labels)
+    effects_by_fill = {
+        fill.fill_name: record_effects.average_subjects(record_effects[fill.stored_name]) for fill in FILLS
+    }
+    background_effects = effects_by_fill.pop(BACKGROUND_FILL)
+    effects_by_class = {
+        group_name: background_effects[subject_labels == class_label]
+        for class_label, group_name in enumerate(CLASS_NAMES)
+    }
+    for group_name, region_values in ({"all": background_effects} | effects_by_class | effects_by_fill).items():
+        if len(region_values):
+            write_effect_map(run_folder / f"group_{group_name}.nii.gz", atlas, region_values.mean(0))
 
 
-def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
+def write_effect_map(map_path: Path, atlas: Atlas, region_values: np.ndarray) -> None:
     """One value per region (regions,) as a NIfTI image on the full grid."""
-    nifti.save_nifti(nifti.make_mni_image(atlas.paint(values), records.FULL), path)
+    nifti.save_nifti(nifti.make_mni_image(atlas.paint(region_values), records.FULL), map_path)

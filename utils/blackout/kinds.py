@@ -3,24 +3,34 @@
 from collections.abc import Mapping
 
 from utils.blackout import connections, regions, values
-from utils.blackout.effects import Effects
-from utils.blackout.families import Blackout, Family
-from utils.blackout.setup import Measured, Setup
+from utils.blackout.effects import RecordEffects
+from utils.blackout.families import Blackout, FeatureFamily
+from utils.blackout.setup import BlackoutSetup, Measurements
 
-KINDS = (regions.REGIONS, connections.CONNECTIONS, values.VALUES, regions.BY_MAP)
+FEATURE_KINDS = (regions.REGION_KIND, connections.CONNECTION_KIND, values.VALUE_KIND, regions.REGION_BY_MAP_KIND)
 
 
-def measure(setup: Setup) -> dict[str, Measured]:
+def measure_all_kinds(setup: BlackoutSetup) -> dict[str, Measurements]:
     """Replaces all that the network reads, a part at a time, in all tested records: by kind."""
-    return {kind.name: kind.measure(setup) for kind in KINDS if kind.measure}
+    return {
+        feature_kind.kind_name: feature_kind.measure_effects(setup)
+        for feature_kind in FEATURE_KINDS
+        if feature_kind.measure_effects
+    }
 
 
-def effects_of(setup: Setup, measured: Mapping[str, Measured]) -> Effects:
+def collect_effects(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Measurements]) -> RecordEffects:
     """The effects of all kinds."""
-    arrays = {name: array for of in reversed([*measured.values()]) for name, array in of.arrays.items()}
-    return Effects(arrays, [setup.run.cohort.rows[index] for index in setup.donors.tested])
+    array_by_name = {
+        array_name: array
+        for measurements in reversed([*measurements_by_kind.values()])
+        for array_name, array in measurements.array_by_name.items()
+    }
+    return RecordEffects(
+        array_by_name, [setup.run.cohort.rows[record_index] for record_index in setup.donors.tested_indices]
+    )
 
 
-def families_of(of: Blackout) -> list[Family]:
+def make_families(blackout: Blackout) -> list[FeatureFamily]:
     """Those of all that was replaced."""
-    return [family for kind in KINDS if (family := kind.family(of))]
+    return [feature_family for feature_kind in FEATURE_KINDS if (feature_family := feature_kind.make_family(blackout))]

@@ -27,27 +27,27 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 
 from models.layers import RegionMeans, SplitMembers
-from utils.blackout.features import FeatureOcclusion, in_groups, readers_by_averages
-from utils.blackout.graph import follow, nodes_of, volume_of
-from utils.blackout.steps import Box, StepPlan, cut, hull, paste
+from utils.blackout.features import FeatureOcclusion, find_averaging_nodes, split_masks
+from utils.blackout.graph import find_volume_input, follow_volume, list_graph_nodes
+from utils.blackout.steps import Box, StepPlan, find_hull, paste_box, slice_box
 
-RANK = 5  # of a tensor with the axes of a volume
-Kept = dict[KerasTensor, tf.Tensor]  # activations of a batch with nothing occluded
+VOLUME_RANK = 5  # of a tensor with the axes of a volume
+IntactActivations = dict[KerasTensor, tf.Tensor]  # activations of a batch with nothing occluded
 WHOLE_VOLUME_LAYERS = (
     layers.Flatten, SplitMembers, RegionMeans,
     layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D, layers.AveragePooling3D,
 )  # fmt: skip
-THREADS = 3  # one region's copying runs beside the others' convolutions
-PLANS = 2048  # kept, so that a region is planned once for all batches and fills
+OCCLUSION_THREADS = 3  # one region's copying runs beside the others' convolutions
+MAX_CACHED_PLANS = 2048  # kept, so that a region is planned once for all batches and fills
 
 
 class RegionPlan(NamedTuple):
     """Where a region's change goes, in boxes. For every region it has the same form."""
 
-    volume: Box  # what is read of the volume
-    steps: list[StepPlan]
-    changed: list[Box]  # of each input of the tail, where it changes
-    held: list[Box]  # the same box within what was computed of it
+    volume_box: Box  # what is read of the volume
+    step_plans: list[StepPlan]
+    changed_boxes: list[Box]  # of each input of the tail, where it changes
+    relative_boxes: list[Box]  # the same box within what was computed of it
 
 
 class LocalOcclusion:
@@ -59,137 +59,200 @@ class LocalOcclusion:
     """
 
     def __init__(self, network: keras.Model):
-        self._volume, self._inputs = volume_of(network), network.inputs
-        self._steps, others, affected = follow(nodes_of(network), self._volume)
+        self._volume_tensor, self._input_tensors = find_volume_input(network), network.inputs
+        self._steps, tail_nodes, affected_tensors = follow_volume(list_graph_nodes(network), self._volume_tensor)
         self.recomputed_layers = tuple(
             node.operation.name
-            for node in others
+            for node in tail_nodes
             if not isinstance(node.operation, WHOLE_VOLUME_LAYERS)
-            and any(len(tensor.shape) == RANK and tensor in affected for tensor in node.input_tensors)
+            and any(len(tensor.shape) == VOLUME_RANK and tensor in affected_tensors for tensor in node.input_tensors)
         )
         # The tail reads activations, which a region changes, and what no region changes.
-        computed = {tensor for node in others for tensor in node.output_tensors}
-        read = dict.fromkeys([*(tensor for node in others for tensor in node.input_tensors), *network.outputs])
-        self._changed = [tensor for tensor in read if tensor in affected - computed]
-        self._constant = [tensor for tensor in read if tensor not in affected]
-        tail = keras.Function(self._changed + self._constant, network.outputs[0])
-        self._tail = tf.function(tail, reduce_retracing=True)
-        read_again = [step.target for step in self._steps if step.is_kept]
-        self._kept = [*dict.fromkeys([self._volume, *self._changed, *self._constant, *read_again])]
-        self._whole = tf.function(keras.Function(network.inputs, self._kept), reduce_retracing=True)
-        self._form = self._plan(np.array([[0, 0, 0], [1, 1, 1]]))
-        self._packed = lru_cache(PLANS)(self._packed_plan)
+        tail_outputs = {tensor for node in tail_nodes for tensor in node.output_tensors}
+        tensors_read = dict.fromkeys(
+            [*(tensor for node in tail_nodes for tensor in node.input_tensors), *network.outputs]
+        )
+        self._changed_tensors = [tensor for tensor in tensors_read if tensor in affected_tensors - tail_outputs]
+        self._constant_tensors = [tensor for tensor in tensors_read if tensor not in affected_tensors]
+        tail_function = keras.Function(self._changed_tensors + self._constant_tensors, network.outputs[0])
+        self._run_tail = tf.function(tail_function, reduce_retracing=True)
+        cached_targets = [step.target_tensor for step in self._steps if step.is_cached]
+        self._cached_tensors = [
+            *dict.fromkeys([self._volume_tensor, *self._changed_tensors, *self._constant_tensors, *cached_targets])
+        ]
+        self._run_intact_network = tf.function(
+            keras.Function(network.inputs, self._cached_tensors), reduce_retracing=True
+        )
+        self._plan_template = self._make_plan(np.array([[0, 0, 0], [1, 1, 1]]))
+        self._get_packed_plan = lru_cache(MAX_CACHED_PLANS)(self._make_packed_plan)
 
-    def keep(self, inputs: dict[str, np.ndarray]) -> Any:
+    def run_intact(self, input_by_name: dict[str, np.ndarray]) -> Any:
         """Run a batch with nothing occluded and return the activations from which any occlusion of it follows.
 
         They take memory: pass batches of 16 or so at full resolution.
         """
-        values = [tf.constant(inputs[tensor.name]) for tensor in self._inputs]
-        return dict(zip(self._kept, self._whole(values), strict=True))
+        input_values = [tf.constant(input_by_name[tensor.name]) for tensor in self._input_tensors]
+        return dict(zip(self._cached_tensors, self._run_intact_network(input_values), strict=True))
 
-    def logits(self, kept: Kept) -> np.ndarray:
+    def get_intact_logits(self, intact_pass: IntactActivations) -> np.ndarray:
         """Return the logits (batch, classes) with nothing occluded."""
-        return self._tail([kept[tensor] for tensor in self._changed + self._constant]).numpy()
+        return self._run_tail(
+            [intact_pass[tensor] for tensor in self._changed_tensors + self._constant_tensors]
+        ).numpy()
 
-    def occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the logits (masks, batch, classes) with each mask's voxels taken from `fill`.
+    def compute_occluded_logits(
+        self, intact_pass: IntactActivations, fill_volume: np.ndarray, region_masks: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Return the logits (masks, batch, classes) with each mask's voxels taken from `fill_volume`.
 
-        `fill` is one volume per record, or broadcasts to that: (batch, 1, 1, 1, 1) is one value per record. Masks
-        are (x, y, z) bool; they may overlap, and be of any number.
+        `fill_volume` is one volume per record, or broadcasts to that: (batch, 1, 1, 1, 1) is one value per record.
+        Masks are (x, y, z) bool; they may overlap, and be of any number.
         """
-        volume, found = kept[self._volume], []
-        occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
-        bytes_a_mask = sum(kept[tensor].dtype.size * kept[tensor].shape.num_elements() for tensor in self._changed)
-        with ThreadPoolExecutor(THREADS) as threads:
-            for group in in_groups(masks, bytes_a_mask):
-                changed = [tf.concat(parts, 0) for parts in zip(*threads.map(occlude, group), strict=True)]
-                constant = [tf.concat([kept[tensor]] * len(group), 0) for tensor in self._constant]
-                logits = self._tail(changed + constant).numpy()
-                found.append(logits.reshape(len(group), volume.shape[0], -1))
-        return np.concatenate(found)
+        volume_values, logits_by_group = intact_pass[self._volume_tensor], []
+        occlude_region = partial(
+            self._occlude_region,
+            intact_pass,
+            tf.broadcast_to(tf.cast(fill_volume, volume_values.dtype), tf.shape(volume_values)),
+        )
+        bytes_per_mask = sum(
+            intact_pass[tensor].dtype.size * intact_pass[tensor].shape.num_elements()
+            for tensor in self._changed_tensors
+        )
+        with ThreadPoolExecutor(OCCLUSION_THREADS) as thread_pool:
+            for mask_group in split_masks(region_masks, bytes_per_mask):
+                changed_activations = [
+                    tf.concat(region_activations, 0)
+                    for region_activations in zip(*thread_pool.map(occlude_region, mask_group), strict=True)
+                ]
+                constant_activations = [
+                    tf.concat([intact_pass[tensor]] * len(mask_group), 0) for tensor in self._constant_tensors
+                ]
+                group_logits = self._run_tail(changed_activations + constant_activations).numpy()
+                logits_by_group.append(group_logits.reshape(len(mask_group), volume_values.shape[0], -1))
+        return np.concatenate(logits_by_group)
 
-    def logits_by_map(
-        self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray], maps: Sequence[int]
+    def compute_logits_by_map(
+        self,
+        intact_pass: IntactActivations,
+        fill_volume: np.ndarray,
+        region_masks: Sequence[np.ndarray],
+        map_indices: Sequence[int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return `occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken from
-        `fill` in one of `maps` alone."""
-        volume, in_all = kept[self._volume].numpy(), self.occluded_logits(kept, fill, masks)
-        in_one = np.repeat(in_all[:, :, None], len(maps), axis=2)
-        for place, one in enumerate(maps):
-            mixed = np.where(np.arange(volume.shape[-1]) == one, fill, volume)
-            in_one[:, :, place] = self.occluded_logits(kept, mixed, masks)
-        return in_all, in_one
+        """Return `compute_occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken
+        from `fill_volume` in one of `map_indices` alone."""
+        volume_values, all_maps_logits = (
+            intact_pass[self._volume_tensor].numpy(),
+            self.compute_occluded_logits(intact_pass, fill_volume, region_masks),
+        )
+        single_map_logits = np.repeat(all_maps_logits[:, :, None], len(map_indices), axis=2)
+        for map_position, map_index in enumerate(map_indices):
+            mixed_volume = np.where(np.arange(volume_values.shape[-1]) == map_index, fill_volume, volume_values)
+            single_map_logits[:, :, map_position] = self.compute_occluded_logits(
+                intact_pass, mixed_volume, region_masks
+            )
+        return all_maps_logits, single_map_logits
 
-    def _occlude(self, kept: Kept, fill: tf.Tensor, mask: np.ndarray) -> list[tf.Tensor]:
-        """Return the inputs of the tail that occlusion of `mask` changes."""
-        if not mask.any():
-            return [kept[tensor] for tensor in self._changed]
-        along = [np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        plan = self._packed(tuple((int(indices[0]), int(indices[-1]) + 1) for indices in along))
-        return self._update(list(kept.values()), fill, mask, plan)
+    def _occlude_region(
+        self, intact_pass: IntactActivations, fill_volume: tf.Tensor, region_mask: np.ndarray
+    ) -> list[tf.Tensor]:
+        """Return the inputs of the tail that occlusion of `region_mask` changes."""
+        if not region_mask.any():
+            return [intact_pass[tensor] for tensor in self._changed_tensors]
+        indices_by_axis = [
+            np.flatnonzero(region_mask.any(tuple({0, 1, 2} - {spatial_axis}))) for spatial_axis in range(3)
+        ]
+        packed_plan = self._get_packed_plan(
+            tuple((int(axis_indices[0]), int(axis_indices[-1]) + 1) for axis_indices in indices_by_axis)
+        )
+        return self._update_activations(list(intact_pass.values()), fill_volume, region_mask, packed_plan)
 
-    def _packed_plan(self, along: tuple[tuple[int, int], ...]) -> tf.Tensor:
+    def _make_packed_plan(self, bounds_by_axis: tuple[tuple[int, int], ...]) -> tf.Tensor:
         """Return the plan of a change between these indices along x, y and z. It is one tensor (boxes * 2, 5) int32,
         which TensorFlow takes faster than many."""
-        boxes = np.concatenate(tf.nest.flatten(self._plan(np.array(along).T)))
-        return tf.constant(np.pad(boxes, ((0, 0), (1, 1))).astype(np.int32))
+        plan_boxes = np.concatenate(tf.nest.flatten(self._make_plan(np.array(bounds_by_axis).T)))
+        return tf.constant(np.pad(plan_boxes, ((0, 0), (1, 1))).astype(np.int32))
 
-    def _plan(self, box: np.ndarray) -> RegionPlan:
-        """Return the plan of a change of the volume in `box`: first, how far it reaches; then backwards, what has to be
-        held of each activation for those who read it."""
-        reach = {self._volume: box}
+    def _make_plan(self, volume_box: np.ndarray) -> RegionPlan:
+        """Return the plan of a change of the volume in `volume_box`: first, how far it reaches; then backwards, what
+        has to be held of each activation for those who read it."""
+        reach_by_tensor = {self._volume_tensor: volume_box}
         for step in self._steps:
-            reach[step.target] = step.reach(hull([reach[source] for source in step.sources]))
+            reach_by_tensor[step.target_tensor] = step.propagate_reach(
+                find_hull([reach_by_tensor[source_tensor] for source_tensor in step.source_tensors])
+            )
 
-        read = defaultdict(list, {tensor: [reach[tensor]] for tensor in self._changed})  # by each reader
-        held, boxes = {}, {}
+        read_boxes_by_tensor = defaultdict(
+            list, {tensor: [reach_by_tensor[tensor]] for tensor in self._changed_tensors}
+        )  # by each reader
+        computed_box_by_tensor, step_boxes_by_target = {}, {}
         for step in reversed(self._steps):
-            held[step.target] = hull(read[step.target])
-            boxes[step.target] = step.boxes(reach[step.sources[0]], held[step.target])
-            for source in step.sources:
-                read[source].append(boxes[step.target][0])
-        held[self._volume] = hull(read[self._volume])
+            computed_box_by_tensor[step.target_tensor] = find_hull(read_boxes_by_tensor[step.target_tensor])
+            step_boxes_by_target[step.target_tensor] = step.find_boxes(
+                reach_by_tensor[step.source_tensors[0]], computed_box_by_tensor[step.target_tensor]
+            )
+            for source_tensor in step.source_tensors:
+                read_boxes_by_tensor[source_tensor].append(step_boxes_by_target[step.target_tensor][0])
+        computed_box_by_tensor[self._volume_tensor] = find_hull(read_boxes_by_tensor[self._volume_tensor])
 
-        plans = []
+        step_plans = []
         for step in self._steps:
-            of_sources, used, padding = boxes[step.target]
-            within = [of_sources - held[source][0] for source in step.sources]
-            plans.append(StepPlan(within, held[step.target], used, padding))
-        changed = [reach[tensor] for tensor in self._changed]
-        within = [reach[tensor] - held[tensor][0] for tensor in self._changed]
-        return RegionPlan(held[self._volume], plans, changed, within)
+            source_box, used_box, padding_widths = step_boxes_by_target[step.target_tensor]
+            relative_boxes = [
+                source_box - computed_box_by_tensor[source_tensor][0] for source_tensor in step.source_tensors
+            ]
+            step_plans.append(
+                StepPlan(relative_boxes, computed_box_by_tensor[step.target_tensor], used_box, padding_widths)
+            )
+        changed_boxes = [reach_by_tensor[tensor] for tensor in self._changed_tensors]
+        relative_boxes = [
+            reach_by_tensor[tensor] - computed_box_by_tensor[tensor][0] for tensor in self._changed_tensors
+        ]
+        return RegionPlan(computed_box_by_tensor[self._volume_tensor], step_plans, changed_boxes, relative_boxes)
 
     @tf.function(reduce_retracing=True)
-    def _update(
-        self, activations: list[tf.Tensor], fill: tf.Tensor, mask: tf.Tensor, packed: tf.Tensor
+    def _update_activations(
+        self, activations: list[tf.Tensor], fill_volume: tf.Tensor, region_mask: tf.Tensor, packed_plan: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Return the inputs of the tail that occlusion of `mask` changes, given its plan."""
-        kept, ends = dict(zip(self._kept, activations, strict=True)), tf.unstack(packed)
-        plan = tf.nest.pack_sequence_as(self._form, [*zip(ends[::2], ends[1::2], strict=True)])
-        shown, filled, inside = (cut(x, plan.volume) for x in (kept[self._volume], fill, mask[None, ..., None]))
-        before, after = {self._volume: shown}, {self._volume: tf.where(inside, filled, shown)}
-        for step, own in zip(self._steps, plan.steps, strict=True):
-            places = [*zip(step.sources, own.sources, strict=True)]
-            read_before, read_after = (
-                [cut(values[source], box) for source, box in places] for values in (before, after)
+        """Return the inputs of the tail that occlusion of `region_mask` changes, given its plan."""
+        activation_by_tensor, box_ends = (
+            dict(zip(self._cached_tensors, activations, strict=True)),
+            tf.unstack(packed_plan),
+        )
+        region_plan = tf.nest.pack_sequence_as(self._plan_template, [*zip(box_ends[::2], box_ends[1::2], strict=True)])
+        volume_before, fill_values, is_inside = (
+            slice_box(full_tensor, region_plan.volume)
+            for full_tensor in (activation_by_tensor[self._volume_tensor], fill_volume, region_mask[None, ..., None])
+        )
+        before_by_tensor, after_by_tensor = (
+            {self._volume_tensor: volume_before},
+            {self._volume_tensor: tf.where(is_inside, fill_values, volume_before)},
+        )
+        for step, step_plan in zip(self._steps, region_plan.steps, strict=True):
+            source_boxes = [*zip(step.source_tensors, step_plan.sources, strict=True)]
+            sources_before, sources_after = (
+                [slice_box(values_by_tensor[source_tensor], box) for source_tensor, box in source_boxes]
+                for values_by_tensor in (before_by_tensor, after_by_tensor)
             )
-            if step.is_kept:
-                target_before = cut(kept[step.target], own.target)
+            if step.is_cached:
+                target_before = slice_box(activation_by_tensor[step.target_tensor], step_plan.target)
             else:
-                target_before = step.update(read_before, read_before, None, own)
-            before[step.target] = target_before
-            after[step.target] = step.update(read_after, read_before, target_before, own)
+                target_before = step.update_target(sources_before, sources_before, None, step_plan)
+            before_by_tensor[step.target_tensor] = target_before
+            after_by_tensor[step.target_tensor] = step.update_target(
+                sources_after, sources_before, target_before, step_plan
+            )
         return [
-            paste(kept[tensor], changed, cut(after[tensor], held))
-            for tensor, changed, held in zip(self._changed, plan.changed, plan.held, strict=True)
+            paste_box(activation_by_tensor[tensor], changed_box, slice_box(after_by_tensor[tensor], relative_box))
+            for tensor, changed_box, relative_box in zip(
+                self._changed_tensors, region_plan.changed, region_plan.held, strict=True
+            )
         ]
 
 
 Occlusion = LocalOcclusion | FeatureOcclusion
 
 
-def occlusion_of(network: keras.Model) -> Occlusion:
+def make_occlusion(network: keras.Model) -> Occlusion:
     """The exact occlusion of a network with the input "volume", of its weights as they are now."""
-    averages = readers_by_averages(network)
-    return FeatureOcclusion(network, averages) if averages else LocalOcclusion(network)
+    averaging_nodes = find_averaging_nodes(network)
+    return FeatureOcclusion(network, averaging_nodes) if averaging_nodes else LocalOcclusion(network)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from data.cohorts.connectomes import Connectomes
-    from utils.blackout.systems import Systems
+    from utils.blackout.systems import RegionSystems
 
-CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
-TOGETHER = 16  # records at a time: bounds the memory
-MAX_VERIFIED = 10_000  # people, each of whom takes seconds
+CONNECTOME_INPUT = "connectome"  # what networks call the edges that they read, and so does the table by map
+RECORDS_PER_BATCH = 16  # records at a time: bounds the memory
+MAX_VERIFIED_PEOPLE = 10_000  # people, each of whom takes seconds
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,44 @@ class BlackoutOptions(BundleOptions):
     verify: int = option(
         0,
         "recompute N participants in full, print the largest difference",
-        type=make_int_parser(1, MAX_VERIFIED),
+        type=make_int_parser(1, MAX_VERIFIED_PEOPLE),
         metavar="N",
     )
 
     def settings(self) -> dict[str, Any]:
         from data.cohorts.nifti import make_sidecar_path  # costs `--help` nothing
 
-        paths = {name: str(path) if path else None for name, path in (("atlas", self.atlas), ("systems", self.systems))}
-        given = [path for path in (self.atlas, self.systems) if path]
-        named = [path for path in [*given, *(make_sidecar_path(path, ".txt") for path in given)] if path.is_file()]
-        verified = {"verify": self.verify} if self.verify else {}
-        return {"chosen_maps": self.maps, **paths, "sha256": compute_sha256(*named), "donors": self.donors} | verified
+        path_by_option = {
+            option_name: str(file_path) if file_path else None
+            for option_name, file_path in (("atlas", self.atlas), ("systems", self.systems))
+        }
+        chosen_paths = [file_path for file_path in (self.atlas, self.systems) if file_path]
+        hashed_paths = [
+            file_path
+            for file_path in [*chosen_paths, *(make_sidecar_path(file_path, ".txt") for file_path in chosen_paths)]
+            if file_path.is_file()
+        ]
+        verify_setting = {"verify": self.verify} if self.verify else {}
+        return {
+            "chosen_maps": self.maps,
+            **path_by_option,
+            "sha256": compute_sha256(*hashed_paths),
+            "donors": self.donors,
+        } | verify_setting
 
-    def replaced_maps(self, cohort: Cohort) -> np.ndarray:
+    def find_replaced_maps(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""
-        if unknown := [name for name in self.maps or () if name not in cohort.map_names]:
-            raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.map_names)}.")
-        return np.array([self.maps is None or name in self.maps for name in cohort.map_names])
+        if unknown_maps := [map_name for map_name in self.maps or () if map_name not in cohort.map_names]:
+            raise InputError(
+                f"--maps {unknown_maps[0]} is no map of {cohort.path}; it has {', '.join(cohort.map_names)}."
+            )
+        return np.array([self.maps is None or map_name in self.maps for map_name in cohort.map_names])
 
-    def separate_maps(self, cohort: Cohort) -> list[int]:
+    def find_separate_maps(self, cohort: Cohort) -> list[int]:
         """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
         edges are replaced, too."""
-        replaced = np.flatnonzero(self.replaced_maps(cohort)).tolist()
-        return replaced if len(replaced) + self.replaces_edges(cohort) > 1 else []
+        replaced_map_indices = np.flatnonzero(self.find_replaced_maps(cohort)).tolist()
+        return replaced_map_indices if len(replaced_map_indices) + self.replaces_edges(cohort) > 1 else []
 
     def replaces_edges(self, cohort: Cohort) -> bool:
         """Whether the edges of a region are replaced with its voxels. It must be known in which region parcels lie, and
@@ -84,89 +98,101 @@ class BlackoutOptions(BundleOptions):
         connectomes = cohort.connectomes
         return connectomes is not None and connectomes.parcel_image is not None and self.maps is None
 
-    def regions(self, grid: Grid) -> Atlas:
+    def load_regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
-        return loaded(self.atlas, grid)
+        return load_printable_atlas(self.atlas, grid)
 
-    def systems_of(self, grid: Grid) -> "Systems":
+    def load_systems(self, grid: Grid) -> "RegionSystems":
         """The system of each region. Raises InputError for a file that does not tell it."""
-        from utils.blackout.systems import systems_of  # costs a training nothing
+        from utils.blackout.systems import load_region_systems  # costs a training nothing
 
-        return systems_of(self.regions(grid), self.systems)
+        return load_region_systems(self.load_regions(grid), self.systems)
 
 
 @lru_cache(4)
-def loaded(path: Path | None, grid: Grid) -> Atlas:
+def load_printable_atlas(atlas_path: Path | None, grid: Grid) -> Atlas:
     """The atlas, read once; a name of which nothing can be shown becomes a number, one of several regions has it."""
-    atlas = load_atlas(path, grid)
-    names = {region: make_printable(name) or f"region {region}" for region, name in atlas.name_by_region.items()}
-    while often := [name for name, count in Counter(names.values()).items() if count > 1]:
-        names = {region: f"{name} {region}" if name in often else name for region, name in names.items()}
+    atlas = load_atlas(atlas_path, grid)
+    name_by_region = {
+        region_number: make_printable(region_name) or f"region {region_number}"
+        for region_number, region_name in atlas.name_by_region.items()
+    }
+    while repeated_names := [
+        region_name for region_name, name_count in Counter(name_by_region.values()).items() if name_count > 1
+    ]:
+        name_by_region = {
+            region_number: f"{region_name} {region_number}" if region_name in repeated_names else region_name
+            for region_number, region_name in name_by_region.items()
+        }
     return replace(
         atlas,
-        name_by_region=names,
-        vanished_region_names=[make_printable(name) for name in atlas.vanished_region_names],
+        name_by_region=name_by_region,
+        vanished_region_names=[make_printable(region_name) for region_name in atlas.vanished_region_names],
     )
 
 
-def of(run: Run) -> BlackoutOptions:
+def get_blackout_options(run: Run) -> BlackoutOptions:
     if not isinstance(run.options, BlackoutOptions):
         raise TypeError(f"a blackout needs BlackoutOptions, not {run.options}")
     return run.options
 
 
-def cohort_of(run: Run) -> Cohort:
+def select_network_cohort(run: Run) -> Cohort:
     """The cohort, without connectomes if the network reads none."""
-    return run.cohort if CONNECTOME in run.model.list_inputs(run.config) else run.cohort.without_connectomes
+    return run.cohort if CONNECTOME_INPUT in run.model.list_inputs(run.config) else run.cohort.without_connectomes
 
 
-def tables_of(cohort: Cohort) -> dict[str, "Connectomes"]:
+def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
     """What its batches hold beside volumes and phenotypes: the connectomes, if it has any."""
-    return {CONNECTOME: cohort.connectomes} if cohort.connectomes is not None else {}
+    return {CONNECTOME_INPUT: cohort.connectomes} if cohort.connectomes is not None else {}
 
 
-def covariates_of(cohort: Cohort, rows: Sequence[RecordRow]) -> "pd.DataFrame":
+def load_blackout_covariates(cohort: Cohort, record_rows: Sequence[RecordRow]) -> "pd.DataFrame":
     """What is known of the subjects of these rows, sorted by name: site and covariates. Raises InputError."""
     from data.cohorts.covariates import load_all_covariates
     from utils.scores.features import covariates  # scikit-learn, which `--help` can do without
 
-    site = {row.subject: row.site for row in reversed(rows)}
-    names = sorted(site)
-    return covariates(names, [site[name] for name in names], load_all_covariates(cohort))
+    site_by_subject = {record_row.subject: record_row.site for record_row in reversed(record_rows)}
+    subjects = sorted(site_by_subject)
+    return covariates(subjects, [site_by_subject[subject] for subject in subjects], load_all_covariates(cohort))
 
 
-def possible_blackout(run: Run) -> None:
+def check_blackout_possible(run: Run) -> None:
     """The network reads more than connectomes. The labels of all test subjects are known, since an effect is that on
     the true class; `--maps` are maps of the cohort; there are two people or more, to predict one's region from
     another's; covariates and atlas can be read; `--systems` have edges to replace, and `--maps` and `--atlas` a
     volume."""
-    cohort, options, inputs = run.cohort, of(run), run.model.list_inputs(run.config)
-    if CONNECTOME in inputs and "volume" not in inputs:
+    cohort, blackout_options, input_names = run.cohort, get_blackout_options(run), run.model.list_inputs(run.config)
+    if CONNECTOME_INPUT in input_names and "volume" not in input_names:
         raise InputError(
             f"{run.model.model_name} reads connectomes and no maps, and there is no blackout of connectomes alone. "
             "Black out a network that reads both, such as --model mmnn."
         )
-    tested = [cohort.rows[index] for index in cohort.split_indices("test")]
-    if unknown := [row for row in tested if not row.known]:
+    test_rows = [cohort.rows[record_index] for record_index in cohort.split_indices("test")]
+    if unlabelled_rows := [record_row for record_row in test_rows if not record_row.known]:
         raise InputError(
-            f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
-            "needs one of each. Leave these participants out when you convert (--exclude)."
+            f"{len(unlabelled_rows)} test records of {cohort.path} have no label, {unlabelled_rows[0].file} among "
+            "them; a blackout needs one of each. Leave these participants out when you convert (--exclude)."
         )
-    if "volume" not in run.model.input_names and (options.maps or options.atlas):
-        name = "maps" if options.maps else "atlas"
-        raise InputError(f"--{name} tells of regions, and {run.model.model_name} reads no volume. Leave --{name} out.")
-    options.replaced_maps(cohort)
-    leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
-    people = {leader[subject] for subject in cohort.split_subjects("train") or cohort.split_subjects("test")}
-    if len(people) < MIN_SUBJECTS:
+    if "volume" not in run.model.input_names and (blackout_options.maps or blackout_options.atlas):
+        option_name = "maps" if blackout_options.maps else "atlas"
         raise InputError(
-            f"{cohort.path} has {len(people)} participant to take regions from, relatives together; a blackout puts "
-            f"another participant's region in the place of each and needs {MIN_SUBJECTS}. Add participants."
+            f"--{option_name} tells of regions, and {run.model.model_name} reads no volume. Leave --{option_name} out."
         )
-    covariates_of(cohort, tested)
-    if options.systems and not options.replaces_edges(cohort_of(run)):
+    blackout_options.find_replaced_maps(cohort)
+    leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)
+    donor_people = {
+        leader_by_subject[subject] for subject in cohort.split_subjects("train") or cohort.split_subjects("test")
+    }
+    if len(donor_people) < MIN_SUBJECTS:
         raise InputError(
-            f"--systems {options.systems} tells of connections, and none is replaced here; expected a network that "
-            "reads connectomes, a cohort that holds where parcels lie, and no --maps. Leave --systems out."
+            f"{cohort.path} has {len(donor_people)} participant to take regions from, relatives together; a blackout "
+            f"puts another participant's region in the place of each and needs {MIN_SUBJECTS}. Add participants."
         )
-    options.systems_of(cohort.grid)
+    load_blackout_covariates(cohort, test_rows)
+    if blackout_options.systems and not blackout_options.replaces_edges(select_network_cohort(run)):
+        raise InputError(
+            f"--systems {blackout_options.systems} tells of connections, and none is replaced here; expected a network "
+            "that reads connectomes, a cohort that holds where parcels lie, and no --maps. Leave --systems out."
+        )
+    blackout_options.load_systems(cohort.grid)

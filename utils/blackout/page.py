@@ -17,171 +17,244 @@ from data.pages import page
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section
 from utils.blackout import columns
-from utils.blackout.colours import largest_effect, painted, ranked
-from utils.blackout.families import Family
-from utils.blackout.fills import RELIANCE
+from utils.blackout.colours import find_largest_effect, paint_effects, rank_regions
+from utils.blackout.families import FeatureFamily
+from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
 from utils.report.adjusted import adjusted_section
 from utils.report.columns import rows_of, section
 from utils.scores.results import ALPHA, HEADLINES, INTERVAL, Estimate
 
-HERE = Path(__file__).parent
-SHOWN = 5  # problems
-STRONGEST = 12  # bars of the figure, more if more are significant
-ROWS = 200  # of a table, or of a level of it; more if more are significant
-SLIDER = 'class="slider"'  # of nilearn, which does not name it
-EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
+PAGE_FOLDER = Path(__file__).parent
+MAX_PROBLEMS_LISTED = 5  # problems
+FOREST_BAR_COUNT = 12  # bars of the figure, more if more are significant
+PAGE_TABLE_ROWS = 200  # of a table, or of a level of it; more if more are significant
+SLIDER_ATTRIBUTE = 'class="slider"'  # of nilearn, which does not name it
+EXPECTED_MASK_WARNING = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 
 
-def render(found: BlackoutResults, adjusted: pd.DataFrame) -> str:
-    """The page; `adjusted` is what the tests are adjusted for, as in `adjusted.csv`."""
-    script, style = (Markup((HERE / f"brain.{form}").read_text(encoding="utf-8")) for form in ("js", "css"))  # noqa: S704
+def render_blackout_page(results: BlackoutResults, adjustment_table: pd.DataFrame) -> str:
+    """The page; `adjustment_table` is what the tests are adjusted for, as in `adjusted.csv`."""
+    script_markup, style_markup = (
+        Markup((PAGE_FOLDER / f"brain.{file_suffix}").read_text(encoding="utf-8"))  # noqa: S704
+        for file_suffix in ("js", "css")
+    )
     return page.render_page(
         Page(
             "blackout",
-            found.title,
-            f"Mean over {found.sample}. It shows what this network uses, not what autism is.",
-            [*sections(found, adjusted)],
-            found.verdict,
-            numbers(found),
-            forest(found),
-            script=script if any(family.atlas for family in found.families) else "",
-            style=style,
+            results.page_title,
+            f"Mean over {results.sample_description}. It shows what this network uses, not what autism is.",
+            [*make_blackout_sections(results, adjustment_table)],
+            results.conclusion,
+            make_headline_numbers(results),
+            make_forest(results),
+            script=script_markup if any(feature_family.atlas for feature_family in results.feature_families) else "",
+            style=style_markup,
         )
     )
 
 
-def numbers(found: BlackoutResults) -> list[HeadlineNumber]:
+def make_headline_numbers(results: BlackoutResults) -> list[HeadlineNumber]:
     """How well the network predicts; how many things of each family are significant, and replicate."""
-    judged = found.judged
-    score = HeadlineNumber(judged.score.text(".2f", "undefined"), f"{HEADLINES[judged.metric]}, {INTERVAL}")
-    return [score, *(number_of(found, family) for family in found.families)] if found.is_open else [score]
-
-
-def number_of(found: BlackoutResults, family: Family) -> HeadlineNumber:
-    """How many things of a family are significant, and replicate."""
-    row, kind = found.counted.loc[family.kind.name], family.kind
-    by_any = any(effect.significant.any() for effect in family.tested)
-    notes = [] if by_any or not kind.none else [kind.none]
-    return HeadlineNumber(
-        f"{row[RELIANCE]} of {row['things']:,}", f"{kind.many} significant", found.replicates(family), notes
+    prediction_headline = results.prediction_headline
+    score_number = HeadlineNumber(
+        prediction_headline.score.text(".2f", "undefined"), f"{HEADLINES[prediction_headline.metric]}, {INTERVAL}"
+    )
+    return (
+        [score_number, *(make_family_number(results, feature_family) for feature_family in results.feature_families)]
+        if results.is_conclusive
+        else [score_number]
     )
 
 
-def forest(found: BlackoutResults) -> Forest | None:
+def make_family_number(results: BlackoutResults, feature_family: FeatureFamily) -> HeadlineNumber:
+    """How many things of a family are significant, and replicate."""
+    count_row, feature_kind = (
+        results.family_counts.loc[feature_family.feature_kind.kind_name],
+        feature_family.feature_kind,
+    )
+    is_any_significant = any(fill_effect.is_significant.any() for fill_effect in feature_family.tested_effects)
+    no_finding_messages = (
+        [] if is_any_significant or not feature_kind.no_finding_message else [feature_kind.no_finding_message]
+    )
+    return HeadlineNumber(
+        f"{count_row[RELIANCE_FILL]} of {count_row['things']:,}",
+        f"{feature_kind.plural_name} significant",
+        results.describe_replication(feature_family),
+        no_finding_messages,
+    )
+
+
+def make_forest(results: BlackoutResults) -> Forest | None:
     """The significant things of the first family, then the strongest; None if nothing is concluded."""
-    if not found.is_open:
+    if not results.is_conclusive:
         return None
-    family, bars = found.families[0], list[ForestBar]()
-    for thing in family.first(STRONGEST):
-        reliance = Estimate.in_row(family.rows.iloc[thing], RELIANCE)
-        value, low, high = reliance.numbers
-        kind = "main" if family.reliance.significant[thing] else ""
-        bars.append(ForestBar(family.things[thing], value, low, high, reliance.text(), kind))
-    what = f"{len(family.things)} {family.kind.many}, {INTERVAL} of each alone"
-    if family.reliance.significant.any():
-        return Forest(f"Reliance on {what}; bold and first: significant, p < {ALPHA:g} over all, by p.", bars, 0)
-    return Forest(f"Reliance on the strongest of {what}.", bars, 0)
+    feature_family, forest_bars = results.feature_families[0], list[ForestBar]()
+    for feature_index in feature_family.select_first(FOREST_BAR_COUNT):
+        reliance_estimate = Estimate.in_row(feature_family.feature_rows.iloc[feature_index], RELIANCE_FILL)
+        mean_effect, interval_low, interval_high = reliance_estimate.numbers
+        bar_kind = "main" if feature_family.reliance_effect.is_significant[feature_index] else ""
+        forest_bars.append(
+            ForestBar(
+                feature_family.feature_names[feature_index],
+                mean_effect,
+                interval_low,
+                interval_high,
+                reliance_estimate.text(),
+                bar_kind,
+            )
+        )
+    features_text = (
+        f"{len(feature_family.feature_names)} {feature_family.feature_kind.plural_name}, {INTERVAL} of each alone"
+    )
+    if feature_family.reliance_effect.is_significant.any():
+        return Forest(
+            f"Reliance on {features_text}; bold and first: significant, p < {ALPHA:g} over all, by p.", forest_bars, 0
+        )
+    return Forest(f"Reliance on the strongest of {features_text}.", forest_bars, 0)
 
 
-def sections(found: BlackoutResults, adjusted: pd.DataFrame) -> Iterator[Section]:
+def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFrame) -> Iterator[Section]:
     """In the order of the page."""
-    if warnings := [*mistrusted(found), *found.cautions]:
-        yield Section("Warnings", warnings, kind="warning")
-    if found.is_open:
-        yield of_counts(found)
-    background, told = (
-        variants.FILL_TEXT_BY_STANDARD[found.run.standardisation],
+    if warning_texts := [*list_distrust_reasons(results), *results.cautions]:
+        yield Section("Warnings", warning_texts, kind="warning")
+    if results.is_conclusive:
+        yield make_counts_section(results)
+    background_meaning, explained_columns = (
+        variants.FILL_TEXT_BY_STANDARD[results.run.standardisation],
         set[str](),
     )  # columns that are explained already
-    for family in found.families:
-        if family.atlas:
-            yield of_brain(family, family.atlas)
-        yield of_family(family, background, told)
-        told.update(columns.columns_of(family))
-    yield adjusted_section(adjusted, in_file("What is in no test may explain a result", "adjusted"))
-    yield of_replication(found)
+    for feature_family in results.feature_families:
+        if feature_family.atlas:
+            yield make_brain_section(feature_family, feature_family.atlas)
+        yield make_family_section(feature_family, background_meaning, explained_columns)
+        explained_columns.update(columns.list_page_columns(feature_family))
+    yield adjusted_section(adjustment_table, add_table_link("What is in no test may explain a result", "adjusted"))
+    yield make_replication_section(results)
 
 
-def mistrusted(found: BlackoutResults) -> list[str]:
+def list_distrust_reasons(results: BlackoutResults) -> list[str]:
     """Why nothing of this may be believed."""
-    caveats, told = found.run.caveats, list[str]()
+    caveats, distrust_reasons = results.run.caveats, list[str]()
     if caveats.simulated:
-        told.append("The data are SIMULATED: nothing here is about people.")
+        distrust_reasons.append("The data are SIMULATED: nothing here is about people.")
     if caveats.problems:
-        told.append(f"PROBLEMS that invalidate these results: {join_names(caveats.problems, SHOWN, '; ')}")
-    return told
+        distrust_reasons.append(
+            f"PROBLEMS that invalidate these results: {join_names(caveats.problems, MAX_PROBLEMS_LISTED, '; ')}"
+        )
+    return distrust_reasons
 
 
-def of_counts(found: BlackoutResults) -> Section:
+def make_counts_section(results: BlackoutResults) -> Section:
     """How many things of each family are significant, and replicate."""
-    names = [name for name in columns.OF_COUNTS if name in found.counted]
-    if not found.people.adjusted.beside.covariates:
-        names = [name for name in names if not name.endswith("_plain")]
-    notes = {columns.OF_COUNTS[name].label: text for name, text in columns.COUNT_NOTES.items() if name in names}
-    about = f"Significant: family-wise p < {ALPHA:g} over all things of a family."
-    return section("What is significant", found.counted, names, about, columns.OF_COUNTS, open=True, notes=notes)
-
-
-def of_family(family: Family, background: str, told: Set[str]) -> Section:
-    """What is significant, by p, then what is strongest. Columns of `told` are explained before."""
-    kind, names = family.kind, columns.columns_of(family)
-    notes = columns.notes_of(family, told)
-    levels = [level for level in (family, family.inner) if level]
-    explained = {
-        name: replace(of, meaning="" if name in told else of.meaning.replace("{background}", background))
-        for name, of in columns.COLUMNS.items()
+    column_names = [column_name for column_name in columns.COUNT_COLUMNS if column_name in results.family_counts]
+    if not results.people.adjuster.adjustment.covariates:
+        column_names = [column_name for column_name in column_names if not column_name.endswith("_plain")]
+    footnote_by_label = {
+        columns.COUNT_COLUMNS[column_name].label: footnote
+        for column_name, footnote in columns.COUNT_FOOTNOTES.items()
+        if column_name in column_names
     }
+    explanation = f"Significant: family-wise p < {ALPHA:g} over all things of a family."
     return section(
-        kind.many.capitalize(),
-        pd.concat([level.rows.iloc[level.first(ROWS)] for level in levels]),
-        names,
-        in_file(kind.about, kind.table),
-        explained,
-        notes={columns.label(name): notes[name] for name in names if name in notes},
+        "What is significant",
+        results.family_counts,
+        column_names,
+        explanation,
+        columns.COUNT_COLUMNS,
         open=True,
-        filtered=len(family.table) > STRONGEST,
+        notes=footnote_by_label,
     )
 
 
-def of_replication(found: BlackoutResults) -> Section:
+def make_family_section(feature_family: FeatureFamily, background_meaning: str, explained_columns: Set[str]) -> Section:
+    """What is significant, by p, then what is strongest. Columns of `explained_columns` are explained before."""
+    feature_kind, column_names = feature_family.feature_kind, columns.list_page_columns(feature_family)
+    footnote_by_column = columns.make_footnotes(feature_family, explained_columns)
+    level_families = [level_family for level_family in (feature_family, feature_family.inner_family) if level_family]
+    column_by_name = {
+        column_name: replace(
+            column,
+            meaning=""
+            if column_name in explained_columns
+            else column.meaning.replace("{background}", background_meaning),
+        )
+        for column_name, column in columns.FAMILY_COLUMNS.items()
+    }
+    return section(
+        feature_kind.plural_name.capitalize(),
+        pd.concat(
+            [
+                level_family.feature_rows.iloc[level_family.select_first(PAGE_TABLE_ROWS)]
+                for level_family in level_families
+            ]
+        ),
+        column_names,
+        add_table_link(feature_kind.explanation, feature_kind.table_name),
+        column_by_name,
+        notes={
+            columns.get_column_label(column_name): footnote_by_column[column_name]
+            for column_name in column_names
+            if column_name in footnote_by_column
+        },
+        open=True,
+        filtered=len(feature_family.ranked_table) > FOREST_BAR_COUNT,
+    )
+
+
+def make_replication_section(results: BlackoutResults) -> Section:
     """What is significant in halves and repeats."""
-    rows = rows_of(found.replication, [*columns.OF_REPLICATION], columns.OF_REPLICATION, no_interval="no range")
-    meanings = {of.label: of.meaning for of in columns.OF_REPLICATION.values() if of.meaning}
-    about = in_file("What is significant in all participants, in a half or in a repeat", "replication")
-    return Section("Replication", [about], table=rows, meanings=meanings)
+    replication_rows = rows_of(
+        results.replication_table, [*columns.REPLICATION_COLUMNS], columns.REPLICATION_COLUMNS, no_interval="no range"
+    )
+    meaning_by_label = {
+        column.label: column.meaning for column in columns.REPLICATION_COLUMNS.values() if column.meaning
+    }
+    explanation = add_table_link("What is significant in all participants, in a half or in a repeat", "replication")
+    return Section("Replication", [explanation], table=replication_rows, meanings=meaning_by_label)
 
 
-def in_file(about: str, name: str) -> Markup:
+def add_table_link(sentence: str, table_name: str) -> Markup:
     """A sentence about a table, and where all its rows and columns are."""
-    return Markup('{0} (in full: <a href="{1}.csv">{1}.csv</a>).').format(about, name)
+    return Markup('{0} (in full: <a href="{1}.csv">{1}.csv</a>).').format(sentence, table_name)
 
 
-def of_brain(family: Family, atlas: Atlas) -> Section:
+def make_brain_section(feature_family: FeatureFamily, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    start, largest = atlas.name_by_region[ranked(family, atlas)[0]], largest_effect(family.reliance.of_people.mean(0))
-    pale = "all is pale, as nothing is concluded" if family.people.verdict else "pale is not significant"
-    about = f"Red speaks for the true class, blue against it (deepest at {largest:.3g}); {pale}"
-    about += f"; the cross-hair begins in {start}, and moves with a click."
-    drawn = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
-    return Section("The brain", [about], markup=drawn.format(viewer(family, atlas)), open=True)
+    first_region_name, largest_mean_effect = (
+        atlas.name_by_region[rank_regions(feature_family, atlas)[0]],
+        find_largest_effect(feature_family.reliance_effect.subject_effects.mean(0)),
+    )
+    pale_meaning = (
+        "all is pale, as nothing is concluded" if feature_family.people.verdict else "pale is not significant"
+    )
+    explanation = (
+        f"Red speaks for the true class, blue against it (deepest at {largest_mean_effect:.3g}); {pale_meaning}"
+    )
+    explanation += f"; the cross-hair begins in {first_region_name}, and moves with a click."
+    iframe_markup = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
+    return Section(
+        "The brain", [explanation], markup=iframe_markup.format(render_brain_viewer(feature_family, atlas)), open=True
+    )
 
 
-def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
+def find_innermost_voxel(label_image: np.ndarray, region_number: int) -> tuple[float, ...]:
     """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
-    voxels = np.argwhere(labels == region)
-    nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
-    return tuple(float(at) for at in records.FULL.origin_mm + records.FULL.spacing_mm * nearest)
+    voxel_indices = np.argwhere(label_image == region_number)
+    nearest_voxel = voxel_indices[np.square(voxel_indices - voxel_indices.mean(0)).sum(1).argmin()]
+    return tuple(
+        float(coordinate_mm) for coordinate_mm in records.FULL.origin_mm + records.FULL.spacing_mm * nearest_voxel
+    )
 
 
-def viewer(family: Family, atlas: Atlas) -> str:
+def render_brain_viewer(feature_family: FeatureFamily, atlas: Atlas) -> str:
     """nilearn's interactive viewer of the group map: a page of its own, which needs no network connection."""
     from nilearn.plotting import view_img
 
-    image, options = painted(family, atlas)
-    crossed = innermost_voxel(atlas.full_region_labels, ranked(family, atlas)[0])
+    effect_image, view_options = paint_effects(feature_family, atlas)
+    crosshair_mm = find_innermost_voxel(atlas.full_region_labels, rank_regions(feature_family, atlas)[0])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", EXPECTED, UserWarning)
-        view = view_img(image, cut_coords=crossed, **options).get_standalone()
-    offline = re.sub(r"<link[^>]*icon[^>]*>", "", view)  # without nilearn's link to an icon
-    return offline.replace(SLIDER, f'aria-label="opacity" {SLIDER}')
+        warnings.filterwarnings("ignore", EXPECTED_MASK_WARNING, UserWarning)
+        viewer_html = view_img(effect_image, cut_coords=crosshair_mm, **view_options).get_standalone()
+    offline_html = re.sub(r"<link[^>]*icon[^>]*>", "", viewer_html)  # without nilearn's link to an icon
+    return offline_html.replace(SLIDER_ATTRIBUTE, f'aria-label="opacity" {SLIDER_ATTRIBUTE}')

@@ -21,251 +21,362 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.rows import join_names
 from utils.blackout import options
-from utils.blackout.direction import DIRECTION
-from utils.blackout.donors import control_variate_mean
+from utils.blackout.direction import DIRECTION_COLUMN
+from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
-from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
-from utils.blackout.families import Blackout, Family, Kind
-from utils.blackout.fills import BACKGROUND, FILL_OF, FILLS, RELIANCE, Filled, Fills
-from utils.blackout.options import CONNECTOME, TOGETHER
-from utils.blackout.setup import Check, Measured, OfVolume, Setup
+from utils.blackout.edges import MAX_FITTING_PEOPLE, find_parcel_regions
+from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
+from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
+from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
+from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck, VolumeOcclusion
 from utils.training.network import check_network_finite, compute_autism_logit
 
-OF_MAPS = (
+BY_MAP_FOOTNOTE = (
     "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "
     "alone are replaced."
 )
-LEVEL_REMOVED = "Each map was z-scored, which removed its global level: lower is lower relative to the rest of the map."
-ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
+LEVEL_REMOVED_FOOTNOTE = (
+    "Each map was z-scored, which removed its global level: lower is lower relative to the rest of the map."
+)
+MIN_HEMISPHERE_FRACTION = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
 
 
-class LogOdds(NamedTuple):
+class FillLogOdds(NamedTuple):
     """The log odds of autism with one of `FILLS`, by record and donor.
 
-    `shown`: (records, donors), before anything was replaced.
-    `occluded`: (records, donors, regions), after the voxels of a region were replaced.
-    `by_edges`: (records, donors, regions), what it adds to replace the region's edges, too; 0 if they stay.
-    `by_map`: (records, donors, regions, maps), after a region was replaced in one of `Fills.separate` alone; of
-        `RELIANCE` only, others have no maps.
+    `intact_log_odds`: (records, donors), before anything was replaced.
+    `occluded_log_odds`: (records, donors, regions), after the voxels of a region were replaced.
+    `edge_changes`: (records, donors, regions), what it adds to replace the region's edges, too; 0 if they stay.
+    `log_odds_by_map`: (records, donors, regions, maps), after a region was replaced in one of
+    `Fills.separate_map_indices` alone; of
+        `RELIANCE_FILL` only, others have no maps.
     """
 
-    shown: np.ndarray
-    occluded: np.ndarray
-    by_edges: np.ndarray
-    by_map: np.ndarray
+    intact_log_odds: np.ndarray
+    occluded_log_odds: np.ndarray
+    edge_changes: np.ndarray
+    log_odds_by_map: np.ndarray
 
     @property
-    def fall(self) -> np.ndarray:
+    def log_odds_falls(self) -> np.ndarray:
         """How far it falls with the voxels, (records, donors, regions)."""
-        return self.shown[..., None] - self.occluded
+        return self.intact_log_odds[..., None] - self.occluded_log_odds
 
 
-def measure(setup: Setup) -> Measured:
+def measure_regions(setup: BlackoutSetup) -> Measurements:
     """Replaces each region in all tested records."""
-    if setup.volume is None:
-        return Measured()
-    fills, tested = setup.volume.fills, setup.donors.tested
-    parts, batches = [], np.array_split(tested, math.ceil(len(tested) / TOGETHER))
-    substitutions = sum(setup.donors.count if fill.by_donor else 1 for fill in FILLS)
-    with open_progress_bar("Blacking out", len(batches) * substitutions) as bar:
-        for filled in read_ahead(fills.of, batches):
-            found = occluded(setup.volume, setup.edges, filled, bar.advance)
-            check_network_finite(setup.run, "outputs", found)
-            parts.append(found)
-    every = {name: LogOdds(*map(np.concatenate, zip(*(of[name] for of in parts), strict=True))) for name in parts[0]}
-    return Measured(effects_of(setup, fills, every), partial(checks, setup, fills, every))
+    if setup.volume_occlusion is None:
+        return Measurements()
+    fills, tested_indices = setup.volume_occlusion.fills, setup.donors.tested_indices
+    log_odds_by_batch, index_batches = (
+        [],
+        np.array_split(tested_indices, math.ceil(len(tested_indices) / RECORDS_PER_BATCH)),
+    )
+    substitution_count = sum(setup.donors.donors_per_record if fill.is_by_donor else 1 for fill in FILLS)
+    with open_progress_bar("Blacking out", len(index_batches) * substitution_count) as progress_bar:
+        for filled_batch in read_ahead(fills.fill_batch, index_batches):
+            batch_log_odds = occlude_batch(
+                setup.volume_occlusion, setup.edge_logits, filled_batch, progress_bar.advance
+            )
+            check_network_finite(setup.run, "outputs", batch_log_odds)
+            log_odds_by_batch.append(batch_log_odds)
+    log_odds_by_fill = {
+        fill_name: FillLogOdds(
+            *map(np.concatenate, zip(*(batch_result[fill_name] for batch_result in log_odds_by_batch), strict=True))
+        )
+        for fill_name in log_odds_by_batch[0]
+    }
+    return Measurements(
+        compute_effect_arrays(setup, fills, log_odds_by_fill),
+        partial(make_region_checks, setup, fills, log_odds_by_fill),
+    )
 
 
-def occluded(
-    volume: OfVolume, edges: EdgeLogits | None, filled: Filled, advance: Callable[[], None]
-) -> dict[str, LogOdds]:
-    """With each fill in the records of a batch. `advance` is called after each donor of a fill."""
-    fills, occlusion = volume
-    own, found = occlusion.keep(filled.batch), dict[str, LogOdds]()
-    for name, of_donors in filled.by_fill.items():
-        parts = list[tuple[np.ndarray, ...]]()
-        for one in of_donors:
-            shown, given = {of: replaced.shown for of, replaced in one.items()}, cast(np.ndarray, one["volume"].given)
-            kept = own if shown["volume"] is filled.batch["volume"] else occlusion.keep(filled.batch | shown)
-            if name == RELIANCE:
-                in_all, in_one = occlusion.logits_by_map(kept, given, fills.masks, fills.separate)
+def occlude_batch(
+    volume_occlusion: VolumeOcclusion,
+    edge_logits: EdgeLogits | None,
+    filled_batch: FilledBatch,
+    advance_progress: Callable[[], None],
+) -> dict[str, FillLogOdds]:
+    """With each fill in the records of a batch. `advance_progress` is called after each donor of a fill."""
+    fills, occlusion = volume_occlusion
+    intact_pass, log_odds_by_fill = occlusion.run_intact(filled_batch.batch), dict[str, FillLogOdds]()
+    for fill_name, by_donor in filled_batch.replacements_by_fill.items():
+        donor_results = list[tuple[np.ndarray, ...]]()
+        for replacement_by_input in by_donor:
+            input_by_name, fill_volume = (
+                {input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()},
+                cast(np.ndarray, replacement_by_input["volume"].replacement_values),
+            )
+            donor_pass = (
+                intact_pass
+                if input_by_name["volume"] is filled_batch.batch["volume"]
+                else occlusion.run_intact(filled_batch.batch | input_by_name)
+            )
+            if fill_name == RELIANCE_FILL:
+                all_maps_logits, single_map_logits = occlusion.compute_logits_by_map(
+                    donor_pass, fill_volume, fills.region_masks, fills.separate_map_indices
+                )
             else:
-                in_all = occlusion.occluded_logits(kept, given, fills.masks)
-                in_one = np.zeros((*in_all.shape[:2], 0, 2))
-            after = compute_autism_logit(in_all).T
-            by_edges = edges.changes(one[CONNECTOME]) if edges and fills.edges else np.zeros(after.shape)
-            by_map = compute_autism_logit(in_one).swapaxes(0, 1).astype(np.float32)
-            parts.append((compute_autism_logit(occlusion.logits(kept)), after, by_edges, by_map))
-            advance()
-        found[name] = LogOdds(*(np.stack(of_donors, axis=1) for of_donors in zip(*parts, strict=True)))
-    return found
+                all_maps_logits = occlusion.compute_occluded_logits(donor_pass, fill_volume, fills.region_masks)
+                single_map_logits = np.zeros((*all_maps_logits.shape[:2], 0, 2))
+            occluded_log_odds = compute_autism_logit(all_maps_logits).T
+            edge_changes = (
+                edge_logits.compute_log_odds_changes(replacement_by_input[CONNECTOME_INPUT])
+                if edge_logits and fills.region_edges
+                else np.zeros(occluded_log_odds.shape)
+            )
+            log_odds_by_map = compute_autism_logit(single_map_logits).swapaxes(0, 1).astype(np.float32)
+            donor_results.append(
+                (
+                    compute_autism_logit(occlusion.get_intact_logits(donor_pass)),
+                    occluded_log_odds,
+                    edge_changes,
+                    log_odds_by_map,
+                )
+            )
+            advance_progress()
+        log_odds_by_fill[fill_name] = FillLogOdds(
+            *(np.stack(by_donor, axis=1) for by_donor in zip(*donor_results, strict=True))
+        )
+    return log_odds_by_fill
 
 
-def effects_of(setup: Setup, fills: Fills, every: dict[str, LogOdds]) -> dict[str, np.ndarray]:
+def compute_effect_arrays(
+    setup: BlackoutSetup, fills: Fills, log_odds_by_fill: dict[str, FillLogOdds]
+) -> dict[str, np.ndarray]:
     """The arrays of `Effects`."""
-    sign, arrays = setup.sign, dict[str, np.ndarray]()
+    class_signs, array_by_name = setup.class_signs, dict[str, np.ndarray]()
     for fill in FILLS:
-        logits = every[fill.name]
-        fall = logits.fall.mean(1)
-        if fill.level:
-            fall = control_variate_mean(logits.fall, fills.deviations(fill.level(fills)))
-        fall = fall - logits.by_edges.mean(1)
-        arrays[fill.stored] = -sign * fall if fill.rises else sign * fall
-    shown = every[BACKGROUND].shown
-    after = expit(shown - sign * arrays[FILL_OF[BACKGROUND].stored])  # the background in place of each region
-    return arrays | {
-        "delta_probability": sign * (expit(shown) - after),
-        "reliance_by_map": (sign[..., None] * falls_by_map(fills, every[RELIANCE])).astype(np.float32),
-        "region_means": fills.means[fills.donors.tested].astype(np.float32),
-        "probability": expit(shown[:, 0]),
+        fill_log_odds = log_odds_by_fill[fill.fill_name]
+        log_odds_falls = fill_log_odds.log_odds_falls.mean(1)
+        if fill.compute_levels:
+            log_odds_falls = compute_control_variate_mean(
+                fill_log_odds.log_odds_falls, fills.compute_replaced_deviations(fill.compute_levels(fills))
+            )
+        log_odds_falls = log_odds_falls - fill_log_odds.edge_changes.mean(1)
+        array_by_name[fill.stored_name] = (
+            -class_signs * log_odds_falls if fill.is_rise else class_signs * log_odds_falls
+        )
+    intact_log_odds = log_odds_by_fill[BACKGROUND_FILL].intact_log_odds
+    occluded_probability = expit(
+        intact_log_odds - class_signs * array_by_name[FILL_BY_NAME[BACKGROUND_FILL].stored_name]
+    )  # the background in place of each region
+    return array_by_name | {
+        "delta_probability": class_signs * (expit(intact_log_odds) - occluded_probability),
+        "reliance_by_map": (
+            class_signs[..., None] * compute_falls_by_map(fills, log_odds_by_fill[RELIANCE_FILL])
+        ).astype(np.float32),
+        "region_means": fills.region_means[fills.donors.tested_indices].astype(np.float32),
+        "probability": expit(intact_log_odds[:, 0]),
     }
 
 
-def falls_by_map(fills: Fills, logits: LogOdds) -> np.ndarray:
+def compute_falls_by_map(fills: Fills, fill_log_odds: FillLogOdds) -> np.ndarray:
     """How far the log odds fall if a region is replaced in one map alone, a mean over donors: (records, regions, maps).
     If edges are replaced, these alone are one map more."""
-    deviations = fills.deviations(fills.means)
-    found = np.empty((len(logits.shown), *logits.by_map.shape[2:]))
-    for at in range(found.shape[-1]):  # one after another, to save memory
-        fall = logits.shown[..., None] - logits.by_map[..., at]
-        found[..., at] = control_variate_mean(fall, deviations[..., [at]])
-    return np.concatenate([found, -logits.by_edges.mean(1)[..., None]], axis=-1) if fills.edges else found
+    donor_deviations = fills.compute_replaced_deviations(fills.region_means)
+    falls_by_map = np.empty((len(fill_log_odds.intact_log_odds), *fill_log_odds.log_odds_by_map.shape[2:]))
+    for map_position in range(falls_by_map.shape[-1]):  # one after another, to save memory
+        log_odds_falls = fill_log_odds.intact_log_odds[..., None] - fill_log_odds.log_odds_by_map[..., map_position]
+        falls_by_map[..., map_position] = compute_control_variate_mean(
+            log_odds_falls, donor_deviations[..., [map_position]]
+        )
+    return (
+        np.concatenate([falls_by_map, -fill_log_odds.edge_changes.mean(1)[..., None]], axis=-1)
+        if fills.region_edges
+        else falls_by_map
+    )
 
 
-def checks(
-    setup: Setup, fills: Fills, every: dict[str, LogOdds], at: int, random: np.random.Generator
-) -> Iterable[Check]:
+def make_region_checks(
+    setup: BlackoutSetup,
+    fills: Fills,
+    log_odds_by_fill: dict[str, FillLogOdds],
+    tested_position: int,
+    rng: np.random.Generator,
+) -> Iterable[RecomputationCheck]:
     """A region of a record replaced by every fill, in each map alone, and its edges alone."""
-    region = int(random.integers(len(fills.masks)))
-    filled = fills.of(setup.donors.tested[[at]])
-    for name, of_donors in filled.by_fill.items():
-        logits = every[name]
-        for donor, one in enumerate(of_donors):
-            shown = filled.batch | {of: replacement.shown for of, replacement in one.items()}
-            replaced = {of: replacement.replaced(region) for of, replacement in one.items()}
-            of_edges = logits.by_edges[at, donor, region]
-            yield Check(shown | replaced, logits.occluded[at, donor, region] + of_edges)
-            if name != RELIANCE:
+    region_index = int(rng.integers(len(fills.region_masks)))
+    filled_batch = fills.fill_batch(setup.donors.tested_indices[[tested_position]])
+    for fill_name, replacements_by_donor in filled_batch.replacements_by_fill.items():
+        fill_log_odds = log_odds_by_fill[fill_name]
+        for donor_number, replacement_by_input in enumerate(replacements_by_donor):
+            intact_inputs = filled_batch.batch | {
+                input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()
+            }
+            replaced_inputs = {
+                input_name: replacement.apply_replacement(region_index)
+                for input_name, replacement in replacement_by_input.items()
+            }
+            edge_change = fill_log_odds.edge_changes[tested_position, donor_number, region_index]
+            yield RecomputationCheck(
+                intact_inputs | replaced_inputs,
+                fill_log_odds.occluded_log_odds[tested_position, donor_number, region_index] + edge_change,
+            )
+            if fill_name != RELIANCE_FILL:
                 continue
-            for place, number in enumerate(fills.separate):
-                chosen = np.arange(len(fills.replaced)) == number
-                volume = np.where(chosen, replaced["volume"], shown["volume"])
-                yield Check(shown | {"volume": volume}, logits.by_map[at, donor, region, place])
-            if fills.edges:
-                yield Check(shown | {CONNECTOME: replaced[CONNECTOME]}, logits.shown[at, donor] + of_edges)
+            for map_position, map_index in enumerate(fills.separate_map_indices):
+                is_replaced_map = np.arange(len(fills.is_replaced_map)) == map_index
+                mixed_volume = np.where(is_replaced_map, replaced_inputs["volume"], intact_inputs["volume"])
+                yield RecomputationCheck(
+                    intact_inputs | {"volume": mixed_volume},
+                    fill_log_odds.log_odds_by_map[tested_position, donor_number, region_index, map_position],
+                )
+            if fills.region_edges:
+                yield RecomputationCheck(
+                    intact_inputs | {CONNECTOME_INPUT: replaced_inputs[CONNECTOME_INPUT]},
+                    fill_log_odds.intact_log_odds[tested_position, donor_number] + edge_change,
+                )
 
 
-def family(of: Blackout) -> Family | None:
+def make_region_family(blackout: Blackout) -> FeatureFamily | None:
     """Its values are known if one map is replaced: several have no direction together."""
-    if RELIANCE not in of.effects:
+    if RELIANCE_FILL not in blackout.record_effects:
         return None
-    atlas, means = of.atlas, of.of_subjects("region_means")[..., options.of(of.run).replaced_maps(of.cohort)]
-    effects = [of.effect(fill, of.of_subjects(fill.stored)) for fill in FILLS]
-    told = (vanished_sentence(atlas), maps_sentence(of), edges_sentence(of))
-    value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
-    return Family(
-        REGIONS,
-        [atlas.name_by_region[region] for region in atlas.region_numbers],
-        pd.DataFrame([region_place(atlas, region) for region in atlas.region_numbers]),
-        effects,
-        value,
+    atlas, region_means = (
+        blackout.atlas,
+        blackout.average_subjects("region_means")[
+            ..., options.get_blackout_options(blackout.run).find_replaced_maps(blackout.cohort)
+        ],
+    )
+    fill_effects = [blackout.make_effect(fill, blackout.average_subjects(fill.stored_name)) for fill in FILLS]
+    footnote_sentences = (
+        describe_vanished_regions(atlas),
+        describe_replaced_maps(blackout),
+        describe_replaced_edges(blackout),
+    )
+    feature_values = region_means[..., 0] if region_means.shape[2] == 1 else np.full(region_means.shape[:2], np.nan)
+    return FeatureFamily(
+        REGION_KIND,
+        [atlas.name_by_region[region_number] for region_number in atlas.region_numbers],
+        pd.DataFrame([describe_region(atlas, region_number) for region_number in atlas.region_numbers]),
+        fill_effects,
+        feature_values,
         atlas=atlas,
-        notes=({"name": said} if (said := " ".join(filter(None, told))) else {}) | {DIRECTION: LEVEL_REMOVED},
-        stored={"region": np.array(atlas.region_numbers, np.int32), "atlas": atlas.region_labels},
+        footnote_by_column=(
+            {"name": name_footnote} if (name_footnote := " ".join(filter(None, footnote_sentences))) else {}
+        )
+        | {DIRECTION_COLUMN: LEVEL_REMOVED_FOOTNOTE},
+        stored_arrays={"region": np.array(atlas.region_numbers, np.int32), "atlas": atlas.region_labels},
     )
 
 
-def family_by_map(of: Blackout) -> Family | None:
+def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
     """Its values are means over a region; edges that are replaced alone have none."""
-    chosen, cohort = options.of(of.run), of.cohort
-    maps = [make_printable(cohort.map_names[at]) for at in chosen.separate_maps(cohort)]
-    maps += [CONNECTOME] if chosen.replaces_edges(cohort) else []
-    if RELIANCE not in of.effects or not maps:
+    blackout_options, cohort = options.get_blackout_options(blackout.run), blackout.cohort
+    map_names = [
+        make_printable(cohort.map_names[map_index]) for map_index in blackout_options.find_separate_maps(cohort)
+    ]
+    map_names += [CONNECTOME_INPUT] if blackout_options.replaces_edges(cohort) else []
+    if RELIANCE_FILL not in blackout.record_effects or not map_names:
         return None
-    of_subjects = of.of_subjects("reliance_by_map")
-    means = of.of_subjects("region_means")[..., chosen.separate_maps(cohort)]
-    value = np.full(of_subjects.shape, np.nan)
-    value[..., : means.shape[2]] = means
-    pairs = [(region, of.atlas.name_by_region[region], name) for region in of.atlas.region_numbers for name in maps]
-    effect = of.effect(FILL_OF[RELIANCE], of_subjects.reshape(len(of_subjects), -1))
-    return Family(
-        BY_MAP,
-        [f"{region} in {name}" for _, region, name in pairs],
-        pd.DataFrame(pairs, columns=["region", "name", "map"]),
-        [effect],
-        value.reshape(len(value), -1),
-        axes=("name", "map"),
-        notes={"map": OF_MAPS, DIRECTION: LEVEL_REMOVED},
-        stored={"map": np.array(maps, object)},
+    subject_effects = blackout.average_subjects("reliance_by_map")
+    region_means = blackout.average_subjects("region_means")[..., blackout_options.find_separate_maps(cohort)]
+    feature_values = np.full(subject_effects.shape, np.nan)
+    feature_values[..., : region_means.shape[2]] = region_means
+    region_map_pairs = [
+        (region, blackout.atlas.name_by_region[region], map_name)
+        for region in blackout.atlas.region_numbers
+        for map_name in map_names
+    ]
+    reliance_effect = blackout.make_effect(
+        FILL_BY_NAME[RELIANCE_FILL], subject_effects.reshape(len(subject_effects), -1)
+    )
+    return FeatureFamily(
+        REGION_BY_MAP_KIND,
+        [f"{region} in {map_name}" for _, region, map_name in region_map_pairs],
+        pd.DataFrame(region_map_pairs, columns=["region", "name", "map"]),
+        [reliance_effect],
+        feature_values.reshape(len(feature_values), -1),
+        matrix_axes=("name", "map"),
+        footnote_by_column={"map": BY_MAP_FOOTNOTE, DIRECTION_COLUMN: LEVEL_REMOVED_FOOTNOTE},
+        stored_arrays={"map": np.array(map_names, object)},
     )
 
 
-def region_place(atlas: Atlas, region: int) -> dict:
+def describe_region(atlas: Atlas, region_number: int) -> dict:
     """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
     affine = np.array(records.FULL.affine)
-    mm = np.argwhere(atlas.full_region_labels == region) @ affine[:3, :3].T + affine[:3, 3]
-    left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
+    voxel_centres_mm = np.argwhere(atlas.full_region_labels == region_number) @ affine[:3, :3].T + affine[:3, 3]
+    left_fraction, right_fraction = (voxel_centres_mm[:, 0] < 0).mean(), (voxel_centres_mm[:, 0] > 0).mean()
     return {
-        "region": region,
-        "name": atlas.name_by_region[region],
-        "hemisphere": "left" if left > ONE_SIDED else "right" if right > ONE_SIDED else "both",
-        "voxels": int((atlas.region_labels == region).sum()),
-        **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
+        "region": region_number,
+        "name": atlas.name_by_region[region_number],
+        "hemisphere": "left"
+        if left_fraction > MIN_HEMISPHERE_FRACTION
+        else "right"
+        if right_fraction > MIN_HEMISPHERE_FRACTION
+        else "both",
+        "voxels": int((atlas.region_labels == region_number).sum()),
+        **dict(zip(("x_mm", "y_mm", "z_mm"), voxel_centres_mm.mean(0).round(1), strict=True)),
     }
 
 
-def vanished_sentence(atlas: Atlas) -> str:
+def describe_vanished_regions(atlas: Atlas) -> str:
     """Which regions are lost on a coarse grid; nothing if none is."""
-    lost = atlas.vanished_region_names
-    return f"{len(lost)} more have no voxel on the {atlas.grid} grid: {join_names(lost)}." if lost else ""
-
-
-def maps_sentence(of: Blackout) -> str:
-    """Which of a cohort's maps were replaced; nothing if all were."""
-    replaced = options.of(of.run).replaced_maps(of.cohort)
-    if replaced.all():
-        return ""
-    chosen, kept = (
-        ", ".join(map(make_printable, np.array(of.cohort.map_names)[which])) for which in (replaced, ~replaced)
+    vanished_names = atlas.vanished_region_names
+    return (
+        f"{len(vanished_names)} more have no voxel on the {atlas.grid} grid: {join_names(vanished_names)}."
+        if vanished_names
+        else ""
     )
-    return f"Only {chosen} of each region was replaced; {kept} stayed."
 
 
-def edges_sentence(of: Blackout) -> str:
+def describe_replaced_maps(blackout: Blackout) -> str:
+    """Which of a cohort's maps were replaced; nothing if all were."""
+    is_replaced_map = options.get_blackout_options(blackout.run).find_replaced_maps(blackout.cohort)
+    if is_replaced_map.all():
+        return ""
+    replaced_names, remaining_names = (
+        ", ".join(map(make_printable, np.array(blackout.cohort.map_names)[map_mask]))
+        for map_mask in (is_replaced_map, ~is_replaced_map)
+    )
+    return f"Only {replaced_names} of each region was replaced; {remaining_names} stayed."
+
+
+def describe_replaced_edges(blackout: Blackout) -> str:
     """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
-    if (connectomes := of.cohort.connectomes) is None:
+    if (connectomes := blackout.cohort.connectomes) is None:
         return ""
     if connectomes.parcel_image is None:
         return "Its edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
-    if not options.of(of.run).replaces_edges(of.cohort):
+    if not options.get_blackout_options(blackout.run).replaces_edges(blackout.cohort):
         return "Its edges of the connectome stayed, since --maps says what was replaced."
-    regions, place = len(of.atlas.region_numbers), regions_of_parcels(connectomes, of.atlas)
-    within = place[place < regions]
-    told = (
-        f"Its edges of the connectome were replaced with it: {len(within)} of {len(place)} parcels lie in "
-        f"{len(np.unique(within))} of {regions} regions, the others have no edges. The background of edges is the "
-        "training participants' mean."
+    region_count, region_by_parcel = (
+        len(blackout.atlas.region_numbers),
+        find_parcel_regions(connectomes, blackout.atlas),
     )
-    many = len({row.subject for row in of.run.cohort.rows}) > MAX_PEOPLE
-    return f"{told} Expected edges are fitted on at most {MAX_PEOPLE:,} participants." if many else told
+    inside_parcel_regions = region_by_parcel[region_by_parcel < region_count]
+    sentence = (
+        f"Its edges of the connectome were replaced with it: {len(inside_parcel_regions)} of {len(region_by_parcel)} "
+        f"parcels lie in {len(np.unique(inside_parcel_regions))} of {region_count} regions, the others have no edges. "
+        "The background of edges is the training participants' mean."
+    )
+    is_sampled = len({record_row.subject for record_row in blackout.run.cohort.rows}) > MAX_FITTING_PEOPLE
+    return (
+        f"{sentence} Expected edges are fitted on at most {MAX_FITTING_PEOPLE:,} participants."
+        if is_sampled
+        else sentence
+    )
 
 
-REGIONS = Kind(
+REGION_KIND = FeatureKind(
     "regions",
     "regions",
     "regions",
-    family,
-    measure,
-    about="Each region is replaced, by another participant's or as the columns say",
-    none="No region is shown to matter alone; many may matter together.",
-    shown=("name",),
+    make_region_family,
+    measure_regions,
+    explanation="Each region is replaced, by another participant's or as the columns say",
+    no_finding_message="No region is shown to matter alone; many may matter together.",
+    identifying_columns=("name",),
 )
-BY_MAP = Kind(
+REGION_BY_MAP_KIND = FeatureKind(
     "maps",
     "regions_by_map",
     "regions in one map",
-    family_by_map,
-    about="Each region is replaced by another participant's in one map alone; the other maps stay",
-    none="No region is shown to matter in one map alone; it may matter in several maps together.",
-    shown=("name", "map"),
+    make_region_by_map_family,
+    explanation="Each region is replaced by another participant's in one map alone; the other maps stay",
+    no_finding_message="No region is shown to matter in one map alone; it may matter in several maps together.",
+    identifying_columns=("name", "map"),
 )

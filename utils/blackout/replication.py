@@ -1,6 +1,7 @@
 """Effects of things (`families.py`) -> whether they replicate: `replication.csv`.
 
-`halves`   These people are cut into two halves many times. Significant in most halves is a second, stricter threshold
+`replicate_in_halves`   These people are cut into two halves many times. Significant in most halves is a second,
+stricter threshold
            on the same people, which most true effects miss that are found with a power of 80 %. The networks are the
            same in both halves. So this says how much the list hangs on who is tested, not on who was trained on.
 `repeats`  The same people with other networks and other cuts.
@@ -16,135 +17,234 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from utils.blackout.effects import permutation_test, sums
-from utils.blackout.families import Effect, Family, People, Verdict
+from utils.blackout.effects import run_family_permutation_test, sum_by_group
+from utils.blackout.families import BlackoutPeople, BlackoutVerdict, FeatureFamily, FillEffect
 from utils.scores.results import ALPHA, CONFIDENCE_LEVEL, MIN_SUBJECTS, Estimate, columns_of
 
-SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
-FEWEST = 4  # numbers that have a range
-MOST = 0.5  # share of halves or repeats from which on a thing replicates
-HALVES, REPEATS, EXPECTED = "halves", "repeats", "expected"
-COLUMNS = [
+HALVING_COUNT, PERMUTATIONS_PER_HALF = 100, 500  # into halves; of labels in each half
+MIN_RANGE_VALUES = 4  # numbers that have a range
+REPLICATION_THRESHOLD = 0.5  # share of halves or repeats from which on a thing replicates
+BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN = "halves", "repeats", "expected"
+REPLICATION_COLUMN_NAMES = [
     *("between", "family", "thing", "significant", "replicates", "expected", "positive_agreement"),
     *columns_of("correlation"),
 ]
 
 
-def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family]]) -> pd.DataFrame:
+def compute_replication(
+    feature_families: Sequence[FeatureFamily], families_by_repeat: Iterable[Sequence[FeatureFamily]]
+) -> pd.DataFrame:
     """`replication.csv`: of each family between halves of these people, and between repeats if there are some. These
     may come one after another, to save memory."""
-    found = [halves(family.kind.name, family.things, family.reliance) for family in families]
-    outcomes = [[(of.reliance.significant, of.reliance.net.mean(0)) for of in every] for every in repeats]
-    for family, *of in zip(families, *outcomes, strict=True) if outcomes else ():
-        found.append(between_repeats(family.kind.name, family.things, of, family.reliance))
-    return pd.concat(found, ignore_index=True)
+    replication_tables = [
+        replicate_in_halves(
+            feature_family.feature_kind.kind_name, feature_family.feature_names, feature_family.reliance_effect
+        )
+        for feature_family in feature_families
+    ]
+    outcomes_by_repeat = [
+        [
+            (repeat_results.reliance_effect.is_significant, repeat_results.reliance_effect.adjusted_effects.mean(0))
+            for repeat_results in repeat_families
+        ]
+        for repeat_families in families_by_repeat
+    ]
+    for feature_family, *repeat_results in (
+        zip(feature_families, *outcomes_by_repeat, strict=True) if outcomes_by_repeat else ()
+    ):
+        replication_tables.append(
+            replicate_in_repeats(
+                feature_family.kind.name, feature_family.things, repeat_results, feature_family.reliance
+            )
+        )
+    return pd.concat(replication_tables, ignore_index=True)
 
 
-def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLITS) -> pd.DataFrame:
-    """Rows of `replication.csv` between halves of these people, for the things of the family `name`. `replicates` is
-    the share of all halves in which a thing is significant by a test of their own. The correlation is the mean over
-    splits, its ends hold 95 % of them."""
-    people, random = effect.people, np.random.default_rng(effect.people.seed)
-    total, size = sums(effect.net, people.unit), sums(np.ones(len(effect.net)), people.unit)
-    chosen = cut(people, splits if len(size) >= 2 * MIN_SUBJECTS else 0, random)
-    pairs = np.stack([chosen, ~chosen], axis=1)  # (splits, 2, units)
-    seeds = random.integers(2**32, size=pairs.shape[:2])
-    named = np.zeros((*pairs.shape[:2], len(things)), bool)
-    critical = []
-    for split, side in np.argwhere(pairs.any(2) & (people.verdict is Verdict.OPEN)):
-        half, seed = pairs[split, side][people.unit], int(seeds[split, side])
-        own, unit, widening = effect.beside.of(half), people.unit[half], people.widening(share=0.5)
-        site = None if people.exchanged_within is None else people.exchanged_within[half]
-        test = permutation_test(own, seed, unit, widening, PERMUTATIONS, site)
-        named[split, side] = test.p < ALPHA
-        critical.append(test.critical)
-    means = (pairs @ total) / (pairs @ size)[..., None]
-    found = spread([correlation(one, other) for one, other in means])
-    counts = Counts(named.sum((0, 1)), 2 * named.all(1).sum(0), 2 * len(named))
-    expected = in_most_halves(effect, float(np.mean(critical))) if critical else np.full(len(things), np.nan)
-    return table(HALVES, name, things, effect.significant, counts, found, expected)
-
-
-def in_most_halves(effect: Effect, critical: float) -> np.ndarray:
-    """The chance (things,) that a true effect of this size is significant in most halves of other people like these: of
-    half of them, t is smaller by the root of two, and has to reach the `critical` t of a half."""
-    people = effect.people
-    needed = critical * np.sqrt(2) * people.widening(share=0.5) / people.widening()
-    return stats.norm.cdf(effect.tested.t - needed)
-
-
-def between_repeats(
-    name: str, things: Sequence[str], repeats: Sequence[tuple[np.ndarray, np.ndarray]], whole: Effect
+def replicate_in_halves(
+    kind_name: str, feature_names: Sequence[str], fill_effect: FillEffect, halving_count: int = HALVING_COUNT
 ) -> pd.DataFrame:
-    """The same between repeats, two or more: what is significant in each and its mean effects, (things,); `whole` is
-    their mean."""
-    named, means = zip(*repeats, strict=True)
-    times, found = np.sum(named, axis=0), spread([correlation(one, other) for one, other in combinations(means, 2)])
-    both = times * (times - 1) / (len(repeats) - 1)
-    return table(REPEATS, name, things, whole.significant, Counts(times, both, len(repeats)), found)
+    """Rows of `replication.csv` between halves of these people, for the things of the family `kind_name`. `replicates`
+    is the share of all halves in which a thing is significant by a test of their own. The correlation is the mean over
+    splits, its ends hold 95 % of them."""
+    people, rng = fill_effect.people, np.random.default_rng(fill_effect.people.seed)
+    cluster_sums, cluster_sizes = (
+        sum_by_group(fill_effect.adjusted_effects, people.cluster_numbers),
+        sum_by_group(np.ones(len(fill_effect.adjusted_effects)), people.cluster_numbers),
+    )
+    is_first_half = draw_halves(people, halving_count if len(cluster_sizes) >= 2 * MIN_SUBJECTS else 0, rng)
+    half_masks = np.stack([is_first_half, ~is_first_half], axis=1)  # (splits, 2, units)
+    half_seeds = rng.integers(2**32, size=half_masks.shape[:2])
+    is_significant = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)
+    critical_t_by_half = []
+    for halving_index, half_index in np.argwhere(half_masks.any(2) & (people.verdict is BlackoutVerdict.CONCLUSIVE)):
+        is_in_half, half_seed = (
+            half_masks[halving_index, half_index][people.cluster_numbers],
+            int(half_seeds[halving_index, half_index]),
+        )
+        half_effects, half_clusters, sd_inflation = (
+            fill_effect.covariate_adjusted.select_subjects(is_in_half),
+            people.cluster_numbers[is_in_half],
+            people.compute_sd_inflation(people_fraction=0.5),
+        )
+        half_sites = None if people.exchange_sites is None else people.exchange_sites[is_in_half]
+        half_test = run_family_permutation_test(
+            half_effects, half_seed, half_clusters, sd_inflation, PERMUTATIONS_PER_HALF, half_sites
+        )
+        is_significant[halving_index, half_index] = half_test.family_wise_p < ALPHA
+        critical_t_by_half.append(half_test.critical_t)
+    half_means = (half_masks @ cluster_sums) / (half_masks @ cluster_sizes)[..., None]
+    correlation_range = estimate_central_range(
+        [correlate_last_axis(first_means, second_means) for first_means, second_means in half_means]
+    )
+    replication_counts = ReplicationCounts(
+        is_significant.sum((0, 1)), 2 * is_significant.all(1).sum(0), 2 * len(is_significant)
+    )
+    expected_replication = (
+        compute_expected_replication(fill_effect, float(np.mean(critical_t_by_half)))
+        if critical_t_by_half
+        else np.full(len(feature_names), np.nan)
+    )
+    return make_replication_table(
+        BETWEEN_HALVES,
+        kind_name,
+        feature_names,
+        fill_effect.is_significant,
+        replication_counts,
+        correlation_range,
+        expected_replication,
+    )
+
+
+def compute_expected_replication(fill_effect: FillEffect, critical_t: float) -> np.ndarray:
+    """The chance (things,) that a true effect of this size is significant in most halves of other people like these: of
+    half of them, t is smaller by the root of two, and has to reach the `critical_t` t of a half."""
+    people = fill_effect.people
+    required_t = (
+        critical_t * np.sqrt(2) * people.compute_sd_inflation(people_fraction=0.5) / people.compute_sd_inflation()
+    )
+    return stats.norm.cdf(fill_effect.family_test.t_statistics - required_t)
+
+
+def replicate_in_repeats(
+    kind_name: str,
+    feature_names: Sequence[str],
+    repeat_outcomes: Sequence[tuple[np.ndarray, np.ndarray]],
+    pooled_effect: FillEffect,
+) -> pd.DataFrame:
+    """The same between repeats, two or more: what is significant in each and its mean effects, (things,);
+    `pooled_effect` is their mean."""
+    significance_by_repeat, means_by_repeat = zip(*repeat_outcomes, strict=True)
+    significant_counts, correlation_range = (
+        np.sum(significance_by_repeat, axis=0),
+        estimate_central_range(
+            [
+                correlate_last_axis(first_means, second_means)
+                for first_means, second_means in combinations(means_by_repeat, 2)
+            ]
+        ),
+    )
+    agreeing_counts = significant_counts * (significant_counts - 1) / (len(repeat_outcomes) - 1)
+    return make_replication_table(
+        BETWEEN_REPEATS,
+        kind_name,
+        feature_names,
+        pooled_effect.is_significant,
+        ReplicationCounts(significant_counts, agreeing_counts, len(repeat_outcomes)),
+        correlation_range,
+    )
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How often things were significant (things,), of so many `trials`; of these, the mean number (things,) in which
-    they are in another trial, too."""
+class ReplicationCounts:
+    """How often things were significant (things,), of so many `trial_count`; of these, the mean number (things,) in
+    which they are in another trial, too."""
 
-    times: np.ndarray
-    both: np.ndarray
-    trials: int
+    significant_counts: np.ndarray
+    agreeing_counts: np.ndarray
+    trial_count: int
 
 
-def table(
-    between: str,
-    name: str,
-    things: Sequence[str],
-    significant: np.ndarray,
-    counts: Counts,
-    found: Estimate,
-    expected: np.ndarray | float = np.nan,
+def make_replication_table(
+    comparison: str,
+    kind_name: str,
+    feature_names: Sequence[str],
+    is_significant: np.ndarray,
+    replication_counts: ReplicationCounts,
+    correlation_range: Estimate,
+    expected_replication: np.ndarray | float = np.nan,
 ) -> pd.DataFrame:
     """The row of a family, then those of the things that are significant anywhere. In the row of the family
-    `significant` is the number of things that are. `replicates` is the share of these that are in most trials, and
-    `expected` the share that would be if all of them were true. `positive_agreement` is over all things."""
-    share = counts.times / max(counts.trials, 1)
-    other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": things, "significant": significant, "replicates": share, "expected": expected})
-    rows = rows.assign(positive_agreement=other)
-    rows = rows[significant | (counts.times > 0)].astype({"significant": int})
-    come = share[significant] > MOST
-    whole = {"thing": "", "significant": len(come), "replicates": come.mean() if len(come) else np.nan}
-    whole["expected"] = rows.loc[rows["significant"] == 1, "expected"].mean()
-    whole["positive_agreement"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
-    head = pd.DataFrame([whole | found.columns("correlation")])
-    rows = pd.concat([head, rows], ignore_index=True)
-    return rows.assign(between=between, family=name)[COLUMNS]
+    `is_significant` is the number of things that are. `replicates` is the share of these that are in most trials, and
+    `expected_replication` the share that would be if all of them were true. `positive_agreement` is over all things."""
+    replicating_fraction = replication_counts.significant_counts / max(replication_counts.trial_count, 1)
+    positive_agreement = np.divide(
+        replication_counts.agreeing_counts,
+        replication_counts.significant_counts,
+        where=replication_counts.significant_counts > 0,
+        out=np.full(len(replicating_fraction), np.nan),
+    )
+    table_rows = pd.DataFrame(
+        {
+            "thing": feature_names,
+            "significant": is_significant,
+            "replicates": replicating_fraction,
+            "expected": expected_replication,
+        }
+    )
+    table_rows = table_rows.assign(positive_agreement=positive_agreement)
+    table_rows = table_rows[is_significant | (replication_counts.significant_counts > 0)].astype({"significant": int})
+    is_replicated = replicating_fraction[is_significant] > REPLICATION_THRESHOLD
+    family_values = {
+        "thing": "",
+        "significant": len(is_replicated),
+        "replicates": is_replicated.mean() if len(is_replicated) else np.nan,
+    }
+    family_values["expected"] = table_rows.loc[table_rows["significant"] == 1, "expected"].mean()
+    family_values["positive_agreement"] = (
+        replication_counts.agreeing_counts.sum() / replication_counts.significant_counts.sum()
+        if replication_counts.significant_counts.any()
+        else np.nan
+    )
+    family_row = pd.DataFrame([family_values | correlation_range.columns("correlation")])
+    table_rows = pd.concat([family_row, table_rows], ignore_index=True)
+    return table_rows.assign(between=comparison, family=kind_name)[REPLICATION_COLUMN_NAMES]
 
 
-def cut(people: People, splits: int, random: np.random.Generator) -> np.ndarray:
+def draw_halves(people: BlackoutPeople, halving_count: int, rng: np.random.Generator) -> np.ndarray:
     """Which units are in the first half, (splits, units) bool. Units are lined up by site and by fold, all else in
     random order, and go to the halves in turn. So at each site, and in each of its folds, halves differ by one at
     most. A unit of several sites is of that of its first person."""
-    _, first = np.unique(people.unit, return_index=True)
-    site, fold = (np.unique(names[first], return_inverse=True)[1] for names in (people.site, people.fold))
-    found = np.empty((splits, len(first)), bool)
-    for split in range(splits):
-        drawn, (of_site, of_fold) = random.random(len(first)), (random.permutation(len(first)) for _ in range(2))
-        line = np.lexsort((drawn, of_fold[fold], of_site[site]))
-        found[split, line] = (np.arange(len(line)) + random.integers(2)) % 2 == 0
-    return found
+    _, first_subject_indices = np.unique(people.cluster_numbers, return_index=True)
+    site_numbers, fold_numbers = (
+        np.unique(group_names[first_subject_indices], return_inverse=True)[1]
+        for group_names in (people.subject_sites, people.subject_folds)
+    )
+    is_first_half = np.empty((halving_count, len(first_subject_indices)), bool)
+    for halving_index in range(halving_count):
+        random_keys, (site_order, fold_order) = (
+            rng.random(len(first_subject_indices)),
+            (rng.permutation(len(first_subject_indices)) for _ in range(2)),
+        )
+        cluster_order = np.lexsort((random_keys, fold_order[fold_numbers], site_order[site_numbers]))
+        is_first_half[halving_index, cluster_order] = (np.arange(len(cluster_order)) + rng.integers(2)) % 2 == 0
+    return is_first_half
 
 
-def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def correlate_last_axis(first_values: np.ndarray, second_values: np.ndarray) -> np.ndarray:
     """Pearson's, over the last axis; NaN where one is constant or undefined."""
-    one, other = (of - of.mean(-1, keepdims=True) for of in (one, other))
+    first_values, second_values = (values - values.mean(-1, keepdims=True) for values in (first_values, second_values))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (one * other).sum(-1) / np.sqrt(np.square(one).sum(-1) * np.square(other).sum(-1))
+        return (first_values * second_values).sum(-1) / np.sqrt(
+            np.square(first_values).sum(-1) * np.square(second_values).sum(-1)
+        )
 
 
-def spread(values: Sequence[np.ndarray]) -> Estimate:
+def estimate_central_range(correlations: Sequence[np.ndarray]) -> Estimate:
     """The mean of numbers, and the ends that hold 95 % of them: a range, no interval."""
-    known = np.array([value for value in values if np.isfinite(value)])
-    if len(known) < FEWEST:
-        return Estimate(float(known.mean()) if len(known) else None, None, None)
-    tail = (1 - CONFIDENCE_LEVEL) / 2
-    return Estimate.of(known.mean(), *np.quantile(known, (tail, 1 - tail)))
+    finite_values = np.array(
+        [correlation_value for correlation_value in correlations if np.isfinite(correlation_value)]
+    )
+    if len(finite_values) < MIN_RANGE_VALUES:
+        return Estimate(float(finite_values.mean()) if len(finite_values) else None, None, None)
+    tail_fraction = (1 - CONFIDENCE_LEVEL) / 2
+    return Estimate.of(finite_values.mean(), *np.quantile(finite_values, (tail_fraction, 1 - tail_fraction)))

@@ -13,99 +13,132 @@ from data.base.terminal import format_participants
 from data.cohorts.records import CLASS_NAMES
 from data.cohorts.rows import SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
-from utils.blackout.effects import Adjusted, Effects
-from utils.blackout.families import Blackout, Family, People, Verdict
-from utils.blackout.fills import RELIANCE
-from utils.blackout.kinds import families_of
-from utils.blackout.replication import EXPECTED, HALVES, MOST, replication_of
+from utils.blackout.effects import CovariateAdjuster, RecordEffects
+from utils.blackout.families import Blackout, BlackoutPeople, BlackoutVerdict, FeatureFamily
+from utils.blackout.fills import RELIANCE_FILL
+from utils.blackout.kinds import make_families
+from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICATION_THRESHOLD, compute_replication
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import Predictions, headline, with_intervals
 from utils.scores.results import ALPHA, CHANCE_AUC, HEADLINES, MIN_CLASS_SUBJECTS, SAME_SCAN, Estimate, Headline
 
-UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
+MIN_RARER_CLASS_FRACTION = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
 @dataclass(frozen=True, eq=False)
 class BlackoutResults:
-    """All families of a blackout. `judged`: how well the network predicts these subjects. `replication`: as in
-    `replication.csv`."""
+    """All families of a blackout. `prediction_headline`: how well the network predicts these subjects.
+    `replication_table`: as in `replication.csv`."""
 
     run: Run
-    effects: Effects
-    people: People
-    judged: Headline
-    families: Sequence[Family]
-    replication: pd.DataFrame
+    record_effects: RecordEffects
+    people: BlackoutPeople
+    prediction_headline: Headline
+    feature_families: Sequence[FeatureFamily]
+    replication_table: pd.DataFrame
 
     @property
-    def is_open(self) -> bool:
-        return self.people.verdict is Verdict.OPEN
+    def is_conclusive(self) -> bool:
+        return self.people.verdict is BlackoutVerdict.CONCLUSIVE
 
     @cached_property
-    def counted(self) -> pd.DataFrame:
+    def family_counts(self) -> pd.DataFrame:
         """A row a family, by the name of its kind: what its things are called, how many there are, how many are
         significant by each tested effect, adjusted and before (`_plain`), how many of those replicate in halves, and in
         repeats if there are some."""
-        again, rows = self.replication, list[dict[str, Any]]()
-        found = again[(again["thing"] != "") & (again["significant"] == 1) & (again["replicates"] > MOST)]
-        times = found.groupby(["between", "family"]).size()
-        of_families = again[again["thing"] == ""].set_index(["between", "family"])["expected"]
-        for family in self.families:
-            row: dict[str, Any] = {"family": family.kind.many, "things": len(family.things)}
-            for effect in family.tested:
-                row[effect.fill.name] = effect.significant.sum()
-                row[f"{effect.fill.name}_plain"] = (effect.plain < ALPHA).sum()
-            row[EXPECTED] = row[RELIANCE] * of_families[HALVES, family.kind.name] if row[RELIANCE] else 0.0
-            rows.append(row | {of: times.get((of, family.kind.name), 0) for of in again["between"].unique()})
-        return pd.DataFrame(rows, [family.kind.name for family in self.families])
+        replication_table, count_rows = self.replication_table, list[dict[str, Any]]()
+        replicated_rows = replication_table[
+            (replication_table["thing"] != "")
+            & (replication_table["significant"] == 1)
+            & (replication_table["replicates"] > REPLICATION_THRESHOLD)
+        ]
+        replicated_counts = replicated_rows.groupby(["between", "family"]).size()
+        expected_by_family = replication_table[replication_table["thing"] == ""].set_index(["between", "family"])[
+            "expected"
+        ]
+        for feature_family in self.feature_families:
+            family_row: dict[str, Any] = {
+                "family": feature_family.feature_kind.plural_name,
+                "things": len(feature_family.feature_names),
+            }
+            for fill_effect in feature_family.tested_effects:
+                family_row[fill_effect.fill.fill_name] = fill_effect.is_significant.sum()
+                family_row[f"{fill_effect.fill.fill_name}_plain"] = (fill_effect.unadjusted_p < ALPHA).sum()
+            family_row[EXPECTED_COLUMN] = (
+                family_row[RELIANCE_FILL] * expected_by_family[BETWEEN_HALVES, feature_family.feature_kind.kind_name]
+                if family_row[RELIANCE_FILL]
+                else 0.0
+            )
+            count_rows.append(
+                family_row
+                | {
+                    comparison: replicated_counts.get((comparison, feature_family.feature_kind.kind_name), 0)
+                    for comparison in replication_table["between"].unique()
+                }
+            )
+        return pd.DataFrame(
+            count_rows, [feature_family.feature_kind.kind_name for feature_family in self.feature_families]
+        )
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """What a reader takes away: how well the network predicts, how much of the first family is significant, and
         of what no list should be published."""
-        return f"{self.predicts} {self.people.verdict or self.found} {self.published}"
+        return (
+            f"{self.prediction_sentence} {self.people.verdict or self.significance_sentence} {self.publication_advice}"
+        )
 
     @property
-    def predicts(self) -> str:
+    def prediction_sentence(self) -> str:
         """Whether the network predicts these participants."""
-        auc, name, model = self.judged.score, HEADLINES[self.judged.metric], self.run.model.model_name
-        if auc.low is None or auc.high is None:
-            known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
-            return f"It is not known whether {model} predicts better than chance. {known}."
-        if auc.high < CHANCE_AUC:
-            said = "ranks participants the wrong way round"
-        elif auc.low <= CHANCE_AUC:
-            said = "is not shown to predict better than chance"
+        score_estimate, metric_name, model_name = (
+            self.prediction_headline.score,
+            HEADLINES[self.prediction_headline.metric],
+            self.run.model.model_name,
+        )
+        if score_estimate.low is None or score_estimate.high is None:
+            estimate_sentence = (
+                f"{metric_name} "
+                f"{score_estimate.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
+            )
+            return f"It is not known whether {model_name} predicts better than chance. {estimate_sentence}."
+        if score_estimate.high < CHANCE_AUC:
+            prediction_text = "ranks participants the wrong way round"
+        elif score_estimate.low <= CHANCE_AUC:
+            prediction_text = "is not shown to predict better than chance"
         else:
-            said = "predicts better than chance"
-        return f"{model} {said}: {name} {auc.text('.2f')}."
+            prediction_text = "predicts better than chance"
+        return f"{model_name} {prediction_text}: {metric_name} {score_estimate.text('.2f')}."
 
     @property
-    def found(self) -> str:
+    def significance_sentence(self) -> str:
         """How many things of the first family are significant, and replicate."""
-        first, again = self.counted.iloc[0], self.replicates(self.families[0])
-        count = first[RELIANCE]
-        said = f"Of {first['things']:,} {first['family']}, {count or 'none'} {'are' if count > 1 else 'is'} significant"
-        return "; ".join(filter(None, [said, again])) + "."
+        first_counts, replication_text = self.family_counts.iloc[0], self.describe_replication(self.feature_families[0])
+        significant_count = first_counts[RELIANCE_FILL]
+        significance_text = (
+            f"Of {first_counts['things']:,} {first_counts['family']}, {significant_count or 'none'} "
+            f"{'are' if significant_count > 1 else 'is'} significant"
+        )
+        return "; ".join(filter(None, [significance_text, replication_text])) + "."
 
-    def replicates(self, family: Family) -> str:
+    def describe_replication(self, feature_family: FeatureFamily) -> str:
         """How many significant things of a family are so in most halves, too, and how many would be if all were true;
         nothing if none is significant."""
-        counted = self.counted.loc[family.kind.name]
-        if not counted[RELIANCE]:
+        count_row = self.family_counts.loc[feature_family.feature_kind.kind_name]
+        if not count_row[RELIANCE_FILL]:
             return ""
-        expected = f"{counted[EXPECTED]:.1f} expected of true effects"
-        return f"{counted[HALVES] or 'none'} also with half of the participants ({expected})"
+        expected_text = f"{count_row[EXPECTED_COLUMN]:.1f} expected of true effects"
+        return f"{count_row[BETWEEN_HALVES] or 'none'} also with half of the participants ({expected_text})"
 
     @property
-    def published(self) -> str:
+    def publication_advice(self) -> str:
         """Of what no list or map should be published. What an unknown site, a leak or head motion does is significant,
         too."""
         caveats = self.run.caveats
         if (
-            not self.counted[RELIANCE].any()
-            or self.uncleaned
+            not self.family_counts[RELIANCE_FILL].any()
+            or self.uncleaned_warning
             or caveats.unknown_site
             or caveats.problems
             or caveats.accepted_leaks
@@ -114,93 +147,129 @@ class BlackoutResults:
         return "A list or map should name only what is significant."
 
     @property
-    def uncleaned(self) -> str:
+    def uncleaned_warning(self) -> str:
         """A warning if the scans are not known to be cleaned of confounds, or nothing."""
-        derivation = options.cohort_of(self.run).metadata.derivation
+        derivation = options.select_network_cohort(self.run).metadata.derivation
         return derivation.uncleaned_warning if derivation else ""
 
     @property
     def cautions(self) -> list[str]:
         """What stands beside every number."""
-        rarer = min(self.people.label.mean(), 1 - self.people.label.mean())
-        told = [self.uncleaned]
-        told.append(f"{SITE_UNKNOWN_SENTENCE}." if self.run.caveats.unknown_site else "")
-        if self.people.verdict is not Verdict.ONE_CLASS and not self.people.adjusted.beside.covariates:
-            told.append(f"No p is adjusted for covariates: {self.people.adjusted.beside.reason}.")
-        if 0 < rarer < UNEQUAL:
-            told.append(
-                f"Only {rarer:.0%} are of one class: if their effects are skewed and vary much more than the others', "
-                "p is too small."
+        rarer_class_fraction = min(self.people.subject_labels.mean(), 1 - self.people.subject_labels.mean())
+        warnings = [self.uncleaned_warning]
+        warnings.append(f"{SITE_UNKNOWN_SENTENCE}." if self.run.caveats.unknown_site else "")
+        if self.people.verdict is not BlackoutVerdict.SINGLE_CLASS and not self.people.adjuster.adjustment.covariates:
+            warnings.append(f"No p is adjusted for covariates: {self.people.adjuster.adjustment.reason}.")
+        if 0 < rarer_class_fraction < MIN_RARER_CLASS_FRACTION:
+            warnings.append(
+                f"Only {rarer_class_fraction:.0%} are of one class: if their effects are skewed and vary much more "
+                "than the others', p is too small."
             )
-        return [*filter(None, told)]
+        return [*filter(None, warnings)]
 
     @property
-    def notes(self) -> list[str]:
+    def manifest_warnings(self) -> list[str]:
         """What `run.json` says beside the verdict."""
-        return [*self.cautions, *(text for family in self.families for text in family.notes.values())]
+        return [
+            *self.cautions,
+            *(
+                footnote
+                for feature_family in self.feature_families
+                for footnote in feature_family.footnote_by_column.values()
+            ),
+        ]
 
     @property
-    def sample(self) -> str:
+    def sample_description(self) -> str:
         """How many subjects and records the mean is over."""
-        subjects, count = len(self.people.label), len(self.effects.rows)
-        told = format_participants(subjects, "test")
-        return told if count == subjects else f"{told}, {count} records"
+        subject_count, record_count = len(self.people.subject_labels), len(self.record_effects.record_rows)
+        participants_text = format_participants(subject_count, "test")
+        return participants_text if record_count == subject_count else f"{participants_text}, {record_count} records"
 
     @property
-    def title(self) -> str:
+    def page_title(self) -> str:
         """Model, the name of the cohort, and the warnings that belong beside every result."""
         run = self.run
-        cohort = make_printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
-        at_chance = " (MODEL AT CHANCE)" if self.people.verdict is Verdict.CHANCE else ""
-        return f"Blackout of {run.model.model_name} on {cohort}{run.marks}{at_chance}"
+        cohort_name = make_printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
+        chance_mark = " (MODEL AT CHANCE)" if self.people.verdict is BlackoutVerdict.AT_CHANCE else ""
+        return f"Blackout of {run.model.model_name} on {cohort_name}{run.marks}{chance_mark}"
 
 
-def concluded(
-    run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()
+def conclude_blackout(
+    run: Run,
+    record_effects: RecordEffects,
+    record_folds: Sequence | None = None,
+    effects_by_repeat: Sequence[RecordEffects] = (),
 ) -> BlackoutResults:
-    """The results of effects. `fold` (records,) names the model that blacked out each record, if there are several; of
-    repeats, in the first. `repeats` are the effects that these are the means of."""
-    effects = replace(effects, groups=run.cohort.groups)
-    scores = scores_of(effects, fold, run.seed)
-    judged = Headline(headline(scores), scores[headline(scores)])
-    people = people_of(run, effects, fold, judged.score)
-    families = families_of(Blackout(run, effects, people))
-    others = (families_of(Blackout(run, replace(one, groups=effects.groups), people)) for one in repeats)
-    return BlackoutResults(run, effects, people, judged, families, replication_of(families, others))
-
-
-def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, Estimate]:
-    """How well the network predicts the people who were blacked out."""
-    columns = {"label": effects.label, "probability": effects["probability"], "subject": effects.subject}
-    columns |= {"site": [row.site for row in effects.rows], SAME_SCAN: effects.first}
-    columns |= {} if fold is None else {"fold": list(fold)}
-    return with_intervals(Predictions.of(pd.DataFrame(columns)), seed)
-
-
-def people_of(run: Run, effects: Effects, fold: Sequence | None, score: Estimate) -> People:
-    """The subjects of effects, and whether anything is concluded of them."""
-    label, (_, first) = effects.of_subjects(effects.label), np.unique(effects.subject, return_index=True)
-    known = options.covariates_of(run.cohort, effects.rows)
-    site = np.array([effects.rows[at].site for at in first])
-    return People(
-        label=label,
-        site=site,
-        fold=np.array(["" if fold is None else fold[at] for at in first]),
-        unit=effects.unit,
-        adjusted=Adjusted(adjustment(known, site), label),
-        seed=run.seed,
-        verdict=verdict(label, score),
-        twice=fold is not None and len(set(fold)) > 1,
+    """The results of effects. `record_folds` (records,) names the model that blacked out each record, if there are
+    several; of repeats, in the first. `effects_by_repeat` are the effects that these are the means of."""
+    record_effects = replace(record_effects, linked_subject_groups=run.cohort.groups)
+    score_by_metric = score_predictions(record_effects, record_folds, run.seed)
+    prediction_headline = Headline(headline(score_by_metric), score_by_metric[headline(score_by_metric)])
+    people = make_blackout_people(run, record_effects, record_folds, prediction_headline.score)
+    feature_families = make_families(Blackout(run, record_effects, people))
+    families_by_repeat = (
+        make_families(
+            Blackout(run, replace(repeat_effects, linked_subject_groups=record_effects.linked_subject_groups), people)
+        )
+        for repeat_effects in effects_by_repeat
+    )
+    return BlackoutResults(
+        run,
+        record_effects,
+        people,
+        prediction_headline,
+        feature_families,
+        compute_replication(feature_families, families_by_repeat),
     )
 
 
-def verdict(label: np.ndarray, score: Estimate) -> Verdict:
+def score_predictions(record_effects: RecordEffects, record_folds: Sequence | None, seed: int) -> dict[str, Estimate]:
+    """How well the network predicts the people who were blacked out."""
+    prediction_columns = {
+        "label": record_effects.record_labels,
+        "probability": record_effects["probability"],
+        "subject": record_effects.record_subjects,
+    }
+    prediction_columns |= {
+        "site": [record_row.site for record_row in record_effects.record_rows],
+        SAME_SCAN: record_effects.record_cluster_leaders,
+    }
+    prediction_columns |= {} if record_folds is None else {"fold": list(record_folds)}
+    return with_intervals(Predictions.of(pd.DataFrame(prediction_columns)), seed)
+
+
+def make_blackout_people(
+    run: Run, record_effects: RecordEffects, record_folds: Sequence | None, score_estimate: Estimate
+) -> BlackoutPeople:
+    """The subjects of effects, and whether anything is concluded of them."""
+    subject_labels, (_, first_record_indices) = (
+        record_effects.average_subjects(record_effects.record_labels),
+        np.unique(record_effects.record_subjects, return_index=True),
+    )
+    covariate_table = options.load_blackout_covariates(run.cohort, record_effects.record_rows)
+    subject_sites = np.array([record_effects.record_rows[record_index].site for record_index in first_record_indices])
+    return BlackoutPeople(
+        subject_labels=subject_labels,
+        subject_sites=subject_sites,
+        subject_folds=np.array(
+            ["" if record_folds is None else record_folds[record_index] for record_index in first_record_indices]
+        ),
+        cluster_numbers=record_effects.subject_cluster_numbers,
+        adjuster=CovariateAdjuster(adjustment(covariate_table, subject_sites), subject_labels),
+        seed=run.seed,
+        verdict=decide_verdict(subject_labels, score_estimate),
+        is_cross_fitted=record_folds is not None and len(set(record_folds)) > 1,
+    )
+
+
+def decide_verdict(subject_labels: np.ndarray, score_estimate: Estimate) -> BlackoutVerdict:
     """Whether anything is concluded of people with these labels, whom a network predicts so well."""
-    rarer = np.bincount(label.astype(int), minlength=len(CLASS_NAMES)).min()
-    if score.beats_chance is False:
-        return Verdict.CHANCE
-    if not rarer:
-        return Verdict.ONE_CLASS
-    if rarer < MIN_CLASS_SUBJECTS:
-        return Verdict.FEW
-    return Verdict.OPEN if score.beats_chance else Verdict.UNKNOWN
+    rarer_class_count = np.bincount(subject_labels.astype(int), minlength=len(CLASS_NAMES)).min()
+    if score_estimate.beats_chance is False:
+        return BlackoutVerdict.AT_CHANCE
+    if not rarer_class_count:
+        return BlackoutVerdict.SINGLE_CLASS
+    if rarer_class_count < MIN_CLASS_SUBJECTS:
+        return BlackoutVerdict.FEW_IN_CLASS
+    return BlackoutVerdict.CONCLUSIVE if score_estimate.beats_chance else BlackoutVerdict.UNDECIDED

@@ -9,15 +9,15 @@ import numpy as np
 
 from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors
-from utils.blackout.edge_logits import EdgeLogits, edge_logits
+from utils.blackout.edge_logits import EdgeLogits, make_edge_logits
 from utils.blackout.fills import Fills
-from utils.blackout.occlusion import Occlusion, occlusion_of
-from utils.blackout.options import cohort_of, of, tables_of
+from utils.blackout.occlusion import Occlusion, make_occlusion
+from utils.blackout.options import get_blackout_options, make_connectome_tables, select_network_cohort
 from utils.runs.run import Run
 from utils.training.network import compute_autism_logit
 
 
-class OfVolume(NamedTuple):
+class VolumeOcclusion(NamedTuple):
     """What replaces regions, and what computes a network's logits then."""
 
     fills: Fills
@@ -25,55 +25,60 @@ class OfVolume(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Setup:
-    """A network, and who gives what replaces parts of what it reads. `volume` is None of one that reads no volume,
-    `edges` of one that reads no connectome."""
+class BlackoutSetup:
+    """A network, and who gives what replaces parts of what it reads. `volume_occlusion` is None of one that reads no
+    volume, `edge_logits` of one that reads no connectome."""
 
     run: Run
     network: keras.Model
     donors: Donors
-    volume: OfVolume | None
-    edges: EdgeLogits | None
+    volume_occlusion: VolumeOcclusion | None
+    edge_logits: EdgeLogits | None
 
     @classmethod
-    def of(cls, run: Run, network: keras.Model) -> "Setup":
-        chosen, cohort = of(run), cohort_of(run)
-        donors = Donors(cohort, run.cohort.split_indices("test"), chosen.donors, run.seed)
+    def from_run(cls, run: Run, network: keras.Model) -> "BlackoutSetup":
+        blackout_options, cohort = get_blackout_options(run), select_network_cohort(run)
+        donors = Donors(cohort, run.cohort.split_indices("test"), blackout_options.donors, run.seed)
         if "volume" not in run.model.input_names:
             return cls(run, network, donors, None, None)
-        fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
-        return cls(run, network, donors, OfVolume(fills, occlusion_of(network)), edge_logits(network))
+        fills = Fills(cohort, blackout_options.load_regions(cohort.grid), donors, blackout_options, run.seed)
+        return cls(run, network, donors, VolumeOcclusion(fills, make_occlusion(network)), make_edge_logits(network))
 
     @property
     def cohort(self) -> Cohort:
-        return cohort_of(self.run)
+        return select_network_cohort(self.run)
 
     @property
-    def sign(self) -> np.ndarray:
+    def class_signs(self) -> np.ndarray:
         """That of the true class on the logit of autism, (records, 1)."""
-        return np.array([[1.0 if self.run.cohort.rows[index].label == 1 else -1.0] for index in self.donors.tested])
+        return np.array(
+            [
+                [1.0 if self.run.cohort.rows[record_index].label == 1 else -1.0]
+                for record_index in self.donors.tested_indices
+            ]
+        )
 
-    def batch(self, record: int) -> dict[str, np.ndarray]:
+    def load_batch(self, record_index: int) -> dict[str, np.ndarray]:
         """A record of the cohort, as networks read it."""
-        return self.cohort.make_batch([record], table_by_name=tables_of(self.cohort))
+        return self.cohort.make_batch([record_index], table_by_name=make_connectome_tables(self.cohort))
 
-    def log_odds(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def compute_log_odds(self, input_by_name: Mapping[str, np.ndarray]) -> np.ndarray:
         """Of autism (n,), by a full pass of the network."""
-        read = {name: inputs[name] for name in self.network.input}
-        return compute_autism_logit(np.asarray(self.network(read, training=False)))
+        network_inputs = {input_name: input_by_name[input_name] for input_name in self.network.input}
+        return compute_autism_logit(np.asarray(self.network(network_inputs, training=False)))
 
 
-class Check(NamedTuple):
+class RecomputationCheck(NamedTuple):
     """Inputs (1, ...) with something replaced, and the log odds of autism that was measured for them."""
 
-    inputs: Mapping[str, np.ndarray]
-    measured: float
+    input_by_name: Mapping[str, np.ndarray]
+    measured_log_odds: float
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """Arrays of `Effects`; `checks` gives, of the place of a tested record, some of what was measured, to be computed
-    again in full."""
+class Measurements:
+    """Arrays of `Effects`; `make_checks` gives, of the place of a tested record, some of what was measured, to be
+    computed again in full."""
 
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    checks: Callable[[int, np.random.Generator], Iterable[Check]] = lambda at, random: ()
+    array_by_name: dict[str, np.ndarray] = field(default_factory=dict)
+    make_checks: Callable[[int, np.random.Generator], Iterable[RecomputationCheck]] = lambda tested_position, rng: ()

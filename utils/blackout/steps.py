@@ -12,50 +12,50 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers
 
-Tensors = list[tf.Tensor]
+TensorList = list[tf.Tensor]
 Box = Any
-NOWHERE = np.zeros((2, 3), int)
-EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does not cut
+EMPTY_BOX = np.zeros((2, 3), int)
+UNCUT_AXES_BITS = 0b10001  # the axes, as bits, along which a box does not cut
 
 
-def cut(activation: tf.Tensor, box: Box) -> tf.Tensor:
+def slice_box(activation: tf.Tensor, box: Box) -> tf.Tensor:
     """Return the part of `activation` inside `box`."""
-    everything = EVERY_RECORD_AND_CHANNEL
-    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=everything, end_mask=everything)
+    uncut_axes = UNCUT_AXES_BITS
+    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=uncut_axes, end_mask=uncut_axes)
 
 
-def paste(activation: tf.Tensor, box: Box, value: tf.Tensor) -> tf.Tensor:
-    """Return a copy of `activation` with `value` inside `box`."""
+def paste_box(activation: tf.Tensor, box: Box, box_values: tf.Tensor) -> tf.Tensor:
+    """Return a copy of `activation` with `box_values` inside `box`."""
     return tf.raw_ops.TensorStridedSliceUpdate(
-        input=activation, begin=box[0], end=box[1], strides=[1] * 5, value=value,
-        begin_mask=EVERY_RECORD_AND_CHANNEL, end_mask=EVERY_RECORD_AND_CHANNEL,
+        input=activation, begin=box[0], end=box[1], strides=[1] * 5, value=box_values,
+        begin_mask=UNCUT_AXES_BITS, end_mask=UNCUT_AXES_BITS,
     )  # fmt: skip
 
 
-def hull(boxes: list[np.ndarray]) -> np.ndarray:
+def find_hull(boxes: list[np.ndarray]) -> np.ndarray:
     """Return the smallest box around all `boxes`."""
     return np.stack([np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)])
 
 
-def common(box: np.ndarray, other: np.ndarray) -> np.ndarray:
+def intersect_boxes(first_box: np.ndarray, second_box: np.ndarray) -> np.ndarray:
     """Return the intersection of two boxes; where they do not meet, a box without voxels between them."""
-    start = np.minimum(np.maximum(box[0], other[0]), other[1])
-    return np.stack([start, np.maximum(start, np.minimum(box[1], other[1]))])
+    common_start = np.minimum(np.maximum(first_box[0], second_box[0]), second_box[1])
+    return np.stack([common_start, np.maximum(common_start, np.minimum(first_box[1], second_box[1]))])
 
 
-def pad(values: tf.Tensor, widths: Box, padding_value: float = 0) -> tf.Tensor:
-    """Return `values` with `widths` of padding before and after it."""
-    padding_value = tf.cast(padding_value, values.dtype)
-    return tf.pad(values, tf.stack([widths[0], widths[1]], axis=1), constant_values=padding_value)
+def pad_volume(activation: tf.Tensor, padding_widths: Box, padding_value: float = 0) -> tf.Tensor:
+    """Return `activation` with `padding_widths` of padding before and after it."""
+    padding_value = tf.cast(padding_value, activation.dtype)
+    return tf.pad(activation, tf.stack([padding_widths[0], padding_widths[1]], axis=1), constant_values=padding_value)
 
 
 class StepPlan(NamedTuple):
     """What one step does for one region, in boxes."""
 
-    sources: list[Box]  # what is read of each source, within what is held of it
-    target: Box  # what is computed of the target, and held
-    used: Box  # of the differences that a convolution reads or gives: those that count
-    padding: Box  # widths before and after what the window reads or gives
+    source_boxes: list[Box]  # what is read of each source, within what is held of it
+    target_box: Box  # what is computed of the target, and held
+    used_box: Box  # of the differences that a convolution reads or gives: those that count
+    padding_widths: Box  # widths before and after what the window reads or gives
 
 
 @dataclass
@@ -68,72 +68,87 @@ class Step:
     """
 
     layer: Any
-    sources: list[KerasTensor]
-    target: KerasTensor
-    is_kept = False  # whether the target of a pass with nothing occluded is kept, and not computed again
+    source_tensors: list[KerasTensor]
+    target_tensor: KerasTensor
+    is_cached = False  # whether the target of a pass with nothing occluded is kept, and not computed again
 
-    def reach(self, source: np.ndarray) -> np.ndarray:
+    def propagate_reach(self, source_reach: np.ndarray) -> np.ndarray:
         """Return the reach of the target from that of the sources."""
-        return source
+        return source_reach
 
-    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the box on which all sources are read, `StepPlan.used` and `StepPlan.padding`, given the `reach` of
-        the sources, and what is `held` of the target."""
-        return held, NOWHERE, NOWHERE
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the box on which all sources are read, `StepPlan.used_box` and `StepPlan.padding_widths`, given the
+        `source_reach` of the sources, and what is `target_box` of the target."""
+        return target_box, EMPTY_BOX, EMPTY_BOX
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
-        """Return what is held of the target, from what is read of the sources `before` and `after` occlusion."""
-        return self.layer(after if len(after) > 1 else after[0])
+    def update_target(
+        self,
+        sources_after: TensorList,
+        sources_before: TensorList,
+        target_before: tf.Tensor | None,
+        step_plan: StepPlan,
+    ) -> tf.Tensor:
+        """Return what is held of the target, from what is read of the sources `sources_before` and `sources_after`
+        occlusion."""
+        return self.layer(sources_after if len(sources_after) > 1 else sources_after[0])
 
 
-def extent_of(layer: Any) -> np.ndarray:
+def compute_window_extent(layer: Any) -> np.ndarray:
     """Return how many voxels the window of a convolution or pooling spans along each axis."""
-    window = layer.kernel_size if isinstance(layer, layers.Conv3D) else layer.pool_size
-    return (np.array(window) - 1) * getattr(layer, "dilation_rate", (1, 1, 1)) + 1
+    window_size = layer.kernel_size if isinstance(layer, layers.Conv3D) else layer.pool_size
+    return (np.array(window_size) - 1) * getattr(layer, "dilation_rate", (1, 1, 1)) + 1
 
 
 @dataclass
-class Windowed(Step):
+class WindowedStep(Step):
     """A layer that slides a window over one source, with one number per axis for its extent, strides and padding."""
 
-    is_kept = True
+    is_cached = True
 
     def __post_init__(self) -> None:
-        self.size, self.target_size = (np.array(one.shape[1:4]) for one in (self.sources[0], self.target))
-        self.strides, self.extent = np.array(self.layer.strides), extent_of(self.layer)
-        padding = np.maximum((self.target_size - 1) * self.strides + self.extent - self.size, 0)
-        self.padding_before = padding // 2 if self.layer.padding == "same" else np.zeros_like(padding)
+        self.source_size, self.target_size = (
+            np.array(tensor.shape[1:4]) for tensor in (self.source_tensors[0], self.target_tensor)
+        )
+        self.strides, self.window_extent = np.array(self.layer.strides), compute_window_extent(self.layer)
+        total_padding = np.maximum((self.target_size - 1) * self.strides + self.window_extent - self.source_size, 0)
+        self.padding_before = total_padding // 2 if self.layer.padding == "same" else np.zeros_like(total_padding)
 
-    def reach(self, source: np.ndarray) -> np.ndarray:
+    def propagate_reach(self, source_reach: np.ndarray) -> np.ndarray:
         """Return the box of outputs that see the change; at least one voxel, as kernels refuse empty tensors."""
-        first, last = source[0], source[1] - 1
-        start = -((self.extent - 1 - self.padding_before - first) // self.strides)
-        start = np.clip(start, 0, self.target_size - 1)
-        stop = (last + self.padding_before) // self.strides + 1
-        return np.stack([start, np.clip(stop, start + 1, self.target_size)])
+        first_changed, last_changed = source_reach[0], source_reach[1] - 1
+        first_output = -((self.window_extent - 1 - self.padding_before - first_changed) // self.strides)
+        first_output = np.clip(first_output, 0, self.target_size - 1)
+        end_output = (last_changed + self.padding_before) // self.strides + 1
+        return np.stack([first_output, np.clip(end_output, first_output + 1, self.target_size)])
 
-    def seen(self, box: np.ndarray) -> np.ndarray:
-        """Return the box of inputs that the outputs in `box` see, which may extend into the padding."""
-        start = box * self.strides - self.padding_before
-        return np.stack([start[0], start[1] - self.strides + self.extent])
+    def find_seen_box(self, output_box: np.ndarray) -> np.ndarray:
+        """Return the box of inputs that the outputs in `output_box` see, which may extend into the padding."""
+        seen_start = output_box * self.strides - self.padding_before
+        return np.stack([seen_start[0], seen_start[1] - self.strides + self.window_extent])
 
-    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        seen = self.seen(held)
-        inside = common(seen, np.stack([np.zeros_like(self.size), self.size]))
-        return inside, NOWHERE, np.abs(seen - inside)
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen_box = self.find_seen_box(target_box)
+        box_inside_grid = intersect_boxes(seen_box, np.stack([np.zeros_like(self.source_size), self.source_size]))
+        return box_inside_grid, EMPTY_BOX, np.abs(seen_box - box_inside_grid)
 
 
-class MaximumPooling(Windowed):
+class MaximumPoolingStep(WindowedStep):
     """Maximum pooling."""
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
-        values = tf.cast(after[0], self.layer.compute_dtype)
-        values = pad(values, plan.padding, values.dtype.min)
-        return tf.nn.max_pool3d(values, self.layer.pool_size, self.layer.strides, "VALID")
+    def update_target(
+        self,
+        sources_after: TensorList,
+        sources_before: TensorList,
+        target_before: tf.Tensor | None,
+        step_plan: StepPlan,
+    ) -> tf.Tensor:
+        padded_input = tf.cast(sources_after[0], self.layer.compute_dtype)
+        padded_input = pad_volume(padded_input, step_plan.padding_widths, padded_input.dtype.min)
+        return tf.nn.max_pool3d(padded_input, self.layer.pool_size, self.layer.strides, "VALID")
 
 
 @dataclass
-class Convolution(Windowed):
+class ConvolutionStep(WindowedStep):
     """A convolution, computed again from all that its window sees."""
 
     def __post_init__(self) -> None:
@@ -141,72 +156,101 @@ class Convolution(Windowed):
         self.kernel = self.layer.kernel.numpy()
         self.bias = self.layer.bias.numpy() if self.layer.use_bias else np.zeros(self.kernel.shape[-1], np.float32)
 
-    def folds(self, following: Any) -> bool:
+    def can_fold(self, next_layer: Any) -> bool:
         """Return whether the only layer that reads the target can become a part of this convolution."""
-        linear = self.layer.activation is keras.activations.linear
-        single = self.layer.compute_dtype == following.compute_dtype == "float32"
-        return linear and single and type(following) is layers.BatchNormalization
+        is_linear = self.layer.activation is keras.activations.linear
+        is_single_precision = self.layer.compute_dtype == next_layer.compute_dtype == "float32"
+        return is_linear and is_single_precision and type(next_layer) is layers.BatchNormalization
 
-    def fold(self, normalisation: layers.BatchNormalization, target: KerasTensor) -> None:
+    def fold_normalisation(self, batch_normalisation: layers.BatchNormalization, target_tensor: KerasTensor) -> None:
         """Take over the batch normalisation that is the only reader of this convolution."""
-        scale = 1 / np.sqrt(normalisation.moving_variance.numpy() + normalisation.epsilon)
-        if normalisation.scale:
-            scale = scale * normalisation.gamma.numpy()
-        self.kernel, self.bias = self.kernel * scale, (self.bias - normalisation.moving_mean.numpy()) * scale
-        if normalisation.center:
-            self.bias = self.bias + normalisation.beta.numpy()
-        self.target = target
+        channel_factors = 1 / np.sqrt(batch_normalisation.moving_variance.numpy() + batch_normalisation.epsilon)
+        if batch_normalisation.scale:
+            channel_factors = channel_factors * batch_normalisation.gamma.numpy()
+        self.kernel, self.bias = (
+            self.kernel * channel_factors,
+            (self.bias - batch_normalisation.moving_mean.numpy()) * channel_factors,
+        )
+        if batch_normalisation.center:
+            self.bias = self.bias + batch_normalisation.beta.numpy()
+        self.target_tensor = target_tensor
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
-        layer, dtype = self.layer, self.layer.compute_dtype
+    def update_target(
+        self,
+        sources_after: TensorList,
+        sources_before: TensorList,
+        target_before: tf.Tensor | None,
+        step_plan: StepPlan,
+    ) -> tf.Tensor:
+        layer, compute_dtype = self.layer, self.layer.compute_dtype
         # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
-        values, kernel = (tf.cast(tf.cast(x, dtype), tf.float32) for x in (after[0], self.kernel))
-        values = pad(values, plan.padding)
-        sums = tf.nn.convolution(values, kernel, layer.strides, "VALID", dilations=layer.dilation_rate)
-        return layer.activation(tf.cast(sums, dtype) + tf.cast(self.bias, dtype))
+        padded_input, kernel = (
+            tf.cast(tf.cast(unrounded_tensor, compute_dtype), tf.float32)
+            for unrounded_tensor in (sources_after[0], self.kernel)
+        )
+        padded_input = pad_volume(padded_input, step_plan.padding_widths)
+        convolved_input = tf.nn.convolution(padded_input, kernel, layer.strides, "VALID", dilations=layer.dilation_rate)
+        return layer.activation(tf.cast(convolved_input, compute_dtype) + tf.cast(self.bias, compute_dtype))
 
 
-class DifferenceConvolution(Convolution):
+class DifferenceConvolutionStep(ConvolutionStep):
     """A convolution updated by the convolution of the difference.
 
     The difference is zero outside the reach of the source. So, unlike the values, it needs no neighbourhood, and the
     layers before recompute only what they can change. In half precision the difference would be lost in the rounding.
     """
 
-    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        seen = self.seen(held)
-        used = common(reach, seen)
-        return reach, used - reach[0], np.abs(seen - used)
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen_box = self.find_seen_box(target_box)
+        used_box = intersect_boxes(source_reach, seen_box)
+        return source_reach, used_box - source_reach[0], np.abs(seen_box - used_box)
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
-        values, layer = pad(cut(after[0] - before[0], plan.used), plan.padding), self.layer
+    def update_target(
+        self,
+        sources_after: TensorList,
+        sources_before: TensorList,
+        target_before: tf.Tensor | None,
+        step_plan: StepPlan,
+    ) -> tf.Tensor:
+        padded_difference, layer = (
+            pad_volume(slice_box(sources_after[0] - sources_before[0], step_plan.used_box), step_plan.padding_widths),
+            self.layer,
+        )
         return target_before + tf.nn.convolution(
-            values, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
+            padded_difference, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
         )
 
 
-class SpreadConvolution(DifferenceConvolution):
+class SpreadConvolutionStep(DifferenceConvolutionStep):
     """A convolution without strides and dilation, which spreads the difference to the outputs that see it.
 
     That multiplies the inputs in reach only, which are far fewer than the outputs they reach.
     """
 
-    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        start = reach[0] + self.padding_before - self.extent + 1
-        used = common(np.stack([start, reach[1] + self.padding_before]), held)
-        return reach, used - start, np.abs(held - used)
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        spread_start = source_reach[0] + self.padding_before - self.window_extent + 1
+        used_box = intersect_boxes(np.stack([spread_start, source_reach[1] + self.padding_before]), target_box)
+        return source_reach, used_box - spread_start, np.abs(target_box - used_box)
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
-        difference = after[0] - before[0]
-        mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
-        growth = [0, *(self.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
-        spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
-        return target_before + pad(cut(spread, plan.used), plan.padding)
+    def update_target(
+        self,
+        sources_after: TensorList,
+        sources_before: TensorList,
+        target_before: tf.Tensor | None,
+        step_plan: StepPlan,
+    ) -> tf.Tensor:
+        input_difference = sources_after[0] - sources_before[0]
+        mirrored_kernel = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
+        shape_growth = [0, *(self.window_extent - 1), mirrored_kernel.shape[3] - mirrored_kernel.shape[4]]
+        output_difference = tf.nn.conv3d_transpose(
+            input_difference, mirrored_kernel, tf.shape(input_difference) + shape_growth, 1, "VALID"
+        )
+        return target_before + pad_volume(slice_box(output_difference, step_plan.used_box), step_plan.padding_widths)
 
 
-def convolution_of(layer: Any) -> type[Convolution]:
+def choose_convolution_step(layer: Any) -> type[ConvolutionStep]:
     """Return the cheapest kind of step that is accurate for a convolution."""
-    linear = layer.activation is keras.activations.linear
-    if not linear or layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:
-        return Convolution
-    return SpreadConvolution if {*layer.strides, *layer.dilation_rate} == {1} else DifferenceConvolution
+    is_linear = layer.activation is keras.activations.linear
+    if not is_linear or layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:
+        return ConvolutionStep
+    return SpreadConvolutionStep if {*layer.strides, *layer.dilation_rate} == {1} else DifferenceConvolutionStep

@@ -16,11 +16,11 @@ from data.base.tables import make_printable
 from data.cohorts.atlas import Atlas, find_dominant_places, read_label_image
 from data.cohorts.rows import join_names
 
-OUTSIDE = "outside the regions"  # the system of parcels that lie in no region
-IMAGES = (".nii", ".nii.gz")
-COLUMNS = ("region", "system")
-HEMISPHERES = {"L": "left", "R": "right"}
-LOBES = {  # names of regions without their hemisphere
+OUTSIDE_SYSTEM = "outside the regions"  # the system of parcels that lie in no region
+IMAGE_SUFFIXES = (".nii", ".nii.gz")
+SYSTEM_TABLE_COLUMNS = ("region", "system")
+HEMISPHERE_BY_SUFFIX = {"L": "left", "R": "right"}
+REGIONS_BY_LOBE = {  # names of regions without their hemisphere
     "central": "Precentral Rolandic_Oper Postcentral",
     "frontal": (
         "Frontal_Sup Frontal_Sup_Orb Frontal_Mid Frontal_Mid_Orb Frontal_Inf_Oper Frontal_Inf_Tri Frontal_Inf_Orb "
@@ -39,91 +39,126 @@ LOBES = {  # names of regions without their hemisphere
         "Cerebelum_10"
     ),
 }
-VERMIS = "Vermis_1_2 Vermis_3 Vermis_4_5 Vermis_6 Vermis_7 Vermis_8 Vermis_9 Vermis_10"
-AAL = {  # the system of each region, by its name
-    f"{region}_{side}": f"{lobe} {hemisphere}"
-    for lobe, regions in LOBES.items()
-    for side, hemisphere in HEMISPHERES.items()
-    for region in regions.split()
-} | dict.fromkeys(VERMIS.split(), "vermis")
+VERMIS_REGIONS = "Vermis_1_2 Vermis_3 Vermis_4_5 Vermis_6 Vermis_7 Vermis_8 Vermis_9 Vermis_10"
+AAL_SYSTEM_BY_REGION = {  # the system of each region, by its name
+    f"{region_stem}_{hemisphere_suffix}": f"{lobe} {hemisphere}"
+    for lobe, lobe_regions in REGIONS_BY_LOBE.items()
+    for hemisphere_suffix, hemisphere in HEMISPHERE_BY_SUFFIX.items()
+    for region_stem in lobe_regions.split()
+} | dict.fromkeys(VERMIS_REGIONS.split(), "vermis")
 
 
 @dataclass(frozen=True, eq=False)
-class Systems:
-    """`names` in order, the last is that of parcels outside all regions. `of_region` (regions + 1,) int is the system
-    of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
+class RegionSystems:
+    """`system_names` in order, the last is that of parcels outside all regions. `system_by_region` (regions + 1,) int
+    is the system of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
 
-    names: tuple[str, ...]
-    of_region: np.ndarray
+    system_names: tuple[str, ...]
+    system_by_region: np.ndarray
 
     @property
-    def of_each(self) -> list[str]:
+    def system_name_by_region(self) -> list[str]:
         """The name of the system of each region, at the end that of no region."""
-        return [self.names[at] for at in self.of_region]
+        return [self.system_names[system_index] for system_index in self.system_by_region]
 
     @property
-    def are_regions(self) -> bool:
+    def is_system_per_region(self) -> bool:
         """Whether each region is a system of its own."""
-        return len(np.unique(self.of_region)) == len(self.of_region) == len(self.names)
+        return len(np.unique(self.system_by_region)) == len(self.system_by_region) == len(self.system_names)
 
     @property
-    def unplaced(self) -> np.ndarray:
+    def unplaced_regions(self) -> np.ndarray:
         """The places of regions that no system holds."""
-        return np.flatnonzero(self.of_region[:-1] == self.of_region[-1])
+        return np.flatnonzero(self.system_by_region[:-1] == self.system_by_region[-1])
 
 
-def systems_of(atlas: Atlas, path: Path | None) -> Systems:
+def load_region_systems(atlas: Atlas, systems_path: Path | None) -> RegionSystems:
     """The systems that a file tells; of AAL its lobes; else each region is its own. Raises InputError for a file that
     is neither a label image nor a table of all regions."""
-    if path is not None:
-        is_image = path.name.lower().endswith(IMAGES)
-        return by_majority(atlas, *read_label_image(path)) if is_image else by_table(atlas, path)
-    names = [atlas.name_by_region[region] for region in atlas.region_numbers]
-    if AAL.keys() >= set(names):
-        return systems([AAL[name] for name in names], [AAL[name] for name in AAL if name in names])
-    return Systems((*names, OUTSIDE), np.arange(len(names) + 1))
+    if systems_path is not None:
+        is_image = systems_path.name.lower().endswith(IMAGE_SUFFIXES)
+        return (
+            assign_systems_by_majority(atlas, *read_label_image(systems_path))
+            if is_image
+            else read_system_table(atlas, systems_path)
+        )
+    region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
+    if AAL_SYSTEM_BY_REGION.keys() >= set(region_names):
+        return make_systems(
+            [AAL_SYSTEM_BY_REGION[region_name] for region_name in region_names],
+            [AAL_SYSTEM_BY_REGION[region_name] for region_name in AAL_SYSTEM_BY_REGION if region_name in region_names],
+        )
+    return RegionSystems((*region_names, OUTSIDE_SYSTEM), np.arange(len(region_names) + 1))
 
 
-def systems(of_regions: Sequence[str], known: Iterable[str]) -> Systems:
+def make_systems(region_systems: Sequence[str], ordered_systems: Iterable[str]) -> RegionSystems:
     """Of the name of each region's system, and of the known systems in their order."""
-    names = [*dict.fromkeys(name for name in known if name != OUTSIDE), OUTSIDE]
-    return Systems(tuple(names), np.array([names.index(name) for name in (*of_regions, OUTSIDE)]))
-
-
-def by_majority(atlas: Atlas, labels: np.ndarray, named: dict[int, str]) -> Systems:
-    """A region belongs to the system that holds more of its voxels on the full grid than any other, and than lie
-    outside. Without such a system it is outside. `labels` (91, 109, 91) of one name are one system."""
-    names = {label: make_printable(name) or f"system {label}" for label, name in named.items()}
-    known = [*dict.fromkeys(names.values())]
-    values, at = np.unique(labels, return_inverse=True)
-    places = np.array([known.index(names[label]) if label else len(known) for label in values.tolist()])
-    held = find_dominant_places(
-        atlas.full_region_indices, len(atlas.region_numbers), places[at].reshape(labels.shape), len(known)
+    system_names = [
+        *dict.fromkeys(system_name for system_name in ordered_systems if system_name != OUTSIDE_SYSTEM),
+        OUTSIDE_SYSTEM,
+    ]
+    return RegionSystems(
+        tuple(system_names),
+        np.array([system_names.index(system_name) for system_name in (*region_systems, OUTSIDE_SYSTEM)]),
     )
-    return systems([[*known, OUTSIDE][place] for place in held], known)
 
 
-def by_table(atlas: Atlas, path: Path) -> Systems:
+def assign_systems_by_majority(atlas: Atlas, system_image: np.ndarray, name_by_label: dict[int, str]) -> RegionSystems:
+    """A region belongs to the system that holds more of its voxels on the full grid than any other, and than lie
+    outside. Without such a system it is outside. `system_image` (91, 109, 91) of one name are one system."""
+    system_by_label = {
+        label_number: make_printable(label_name) or f"system {label_number}"
+        for label_number, label_name in name_by_label.items()
+    }
+    system_names = [*dict.fromkeys(system_by_label.values())]
+    label_values, label_positions = np.unique(system_image, return_inverse=True)
+    system_positions = np.array(
+        [
+            system_names.index(system_by_label[label_number]) if label_number else len(system_names)
+            for label_number in label_values.tolist()
+        ]
+    )
+    system_position_by_region = find_dominant_places(
+        atlas.full_region_indices,
+        len(atlas.region_numbers),
+        system_positions[label_positions].reshape(system_image.shape),
+        len(system_names),
+    )
+    return make_systems(
+        [[*system_names, OUTSIDE_SYSTEM][system_position] for system_position in system_position_by_region],
+        system_names,
+    )
+
+
+def read_system_table(atlas: Atlas, table_path: Path) -> RegionSystems:
     """A table (CSV or TSV) with the columns region, its name or number, and system. Raises InputError for a region that
     is unknown, there twice, or missing."""
     from data.conversion.tables import read_text_table, select_column  # pandas, which `--help` can do without
 
-    table, found = read_text_table(path), dict[int, str]()
-    regions = {str(region): region for region in atlas.region_numbers} | {
-        name: one for one, name in atlas.name_by_region.items()
+    system_table, system_by_region = read_text_table(table_path), dict[int, str]()
+    region_by_name = {str(region_number): region_number for region_number in atlas.region_numbers} | {
+        name: atlas_region for atlas_region, name in atlas.name_by_region.items()
     }
-    for name, system in zip(*(select_column(table, name, path) for name in COLUMNS), strict=True):
-        if name not in regions:
-            raise InputError(f"{path} names the region {name}; expected one of the atlas, or its number.")
-        if regions[name] in found:
-            raise InputError(f"{path} names the region {name} twice; expected each once. Remove a row.")
-        if not system:
-            raise InputError(f"{path} has no system for the region {name}; expected a name. Fill it in.")
-        found[regions[name]] = make_printable(system)
-    if missing := [f"{region} {name}" for region, name in sorted(atlas.name_by_region.items()) if region not in found]:
+    for name, system_name in zip(
+        *(select_column(system_table, name, table_path) for name in SYSTEM_TABLE_COLUMNS), strict=True
+    ):
+        if name not in region_by_name:
+            raise InputError(f"{table_path} names the region {name}; expected one of the atlas, or its number.")
+        if region_by_name[name] in system_by_region:
+            raise InputError(f"{table_path} names the region {name} twice; expected each once. Remove a row.")
+        if not system_name:
+            raise InputError(f"{table_path} has no system for the region {name}; expected a name. Fill it in.")
+        system_by_region[region_by_name[name]] = make_printable(system_name)
+    if missing_regions := [
+        f"{region_number} {name}"
+        for region_number, name in sorted(atlas.name_by_region.items())
+        if region_number not in system_by_region
+    ]:
         raise InputError(
-            f"{path} lacks {len(missing)} of the {len(atlas.name_by_region)} regions ({join_names(missing)}); expected "
-            "each. "
-            f'Add them; those in no system have the system "{OUTSIDE}".'
+            f"{table_path} lacks {len(missing_regions)} of the {len(atlas.name_by_region)} regions "
+            f"({join_names(missing_regions)}); expected each. "
+            f'Add them; those in no system have the system "{OUTSIDE_SYSTEM}".'
         )
-    return systems([found[region] for region in atlas.region_numbers], found.values())
+    return make_systems(
+        [system_by_region[region_number] for region_number in atlas.region_numbers], system_by_region.values()
+    )

@@ -20,23 +20,24 @@ from data.cohorts.phenotype import INDICATOR_PATTERN, IQ_TEST_VALUE_PREFIX, list
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
 from utils.blackout import options
-from utils.blackout.donors import control_variate_mean
+from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.edges import Replacement
-from utils.blackout.effects import Adjusted, Beside
-from utils.blackout.families import Blackout, Effect, Family, Kind
-from utils.blackout.fills import FILL_OF, RELIANCE
-from utils.blackout.graph import nodes_of
-from utils.blackout.options import TOGETHER, tables_of
-from utils.blackout.setup import Check, Measured, Setup
+from utils.blackout.effects import AdjustedEffects, CovariateAdjuster
+from utils.blackout.families import Blackout, FeatureFamily, FeatureKind, FillEffect
+from utils.blackout.fills import FILL_BY_NAME, RELIANCE_FILL
+from utils.blackout.graph import list_graph_nodes
+from utils.blackout.options import RECORDS_PER_BATCH, make_connectome_tables
+from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
 from utils.scores.adjustment import adjustment
 from utils.training.network import check_network_finite, compute_autism_logit
 
-PHENOTYPE = "phenotype"  # what networks call the values that they read
-MARKS = "tests and missing values"
-OF_ONE = "Of one value of the group, as the difference: the first, or how much is unknown."
-APART = "Each group is adjusted without the covariates that tell the same."
-ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
-    MARKS: f"{IQ_TEST_VALUE_PREFIX}|fiq_test|.*({INDICATOR_PATTERN.pattern})",
+PHENOTYPE_INPUT = "phenotype"  # what networks call the values that they read
+MARKS_GROUP = "tests and missing values"
+DIFFERENCE_FOOTNOTE = "Of one value of the group, as the difference: the first, or how much is unknown."
+ADJUSTMENT_FOOTNOTE = "Each group is adjusted without the covariates that tell the same."
+# group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
+ABIDE_PATTERN_BY_GROUP = {
+    MARKS_GROUP: f"{IQ_TEST_VALUE_PREFIX}|fiq_test|.*({INDICATOR_PATTERN.pattern})",
     "age": "age(?![a-z])",
     "sex": "sex(?![a-z])",
     "handedness": "handedness",
@@ -45,181 +46,275 @@ ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell
     "body mass index": "bmi",
 }
 
-Groups = dict[str, list[int]]
+PositionsByGroup = dict[str, list[int]]
 
 
-def names_of(metadata: Metadata) -> tuple[str, ...]:
+def list_value_names(metadata: Metadata) -> tuple[str, ...]:
     """Of the 29 values."""
-    return metadata.phenotype or tuple(f"value {number + 1}" for number in range(PHENOTYPE_SIZE))
+    return metadata.phenotype or tuple(f"value {value_index + 1}" for value_index in range(PHENOTYPE_SIZE))
 
 
-def groups_of(metadata: Metadata) -> Groups:
+def group_values(metadata: Metadata) -> PositionsByGroup:
     """The positions of the values of each group, by its name. In ABIDE's table a group is what they measure, in a table
     of one's own it is a column. Without names each value is a group."""
-    names = names_of(metadata)
-    of_name = [group_of(metadata, name) for name in names]
-    order = [*ABIDE] if names == list_abide_names() else dict.fromkeys(of_name)
-    return {group: [at for at, of in enumerate(of_name) if of == group] for group in order if group}
+    value_names = list_value_names(metadata)
+    group_by_value = [find_value_group(metadata, value_name) for value_name in value_names]
+    ordered_groups = [*ABIDE_PATTERN_BY_GROUP] if value_names == list_abide_names() else dict.fromkeys(group_by_value)
+    return {
+        group_name: [
+            value_position for value_position, value_group in enumerate(group_by_value) if value_group == group_name
+        ]
+        for group_name in ordered_groups
+        if group_name
+    }
 
 
-def group_of(metadata: Metadata, name: str) -> str:
+def find_value_group(metadata: Metadata, value_name: str) -> str:
     """The group of a value, or of a column of the table, by its name; empty if it is in none."""
-    names, lower = names_of(metadata), name.lower()
-    if names == list_abide_names():
-        return next((group for group, begins in ABIDE.items() if re.match(begins, lower)), "")
+    value_names, lower_name = list_value_names(metadata), value_name.lower()
+    if value_names == list_abide_names():
+        return next(
+            (
+                group_name
+                for group_name, name_pattern in ABIDE_PATTERN_BY_GROUP.items()
+                if re.match(name_pattern, lower_name)
+            ),
+            "",
+        )
     if not metadata.phenotype_columns:
-        return name if name in names else ""
-    known = metadata.phenotype_categories
-    column_of = {one.lower(): one for one in metadata.phenotype_columns}
-    column_of |= {f"{one}_missing".lower(): one for one in metadata.phenotype_columns}
-    column_of |= {f"{one}_{value}".lower(): one for one, values in known.items() for value in values}
-    return column_of.get(lower, "")
+        return value_name if value_name in value_names else ""
+    categories_by_column = metadata.phenotype_categories
+    column_by_name = {column_name.lower(): column_name for column_name in metadata.phenotype_columns}
+    column_by_name |= {f"{column_name}_missing".lower(): column_name for column_name in metadata.phenotype_columns}
+    column_by_name |= {
+        f"{column_name}_{category}".lower(): column_name
+        for column_name, categories in categories_by_column.items()
+        for category in categories
+    }
+    return column_by_name.get(lower_name, "")
 
 
-def without_own(known: pd.DataFrame, metadata: Metadata, group: str) -> pd.DataFrame:
+def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, group_name: str) -> pd.DataFrame:
     """The covariates of people without those that tell what a group of values does: of the same column, or kind, such
     as age. What is unknown is told by the phenotype's covariates that are unknown for some, such as the IQ."""
-    every, marks = names_of(metadata), group == MARKS
-    names = every if marks else (group, *(name for name in every if group_of(metadata, name) == group))
-    kinds = [kind for kind in COVARIATE_KIND_BY_NAME.values() if any(map(kind.matches_name, names))]
+    all_value_names, is_marks_group = list_value_names(metadata), group_name == MARKS_GROUP
+    group_value_names = (
+        all_value_names
+        if is_marks_group
+        else (group_name, *(name for name in all_value_names if find_value_group(metadata, name) == group_name))
+    )
+    covariate_kinds = [
+        covariate_kind
+        for covariate_kind in COVARIATE_KIND_BY_NAME.values()
+        if any(map(covariate_kind.matches_name, group_value_names))
+    ]
 
-    def is_own(covariate: str) -> bool:
-        bare = covariate.removeprefix("log ")
-        of, of_kind = group_of(metadata, bare), any(kind.matches_name(bare) for kind in kinds)
-        if marks and of != group:
-            return bool(of or of_kind) and bool(known[covariate].isna().any())
-        return of == group or of_kind
+    def is_redundant(covariate_name: str) -> bool:
+        bare_name = covariate_name.removeprefix("log ")
+        covariate_group, is_same_kind = (
+            find_value_group(metadata, bare_name),
+            any(covariate_kind.matches_name(bare_name) for covariate_kind in covariate_kinds),
+        )
+        if is_marks_group and covariate_group != group_name:
+            return bool(covariate_group or is_same_kind) and bool(covariate_table[covariate_name].isna().any())
+        return covariate_group == group_name or is_same_kind
 
-    return known.drop(columns=[name for name in known if is_own(str(name))])
+    return covariate_table.drop(columns=[name for name in covariate_table if is_redundant(str(name))])
 
 
-def measured_of_people(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
+def load_subject_values(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
     """What is known of the 29 values of these subjects, NaN where unknown; of a cohort that holds only what networks
     read, that."""
-    if (raw := cohort.raw_phenotype) is not None:
-        return raw.loc[[*subjects]]
-    first = cohort.first_index_by_subject(range(len(cohort.rows)))
-    values = cohort.make_batch([first[subject] for subject in subjects], with_volumes=False)[PHENOTYPE]
-    return pd.DataFrame(values.astype(float), index=[*subjects])
+    if (raw_phenotype := cohort.raw_phenotype) is not None:
+        return raw_phenotype.loc[[*subjects]]
+    record_by_subject = cohort.first_index_by_subject(range(len(cohort.rows)))
+    phenotype_values = cohort.make_batch([record_by_subject[subject] for subject in subjects], with_volumes=False)[
+        PHENOTYPE_INPUT
+    ]
+    return pd.DataFrame(phenotype_values.astype(float), index=[*subjects])
 
 
-def of_groups(values: pd.DataFrame, groups: Groups) -> np.ndarray:
+def summarise_groups(phenotype_table: pd.DataFrame, positions_by_group: PositionsByGroup) -> np.ndarray:
     """One number a group of the values (subjects, 29): (subjects, groups). Of a group of marks it is how much is
     unknown, else the first value. A category of which all values are 0 is unknown, NaN."""
-    found = {}
-    for group, own in groups.items():
-        of_group = values.iloc[:, own]
-        marks = of_group[[name for name in of_group if INDICATOR_PATTERN.search(str(name))]]
-        codes = of_group.drop(columns=marks.columns).loc[:, lambda table: table.isin([0, 1]).all()]
-        first = of_group.iloc[:, 0]
-        is_code = codes.shape[1] > 1 and first.name in codes
-        found[group] = marks.sum(axis=1) if group == MARKS else first.where(codes.any(axis=1)) if is_code else first
-    return pd.DataFrame(found).to_numpy(float)
+    values_by_group = {}
+    for group_name, value_positions in positions_by_group.items():
+        group_table = phenotype_table.iloc[:, value_positions]
+        mark_columns = group_table[
+            [column_name for column_name in group_table if INDICATOR_PATTERN.search(str(column_name))]
+        ]
+        code_columns = group_table.drop(columns=mark_columns.columns).loc[
+            :, lambda group_columns: group_columns.isin([0, 1]).all()
+        ]
+        first_column = group_table.iloc[:, 0]
+        is_category_code = code_columns.shape[1] > 1 and first_column.name in code_columns
+        values_by_group[group_name] = (
+            mark_columns.sum(axis=1)
+            if group_name == MARKS_GROUP
+            else first_column.where(code_columns.any(axis=1))
+            if is_category_code
+            else first_column
+        )
+    return pd.DataFrame(values_by_group).to_numpy(float)
 
 
-class OfPhenotype:
+class PhenotypeFunction:
     """A classifier as a function of its phenotype. What does not depend on it is computed once for each record."""
 
     def __init__(self, network: keras.Model):
-        (source,) = (tensor for tensor in network.inputs if tensor.name == PHENOTYPE)
-        reached, rest = {id(source)}, dict[int, keras.KerasTensor]()
-        for node in nodes_of(network):
-            if reached.isdisjoint(map(id, node.input_tensors)):
+        (phenotype_tensor,) = (tensor for tensor in network.inputs if tensor.name == PHENOTYPE_INPUT)
+        reached_ids, rest_by_id = {id(phenotype_tensor)}, dict[int, keras.KerasTensor]()
+        for node in list_graph_nodes(network):
+            if reached_ids.isdisjoint(map(id, node.input_tensors)):
                 continue
-            rest |= {id(tensor): tensor for tensor in node.input_tensors if id(tensor) not in reached}
-            reached.update(map(id, node.output_tensors))
-        self._inputs = [tensor.name for tensor in network.inputs]
-        self._rest = keras.Function(network.inputs, [*rest.values()]) if rest else None
-        self._logits = keras.Function([source, *rest.values()], network.outputs[0])
+            rest_by_id |= {id(tensor): tensor for tensor in node.input_tensors if id(tensor) not in reached_ids}
+            reached_ids.update(map(id, node.output_tensors))
+        self._input_names = [tensor.name for tensor in network.inputs]
+        self._compute_rest = keras.Function(network.inputs, [*rest_by_id.values()]) if rest_by_id else None
+        self._compute_logits = keras.Function([phenotype_tensor, *rest_by_id.values()], network.outputs[0])
 
     @property
-    def reads_more(self) -> bool:
+    def has_further_inputs(self) -> bool:
         """Whether the network reads more than the phenotype."""
-        return self._rest is not None
+        return self._compute_rest is not None
 
     def __call__(self, batch: dict[str, np.ndarray], phenotypes: np.ndarray) -> np.ndarray:
         """The log odds of autism (n, any) of n records with other phenotypes (n, any, 29)."""
-        count, several = phenotypes.shape[:2]
-        rest = self._rest([batch[name] for name in self._inputs]) if self._rest else []
-        repeated = [np.repeat(np.asarray(one), several, axis=0) for one in rest]
-        logits = self._logits([phenotypes.reshape(count * several, -1), *repeated])
-        return compute_autism_logit(np.asarray(logits)).reshape(count, several)
+        record_count, phenotypes_per_record = phenotypes.shape[:2]
+        rest_tensors = (
+            self._compute_rest([batch[input_name] for input_name in self._input_names]) if self._compute_rest else []
+        )
+        repeated_tensors = [
+            np.repeat(np.asarray(rest_tensor), phenotypes_per_record, axis=0) for rest_tensor in rest_tensors
+        ]
+        logits = self._compute_logits([phenotypes.reshape(record_count * phenotypes_per_record, -1), *repeated_tensors])
+        return compute_autism_logit(np.asarray(logits)).reshape(record_count, phenotypes_per_record)
 
 
-def measure(setup: Setup) -> Measured:
+def measure_values(setup: BlackoutSetup) -> Measurements:
     """Replaces each group of values in all tested records."""
     run, donors, cohort = setup.run, setup.donors, setup.cohort
-    if PHENOTYPE not in run.model.list_inputs(run.config):
-        return Measured()
-    function, groups = OfPhenotype(setup.network), groups_of(cohort.metadata)
-    phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE]
-    parts = []
-    for indices in split_into_batches(donors.tested, TOGETHER):
-        batch = cohort.make_batch(indices, with_volumes=function.reads_more, table_by_name=tables_of(cohort))
-        own = phenotypes[indices]
-        shown = replaced(own, phenotypes[donors.of(indices)], groups).reshape(len(own), -1, own.shape[1])
-        parts.append(function(batch, np.concatenate([own[:, None], shown], axis=1)))
-    logits = np.concatenate(parts)
-    check_network_finite(run, "outputs", logits)
-    base, after = logits[:, 0], logits[:, 1:].reshape(len(logits), donors.count, len(groups))
-    level = np.zeros((len(phenotypes), len(groups), max(map(len, groups.values()))))
-    for at, own in enumerate(groups.values()):
-        level[:, at, : len(own)] = phenotypes[:, own]
-    fall = control_variate_mean(base[:, None, None] - after, donors.deviations(level))
-    arrays = {"value_reliance": setup.sign * fall, "probability": expit(base)}
-    return Measured(arrays, partial(checks, setup, groups, phenotypes, after))
-
-
-def replaced(own: np.ndarray, given: np.ndarray, groups: Groups) -> np.ndarray:
-    """Phenotypes (n, 29) with each group of their donors' (donors, n, 29): (n, donors, groups, 29)."""
-    chosen = np.array([np.isin(np.arange(own.shape[1]), positions) for positions in groups.values()])
-    return np.where(chosen, given.swapaxes(0, 1)[:, :, None], own[:, None, None])
-
-
-def checks(
-    setup: Setup, groups: Groups, phenotypes: np.ndarray, after: np.ndarray, at: int, random: np.random.Generator
-) -> Iterable[Check]:
-    """A group of values of a record replaced by that of each donor."""
-    group, record = int(random.integers(len(groups))), int(setup.donors.tested[at])
-    batch, positions = setup.batch(record), [*map(np.array, groups.values())]
-    for donor, given in enumerate(setup.donors.drawn[record]):
-        one = Replacement(phenotypes[[record]], phenotypes[[given]], positions)
-        yield Check(batch | {PHENOTYPE: one.replaced(group)}, after[at, donor, group])
-
-
-def family(of: Blackout) -> Family | None:
-    """Groups, each adjusted for all covariates but those that tell the same."""
-    if "value_reliance" not in of.effects:
-        return None
-    metadata, label = of.cohort.metadata, of.people.label
-    known = options.covariates_of(of.run.cohort, of.effects.rows)
-    groups, names = groups_of(metadata), names_of(metadata)
-
-    def correct(effect: np.ndarray) -> Beside:
-        others = (Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups)
-        each = [adjusted(effect[:, [at]]) for at, adjusted in enumerate(others)]
-        return Beside(*map(np.hstack, zip(*each, strict=True)))
-
-    effect = Effect(FILL_OF[RELIANCE], of.of_subjects("value_reliance"), of.people, correct)
-    first = ["how much is unknown" if group == MARKS else names[own[0]] for group, own in groups.items()]
-    of_group = ["; ".join(names[at] for at in own) for own in groups.values()]
-    return Family(
-        VALUES,
-        [*groups],
-        pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
-        [effect],
-        of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
-        notes={"direction": OF_ONE} | ({"p_reliance": APART} if of.people.adjusted.beside.covariates else {}),
-        stored={"values": np.array([*groups], object)},
+    if PHENOTYPE_INPUT not in run.model.list_inputs(run.config):
+        return Measurements()
+    phenotype_function, positions_by_group = PhenotypeFunction(setup.network), group_values(cohort.metadata)
+    phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE_INPUT]
+    log_odds_by_batch = []
+    for record_indices in split_into_batches(donors.tested_indices, RECORDS_PER_BATCH):
+        batch = cohort.make_batch(
+            record_indices,
+            with_volumes=phenotype_function.has_further_inputs,
+            table_by_name=make_connectome_tables(cohort),
+        )
+        own = phenotypes[record_indices]
+        replaced_phenotypes = replace_groups(
+            own, phenotypes[donors.select_donors(record_indices)], positions_by_group
+        ).reshape(len(own), -1, own.shape[1])
+        log_odds_by_batch.append(phenotype_function(batch, np.concatenate([own[:, None], replaced_phenotypes], axis=1)))
+    log_odds = np.concatenate(log_odds_by_batch)
+    check_network_finite(run, "outputs", log_odds)
+    intact_log_odds, replaced_log_odds = (
+        log_odds[:, 0],
+        log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(positions_by_group)),
+    )
+    group_levels = np.zeros((len(phenotypes), len(positions_by_group), max(map(len, positions_by_group.values()))))
+    for group_index, own in enumerate(positions_by_group.values()):
+        group_levels[:, group_index, : len(own)] = phenotypes[:, own]
+    log_odds_falls = compute_control_variate_mean(
+        intact_log_odds[:, None, None] - replaced_log_odds, donors.compute_donor_deviations(group_levels)
+    )
+    array_by_name = {"value_reliance": setup.class_signs * log_odds_falls, "probability": expit(intact_log_odds)}
+    return Measurements(
+        array_by_name, partial(make_value_checks, setup, positions_by_group, phenotypes, replaced_log_odds)
     )
 
 
-VALUES = Kind(
+def replace_groups(
+    person_phenotypes: np.ndarray, donor_phenotypes: np.ndarray, positions_by_group: PositionsByGroup
+) -> np.ndarray:
+    """Phenotypes (n, 29) with each group of their donors' (donors, n, 29): (n, donors, groups, 29)."""
+    group_masks = np.array(
+        [
+            np.isin(np.arange(person_phenotypes.shape[1]), value_positions)
+            for value_positions in positions_by_group.values()
+        ]
+    )
+    return np.where(group_masks, donor_phenotypes.swapaxes(0, 1)[:, :, None], person_phenotypes[:, None, None])
+
+
+def make_value_checks(
+    setup: BlackoutSetup,
+    positions_by_group: PositionsByGroup,
+    phenotypes: np.ndarray,
+    replaced_log_odds: np.ndarray,
+    tested_position: int,
+    rng: np.random.Generator,
+) -> Iterable[RecomputationCheck]:
+    """A group of values of a record replaced by that of each donor."""
+    group_index, record_index = (
+        int(rng.integers(len(positions_by_group))),
+        int(setup.donors.tested_indices[tested_position]),
+    )
+    record_batch, positions_per_group = setup.load_batch(record_index), [*map(np.array, positions_by_group.values())]
+    for donor_number, donor_index in enumerate(setup.donors.donors_by_record[record_index]):
+        replacement = Replacement(phenotypes[[record_index]], phenotypes[[donor_index]], positions_per_group)
+        yield RecomputationCheck(
+            record_batch | {PHENOTYPE_INPUT: replacement.apply_replacement(group_index)},
+            replaced_log_odds[tested_position, donor_number, group_index],
+        )
+
+
+def make_value_family(blackout: Blackout) -> FeatureFamily | None:
+    """Groups, each adjusted for all covariates but those that tell the same."""
+    if "value_reliance" not in blackout.record_effects:
+        return None
+    metadata, subject_labels = blackout.cohort.metadata, blackout.people.subject_labels
+    covariate_table = options.load_blackout_covariates(blackout.run.cohort, blackout.record_effects.record_rows)
+    positions_by_group, value_names = group_values(metadata), list_value_names(metadata)
+
+    def adjust_groups(group_effects: np.ndarray) -> AdjustedEffects:
+        adjusters = (
+            CovariateAdjuster(adjustment(drop_group_covariates(covariate_table, metadata, group_name)), subject_labels)
+            for group_name in positions_by_group
+        )
+        adjusted_groups = [
+            adjust_effects(group_effects[:, [group_index]]) for group_index, adjust_effects in enumerate(adjusters)
+        ]
+        return AdjustedEffects(*map(np.hstack, zip(*adjusted_groups, strict=True)))
+
+    reliance_effect = FillEffect(
+        FILL_BY_NAME[RELIANCE_FILL], blackout.average_subjects("value_reliance"), blackout.people, adjust_groups
+    )
+    first_value_names = [
+        "how much is unknown" if group_name == MARKS_GROUP else value_names[value_positions[0]]
+        for group_name, value_positions in positions_by_group.items()
+    ]
+    value_list_by_group = [
+        "; ".join(value_names[value_position] for value_position in value_positions)
+        for value_positions in positions_by_group.values()
+    ]
+    return FeatureFamily(
+        VALUE_KIND,
+        [*positions_by_group],
+        pd.DataFrame(
+            {"group": [*positions_by_group], "values": value_list_by_group, "difference_of": first_value_names}
+        ),
+        [reliance_effect],
+        summarise_groups(
+            load_subject_values(blackout.cohort, sorted(set(blackout.record_effects.record_subjects))),
+            positions_by_group,
+        ),
+        footnote_by_column={"direction": DIFFERENCE_FOOTNOTE}
+        | ({"p_reliance": ADJUSTMENT_FOOTNOTE} if blackout.people.adjuster.adjustment.covariates else {}),
+        stored_arrays={"values": np.array([*positions_by_group], object)},
+    )
+
+
+VALUE_KIND = FeatureKind(
     "values",
     "values",
     "groups of values",
-    family,
-    measure,
-    about="A group of values of the phenotype is replaced by that of other participants; all else stays",
-    shown=("group",),
+    make_value_family,
+    measure_values,
+    explanation="A group of values of the phenotype is replaced by that of other participants; all else stays",
+    identifying_columns=("group",),
 )

@@ -4,16 +4,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from utils.blackout.options import of
-from utils.blackout.setup import Measured, Setup
+from utils.blackout.options import get_blackout_options
+from utils.blackout.setup import BlackoutSetup, Measurements
 
 
-def verify(setup: Setup, measured: Mapping[str, Measured]) -> None:
+def verify_blackout(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Measurements]) -> None:
     """Recomputes random records in full, each with something of every kind replaced; prints the largest difference."""
-    random, apart = np.random.default_rng(setup.run.seed), list[float]()
-    records = random.permutation(len(setup.donors.tested))[: of(setup.run).verify].tolist()
-    for at in records:
-        for one in measured.values():
-            apart += [float(setup.log_odds(check.inputs)[0] - check.measured) for check in one.checks(at, random)]
-    told = f"{len(apart)} blackouts of {len(records)} records recomputed in full"
-    print(f"{told}: logits differ by at most {np.abs(apart).max():.2g}.")
+    rng, log_odds_differences = np.random.default_rng(setup.run.seed), list[float]()
+    tested_positions = rng.permutation(len(setup.donors.tested_indices))[
+        : get_blackout_options(setup.run).verify
+    ].tolist()
+    for tested_position in tested_positions:
+        for measurements in measurements_by_kind.values():
+            log_odds_differences += [
+                float(
+                    setup.compute_log_odds(recomputation_check.input_by_name)[0] - recomputation_check.measured_log_odds
+                )
+                for recomputation_check in measurements.make_checks(tested_position, rng)
+            ]
+    summary = f"{len(log_odds_differences)} blackouts of {len(tested_positions)} records recomputed in full"
+    print(f"{summary}: logits differ by at most {np.abs(log_odds_differences).max():.2g}.")

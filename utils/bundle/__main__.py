@@ -9,29 +9,33 @@ from data.base.cli import Parser, run_guarded
 from data.base.errors import InputError
 from data.base.terminal import print_summary, run_program
 
-PROGRAM = "abide-bundle"
-EXAMPLES = {
+BUNDLE_PROGRAM = "abide-bundle"
+BUNDLE_EXAMPLES = {
     "the network of everybody as one file": "ckpt/mmnn/everybody model.zip --licence CC-BY-4.0",
     "with the score of a test on folds": "ckpt/mmnn/everybody model.zip --score results/mmnn-test-folds-10",
 }
 
 
 def main() -> int:
-    return run_guarded(PROGRAM, bundle)
+    return run_guarded(BUNDLE_PROGRAM, write_bundle)
 
 
 def parser() -> Parser:
-    told = "Writes one file with all that prediction needs, and nobody's data."
-    found = Parser(prog=PROGRAM, description=told, examples=EXAMPLES)
-    add = found.add_argument
-    add("checkpoint", type=Path, help="of run.py --train --everybody, such as CKPT/mmnn/everybody")
-    add("out", type=Path, metavar="OUT.zip", help="file to write")
-    add("--score", type=Path, metavar="DIR", help="the --outDir of the test on folds (default: the checkpoint's)")
-    add("--licence", default="", metavar="TEXT", help="of the weights, for the model card (default: not stated)")
-    return found
+    description = "Writes one file with all that prediction needs, and nobody's data."
+    argument_parser = Parser(prog=BUNDLE_PROGRAM, description=description, examples=BUNDLE_EXAMPLES)
+    add_argument = argument_parser.add_argument
+    add_argument("checkpoint", type=Path, help="of run.py --train --everybody, such as CKPT/mmnn/everybody")
+    add_argument("out", type=Path, metavar="OUT.zip", help="file to write")
+    add_argument(
+        "--score", type=Path, metavar="DIR", help="the --outDir of the test on folds (default: the checkpoint's)"
+    )
+    add_argument(
+        "--licence", default="", metavar="TEXT", help="of the weights, for the model card (default: not stated)"
+    )
+    return argument_parser
 
 
-def bundle() -> int:
+def write_bundle() -> int:
     args = parser().parse_args()
     from data.base import archive  # what follows costs `--help` nothing
     from data.conversion.template import BUNDLE_SUFFIX
@@ -43,20 +47,22 @@ def bundle() -> int:
     if args.out.suffix != BUNDLE_SUFFIX:
         raise InputError(f"{args.out} does not end in {BUNDLE_SUFFIX}; name the bundle such as model{BUNDLE_SUFFIX}.")
     files.check_new(args.out)
-    folder = CheckpointFolder(args.checkpoint, "run.py --train --everybody")
-    saved, cohort = make.of_everybody(folder)
-    saved = replace(saved, cross_validation=make.cross_validation_of(saved, args.score))
+    checkpoint_folder = CheckpointFolder(args.checkpoint, "run.py --train --everybody")
+    checkpoint_manifest, cohort = make.load_everybody_checkpoint(checkpoint_folder)
+    checkpoint_manifest = replace(
+        checkpoint_manifest, cross_validation=make.load_cross_validation(checkpoint_manifest, args.score)
+    )
     with files.locked(args.out):
         files.check_new(args.out)  # another command may have written it meanwhile
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a GPU would gain nothing
         start_tensorflow("cpu")
-        parts = make.parts_of(folder, saved, cohort, args.licence)
-        with files.unfinished(args.out) as path:
-            archive.write_archive(path, parts)
-    size = f"{args.out.stat().st_size:,} bytes, without scans, IDs or tables of anybody"
-    print_summary([*BundleFolder(args.out).facts(), ("size", size)])
+        bytes_by_file = make.make_bundle_files(checkpoint_folder, checkpoint_manifest, cohort, args.licence)
+        with files.unfinished(args.out) as unfinished_path:
+            archive.write_archive(unfinished_path, bytes_by_file)
+    size_text = f"{args.out.stat().st_size:,} bytes, without scans, IDs or tables of anybody"
+    print_summary([*BundleFolder(args.out).make_summary_rows(), ("size", size_text)])
     return 0
 
 
 if __name__ == "__main__":
-    run_program(main, PROGRAM)
+    run_program(main, BUNDLE_PROGRAM)

@@ -25,7 +25,7 @@ from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, RecordRow, join_names
 from data.conversion import template
 from data.likeness.reference import compute_quantiles, make_reference
 from models import MODELS
-from utils.bundle.model import AAL, CARD, MODEL, PEOPLE, WEIGHTS
+from utils.bundle.model import AAL_DIGEST_KEY, CARD_FILE, MODEL_FILE, PEOPLE_KEY, WEIGHTS_FILE
 from utils.report.build import INTENDED_USE
 from utils.report.cross_validation import read_cross_validation
 from utils.runs import guards
@@ -35,34 +35,36 @@ from utils.runs.record import Caveats, Manifest, TrainingPeople
 from utils.scores.features import covariates
 from utils.scores.results import counted
 
-TEMPLATES = jinja2.Environment(
+CARD_TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
     autoescape=False,  # noqa: S701  Markdown, of plain text
-    finalize=lambda value: make_printable(value) if type(value) is str else value,
+    finalize=lambda template_value: make_printable(template_value) if type(template_value) is str else template_value,
 )
-MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
+MIDDLE_QUANTILES = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
 
-def of_everybody(folder: CheckpointFolder) -> tuple[Manifest, Cohort]:
+def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Manifest, Cohort]:
     """The record of a checkpoint, and the cohort that trained it. Raises InputError unless it is a classifier of
     everybody that new people can be prepared for, and its cohort is there as it was."""
-    if not folder.exists or not folder.manifest().everybody:
+    if not checkpoint_folder.exists or not checkpoint_folder.manifest().everybody:
         raise InputError(
-            f"{folder.path} is no checkpoint of everybody; expected such as CKPT/mmnn/everybody. Make one: run.py "
-            "--train --everybody."
+            f"{checkpoint_folder.path} is no checkpoint of everybody; expected such as CKPT/mmnn/everybody. Make one: "
+            "run.py --train --everybody."
         )
-    folder.print_if_training()
-    saved = folder.manifest()
-    if MODELS[saved.model].predicted != "label":
-        raise InputError(f"{folder.path} is of {saved.model}, which predicts no label; bundle a classifier.")
-    if (cohort := folder.find_training_cohort()) is None:
+    checkpoint_folder.print_if_training()
+    checkpoint_manifest = checkpoint_folder.manifest()
+    if MODELS[checkpoint_manifest.model].predicted != "label":
         raise InputError(
-            f"{saved.cohort}, on which {folder.path} was trained, is gone or was changed; a bundle takes from it how "
-            "participants were prepared and what they were like. Copy it back."
+            f"{checkpoint_folder.path} is of {checkpoint_manifest.model}, which predicts no label; bundle a classifier."
+        )
+    if (cohort := checkpoint_folder.find_training_cohort()) is None:
+        raise InputError(
+            f"{checkpoint_manifest.cohort}, on which {checkpoint_folder.path} was trained, is gone or was changed; a "
+            "bundle takes from it how participants were prepared and what they were like. Copy it back."
         )
     metadata = cohort.metadata
     if not (metadata.maps and metadata.phenotype_median) or metadata.reduction.startswith("encoder"):
@@ -70,96 +72,131 @@ def of_everybody(folder: CheckpointFolder) -> tuple[Manifest, Cohort]:
             f"{cohort.path} does not say how its participants were prepared from maps, or holds volumes of an "
             "encoder; train on a cohort of abide-data convert."
         )
-    if few := known_of_few(cohort):
+    if rare_values := find_rare_values(cohort):
         print(
-            f"Few participants have {join_names(few)}, so that the name, the median and the scale, which a bundle "
-            "holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
+            f"Few participants have {join_names(rare_values)}, so that the name, the median and the scale, which a "
+            "bundle holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
         )
-    return saved, cohort
+    return checkpoint_manifest, cohort
 
 
-def known_of_few(cohort: Cohort) -> list[str]:
+def find_rare_values(cohort: Cohort) -> list[str]:
     """The values of the phenotype that too few people have to be described, and categories of fewer than TELLING."""
-    raw = cohort.raw_phenotype
-    if raw is None:
+    raw_phenotype = cohort.raw_phenotype
+    if raw_phenotype is None:
         return []
-    categories = cohort.metadata.phenotype_categories.items()
-    coded = raw[[f"{column}_{value}" for column, values in categories for value in values]].sum()
-    known = raw.drop(columns=coded.index).notna().sum()
+    categories_by_column = cohort.metadata.phenotype_categories.items()
+    category_counts = raw_phenotype[
+        [f"{column}_{category}" for column, column_categories in categories_by_column for category in column_categories]
+    ].sum()
+    measured_counts = raw_phenotype.drop(columns=category_counts.index).notna().sum()
     return [
-        *known.index[known.between(1, EFFORT.describe_from - 1)],
-        *coded.index[coded.between(1, MIN_DESCRIBED_PEOPLE - 1)],
+        *measured_counts.index[measured_counts.between(1, EFFORT.describe_from - 1)],
+        *category_counts.index[category_counts.between(1, MIN_DESCRIBED_PEOPLE - 1)],
     ]
 
 
-def cross_validation_of(saved: Manifest, folder: Path | None) -> CrossValidation | None:
+def load_cross_validation(checkpoint_manifest: Manifest, score_folder: Path | None) -> CrossValidation | None:
     """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for another's."""
-    found = read_cross_validation(folder, saved.model) if folder else saved.cross_validation
-    if found:
-        assert saved.settings
-        guards.check_cross_validation(found, saved.cohort, saved.cohort_sha256, saved.settings, saved.step)
-    return found
+    cross_validation = (
+        read_cross_validation(score_folder, checkpoint_manifest.model)
+        if score_folder
+        else checkpoint_manifest.cross_validation
+    )
+    if cross_validation:
+        assert checkpoint_manifest.settings
+        guards.check_cross_validation(
+            cross_validation,
+            checkpoint_manifest.cohort,
+            checkpoint_manifest.cohort_sha256,
+            checkpoint_manifest.settings,
+            checkpoint_manifest.step,
+        )
+    return cross_validation
 
 
-def parts_of(folder: CheckpointFolder, saved: Manifest, cohort: Cohort, licence: str) -> dict[str, bytes]:
+def make_bundle_files(
+    checkpoint_folder: CheckpointFolder, checkpoint_manifest: Manifest, cohort: Cohort, licence: str
+) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started. Raises InputError for damaged weights."""
-    bundled = without_people(saved, cohort)
-    texts = {MODEL: files.format_json(asdict(bundled)), CARD: card_text(bundled, cohort, licence)}
-    parts = {name: text.encode() for name, text in texts.items()}
-    return parts | weights_parts(folder, saved, cohort) | template.make_template_files(cohort) | likeness_parts(cohort)
+    bundle_manifest = remove_people(checkpoint_manifest, cohort)
+    text_by_file = {
+        MODEL_FILE: files.format_json(asdict(bundle_manifest)),
+        CARD_FILE: render_model_card(bundle_manifest, cohort, licence),
+    }
+    bytes_by_file = {file_name: file_text.encode() for file_name, file_text in text_by_file.items()}
+    return (
+        bytes_by_file
+        | make_weights_file(checkpoint_folder, checkpoint_manifest, cohort)
+        | template.make_template_files(cohort)
+        | make_likeness_files(cohort)
+    )
 
 
-def without_people(saved: Manifest, cohort: Cohort) -> Manifest:
+def remove_people(checkpoint_manifest: Manifest, cohort: Cohort) -> Manifest:
     """The record of a checkpoint without anything of single people or of where it was made: no ID, scan, path, and no
     text but the program's own."""
-    score = saved.cross_validation
-    label = Counter({row.subject: row.label for row in cohort.rows if row.split == "train"}.values())
-    about = {
-        text: heading for heading, part in cohort.take_census().findings_by_heading.items() for text in part.problems
+    cross_validation = checkpoint_manifest.cross_validation
+    subject_count_by_label = Counter(
+        {record_row.subject: record_row.label for record_row in cohort.rows if record_row.split == "train"}.values()
+    )
+    heading_by_problem = {
+        problem: finding_heading
+        for finding_heading, heading_findings in cohort.take_census().findings_by_heading.items()
+        for problem in heading_findings.problems
     }
     if cohort.verdict:
-        about |= dict(zip(cohort.verdict.problems, cohort.verdict.about, strict=False))
+        heading_by_problem |= dict(zip(cohort.verdict.problems, cohort.verdict.about, strict=False))
     caveats = Caveats(
         simulated=cohort.is_simulated,
         problems=tuple(
-            f"one about {about.get(text, 'records')}, which abide-data check names where the cohort is"
-            for text in cohort.find_problems()
+            f"one about {heading_by_problem.get(problem, 'records')}, which abide-data check names where the cohort is"
+            for problem in cohort.find_problems()
         ),
         accepted_leaks=cohort.metadata.accepted_leaks,
-        transductive=saved.caveats.transductive,
+        transductive=checkpoint_manifest.caveats.transductive,
         unknown_site=cohort.is_site_unknown,
     )
     return Manifest(
-        job=saved.job,
-        settings=saved.settings,
+        job=checkpoint_manifest.job,
+        settings=checkpoint_manifest.settings,
         everybody=True,
-        step=saved.step,
-        cohort_sha256=saved.cohort_sha256,
-        maps=saved.maps,
-        num_maps=saved.num_maps,
-        preparation=saved.preparation,
-        shares=saved.shares,
-        cross_validation=replace(score, folder="") if score else None,
+        step=checkpoint_manifest.step,
+        cohort_sha256=checkpoint_manifest.cohort_sha256,
+        maps=checkpoint_manifest.maps,
+        num_maps=checkpoint_manifest.num_maps,
+        preparation=checkpoint_manifest.preparation,
+        shares=checkpoint_manifest.shares,
+        cross_validation=replace(cross_validation, folder="") if cross_validation else None,
         caveats=caveats,
         people=TrainingPeople(scans_sha256=cohort.scans_sha256()),
-        versions={name: saved.versions.get(name) for name in ("git_commit", "packages")} | {AAL: compute_aal_sha256()},
-        told={PEOPLE: {name: label[value] for value, name in enumerate(CLASS_NAMES)}},
+        versions={name: checkpoint_manifest.versions.get(name) for name in ("git_commit", "packages")}
+        | {AAL_DIGEST_KEY: compute_aal_sha256()},
+        told={PEOPLE_KEY: {name: subject_count_by_label[class_label] for class_label, name in enumerate(CLASS_NAMES)}},
     )
 
 
-def weights_parts(folder: CheckpointFolder, saved: Manifest, cohort: Cohort) -> dict[str, bytes]:
+def make_weights_file(
+    checkpoint_folder: CheckpointFolder, checkpoint_manifest: Manifest, cohort: Cohort
+) -> dict[str, bytes]:
     """The weights of the network."""
-    model = MODELS[saved.model]
-    assert saved.settings
-    network = model.build_network(model.parse_settings(saved.settings.config), cohort)
-    folder.restore(network)
-    weights = network.get_weights()
-    if not all(np.isfinite(values).all() for values in weights):
-        raise InputError(f"{folder.path} has weights that are not finite: its training diverged. Train again.")
-    return {WEIGHTS: make_npz(**{f"{number:04}": values for number, values in enumerate(weights)})}
+    model = MODELS[checkpoint_manifest.model]
+    assert checkpoint_manifest.settings
+    network = model.build_network(model.parse_settings(checkpoint_manifest.settings.config), cohort)
+    checkpoint_folder.restore(network)
+    network_weights = network.get_weights()
+    if not all(np.isfinite(weight_array).all() for weight_array in network_weights):
+        raise InputError(
+            f"{checkpoint_folder.path} has weights that are not finite: its training diverged. Train again."
+        )
+    return {
+        WEIGHTS_FILE: make_npz(
+            **{f"{weight_index:04}": weight_array for weight_index, weight_array in enumerate(network_weights)}
+        )
+    }
 
 
-def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
+def make_likeness_files(cohort: Cohort) -> dict[str, bytes]:
     """What the training people are like; nothing if they are too few, which is printed."""
     try:
         return make_reference(cohort, cohort.split_indices("train")).bytes_by_file
@@ -168,53 +205,79 @@ def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
         return {}
 
 
-def card_text(bundled: Manifest, cohort: Cohort, licence: str) -> str:
+def render_model_card(bundle_manifest: Manifest, cohort: Cohort, licence: str) -> str:
     """The model card as Markdown: what it is for, of whom, how good (Mitchell et al. 2019,
     doi:10.1145/3287560.3287596)."""
-    rows = [row for row in cohort.rows if row.split == "train"]
-    return TEMPLATES.get_template("card.jinja").render(
-        model=bundled,
+    training_rows = [record_row for record_row in cohort.rows if record_row.split == "train"]
+    return CARD_TEMPLATES.get_template("card.jinja").render(
+        model=bundle_manifest,
         made=f"{time.strftime('%Y-%m-%d')} by {DERIVE_PROGRAM} {__version__}",
         licence=licence,
-        people=bundled.told[PEOPLE],
+        people=bundle_manifest.told[PEOPLE_KEY],
         cohort=cohort,
         SITE_IS_UNKNOWN=SITE_UNKNOWN_SENTENCE,
         use=INTENDED_USE,
-        sites=sites_table(rows),
-        variables=variables_table(cohort, rows),
+        sites=make_sites_table(training_rows),
+        variables=make_variables_table(cohort, training_rows),
         fewest=MIN_PEOPLE_PER_GROUP,
     )
 
 
-def sites_table(rows: Sequence[RecordRow]) -> list[dict[str, str]]:
+def make_sites_table(training_rows: Sequence[RecordRow]) -> list[dict[str, str]]:
     """People by site and class; sites of fewer than `MIN_DESCRIBED_PEOPLE` people are counted together."""
-    table = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
-    table = table.drop_duplicates("subject")
-    small = table.groupby("site")["site"].transform("size") < MIN_DESCRIBED_PEOPLE
-    table["site"] = table["site"].where(
-        ~small, f"sites of fewer than {MIN_DESCRIBED_PEOPLE}: {table['site'][small].nunique()}"
+    people_table = pd.DataFrame(
+        [
+            {"subject": record_row.subject, "site": record_row.site, "label": record_row.label}
+            for record_row in training_rows
+        ]
     )
-    of_site = pd.crosstab(table["site"], table["label"])
+    people_table = people_table.drop_duplicates("subject")
+    is_small_site = people_table.groupby("site")["site"].transform("size") < MIN_DESCRIBED_PEOPLE
+    people_table["site"] = people_table["site"].where(
+        ~is_small_site, f"sites of fewer than {MIN_DESCRIBED_PEOPLE}: {people_table['site'][is_small_site].nunique()}"
+    )
+    counts_by_site = pd.crosstab(people_table["site"], people_table["label"])
     return [
-        {"site": site or "unknown"} | {name: counted(counts.get(value, 0)) for value, name in enumerate(CLASS_NAMES)}
-        for site, counts in of_site.iterrows()
+        {"site": site or "unknown"}
+        | {
+            class_name: counted(count_by_label.get(class_label, 0))
+            for class_label, class_name in enumerate(CLASS_NAMES)
+        }
+        for site, count_by_label in counts_by_site.iterrows()
     ]
 
 
-def variables_table(cohort: Cohort, rows: Sequence[RecordRow]) -> list[dict[str, str]]:
+def make_variables_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> list[dict[str, str]]:
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
     categories. Of what fewer than `MIN_DESCRIBED_PEOPLE` people have nothing is told."""
-    site_of = {row.subject: row.site for row in rows}
-    table = covariates([*site_of], [*site_of.values()], load_all_covariates(cohort))
-    found = []
-    for name, values in table.drop(columns="site", errors="ignore").items():
-        known = values.dropna()
-        if pd.api.types.is_numeric_dtype(values) and known.nunique() > 2:
-            low, high = compute_quantiles(known.to_numpy(float), MIDDLE).tolist()
-            told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
+    site_by_subject = {record_row.subject: record_row.site for record_row in training_rows}
+    covariate_table = covariates([*site_by_subject], [*site_by_subject.values()], load_all_covariates(cohort))
+    variable_rows = []
+    for covariate_name, covariate_values in covariate_table.drop(columns="site", errors="ignore").items():
+        measured_values = covariate_values.dropna()
+        if pd.api.types.is_numeric_dtype(covariate_values) and measured_values.nunique() > 2:
+            lower_quantile, upper_quantile = compute_quantiles(
+                measured_values.to_numpy(float), MIDDLE_QUANTILES
+            ).tolist()
+            covariate_summary = (
+                f"mean {measured_values.mean():.3g}, SD {measured_values.std():.3g}, 90 % between {lower_quantile:.3g} "
+                f"and {upper_quantile:.3g}"
+            )
         else:
-            shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()
-            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= MIN_DESCRIBED_PEOPLE)
-        if len(known) >= MIN_DESCRIBED_PEOPLE and told:
-            found.append({"name": str(name), "told": told, "unknown": counted(values.isna().sum())})
-    return found
+            category_counts = measured_values.map(
+                lambda category: f"{category:g}" if isinstance(category, float) else str(category)
+            ).value_counts()
+            covariate_summary = ", ".join(
+                f"{category} {category_count}"
+                for category, category_count in category_counts.items()
+                if category_count >= MIN_DESCRIBED_PEOPLE
+            )
+        if len(measured_values) >= MIN_DESCRIBED_PEOPLE and covariate_summary:
+            variable_rows.append(
+                {
+                    "name": str(covariate_name),
+                    "told": covariate_summary,
+                    "unknown": counted(covariate_values.isna().sum()),
+                }
+            )
+    return variable_rows

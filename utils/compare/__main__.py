@@ -7,42 +7,42 @@ from data.base.cli import Parser, run_guarded
 from data.base.errors import InputError
 from data.base.terminal import run_program
 
-PROGRAM = "abide-compare"
-EXAMPLES = {
+COMPARE_PROGRAM = "abide-compare"
+COMPARE_EXAMPLES = {
     "whether one of two tests of the same people is better": "results/mmnn-test-folds-10 results/nn-test-folds-10",
     "several tests, into a folder of your own": "results/a results/b results/c --outDir results/abc",
 }
 
 
 def main() -> int:
-    return run_guarded(PROGRAM, compare)
+    return run_guarded(COMPARE_PROGRAM, compare_runs)
 
 
 def parser() -> Parser:
-    told = "Compares classifiers that were tested on the same participants."
-    found = Parser(prog=PROGRAM, description=told, examples=EXAMPLES)
-    found.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --outDir of a run.py --test")
-    found.add_argument("--outDir", type=Path, default=Path("results/compare"), help="default %(default)s")
-    return found
+    description = "Compares classifiers that were tested on the same participants."
+    argument_parser = Parser(prog=COMPARE_PROGRAM, description=description, examples=COMPARE_EXAMPLES)
+    argument_parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --outDir of a run.py --test")
+    argument_parser.add_argument("--outDir", type=Path, default=Path("results/compare"), help="default %(default)s")
+    return argument_parser
 
 
-def compare() -> int:
+def compare_runs() -> int:
     args = parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
     from utils.runs.record import Manifest, claim_folder
 
-    if len({run.resolve() for run in args.runs}) < max(2, len(args.runs)):
-        named = " ".join(map(str, args.runs))
-        raise InputError(f"There is nothing to compare in {named}; name two runs or more, each once.")
-    opened = runs.opened(args.runs)
+    if len({run_folder.resolve() for run_folder in args.runs}) < max(2, len(args.runs)):
+        run_names = " ".join(map(str, args.runs))
+        raise InputError(f"There is nothing to compare in {run_names}; name two runs or more, each once.")
+    finished_tests = runs.open_tests(args.runs)
     with files.locked(args.outDir):
-        claim_folder(args.outDir, Manifest(job=page.JOB))
-        pairs = runs.compared(opened)
-        path = page.write(args.outDir, opened, pairs)
-        page.tell(opened, pairs)
-        print(f"Comparison{page.marks(opened)}: {path}")
+        claim_folder(args.outDir, Manifest(job=page.COMPARE_JOB))
+        pair_rows = runs.compare_pairs(finished_tests)
+        page_path = page.write_comparison(args.outDir, finished_tests, pair_rows)
+        page.print_comparison(finished_tests, pair_rows)
+        print(f"Comparison{page.join_marks(finished_tests)}: {page_path}")
     return 0
 
 
 if __name__ == "__main__":
-    run_program(main, PROGRAM)
+    run_program(main, COMPARE_PROGRAM)

@@ -16,7 +16,7 @@ from data.base.tables import write_frame
 from data.base.terminal import format_participants, print_table
 from data.cohorts.rows import join_names
 from data.pages.page import CellByHeading, Link, Page, Section, render_page
-from utils.compare.runs import MINUS, FinishedTest
+from utils.compare.runs import DIFFERENCE_PREFIX, FinishedTest
 from utils.machines.devices import git_commit
 from utils.report import methods
 from utils.report.build import INVALID, cautions
@@ -24,141 +24,194 @@ from utils.report.columns import section
 from utils.runs import record
 from utils.scores.conclusion import SAME, UNKNOWN, would_show
 from utils.scores.results import DETECTABLE, HEADLINES, INTERVAL, Estimate, flat
-from utils.scores.results import PAGE as REPORT
+from utils.scores.results import PAGE as REPORT_PAGE
 
-JOB, PAGE, TABLE = "compare", "compare.html", "compare.csv"
-SHOWN = (*HEADLINES, "brier")
-ROWS = 3  # of the terminal
-NAMED = 3  # pairs in a sentence of the page
-BETTER = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
-OTHERS = {
+COMPARE_JOB, COMPARE_PAGE, COMPARE_TABLE = "compare", "compare.html", "compare.csv"
+COMPARED_SCORES = (*HEADLINES, "brier")
+TERMINAL_ROWS = 3  # of the terminal
+MAX_PAIRS_LISTED = 3  # pairs in a sentence of the page
+BETTER_TEXT_BY_CONCLUSION = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
+UNCLEAR_TEXT_BY_CONCLUSION = {
     SAME: "No difference is shown between {}, which does not say that they are equally good{}",
     UNKNOWN: "It is unknown which is better of {}{}",
 }
-PAIRED = (
+PAIRED_FOOTNOTE = (
     "A difference is paired: both runs are scored on the same resamples of participants, within folds. Below 0, that "
     "of the Brier score speaks for the first run."
 )
-TOGETHER = (
+BONFERRONI_FOOTNOTE = (
     "The intervals hold for all {} pairs together (Bonferroni). If all runs were equally good, one pair or more would "
     "seem to differ in one of twenty comparisons at most."
 )
-DECISIVE = (  # what `run.json` says of what decides a result
+DECISIVE_KEYS = (  # what `run.json` says of what decides a result
     *("model", "preset", "config", "seed", "step", "precision", "grid", "folds"),
     *("cohort", "cohort_sha256", "maps", "prepared", "transductive", "unknown_site", "git_commit", "packages"),
 )
 
 
-def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Path:
+def write_comparison(folder: Path, finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> Path:
     """Writes the table, the page, whose path is returned, and the record of a comparison."""
-    path, started = folder / PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_frame(folder / TABLE, pd.DataFrame(pairs), significant_digits=8)
-    title = f"Comparison of {len(runs)} tests{marks(runs)}"
-    about = f"{format_participants(pairs[0]['subjects'])}, {pairs[0]['records']} records, {started}"
-    reports = {run.folder: os.path.relpath(run.folder / REPORT, folder) for run in runs}
-    links = [Link(f"report of {folder}", quote(report)) for folder, report in reports.items()]
-    page = Page("compare", title, about, [*sections(runs, pairs)], verdict(runs, pairs), links=links)
-    with files.open_replacement(path) as file:
-        file.write(render_page(page))
-    finished = record.Manifest(
-        job=JOB,
+    page_path, start_time = folder / COMPARE_PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    write_frame(folder / COMPARE_TABLE, pd.DataFrame(pair_rows), significant_digits=8)
+    page_title = f"Comparison of {len(finished_tests)} tests{join_marks(finished_tests)}"
+    subtitle = f"{format_participants(pair_rows[0]['subjects'])}, {pair_rows[0]['records']} records, {start_time}"
+    report_by_folder = {
+        finished_test.test_folder: os.path.relpath(finished_test.test_folder / REPORT_PAGE, folder)
+        for finished_test in finished_tests
+    }
+    report_links = [Link(f"report of {folder}", quote(report_path)) for folder, report_path in report_by_folder.items()]
+    comparison_page = Page(
+        "compare",
+        page_title,
+        subtitle,
+        [*make_comparison_sections(finished_tests, pair_rows)],
+        format_comparison_verdict(finished_tests, pair_rows),
+        links=report_links,
+    )
+    with files.open_replacement(page_path) as page_file:
+        page_file.write(render_page(comparison_page))
+    comparison_manifest = record.Manifest(
+        job=COMPARE_JOB,
         finished=True,
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
-        started=started,
+        started=start_time,
         versions={"git_commit": git_commit()},
         outputs=record.fingerprint_outputs(folder),
     )
-    record.write_manifest(folder / record.MANIFEST_FILE, finished)
-    return path
+    record.write_manifest(folder / record.MANIFEST_FILE, comparison_manifest)
+    return page_path
 
 
-def marks(runs: Sequence[FinishedTest]) -> str:
+def join_marks(finished_tests: Sequence[FinishedTest]) -> str:
     """Those of all runs, such as ` (SIMULATED)`."""
-    return "".join(dict.fromkeys(run.described.marks for run in runs))
+    return "".join(dict.fromkeys(finished_test.description.marks for finished_test in finished_tests))
 
 
-def difference(pair: dict[str, Any], name: str) -> Estimate:
-    return Estimate.in_row(pair, f"{MINUS}{name}")
+def get_difference(pair_row: dict[str, Any], metric_name: str) -> Estimate:
+    return Estimate.in_row(pair_row, f"{DIFFERENCE_PREFIX}{metric_name}")
 
 
-def minus(pair: dict[str, Any]) -> str:
-    return f"{pair['a']} minus {pair['b']}"
+def format_difference_name(pair_row: dict[str, Any]) -> str:
+    return f"{pair_row['a']} minus {pair_row['b']}"
 
 
-def conclusion(pair: dict[str, Any]) -> str:
+def format_pair_conclusion(pair_row: dict[str, Any]) -> str:
     """Which one is better, if either is."""
-    return BETTER[pair["conclusion"]].format(**pair) if pair["conclusion"] in BETTER else pair["conclusion"]
+    return (
+        BETTER_TEXT_BY_CONCLUSION[pair_row["conclusion"]].format(**pair_row)
+        if pair_row["conclusion"] in BETTER_TEXT_BY_CONCLUSION
+        else pair_row["conclusion"]
+    )
 
 
-def verdict(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]], most: int = NAMED) -> str:
+def format_comparison_verdict(
+    finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]], max_pairs: int = MAX_PAIRS_LISTED
+) -> str:
     """Who is better than whom, of whom no difference is shown, and of whom it is unknown, of each so many pairs; with
     whether problems invalidate it."""
-    found = [join_names([conclusion(pair) for pair in pairs if pair["conclusion"] in BETTER], most, "; ")]
-    for unclear, told in OTHERS.items():
-        alike = [pair for pair in pairs if pair["conclusion"] == unclear]
-        named = [f"{pair['a']} and {pair['b']}" for pair in alike]
-        largest = max((pair[DETECTABLE] or 0 for pair in alike), default=0)
-        detectable = would_show(largest) if unclear == SAME and largest else ""
-        found += [told.format(join_names(named, most, "; "), detectable)] * bool(named)
-    if len(pairs) == 1:
-        (pair,) = pairs
-        found.append(f"{HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {difference(pair, pair['by']).text()}")
-    invalid = INVALID if any(run.described.problems for run in runs) else ""
-    return invalid + " ".join(f"{text}." for text in found if text)
+    sentences = [
+        join_names(
+            [
+                format_pair_conclusion(pair_row)
+                for pair_row in pair_rows
+                if pair_row["conclusion"] in BETTER_TEXT_BY_CONCLUSION
+            ],
+            max_pairs,
+            "; ",
+        )
+    ]
+    for unclear_conclusion, sentence_template in UNCLEAR_TEXT_BY_CONCLUSION.items():
+        alike = [pair_row for pair_row in pair_rows if pair_row["conclusion"] == unclear_conclusion]
+        pair_names = [f"{pair_row['a']} and {pair_row['b']}" for pair_row in alike]
+        largest = max((pair_row[DETECTABLE] or 0 for pair_row in alike), default=0)
+        detectable = would_show(largest) if unclear_conclusion == SAME and largest else ""
+        sentences += [sentence_template.format(join_names(pair_names, max_pairs, "; "), detectable)] * bool(pair_names)
+    if len(pair_rows) == 1:
+        (pair_row,) = pair_rows
+        sentences.append(
+            f"{HEADLINES[pair_row['by']]}, {format_difference_name(pair_row)}, {INTERVAL}: "
+            f"{get_difference(pair_row, pair_row['by']).text()}"
+        )
+    invalid_text = INVALID if any(finished_test.description.problems for finished_test in finished_tests) else ""
+    return invalid_text + " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
-def tell(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> None:
+def print_comparison(finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> None:
     """Prints the verdict, and below it the score that decides: where several pairs have a difference this difference
     first, then that of each run."""
-    by, several = pairs[0]["by"], len(pairs) > 1
-    rows = [[difference(pair, by).text(), minus(pair)] for pair in pairs if several and pair["conclusion"] in BETTER]
-    rows += [[run.scores[by].text(), str(run.folder)] for run in runs]
-    more = [[f"and {len(rows) - ROWS} more", ""]] if len(rows) > ROWS else []
-    print(verdict(runs, pairs, most=1))
-    print(f"{HEADLINES[by]}, {INTERVAL}:")
-    print_table([*rows[:ROWS], *more], truncate_last=True)
-
-
-def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Iterator[Section]:
-    """In the order of the page."""
-    if about := warnings(runs):
-        yield Section("Warnings", about, kind="warning")
-    yield scores(runs, pairs)
-    if table := differing(runs):
-        yield Section("What differs between the runs", table=table, open=True)
-
-
-def warnings(runs: Sequence[FinishedTest]) -> list[str]:
-    """The caveats of runs and their own warnings, each once."""
-    found = dict[str, list[str]]()
-    for run in runs:
-        for text in [*cautions(run.described), *run.described.warnings]:
-            found.setdefault(text, []).append(str(run.folder))
-    return [f"{', '.join(folders)}: {text}" for text, folders in found.items()]
-
-
-def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Section:
-    """The scores of each run, and their difference in each pair."""
-    names = [name for name in SHOWN if f"{MINUS}{name}" in pairs[0]]
-    rows = [{"run": str(run.folder)} | flat({name: run.scores[name] for name in names}) for run in runs]
-    rows += [
-        {"run": minus(pair), "conclusion": conclusion(pair), DETECTABLE: pair[DETECTABLE]}
-        | flat({name: difference(pair, name) for name in names})
-        for pair in pairs
+    deciding_metric, is_several = pair_rows[0]["by"], len(pair_rows) > 1
+    score_rows = [
+        [get_difference(pair_row, deciding_metric).text(), format_difference_name(pair_row)]
+        for pair_row in pair_rows
+        if is_several and pair_row["conclusion"] in BETTER_TEXT_BY_CONCLUSION
     ]
-    notes = {"": TOGETHER.format(len(pairs))} if len(pairs) > 1 else {}
-    shown = ["run", *names, DETECTABLE, "conclusion"]
-    return section("Scores and differences", pd.DataFrame(rows), shown, PAIRED, open=True, notes=notes)
+    score_rows += [
+        [finished_test.score_by_metric[deciding_metric].text(), str(finished_test.test_folder)]
+        for finished_test in finished_tests
+    ]
+    remainder_rows = [[f"and {len(score_rows) - TERMINAL_ROWS} more", ""]] if len(score_rows) > TERMINAL_ROWS else []
+    print(format_comparison_verdict(finished_tests, pair_rows, max_pairs=1))
+    print(f"{HEADLINES[deciding_metric]}, {INTERVAL}:")
+    print_table([*score_rows[:TERMINAL_ROWS], *remainder_rows], truncate_last=True)
 
 
-def differing(runs: Sequence[FinishedTest]) -> list[CellByHeading]:
+def make_comparison_sections(
+    finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]
+) -> Iterator[Section]:
+    """In the order of the page."""
+    if warning_texts := collect_run_warnings(finished_tests):
+        yield Section("Warnings", warning_texts, kind="warning")
+    yield make_scores_section(finished_tests, pair_rows)
+    if differing_rows := find_differing_settings(finished_tests):
+        yield Section("What differs between the runs", table=differing_rows, open=True)
+
+
+def collect_run_warnings(finished_tests: Sequence[FinishedTest]) -> list[str]:
+    """The caveats of runs and their own warnings, each once."""
+    folders_by_warning = dict[str, list[str]]()
+    for finished_test in finished_tests:
+        for warning in [*cautions(finished_test.description), *finished_test.description.warnings]:
+            folders_by_warning.setdefault(warning, []).append(str(finished_test.test_folder))
+    return [f"{', '.join(run_folders)}: {warning}" for warning, run_folders in folders_by_warning.items()]
+
+
+def make_scores_section(finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> Section:
+    """The scores of each run, and their difference in each pair."""
+    metric_names = [
+        metric_name for metric_name in COMPARED_SCORES if f"{DIFFERENCE_PREFIX}{metric_name}" in pair_rows[0]
+    ]
+    table_rows = [
+        {"run": str(finished_test.test_folder)}
+        | flat({metric_name: finished_test.score_by_metric[metric_name] for metric_name in metric_names})
+        for finished_test in finished_tests
+    ]
+    table_rows += [
+        {
+            "run": format_difference_name(pair_row),
+            "conclusion": format_pair_conclusion(pair_row),
+            DETECTABLE: pair_row[DETECTABLE],
+        }
+        | flat({metric_name: get_difference(pair_row, metric_name) for metric_name in metric_names})
+        for pair_row in pair_rows
+    ]
+    footnotes = {"": BONFERRONI_FOOTNOTE.format(len(pair_rows))} if len(pair_rows) > 1 else {}
+    column_names = ["run", *metric_names, DETECTABLE, "conclusion"]
+    return section(
+        "Scores and differences", pd.DataFrame(table_rows), column_names, PAIRED_FOOTNOTE, open=True, notes=footnotes
+    )
+
+
+def find_differing_settings(finished_tests: Sequence[FinishedTest]) -> list[CellByHeading]:
     """A row for each thing that decides results and is not the same in all runs, by its name in `run.json`."""
-    facts = {}
-    for run in runs:
-        of = run.described
-        known = asdict(of) | {"cohort": of.cohort_name, "config": methods.used(of)}
-        flat = pd.json_normalize({name: known[name] for name in DECISIVE})
-        facts[str(run.folder)] = flat.astype(object).iloc[0]
-    table = pd.DataFrame(facts).fillna("-").map(str).replace("", "-")
-    differ = table[table.nunique(axis=1) > 1]
-    return differ.rename_axis("in run.json").reset_index().to_dict("records")
+    settings_by_run = {}
+    for finished_test in finished_tests:
+        test_description = finished_test.description
+        manifest_values = asdict(test_description) | {
+            "cohort": test_description.cohort_name,
+            "config": methods.used(test_description),
+        }
+        flat_settings = pd.json_normalize({setting_key: manifest_values[setting_key] for setting_key in DECISIVE_KEYS})
+        settings_by_run[str(finished_test.test_folder)] = flat_settings.astype(object).iloc[0]
+    settings_table = pd.DataFrame(settings_by_run).fillna("-").map(str).replace("", "-")
+    differing_rows = settings_table[settings_table.nunique(axis=1) > 1]
+    return differing_rows.rename_axis("in run.json").reset_index().to_dict("records")

@@ -18,87 +18,123 @@ from utils.scores.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import DETECTABLE, TABLES, Estimate, flat, minimum_detectable_difference
 
-PREDICTIONS = TABLES["predictions"].file
-EXPECTED = "expected the folder of a classifier's finished `run.py --test`"
-ALIKE = ["repeat", "file", "subject", "label", "site", "fold"]  # columns that are the same in tests to be compared
-SEED = 0  # of the bootstrap, whatever those of the runs are
-MINUS = "a_minus_b_"  # begins the columns of differences
-CONCLUSIONS = {BETTER: "a is better", WORSE: "b is better", SAME: SAME, UNKNOWN: UNKNOWN}
+PREDICTIONS_FILE = TABLES["predictions"].file
+EXPECTED_FOLDER_TEXT = "expected the folder of a classifier's finished `run.py --test`"
+MATCHING_COLUMNS = [
+    "repeat",
+    "file",
+    "subject",
+    "label",
+    "site",
+    "fold",
+]  # columns that are the same in tests to be compared
+BOOTSTRAP_SEED = 0  # of the bootstrap, whatever those of the runs are
+DIFFERENCE_PREFIX = "a_minus_b_"  # begins the columns of differences
+TEXT_BY_CONCLUSION = {BETTER: "a is better", WORSE: "b is better", SAME: SAME, UNKNOWN: UNKNOWN}
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedTest:
-    """A finished test, which is called by its `folder` as the user gave it. `table`: predictions.csv, a row a record
-    and `repeat` (from 0), by these."""
+    """A finished test, which is called by its `test_folder` as the user gave it. `predictions_table`: predictions.csv,
+    a row a record and `repeat` (from 0), by these."""
 
-    folder: Path
-    described: Described
-    table: pd.DataFrame
+    test_folder: Path
+    description: Described
+    predictions_table: pd.DataFrame
 
     @cached_property
     def predictions(self) -> Predictions:
         """Those of every repeat; records of unknown label take no part."""
-        known = self.table[self.table["label"].notna()]
-        return Predictions.of(*(repeat for _, repeat in known.groupby("repeat")))
+        labelled_rows = self.predictions_table[self.predictions_table["label"].notna()]
+        return Predictions.of(*(repeat_rows for _, repeat_rows in labelled_rows.groupby("repeat")))
 
     @cached_property
-    def scores(self) -> dict[str, Estimate]:
+    def score_by_metric(self) -> dict[str, Estimate]:
         """As in `metrics.json`."""
-        return with_intervals(self.predictions, self.described.seed)
+        return with_intervals(self.predictions, self.description.seed)
 
 
-def opened(folders: Sequence[Path]) -> list[FinishedTest]:
+def open_tests(test_folders: Sequence[Path]) -> list[FinishedTest]:
     """Raises InputError for a folder that is no finished test, and for tests that cannot be compared."""
-    runs = [read(folder) for folder in folders]
-    if runs[0].table["label"].isna().all():
-        raise InputError(f"{runs[0].folder / PREDICTIONS} has no known label; nothing can be compared.")
-    for run in runs[1:]:
-        refuse_others(runs[0], run)
-    return runs
-
-
-def read(folder: Path) -> FinishedTest:
-    """Raises InputError unless a classifier's test was finished there, and is as it was written."""
-    of = read_finished_manifest(folder, EXPECTED)
-    if of.job != "test" or of.model not in MODELS or MODELS[of.model].predicted != "label":
-        raise InputError(f"{folder} holds a {of.job} of {of.model or 'no model'}; {EXPECTED}.")
-    table = read_predictions(folder / PREDICTIONS)
-    table["repeat"] = table["repeat"].astype(int) if "repeat" in table else 0
-    return FinishedTest(folder, described(of, folder), table.sort_values(["repeat", "file"], ignore_index=True))
-
-
-def refuse_others(one: FinishedTest, other: FinishedTest) -> None:
-    """Raises InputError unless both were tested on the same people, with the same labels, sites, folds and repeats."""
-    tables = [run.table.reindex(columns=ALIKE, fill_value="none") for run in (one, other)]
-    joined = tables[0].merge(tables[1], how="outer", indicator="of")
-    alone = joined[joined["of"] != "both"]
-    if len(alone):
-        first = alone.iloc[0]
-        has = (one if first["of"] == "left_only" else other).folder
-        row = ", ".join(f"{name} {first[name]}" for name in ALIKE)
+    finished_tests = [read_finished_test(test_folder) for test_folder in test_folders]
+    if finished_tests[0].predictions_table["label"].isna().all():
         raise InputError(
-            f"{one.folder} and {other.folder} differ in participants, labels, sites, folds or repeats: only {has} "
-            f"has {row} ({len(alone)} such rows). Test both on the same cohort, folds and seed."
+            f"{finished_tests[0].test_folder / PREDICTIONS_FILE} has no known label; nothing can be compared."
+        )
+    for finished_test in finished_tests[1:]:
+        check_same_people(finished_tests[0], finished_test)
+    return finished_tests
+
+
+def read_finished_test(test_folder: Path) -> FinishedTest:
+    """Raises InputError unless a classifier's test was finished there, and is as it was written."""
+    test_manifest = read_finished_manifest(test_folder, EXPECTED_FOLDER_TEXT)
+    if (
+        test_manifest.job != "test"
+        or test_manifest.model not in MODELS
+        or MODELS[test_manifest.model].predicted != "label"
+    ):
+        raise InputError(
+            f"{test_folder} holds a {test_manifest.job} of {test_manifest.model or 'no model'}; {EXPECTED_FOLDER_TEXT}."
+        )
+    predictions_table = read_predictions(test_folder / PREDICTIONS_FILE)
+    predictions_table["repeat"] = predictions_table["repeat"].astype(int) if "repeat" in predictions_table else 0
+    return FinishedTest(
+        test_folder,
+        described(test_manifest, test_folder),
+        predictions_table.sort_values(["repeat", "file"], ignore_index=True),
+    )
+
+
+def check_same_people(first_test: FinishedTest, second_test: FinishedTest) -> None:
+    """Raises InputError unless both were tested on the same people, with the same labels, sites, folds and repeats."""
+    matching_tables = [
+        finished_test.predictions_table.reindex(columns=MATCHING_COLUMNS, fill_value="none")
+        for finished_test in (first_test, second_test)
+    ]
+    merged_rows = matching_tables[0].merge(matching_tables[1], how="outer", indicator="of")
+    unmatched_rows = merged_rows[merged_rows["of"] != "both"]
+    if len(unmatched_rows):
+        first_unmatched_row = unmatched_rows.iloc[0]
+        unmatched_folder = (first_test if first_unmatched_row["of"] == "left_only" else second_test).test_folder
+        row_text = ", ".join(f"{column_name} {first_unmatched_row[column_name]}" for column_name in MATCHING_COLUMNS)
+        raise InputError(
+            f"{first_test.test_folder} and {second_test.test_folder} differ in participants, labels, sites, folds or "
+            f"repeats: only {unmatched_folder} has {row_text} ({len(unmatched_rows)} such rows). Test both on the same "
+            "cohort, folds and seed."
         )
 
 
-def compared(runs: Sequence[FinishedTest]) -> list[dict[str, Any]]:
-    """A row for each two of the runs, `a` and `b`. The intervals of the scores of `a` minus those of `b`, paired as
-    `metrics.differences` has them, hold for all rows together."""
-    rows, among = [], comb(len(runs), 2)
-    for a, b in combinations(runs, 2):
-        less = differences(a.predictions, b.predictions, SEED, among)
-        area = headline(less)
-        known: dict[str, Any] = {
-            "a": str(a.folder),
-            "b": str(b.folder),
-            "conclusion": CONCLUSIONS[standing(less[area])],
-            "by": area,
-            DETECTABLE: minimum_detectable_difference(less[area], among),
-            "among": among,
-            "subjects": len(set(a.predictions.subject)),
-            "records": len(a.predictions.label),
+def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]]:
+    """A row for each two of the runs, `first_test` and `second_test`. The intervals of the scores of `first_test`
+    minus those of `second_test`, paired as `metrics.differences` has them, hold for all rows together."""
+    pair_rows, pair_count = [], comb(len(finished_tests), 2)
+    for first_test, second_test in combinations(finished_tests, 2):
+        difference_by_metric = differences(first_test.predictions, second_test.predictions, BOOTSTRAP_SEED, pair_count)
+        deciding_metric = headline(difference_by_metric)
+        pair_values: dict[str, Any] = {
+            "a": str(first_test.test_folder),
+            "b": str(second_test.test_folder),
+            "conclusion": TEXT_BY_CONCLUSION[standing(difference_by_metric[deciding_metric])],
+            "by": deciding_metric,
+            DETECTABLE: minimum_detectable_difference(difference_by_metric[deciding_metric], pair_count),
+            "among": pair_count,
+            "subjects": len(set(first_test.predictions.subject)),
+            "records": len(first_test.predictions.label),
         }
-        scores = {f"{name}_{side}": run.scores[name].value for name in less for side, run in (("a", a), ("b", b))}
-        rows.append(known | scores | flat({f"{MINUS}{name}": score for name, score in less.items()}))
-    return rows
+        score_by_column = {
+            f"{metric_name}_{test_side}": finished_test.score_by_metric[metric_name].value
+            for metric_name in difference_by_metric
+            for test_side, finished_test in (("a", first_test), ("b", second_test))
+        }
+        pair_rows.append(
+            pair_values
+            | score_by_column
+            | flat(
+                {
+                    f"{DIFFERENCE_PREFIX}{metric_name}": metric_difference
+                    for metric_name, metric_difference in difference_by_metric.items()
+                }
+            )
+        )
+    return pair_rows
