@@ -9,7 +9,7 @@ from data.base.errors import InputError
 from data.base.processes import has_several_processes
 from data.base.terminal import print_summary, run_program
 from utils.evaluation.options import TestOptions
-from utils.jobs import FULL_PASS, JOBS
+from utils.jobs import ENCODE_JOB, JOBS
 from utils.runs import work
 from utils.runs.plan import Request, plan_runs
 from utils.runs.run import BundleOptions, make_pooled_run
@@ -24,7 +24,7 @@ RUN_PY_EXAMPLES = {
 
 def parser() -> argparse.ArgumentParser:
     job_parser = Parser(prog="run.py", description=__doc__, examples=RUN_PY_EXAMPLES)
-    job_parser.set_defaults(job=FULL_PASS)
+    job_parser.set_defaults(job=ENCODE_JOB)
     job_group = job_parser.add_argument_group(
         "job", "without --train, --test or --blackout: the full pass of cae, reduces a cohort"
     )
@@ -79,9 +79,9 @@ def execute_job() -> int:
     with redirect_stdout(None) if work.is_child_process() else nullcontext():  # who started it has said it
         runs = plan_runs(request, JOBS)
     if request.dry_run:
-        from utils.preview import preview
+        from utils.preview import preview_run
 
-        print_summary(preview(runs, request.jobs, permutation_count))
+        print_summary(preview_run(runs, request.jobs, permutation_count))
         return 0
     if has_several_processes():
         return work.train_with_workers(runs, request.share_GPU)
@@ -92,9 +92,9 @@ def execute_job() -> int:
         print("Everything is done.")
         make_pooled_run(runs).print_results_location()
     if permutation_count and not exit_status and request.fold is None:
-        from utils.permutations import permute
+        from utils.permutations import run_permutation_test
 
-        exit_status = permute(runs, permutation_count, request.jobs, request.share_GPU)
+        exit_status = run_permutation_test(runs, permutation_count, request.jobs, request.share_GPU)
     return exit_status
 
 

@@ -135,7 +135,7 @@ def no_baselines():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.scores.baselines.features", lambda *_: {})
         patch.setattr(
-            "utils.scores.baselines.fitted",
+            "utils.scores.baselines.fit_feature_baselines",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},
         )
         yield

@@ -39,7 +39,7 @@ def table_of(label: Sequence, probability: Sequence, **columns: object) -> pd.Da
 
 
 def predictions(label: Sequence, probability: Sequence, **columns: object) -> Predictions:
-    return Predictions.of(table_of(label, probability, **columns))
+    return Predictions.from_tables(table_of(label, probability, **columns))
 
 
 def training(folder: Path, cohort: Path, model: str, iterations: int, *more: object) -> list[str]:

@@ -32,7 +32,7 @@ from utils.evaluation import comparisons
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.record import Manifest, TrainingPeople
 from utils.scores import baselines, ridge
-from utils.scores.named import named, roles
+from utils.scores.named import assign_baseline_roles, choose_prespecified_baseline
 
 REGIONS = atlas.load_atlas(None, records.REDUCED)
 
@@ -113,9 +113,9 @@ test_volumes.__test__ = False
 
 def aucs(made: MadeUp) -> dict[str, float]:
     """AUC of each baseline on the test records."""
-    found = baselines.predict(made)
+    found = baselines.predict_baselines(made)
     label = made.label[made.indices("test")]
-    return {name: metrics.roc_auc_score(label, found[name]) for name in found if name != baselines.MAJORITY}
+    return {name: metrics.roc_auc_score(label, found[name]) for name in found if name != baselines.MAJORITY_BASELINE}
 
 
 def by_hand(made: MadeUp) -> dict[str, np.ndarray]:
@@ -155,13 +155,15 @@ def nearly_best(candidates: list, values: np.ndarray, label: np.ndarray, folds: 
 @pytest.mark.slow
 def test_baselines_are_those_of_features_made_by_hand():
     made = made_up()
-    found, train, test = baselines.predict(made), made.indices("train"), made.indices("test")
+    found, train, test = baselines.predict_baselines(made), made.indices("train"), made.indices("test")
     label = made.label[train]
     assert list(found.index) == [made.rows[index].file for index in test]
     prior = DummyClassifier(strategy="prior").fit(made.phenotype[train], label)
-    assert found[baselines.MAJORITY].tolist() == pytest.approx(prior.predict_proba(made.phenotype[test])[:, 1].tolist())
-    folds = ridge.inner_folds(label, np.array([made.rows[index].subject for index in train]))
-    logistic = [LogisticRegression(C=strength, max_iter=1000) for strength in baselines.STRENGTHS]
+    assert found[baselines.MAJORITY_BASELINE].tolist() == pytest.approx(
+        prior.predict_proba(made.phenotype[test])[:, 1].tolist()
+    )
+    folds = ridge.make_inner_folds(label, np.array([made.rows[index].subject for index in train]))
+    logistic = [LogisticRegression(C=strength, max_iter=1000) for strength in baselines.LOGISTIC_STRENGTHS]
     site = pd.Series([made.rows[index].site for index in train])
     target = (label - pd.Series(label).groupby(site).transform("mean")).to_numpy()
     for kind, values in by_hand(made).items():
@@ -170,7 +172,7 @@ def test_baselines_are_those_of_features_made_by_hand():
         away = [np.abs(found[f"{kind}, logistic regression"] - one).max() for one in expected]
         assert min(away) < 0.02, kind  # as far as both converge
         if kind in ("regions", "all"):
-            fitted = [Ridge(alpha=penalty).fit(values[train], target) for penalty in ridge.PENALTIES]
+            fitted = [Ridge(alpha=penalty).fit(values[train], target) for penalty in ridge.RIDGE_PENALTIES]
             log_odds = logit(found[f"{kind}, ridge"])
             agree = [np.corrcoef(log_odds, one.predict(values[test]))[0, 1] for one in fitted]
             assert max(agree) == pytest.approx(1, abs=1e-6) or np.ptp(log_odds) == 0, kind
@@ -178,7 +180,7 @@ def test_baselines_are_those_of_features_made_by_hand():
         kind: ("logistic regression", *(["ridge"] * (kind in ("regions", "all"))), "SVM") for kind in by_hand(made)
     }
     assert list(found) == [
-        baselines.MAJORITY,
+        baselines.MAJORITY_BASELINE,
         *(f"{kind}, {name}" for kind in names for name in names[kind]),
         "regions and phenotype, mean of SVMs",
     ]
@@ -193,7 +195,7 @@ def test_the_svm_is_scikit_learns():
     plain = make_pipeline(StandardScaler(), SVC(C=1, gamma="scale"))
     expected = CalibratedClassifierCV(plain, cv=StratifiedKFold(5), ensemble=False)
     expected = expected.fit(made.phenotype[train], made.label[train]).predict_proba(made.phenotype[test])[:, 1]
-    found = baselines.predict(made)
+    found = baselines.predict_baselines(made)
     assert (np.argsort(found["phenotype, SVM"]) == np.argsort(expected)).all()
     assert found["phenotype, SVM"].to_numpy() == pytest.approx(expected, abs=0.05)
     odds = [found[name] / (1 - found[name]) for name in ("phenotype, SVM", "regions, SVM")]
@@ -209,14 +211,14 @@ def test_of_several_maps_each_has_an_svm_of_its_own():
     phenotype = random.normal(size=(120, 3))
     train, test = np.arange(80), np.arange(80, 120)
     rows = [RecordRow(f"{at}.bin", str(at), "A", label[at], "train") for at in train]
-    fitting = baselines.training_sets(rows, train)
+    fitting = baselines.make_training_sets(rows, train)
     tables = {"phenotype": pd.DataFrame(phenotype), "regions": pd.DataFrame(regions)}
-    found = baselines.fitted(fitting, tables, train, test, 2)
+    found = baselines.fit_feature_baselines(fitting, tables, train, test, 2)
     odds = []
     for values in (*of_map, phenotype):
         scaled = StandardScaler().fit(values[train]).transform(values)
         svc = SVC(C=1, gamma=1 / values.shape[1])  # of all training records, not of each inner fold
-        plain = CalibratedClassifierCV(svc, cv=fitting[1].folds, ensemble=False)
+        plain = CalibratedClassifierCV(svc, cv=fitting[1].inner_folds, ensemble=False)
         probability = plain.fit(scaled[train], label[train]).predict_proba(scaled[test])[:, 1]
         if plain.calibrated_classifiers_[0].calibrators[0].a_ > 0:  # what goes the wrong way counts nothing
             probability = np.full(len(test), label[train].mean())
@@ -228,15 +230,17 @@ def test_of_several_maps_each_has_an_svm_of_its_own():
 
 
 def test_a_certain_classifier_does_not_make_the_mean_undefined():
-    assert baselines.pooled([np.array([1.0, 0.0, 0.5]), np.array([0.0, 1.0, 0.5])]).tolist() == pytest.approx([0.5] * 3)
+    assert baselines.pool_probabilities(
+        [np.array([1.0, 0.0, 0.5]), np.array([0.0, 1.0, 0.5])]
+    ).tolist() == pytest.approx([0.5] * 3)
 
 
 @pytest.mark.slow
 def test_features_know_no_label():
     made = made_up()
-    before = baselines.features(made)
+    before = baselines.make_feature_tables(made)
     made.rows = [replace(row, label=1 - row.label) for row in made.rows]
-    for kind, table in baselines.features(made).items():
+    for kind, table in baselines.make_feature_tables(made).items():
         pd.testing.assert_frame_equal(table, before[kind])
 
 
@@ -299,33 +303,33 @@ def test_what_cannot_be_fitted_is_left_out_and_said(capsys):
             replace(row, label=float(index < count or (row.split == "test" and index % 2 == 0)))
             for index, row in enumerate(rows)
         ]
-        return list(baselines.predict(made))
+        return list(baselines.predict_baselines(made))
 
     fitted = [f"{kind}, {name}" for kind in ("regions", "all") for name in ("logistic regression", "ridge", "SVM")]
-    assert with_autism(2) == [baselines.MAJORITY, *fitted]
+    assert with_autism(2) == [baselines.MAJORITY_BASELINE, *fitted]
     assert capsys.readouterr().out.endswith("Baselines left out: covariates; phenotype.\n")
     for count in (0, 1):
-        assert with_autism(count) == [baselines.MAJORITY]
+        assert with_autism(count) == [baselines.MAJORITY_BASELINE]
         assert "too few training participants of a class" in capsys.readouterr().out
 
 
 def test_without_covariates_the_site_alone():
-    assert list(baselines.features(made_up(covariates=False))["covariates"]) == ["covariates site"]
+    assert list(baselines.make_feature_tables(made_up(covariates=False))["covariates"]) == ["covariates site"]
 
 
 @pytest.mark.slow
 def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatch):
     made = made_up(80)
-    whole, count = baselines.predict(made), len(made.indices("train"))
-    assert baselines.limits(count) == []
+    whole, count = baselines.predict_baselines(made), len(made.indices("train"))
+    assert baselines.describe_record_limits(count) == []
     monkeypatch.setattr(baselines, "MAX_SVM_RECORDS", count - 5)
-    some = baselines.predict(made)
-    assert baselines.limits(count) == [
+    some = baselines.predict_baselines(made)
+    assert baselines.describe_record_limits(count) == [
         f"Each SVM among the baselines is fitted on {count - 5} of {count} training records, drawn at random."
     ]
     changed = [name for name in whole if (whole[name] != some[name]).any()]
     assert changed and changed == [name for name in whole if "SVM" in name]
-    pd.testing.assert_frame_equal(some, baselines.predict(made))
+    pd.testing.assert_frame_equal(some, baselines.predict_baselines(made))
 
 
 def test_records_of_one_subject_share_an_inner_fold():
@@ -334,8 +338,8 @@ def test_records_of_one_subject_share_an_inner_fold():
         RecordRow(f"{at}.bin", str(one), "A", value, "train")
         for at, (one, value) in enumerate(zip(subject, label, strict=True))
     ]
-    for of in baselines.training_sets(rows, subject):
-        folds = of.folds
+    for of in baselines.make_training_sets(rows, subject):
+        folds = of.inner_folds
         assert sorted(np.concatenate([test for _, test in folds])) == list(range(90))
         assert len(folds) == EFFORT.inner_folds
         assert not any(set(subject[train]) & set(subject[test]) for train, test in folds)
@@ -345,8 +349,8 @@ def test_people_who_share_a_scan_share_an_inner_fold(monkeypatch):
     """By the cohort's groups, seen through the groups that training sets are made of."""
     made, seen = made_up(), []
     made.groups = (("s3", "s7"),)
-    monkeypatch.setattr(baselines, "training_sets", lambda label, group: seen.extend(group))
-    baselines.predict(made)
+    monkeypatch.setattr(baselines, "make_training_sets", lambda label, group: seen.extend(group))
+    baselines.predict_baselines(made)
     assert seen[7] == seen[3] == "s3" and len(set(seen)) == len(made.indices("train")) - 1
 
 
@@ -378,15 +382,15 @@ def training_people(new: Cohort, opened: Cohort, subjects: Sequence[str] = (), *
     of_data = {"cohort": str(opened.path), "cohort_sha256": opened.identity}
     people = TrainingPeople(subjects=tuple(subjects or opened.split_subjects("train")))
     saved = Manifest(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | of_data | changes)
-    return comparisons.training_people(SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved=saved)))
+    return comparisons.load_training_cohort(SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved=saved)))
 
 
 @pytest.mark.slow
 def test_new_people_get_the_baselines_of_the_checkpoints_training_people(cohort, new):
     """They are those that the same people get as the test split."""
     opened = open_cohort(cohort)
-    found = baselines.predict(new, training_people(new, opened))
-    pd.testing.assert_frame_equal(found, baselines.predict(opened))
+    found = baselines.predict_baselines(new, training_people(new, opened))
+    pd.testing.assert_frame_equal(found, baselines.predict_baselines(opened))
     site = training_people(replace(new, standard="brain"), opened)
     assert site.standard == "brain"
 
@@ -430,9 +434,9 @@ def drawn_edges(count: int, effect: float, label: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_baselines_of_connectomes_find_a_difference_and_none_where_there_is_none(tmp_path):
     made = made_up(160)
-    plain = baselines.predict(made)
+    plain = baselines.predict_baselines(made)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.2, made.label))
-    found, label = baselines.predict(made), made.label[made.indices("test")]
+    found, label = baselines.predict_baselines(made), made.label[made.indices("test")]
     assert list(found) == [*plain, "connectome, ridge", "regions with phenotype and connectome, mean of parts"]
     pd.testing.assert_frame_equal(found[list(plain)], plain)
     assert metrics.roc_auc_score(label, found["connectome, ridge"]) > 0.9
@@ -440,18 +444,20 @@ def test_baselines_of_connectomes_find_a_difference_and_none_where_there_is_none
     odds = np.prod([part / (1 - part) for part in parts], axis=0) ** (1 / 3)
     assert found.iloc[:, -1].tolist() == pytest.approx((odds / (1 + odds)).tolist())
     made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.0, made.label))
-    assert 0.2 < metrics.roc_auc_score(label, baselines.predict(made)["connectome, ridge"]) < 0.8
+    assert 0.2 < metrics.roc_auc_score(label, baselines.predict_baselines(made)["connectome, ridge"]) < 0.8
 
 
 @pytest.mark.slow
 def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_path):
     made = made_up(80)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
-    count, whole = len(made.indices("train")), baselines.predict(made)
+    count, whole = len(made.indices("train")), baselines.predict_baselines(made)
     monkeypatch.setattr(ridge, "MAX_EDGE_RECORDS", count - 5)
     told = f"Each ridge on connectomes among the baselines is fitted on {count - 5} of {count} training records"
-    assert baselines.limits(count) == [] and baselines.limits(count, connectomes=True)[0].startswith(told)
-    some = baselines.predict(made)
+    assert baselines.describe_record_limits(count) == [] and baselines.describe_record_limits(
+        count, has_connectomes=True
+    )[0].startswith(told)
+    some = baselines.predict_baselines(made)
     assert [name for name in whole if (whole[name] != some[name]).any()] == list(whole)[-2:]
 
 
@@ -459,9 +465,9 @@ def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_pat
 def test_other_edges_than_those_of_the_training_people_are_left_out(capsys, tmp_path):
     made, new = made_up(80), made_up(80)
     made.connectomes = new.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
-    assert "connectome, ridge" in baselines.predict(new, made)
+    assert "connectome, ridge" in baselines.predict_baselines(new, made)
     new.metadata = Metadata(connectome="seg-other")
-    assert "connectome, ridge" not in baselines.predict(new, made)
+    assert "connectome, ridge" not in baselines.predict_baselines(new, made)
     assert "Baselines left out: connectome" in capsys.readouterr().out
 
 
@@ -483,8 +489,8 @@ def two_classes(features, seed, signal=STRENGTH):
 @pytest.mark.parametrize("features", [20, 400])
 def test_weights_are_those_of_scikit_learn(features):
     values, label = two_classes(features, 0)
-    weights, bias = ridge.ridges(values, 2 * label - 1)
-    for at, penalty in enumerate(ridge.PENALTIES):
+    weights, bias = ridge.fit_ridge_path(values, 2 * label - 1)
+    for at, penalty in enumerate(ridge.RIDGE_PENALTIES):
         expected = Ridge(alpha=penalty).fit(values, 2 * label - 1)
         np.testing.assert_allclose(weights[:, at], expected.coef_, atol=1e-9)
         np.testing.assert_allclose(bias[at], expected.intercept_, atol=1e-9)
@@ -493,16 +499,16 @@ def test_weights_are_those_of_scikit_learn(features):
 @pytest.mark.parametrize("features", [20, 400])
 def test_the_penalty_has_the_least_error_in_the_inner_folds_and_the_log_odds_are_calibrated_there(features):
     values, label = two_classes(features, 0)
-    folds, site = ridge.inner_folds(label, np.arange(COUNT)), np.arange(COUNT) % 7 % 3
+    folds, site = ridge.make_inner_folds(label, np.arange(COUNT)), np.arange(COUNT) % 7 % 3
     apart = 2 * label - 1
     for one in range(3):
         apart[site == one] -= apart[site == one].mean()
-    out_of_fold = np.empty((len(ridge.PENALTIES), COUNT))
-    for at, penalty in enumerate(ridge.PENALTIES):
+    out_of_fold = np.empty((len(ridge.RIDGE_PENALTIES), COUNT))
+    for at, penalty in enumerate(ridge.RIDGE_PENALTIES):
         for fitting, out in folds:
             out_of_fold[at, out] = Ridge(alpha=penalty).fit(values[fitting], apart[fitting]).predict(values[out])
     best = np.square(out_of_fold - apart).sum(1).argmin()
-    decision = Ridge(alpha=ridge.PENALTIES[best]).fit(values, apart).predict(values)
+    decision = Ridge(alpha=ridge.RIDGE_PENALTIES[best]).fit(values, apart).predict(values)
     target = np.where(label == 1, 31 / 32, 1 / 32)  # Platt's, of 30 people a class
 
     def cross_entropy(line):
@@ -510,7 +516,7 @@ def test_the_penalty_has_the_least_error_in_the_inner_folds_and_the_log_odds_are
         return (np.logaddexp(0, log_odds) - target * log_odds).sum()
 
     platt = minimize(cross_entropy, [1, 0], method="Nelder-Mead", options={"maxiter": 10_000, "xatol": 1e-7}).x
-    found = ridge.fit(values, label, site, folds).log_odds(values)
+    found = ridge.fit_ridge(values, label, site, folds).predict_log_odds(values)
     assert np.corrcoef(found, decision)[0, 1] > 1 - 1e-9
     np.testing.assert_allclose(np.polyfit(decision, found, 1), platt, rtol=1e-3, atol=1e-3)
 
@@ -518,48 +524,52 @@ def test_the_penalty_has_the_least_error_in_the_inner_folds_and_the_log_odds_are
 def test_a_fit_finds_a_difference_in_new_people_and_none_where_there_is_none():
     values, label = two_classes(400, 0)
     new, truth = two_classes(400, 1)
-    folds = ridge.inner_folds(label, np.arange(COUNT))
-    assert metrics.roc_auc_score(truth, ridge.fit(values, label, ONE_SITE, folds).log_odds(new)) > 0.75
+    folds = ridge.make_inner_folds(label, np.arange(COUNT))
+    assert metrics.roc_auc_score(truth, ridge.fit_ridge(values, label, ONE_SITE, folds).predict_log_odds(new)) > 0.75
     noise, _ = two_classes(400, 2, signal=0)
-    assert np.abs(ridge.fit(noise, label, ONE_SITE, folds).log_odds(new)).mean() < 1
+    assert np.abs(ridge.fit_ridge(noise, label, ONE_SITE, folds).predict_log_odds(new)).mean() < 1
 
 
 def test_too_few_people_give_how_common_autism_is():
     label = np.array([1.0, 1, 1, 0])
-    assert ridge.inner_folds(label, np.arange(4)) == []
-    np.testing.assert_allclose(ridge.fit(np.eye(4), label, label, []).log_odds(np.eye(4)), np.log(3))
+    assert ridge.make_inner_folds(label, np.arange(4)) == []
+    np.testing.assert_allclose(ridge.fit_ridge(np.eye(4), label, label, []).predict_log_odds(np.eye(4)), np.log(3))
 
 
 def test_each_inner_fold_has_both_classes_or_there_is_none(effort):
     effort()
     label = np.array([0, 0, 0, 1, 1, 1, 1])
-    assert len(ridge.inner_folds(label, np.arange(7))) == 3
-    assert ridge.inner_folds(label, np.array([0, 0, 0, 1, 2, 3, 4])) == []  # one subject is all of a class
-    assert ridge.inner_folds(label, np.array([0, 1, 2, 0, 1, 1, 1])) != []
-    assert ridge.inner_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])) == []
+    assert len(ridge.make_inner_folds(label, np.arange(7))) == 3
+    assert ridge.make_inner_folds(label, np.array([0, 0, 0, 1, 2, 3, 4])) == []  # one subject is all of a class
+    assert ridge.make_inner_folds(label, np.array([0, 1, 2, 0, 1, 1, 1])) != []
+    assert ridge.make_inner_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])) == []
 
 
 def test_labels_are_told_from_the_mean_of_their_site_unless_no_site_has_both():
     label = np.array([1.0, 1, 0, 0])
-    np.testing.assert_allclose(ridge.within_sites(label, np.array(list("aaab"))), [2 / 3, 2 / 3, -4 / 3, 0])
-    assert ridge.within_sites(label, np.array(list("abcd"))).tolist() == [1, 1, -1, -1]
+    np.testing.assert_allclose(
+        ridge.centre_labels_within_sites(label, np.array(list("aaab"))), [2 / 3, 2 / 3, -4 / 3, 0]
+    )
+    assert ridge.centre_labels_within_sites(label, np.array(list("abcd"))).tolist() == [1, 1, -1, -1]
 
 
 @pytest.mark.parametrize("block_bytes", [2**27, 8 * 28 * 7], ids=["whole", "blocks"])
 def test_a_fit_on_edges_is_that_on_their_z_scores(block_bytes, cohort, monkeypatch, tmp_path):
     """Also if edges are unknown, one is constant, and new people lack others."""
-    monkeypatch.setattr(ridge, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(ridge, "EDGE_BLOCK_BYTES", block_bytes)
     folder = shutil.copytree(cohort, tmp_path / "cohort")
     made = add_connectomes(folder)
     train, test = made.split_indices("train"), made.split_indices("test")
     edges, label = made.connectomes[np.arange(len(made.rows))].astype(float), np.array([row.label for row in made.rows])
     scaler = StandardScaler().fit(edges[train])
     scores = np.nan_to_num((edges - scaler.mean_) / np.nanstd(np.where(np.isnan(edges), scaler.mean_, edges)[train], 0))
-    scores *= np.sqrt(ridge.WEIGHT / 28)
-    folds = ridge.inner_folds(label[train], np.array([made.rows[at].subject for at in train]))
-    expected = ridge.fit(scores[train], label[train], np.array([made.rows[at].site for at in train]), folds)
-    found = ridge.fit_edges(made, made.connectomes, train)
-    np.testing.assert_allclose(found.log_odds(made.connectomes, test), expected.log_odds(scores[test]), atol=1e-7)
+    scores *= np.sqrt(ridge.EQUIVALENT_FEATURE_COUNT / 28)
+    folds = ridge.make_inner_folds(label[train], np.array([made.rows[at].subject for at in train]))
+    expected = ridge.fit_ridge(scores[train], label[train], np.array([made.rows[at].site for at in train]), folds)
+    found = ridge.load_edge_classifier(made, made.connectomes, train)
+    np.testing.assert_allclose(
+        found.predict_log_odds(made.connectomes, test), expected.predict_log_odds(scores[test]), atol=1e-7
+    )
 
 
 def test_a_constant_edge_and_an_unknown_one_count_nothing():
@@ -567,10 +577,10 @@ def test_a_constant_edge_and_an_unknown_one_count_nothing():
     edges[:, 1], edges[:, 2] = 0.25, np.nan
     fake = SimpleNamespace(num_edges=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ridge, "blocks", lambda *_: [(np.arange(9), edges.astype(float))])
-        scale = ridge.edge_scale(fake, np.arange(9))
-    assert scale.scale[1:].tolist() == [0, 0] and scale.scale[0] > 0
-    assert not scale.of(np.full((2, 3), 7.0))[:, 1:].any()
+        patch.setattr(ridge, "read_edge_blocks", lambda *_: [(np.arange(9), edges.astype(float))])
+        scale = ridge.fit_edge_scale(fake, np.arange(9))
+    assert scale.weighted_inverse_sd[1:].tolist() == [0, 0] and scale.weighted_inverse_sd[0] > 0
+    assert not scale.standardise(np.full((2, 3), 7.0))[:, 1:].any()
 
 
 # Which baseline is pre-specified, case by case as the docs list them, whatever the order
@@ -616,13 +626,13 @@ EXACT = ([], [])
 )
 def test_the_baseline_is_the_one_that_reads_what_the_network_reads(inputs, baselines, name, lacks, besides):
     for listed in (baselines, baselines[::-1]):
-        found = named(listed, inputs)
+        found = choose_prespecified_baseline(listed, inputs)
         assert found and (found.name, found.lacks, found.besides) == (name, lacks, besides)
 
 
 def test_without_a_baseline_that_reads_an_input_none_is_named():
-    assert named([], ALL) is None
-    assert named(["covariates, SVM", "of another version"], ALL) is None
+    assert choose_prespecified_baseline([], ALL) is None
+    assert choose_prespecified_baseline(["covariates, SVM", "of another version"], ALL) is None
 
 
 CLASSIFIERS = [model for model in MODELS.values() if model.predicted == "label"]
@@ -631,6 +641,6 @@ CLASSIFIERS = [model for model in MODELS.values() if model.predicted == "label"]
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.model_name for model in CLASSIFIERS])
 def test_of_each_classifier_one_baseline_is_named_and_what_is_no_baseline_has_no_role(model):
     rows = ["majority", *CONNECTOMES]
-    found = roles(rows, model.inputs(next(iter(model.module.PRESETS.values()))))
+    found = assign_baseline_roles(rows, model.inputs(next(iter(model.module.PRESETS.values()))))
     assert list(found.values()).count("pre-specified") == 1 and list(found) == CONNECTOMES
     assert set(found.values()) == {"pre-specified", "other"}

@@ -12,7 +12,7 @@ from oracles import within
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from utils.scores.metrics import Predictions, differences
+from utils.scores.metrics import Predictions, estimate_differences
 
 pytestmark = pytest.mark.slow
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & <b>額"
@@ -65,11 +65,11 @@ def test_scores_and_differences_are_those_of_scikit_learn_and_their_intervals_pa
         "auc_folds": [within(of, "fold") for of in tables],
         "brier": [brier_score_loss(of["label"], of["probability"]) for of in tables],
     }
-    paired = differences(*map(Predictions.of, tables), seed=0)
+    paired = estimate_differences(*map(Predictions.from_tables, tables), seed=0)
     for name, (mine, its) in areas.items():
         assert (row[f"{name}_a"], row[f"{name}_b"]) == pytest.approx((mine, its))
         found = [row[f"a_minus_b_{name}{end}"] for end in ("", "_low", "_high")]
-        assert found == pytest.approx([mine - its, *paired[name].numbers[1:]])
+        assert found == pytest.approx([mine - its, *paired[name].value_low_high[1:]])
     assert (row["subjects"], row["records"]) == (152, 160)
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from utils.evaluation import comparisons
-from utils.report.tables import mean_of
+from utils.report.tables import average_tables
 from utils.scores import metrics
-from utils.scores.conclusion import Covariates, standing
-from utils.scores.results import UNDEFINED, Estimate, flat
+from utils.scores.conclusion import CovariateResult, judge_auc_difference
+from utils.scores.results import UNDEFINED, Estimate, flatten_estimates
 
 Predictions = metrics.Predictions
 MAJORITY = "majority"
@@ -35,33 +35,33 @@ def pooled(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_rows_hold_every_baseline_with_the_paired_difference():
     predicted, table = pooled()
-    known = Predictions.of(predicted)
-    majority, svm = comparisons.baselines_table(known, [table], 0, VOLUME)
+    known = Predictions.from_tables(predicted)
+    majority, svm = comparisons.make_baseline_rows(known, [table], 0, VOLUME)
     baseline = known.with_probabilities([table["regions, SVM"]])
-    model, expected = (metrics.with_intervals(of, 0) for of in (known, baseline))
-    less = metrics.differences(known, baseline, 0)
+    model, expected = (metrics.estimate_scores(of, 0) for of in (known, baseline))
+    less = metrics.estimate_differences(known, baseline, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
-        assert Estimate.in_row(svm, name) == expected[name]
+        assert Estimate.from_row(svm, name) == expected[name]
     for name in ("auc", "auc_sites", "auc_folds"):
-        assert Estimate.in_row(svm, f"model_minus_baseline_{name}") == less[name]
+        assert Estimate.from_row(svm, f"model_minus_baseline_{name}") == less[name]
         assert less[name].value == pytest.approx(model[name].value - svm[name])
     assert list(majority) == list(svm) and "model_minus_baseline_brier" not in svm
-    assert astuple(Estimate.in_row(majority, "auc")) == (0.5, 0.5, 0.5), "it ranks nobody, though it differs by fold"
+    assert astuple(Estimate.from_row(majority, "auc")) == (0.5, 0.5, 0.5), "it ranks nobody, though it differs by fold"
     assert majority["auc_sites"] == 0.5 and majority["model_minus_baseline_auc_low"] > 0
-    alone = Predictions.of(predicted[["subject", "label", "probability"]])
-    assert "auc_sites" not in comparisons.baselines_table(alone, [table], 0, VOLUME)[0]
+    alone = Predictions.from_tables(predicted[["subject", "label", "probability"]])
+    assert "auc_sites" not in comparisons.make_baseline_rows(alone, [table], 0, VOLUME)[0]
 
 
 def test_one_baseline_is_named_beforehand_and_the_intervals_of_the_others_hold_together():
     """As wide as those of a number alone times a ratio of normal quantiles. The named one is not the best."""
     predicted, table = pooled()
-    known = Predictions.of(predicted)
+    known = Predictions.from_tables(predicted)
     others = {f"regions, {name}": np.roll(table["regions, SVM"], at) for at, name in enumerate("abcd", 1)}
-    table = table.drop(columns="unfitted").assign(**others, best=known.probability)
-    rows = comparisons.baselines_table(known, [table], 0, VOLUME)
+    table = table.drop(columns="unfitted").assign(**others, best=known.mean_probability)
+    rows = comparisons.make_baseline_rows(known, [table], 0, VOLUME)
     assert [row["role"] for row in rows] == ["", "pre-specified", *["other"] * 5]
     for at, name in ((1, "regions, SVM"), (2, "regions, a")):
-        less = metrics.differences(known, known.with_probabilities([table[name]]), 0)["auc_sites"]
+        less = metrics.estimate_differences(known, known.with_probabilities([table[name]]), 0)["auc_sites"]
         among = 1 if at == 1 else 5
         wider = norm.ppf(1 - 0.025 / among) / norm.ppf(0.975)
         ends = [less.value + wider * (end - less.value) for end in (less.low, less.high)]
@@ -72,9 +72,12 @@ def test_one_baseline_is_named_beforehand_and_the_intervals_of_the_others_hold_t
 def test_baselines_of_repeats_are_averaged_like_the_model():
     (known, table), (_, other) = pooled(), pooled(1)
     more = table.assign(forest=known["probability"])  # which the other repeat lacks
-    both = comparisons.baselines_table(Predictions.of(known, known), [more, other], 0, VOLUME)
+    both = comparisons.make_baseline_rows(Predictions.from_tables(known, known), [more, other], 0, VOLUME)
     assert [row["baseline"] for row in both] == ["majority", "regions, SVM"]
-    alone = [comparisons.baselines_table(Predictions.of(known), [one], 0, VOLUME)[1]["auc"] for one in (table, other)]
+    alone = [
+        comparisons.make_baseline_rows(Predictions.from_tables(known), [one], 0, VOLUME)[1]["auc"]
+        for one in (table, other)
+    ]
     assert both[1]["auc"] == pytest.approx(np.mean(alone))
 
 
@@ -83,7 +86,7 @@ def test_baselines_of_repeats_are_averaged_like_the_model():
 
 def row(name: str, auc: Estimate, less: Estimate, area: str = "auc") -> dict:
     """A row of `baselines.csv`, with the AUC that counts and the model's minus it."""
-    return {"baseline": name} | flat({area: auc, f"model_minus_baseline_{area}": less})
+    return {"baseline": name} | flatten_estimates({area: auc, f"model_minus_baseline_{area}": less})
 
 
 def people(autism: int = 20, control: int = 20, **columns: Any) -> Predictions:
@@ -123,11 +126,15 @@ SVM, REGIONS = row("all, SVM", CHANCE, SAME), row("regions, ridge", CHANCE, LESS
 def test_the_score_is_judged_by_chance_and_by_the_baseline_that_was_pre_specified(
     score, rows, words, first, its, others
 ):
-    found = comparisons.conclusion({"auc": score}, people(), rows, BOTH)
-    assert found.words.startswith(words) and found.others == others and (found.score, found.metric) == (score, "auc")
+    found = comparisons.make_conclusion({"auc": score}, people(), rows, BOTH)
+    assert (
+        found.score_verdict.startswith(words)
+        and found.others == others
+        and (found.score, found.metric) == (score, "auc")
+    )
     assert (found.baseline and found.baseline.name) == first and bool(found.why) == (score == ALONE)
     if found.baseline:
-        assert standing(found.baseline.less).startswith(its)
+        assert judge_auc_difference(found.baseline.less).startswith(its)
         lacks = {"all, SVM": [], "regions, ridge": ["phenotype"], "phenotype, logistic regression": ["maps"]}
         assert (found.baseline.lacks, found.baseline.besides) == (lacks[first], [])
 
@@ -153,9 +160,13 @@ SMALL = replace(people(site=SITES, same_scan=PAIRS, fold=np.arange(40) % 5), in_
     ],
 )
 def test_nothing_is_concluded_without_an_interval_and_the_reason_is_told(area, score, test, here, elsewhere):
-    found = comparisons.conclusion({area: score}, test, [], BOTH)
+    found = comparisons.make_conclusion({area: score}, test, [], BOTH)
     assert all(words in found.why for words in here) and elsewhere not in found.why, found.why
-    assert found.words == "cannot be told" and found.why in found.verdict and found.rows[0][2].endswith(found.why)
+    assert (
+        found.score_verdict == "cannot be told"
+        and found.why in found.verdict
+        and found.summary_rows[0][2].endswith(found.why)
+    )
 
 
 ONE_CLASS = ["A"] * 5 + ["B", "C"] * 15 + ["D"] * 5  # ten people are alone at A and D
@@ -195,7 +206,7 @@ def of_repeats(count: int) -> Predictions:
     ],
 )
 def test_footnotes_say_whom_the_score_compares(area, test, expected):
-    said = " ".join(comparisons.conclusion({area: HIGH}, test, [], BOTH).notes)
+    said = " ".join(comparisons.make_conclusion({area: HIGH}, test, [], BOTH).notes)
     assert [name for name, words in NOTES.items() if all(of in said for of in words)] == [
         name for name in NOTES if name in expected.split(", ")
     ], said
@@ -204,8 +215,8 @@ def test_footnotes_say_whom_the_score_compares(area, test, expected):
 def test_a_pre_specified_baseline_that_lacks_an_input_says_so():
     """In the verdict and in the terminal."""
     for rows, lacks in (([LR, REGIONS, SVM], ""), ([REGIONS], "phenotype")):
-        found = comparisons.conclusion({"auc": HIGH}, people(), rows, BOTH)
-        printed = next(text for name, _, text in found.rows if name.endswith(" baseline"))
+        found = comparisons.make_conclusion({"auc": HIGH}, people(), rows, BOTH)
+        printed = next(text for name, _, text in found.summary_rows if name.endswith(" baseline"))
         assert all(("lacks" in text) == bool(lacks) and lacks in text for text in (found.verdict, printed))
 
 
@@ -216,9 +227,9 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
     probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
     test = predictions(label, probability, fold=np.arange(240) % 5, site=site)
-    score = metrics.with_intervals(test, 0)
+    score = metrics.estimate_scores(test, 0)
     assert score["auc"].low > 0.55
-    assert comparisons.conclusion(score, test, [], VOLUME).words == "not shown better than chance"
+    assert comparisons.make_conclusion(score, test, [], VOLUME).score_verdict == "not shown better than chance"
 
 
 # Its words
@@ -233,7 +244,7 @@ def estimates(low: float) -> st.SearchStrategy[Estimate]:
 NAMES = st.sampled_from([MAJORITY, "all, SVM", "regions, ridge", "phenotype, SVM", "covariates, SVM"])
 ROWS = st.lists(st.tuples(NAMES, estimates(0), estimates(-1)), unique_by=lambda of: of[0])
 COVARIATES = st.builds(
-    Covariates,
+    CovariateResult,
     names=st.just(["site", "age", "sex", "IQ", "hand", "log mean_fd"]),
     partial=estimates(-1),
     reason=st.just("few " * 30),
@@ -253,13 +264,13 @@ CLAIMS = {  # what they rest on, and above what its interval must lie
 
 @settings(max_examples=400)
 @given(st.sampled_from(["auc_sites", "auc"]), estimates(0), ROWS, COVARIATES, estimates(0), estimates(-1))
-@example("auc", HIGH, [("regions, ridge", CHANCE, MORE)], Covariates(partial=MORE), UNDEFINED, UNDEFINED)
+@example("auc", HIGH, [("regions, ridge", CHANCE, MORE)], CovariateResult(partial=MORE), UNDEFINED, UNDEFINED)
 def test_its_words_claim_no_more_than_intervals_and_are_few(area, score, rows, covariates, masked, less):
     """The example claims all."""
-    found = comparisons.conclusion({area: score}, people(site=SITES), [row(*one, area=area) for one in rows], BOTH)
+    found = comparisons.make_conclusion({area: score}, people(site=SITES), [row(*one, area=area) for one in rows], BOTH)
     found = replace(found, covariates=covariates, masked=masked, minus_masked=less)
-    said = "; ".join([found.verdict, *map(" ".join, found.rows)])
-    assert len(f"Problems invalidate this. {found.verdict}".split()) <= 60 and len(found.rows) <= 6
+    said = "; ".join([found.verdict, *map(" ".join, found.summary_rows)])
+    assert len(f"Problems invalidate this. {found.verdict}".split()) <= 60 and len(found.summary_rows) <= 6
     its = {"score": score, "less": found.baseline and found.baseline.less, "partial": covariates.partial}
     claimed = [words for words in CLAIMS if words in said]
     assert all(its[of].low > bound for of, bound in map(CLAIMS.get, claimed)), claimed
@@ -275,10 +286,10 @@ OTHER = pd.DataFrame({"file": ["b", "a"], "label": [0, 1], "probability": [0.8, 
 
 
 def test_repeats_are_averaged_by_file_as_far_as_all_know():
-    mean = mean_of([ONE, OTHER])
+    mean = average_tables([ONE, OTHER])
     assert list(mean) == ["file", "label", "probability", "fold"]  # not what only one of them has
     assert mean["file"].tolist() == ["a", "b"] and mean["label"].tolist() == [1, 0]
     assert mean["probability"].tolist() == pytest.approx([0.15, 0.7])
-    assert mean_of([ONE, OTHER.assign(fold=["0", "0"])])["fold"].tolist() == ["0", "1"]  # of the first
-    unknown = mean_of([ONE, OTHER.assign(probability=[0.8, None])])
+    assert average_tables([ONE, OTHER.assign(fold=["0", "0"])])["fold"].tolist() == ["0", "1"]  # of the first
+    unknown = average_tables([ONE, OTHER.assign(probability=[0.8, None])])
     assert unknown["probability"].isna().tolist() == [True, False]

@@ -13,12 +13,19 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from utils.evaluation.confounds import correlated, given_diagnosis, groups, motion, rows, told
-from utils.evaluation.sensitivity import BesideCovariates, least_reliability, unmeasured
-from utils.report.adjusted import adjusted_table
-from utils.scores.adjustment import adjustment, residuals, spanned
-from utils.scores.features import covariates
-from utils.scores.metrics import Predictions, with_intervals
+from utils.evaluation.confounds import (
+    correlate_residuals,
+    correlate_within_diagnosis,
+    make_confound_rows,
+    make_covariate_result,
+    make_group_score_rows,
+    measure_confounds,
+)
+from utils.evaluation.sensitivity import CovariateTestInputs, find_least_reliability, find_unmeasured_covariate
+from utils.report.adjusted import make_adjusted_table
+from utils.scores.adjustment import make_adjustment, make_basis_with_intercept, regression_residuals
+from utils.scores.features import make_covariate_table
+from utils.scores.metrics import Predictions, estimate_scores
 from utils.scores.results import UNDEFINED, Estimate
 
 
@@ -35,15 +42,15 @@ def moving(count: int = 200, seed: int = 0) -> dict:
 
 
 def of(known: dict, probability: np.ndarray, fold: np.ndarray | None = None) -> dict | None:
-    """The result of `motion`."""
+    """The result of `measure_confounds`."""
     columns = {name: known[name] for name in ("subject", "site", "same_scan") if name in known}
     test = predictions(known["label"], probability, fold="0" if fold is None else fold, **columns)
-    return motion(test, known["table"], 0)
+    return measure_confounds(test, known["table"], 0)
 
 
 def left_open(found: dict) -> list[str]:
     """What may explain a result, since it is not in the test, or partly; without what nobody measured."""
-    table = adjusted_table(found["beside"])
+    table = make_adjusted_table(found["beside"])
     *known, nobody = table["covariate"][table["in_the_test"] != "yes"]
     assert nobody.startswith("what nobody measured")
     return known
@@ -63,10 +70,19 @@ def test_an_output_that_reads_motion_carries_nothing_more_and_one_that_reads_the
     assert found["partial"].low < 0 < found["partial"].high and found["p"] > 0.05
     correlation, p = found["given_diagnosis"]["log func_mean_fd"]
     assert correlation.low > 0.5 and p < 0.01 < found["given_diagnosis"]["age"][1]
-    assert told(found).more == "not shown" and told(found).names == ["site", "age", "log func_mean_fd"]
+    assert make_covariate_result(found).carries_more == "not shown" and make_covariate_result(found).names == [
+        "site",
+        "age",
+        "log func_mean_fd",
+    ]
     found = of(known, output(known, 2, 0))
     assert (found["subjects"], found["left_out"], found["beside"].without) == (200, 0, ())
-    assert told(found).more.startswith("yes") and left_open(found) == ["sex", "IQ", "handedness", "products of three"]
+    assert make_covariate_result(found).carries_more.startswith("yes") and left_open(found) == [
+        "sex",
+        "IQ",
+        "handedness",
+        "products of three",
+    ]
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str), hand=[*"RRLL"] * 50)
     assert left_open(of(known, output(known, 2, 0))) == ["products of three"]
 
@@ -102,16 +118,16 @@ def test_the_partial_correlation_and_its_interval_are_those_of_statsmodels():
     random = np.random.default_rng(0)
     values = random.normal(size=(80, 3))
     label, logits = values @ [1, 0, 1] + random.normal(size=(2, 80)) * [[1], [2]]
-    span = spanned(values)
+    span = make_basis_with_intercept(values)
     left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
     everybody = pd.Series(np.arange(80))
-    found, p = correlated(*left, span, 1.0, everybody)
+    found, p = correlate_residuals(*left, span, 1.0, everybody)
     assert found.value == pytest.approx(np.corrcoef(*left)[0, 1])
     expected = sm.OLS(label, sm.add_constant(np.column_stack([values, logits]))).fit(cov_type="HC3", use_t=True)
     assert p == pytest.approx(expected.pvalues[-1])
     scale = left[1].std() / left[0].std()
     assert [found.low, found.high] == pytest.approx(expected.conf_int()[-1] * scale)
-    wide, _ = correlated(*left, span, 1.5, everybody)
+    wide, _ = correlate_residuals(*left, span, 1.5, everybody)
     assert wide.high - wide.low == pytest.approx(1.5 * (found.high - found.low))
 
 
@@ -121,8 +137,8 @@ def test_errors_of_a_family_are_as_those_of_statsmodels():
     values, common = random.normal(size=(400, 3)), random.normal(size=(2, 100))[:, family]
     label, logits = values @ [1, 0, 1] + common + random.normal(size=(2, 400))
     left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
-    found, _ = correlated(*left, spanned(values), 1.0, pd.Series(family))
-    alone, _ = correlated(*left, spanned(values), 1.0, pd.Series(np.arange(400)))
+    found, _ = correlate_residuals(*left, make_basis_with_intercept(values), 1.0, pd.Series(family))
+    alone, _ = correlate_residuals(*left, make_basis_with_intercept(values), 1.0, pd.Series(np.arange(400)))
     model = sm.OLS(label, sm.add_constant(np.column_stack([values, logits])))
     expected = model.fit(cov_type="cluster", cov_kwds={"groups": family}, use_t=True)
     scale = left[1].std() / left[0].std()
@@ -163,7 +179,7 @@ def test_the_correlation_given_the_diagnosis_is_of_people_of_one_diagnosis_and_s
     logits = 0.2 * moved + random.normal(size=150) + level
     people = pd.DataFrame({"site": site, "label": label, "logit": logits, "unit": np.arange(150)})
     known = pd.DataFrame({"motion": pd.Series(moved - level).mask(np.arange(150) == 149), "sex": ["F", "M", "M"] * 50})
-    found = given_diagnosis(people, known, 0)
+    found = correlate_within_diagnosis(people, known, 0)
     assert list(found) == ["motion", "sex (M)"]
     correlation, p = found["motion"]
     left = people.assign(moved=known["motion"])[:149].groupby(["site", "label"])[["logit", "moved"]]
@@ -171,13 +187,16 @@ def test_the_correlation_given_the_diagnosis_is_of_people_of_one_diagnosis_and_s
     assert correlation.value == pytest.approx(expected)
     assert correlation.low < correlation.value < correlation.high and correlation.high - correlation.low < 0.4
     alone = people[(people["site"] == "A") & (people["label"] == 1)]
-    (_, p), values = given_diagnosis(alone, known.loc[alone.index, ["motion"]], 0)["motion"], moved[alone.index]
+    (_, p), values = (
+        correlate_within_diagnosis(alone, known.loc[alone.index, ["motion"]], 0)["motion"],
+        moved[alone.index],
+    )
     independent = stats.permutation_test(
         (values,), lambda of: np.corrcoef(of, alone["logit"])[0, 1], permutation_type="pairings", n_resamples=5000,
         rng=np.random.default_rng(1),
     ).pvalue  # fmt: skip
     assert p == pytest.approx(independent, abs=0.08)  # of 200 permutations
-    assert given_diagnosis(people[:5], known[:5], 0) == {}  # too few
+    assert correlate_within_diagnosis(people[:5], known[:5], 0) == {}  # too few
 
 
 @pytest.mark.slow
@@ -229,7 +248,9 @@ def test_numbers_that_are_known_for_different_people_leave_nobody_out():
     assert (found["subjects"], found["left_out"]) == (200, 0)
     assert found["beside"].imputed == {"log func_mean_fd": 40, "fiq": 100, "hand": 100}
     assert found["partial"].low > 0 and found["beside"].unknown == ("sex",)
-    assert told(found).names == ["site", "age"] and {"log func_mean_fd", "fiq", "hand"} <= {*left_open(found)}
+    assert make_covariate_result(found).names == ["site", "age"] and {"log func_mean_fd", "fiq", "hand"} <= {
+        *left_open(found)
+    }
 
 
 @pytest.mark.parametrize("reads", ["IQ where it is known", "whether it is missing"])
@@ -255,7 +276,12 @@ def test_a_number_that_is_unknown_at_whole_sites_may_explain_an_output_that_read
     for gone, more in ((known["site"] == "A", True), (np.arange(300) % 20 == 0, False)):
         known["table"] = everywhere.assign(fiq=np.where(gone, "", values))
         found = of(known, read)
-        assert (found["partial"].low > 0) == more == ("fiq" in left_open(found)) == ("fiq" not in told(found).names)
+        assert (
+            (found["partial"].low > 0)
+            == more
+            == ("fiq" in left_open(found))
+            == ("fiq" not in make_covariate_result(found).names)
+        )
         assert found["beside"].imputed["fiq"] == gone.sum()
 
 
@@ -268,7 +294,7 @@ def test_an_output_that_reads_a_product_of_three_carries_more_and_the_table_name
     known["table"] = known["table"].assign(sex=np.where(sex > 0, "M", "F"))
     found = of(known, 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300))))
     assert found["partial"].low > 0 and "products of three" in left_open(found)
-    assert told(found).names == ["site", "age", "log func_mean_fd", "sex"]
+    assert make_covariate_result(found).names == ["site", "age", "log func_mean_fd", "sex"]
 
 
 def test_products_without_room_are_named_by_their_second_factor():
@@ -281,7 +307,10 @@ def test_people_at_sites_of_one_class_are_left_out_where_the_site_enters():
     known = moving()
     known["site"] = np.where(np.arange(200) < 20, np.where(known["label"] == 1, "all autism", "A"), known["site"])
     found = of(known, output(known, 1, 0))
-    assert found["left_out"] == told(found).left_out == (known["site"] == "all autism").sum() > 0 and "partial" in found
+    assert (
+        found["left_out"] == make_covariate_result(found).left_out == (known["site"] == "all autism").sum() > 0
+        and "partial" in found
+    )
     known = moving(60)
     known["site"] = np.array([f"site {number // 4}" for number in range(60)])
     known["label"][:4] = 1
@@ -304,7 +333,9 @@ def test_what_cannot_be_computed_is_said(change, reason):
         known["table"]["sex"] = np.where(known["label"] == 1, "M", "F")
     found = of(known, np.asarray(known["probability"]))
     assert "partial" not in found and reason in found["reason"]
-    assert told(found).more == "cannot be told" and reason in told(found).reason
+    assert (
+        make_covariate_result(found).carries_more == "cannot be told" and reason in make_covariate_result(found).reason
+    )
 
 
 def test_an_output_that_is_the_label_has_a_partial_correlation_of_one():
@@ -329,11 +360,11 @@ def test_where_no_verdict_can_be_said_none_is_said_beside_covariates(case):
 
 def test_unknown_covariates_and_unknown_motion_are_told():
     known = moving()
-    assert of(known | {"table": None}, output(known, 1, 0)) is None and told(None) is None
+    assert of(known | {"table": None}, output(known, 1, 0)) is None and make_covariate_result(None) is None
     probability = output(known, 1, 0)
     known["table"] = known["table"][["age"]]
     found = of(known, probability)
-    assert list(found["given_diagnosis"]) == ["age"] and told(found).partial.value is not None
+    assert list(found["given_diagnosis"]) == ["age"] and make_covariate_result(found).partial.value is not None
     assert left_open(found) == ["sex", "IQ", "handedness", "head motion", "products of three"]
 
 
@@ -342,7 +373,7 @@ def test_rows_are_of_what_is_known():
     result = of(known, output(known, 1, 0))
     still = {"kind": "head motion", "group": "moved less", "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     masked, nothing = (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0, 0.2)), (UNDEFINED, UNDEFINED)
-    found = rows(result, [still, still | {"group": "moved more", "auc": 0.5}], nothing)
+    found = make_confound_rows(result, [still, still | {"group": "moved more", "auc": 0.5}], nothing)
     strong = result["unmeasured"]
     limits = [("reliability", ""), ("unmeasured", strong.strongest)]
     given = [("given_diagnosis", "age"), ("given_diagnosis", "log func_mean_fd")]
@@ -351,8 +382,12 @@ def test_rows_are_of_what_is_known():
     assert found[0] == {"measure": "partial", "covariate": "", **result["partial"].columns(), "p": result["p"]}
     assert found[5]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
-    assert [row["measure"] for row in rows(None, [still | within], masked)] == ["auc_sites", "masked", "minus_masked"]
-    assert rows(None, [], nothing) == []
+    assert [row["measure"] for row in make_confound_rows(None, [still | within], masked)] == [
+        "auc_sites",
+        "masked",
+        "minus_masked",
+    ]
+    assert make_confound_rows(None, [], nothing) == []
 
 
 COLUMNS = {  # what a covariate may hold
@@ -385,7 +420,9 @@ def few_people(draw) -> dict:
 @given(few_people())
 def test_of_few_people_and_any_covariates_there_is_a_result_or_a_reason(known):
     found = of(known, known["probability"])
-    assert ("partial" in found) != ("reason" in found) == (told(found).more == "cannot be told")
+    assert (
+        ("partial" in found) != ("reason" in found) == (make_covariate_result(found).carries_more == "cannot be told")
+    )
 
 
 def people(count: int = 121) -> tuple[pd.DataFrame, Predictions]:
@@ -408,7 +445,7 @@ def people(count: int = 121) -> tuple[pd.DataFrame, Predictions]:
 
 def test_the_halves_are_of_each_site_thirds_are_told_by_their_ends_and_scores_are_scikit_learns():
     table, test = people()
-    found = pd.DataFrame(groups(test, table, 0)).set_index("group")
+    found = pd.DataFrame(make_group_score_rows(test, table, 0)).set_index("group")
     assert found["kind"].tolist() == ["head motion"] * 2 + ["sex"] * 2 + ["age"] * 3
     moved = pd.to_numeric(table["mean_fd"]).to_numpy()
     median = pd.Series(moved).groupby(test.site).median()[test.site].to_numpy()
@@ -419,7 +456,7 @@ def test_the_halves_are_of_each_site_thirds_are_told_by_their_ends_and_scores_ar
     }.items():
         row, label = found.loc[name], test.label[members]
         assert (row["subjects"], row["autism"], row["control"]) == (members.sum(), label.sum(), (1 - label).sum())
-        assert row["auc"] == pytest.approx(roc_auc_score(label, test.probability[members]))
+        assert row["auc"] == pytest.approx(roc_auc_score(label, test.mean_probability[members]))
         assert row["auc_low"] < row["auc"] < row["auc_high"] and np.isfinite(row["auc_sites"])
     assert found["subjects"]["moved less":"moved more"].sum() == 120  # one person's motion is unknown
     assert abs(found["subjects"]["moved less"] - 60) <= 1
@@ -432,29 +469,32 @@ def test_the_halves_are_of_each_site_thirds_are_told_by_their_ends_and_scores_ar
 def test_records_of_a_subject_stay_together_and_small_groups_have_no_interval():
     table, test = people()
     subject = np.repeat(test.subject[:12], 2)
-    label, probability = (np.repeat(values[:12], 2) for values in (test.label, test.probability))
-    found = groups(predictions(label, probability, subject=subject, site="A"), table, 0)
+    label, probability = (np.repeat(values[:12], 2) for values in (test.label, test.mean_probability))
+    found = make_group_score_rows(predictions(label, probability, subject=subject, site="A"), table, 0)
     assert sum(row["subjects"] for row in found if row["kind"] == "sex") == 12
     assert all(row["auc_low"] is None and "auc_sites" not in row for row in found)
 
 
 def test_nothing_is_grouped_by_what_is_unknown_or_text():
     table, test = people()
-    assert groups(test, None, 0) == []
-    assert groups(test, table[[]].assign(scanner="x", age="young", mean_fd="much"), 0) == []
-    assert groups(test, table[["age"]].assign(age=""), 0) == []
+    assert make_group_score_rows(test, None, 0) == []
+    assert make_group_score_rows(test, table[[]].assign(scanner="x", age="young", mean_fd="much"), 0) == []
+    assert make_group_score_rows(test, table[["age"]].assign(age=""), 0) == []
 
 
 def test_groups_of_small_sites_are_compared_within_site_and_fold_only():
     table, test = people()
     site, fold = (np.random.default_rng(at).integers(0, count, 121).astype(str) for at, count in ((1, 12), (2, 5)))
-    small = predictions(test.label, test.probability, subject=test.subject, site=site, fold=fold)
+    small = predictions(test.label, test.mean_probability, subject=test.subject, site=site, fold=fold)
     assert small.in_small_sites
     members = (table["SEX"] == "1").to_numpy()
-    row = next(row for row in groups(small, table, 0) if row["group"] == "SEX 1")
-    expected = with_intervals(small.subset(members), 0)["auc_sites"]
+    row = next(row for row in make_group_score_rows(small, table, 0) if row["group"] == "SEX 1")
+    expected = estimate_scores(small.select_records(members), 0)["auc_sites"]
     assert (row["auc"], row["auc_sites"]) == (None, expected.value)
-    assert [row["measure"] for row in rows(None, groups(small, table, 0), (UNDEFINED, UNDEFINED))] == ["auc_sites"]
+    assert [
+        row["measure"]
+        for row in make_confound_rows(None, make_group_score_rows(small, table, 0), (UNDEFINED, UNDEFINED))
+    ] == ["auc_sites"]
 
 
 # What covariates are, and what they leave of values
@@ -464,15 +504,15 @@ def test_covariates_are_numbers_logarithms_and_categories():
     table = pd.DataFrame(
         {"age": ["9", "NA", "30"], "MeanFD_Jenkinson": ["0.5", "0", ""], "scanner": ["x", "y", "?"]}, index=list("abc")
     )
-    found = covariates(["c", "a", "unheard of"], ["S", "S", "T"], table)
+    found = make_covariate_table(["c", "a", "unheard of"], ["S", "S", "T"], table)
     assert found["site"].tolist() == ["S", "S", "T"]
     assert found["age"].tolist() == pytest.approx([30, 9, np.nan], nan_ok=True)
     assert found["log MeanFD_Jenkinson"].tolist() == pytest.approx([np.nan, np.log(0.5), np.nan], nan_ok=True)
     assert found["scanner"].fillna("unknown").tolist() == ["unknown", "x", "unknown"]
-    assert covariates(["a"], ["S"], None).shape == (1, 0)
+    assert make_covariate_table(["a"], ["S"], None).shape == (1, 0)
     table["age"] = ["9", "old", "30"]
     with pytest.raises(InputError, match="Column age holds 'old'"):
-        covariates(["a"], ["S"], table)
+        make_covariate_table(["a"], ["S"], table)
 
 
 def covaried(count: int = 200, sites: int = 2) -> tuple[pd.DataFrame, np.random.Generator]:
@@ -490,11 +530,11 @@ def test_what_a_value_follows_enters_and_nothing_else_does(read):
     sign = {"sex by age": known["sex"] == "M", "age by site": known["site"] == "site 0"}
     terms = {name: np.where(mask, 1, -1) * age for name, mask in sign.items()}
     terms |= {"square": age**2, "kink": np.maximum(age, 0.5), "step": 2.0 * (age > 0)}
-    found, noise = adjustment(known), random.normal(size=200)
+    found, noise = make_adjustment(known), random.normal(size=200)
     term = terms[read].to_numpy()
-    assert found.followed(noise) == set()
-    left = residuals(term, found.basis(found.followed(3 * term + noise)))
-    assert left.std() < 0.35 * residuals(term, found.span).std()
+    assert found.select_terms(noise) == set()
+    left = regression_residuals(term, found.make_basis(found.select_terms(3 * term + noise)))
+    assert left.std() < 0.35 * regression_residuals(term, found.covariate_basis).std()
 
 
 def test_the_covariates_enter_as_lines_and_dummies():
@@ -502,11 +542,15 @@ def test_the_covariates_enter_as_lines_and_dummies():
     value = random.normal(size=200)
     dummies = pd.get_dummies(known[["site", "sex"]], drop_first=True, dtype=float).assign(age=known["age"])
     expected = sm.OLS(value, sm.add_constant(dummies.to_numpy())).fit().resid
-    found = adjustment(known)
-    assert residuals(value, found.span) == pytest.approx(expected)
-    assert np.abs(found.span.T @ found.terms).max() < 1e-9 and found.terms.std(axis=0) == pytest.approx(1)
+    found = make_adjustment(known)
+    assert regression_residuals(value, found.covariate_basis) == pytest.approx(expected)
+    assert np.abs(found.covariate_basis.T @ found.term_columns).max() < 1e-9 and found.term_columns.std(
+        axis=0
+    ) == pytest.approx(1)
     square = np.square(known["age"].to_numpy() - known["age"].mean())
-    assert residuals(square, found.basis(found.followed(square))).std() < 1e-6 * square.std(), "a curve leaves nothing"
+    assert regression_residuals(square, found.make_basis(found.select_terms(square))).std() < 1e-6 * square.std(), (
+        "a curve leaves nothing"
+    )
 
 
 def test_an_unknown_value_takes_the_median_and_a_mark():
@@ -514,11 +558,17 @@ def test_an_unknown_value_takes_the_median_and_a_mark():
     known.loc[:59, "age"], known.loc[::9, "sex"] = np.nan, np.nan
     filled = known.assign(age=known["age"].fillna(known["age"].median()), sex=known["sex"].fillna("unknown"))
     marked = filled.assign(mark=known["age"].isna().astype(float))
-    one, other = (np.round(found.span @ found.span.T, 9) for found in (adjustment(known), adjustment(marked)))
-    found = adjustment(known)
-    assert (one == other).all() and (found.imputed, found.gaps) == ({"age": 60, "sex": 23}, ("age", "sex"))
-    assert found.covariates == ("site", "age", "sex") and found.whole == ("site",)
-    assert adjustment(known[["age", "sex"]]).reason == "no covariate can be used", "nothing would go beyond these"
+    one, other = (
+        np.round(found.covariate_basis @ found.covariate_basis.T, 9)
+        for found in (make_adjustment(known), make_adjustment(marked))
+    )
+    found = make_adjustment(known)
+    assert (one == other).all() and (found.imputed_count_by_covariate, found.incomplete_covariates) == (
+        {"age": 60, "sex": 23},
+        ("age", "sex"),
+    )
+    assert found.covariates == ("site", "age", "sex") and found.complete_covariates == ("site",)
+    assert make_adjustment(known[["age", "sex"]]).reason == "no covariate can be used", "nothing would go beyond these"
 
 
 @pytest.mark.parametrize(
@@ -531,18 +581,22 @@ def test_an_unknown_value_takes_the_median_and_a_mark():
     ],
 )
 def test_the_fewer_people_the_less_is_adjusted_for_and_what_is_not_is_named(sites, count, used, no_room):
-    found = adjustment(covaried(count, sites)[0])
-    assert found.covariates == used and found.no_room == no_room
-    assert found.without == (() if "site" in used else ("site",))
+    found = make_adjustment(covaried(count, sites)[0])
+    assert found.covariates == used and found.oversized_products == no_room
+    assert found.unusable_covariates == (() if "site" in used else ("site",))
 
 
 def test_a_text_of_many_values_is_left_out_and_not_all_else():
     """Names of people, or of 70 scanners: nothing was adjusted, though age and sex would have had room."""
     known, random = covaried()
     named = known.assign(note=known.index.astype(str), scanner=random.choice([*"abcdefghij"], 200))
-    found = adjustment(named)
-    assert found.covariates == ("site", "age", "sex", "scanner") and found.without == ("note",) and not found.reason
-    assert found.span == pytest.approx(adjustment(named.drop(columns="note")).span)
+    found = make_adjustment(named)
+    assert (
+        found.covariates == ("site", "age", "sex", "scanner")
+        and found.unusable_covariates == ("note",)
+        and not found.reason
+    )
+    assert found.covariate_basis == pytest.approx(make_adjustment(named.drop(columns="note")).covariate_basis)
 
 
 def test_a_product_that_one_outlier_carries_most_of_enters():
@@ -551,32 +605,38 @@ def test_a_product_that_one_outlier_carries_most_of_enters():
     known.iloc[0, known.columns.get_loc("age")] = 64
     sign = np.where(known["sex"] == known["sex"].iloc[0], 1, -1)
     term = sign * (known["age"] - known["age"].mean()).to_numpy() / known["age"].std()
-    found = adjustment(known)
-    left = residuals(term, found.basis(found.followed(term + random.normal(0, 0.3, 200))))
-    assert left.std() < 1e-6 and residuals(term, found.span).std() > 0.5
+    found = make_adjustment(known)
+    left = regression_residuals(term, found.make_basis(found.select_terms(term + random.normal(0, 0.3, 200))))
+    assert left.std() < 1e-6 and regression_residuals(term, found.covariate_basis).std() > 0.5
 
 
 def test_too_few_people_for_any_product_are_told_how_many_would_do():
     """One covariate, the intercept, the value and a product: 4 parameters of 5 people each."""
-    found = [adjustment(covaried(count, 1)[0][["age", "sex"]]) for count in (19, 20, 24, 25)]
+    found = [make_adjustment(covaried(count, 1)[0][["age", "sex"]]) for count in (19, 20, 24, 25)]
     assert found[0].reason == "19 participants are too few for curves and products of covariates; 20 would do"
     assert [of.covariates for of in found] == [(), ("sex",), ("sex",), ("age", "sex")]
-    assert [of.without for of in found] == [("age", "sex"), ("age",), ("age",), ()]
+    assert [of.unusable_covariates for of in found] == [("age", "sex"), ("age",), ("age",), ()]
     assert not any(of.reason for of in found[1:])
 
 
 def test_what_is_unknown_or_alike_in_all_is_named():
     known, random = covaried()
     rare = pd.Series(random.normal(size=200)).where(np.arange(200) < 99)
-    found = adjustment(known.assign(same=3.0, fiq=rare, func_mean_fd=random.normal(size=200)))
+    found = make_adjustment(known.assign(same=3.0, fiq=rare, func_mean_fd=random.normal(size=200)))
     assert found.covariates == ("site", "age", "sex", "func_mean_fd")
-    assert found.without[:2] == ("same", "fiq") and found.unknown == ("IQ", "handedness")
+    assert found.unusable_covariates[:2] == ("same", "fiq") and found.unmeasured_kinds == ("IQ", "handedness")
     group = np.where(known["age"] < 15, "child", "adult")
-    assert adjustment(known[["sex"]].assign(age_group=group, verbal_iq=rare.fillna(0))).unknown[:2] == ("age", "IQ")
-    assert adjustment(known[["site"]].assign(site="one")).reason == "no covariate can be used"
-    assert [adjustment(known[["age"]], sites).unknown[0] for sites in (["unknown"], ["A"])] == ["site", "sex"]
-    assert adjustment(known[["site"]]).unknown == ("age", "sex", "IQ", "handedness", "head motion")
-    assert adjustment(known[[]]).span == pytest.approx(spanned(np.empty((200, 0))))
+    assert make_adjustment(known[["sex"]].assign(age_group=group, verbal_iq=rare.fillna(0))).unmeasured_kinds[:2] == (
+        "age",
+        "IQ",
+    )
+    assert make_adjustment(known[["site"]].assign(site="one")).reason == "no covariate can be used"
+    assert [make_adjustment(known[["age"]], sites).unmeasured_kinds[0] for sites in (["unknown"], ["A"])] == [
+        "site",
+        "sex",
+    ]
+    assert make_adjustment(known[["site"]]).unmeasured_kinds == ("age", "sex", "IQ", "handedness", "head motion")
+    assert make_adjustment(known[[]]).covariate_basis == pytest.approx(make_basis_with_intercept(np.empty((200, 0))))
 
 
 def test_slopes_at_many_sites_enter_together_where_each_is_too_small():
@@ -584,11 +644,11 @@ def test_slopes_at_many_sites_enter_together_where_each_is_too_small():
     known, random = covaried(320, 16)
     slope = dict(zip(known["site"].unique(), random.choice([-0.6, 0.6], 16), strict=True))
     term = (known["site"].map(slope) * (known["age"] - 20) / 5).to_numpy()
-    found = adjustment(known)
-    left = residuals(term, found.basis(found.followed(term + random.normal(size=320))))
-    assert left.std() < 1e-6 and residuals(term, found.span).std() > 0.5
-    few = adjustment(covaried(120, 16)[0])
-    assert few.no_room == {"site": ["age", "sex"]}
+    found = make_adjustment(known)
+    left = regression_residuals(term, found.make_basis(found.select_terms(term + random.normal(size=320))))
+    assert left.std() < 1e-6 and regression_residuals(term, found.covariate_basis).std() > 0.5
+    few = make_adjustment(covaried(120, 16)[0])
+    assert few.oversized_products == {"site": ["age", "sex"]}
 
 
 def test_what_would_explain_a_result_is_the_robustness_value_of_sensemakr():
@@ -596,14 +656,14 @@ def test_what_would_explain_a_result_is_the_robustness_value_of_sensemakr():
     known, random = pd.DataFrame({"age": np.arange(800.0)}), np.random.default_rng(0)
     label = (random.random(800) < 0.5).astype(float)
     output, unit = label + random.normal(size=800), np.arange(800)
-    tested = BesideCovariates(
-        stats.zscore(label), stats.zscore(output), unit, known, adjustment(known), frozenset(), 1.0
+    tested = CovariateTestInputs(
+        stats.zscore(label), stats.zscore(output), unit, known, make_adjustment(known), frozenset(), 1.0
     )
-    found = unmeasured(tested, 4.18, 783)
-    assert found.correlation**2 == pytest.approx(0.076, abs=0.0005) and found.strongest == "age"
-    assert found.times * min(abs(np.corrcoef(known["age"], of)[0, 1]) for of in (label, output)) == pytest.approx(
-        found.correlation
-    )
+    found = find_unmeasured_covariate(tested, 4.18, 783)
+    assert found.correlation**2 == pytest.approx(0.076, abs=0.0005) and found.strongest_measured == "age"
+    assert found.times_strongest * min(
+        abs(np.corrcoef(known["age"], of)[0, 1]) for of in (label, output)
+    ) == pytest.approx(found.correlation)
 
 
 @pytest.mark.parametrize("reliability", [0.6, 0.9])
@@ -616,9 +676,9 @@ def test_a_covariate_explains_an_output_down_to_the_reliability_that_it_has(reli
     known = pd.DataFrame({"age": random.normal(size=count), "fiq": seen, "log mean_fd": motion_of})
     for output, expected in ((iq, reliability), (label, 0.3)):
         noisy = output + 0.5 * random.normal(size=count)
-        tested = BesideCovariates(
-            stats.zscore(label), stats.zscore(noisy), np.arange(count), known, adjustment(known), frozenset(), 1.0
+        tested = CovariateTestInputs(
+            stats.zscore(label), stats.zscore(noisy), np.arange(count), known, make_adjustment(known), frozenset(), 1.0
         )
-        assert least_reliability(tested) == pytest.approx(expected, abs=0.05)
-    alone = adjustment(known[["age"]])
-    assert least_reliability(replace(tested, known=known[["age"]], adjustment=alone)) is None
+        assert find_least_reliability(tested) == pytest.approx(expected, abs=0.05)
+    alone = make_adjustment(known[["age"]])
+    assert find_least_reliability(replace(tested, known=known[["age"]], adjustment=alone)) is None

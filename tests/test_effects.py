@@ -20,7 +20,7 @@ from utils.blackout.effects import (
     inflate_spread,
     run_family_permutation_test,
 )
-from utils.scores.adjustment import Adjustment, adjustment
+from utils.scores.adjustment import Adjustment, make_adjustment
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -175,7 +175,7 @@ def people(count=200, seed=0):
 
 
 def adjusted(known: pd.DataFrame, label: np.ndarray) -> CovariateAdjuster:
-    return CovariateAdjuster(adjustment(known), label)
+    return CovariateAdjuster(make_adjustment(known), label)
 
 
 def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diagnosis():
@@ -184,10 +184,12 @@ def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diag
     effect, found = random.normal(size=(200, 3)), adjusted(known, label)
     on_autism = effect * (2 * label[:, None] - 1)
     for region in range(3):
-        followed = found.adjustment.followed(label) | found.adjustment.followed(on_autism[:, region])
+        followed = found.adjustment.select_terms(label) | found.adjustment.select_terms(on_autism[:, region])
         assert followed  # the square of age, or kinks in place of it
         site = (known["site"] == "b").to_numpy(float)
-        columns = sm.add_constant(np.column_stack([site, known["age"], found.adjustment.terms[:, sorted(followed)]]))
+        columns = sm.add_constant(
+            np.column_stack([site, known["age"], found.adjustment.term_columns[:, sorted(followed)]])
+        )
         of_label, of_effect = (sm.OLS(values, columns).fit() for values in (label, on_autism[:, region]))
         net, products = found(effect).true_class_effects[:, region], of_label.resid * of_effect.resid
         assert net.mean() == pytest.approx(2 * products.sum() / of_effect.df_resid)
@@ -215,7 +217,7 @@ def test_a_region_that_carries_covariates_alone_is_flagged_before_and_a_true_one
         run_family_permutation_test(of, 0)[0] < 0.05 for of in (found.make_unadjusted(effect), found(effect))
     )
     assert plain.tolist() == [True, True, False] and beside.tolist() == [False, True, False]
-    assert found.adjustment.covariates == ("site", "age", "sex") and not found.adjustment.without
+    assert found.adjustment.covariates == ("site", "age", "sex") and not found.adjustment.unusable_covariates
 
 
 def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
@@ -226,7 +228,7 @@ def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
 
 
 def test_where_nothing_is_adjusted_effects_stay_as_they_are():
-    found = CovariateAdjuster(adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
+    found = CovariateAdjuster(make_adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
     assert found.adjustment.reason and (found(np.eye(40)).true_class_effects == np.eye(40)).all()
 
 
@@ -243,7 +245,7 @@ def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
     assert list(rest) == ["age", "log func_mean_fd"]
     t = []
     for table in (known, rest):
-        net = CovariateAdjuster(adjustment(table), label)(effect[:, None]).true_class_effects[:, 0]
+        net = CovariateAdjuster(make_adjustment(table), label)(effect[:, None]).true_class_effects[:, 0]
         t.append(net.mean() / net.std() * np.sqrt(240))
     assert abs(t[0]) < 2 and t[1] > 4
 

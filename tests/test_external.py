@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from utils.evaluation.external import scored
+from utils.evaluation.external import make_external_score_rows
 
 COUNT = 30
 TEST = "run.py --test --everybody --chkPointDir {ckpt} --dataDir {of} --outDir {to}"
@@ -90,7 +90,7 @@ def test_intervals_of_calibration_are_like_those_of_wald():
     odds = random.normal(0, 1, 500)
     label = (random.random(500) < 1 / (1 + np.exp(-odds))).astype(float)
     told = 1.5 * odds + 0.4
-    rows = scored(predictions(label, 1 / (1 + np.exp(-told))), 0)
+    rows = make_external_score_rows(predictions(label, 1 / (1 + np.exp(-told))), 0)
     of = {row["measure"]: row for row in rows if row["kind"] == "calibration"}
     slope = sm.Logit(label, sm.add_constant(told)).fit(disp=0).conf_int()[1]
     large = sm.GLM(label, np.ones(500), sm.families.Binomial(), offset=told).fit().conf_int()[0]

@@ -23,7 +23,7 @@ FULL, REDUCED, COARSE = (
 def drawn(monkeypatch):
     """Figures that would have been written, by their path."""
     found = {}
-    monkeypatch.setattr(figures, "save", lambda figure, path: found.setdefault(path, figure))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: found.setdefault(path, figure))
     yield found
     plt.close("all")
 
@@ -40,7 +40,7 @@ def z_of(grid: figures.Grid) -> np.ndarray:
     ids=["full", "code", "9 fold"],
 )
 def test_slices_of_all_grids_are_at_the_same_mm(grid, heights, drawn):
-    figures.slices(figures.Picture("title", z_of(grid), grid, "unit"), (-72.0, 108.0), "path")
+    figures.save_slices_figure(figures.VolumePicture("title", z_of(grid), grid, "unit"), (-72.0, 108.0), "path")
     panels = drawn["path"].axes[:3]
     for asked, height, axis in zip((8, 38, 48), heights, panels, strict=True):
         (image,) = axis.images
@@ -56,7 +56,7 @@ def test_left_is_left_and_the_front_is_up(drawn):
     """One bright voxel at (-60, 30, 38) mm: left of and above the middle, drawn at its own mm."""
     volume = np.zeros(FULL.shape, np.float32)
     volume[15, 78, 55] = 1
-    figures.slices(figures.Picture("title", volume, FULL, "unit"), (0.0, 0.5), "path")
+    figures.save_slices_figure(figures.VolumePicture("title", volume, FULL, "unit"), (0.0, 0.5), "path")
     (image,) = drawn["path"].axes[1].images
     (row,), (column,) = np.nonzero(image.get_array())
     left, right, bottom, top = image.get_extent()
@@ -67,14 +67,14 @@ def test_left_is_left_and_the_front_is_up(drawn):
 
 @pytest.mark.slow
 def test_a_constant_volume_is_drawn(tmp_path):
-    picture = figures.Picture("title", np.zeros(FULL.shape, np.float32), FULL, "unit")
-    figures.slices(picture, (0.0, 0.0), tmp_path / "figure.png")
+    picture = figures.VolumePicture("title", np.zeros(FULL.shape, np.float32), FULL, "unit")
+    figures.save_slices_figure(picture, (0.0, 0.0), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size
 
 
 def test_history_names_its_axes_and_curves(drawn):
     rows = [{"step": step, "loss": 1 / step, "accuracy": 0.5} for step in range(1, 31)]
-    figures.history(rows, "path")
+    figures.save_history_figure(rows, "path")
     for axis, name in zip(drawn["path"].axes, ("loss", "accuracy"), strict=True):
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("batches seen", f"training {name}")
         assert [text.get_text() for text in axis.get_legend().get_texts()] == [
@@ -93,7 +93,7 @@ def test_a_figure_is_a_picture_and_a_vector_file_with_the_same_bytes_again(tmp_p
         axis.plot([0, 1], label="model")
         axis.legend()
         (tmp_path / name).mkdir()
-        written = figures.save(figure, tmp_path / name / "roc.png")
+        written = figures.save_figure(figure, tmp_path / name / "roc.png")
         assert [path.name for path in written] == ["roc.png", "roc.svg"]
         before[name] = [path.read_bytes() for path in written]
     assert before["one"] == before["two"]
@@ -107,5 +107,5 @@ def test_texts_of_users_are_drawn_as_they_are(tmp_path):
     """A dollar is no mathematics, and a letter without a glyph no warning."""
     figure, axis = plt.subplots()
     axis.set_title("$\\frac{1}{0$ 額葉 \x07")
-    figures.save(figure, tmp_path / "figure.png")
+    figures.save_figure(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

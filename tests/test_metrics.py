@@ -21,14 +21,20 @@ from statsmodels.stats.proportion import proportion_confint
 from data.cohorts.peers import MAX_PULL, compute_pull
 from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
-from utils.evaluation.confounds import by_fold, by_site
+from utils.evaluation.confounds import make_site_score_rows, score_folds
 from utils.report import drawings
-from utils.report.cross_validation import lowest_coverage
-from utils.report.tables import COVERAGE
+from utils.report.cross_validation import find_lowest_coverage
+from utils.report.tables import COVERAGE_MEASURE
 from utils.scores import calibration, statistics
-from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
-from utils.scores.results import CONFIDENCE_LEVEL, UNDEFINED, Estimate, columns_of, flat
-from utils.scores.statistics import bootstrap, log_odds
+from utils.scores.metrics import (
+    Predictions,
+    choose_headline_metric,
+    compute_scores,
+    estimate_differences,
+    estimate_scores,
+)
+from utils.scores.results import CONFIDENCE_LEVEL, UNDEFINED, Estimate, estimate_columns, flatten_estimates
+from utils.scores.statistics import bootstrap_percentile_interval, to_log_odds
 
 
 def sample(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +68,7 @@ def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
 @pytest.mark.parametrize("count, seed", [(10, 0), (75, 1), (200, 2)])
 def test_values_are_those_of_scikit_learn(count, seed):
     label, probability = sample(count, seed)
-    found = with_intervals(predictions(label, probability), seed=0)
+    found = estimate_scores(predictions(label, probability), seed=0)
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(expected(label, probability))
 
 
@@ -70,8 +76,8 @@ def test_weights_count_records_as_copies_do():
     label, probability = sample(20, 3)
     weight = np.random.default_rng(0).integers(0, 4, 20)
     copied = expected(np.repeat(label, weight), np.repeat(probability, weight))
-    (one,) = predictions(label, probability).repeats
-    found = {name: value for name, (value,) in scores(one, weight[None].astype(float)).items()}
+    (one,) = predictions(label, probability).repeats_to_score
+    found = {name: value for name, (value,) in compute_scores(one, weight[None].astype(float)).items()}
     assert found == pytest.approx(copied)
 
 
@@ -79,8 +85,8 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     widths = []
     for count in (40, 400):
         label, probability = sample(count, 5)
-        found = with_intervals(predictions(label, probability), seed=1)
-        assert found == with_intervals(predictions(label, probability), seed=1)
+        found = estimate_scores(predictions(label, probability), seed=1)
+        assert found == estimate_scores(predictions(label, probability), seed=1)
         for metric in found.values():
             assert 0 <= metric.low <= metric.value <= metric.high <= 1
         widths.append(found["auc"].high - found["auc"].low)
@@ -92,7 +98,7 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     [(1.0, {"specificity", "balanced_accuracy", "auc"}), (0.0, {"recall", "balanced_accuracy", "auc"})],
 )
 def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
-    found = with_intervals(predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), seed=0)
+    found = estimate_scores(predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), seed=0)
     assert {name for name, metric in found.items() if metric.value is None} == undefined
     for name in undefined:
         assert found[name] == UNDEFINED
@@ -100,7 +106,7 @@ def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
 
 
 def test_nobody_predicted_positive_has_no_precision():
-    found = with_intervals(predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3]), seed=0)
+    found = estimate_scores(predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3]), seed=0)
     assert found["precision"].value is None
     assert found["recall"].value == 0.0
     assert found["auc"].value == 0.5
@@ -110,7 +116,7 @@ def test_perfect_and_reversed_predictions():
     label = np.array([0.0, 0.0, 1.0, 1.0] * 5)
     passed = binomtest(10, 10).proportion_ci(method="exact")
     for probability, value, low, high in ((label, 1.0, passed.low, 1.0), (1 - label, 0.0, 0.0, 1 - passed.low)):
-        found = with_intervals(predictions(label, probability), 0)["auc"]
+        found = estimate_scores(predictions(label, probability), 0)["auc"]
         assert astuple(found) == pytest.approx((value, low, high))
 
 
@@ -118,7 +124,7 @@ def test_perfect_and_reversed_predictions():
 def test_a_score_that_contains_a_share_of_0_or_1_is_no_surer_than_that_share(share):
     """Recall of 18 people 0.000, specificity of 44 0.864: the balanced accuracy was 0.432 (0.368 to 0.472)."""
     label, passed = np.repeat([1.0, 0.0], [18, 44]), np.repeat([share, 1, 0], [18, 6, 38])
-    found = with_intervals(predictions(label, 0.2 + 0.6 * passed), 0)
+    found = estimate_scores(predictions(label, 0.2 + 0.6 * passed), 0)
     limits = binomtest(int(18 * share), 18).proportion_ci(method="exact")
     for recall in limits:
         at = {"balanced_accuracy": (recall + 38 / 44) / 2, "f_score": 36 * recall / (18 * recall + 6 + 18)}
@@ -131,17 +137,19 @@ def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
     approximation = original + random.normal(0, 0.5, original.shape)
     measure = ExplainedVariance()
     for rows in (slice(0, 3), slice(3, 7)):
-        measure.add(original[rows], approximation[rows])
-    assert measure.value == pytest.approx(sklearn_metrics.r2_score(original.ravel(), approximation.ravel()))
+        measure.add_batch(original[rows], approximation[rows])
+    assert measure.explained_variance == pytest.approx(
+        sklearn_metrics.r2_score(original.ravel(), approximation.ravel())
+    )
     assert measure.mse == pytest.approx(sklearn_metrics.mean_squared_error(original.ravel(), approximation.ravel()))
 
 
 def test_one_subject_has_no_interval():
     """Resampling one subject repeats its value: two records do not make it two subjects."""
-    found = with_intervals(predictions([1.0, 1.0], [0.7, 0.4], subject="a"), seed=0)
+    found = estimate_scores(predictions([1.0, 1.0], [0.7, 0.4], subject="a"), seed=0)
     assert found["accuracy"] == Estimate(0.5, None, None)
     assert found["recall"] == Estimate(0.5, None, None)
-    json.dumps({name: metric.columns() for name, metric in found.items()}, allow_nan=False)
+    json.dumps({name: metric.to_cells() for name, metric in found.items()}, allow_nan=False)
 
 
 @pytest.mark.parametrize("autism", [1, 9])
@@ -149,7 +157,7 @@ def test_a_metric_that_rests_on_few_subjects_of_many_has_no_interval(autism):
     """Nine people with autism: recall, AUC and balanced accuracy would look certain or almost so."""
     label = np.array([1.0] * autism + [0.0] * 10)
     probability = np.array([0.9] * autism + [*np.linspace(0.1, 0.49, 10)])
-    found = with_intervals(predictions(label, probability), seed=0)
+    found = estimate_scores(predictions(label, probability), seed=0)
     without = {name for name, metric in found.items() if metric.low is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
     assert {found[name].value for name in without} == {1.0}
@@ -167,7 +175,7 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    found = with_intervals(replace(predictions(label, probability, fold=fold, site=site), in_small_sites=False), 0)
+    found = estimate_scores(replace(predictions(label, probability, fold=fold, site=site), in_small_sites=False), 0)
     assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
     assert found["auc"].value == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
@@ -197,8 +205,8 @@ def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
     assert found.in_small_sites == small == (compute_pull(label, site, fold) > MAX_PULL)
     if small:
         assert auc_within(label, own, site) < 0.2
-        assert with_intervals(found, 0)["auc_sites"].value == 0.5
-    half = found.subset(np.arange(200) % 2 == 0)
+        assert estimate_scores(found, 0)["auc_sites"].value == 0.5
+    half = found.select_records(np.arange(200) % 2 == 0)
     assert half.in_small_sites == small
 
 
@@ -209,7 +217,7 @@ def test_a_rare_class_makes_a_site_of_40_small(autism, small):
     label = (np.arange(200) % 40 < 40 * autism).astype(float)
     found = predictions(label, share_of_others(label, site, fold), fold=fold, site=site)
     assert found.in_small_sites == small
-    assert (with_intervals(found, 0)["auc_sites"].value == 0.5) == (small or autism == 0.5)
+    assert (estimate_scores(found, 0)["auc_sites"].value == 0.5) == (small or autism == 0.5)
 
 
 def test_sites_that_are_left_out_are_compared_whole():
@@ -220,23 +228,23 @@ def test_sites_that_are_left_out_are_compared_whole():
 
 def test_one_class_a_site_leaves_no_auc_within_sites():
     label, probability = sample(10, 0)
-    found = with_intervals(predictions(label, probability, site=np.where(label == 1, "A", "B")), 0)
+    found = estimate_scores(predictions(label, probability, site=np.where(label == 1, "A", "B")), 0)
     assert found["auc_sites"] == UNDEFINED
 
 
 def test_an_interval_needs_ten_subjects_of_each_class_in_sites_with_both():
     label = np.array([1] * 5 + [0] * 15 + [1] * 15)
     test = predictions(label, np.linspace(0.9, 0.1, 35), site=["A"] * 20 + ["B"] * 15)
-    found = with_intervals(test, 0)
+    found = estimate_scores(test, 0)
     assert found["auc_sites"] == Estimate(1.0, None, None)
     assert found["auc"].low is not None
-    assert test.in_one_class_sites == 15
+    assert test.uncompared_subject_count == 15
 
 
 def test_what_is_concluded_rests_on_the_auc_within_sites_where_there_are_several():
     label, probability, site, fold = grouped(90, 6)
     for where, name in (({"fold": fold, "site": site}, "auc_sites"), ({"fold": fold}, "auc_folds"), ({}, "auc")):
-        assert headline(with_intervals(predictions(label, probability, **where), 0)) == name
+        assert choose_headline_metric(estimate_scores(predictions(label, probability, **where), 0)) == name
 
 
 def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -259,8 +267,8 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
     subject = np.repeat([f"s{number}" for number in range(60)], 2)
     test = predictions(label, probability, subject=subject, fold=fold, site=site)
     assert test.in_small_sites == small
-    found = with_intervals(test, 0)
-    less = differences(test, test.with_probabilities([other]), 0)
+    found = estimate_scores(test, 0)
+    less = estimate_differences(test, test.with_probabilities([other]), 0)
     found |= {"difference": less["auc"], "brier difference": less["brier"]}
     assert found["difference"].value == pytest.approx(found["auc"].value - sklearn_metrics.roc_auc_score(label, other))
     widening = dict.fromkeys(found, np.sqrt(2))  # each pair of people of two folds meets twice
@@ -297,22 +305,22 @@ def test_the_difference_is_paired_and_of_the_two_aucs():
     label, probability = sample(80, 8)
     other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
     test = predictions(label, probability)
-    both = differences(test, test.with_probabilities([other]), 0)
+    both = estimate_differences(test, test.with_probabilities([other]), 0)
     briers = [sklearn_metrics.brier_score_loss(label, values) for values in (probability, other)]
     assert both["brier"].value == pytest.approx(briers[0] - briers[1])
     found = both["auc"]
     aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
     assert found.value == pytest.approx(aucs[0] - aucs[1])
-    alone = with_intervals(test, 0)["auc"]
+    alone = estimate_scores(test, 0)["auc"]
     assert found.high - found.low < (alone.high - alone.low) / 2
-    assert differences(test, test, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
+    assert estimate_differences(test, test, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
 
 
 def test_a_difference_among_thirteen_is_as_wide_as_all_of_them_need():
     label, probability = sample(80, 8)
     test = predictions(label, probability)
     other = test.with_probabilities([np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 80), 0, 1)])
-    alone, one_of = (differences(test, other, 0, among)["auc"] for among in (1, 13))
+    alone, one_of = (estimate_differences(test, other, 0, among)["auc"] for among in (1, 13))
     wider = stats.norm.ppf(1 - 0.025 / 13) / stats.norm.ppf(0.975)
     assert one_of.high - one_of.value == pytest.approx(wider * (alone.high - alone.value))
     assert one_of.value - one_of.low == pytest.approx(wider * (alone.value - alone.low))
@@ -322,12 +330,12 @@ def test_a_difference_stays_within_what_is_possible():
     label, fold = np.tile([0, 1], 20), np.repeat([0, 1], 20)
     right, wrong = np.random.default_rng(0).random((2, 40)) / 2 + [label / 3, (1 - label) / 3]
     test = predictions(label, right, fold=fold)
-    found = differences(test, test.with_probabilities([wrong]), 0, among=1000)["auc"]
+    found = estimate_differences(test, test.with_probabilities([wrong]), 0, comparison_count=1000)["auc"]
     assert found.low < found.value < found.high == 1
 
 
 def test_log_odds_are_finite_for_certain_probabilities():
-    found = log_odds(np.array([0.0, 0.25, 0.5, 1.0]))
+    found = to_log_odds(np.array([0.0, 0.25, 0.5, 1.0]))
     assert found.tolist() == pytest.approx([np.log(1e-7), np.log(1 / 3), 0, -np.log(1e-7)], abs=1e-6)
 
 
@@ -337,10 +345,16 @@ def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_t
     whole, half = predictions(label, probability, fold=fold), np.arange(60) % 2 == 0
     others = [((fold == name) & half).sum() for name in range(3)]
     shares = [count * (half.sum() - count) / 40 for count in others]
-    assert whole.widening("accuracy") == pytest.approx(np.sqrt(2))
-    assert whole.subset(half).widening("accuracy") == pytest.approx(np.sqrt(1 + sum(shares) / half.sum()))
-    assert whole.subset(half).subset(fold[half] == 0).widening("accuracy") == 1
-    assert whole.subset(fold == 0).widening("auc") == predictions(label, probability).widening("auc") == 1
+    assert whole.interval_widening("accuracy") == pytest.approx(np.sqrt(2))
+    assert whole.select_records(half).interval_widening("accuracy") == pytest.approx(
+        np.sqrt(1 + sum(shares) / half.sum())
+    )
+    assert whole.select_records(half).select_records(fold[half] == 0).interval_widening("accuracy") == 1
+    assert (
+        whole.select_records(fold == 0).interval_widening("auc")
+        == predictions(label, probability).interval_widening("auc")
+        == 1
+    )
 
 
 def of_cells(site: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -355,19 +369,21 @@ def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
     even, odd = np.arange(120) // 2 % 5, (np.arange(120) // 2 + 2 * (np.arange(120) % 10 == 1)) % 5
     odd[site == "a"] = np.where(label[site == "a"] == 1, 0, 1)  # nobody of both classes there
     large, small = (table_of(label, probability, fold=fold, site=site) for fold in (even, odd))
-    assert [Predictions.of(one).in_small_sites for one in (large, small)] == [False, True]
-    both = Predictions.of(*((small, large) if first else (large, small)))
+    assert [Predictions.from_tables(one).in_small_sites for one in (large, small)] == [False, True]
+    both = Predictions.from_tables(*((small, large) if first else (large, small)))
     means = [auc_within(label, probability, of_cells(site, fold)) for fold in (even, odd)]
-    assert with_intervals(both, 0)["auc_sites"].value == pytest.approx(np.mean(means))
-    assert both.in_small_sites and both.subset(label >= 0).in_small_sites
-    assert Predictions.of(small).in_one_class_sites >= 20 and both.in_one_class_sites == 0, "in the other repeat"
+    assert estimate_scores(both, 0)["auc_sites"].value == pytest.approx(np.mean(means))
+    assert both.in_small_sites and both.select_records(label >= 0).in_small_sites
+    assert Predictions.from_tables(small).uncompared_subject_count >= 20 and both.uncompared_subject_count == 0, (
+        "in the other repeat"
+    )
 
 
 def test_a_repeat_without_anybody_to_compare_hides_no_score_and_leaves_no_interval():
     label, site, probability = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), np.random.default_rng(0).random(40)
     tables = [table_of(label, probability, fold=fold, site=site) for fold in (np.arange(40) // 2 % 2, label)]
-    tests = [replace(Predictions.of(*of), in_small_sites=True) for of in (tables[:1], tables)]
-    alone, found = (with_intervals(of, 0)["auc_sites"] for of in tests)
+    tests = [replace(Predictions.from_tables(*of), in_small_sites=True) for of in (tables[:1], tables)]
+    alone, found = (estimate_scores(of, 0)["auc_sites"] for of in tests)
     assert alone.low is not None and (found.value, found.low) == (pytest.approx(alone.value), None)
 
 
@@ -379,7 +395,7 @@ def test_the_auc_of_a_small_site_compares_people_of_one_fold():
     own = share_of_others(label, site, fold)
     test = predictions(label, own, fold=fold, site=site)
     assert test.in_small_sites
-    rows = {row["site"]: row["auc"] for row in by_site(test, 0)}
+    rows = {row["site"]: row["auc"] for row in make_site_score_rows(test, 0)}
     assert rows.pop("j") is None, "nobody there is of the same fold as one of the other class"
     assert [*rows.values()] == [0.5] * 9
     assert auc_within(label, own, site) < 0.25
@@ -390,20 +406,20 @@ def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     other = probability[np.random.default_rng(1).permutation(60)]
     once = table_of(label, probability, fold=fold, site=site)
     again = table_of(label, other, fold=(fold + label) % 3, site=site)
-    assert [Predictions.of(of).in_small_sites for of in (once, again)] == [True, False]
-    both = Predictions.of(once, again)
-    alone = [with_intervals(replace(Predictions.of(of), in_small_sites=True), 0) for of in (once, again)]
-    for name, found in with_intervals(both, 0).items():
+    assert [Predictions.from_tables(of).in_small_sites for of in (once, again)] == [True, False]
+    both = Predictions.from_tables(once, again)
+    alone = [estimate_scores(replace(Predictions.from_tables(of), in_small_sites=True), 0) for of in (once, again)]
+    for name, found in estimate_scores(both, 0).items():
         assert found.value == pytest.approx(np.mean([one[name].value for one in alone]))
     half = np.arange(60) % 2 == 0
     values = [expected(label[half], of[half])["auc"] for of in (probability, other)]
-    assert with_intervals(both.subset(half), 0)["auc"].value == pytest.approx(np.mean(values))
-    assert with_intervals(Predictions.of(once, once), 0)["auc"] == pytest.approx(alone[0]["auc"])
+    assert estimate_scores(both.select_records(half), 0)["auc"].value == pytest.approx(np.mean(values))
+    assert estimate_scores(Predictions.from_tables(once, once), 0)["auc"] == pytest.approx(alone[0]["auc"])
 
 
 def test_sites_in_a_table():
     label, probability, site, _ = grouped(90, 6)
-    rows = by_site(predictions(label, probability, site=site), seed=0)
+    rows = make_site_score_rows(predictions(label, probability, site=site), seed=0)
     sizes = [row["subjects"] for row in rows]
     assert rows[0]["site"] == "A" and sizes == sorted(sizes, reverse=True)
     assert [sum(row[name] for row in rows) for name in ("subjects", "autism", "control")] == [90, 45, 45]
@@ -426,34 +442,34 @@ def test_the_interval_of_a_site_is_no_narrower_where_its_errors_lie_in_one_fold(
         probability = np.where(np.isin(np.arange(300), wrong), 1 - label, label)
         fold = np.append(np.arange(30) // 3, np.arange(270) % 10)
         whole = predictions(label, probability, fold=fold, site=site)
-        found.append(with_intervals(whole.subset(site == "small"), 0)["accuracy"])
+        found.append(estimate_scores(whole.select_records(site == "small"), 0)["accuracy"])
     assert found[0].value == 0.9 and found[0].high - found[0].low > 0.15
     assert astuple(found[0])[1:] == pytest.approx(astuple(found[1])[1:], abs=0.04)
 
 
 def test_folds_by_name():
     label, probability, _, fold = grouped(90, 6)
-    found = by_fold(predictions(label, probability, fold=9 + fold), seed=0)
+    found = score_folds(predictions(label, probability, fold=9 + fold), seed=0)
     assert set(found) == {"9", "10", "11"}
     at = fold == 1
     assert {name: metric.value for name, metric in found["10"].items()} == pytest.approx(
         expected(label[at], probability[at])
     )
-    json.dumps([metric.columns() for of_fold in found.values() for metric in of_fold.values()], allow_nan=False)
+    json.dumps([metric.to_cells() for of_fold in found.values() for metric in of_fold.values()], allow_nan=False)
 
 
 def test_a_site_that_lies_in_one_fold_of_some_repeats_has_no_auc_within_folds():
     label, site = np.tile([0.0, 1.0], 6), np.repeat(["a", "b"], 6)
     fold, other = np.tile(["0", "0", "1", "1"], 3), np.repeat(["0", "1"], 6)
     tables = [table_of(label, np.linspace(0, 1, 12), fold=of, site=site) for of in (fold, other)]
-    rows = by_site(Predictions.of(*tables), 0)
+    rows = make_site_score_rows(Predictions.from_tables(*tables), 0)
     assert [row["subjects"] for row in rows] == [6, 6]
     assert rows[0]["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(label[:6], np.linspace(0, 1, 12)[:6]))
 
 
 def test_the_bootstrap_is_scipys():
     values = np.random.default_rng(0).normal(size=25)
-    low, high = bootstrap(lambda weight: weight @ values / 25, 25, np.random.default_rng(1), 20_000)
+    low, high = bootstrap_percentile_interval(lambda weight: weight @ values / 25, 25, np.random.default_rng(1), 20_000)
     options = {"method": "percentile", "confidence_level": CONFIDENCE_LEVEL, "n_resamples": 20_000}
     expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(2), **options).confidence_interval
     assert (low, high) == pytest.approx(tuple(expected), abs=0.02)
@@ -464,11 +480,13 @@ def test_resamples_in_blocks_are_those_in_one_go(monkeypatch):
 
     def drawn():
         blocks = []
-        ends = bootstrap(lambda weight: blocks.append(weight) or weight[:, :2], 6, np.random.default_rng(0), 50, strata)
+        ends = bootstrap_percentile_interval(
+            lambda weight: blocks.append(weight) or weight[:, :2], 6, np.random.default_rng(0), 50, strata
+        )
         return blocks, ends
 
     (whole,), ends = drawn()
-    monkeypatch.setattr(statistics, "BLOCK", 6 * 8)
+    monkeypatch.setattr(statistics, "MAX_BLOCK_WEIGHTS", 6 * 8)
     blocks, same_ends = drawn()
     assert [len(block) for block in blocks] == [8] * 6 + [2]
     np.testing.assert_array_equal(whole, np.concatenate(blocks))
@@ -480,7 +498,7 @@ def test_undefined_resamples_are_left_out_and_nothing_defined_is_no_interval():
         first = np.where(weight[:, 0] > 0, weight[:, 1], np.nan)
         return np.stack([first, np.full(len(weight), np.nan)], axis=1)
 
-    low, high = bootstrap(statistic, 3, np.random.default_rng(0), 500)
+    low, high = bootstrap_percentile_interval(statistic, 3, np.random.default_rng(0), 500)
     assert low[0] == 0 and high[0] == 2  # of three draws, one is the first subject
     assert np.isnan(low[1]) and np.isnan(high[1])
 
@@ -488,10 +506,14 @@ def test_undefined_resamples_are_left_out_and_nothing_defined_is_no_interval():
 def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
     drawn = []
     strata = np.array(["b", "a", "b", "a", "a"])
-    bootstrap(lambda weight: drawn.append(weight) or weight[:, 0], 5, np.random.default_rng(0), 200, strata)
+    bootstrap_percentile_interval(
+        lambda weight: drawn.append(weight) or weight[:, 0], 5, np.random.default_rng(0), 200, strata
+    )
     assert (drawn[0][:, strata == "a"].sum(1) == 3).all() and (drawn[0][:, strata == "b"].sum(1) == 2).all()
     assert {0, 1, 2} == set(drawn[0][:, 0])
-    low, high = bootstrap(lambda weight: weight[:, 0], 3, np.random.default_rng(0), 20, np.arange(3))
+    low, high = bootstrap_percentile_interval(
+        lambda weight: weight[:, 0], 3, np.random.default_rng(0), 20, np.arange(3)
+    )
     assert np.isnan(low) and np.isnan(high)
 
 
@@ -501,7 +523,7 @@ def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
 def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
     label, probability = sample(120, 0)
     inside = (probability * 100).round() % 10 != 0  # scikit-learn's bins are closed at their other end
-    table = drawings.calibration(label[inside], probability[inside])
+    table = drawings.make_calibration_bins(label[inside], probability[inside])
     observed, predicted = calibration_curve(label[inside], probability[inside], n_bins=10, strategy="uniform")
     assert table["observed"].to_numpy() == pytest.approx(observed)
     assert table["predicted"].to_numpy() == pytest.approx(predicted)
@@ -538,7 +560,7 @@ def small_test(random: np.random.Generator) -> tuple[Predictions, list[np.ndarra
     fold, where = folds[random.integers(5)], {"site": site} | ({} if unit is None else {"same_scan": unit})
     where |= {} if fold is None else {"fold": fold}
     tables = [table_of(label, said(), **where) for _ in range(repeats)]
-    return Predictions.of(*tables), [random.permutation(said()) for _ in tables]
+    return Predictions.from_tables(*tables), [random.permutation(said()) for _ in tables]
 
 
 def outside(name: str, value: object) -> bool:
@@ -552,17 +574,22 @@ def outside(name: str, value: object) -> bool:
 def told(test: Predictions, baselines: list[np.ndarray], random: np.random.Generator) -> tuple[list[dict], list[str]]:
     """The rows of the tables of a test, and its sentences."""
     baseline = [pd.DataFrame({"majority": 0.5, "regions": of}) for of in baselines]
-    table = comparisons.baselines_table(test, baseline, 0, ("volume",))
+    table = comparisons.make_baseline_rows(test, baseline, 0, ("volume",))
     other = test.with_probabilities(baselines)
     count = {"subjects", "autism", "control"}
-    by = by_site(test, 0) if random.random() < 0.05 else []
-    by += [flat(of) for of in by_fold(test, 0).values()] if random.random() < 0.05 else []
-    score = with_intervals(test, 0)
-    rows = [*table, flat(score), *({name: row[name] for name in row.keys() - count} for row in by)]
-    rows += [{f"difference {name}": value for name, value in flat(differences(test, other, 0)).items()}]
-    rows += [{row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, 0)]
-    rows += [probabilities.share(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.unit))]
-    return rows, [comparisons.conclusion(score, test, table, ("volume",)).verdict]
+    by = make_site_score_rows(test, 0) if random.random() < 0.05 else []
+    by += [flatten_estimates(of) for of in score_folds(test, 0).values()] if random.random() < 0.05 else []
+    score = estimate_scores(test, 0)
+    rows = [*table, flatten_estimates(score), *({name: row[name] for name in row.keys() - count} for row in by)]
+    rows += [
+        {f"difference {name}": value for name, value in flatten_estimates(estimate_differences(test, other, 0)).items()}
+    ]
+    rows += [
+        {row["measure"] + end: row[end] for end in estimate_columns()}
+        for row in external.make_external_score_rows(test, 0)
+    ]
+    rows += [probabilities.make_share_cells(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.cluster))]
+    return rows, [comparisons.make_conclusion(score, test, table, ("volume",)).verdict]
 
 
 @pytest.mark.slow
@@ -592,17 +619,17 @@ def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(
         nearly_wrong = np.abs(label - (random.random(170) < 0.98))
         said = [label * 0.98 + 0.01, 1 - label, nearly_wrong, np.full(170, 0.5), random.random(170)][seed % 5]
         people = pd.DataFrame({"file": np.arange(170), "subject": np.arange(170), "site": site, "label": label})
-        found = probabilities.people(people.assign(probability=said, fold=np.arange(170) % 3))
-        rows = probabilities.observed(found, "site", 0).to_dict("records")
-        cells = [(row["measure"], row[end]) for row in rows for end in columns_of() if row[end] == row[end]]
+        found = probabilities.make_probability_table(people.assign(probability=said, fold=np.arange(170) % 3))
+        rows = probabilities.make_calibration_table(found, "site", 0).to_dict("records")
+        cells = [(row["measure"], row[end]) for row in rows for end in estimate_columns() if row[end] == row[end]]
         assert not [cell for cell in cells if outside(*cell)]
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
         test = predictions(label, said * 0.9 + 0.05 * random.random(170), fold=np.arange(170) % 3, site=site)
-        result = confounds.motion(test, covariates.astype(str), 0)
+        result = confounds.measure_confounds(test, covariates.astype(str), 0)
         given = [correlation for correlation, _ in result["given_diagnosis"].values()]
         for estimate in (result.get("partial", UNDEFINED), *given):
             assert not [end for end in astuple(estimate) if outside("correlation", end)]
-        rows = confounds.groups(test, covariates.astype(str), 0)
+        rows = confounds.make_group_score_rows(test, covariates.astype(str), 0)
         counts = {"subjects", "autism", "control"}
         assert not [(of, value) for row in rows for of, value in row.items() if of not in counts and outside(of, value)]
 
@@ -626,7 +653,9 @@ def test_texts(estimate, how, text):
 
 
 def test_ends_alone():
-    assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "no interval: too few participants"
+    assert (
+        SURE.format_interval(".0%") == "50% to 72%" and ALONE.format_interval() == "no interval: too few participants"
+    )
 
 
 # Calibrated probabilities and sets
@@ -655,28 +684,33 @@ def alike(effort) -> pd.DataFrame:
 
 def test_a_person_counts_once_and_is_calibrated_by_all_other_folds(alike):
     twice = pd.concat([alike, alike.assign(file="again", probability=0.5)])
-    table = probabilities.people(twice)
+    table = probabilities.make_probability_table(twice)
     assert table["file"].tolist() == alike["file"].tolist()
     own = (alike["site"] == "site 3").to_numpy()
     label, raw = alike["label"].to_numpy(), alike["probability"].to_numpy()
-    others = calibration.fit(label[~own], raw[~own])
-    np.testing.assert_allclose(table["calibrated"][own], others.probability(raw[own]))
+    others = calibration.fit_calibration(label[~own], raw[~own])
+    np.testing.assert_allclose(table["calibrated"][own], others.calibrate(raw[own]))
     assert table["prevalence"][own].unique() == pytest.approx([label[~own].mean()])
     names = {(True, False): "control", (False, True): "autism", (True, True): "both", (False, False): "none"}
     for column, level in (("set_80", 0.8), ("set_90", 0.9)):
-        assert table[column][own].tolist() == [names[tuple(of)] for of in others.sets(raw[own], level).tolist()]
+        assert table[column][own].tolist() == [
+            names[tuple(of)] for of in others.find_label_sets(raw[own], level).tolist()
+        ]
 
 
 def test_few_people_have_no_table(alike, effort):
     effort(calibrate_from=50)
     few = alike.groupby("site").head(11)
-    assert probabilities.people(few).empty and probabilities.people(alike.assign(fold="one")).empty
+    assert (
+        probabilities.make_probability_table(few).empty
+        and probabilities.make_probability_table(alike.assign(fold="one")).empty
+    )
 
 
 def test_what_was_observed_is_counted_by_hand(alike):
     alike = alike.assign(label=alike["label"].where(alike["site"] != "site 5", 1))  # a site of one class
-    table = probabilities.people(alike)
-    found = probabilities.observed(table, "site", 0)
+    table = probabilities.make_probability_table(alike)
+    found = probabilities.make_calibration_table(table, "site", 0)
     assert (found["group"].nunique(), len(found)) == (1 + len(SIZES), 6 + 2 * 5 * (1 + len(SIZES)))
     held = table["set_90"].isin(["control", "both"])
     for group, rows in {"": table["site"] != "", "site 3": table["site"] == "site 3"}.items():
@@ -692,27 +726,31 @@ def test_what_was_observed_is_counted_by_hand(alike):
     assert both.tolist() == pytest.approx([(table["set_80"] == "both").mean()])
     slope = found[found["measure"] == "slope"].set_index("probabilities")
     assert (slope["low"] < slope["value"]).all() and (slope["value"] < slope["high"]).all()
-    raw = sm.Logit(table["label"], sm.add_constant(log_odds(table["probability"].to_numpy()))).fit(disp=0)
+    raw = sm.Logit(table["label"], sm.add_constant(to_log_odds(table["probability"].to_numpy()))).fit(disp=0)
     assert slope["value"]["as predicted"] == pytest.approx(raw.params.iloc[1])
 
 
 @pytest.mark.slow
 def test_intervals_hold_the_true_slope(effort, monkeypatch):
     effort(resamples=100)
-    monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
-    rows = [probabilities.agreement(Predictions.of(of), 0) for of in map(at_sites, range(100))]
-    slope, intercept = (pd.DataFrame([of[name].columns() for of in rows]) for name in ("slope", "intercept"))
+    monkeypatch.setattr(
+        "utils.scores.metrics.Predictions.interval_widening", lambda *_: 1
+    )  # these labels share no models
+    rows = [probabilities.estimate_agreement(Predictions.from_tables(of), 0) for of in map(at_sites, range(100))]
+    slope, intercept = (pd.DataFrame([of[name].to_cells() for of in rows]) for name in ("slope", "intercept"))
     for table, true in ((slope, 1), (intercept, 0)):  # log odds of normal values 1 apart are what they say
         assert ((table["low"] <= true) & (true <= table["high"])).mean() == pytest.approx(0.95, abs=0.06)
 
 
 def observed_in(table: pd.DataFrame) -> pd.DataFrame:
-    return probabilities.observed(probabilities.people(table), "fold", 0)
+    return probabilities.make_calibration_table(probabilities.make_probability_table(table), "fold", 0)
 
 
 def test_the_lowest_coverage_is_that_of_a_left_out_site_with_ten_people_of_a_class(alike):
-    table = probabilities.people(alike)
-    found = SimpleNamespace(calibration=probabilities.observed(table, "site", 0), run=SimpleNamespace(folds="site"))
+    table = probabilities.make_probability_table(alike)
+    found = SimpleNamespace(
+        calibration=probabilities.make_calibration_table(table, "site", 0), run=SimpleNamespace(folds="site")
+    )
     held = [
         table["set_80"].isin([name, "both"]) & (table["label"] == at) for at, name in enumerate(("control", "autism"))
     ]
@@ -722,9 +760,9 @@ def test_the_lowest_coverage_is_that_of_a_left_out_site_with_ten_people_of_a_cla
         for rows in (table["site"] == name for name in table["site"].unique())
         if (table["label"][rows] == at).sum() >= 10
     ]
-    assert len(shares) == 18 and lowest_coverage(found) == pytest.approx(min(shares))
+    assert len(shares) == 18 and find_lowest_coverage(found) == pytest.approx(min(shares))
     found.run.folds = "5"
-    assert lowest_coverage(found) is None
+    assert find_lowest_coverage(found) is None
 
 
 def test_people_who_share_a_scan_count_as_one(alike):
@@ -733,16 +771,16 @@ def test_people_who_share_a_scan_count_as_one(alike):
     copies = [f"{name}-{at % 5}" for at, name in enumerate(table["subject"])]
     table = table.assign(same_scan=table["subject"] + "-0", subject=copies, file=copies)
     whole, one = observed_in(table), observed_in(alike.assign(subject=alike["subject"] + "-0"))
-    width = [(rows["high"] - rows["low"])[rows["measure"] == COVERAGE].tolist() for rows in (whole, one)]
+    width = [(rows["high"] - rows["low"])[rows["measure"] == COVERAGE_MEASURE].tolist() for rows in (whole, one)]
     assert width[0] == pytest.approx(width[1], abs=0.06)
 
 
 def test_intervals_need_ten_families_of_each_class():
     label, probability = np.repeat([0.0, 1.0], 16), np.linspace(0, 1, 32) % 0.7
     one, alone = predictions(label, probability, same_scan=np.arange(32) // 2), predictions(label, probability)
-    assert one.units(label >= 0) == 16 and alone.units(label >= 0) == 32
-    assert with_intervals(one, 0)["auc"].low is None
-    assert with_intervals(alone, 0)["auc"].low is not None
+    assert one.count_clusters(label >= 0) == 16 and alone.count_clusters(label >= 0) == 32
+    assert estimate_scores(one, 0)["auc"].low is None
+    assert estimate_scores(alone, 0)["auc"].low is not None
 
 
 def test_intervals_of_several_folds_are_made_wider_by_their_families():
@@ -750,7 +788,7 @@ def test_intervals_of_several_folds_are_made_wider_by_their_families():
     family = np.arange(120) // 2
     label, fold, site = family % 2, family % 5, np.repeat(["a", "b"], 60)
     table = table_of(label, np.linspace(0, 1, 120), fold=fold, site=site, same_scan=family)
-    twice, once = Predictions.of(table), Predictions.of(table[::2])
+    twice, once = Predictions.from_tables(table), Predictions.from_tables(table[::2])
     fewer = np.sqrt((1 - 5 / 120) / (1 - 5 / 60))  # degrees of freedom of the bootstrap, one a fold
     for name in ("auc", "auc_sites", "auc_folds"):
-        assert twice.widening(name) == pytest.approx(once.widening(name) * fewer)
+        assert twice.interval_widening(name) == pytest.approx(once.interval_widening(name) * fewer)

@@ -11,7 +11,7 @@ from commands import done, listing, record_of
 from oracles import within
 from scipy.stats import binom
 
-from utils.permutations import permuted
+from utils.permutations import compute_permutation_result
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_baselines")
 
@@ -35,7 +35,7 @@ def test_p_is_that_of_the_definition_however_much_is_done(seed):
     random = np.random.default_rng(seed)
     scores, observed, asked = random.random(100).round(2).tolist(), round(random.random(), 2), 60
     for count in range(0, 100, 7):
-        found = permuted(observed, scores[:count], asked, "auc")
+        found = compute_permutation_result(observed, scores[:count], asked, "auc")
         wanted = p_by_definition(observed, scores[:count], asked)
         assert (found is None) == (wanted is None)
         if found and wanted:
@@ -51,7 +51,9 @@ def test_p_is_that_of_the_definition_however_much_is_done(seed):
 def test_where_nothing_is_there_p_is_not_too_small(asked):
     """P(p <= a) <= a of 4,000 series of uniform scores, but for what chance allows (0.9999)."""
     random = np.random.default_rng(asked)
-    p = np.array([permuted(of[0], of[1:], asked, "auc").p for of in random.random((4000, asked + 1)).tolist()])
+    p = np.array(
+        [compute_permutation_result(of[0], of[1:], asked, "auc").p for of in random.random((4000, asked + 1)).tolist()]
+    )
     for a in (0.01, 0.05, 0.1, 0.2, 0.5):
         assert (p <= a).sum() <= binom.ppf(0.9999, 4000, a)
     assert abs(np.mean(p <= 0.5) - 0.5) < 0.06
@@ -62,14 +64,24 @@ def test_the_bound_holds_the_p_of_infinitely_many_permutations():
     """Nineteen of twenty times, at least, whether it ended early or not."""
     random = np.random.default_rng(1)
     for true in (0.02, 0.2):
-        each = (permuted(1 - true, of, 100, "auc") for of in random.random((2000, 100)).tolist())
+        each = (compute_permutation_result(1 - true, of, 100, "auc") for of in random.random((2000, 100)).tolist())
         assert np.mean([of.bound >= true for of in each]) >= 0.95 - 3 * (0.95 * 0.05 / 2000) ** 0.5
 
 
 def test_the_smallest_and_the_largest_p():
-    assert (permuted(1, [0.5] * 19, 19, "auc").p, permuted(1, [0.5] * 19, 19, "auc").high) == (1 / 20, 0)
-    assert permuted(0, [0.5] * 10, 99, "auc").p == 1 and permuted(0, [0.5] * 9, 99, "auc") is None
-    assert permuted(0, [0.5] * 3, 3, "auc").p == permuted(0, [0.5] * 3, 3, "auc").bound == 1
+    assert (
+        compute_permutation_result(1, [0.5] * 19, 19, "auc").p,
+        compute_permutation_result(1, [0.5] * 19, 19, "auc").high,
+    ) == (1 / 20, 0)
+    assert (
+        compute_permutation_result(0, [0.5] * 10, 99, "auc").p == 1
+        and compute_permutation_result(0, [0.5] * 9, 99, "auc") is None
+    )
+    assert (
+        compute_permutation_result(0, [0.5] * 3, 3, "auc").p
+        == compute_permutation_result(0, [0.5] * 3, 3, "auc").bound
+        == 1
+    )
 
 
 # By commands

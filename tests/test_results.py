@@ -34,7 +34,7 @@ from utils.blackout.effects import (
     inflate_spread,
     run_family_permutation_test,
 )
-from utils.scores.adjustment import adjustment
+from utils.scores.adjustment import make_adjustment
 
 pytestmark = pytest.mark.slow
 
@@ -84,9 +84,9 @@ class Family:
     def beside(self, effect: np.ndarray) -> AdjustedEffects:
         """Effects beside covariates; those of a group of values without what tells the same."""
         if self.name != "values":
-            return CovariateAdjuster(adjustment(self.known, self.people["site"]), self.label)(effect)
+            return CovariateAdjuster(make_adjustment(self.known, self.people["site"]), self.label)(effect)
         each = [
-            CovariateAdjuster(adjustment(self.known.drop(columns=OWN.get(group, []))), self.label)(effect[:, [at]])
+            CovariateAdjuster(make_adjustment(self.known.drop(columns=OWN.get(group, []))), self.label)(effect[:, [at]])
             for at, group in enumerate(self.table["group"])
         ]
         return AdjustedEffects(*map(np.hstack, zip(*each, strict=True)))

@@ -4,7 +4,7 @@ row."""
 from collections.abc import Sequence
 
 from data.cohorts.folds import divide_into_inner_folds
-from utils.blackout import options as blackout
+from utils.blackout import options as blackout_options
 from utils.evaluation.options import TestOptions, check_prevalence
 from utils.runs import guards
 from utils.runs.plan import TrainOptions
@@ -12,124 +12,124 @@ from utils.runs.record import Manifest
 from utils.runs.run import Job, Run
 
 
-def check_train(run: Run, saved: Manifest | None) -> None:
+def check_train(run: Run, checkpoint_manifest: Manifest | None) -> None:
     guards.check_encoder_leak(run)
     guards.check_two_classes(run)
     guards.check_run_score(run)
     guards.check_output_free(run)
-    if saved:
-        guards.check_same_settings(run, saved)
-        guards.check_same_training(run, saved)
-        guards.check_checkpoint_leak(run, saved)
+    if checkpoint_manifest:
+        guards.check_same_settings(run, checkpoint_manifest)
+        guards.check_same_training(run, checkpoint_manifest)
+        guards.check_checkpoint_leak(run, checkpoint_manifest)
     if run.candidates and run.folds:  # there are people enough
         divide_into_inner_folds(run.folds, run.cohort, run.seed)
-        for one in run.candidates:
-            run.with_single_candidate(one)
+        for candidate in run.candidates:
+            run.with_single_candidate(candidate)
 
 
-def train(run: Run) -> int:
+def do_train(run: Run) -> int:
     from utils.training.train import train_network
 
     return train_network(run)
 
 
-def pool_train(whole: Run, runs: Sequence[Run]) -> None:
+def pool_train(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     from utils.training.train import pool_trainings
 
-    pool_trainings(whole, runs)
+    pool_trainings(pooled_run, fold_runs)
 
 
-def check_test(run: Run, saved: Manifest | None) -> None:
+def check_test(run: Run, checkpoint_manifest: Manifest | None) -> None:
     guards.check_encoder_leak(run)
     guards.check_output_free(run)
-    guards.check_checkpoint_use(run, saved)
+    guards.check_checkpoint_use(run, checkpoint_manifest)
     check_prevalence(run)
 
 
-def test(run: Run) -> int:
-    from utils.evaluation.test import test
+def do_test(run: Run) -> int:
+    from utils.evaluation.test import run_test
 
-    return test(run)
-
-
-def pool_test(whole: Run, runs: Sequence[Run]) -> None:
-    from utils.evaluation.test import pool
-
-    pool(whole, runs)
+    return run_test(run)
 
 
-def check_blackout(run: Run, saved: Manifest | None) -> None:
-    check_test(run, saved)
-    blackout.check_blackout_possible(run)
+def pool_test(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
+    from utils.evaluation.test import pool_tests
+
+    pool_tests(pooled_run, fold_runs)
+
+
+def check_blackout(run: Run, checkpoint_manifest: Manifest | None) -> None:
+    check_test(run, checkpoint_manifest)
+    blackout_options.check_blackout_possible(run)
     guards.check_distinct_names(run)
 
 
-def black_out(run: Run) -> int:
+def do_blackout(run: Run) -> int:
     from utils.blackout.job import run_blackout
 
     return run_blackout(run)
 
 
-def pool_blackout(whole: Run, runs: Sequence[Run]) -> None:
+def pool_blackout(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     from utils.blackout.job import pool_blackout_folds
 
-    pool_blackout_folds(whole, runs)
+    pool_blackout_folds(pooled_run, fold_runs)
 
 
-def check_encode(run: Run, saved: Manifest | None) -> None:
+def check_encode(run: Run, checkpoint_manifest: Manifest | None) -> None:
     guards.check_code_shape(run)
     guards.check_distinct_names(run)
     guards.check_output_new(run)
-    if saved:
-        guards.check_same_settings(run, saved)
-        guards.check_same_preparation(run, saved)
+    if checkpoint_manifest:
+        guards.check_same_settings(run, checkpoint_manifest)
+        guards.check_same_preparation(run, checkpoint_manifest)
 
 
-def encode(run: Run) -> int:
+def do_encode(run: Run) -> int:
     from utils.training.encode import encode_cohort
 
     return encode_cohort(run)
 
 
-def pool_encode(whole: Run, runs: Sequence[Run]) -> None:
+def pool_encode(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     from utils.training.encode import pool_reduced_cohorts
 
-    pool_reduced_cohorts(whole, runs)
+    pool_reduced_cohorts(pooled_run, fold_runs)
 
 
-TRAIN = Job(
+TRAIN_JOB = Job(
     name="train",
     help="train on the training participants",
     check=check_train,
-    do=train,
+    do=do_train,
     pool=pool_train,
     options_class=TrainOptions,
     needs_checkpoint=False,
     takes_several_devices=True,
 )
-TEST = Job(
+TEST_JOB = Job(
     name="test",
     help="measure on the test participants",
     check=check_test,
-    do=test,
+    do=do_test,
     pool=pool_test,
     options_class=TestOptions,
 )
-BLACKOUT = Job(
+BLACKOUT_JOB = Job(
     name="blackout",
     help="replace regions, connections and values one at a time",
     check=check_blackout,
-    do=black_out,
+    do=do_blackout,
     pool=pool_blackout,
-    options_class=blackout.BlackoutOptions,
+    options_class=blackout_options.BlackoutOptions,
     required_property="classifies",
     refusal="{model} cannot be blacked out, since it predicts no label; use --model {able}.",
 )
-FULL_PASS = Job(
+ENCODE_JOB = Job(
     name="encode",
     help="reduce the whole cohort",
     check=check_encode,
-    do=encode,
+    do=do_encode,
     pool=pool_encode,
     required_property="reduces",
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
@@ -138,4 +138,4 @@ FULL_PASS = Job(
     is_repeated=False,
     out_dir="{data}_reduced",
 )
-JOBS = (TRAIN, TEST, BLACKOUT, FULL_PASS)
+JOBS = (TRAIN_JOB, TEST_JOB, BLACKOUT_JOB, ENCODE_JOB)

@@ -27,213 +27,298 @@ from data.base.terminal import format_duration, open_progress_bar, print_summary
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permute_folds
 from utils.machines import devices
-from utils.report.tables import PERMUTATIONS, Permuted, read_predictions
+from utils.report.tables import PERMUTATIONS_KEY, PermutationResult, read_predictions
 from utils.runs import record
 from utils.runs.record import MANIFEST_FILE, Manifest
 from utils.runs.run import Run, make_pooled_run
 from utils.runs.work import is_child_process, make_environments, run_subprocesses
-from utils.scores.metrics import Predictions, headline_of
-from utils.scores.results import CONFIDENCE_LEVEL, TABLES, Estimate, Headline
+from utils.scores.metrics import Predictions, compute_headline_auc
+from utils.scores.results import CONFIDENCE_LEVEL, RESULT_TABLE_BY_NAME, Estimate, Headline
 
-COLUMNS = ["permutation", "score"]
-EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn
-FOLDER = "permutations"
-TABLE = "permutations.csv"
-RENEWED_AFTER = 25  # permutations, a process of --jobs ends: TensorFlow keeps about 2 MB of every training
+PERMUTATION_COLUMNS = ["permutation", "score"]
+MAX_EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn
+PERMUTATIONS_FOLDER = "permutations"
+PERMUTATIONS_FILE = "permutations.csv"
+PERMUTATIONS_PER_PROCESS = 25  # permutations, a process of --jobs ends: TensorFlow keeps about 2 MB of every training
 
 
-def read_alike(run: Run, cohort: Cohort) -> Run:
+def replace_cohort(run: Run, cohort: Cohort) -> Run:
     """The run on another cohort of the same records, whose volumes are read as before."""
-    own = run.cohort
-    cohort = cohort if own.connectomes else cohort.without_connectomes
-    cohort = replace(cohort, standard=own.standard, moments_by_site=own.moments_by_site, means_folder=own.means_folder)
+    run_cohort = run.cohort
+    cohort = cohort if run_cohort.connectomes else cohort.without_connectomes
+    cohort = replace(
+        cohort,
+        standard=run_cohort.standard,
+        moments_by_site=run_cohort.moments_by_site,
+        means_folder=run_cohort.means_folder,
+    )
     return replace(run, cohort=cohort)
 
 
-def permuted(observed: float, scores: Sequence[float], asked: int, metric: str) -> Permuted | None:
+def compute_permutation_result(
+    observed_score: float, permutation_scores: Sequence[float], requested_count: int, metric: str
+) -> PermutationResult | None:
     """The end of a series, of whose first permutations these are the scores; None if it is not reached yet."""
-    high = 0
-    for count, score in enumerate(scores[:asked], 1):
-        high += score >= observed
-        if high == EXCEEDANCES or count == asked:
-            stopped = high == EXCEEDANCES
-            p = high / count if stopped else (high + 1) / (count + 1)
-            others = count - high  # if it stopped, the last one was drawn because it was high
-            bound = beta.ppf(CONFIDENCE_LEVEL, high + (not stopped), others) if others else 1.0
-            return Permuted(
-                p=p,
-                bound=float(bound),
-                high=high,
-                count=count,
-                asked=asked,
-                observed=observed,
+    exceedance_count = 0
+    for drawn_count, permutation_score in enumerate(permutation_scores[:requested_count], 1):
+        exceedance_count += permutation_score >= observed_score
+        if exceedance_count == MAX_EXCEEDANCES or drawn_count == requested_count:
+            is_stopped_early = exceedance_count == MAX_EXCEEDANCES
+            p_value = exceedance_count / drawn_count if is_stopped_early else (exceedance_count + 1) / (drawn_count + 1)
+            lower_count = drawn_count - exceedance_count  # if it stopped, the last one was drawn because it was high
+            p_upper_bound = (
+                beta.ppf(CONFIDENCE_LEVEL, exceedance_count + (not is_stopped_early), lower_count)
+                if lower_count
+                else 1.0
+            )
+            return PermutationResult(
+                p=p_value,
+                bound=float(p_upper_bound),
+                high=exceedance_count,
+                count=drawn_count,
+                asked=requested_count,
+                observed=observed_score,
                 metric=metric,
-                mean=sum(scores[:count]) / count,
+                mean=sum(permutation_scores[:drawn_count]) / drawn_count,
             )
     return None
 
 
 @dataclass(frozen=True)
-class Series:
-    """The permutations of a test on folds, which `runs` did; so many are `asked` for."""
+class PermutationSeries:
+    """The permutations of a test on folds, which `fold_runs` did; so many are `requested_count` for."""
 
-    runs: Sequence[Run]
-    asked: int
+    fold_runs: Sequence[Run]
+    requested_count: int
 
     @cached_property
-    def tested(self) -> Run:
-        return make_pooled_run(self.runs)
+    def pooled_run(self) -> Run:
+        return make_pooled_run(self.fold_runs)
 
     @property
-    def folder(self) -> Path:
-        return self.tested.out_dir / FOLDER
+    def permutations_folder(self) -> Path:
+        return self.pooled_run.out_dir / PERMUTATIONS_FOLDER
 
     @property
-    def record(self) -> Manifest:
+    def manifest(self) -> Manifest:
         """That of the folder. More permutations continue fewer, and what is permuted is the training: its settings."""
-        trained = [run.checkpoints.manifest() for run in self.runs]
+        checkpoint_manifests = [fold_run.checkpoints.manifest() for fold_run in self.fold_runs]
         return Manifest(
             job="permute",
-            key=record.compute_run_key(self.tested.run_key, [[of.key, of.step] for of in trained]),
-            settings=self.tested.choices,
+            key=record.compute_run_key(
+                self.pooled_run.run_key,
+                [[checkpoint_manifest.key, checkpoint_manifest.step] for checkpoint_manifest in checkpoint_manifests],
+            ),
+            settings=self.pooled_run.choices,
         )
 
     @cached_property
-    def key(self) -> str:
+    def manifest_key(self) -> str:
         """That of its record, as it was at first."""
-        return self.record.key
+        return self.manifest.key
 
     @cached_property
-    def observed(self) -> tuple[str, float]:
+    def observed_headline(self) -> tuple[str, float]:
         """The AUC that the verdict rests on, by its name, as the test has it."""
-        return headline_of(Predictions.of(read_predictions(self.tested.out_dir / TABLES["predictions"].file)))
+        return compute_headline_auc(
+            Predictions.from_tables(
+                read_predictions(self.pooled_run.out_dir / RESULT_TABLE_BY_NAME["predictions"].file_name)
+            )
+        )
 
-    def known(self) -> dict[int, float]:
+    def load_scores(self) -> dict[int, float]:
         """The scores of the permutations that are done, by number."""
-        path = self.folder / TABLE
-        table = read_frame(path, COLUMNS) if path.is_file() else pd.DataFrame(columns=COLUMNS)
-        return dict(zip(table["permutation"].map(int), table["score"].map(float), strict=True))
+        table_path = self.permutations_folder / PERMUTATIONS_FILE
+        score_table = (
+            read_frame(table_path, PERMUTATION_COLUMNS)
+            if table_path.is_file()
+            else pd.DataFrame(columns=PERMUTATION_COLUMNS)
+        )
+        return dict(zip(score_table["permutation"].map(int), score_table["score"].map(float), strict=True))
 
-    def end(self) -> Permuted | None:
+    def find_result(self) -> PermutationResult | None:
         """None if permutations are missing."""
-        known, (metric, observed) = self.known(), self.observed
-        first = takewhile(known.__contains__, range(1, self.asked + 1))
-        return permuted(observed, [known[number] for number in first], self.asked, metric)
+        score_by_permutation, (metric, observed_score) = self.load_scores(), self.observed_headline
+        finished_numbers = takewhile(score_by_permutation.__contains__, range(1, self.requested_count + 1))
+        return compute_permutation_result(
+            observed_score,
+            [score_by_permutation[permutation_number] for permutation_number in finished_numbers],
+            self.requested_count,
+            metric,
+        )
 
-    def score(self, number: int, said: Callable[[str], object]) -> float:
+    def score_permutation(self, permutation_number: int, report_progress: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
         from utils.training.choose import train_and_predict
 
-        of = self.runs[0].folds
-        assert of
-        folds, tables = permute_folds(of, self.tested.seed, number), []
-        for name, run in zip(folds.fold_names, self.runs, strict=True):
-            trained = replace(read_alike(run, folds.make_fold_cohort(name)), folds=folds)
-            found = train_and_predict(trained)
-            rows = {row.file: row for row in trained.cohort.rows}
-            cells = [(rows[file], probability) for file, probability in found.items()]
-            tables += [(row.subject, row.site, row.label, name, probability) for row, probability in cells]
-            said(f"{number}: fold {name} is done")
+        original_folds = self.fold_runs[0].folds
+        assert original_folds
+        relabelled_folds, prediction_rows = permute_folds(original_folds, self.pooled_run.seed, permutation_number), []
+        for fold_name, fold_run in zip(relabelled_folds.fold_names, self.fold_runs, strict=True):
+            relabelled_run = replace(
+                replace_cohort(fold_run, relabelled_folds.make_fold_cohort(fold_name)), folds=relabelled_folds
+            )
+            probability_by_file = train_and_predict(relabelled_run)
+            row_by_file = {subject_row.file: subject_row for subject_row in relabelled_run.cohort.rows}
+            rows_with_probability = [
+                (row_by_file[file], probability) for file, probability in probability_by_file.items()
+            ]
+            prediction_rows += [
+                (subject_row.subject, subject_row.site, subject_row.label, fold_name, probability)
+                for subject_row, probability in rows_with_probability
+            ]
+            report_progress(f"{permutation_number}: fold {fold_name} is done")
         columns = ["subject", "site", "label", "fold", "probability"]
-        return headline_of(Predictions.of(pd.DataFrame(tables, columns=columns)))[1]
+        return compute_headline_auc(Predictions.from_tables(pd.DataFrame(prediction_rows, columns=columns)))[1]
 
-    def work(self, most: int) -> None:
-        """Does permutation after permutation that no other process is at, `most` at most, until no more are needed."""
-        with open_progress_bar("Permutations", self.asked, len(self.known())) as shown:
-            for number in range(1, self.asked + 1):
-                if number in self.known():
+    def run_permutations(self, max_permutations: int) -> None:
+        """Does permutation after permutation that no other process is at, `max_permutations` at most, until no more
+        are needed."""
+        with open_progress_bar("Permutations", self.requested_count, len(self.load_scores())) as progress_bar:
+            for permutation_number in range(1, self.requested_count + 1):
+                if permutation_number in self.load_scores():
                     continue
-                if self.end() or not most:
+                if self.find_result() or not max_permutations:
                     return
-                with ExitStack() as held:
+                with ExitStack() as lock_stack:
                     try:
-                        held.enter_context(files.locked(self.folder / f"permutation {number}"))
+                        lock_stack.enter_context(
+                            files.locked(self.permutations_folder / f"permutation {permutation_number}")
+                        )
                     except InputError:  # another process is at it
                         continue
-                    if number in self.known():
+                    if permutation_number in self.load_scores():
                         continue
-                    self.add(number, self.score(number, lambda text: shown.advance(text, 0)))
-                most -= 1
-                shown.advance()
+                    self.add_score(
+                        permutation_number,
+                        self.score_permutation(permutation_number, lambda message: progress_bar.advance(message, 0)),
+                    )
+                max_permutations -= 1
+                progress_bar.advance()
 
-    def add(self, number: int, score: float) -> None:
+    def add_score(self, permutation_number: int, permutation_score: float) -> None:
         """Adds a row, in the order of numbers."""
-        with files.locked(self.folder, wait=True):
-            if (of := record.read_manifest(self.folder)) is None or of.key != self.key:
-                raise InputError(f"{self.folder} is of another training now; repeat the command.")
-            rows = sorted((self.known() | {number: score}).items())
-            write_frame(self.folder / TABLE, pd.DataFrame(rows, columns=COLUMNS))
+        with files.locked(self.permutations_folder, wait=True):
+            if (
+                folder_manifest := record.read_manifest(self.permutations_folder)
+            ) is None or folder_manifest.key != self.manifest_key:
+                raise InputError(f"{self.permutations_folder} is of another training now; repeat the command.")
+            score_rows = sorted((self.load_scores() | {permutation_number: permutation_score}).items())
+            write_frame(
+                self.permutations_folder / PERMUTATIONS_FILE, pd.DataFrame(score_rows, columns=PERMUTATION_COLUMNS)
+            )
 
-    def expected(self) -> str:
+    def describe_remaining_work(self) -> str:
         """How many permutations are to come, and how long they take at most, by the trainings of the networks."""
-        same = (found := record.read_manifest(self.folder)) is not None and found.key == self.key
-        count = 0 if same and self.end() else self.asked - (len(self.known()) if same else 0)
-        took = [of.wall_time_s for run in self.runs if (of := run.checkpoints.manifest()).wall_time_s]
-        mean = sum(took) / max(len(took), 1)
-        at_most = (
-            f"at most about {format_duration(count * len(self.runs) * mean)}, by {format_duration(mean)} a training"
+        is_continued = (
+            folder_manifest := record.read_manifest(self.permutations_folder)
+        ) is not None and folder_manifest.key == self.manifest_key
+        remaining_count = (
+            0
+            if is_continued and self.find_result()
+            else self.requested_count - (len(self.load_scores()) if is_continued else 0)
         )
-        told = f"{count} more at most, each in {len(self.runs)} folds; {EXCEEDANCES} as high end it early"
-        return f"{told}; time {at_most if took else 'not known yet: the first one tells'}"
+        training_seconds = [
+            checkpoint_manifest.wall_time_s
+            for fold_run in self.fold_runs
+            if (checkpoint_manifest := fold_run.checkpoints.manifest()).wall_time_s
+        ]
+        mean_seconds = sum(training_seconds) / max(len(training_seconds), 1)
+        duration_text = (
+            f"at most about {format_duration(remaining_count * len(self.fold_runs) * mean_seconds)}, by "
+            f"{format_duration(mean_seconds)} a training"
+        )
+        work_text = (
+            f"{remaining_count} more at most, each in {len(self.fold_runs)} folds; {MAX_EXCEEDANCES} as high end it "
+            "early"
+        )
+        return f"{work_text}; time {duration_text if training_seconds else 'not known yet: the first one tells'}"
 
 
-def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
-    """Does the permutations that are missing, in `jobs` processes if there are several; returns the exit status."""
-    series = Series(runs, asked)
-    records = [record.read_manifest(series.folder), record.read_manifest(series.tested.out_dir)]
-    told = [of.told.get(PERMUTATIONS) if of and of.finished else None for of in records]
-    if records[0] and records[0].key == series.key and told[0] and told[0] == told[1] and told[0]["asked"] == asked:
+def run_permutation_test(fold_runs: Sequence[Run], requested_count: int, process_count: int, share_gpu: bool) -> int:
+    """Does the permutations that are missing, in `process_count` processes if there are several; returns the exit
+    status."""
+    series = PermutationSeries(fold_runs, requested_count)
+    manifests = [record.read_manifest(series.permutations_folder), record.read_manifest(series.pooled_run.out_dir)]
+    stored_results = [
+        manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None for manifest in manifests
+    ]
+    if (
+        manifests[0]
+        and manifests[0].key == series.manifest_key
+        and stored_results[0]
+        and stored_results[0] == stored_results[1]
+        and stored_results[0]["asked"] == requested_count
+    ):
         print("Everything is done.")
-        series.tested.print_results_location()
+        series.pooled_run.print_results_location()
         return 0
-    with files.locked(series.folder, wait=True):
-        edited = records[0] and record.find_changed_outputs(series.folder, records[0])
-        if records[0] is None or records[0].key != series.key or edited:
-            record.claim_folder(series.folder, series.record)
+    with files.locked(series.permutations_folder, wait=True):
+        changed_files = manifests[0] and record.find_changed_outputs(series.permutations_folder, manifests[0])
+        if manifests[0] is None or manifests[0].key != series.manifest_key or changed_files:
+            record.claim_folder(series.permutations_folder, series.manifest)
     if not is_child_process():
-        print_summary([("permutations", series.expected())])
-    if jobs == 1:
+        print_summary([("permutations", series.describe_remaining_work())])
+    if process_count == 1:
         with redirect_stdout(None) if is_child_process() else nullcontext():
             device = devices.choose_device(share_gpu)
-        workers = runs[0].workers.with_strategy(devices.start_tensorflow(device))
-        own = Series([replace(run, workers=workers) for run in series.runs], asked)
+        workers = fold_runs[0].workers.with_strategy(devices.start_tensorflow(device))
+        process_series = PermutationSeries(
+            [replace(fold_run, workers=workers) for fold_run in series.fold_runs], requested_count
+        )
         with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
-            own.work(RENEWED_AFTER if is_child_process() else asked)
+            process_series.run_permutations(PERMUTATIONS_PER_PROCESS if is_child_process() else requested_count)
     else:
-        before, status = -1, 0
-        while not status and series.end() is None and before < (before := len(series.known())):
+        previous_count, exit_status = -1, 0
+        while (
+            not exit_status
+            and series.find_result() is None
+            and previous_count < (previous_count := len(series.load_scores()))
+        ):
             devices.choose_device(share_gpu, allow_several=True)
-            commands = [("A process of permutations", list[str]())] * jobs
-            status = run_subprocesses(commands, make_environments(jobs, share_gpu), "Permutations")
-        if status:
-            return status
-    return 0 if is_child_process() else conclude(series)
+            process_commands = [("A process of permutations", list[str]())] * process_count
+            exit_status = run_subprocesses(
+                process_commands, make_environments(process_count, share_gpu), "Permutations"
+            )
+        if exit_status:
+            return exit_status
+    return 0 if is_child_process() else conclude_permutations(series)
 
 
-def conclude(series: Series) -> int:
+def conclude_permutations(series: PermutationSeries) -> int:
     """Writes the p-value, here and into the report of the test, if no permutation is missing."""
-    tested, folder = series.tested, series.folder
-    with files.locked(folder, wait=True):
-        if (end := series.end()) is None:
+    pooled_run, permutations_folder = series.pooled_run, series.permutations_folder
+    with files.locked(permutations_folder, wait=True):
+        if (permutation_result := series.find_result()) is None:
             print("Other processes are still at permutations; the last one of all writes the p-value.")
             return 0
-        for left in folder.glob(".*.lock"):  # of a process that was killed
-            files.remove(left)
-        amend(tested, end)
-        told = {PERMUTATIONS: asdict(end)}
-        finished = replace(series.record, finished=True, outputs=record.fingerprint_outputs(folder), told=told)
-        record.write_manifest(folder / MANIFEST_FILE, finished)
-        replace(tested, out_dir=folder).add_to_ledger(Headline("p of permutations", Estimate(end.p, None, end.bound)))
-    print_unless_quiet(end.sentence)
-    tested.print_results_location()
+        for lock_path in permutations_folder.glob(".*.lock"):  # of a process that was killed
+            files.remove(lock_path)
+        amend_test_report(pooled_run, permutation_result)
+        manifest_fields = {PERMUTATIONS_KEY: asdict(permutation_result)}
+        finished_manifest = replace(
+            series.manifest,
+            finished=True,
+            outputs=record.fingerprint_outputs(permutations_folder),
+            told=manifest_fields,
+        )
+        record.write_manifest(permutations_folder / MANIFEST_FILE, finished_manifest)
+        replace(pooled_run, out_dir=permutations_folder).add_to_ledger(
+            Headline("p of permutations", Estimate(permutation_result.p, None, permutation_result.bound))
+        )
+    print_unless_quiet(permutation_result.sentence)
+    pooled_run.print_results_location()
     return 0
 
 
-def amend(tested: Run, end: Permuted) -> None:
+def amend_test_report(pooled_run: Run, permutation_result: PermutationResult) -> None:
     """Puts the p-value into the record of a test, and into its report."""
-    from utils.report.build import REMADE, write
-    from utils.report.tables import read_test
+    from utils.report.build import REWRITTEN_FILES, write_report
+    from utils.report.tables import read_test_folder
 
-    told = {PERMUTATIONS: asdict(end)}
-    with files.locked(tested.out_dir, wait=True), record.rewrite_outputs(tested.out_dir, REMADE, **told):
-        write(tested.out_dir, read_test(tested.out_dir))
+    manifest_fields = {PERMUTATIONS_KEY: asdict(permutation_result)}
+    with (
+        files.locked(pooled_run.out_dir, wait=True),
+        record.rewrite_outputs(pooled_run.out_dir, REWRITTEN_FILES, **manifest_fields),
+    ):
+        write_report(pooled_run.out_dir, read_test_folder(pooled_run.out_dir))

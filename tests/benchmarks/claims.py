@@ -42,12 +42,20 @@ from utils.blackout.effects import CovariateAdjuster, run_family_permutation_tes
 from utils.blackout.families import BlackoutPeople, FillEffect
 from utils.blackout.fills import FILLS, RELIANCE_FILL
 from utils.blackout.replication import REPLICATION_THRESHOLD, replicate_in_halves
-from utils.evaluation.confounds import given_diagnosis, motion, told
-from utils.scores.adjustment import Adjustment, adjustment
-from utils.scores.calibration import LEVELS, left_out
-from utils.scores.conclusion import BETTER, SAME, YES, standing
-from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals, with_intervals
-from utils.scores.results import ALPHA, CHANCE_AUC, minimum_detectable_difference
+from utils.evaluation.confounds import correlate_within_diagnosis, make_covariate_result, measure_confounds
+from utils.scores.adjustment import Adjustment, make_adjustment
+from utils.scores.calibration import COVERAGE_LEVELS, calibrate_left_out_groups
+from utils.scores.conclusion import CARRIES_MORE, MODEL_BETTER, NO_DIFFERENCE, judge_auc_difference
+from utils.scores.metrics import (
+    Predictions,
+    average_over_repeats,
+    choose_headline_metric,
+    compute_aucs,
+    estimate_differences,
+    estimate_scores,
+    estimate_with_intervals,
+)
+from utils.scores.results import CHANCE_AUC, FAMILYWISE_ALPHA, find_detectable_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 Claims = dict[str, bool | float]  # of one set: what is claimed, or a share of people; NaN is left out
@@ -70,15 +78,15 @@ def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, 
     on_autism = size[:, None] * (random.lognormal(size=(people, REGIONS)) - np.exp(0.5))
     on_autism[:, 0] += planted * size * (label - label.mean())
     known = pd.DataFrame({"site": site.astype(str).astype(object), "age": random.gamma(2, 3, people)})
-    adjusted = CovariateAdjuster(adjustment(known), label)((2 * label[:, None] - 1) * on_autism)
+    adjusted = CovariateAdjuster(make_adjustment(known), label)((2 * label[:, None] - 1) * on_autism)
     claims: Claims = {}
     for where, within in (("all participants", None), ("participants of a site", site)):
         p = run_family_permutation_test(
             adjusted, seed, permutation_count=PERMUTATIONS, exchange_sites=within
         ).family_wise_p
-        claims[f"another region significant: labels permuted among {where}"] = bool(p[1:].min() < ALPHA)
+        claims[f"another region significant: labels permuted among {where}"] = bool(p[1:].min() < FAMILYWISE_ALPHA)
         if planted:
-            claims[f"the one that differs significant: labels permuted among {where}"] = bool(p[0] < ALPHA)
+            claims[f"the one that differs significant: labels permuted among {where}"] = bool(p[0] < FAMILYWISE_ALPHA)
     return claims
 
 
@@ -135,8 +143,8 @@ def least_reliability(label: np.ndarray, odds: np.ndarray, site: np.ndarray, tab
     infinite where it does not say so."""
     records = {"label": label, "probability": expit(odds), "subject": table.index, "site": site.astype(str)}
     records["fold"] = assign_balanced_folds(label, site, np.arange(len(label)), 10, seed)
-    covariates = told(motion(Predictions.of(pd.DataFrame(records)), table, seed))
-    if covariates is None or covariates.more != YES:
+    covariates = make_covariate_result(measure_confounds(Predictions.from_tables(pd.DataFrame(records)), table, seed))
+    if covariates is None or covariates.carries_more != CARRIES_MORE:
         return np.inf
     return covariates.reliability or 0.0
 
@@ -154,8 +162,8 @@ def going_with_motion(people: int, seed: int) -> Claims:
         apart = plain - plain.groupby(site).transform("mean")
         z = np.arctanh(apart.corr().iloc[0, 1]) * np.sqrt(people - len(np.unique(site)) - 3)
         claims[f"output follows {follows}: correlates with motion within sites"] = bool(abs(z) > 1.96)
-        _, p = given_diagnosis(everybody, known[["motion"]], seed)["motion"]
-        claims[f"output follows {follows}: correlates with motion, given the diagnosis"] = bool(p <= ALPHA)
+        _, p = correlate_within_diagnosis(everybody, known[["motion"]], seed)["motion"]
+        claims[f"output follows {follows}: correlates with motion, given the diagnosis"] = bool(p <= FAMILYWISE_ALPHA)
     return claims
 
 
@@ -217,7 +225,7 @@ def sets_at_known_sites(shares: list[float], size: int, seed: int) -> Claims:
         odds[~rest] += logit(known)[site[~rest]]
     claims: Claims = {}
     for way, where in (("by one threshold", None), ("minus the middle of the site", site)):
-        sets = left_out(label, expit(odds), fold, where)[2][LEVELS.index(0.8)]
+        sets = calibrate_left_out_groups(label, expit(odds), fold, where)[2][COVERAGE_LEVELS.index(0.8)]
         held = sets[np.arange(len(label)), label.astype(int)]
         share = np.array(shares)[site]
         rarer = np.where(share < 0.5, label == 1, label == 0) & (share != 0.5)
@@ -252,9 +260,9 @@ def at_tiny_sites(difference: float, seed: int, sites: int = 40, features: int =
             output[~rest] = (measured[~rest] - middle) @ direction
             true[~rest] = norm.cdf(apart @ direction / np.sqrt(2))
         records = pd.DataFrame({"label": label, "probability": expit(output), "subject": alone})
-        predictions = Predictions.of(records.assign(site=site.astype(str), fold=fold))
-        area = with_intervals(predictions, seed)["auc_sites"]
-        claims[f"{way}: participants compared"] = 1 - predictions.in_one_class_sites / len(site)
+        predictions = Predictions.from_tables(records.assign(site=site.astype(str), fold=fold))
+        area = estimate_scores(predictions, seed)["auc_sites"]
+        claims[f"{way}: participants compared"] = 1 - predictions.uncompared_subject_count / len(site)
         claims[f"{way}: better than chance"] = area.low is not None and area.low > CHANCE_AUC
         if area.low is not None and area.high is not None:
             claims[f"{way}: the interval, if there is one, covers the true AUC"] = area.low <= true.mean() <= area.high
@@ -275,12 +283,15 @@ def two_models(people: int, sites: int, separations: tuple[float, float], shared
         outputs.append(output)
         truths.append(truth)
     records = {"label": label, "subject": np.arange(people), "site": site, "fold": fold}
-    a, b = (Predictions.of(pd.DataFrame(records | {"probability": output})) for output in outputs)
-    less = differences(a, b, seed)
-    difference = less[headline(less)]
-    differ = standing(difference)
-    detectable = minimum_detectable_difference(difference)
-    claims: Claims = {"called different": differ != SAME, "the better one called better": differ == BETTER}
+    a, b = (Predictions.from_tables(pd.DataFrame(records | {"probability": output})) for output in outputs)
+    less = estimate_differences(a, b, seed)
+    difference = less[choose_headline_metric(less)]
+    differ = judge_auc_difference(difference)
+    detectable = find_detectable_difference(difference)
+    claims: Claims = {
+        "called different": differ != NO_DIFFERENCE,
+        "the better one called better": differ == MODEL_BETTER,
+    }
     claims["true difference of AUC"] = truths[0] - truths[1]
     return claims | {"minimum detectable difference as printed": np.nan if detectable is None else detectable}
 
@@ -308,9 +319,9 @@ def study(people: int, many_sites: bool, autism: float, folds: str, seed: int) -
         weight = means[1] - means[0]
         output[~rest] = (values[~rest] - np.mean(means, axis=0)) @ weight / np.linalg.norm(weight)
     records = {"label": label, "probability": expit(output), "subject": everybody, "site": site, "fold": fold}
-    predictions = Predictions.of(pd.DataFrame(records))
-    scores = intervals(predictions, partial(averaged, predictions, aucs), seed)
-    score = scores[headline(scores)]
+    predictions = Predictions.from_tables(pd.DataFrame(records))
+    scores = estimate_with_intervals(predictions, partial(average_over_repeats, predictions, compute_aucs), seed)
+    score = scores[choose_headline_metric(scores)]
     return {
         "a conclusion is forecast": True,
         "AUC of the forecast": forecast,

@@ -48,8 +48,15 @@ from data.cohorts.stored import open_cohort
 from data.simulation import PERCENT_AND_MEAN_AGE_BY_SITE
 from tests.benchmarks.planted import relabelled
 from utils.scores import baselines
-from utils.scores.features import encoder
-from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
+from utils.scores.features import make_feature_encoder
+from utils.scores.metrics import (
+    Predictions,
+    average_over_repeats,
+    choose_headline_metric,
+    compute_aucs,
+    estimate_differences,
+    estimate_with_intervals,
+)
 
 PEOPLE = (80, 300, 740)
 AUCS = {0.5: (0.0, 0.0, 0.0), 0.6: (1.3, 1.05, 0.83), 0.7: (1.95, 1.5, 1.23), 0.8: (2.6, 2.0, 1.7)}  # separations
@@ -168,9 +175,9 @@ def one_set(setting: Setting, seed: int, real: tuple[pd.DataFrame, np.ndarray, n
     fold = cut(label, site, alone if setting.way == WAYS[0] else family, setting.folds, seed)
     (scores, truth), (others, its_truth) = (tested(label, fold, of, setting.separation) for of in (mine, its))
     columns = {"subject": np.arange(len(label)), "fold": fold, "site": site, "same_scan": unit}
-    model = Predictions.of(pd.DataFrame({"label": label, "probability": scores} | columns))
-    found = intervals(model, partial(averaged, model, aucs), seed)
-    less = differences(model, model.with_probabilities([others]), seed)[headline(found)]
+    model = Predictions.from_tables(pd.DataFrame({"label": label, "probability": scores} | columns))
+    found = estimate_with_intervals(model, partial(average_over_repeats, model, compute_aucs), seed)
+    less = estimate_differences(model, model.with_probabilities([others]), seed)[choose_headline_metric(found)]
     return {"auc_sites": (*astuple(found["auc_sites"]), truth), "difference": (*astuple(less), truth - its_truth)}
 
 
@@ -242,8 +249,8 @@ def main() -> None:
     if args.real:
         cohort = open_cohort(args.real)
         label, site = (np.array([getattr(row, name) for row in cohort.rows]) for name in ("label", "site"))
-        values = baselines.features(cohort)["regions"]
-        real = (pd.DataFrame(encoder().fit_transform(values)), label, site)
+        values = baselines.make_feature_tables(cohort)["regions"]
+        real = (pd.DataFrame(make_feature_encoder().fit_transform(values)), label, site)
         for how in (str(NUMBER_OF_FOLDS), "site"):
             asked.append((Setting(len(label), how, 0.0, f"real, {len(label)} people, permuted, {how}"), real))
     for setting, of_real in asked:

@@ -56,7 +56,7 @@ from utils.blackout import figure, job, page
 from utils.blackout.connections import REGION_LEVEL, SYSTEM_LEVEL, format_pair_name
 from utils.blackout.replication import BETWEEN_HALVES, REPLICATION_THRESHOLD
 from utils.blackout.systems import AAL_SYSTEM_BY_REGION
-from utils.scores.results import ALPHA
+from utils.scores.results import FAMILYWISE_ALPHA
 
 RELIANCE, UNIQUE, MAPS, CONNECTIONS, PAIRS, VALUES = (
     "reliance", "unique", "maps", "connections", "pairs of regions", "values",
@@ -203,7 +203,7 @@ def counted(found: pd.DataFrame, cohorts: int) -> str:
     """The line of a test, of all cohorts of a scenario."""
     planted_things = found["planted"] != 0
     false = ~planted_things & ~found["excused"]
-    here, before = found["p"] < ALPHA, found["plain"] < ALPHA
+    here, before = found["p"] < FAMILYWISE_ALPHA, found["plain"] < FAMILYWISE_ALPHA
     named, line = here & found["concludes"], []
     if planted_things.any():
         total = found.loc[planted_things, "thing"].nunique() * cohorts
@@ -214,7 +214,7 @@ def counted(found: pd.DataFrame, cohorts: int) -> str:
             sides = sure(of_found["direction"], of_found["planted"]).value_counts()
             line.append("direction " + ", ".join(f"{side} of {count}" for side, count in sides.items()))
     spoilt = [found.loc[which & false, "seed"].nunique() for which in (named, here, before)]
-    against = binomtest(spoilt[1], cohorts, ALPHA).pvalue
+    against = binomtest(spoilt[1], cohorts, FAMILYWISE_ALPHA).pvalue
     line.append(
         "a false one in {} ({}) of {} cohorts, {} before adjustment".format(*spoilt[:2], cohorts, spoilt[2])
         + f" (against 5 %: p = {against:.2f})"
@@ -239,7 +239,7 @@ def counted(found: pd.DataFrame, cohorts: int) -> str:
 def told(found: pd.DataFrame) -> str:
     """What is found in a cohort: the significant things."""
     line = "" if found["concludes"].all() else " not better than chance, so none is named."
-    for test, rows in found[found["p"] < ALPHA].groupby("test", sort=False):
+    for test, rows in found[found["p"] < FAMILYWISE_ALPHA].groupby("test", sort=False):
         wrong = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
         line += f" {test}: {(rows['planted'] != 0).sum()} planted, {wrong or 'none'} false."
     return line

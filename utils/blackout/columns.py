@@ -7,21 +7,21 @@ from utils.blackout.direction import CORRELATION_COLUMN, DIFFERENCE_COLUMN, DIRE
 from utils.blackout.families import BlackoutVerdict, FeatureFamily
 from utils.blackout.fills import FILLS, RELIANCE_FILL, UNIQUE_FILL
 from utils.blackout.replication import BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN
-from utils.report.columns import Column
+from utils.report.columns import ColumnSpec
 
 MAX_SUPPRESSORS_LISTED = 5  # things to name in a footnote
 P_MEANING = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
 FAMILY_COLUMNS = {
-    "name": Column("region"),
-    "level": Column(
+    "name": ColumnSpec("region"),
+    "level": ColumnSpec(
         "level",
         meaning="Pairs of systems, or pairs of regions within those that are significant; no p of these is below "
         "that of their systems.",
     ),
-    "b": Column("b", meaning="If it is the same as a: the edges within it."),
-    **{fill.fill_name: Column(fill.fill_name, ".4f", fill.meaning) for fill in FILLS},
+    "b": ColumnSpec("b", meaning="If it is the same as a: the edges within it."),
+    **{fill.fill_name: ColumnSpec(fill.fill_name, ".4f", fill.meaning) for fill in FILLS},
     **{
-        f"p_{fill.fill_name}": Column(
+        f"p_{fill.fill_name}": ColumnSpec(
             f"{fill.column_prefix}p",
             ".4f",
             f"{P_MEANING.format(fill.fill_name)}; adjusted for the covariates below, if any.",
@@ -29,52 +29,52 @@ FAMILY_COLUMNS = {
         for fill in FILLS
         if fill.is_tested
     },
-    DIRECTION_COLUMN: Column(
+    DIRECTION_COLUMN: ColumnSpec(
         DIRECTION_COLUMN, meaning="Which way participants differ there, and how the network reads it."
     ),
-    DIFFERENCE_COLUMN: Column(
+    DIFFERENCE_COLUMN: ColumnSpec(
         DIFFERENCE_COLUMN,
         ".2f",
         "Autism minus control, within sites where these are known, in standard deviations, with its 95% interval. It "
         "is of these participants, not of the network.",
     ),
-    "difference_of": Column("difference of"),
+    "difference_of": ColumnSpec("difference of"),
 }
 FOOTNOTE_BY_COLUMN = {  # footnotes of columns
     RELIANCE_FILL: "An interval is for its row alone. Of so many the strongest look stronger than they are.",
     DIFFERENCE_COLUMN: "Not adjusted for covariates: it may be one of age or motion.",
 }
 REPLICATION_COLUMNS = {
-    "between": Column(
+    "between": ColumnSpec(
         "between",
         meaning="Halves of these participants, drawn often within sites and folds. Repeats: networks trained again, on "
         "the same participants.",
     ),
-    "family": Column("family"),
-    "thing": Column(
+    "family": ColumnSpec("family"),
+    "thing": ColumnSpec(
         "thing", meaning="What is significant, here or in a half or repeat. A row without a thing is of the family."
     ),
-    "significant": Column(
+    "significant": ColumnSpec(
         "significant", ".0f", "1: in all participants here. Of the whole family, the number of things."
     ),
-    "replicates": Column(
+    "replicates": ColumnSpec(
         "replicates",
         ".2f",
         "The share of halves or repeats in which it is significant, too. Of the whole family, the share of significant "
         "things of which this is more than one half.",
     ),
-    EXPECTED_COLUMN: Column(
+    EXPECTED_COLUMN: ColumnSpec(
         "expected of true effects",
         ".2f",
         "The chance that a true effect of this size is significant in more than half of all halves. Of the whole "
         "family, the mean over its significant things.",
     ),
-    "positive_agreement": Column(
+    "positive_agreement": ColumnSpec(
         "positive agreement",
         ".2f",
         "Of the halves or repeats in which it is significant, the share in whose partners it is, too.",
     ),
-    CORRELATION_COLUMN: Column(
+    CORRELATION_COLUMN: ColumnSpec(
         CORRELATION_COLUMN,
         ".2f",
         "Of the mean effects of all things of a family in one half, or repeat, with those in the other. Below it "
@@ -82,15 +82,15 @@ REPLICATION_COLUMNS = {
     ),
 }
 COUNT_COLUMNS = {  # of `BlackoutResults.family_counts`
-    "family": Column("family"),
-    "things": Column("how many", ",.0f"),
-    RELIANCE_FILL: Column("significant", ".0f"),
-    f"{RELIANCE_FILL}_plain": Column("before adjustment", ".0f"),
-    UNIQUE_FILL: Column("unique", ".0f"),
-    f"{UNIQUE_FILL}_plain": Column("unique before adjustment", ".0f"),
-    BETWEEN_HALVES: Column("also with half of the participants", ".0f"),
-    EXPECTED_COLUMN: Column("expected of true effects", ".1f"),
-    BETWEEN_REPEATS: Column("replicate in repeats", ".0f"),
+    "family": ColumnSpec("family"),
+    "things": ColumnSpec("how many", ",.0f"),
+    RELIANCE_FILL: ColumnSpec("significant", ".0f"),
+    f"{RELIANCE_FILL}_plain": ColumnSpec("before adjustment", ".0f"),
+    UNIQUE_FILL: ColumnSpec("unique", ".0f"),
+    f"{UNIQUE_FILL}_plain": ColumnSpec("unique before adjustment", ".0f"),
+    BETWEEN_HALVES: ColumnSpec("also with half of the participants", ".0f"),
+    EXPECTED_COLUMN: ColumnSpec("expected of true effects", ".1f"),
+    BETWEEN_REPEATS: ColumnSpec("replicate in repeats", ".0f"),
 }
 COUNT_FOOTNOTES = {  # footnotes of these
     UNIQUE_FILL: "They say what the rest of the brain does not.",
@@ -104,7 +104,7 @@ COUNT_FOOTNOTES = {  # footnotes of these
 
 def get_column_label(column_name: str) -> str:
     """What a column of a family is called."""
-    return FAMILY_COLUMNS[column_name].label if column_name in FAMILY_COLUMNS else column_name
+    return FAMILY_COLUMNS[column_name].heading if column_name in FAMILY_COLUMNS else column_name
 
 
 def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -> dict[str, str]:

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from utils.blackout.effects import sum_by_group
-from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, columns_of
-from utils.scores.statistics import blocks
+from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, estimate_columns
+from utils.scores.statistics import split_resamples
 
 if TYPE_CHECKING:
     from utils.blackout.families import BlackoutPeople
@@ -40,7 +40,7 @@ def make_direction_columns(
     Unknown values are left out thing by thing; what is undefined is NaN, and its direction empty."""
     direction_tables = [
         make_direction_block(feature_values[:, feature_block], autism_effects[:, feature_block], people)
-        for feature_block in blocks(feature_values.shape[1], len(feature_values))
+        for feature_block in split_resamples(feature_values.shape[1], len(feature_values))
     ]
     return pd.concat(direction_tables, ignore_index=True)
 
@@ -50,8 +50,10 @@ def make_direction_block(
 ) -> pd.DataFrame:
     """`make_direction_columns` of as many things as memory should hold."""
     direction_table = pd.DataFrame()
-    direction_table[columns_of(DIFFERENCE_COLUMN)] = np.column_stack(estimate_class_differences(feature_values, people))
-    direction_table[columns_of(CORRELATION_COLUMN)] = np.column_stack(
+    direction_table[estimate_columns(DIFFERENCE_COLUMN)] = np.column_stack(
+        estimate_class_differences(feature_values, people)
+    )
+    direction_table[estimate_columns(CORRELATION_COLUMN)] = np.column_stack(
         estimate_correlations(feature_values, autism_effects, people)
     )
     difference_signs, correlation_signs = (

@@ -18,9 +18,9 @@ from scipy import stats
 
 from data.cohorts.duplicates import SubjectGroups, find_group_leaders
 from data.cohorts.rows import RecordRow
-from utils.scores.adjustment import TOLD, Adjustment, residuals
-from utils.scores.results import ALPHA
-from utils.scores.statistics import blocks, bootstrap, orders
+from utils.scores.adjustment import MIN_RESIDUAL_SHARE, Adjustment, regression_residuals
+from utils.scores.results import FAMILYWISE_ALPHA
+from utils.scores.statistics import bootstrap_percentile_interval, permute_within_sites, split_resamples
 
 RESAMPLE_COUNT = 5000
 FLOAT32_TOLERANCE = 1e-5  # of what lies between -1 and 1, in float32
@@ -147,7 +147,7 @@ def bootstrap_mean_interval(
         sum_by_group(np.ones(len(effects)), cluster_numbers),
     )
     rng = np.random.default_rng(seed)
-    interval_lows, interval_highs = bootstrap(
+    interval_lows, interval_highs = bootstrap_percentile_interval(
         lambda resampling_weights: resampling_weights @ cluster_sums / (resampling_weights @ cluster_sizes)[:, None],
         len(cluster_sums),
         rng,
@@ -194,13 +194,13 @@ def run_family_permutation_test(
         for residual_array in (adjusted_effects.label_residuals, adjusted_effects.effect_residuals)
     )
     subject_count, feature_count = effect_residuals.shape
-    if np.ptp(label_residuals, axis=0).min() <= TOLD:
+    if np.ptp(label_residuals, axis=0).min() <= MIN_RESIDUAL_SHARE:
         undefined_values = np.full(feature_count, np.nan)
         return FamilyTest(undefined_values, undefined_values, undefined_values, np.nan)
     effect_root_mean_squares = np.sqrt(np.square(effect_residuals).mean(0))
-    effect_root_mean_squares[effect_root_mean_squares <= TOLD * np.abs(adjusted_effects.effect_residuals).max(0)] = (
-        np.inf
-    )  # a thing without any effect has no evidence
+    effect_root_mean_squares[
+        effect_root_mean_squares <= MIN_RESIDUAL_SHARE * np.abs(adjusted_effects.effect_residuals).max(0)
+    ] = np.inf  # a thing without any effect has no evidence
     label_residuals, effect_residuals = (
         label_residuals.astype(np.float32),
         (effect_residuals / effect_root_mean_squares).astype(np.float32),
@@ -217,12 +217,14 @@ def run_family_permutation_test(
         observed_statistics, sd_inflation * adjusted_effects.sd_inflation * observed_complements
     )
     rng, exceeding_counts, largest_statistics = np.random.default_rng(seed), np.ones(feature_count), []
-    for permutation_block in blocks(permutation_count, subject_count):
+    for permutation_block in split_resamples(permutation_count, subject_count):
         permuted_statistics = compute_studentised_sums(
             label_residuals,
             effect_residuals,
             cluster_numbers,
-            orders(cluster_numbers, exchange_sites, permutation_block.stop - permutation_block.start, rng),
+            permute_within_sites(
+                cluster_numbers, exchange_sites, permutation_block.stop - permutation_block.start, rng
+            ),
         )
         exceeding_counts += (permuted_statistics >= observed_statistics - FLOAT32_TOLERANCE).sum(0)
         largest_statistics.append(permuted_statistics.max(1))
@@ -237,7 +239,7 @@ def run_family_permutation_test(
         family_wise_p,
         false_discovery_q,
         convert_to_t(observed_statistics, cluster_count),
-        float(convert_to_t(np.quantile(sorted_maxima, 1 - ALPHA), cluster_count)),
+        float(convert_to_t(np.quantile(sorted_maxima, 1 - FAMILYWISE_ALPHA), cluster_count)),
     )
 
 
@@ -342,18 +344,18 @@ class CovariateAdjuster:
         if self.adjustment.reason:
             return unadjusted_effects
         label_covariates, compute_basis = (
-            self.adjustment.followed(self.subject_labels),
-            cache(self.adjustment.basis),
+            self.adjustment.select_terms(self.subject_labels),
+            cache(self.adjustment.make_basis),
         )  # many things follow the same
-        label_residuals = residuals(self.subject_labels, compute_basis(frozenset(label_covariates)))
+        label_residuals = regression_residuals(self.subject_labels, compute_basis(frozenset(label_covariates)))
         adjusted_effects, effect_residuals, sd_inflation = (
             np.empty(true_class_effects.shape),
             np.empty(true_class_effects.shape),
             np.empty(true_class_effects.shape[1]),
         )
         for feature_index, feature_effects in enumerate(unadjusted_effects.effect_residuals.T):
-            covariate_basis = compute_basis(frozenset(label_covariates | self.adjustment.followed(feature_effects)))
-            refitted_label_residuals, effect_residuals[:, feature_index] = residuals(
+            covariate_basis = compute_basis(frozenset(label_covariates | self.adjustment.select_terms(feature_effects)))
+            refitted_label_residuals, effect_residuals[:, feature_index] = regression_residuals(
                 np.column_stack([self.subject_labels, feature_effects]), covariate_basis
             ).T
             residual_products, residual_df = (
@@ -361,7 +363,7 @@ class CovariateAdjuster:
                 len(covariate_basis) - covariate_basis.shape[1],
             )
             leverage_corrected_products = residual_products / np.sqrt(
-                np.maximum(1 - np.square(covariate_basis).sum(axis=1), TOLD)
+                np.maximum(1 - np.square(covariate_basis).sum(axis=1), MIN_RESIDUAL_SHARE)
             )
             adjusted_effects[:, feature_index] = (
                 residual_products.mean() + leverage_corrected_products - leverage_corrected_products.mean()

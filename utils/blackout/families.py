@@ -25,7 +25,7 @@ from utils.blackout.effects import (
 )
 from utils.blackout.fills import RELIANCE_FILL, UNIQUE_FILL, Fill
 from utils.runs.run import Run
-from utils.scores.results import ALPHA, MIN_CLASS_SUBJECTS, columns_of
+from utils.scores.results import FAMILYWISE_ALPHA, MIN_CLASS_SUBJECTS, estimate_columns
 
 if TYPE_CHECKING:
     from utils.blackout.setup import BlackoutSetup, Measurements
@@ -138,7 +138,7 @@ class FillEffect:
     @property
     def is_significant(self) -> np.ndarray:
         """Which things are significant (things,) bool; none if nothing is concluded of these people."""
-        return (self.family_wise_p < ALPHA) & (self.people.verdict is BlackoutVerdict.CONCLUSIVE)
+        return (self.family_wise_p < FAMILYWISE_ALPHA) & (self.people.verdict is BlackoutVerdict.CONCLUSIVE)
 
     @property
     def autism_effects(self) -> np.ndarray:
@@ -150,7 +150,7 @@ class FillEffect:
         """A row a thing: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
         them."""
         fill_name, subject_labels = self.fill.fill_name, self.people.subject_labels
-        effect_table = pd.DataFrame(self.mean_intervals, columns=columns_of(fill_name))
+        effect_table = pd.DataFrame(self.mean_intervals, columns=estimate_columns(fill_name))
         if self.fill.is_tested:
             effect_table[f"p_{fill_name}"], effect_table[f"q_{fill_name}"] = self.family_wise_p, self.false_discovery_q
         if self.fill.has_class_means:
@@ -164,7 +164,7 @@ class FillEffect:
         """The adjusted mean with its interval, which p tests, and p before adjustment."""
         adjusted_table = pd.DataFrame(
             self.people.estimate_mean_intervals(self.adjusted_effects),
-            columns=columns_of(f"{self.fill.fill_name}_adjusted"),
+            columns=estimate_columns(f"{self.fill.fill_name}_adjusted"),
         )
         return adjusted_table.assign(**{f"p_{self.fill.fill_name}_plain": self.unadjusted_p})
 
@@ -300,5 +300,5 @@ class FeatureFamily:
             p_by_fill := {fill_effect.fill.fill_name: fill_effect.family_wise_p for fill_effect in self.tested_effects}
         ):
             return pd.DataFrame()
-        is_suppressor = (p_by_fill[UNIQUE_FILL] < ALPHA) & ~(p_by_fill[RELIANCE_FILL] < ALPHA)
+        is_suppressor = (p_by_fill[UNIQUE_FILL] < FAMILYWISE_ALPHA) & ~(p_by_fill[RELIANCE_FILL] < FAMILYWISE_ALPHA)
         return pd.DataFrame({"remark": np.where(is_suppressor, SUPPRESSOR_REMARK, "")})

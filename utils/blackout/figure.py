@@ -19,8 +19,8 @@ from utils.blackout.colours import PALE_OPACITY, find_largest_effect, make_effec
 from utils.blackout.families import FeatureFamily, FillEffect
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
-from utils.figures import shortened
-from utils.scores.results import ALPHA, CONFIDENCE_LEVEL, Estimate
+from utils.figures import shorten
+from utils.scores.results import CONFIDENCE_LEVEL, FAMILYWISE_ALPHA, Estimate
 
 EFFECT_LABEL = "mean effect on the logit of the true class"
 MAX_BARS = MAX_MATRIX_CELLS = 20  # things with bars; rows and columns of a matrix
@@ -80,7 +80,7 @@ def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily
 
 def draw_blackout(results: BlackoutResults) -> Figure:
     """The page: a panel for each family, one below the other."""
-    covariate_count = len(results.people.adjuster.adjustment.whole)
+    covariate_count = len(results.people.adjuster.adjustment.complete_covariates)
     adjustment_text = f"p adjusted for {covariate_count} covariate{'s' if covariate_count > 1 else ''} (adjusted.csv)"
     summary_texts = [results.conclusion, *results.cautions, *([adjustment_text] if covariate_count else [])]
     summary_lines = [
@@ -147,7 +147,7 @@ def draw_family(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
         effect_axes[0].set_yticks(
             np.arange(len(feature_order)),
             [
-                shortened(feature_family.feature_names[feature_index], FIGURE_NAME_LETTERS)
+                shorten(feature_family.feature_names[feature_index], FIGURE_NAME_LETTERS)
                 for feature_index in feature_order
             ],
         )
@@ -175,7 +175,7 @@ def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
     text_axes.set_ylim(len(feature_rows) - 0.4, -0.6)
     for row_index, feature_row in enumerate(feature_rows):
         direction_texts = (
-            Estimate.in_row(feature_row, "difference").text(".2f"),
+            Estimate.from_row(feature_row, "difference").text(".2f"),
             feature_row.get("difference_of", ""),
             feature_row["direction"],
         )
@@ -207,7 +207,7 @@ def make_legend_handles(results: BlackoutResults) -> list[Patch | Line2D]:
         Patch(color="0.6", label="not significant, or pale" if results.is_conclusive else "nothing is concluded")
     ]
     if results.is_conclusive:
-        legend_patches.insert(0, Patch(color="C3", label=f"family-wise p < {ALPHA:g}"))
+        legend_patches.insert(0, Patch(color="C3", label=f"family-wise p < {FAMILYWISE_ALPHA:g}"))
     if any(
         feature_family.matrix_axes and feature_family.reliance_effect.is_significant.any()
         for feature_family in results.feature_families
@@ -241,7 +241,7 @@ def draw_brain(panel_axes: Axes, feature_family: FeatureFamily, atlas: Atlas) ->
     brain_display.annotate(left_right=True, positions=False, size=FONT_POINTS)
     for z_mm, slice_axes in brain_display.axes.items():
         slice_axes.ax.set_title(f"z = {round(z_mm)} mm", pad=2)
-    panel_axes.set_title(f"axial slices, MNI space; {figures.SIDES}")
+    panel_axes.set_title(f"axial slices, MNI space; {figures.LEFT_RIGHT_CAPTION}")
 
 
 def draw_matrix(
@@ -263,7 +263,7 @@ def draw_matrix(
             Rectangle((column_index - 0.5, row_index - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.9)
         )
     row_names, column_names = (
-        [shortened(end_name, FIGURE_NAME_LETTERS) for end_name in end_names]
+        [shorten(end_name, FIGURE_NAME_LETTERS) for end_name in end_names]
         for end_names in (effect_matrix.index, effect_matrix.columns)
     )
     matrix_axes.set_yticks(np.arange(len(row_names)), row_names)

@@ -28,11 +28,11 @@ from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN
 from utils.blackout.results import BlackoutResults, conclude_blackout
 from utils.blackout.setup import BlackoutSetup
 from utils.blackout.verify import verify_blackout
-from utils.figures import shortened
-from utils.report.adjusted import adjusted_table
+from utils.figures import shorten
+from utils.report.adjusted import make_adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
-from utils.scores.results import BLACKOUT_PAGE
+from utils.scores.results import BLACKOUT_PAGE_FILE
 from utils.training.network import restore_network
 
 BLACKOUT_STORE = "blackout.h5"
@@ -100,11 +100,11 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
         if feature_family.atlas:
             write_effect_maps(run.out_dir, feature_family.atlas, results.record_effects)
     tables.write_frame(run.out_dir / "replication.csv", results.replication_table, significant_digits=6)
-    adjustment_table = adjusted_table(people.adjuster.adjustment)
+    adjustment_table = make_adjusted_table(people.adjuster.adjustment)
     tables.write_frame(run.out_dir / "adjusted.csv", adjustment_table, significant_digits=6)
     write_effect_store(results)
-    figures.save(figure.draw_blackout(results), run.out_dir / "blackout.png")
-    with files.open_replacement(run.out_dir / BLACKOUT_PAGE) as page_file:
+    figures.save_figure(figure.draw_blackout(results), run.out_dir / "blackout.png")
+    with files.open_replacement(run.out_dir / BLACKOUT_PAGE_FILE) as page_file:
         page_file.write(page.render_blackout_page(results, adjustment_table))
     print_unless_quiet(results.prediction_sentence)
     if results.is_conclusive:
@@ -117,7 +117,7 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
         subjects=len(people.subject_labels),
         better_than_chance=results.prediction_headline.score.beats_chance,
         concluded=results.is_conclusive,
-        adjusted_for=list(people.adjuster.adjustment.whole),
+        adjusted_for=list(people.adjuster.adjustment.complete_covariates),
         conclusion=results.conclusion,
         notes=results.manifest_warnings,
         **manifest_fields,
@@ -134,7 +134,7 @@ def make_significant_rows(results: BlackoutResults) -> list[list[str]]:
         )
         significant_count = family_counts[RELIANCE_FILL]
         feature_texts = [
-            f"{shortened(feature_family.feature_names[feature_index], TERMINAL_NAME_LETTERS)} "
+            f"{shorten(feature_family.feature_names[feature_index], TERMINAL_NAME_LETTERS)} "
             f"{p_values[feature_index]:.2g}"
             for feature_index in feature_family.select_first(0)
         ]

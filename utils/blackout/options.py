@@ -19,7 +19,7 @@ from data.cohorts.records import Grid
 from data.cohorts.rows import RecordRow
 from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
-from utils.scores.results import MIN_SUBJECTS
+from utils.scores.results import MIN_BOOTSTRAP_SUBJECTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,11 +150,13 @@ def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
 def load_blackout_covariates(cohort: Cohort, record_rows: Sequence[RecordRow]) -> "pd.DataFrame":
     """What is known of the subjects of these rows, sorted by name: site and covariates. Raises InputError."""
     from data.cohorts.covariates import load_all_covariates
-    from utils.scores.features import covariates  # scikit-learn, which `--help` can do without
+    from utils.scores.features import make_covariate_table  # scikit-learn, which `--help` can do without
 
     site_by_subject = {record_row.subject: record_row.site for record_row in reversed(record_rows)}
     subjects = sorted(site_by_subject)
-    return covariates(subjects, [site_by_subject[subject] for subject in subjects], load_all_covariates(cohort))
+    return make_covariate_table(
+        subjects, [site_by_subject[subject] for subject in subjects], load_all_covariates(cohort)
+    )
 
 
 def check_blackout_possible(run: Run) -> None:
@@ -184,10 +186,11 @@ def check_blackout_possible(run: Run) -> None:
     donor_people = {
         leader_by_subject[subject] for subject in cohort.split_subjects("train") or cohort.split_subjects("test")
     }
-    if len(donor_people) < MIN_SUBJECTS:
+    if len(donor_people) < MIN_BOOTSTRAP_SUBJECTS:
         raise InputError(
             f"{cohort.path} has {len(donor_people)} participant to take regions from, relatives together; a blackout "
-            f"puts another participant's region in the place of each and needs {MIN_SUBJECTS}. Add participants."
+            f"puts another participant's region in the place of each and needs {MIN_BOOTSTRAP_SUBJECTS}. Add "
+            "participants."
         )
     load_blackout_covariates(cohort, test_rows)
     if blackout_options.systems and not blackout_options.replaces_edges(select_network_cohort(run)):

@@ -21,9 +21,9 @@ from utils.blackout.colours import find_largest_effect, paint_effects, rank_regi
 from utils.blackout.families import FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
-from utils.report.adjusted import adjusted_section
-from utils.report.columns import rows_of, section
-from utils.scores.results import ALPHA, HEADLINES, INTERVAL, Estimate
+from utils.report.adjusted import make_adjusted_section
+from utils.report.columns import make_page_rows, make_table_section
+from utils.scores.results import FAMILYWISE_ALPHA, INTERVAL_TEXT, TITLE_BY_AUC, Estimate
 
 PAGE_FOLDER = Path(__file__).parent
 MAX_PROBLEMS_LISTED = 5  # problems
@@ -58,7 +58,8 @@ def make_headline_numbers(results: BlackoutResults) -> list[HeadlineNumber]:
     """How well the network predicts; how many things of each family are significant, and replicate."""
     prediction_headline = results.prediction_headline
     score_number = HeadlineNumber(
-        prediction_headline.score.text(".2f", "undefined"), f"{HEADLINES[prediction_headline.metric]}, {INTERVAL}"
+        prediction_headline.score.text(".2f", "undefined"),
+        f"{TITLE_BY_AUC[prediction_headline.metric]}, {INTERVAL_TEXT}",
     )
     return (
         [score_number, *(make_family_number(results, feature_family) for feature_family in results.feature_families)]
@@ -91,8 +92,8 @@ def make_forest(results: BlackoutResults) -> Forest | None:
         return None
     feature_family, forest_bars = results.feature_families[0], list[ForestBar]()
     for feature_index in feature_family.select_first(FOREST_BAR_COUNT):
-        reliance_estimate = Estimate.in_row(feature_family.feature_rows.iloc[feature_index], RELIANCE_FILL)
-        mean_effect, interval_low, interval_high = reliance_estimate.numbers
+        reliance_estimate = Estimate.from_row(feature_family.feature_rows.iloc[feature_index], RELIANCE_FILL)
+        mean_effect, interval_low, interval_high = reliance_estimate.value_low_high
         bar_kind = "main" if feature_family.reliance_effect.is_significant[feature_index] else ""
         forest_bars.append(
             ForestBar(
@@ -105,11 +106,13 @@ def make_forest(results: BlackoutResults) -> Forest | None:
             )
         )
     features_text = (
-        f"{len(feature_family.feature_names)} {feature_family.feature_kind.plural_name}, {INTERVAL} of each alone"
+        f"{len(feature_family.feature_names)} {feature_family.feature_kind.plural_name}, {INTERVAL_TEXT} of each alone"
     )
     if feature_family.reliance_effect.is_significant.any():
         return Forest(
-            f"Reliance on {features_text}; bold and first: significant, p < {ALPHA:g} over all, by p.", forest_bars, 0
+            f"Reliance on {features_text}; bold and first: significant, p < {FAMILYWISE_ALPHA:g} over all, by p.",
+            forest_bars,
+            0,
         )
     return Forest(f"Reliance on the strongest of {features_text}.", forest_bars, 0)
 
@@ -129,7 +132,7 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
             yield make_brain_section(feature_family, feature_family.atlas)
         yield make_family_section(feature_family, background_meaning, explained_columns)
         explained_columns.update(columns.list_page_columns(feature_family))
-    yield adjusted_section(adjustment_table, add_table_link("What is in no test may explain a result", "adjusted"))
+    yield make_adjusted_section(adjustment_table, add_table_link("What is in no test may explain a result", "adjusted"))
     yield make_replication_section(results)
 
 
@@ -151,12 +154,12 @@ def make_counts_section(results: BlackoutResults) -> Section:
     if not results.people.adjuster.adjustment.covariates:
         column_names = [column_name for column_name in column_names if not column_name.endswith("_plain")]
     footnote_by_label = {
-        columns.COUNT_COLUMNS[column_name].label: footnote
+        columns.COUNT_COLUMNS[column_name].heading: footnote
         for column_name, footnote in columns.COUNT_FOOTNOTES.items()
         if column_name in column_names
     }
-    explanation = f"Significant: family-wise p < {ALPHA:g} over all things of a family."
-    return section(
+    explanation = f"Significant: family-wise p < {FAMILYWISE_ALPHA:g} over all things of a family."
+    return make_table_section(
         "What is significant",
         results.family_counts,
         column_names,
@@ -181,7 +184,7 @@ def make_family_section(feature_family: FeatureFamily, background_meaning: str, 
         )
         for column_name, column in columns.FAMILY_COLUMNS.items()
     }
-    return section(
+    return make_table_section(
         feature_kind.plural_name.capitalize(),
         pd.concat(
             [
@@ -204,11 +207,14 @@ def make_family_section(feature_family: FeatureFamily, background_meaning: str, 
 
 def make_replication_section(results: BlackoutResults) -> Section:
     """What is significant in halves and repeats."""
-    replication_rows = rows_of(
-        results.replication_table, [*columns.REPLICATION_COLUMNS], columns.REPLICATION_COLUMNS, no_interval="no range"
+    replication_rows = make_page_rows(
+        results.replication_table,
+        [*columns.REPLICATION_COLUMNS],
+        columns.REPLICATION_COLUMNS,
+        no_interval_text="no range",
     )
     meaning_by_label = {
-        column.label: column.meaning for column in columns.REPLICATION_COLUMNS.values() if column.meaning
+        column.heading: column.meaning for column in columns.REPLICATION_COLUMNS.values() if column.meaning
     }
     explanation = add_table_link("What is significant in all participants, in a half or in a repeat", "replication")
     return Section("Replication", [explanation], table=replication_rows, meanings=meaning_by_label)

@@ -19,7 +19,7 @@ from scipy import stats
 
 from utils.blackout.effects import run_family_permutation_test, sum_by_group
 from utils.blackout.families import BlackoutPeople, BlackoutVerdict, FeatureFamily, FillEffect
-from utils.scores.results import ALPHA, CONFIDENCE_LEVEL, MIN_SUBJECTS, Estimate, columns_of
+from utils.scores.results import CONFIDENCE_LEVEL, FAMILYWISE_ALPHA, MIN_BOOTSTRAP_SUBJECTS, Estimate, estimate_columns
 
 HALVING_COUNT, PERMUTATIONS_PER_HALF = 100, 500  # into halves; of labels in each half
 MIN_RANGE_VALUES = 4  # numbers that have a range
@@ -27,7 +27,7 @@ REPLICATION_THRESHOLD = 0.5  # share of halves or repeats from which on a thing 
 BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN = "halves", "repeats", "expected"
 REPLICATION_COLUMN_NAMES = [
     *("between", "family", "thing", "significant", "replicates", "expected", "positive_agreement"),
-    *columns_of("correlation"),
+    *estimate_columns("correlation"),
 ]
 
 
@@ -71,7 +71,7 @@ def replicate_in_halves(
         sum_by_group(fill_effect.adjusted_effects, people.cluster_numbers),
         sum_by_group(np.ones(len(fill_effect.adjusted_effects)), people.cluster_numbers),
     )
-    is_first_half = draw_halves(people, halving_count if len(cluster_sizes) >= 2 * MIN_SUBJECTS else 0, rng)
+    is_first_half = draw_halves(people, halving_count if len(cluster_sizes) >= 2 * MIN_BOOTSTRAP_SUBJECTS else 0, rng)
     half_masks = np.stack([is_first_half, ~is_first_half], axis=1)  # (splits, 2, units)
     half_seeds = rng.integers(2**32, size=half_masks.shape[:2])
     is_significant = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)
@@ -90,7 +90,7 @@ def replicate_in_halves(
         half_test = run_family_permutation_test(
             half_effects, half_seed, half_clusters, sd_inflation, PERMUTATIONS_PER_HALF, half_sites
         )
-        is_significant[halving_index, half_index] = half_test.family_wise_p < ALPHA
+        is_significant[halving_index, half_index] = half_test.family_wise_p < FAMILYWISE_ALPHA
         critical_t_by_half.append(half_test.critical_t)
     half_means = (half_masks @ cluster_sums) / (half_masks @ cluster_sizes)[..., None]
     correlation_range = estimate_central_range(
@@ -205,7 +205,7 @@ def make_replication_table(
         if replication_counts.significant_counts.any()
         else np.nan
     )
-    family_row = pd.DataFrame([family_values | correlation_range.columns("correlation")])
+    family_row = pd.DataFrame([family_values | correlation_range.to_cells("correlation")])
     table_rows = pd.concat([family_row, table_rows], ignore_index=True)
     return table_rows.assign(between=comparison, family=kind_name)[REPLICATION_COLUMN_NAMES]
 
@@ -247,4 +247,4 @@ def estimate_central_range(correlations: Sequence[np.ndarray]) -> Estimate:
     if len(finite_values) < MIN_RANGE_VALUES:
         return Estimate(float(finite_values.mean()) if len(finite_values) else None, None, None)
     tail_fraction = (1 - CONFIDENCE_LEVEL) / 2
-    return Estimate.of(finite_values.mean(), *np.quantile(finite_values, (tail_fraction, 1 - tail_fraction)))
+    return Estimate.from_numbers(finite_values.mean(), *np.quantile(finite_values, (tail_fraction, 1 - tail_fraction)))

@@ -19,9 +19,17 @@ from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.kinds import make_families
 from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICATION_THRESHOLD, compute_replication
 from utils.runs.run import Run
-from utils.scores.adjustment import adjustment
-from utils.scores.metrics import Predictions, headline, with_intervals
-from utils.scores.results import ALPHA, CHANCE_AUC, HEADLINES, MIN_CLASS_SUBJECTS, SAME_SCAN, Estimate, Headline
+from utils.scores.adjustment import make_adjustment
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores
+from utils.scores.results import (
+    CHANCE_AUC,
+    FAMILYWISE_ALPHA,
+    MIN_CLASS_SUBJECTS,
+    SAME_SCAN_COLUMN,
+    TITLE_BY_AUC,
+    Estimate,
+    Headline,
+)
 
 MIN_RARER_CLASS_FRACTION = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
@@ -64,7 +72,7 @@ class BlackoutResults:
             }
             for fill_effect in feature_family.tested_effects:
                 family_row[fill_effect.fill.fill_name] = fill_effect.is_significant.sum()
-                family_row[f"{fill_effect.fill.fill_name}_plain"] = (fill_effect.unadjusted_p < ALPHA).sum()
+                family_row[f"{fill_effect.fill.fill_name}_plain"] = (fill_effect.unadjusted_p < FAMILYWISE_ALPHA).sum()
             family_row[EXPECTED_COLUMN] = (
                 family_row[RELIANCE_FILL] * expected_by_family[BETWEEN_HALVES, feature_family.feature_kind.kind_name]
                 if family_row[RELIANCE_FILL]
@@ -94,7 +102,7 @@ class BlackoutResults:
         """Whether the network predicts these participants."""
         score_estimate, metric_name, model_name = (
             self.prediction_headline.score,
-            HEADLINES[self.prediction_headline.metric],
+            TITLE_BY_AUC[self.prediction_headline.metric],
             self.run.model.model_name,
         )
         if score_estimate.low is None or score_estimate.high is None:
@@ -205,7 +213,9 @@ def conclude_blackout(
     several; of repeats, in the first. `effects_by_repeat` are the effects that these are the means of."""
     record_effects = replace(record_effects, linked_subject_groups=run.cohort.groups)
     score_by_metric = score_predictions(record_effects, record_folds, run.seed)
-    prediction_headline = Headline(headline(score_by_metric), score_by_metric[headline(score_by_metric)])
+    prediction_headline = Headline(
+        choose_headline_metric(score_by_metric), score_by_metric[choose_headline_metric(score_by_metric)]
+    )
     people = make_blackout_people(run, record_effects, record_folds, prediction_headline.score)
     feature_families = make_families(Blackout(run, record_effects, people))
     families_by_repeat = (
@@ -233,10 +243,10 @@ def score_predictions(record_effects: RecordEffects, record_folds: Sequence | No
     }
     prediction_columns |= {
         "site": [record_row.site for record_row in record_effects.record_rows],
-        SAME_SCAN: record_effects.record_cluster_leaders,
+        SAME_SCAN_COLUMN: record_effects.record_cluster_leaders,
     }
     prediction_columns |= {} if record_folds is None else {"fold": list(record_folds)}
-    return with_intervals(Predictions.of(pd.DataFrame(prediction_columns)), seed)
+    return estimate_scores(Predictions.from_tables(pd.DataFrame(prediction_columns)), seed)
 
 
 def make_blackout_people(
@@ -256,7 +266,7 @@ def make_blackout_people(
             ["" if record_folds is None else record_folds[record_index] for record_index in first_record_indices]
         ),
         cluster_numbers=record_effects.subject_cluster_numbers,
-        adjuster=CovariateAdjuster(adjustment(covariate_table, subject_sites), subject_labels),
+        adjuster=CovariateAdjuster(make_adjustment(covariate_table, subject_sites), subject_labels),
         seed=run.seed,
         verdict=decide_verdict(subject_labels, score_estimate),
         is_cross_fitted=record_folds is not None and len(set(record_folds)) > 1,

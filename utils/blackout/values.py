@@ -28,7 +28,7 @@ from utils.blackout.fills import FILL_BY_NAME, RELIANCE_FILL
 from utils.blackout.graph import list_graph_nodes
 from utils.blackout.options import RECORDS_PER_BATCH, make_connectome_tables
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
-from utils.scores.adjustment import adjustment
+from utils.scores.adjustment import make_adjustment
 from utils.training.network import check_network_finite, compute_autism_logit
 
 PHENOTYPE_INPUT = "phenotype"  # what networks call the values that they read
@@ -273,7 +273,9 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
 
     def adjust_groups(group_effects: np.ndarray) -> AdjustedEffects:
         adjusters = (
-            CovariateAdjuster(adjustment(drop_group_covariates(covariate_table, metadata, group_name)), subject_labels)
+            CovariateAdjuster(
+                make_adjustment(drop_group_covariates(covariate_table, metadata, group_name)), subject_labels
+            )
             for group_name in positions_by_group
         )
         adjusted_groups = [

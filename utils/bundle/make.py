@@ -32,8 +32,8 @@ from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation
 from utils.runs.record import Caveats, Manifest, TrainingPeople
-from utils.scores.features import covariates
-from utils.scores.results import counted
+from utils.scores.features import make_covariate_table
+from utils.scores.results import format_people_count
 
 CARD_TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -240,7 +240,7 @@ def make_sites_table(training_rows: Sequence[RecordRow]) -> list[dict[str, str]]
     return [
         {"site": site or "unknown"}
         | {
-            class_name: counted(count_by_label.get(class_label, 0))
+            class_name: format_people_count(count_by_label.get(class_label, 0))
             for class_label, class_name in enumerate(CLASS_NAMES)
         }
         for site, count_by_label in counts_by_site.iterrows()
@@ -251,7 +251,7 @@ def make_variables_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> 
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
     categories. Of what fewer than `MIN_DESCRIBED_PEOPLE` people have nothing is told."""
     site_by_subject = {record_row.subject: record_row.site for record_row in training_rows}
-    covariate_table = covariates([*site_by_subject], [*site_by_subject.values()], load_all_covariates(cohort))
+    covariate_table = make_covariate_table([*site_by_subject], [*site_by_subject.values()], load_all_covariates(cohort))
     variable_rows = []
     for covariate_name, covariate_values in covariate_table.drop(columns="site", errors="ignore").items():
         measured_values = covariate_values.dropna()
@@ -277,7 +277,7 @@ def make_variables_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> 
                 {
                     "name": str(covariate_name),
                     "told": covariate_summary,
-                    "unknown": counted(covariate_values.isna().sum()),
+                    "unknown": format_people_count(covariate_values.isna().sum()),
                 }
             )
     return variable_rows

@@ -19,21 +19,21 @@ from data.pages.page import CellByHeading, Link, Page, Section, render_page
 from utils.compare.runs import DIFFERENCE_PREFIX, FinishedTest
 from utils.machines.devices import git_commit
 from utils.report import methods
-from utils.report.build import INVALID, cautions
-from utils.report.columns import section
+from utils.report.build import INVALID_PREFIX, list_caveat_messages
+from utils.report.columns import make_table_section
 from utils.runs import record
-from utils.scores.conclusion import SAME, UNKNOWN, would_show
-from utils.scores.results import DETECTABLE, HEADLINES, INTERVAL, Estimate, flat
-from utils.scores.results import PAGE as REPORT_PAGE
+from utils.scores.conclusion import CANNOT_BE_TOLD, NO_DIFFERENCE, would_show
+from utils.scores.results import DETECTABLE, INTERVAL_TEXT, TITLE_BY_AUC, Estimate, flatten_estimates
+from utils.scores.results import TEST_PAGE_FILE as REPORT_PAGE
 
 COMPARE_JOB, COMPARE_PAGE, COMPARE_TABLE = "compare", "compare.html", "compare.csv"
-COMPARED_SCORES = (*HEADLINES, "brier")
+COMPARED_SCORES = (*TITLE_BY_AUC, "brier")
 TERMINAL_ROWS = 3  # of the terminal
 MAX_PAIRS_LISTED = 3  # pairs in a sentence of the page
 BETTER_TEXT_BY_CONCLUSION = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
 UNCLEAR_TEXT_BY_CONCLUSION = {
-    SAME: "No difference is shown between {}, which does not say that they are equally good{}",
-    UNKNOWN: "It is unknown which is better of {}{}",
+    NO_DIFFERENCE: "No difference is shown between {}, which does not say that they are equally good{}",
+    CANNOT_BE_TOLD: "It is unknown which is better of {}{}",
 }
 PAIRED_FOOTNOTE = (
     "A difference is paired: both runs are scored on the same resamples of participants, within folds. Below 0, that "
@@ -88,7 +88,7 @@ def join_marks(finished_tests: Sequence[FinishedTest]) -> str:
 
 
 def get_difference(pair_row: dict[str, Any], metric_name: str) -> Estimate:
-    return Estimate.in_row(pair_row, f"{DIFFERENCE_PREFIX}{metric_name}")
+    return Estimate.from_row(pair_row, f"{DIFFERENCE_PREFIX}{metric_name}")
 
 
 def format_difference_name(pair_row: dict[str, Any]) -> str:
@@ -124,15 +124,15 @@ def format_comparison_verdict(
         alike = [pair_row for pair_row in pair_rows if pair_row["conclusion"] == unclear_conclusion]
         pair_names = [f"{pair_row['a']} and {pair_row['b']}" for pair_row in alike]
         largest = max((pair_row[DETECTABLE] or 0 for pair_row in alike), default=0)
-        detectable = would_show(largest) if unclear_conclusion == SAME and largest else ""
+        detectable = would_show(largest) if unclear_conclusion == NO_DIFFERENCE and largest else ""
         sentences += [sentence_template.format(join_names(pair_names, max_pairs, "; "), detectable)] * bool(pair_names)
     if len(pair_rows) == 1:
         (pair_row,) = pair_rows
         sentences.append(
-            f"{HEADLINES[pair_row['by']]}, {format_difference_name(pair_row)}, {INTERVAL}: "
+            f"{TITLE_BY_AUC[pair_row['by']]}, {format_difference_name(pair_row)}, {INTERVAL_TEXT}: "
             f"{get_difference(pair_row, pair_row['by']).text()}"
         )
-    invalid_text = INVALID if any(finished_test.description.problems for finished_test in finished_tests) else ""
+    invalid_text = INVALID_PREFIX if any(finished_test.description.problems for finished_test in finished_tests) else ""
     return invalid_text + " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
@@ -151,7 +151,7 @@ def print_comparison(finished_tests: Sequence[FinishedTest], pair_rows: Sequence
     ]
     remainder_rows = [[f"and {len(score_rows) - TERMINAL_ROWS} more", ""]] if len(score_rows) > TERMINAL_ROWS else []
     print(format_comparison_verdict(finished_tests, pair_rows, max_pairs=1))
-    print(f"{HEADLINES[deciding_metric]}, {INTERVAL}:")
+    print(f"{TITLE_BY_AUC[deciding_metric]}, {INTERVAL_TEXT}:")
     print_table([*score_rows[:TERMINAL_ROWS], *remainder_rows], truncate_last=True)
 
 
@@ -170,7 +170,7 @@ def collect_run_warnings(finished_tests: Sequence[FinishedTest]) -> list[str]:
     """The caveats of runs and their own warnings, each once."""
     folders_by_warning = dict[str, list[str]]()
     for finished_test in finished_tests:
-        for warning in [*cautions(finished_test.description), *finished_test.description.warnings]:
+        for warning in [*list_caveat_messages(finished_test.description), *finished_test.description.warnings]:
             folders_by_warning.setdefault(warning, []).append(str(finished_test.test_folder))
     return [f"{', '.join(run_folders)}: {warning}" for warning, run_folders in folders_by_warning.items()]
 
@@ -182,7 +182,7 @@ def make_scores_section(finished_tests: Sequence[FinishedTest], pair_rows: Seque
     ]
     table_rows = [
         {"run": str(finished_test.test_folder)}
-        | flat({metric_name: finished_test.score_by_metric[metric_name] for metric_name in metric_names})
+        | flatten_estimates({metric_name: finished_test.score_by_metric[metric_name] for metric_name in metric_names})
         for finished_test in finished_tests
     ]
     table_rows += [
@@ -191,12 +191,12 @@ def make_scores_section(finished_tests: Sequence[FinishedTest], pair_rows: Seque
             "conclusion": format_pair_conclusion(pair_row),
             DETECTABLE: pair_row[DETECTABLE],
         }
-        | flat({metric_name: get_difference(pair_row, metric_name) for metric_name in metric_names})
+        | flatten_estimates({metric_name: get_difference(pair_row, metric_name) for metric_name in metric_names})
         for pair_row in pair_rows
     ]
     footnotes = {"": BONFERRONI_FOOTNOTE.format(len(pair_rows))} if len(pair_rows) > 1 else {}
     column_names = ["run", *metric_names, DETECTABLE, "conclusion"]
-    return section(
+    return make_table_section(
         "Scores and differences", pd.DataFrame(table_rows), column_names, PAIRED_FOOTNOTE, open=True, notes=footnotes
     )
 
@@ -208,7 +208,7 @@ def find_differing_settings(finished_tests: Sequence[FinishedTest]) -> list[Cell
         test_description = finished_test.description
         manifest_values = asdict(test_description) | {
             "cohort": test_description.cohort_name,
-            "config": methods.used(test_description),
+            "config": methods.find_used_settings(test_description),
         }
         flat_settings = pd.json_normalize({setting_key: manifest_values[setting_key] for setting_key in DECISIVE_KEYS})
         settings_by_run[str(finished_test.test_folder)] = flat_settings.astype(object).iloc[0]

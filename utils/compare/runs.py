@@ -12,13 +12,19 @@ import pandas as pd
 
 from data.base.errors import InputError
 from models import MODELS
-from utils.report.tables import Described, described, read_predictions
+from utils.report.tables import EvaluationManifest, parse_evaluation_manifest, read_predictions
 from utils.runs.record import read_finished_manifest
-from utils.scores.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
-from utils.scores.metrics import Predictions, differences, headline, with_intervals
-from utils.scores.results import DETECTABLE, TABLES, Estimate, flat, minimum_detectable_difference
+from utils.scores.conclusion import CANNOT_BE_TOLD, MODEL_BETTER, MODEL_WORSE, NO_DIFFERENCE, judge_auc_difference
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_differences, estimate_scores
+from utils.scores.results import (
+    DETECTABLE,
+    RESULT_TABLE_BY_NAME,
+    Estimate,
+    find_detectable_difference,
+    flatten_estimates,
+)
 
-PREDICTIONS_FILE = TABLES["predictions"].file
+PREDICTIONS_FILE = RESULT_TABLE_BY_NAME["predictions"].file_name
 EXPECTED_FOLDER_TEXT = "expected the folder of a classifier's finished `run.py --test`"
 MATCHING_COLUMNS = [
     "repeat",
@@ -30,7 +36,12 @@ MATCHING_COLUMNS = [
 ]  # columns that are the same in tests to be compared
 BOOTSTRAP_SEED = 0  # of the bootstrap, whatever those of the runs are
 DIFFERENCE_PREFIX = "a_minus_b_"  # begins the columns of differences
-TEXT_BY_CONCLUSION = {BETTER: "a is better", WORSE: "b is better", SAME: SAME, UNKNOWN: UNKNOWN}
+TEXT_BY_CONCLUSION = {
+    MODEL_BETTER: "a is better",
+    MODEL_WORSE: "b is better",
+    NO_DIFFERENCE: NO_DIFFERENCE,
+    CANNOT_BE_TOLD: CANNOT_BE_TOLD,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +50,19 @@ class FinishedTest:
     a row a record and `repeat` (from 0), by these."""
 
     test_folder: Path
-    description: Described
+    description: EvaluationManifest
     predictions_table: pd.DataFrame
 
     @cached_property
     def predictions(self) -> Predictions:
         """Those of every repeat; records of unknown label take no part."""
         labelled_rows = self.predictions_table[self.predictions_table["label"].notna()]
-        return Predictions.of(*(repeat_rows for _, repeat_rows in labelled_rows.groupby("repeat")))
+        return Predictions.from_tables(*(repeat_rows for _, repeat_rows in labelled_rows.groupby("repeat")))
 
     @cached_property
     def score_by_metric(self) -> dict[str, Estimate]:
         """As in `metrics.json`."""
-        return with_intervals(self.predictions, self.description.seed)
+        return estimate_scores(self.predictions, self.description.seed)
 
 
 def open_tests(test_folders: Sequence[Path]) -> list[FinishedTest]:
@@ -81,7 +92,7 @@ def read_finished_test(test_folder: Path) -> FinishedTest:
     predictions_table["repeat"] = predictions_table["repeat"].astype(int) if "repeat" in predictions_table else 0
     return FinishedTest(
         test_folder,
-        described(test_manifest, test_folder),
+        parse_evaluation_manifest(test_manifest, test_folder),
         predictions_table.sort_values(["repeat", "file"], ignore_index=True),
     )
 
@@ -107,17 +118,19 @@ def check_same_people(first_test: FinishedTest, second_test: FinishedTest) -> No
 
 def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]]:
     """A row for each two of the runs, `first_test` and `second_test`. The intervals of the scores of `first_test`
-    minus those of `second_test`, paired as `metrics.differences` has them, hold for all rows together."""
+    minus those of `second_test`, paired as `metrics.estimate_differences` has them, hold for all rows together."""
     pair_rows, pair_count = [], comb(len(finished_tests), 2)
     for first_test, second_test in combinations(finished_tests, 2):
-        difference_by_metric = differences(first_test.predictions, second_test.predictions, BOOTSTRAP_SEED, pair_count)
-        deciding_metric = headline(difference_by_metric)
+        difference_by_metric = estimate_differences(
+            first_test.predictions, second_test.predictions, BOOTSTRAP_SEED, pair_count
+        )
+        deciding_metric = choose_headline_metric(difference_by_metric)
         pair_values: dict[str, Any] = {
             "a": str(first_test.test_folder),
             "b": str(second_test.test_folder),
-            "conclusion": TEXT_BY_CONCLUSION[standing(difference_by_metric[deciding_metric])],
+            "conclusion": TEXT_BY_CONCLUSION[judge_auc_difference(difference_by_metric[deciding_metric])],
             "by": deciding_metric,
-            DETECTABLE: minimum_detectable_difference(difference_by_metric[deciding_metric], pair_count),
+            DETECTABLE: find_detectable_difference(difference_by_metric[deciding_metric], pair_count),
             "among": pair_count,
             "subjects": len(set(first_test.predictions.subject)),
             "records": len(first_test.predictions.label),
@@ -130,7 +143,7 @@ def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]
         pair_rows.append(
             pair_values
             | score_by_column
-            | flat(
+            | flatten_estimates(
                 {
                     f"{DIFFERENCE_PREFIX}{metric_name}": metric_difference
                     for metric_name, metric_difference in difference_by_metric.items()

@@ -13,9 +13,9 @@ from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.records import Grid
 from models import losses
-from utils.figures import Picture, slices
+from utils.figures import VolumePicture, save_slices_figure
 from utils.runs.run import Run
-from utils.scores.results import METRICS, Estimate, Headline, or_none
+from utils.scores.results import METRICS_FILE, Estimate, Headline, finite_or_none
 from utils.training.network import run_network
 
 
@@ -23,112 +23,153 @@ class ExplainedVariance:
     """1 - (sum of squared errors) / (sum of squares about the mean), over all values of all batches added."""
 
     def __init__(self) -> None:
-        self.count = self.total = self.squares = self.errors = 0.0
+        self.value_count = self.value_sum = self.square_sum = self.squared_error_sum = 0.0
 
-    def add(self, original: np.ndarray, approximation: np.ndarray) -> None:
+    def add_batch(self, original: np.ndarray, approximation: np.ndarray) -> None:
         original = np.asarray(original, np.float64)
-        self.count += original.size
-        self.total += original.sum()
-        self.squares += np.square(original).sum()
-        self.errors += np.square(original - approximation).sum()
+        self.value_count += original.size
+        self.value_sum += original.sum()
+        self.square_sum += np.square(original).sum()
+        self.squared_error_sum += np.square(original - approximation).sum()
 
     @property
     def mse(self) -> float:
-        return float(self.errors / self.count)
+        return float(self.squared_error_sum / self.value_count)
 
     @property
-    def value(self) -> float:
+    def explained_variance(self) -> float:
         """NaN if the original does not vary."""
-        variance = self.squares - self.total**2 / self.count
-        return float(1 - self.errors / variance) if variance > 0 else float("nan")
+        squared_deviation_sum = self.square_sum - self.value_sum**2 / self.value_count
+        return float(1 - self.squared_error_sum / squared_deviation_sum) if squared_deviation_sum > 0 else float("nan")
 
 
-def pool(whole: Run, runs: Sequence[Run]) -> None:
+def pool_autoencoders(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """`metrics.json`: means over the folds, weighted by their test records, and over repeats; the metrics of each."""
-    found = [files.read_json(run.out_dir / METRICS, dict) for run in runs]
-    count = np.array([len(run.cohort.split_indices("test")) for run in runs], float)
-    parts = {run.fold_label: metrics for run, metrics in zip(runs, found, strict=True)}
-    held = whole.caveats.active_fields
-    names = [name for name in found[0] if name not in ("baseline", *held)]
-    values = {name: np.array([of[name] for of in found], float) for name in names}
-    means = {name: or_none(float(count @ value / count.sum())) for name, value in values.items()}
-    files.write_json(whole.out_dir / METRICS, means | {"baseline": found[0]["baseline"], "folds": parts} | held)
-    tell(means, found[0]["baseline"])
-    whole.finish(Headline("explained_variance", Estimate.of(means["explained_variance"])))
-
-
-def evaluate(run: Run, network: keras.Model) -> None:
-    """`metrics.json`, and for volumes three figures of the first test record."""
-    reads = run.model.input_names[0]
-    trained, baseline = ExplainedVariance(), ExplainedVariance()
-    approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
-    activation: list[float] = []
-    first: list[np.ndarray] = []
-    batches = split_into_batches(run.cohort.split_indices("test"), run.config.batch_size)
-    for _, batch, outputs in run_network(run, network, batches, "Testing"):
-        trained.add(batch[reads], outputs["reconstruction"])
-        baseline.add(batch[reads], approximate(batch[reads]))
-        activation += [float(losses.mean_activation(code)) for code in outputs["code"]]
-        first = first or [batch[reads][0], outputs["code"][0], outputs["reconstruction"][0]]
-    named = "3x3x3 block means" if reads == "volume" else "principal components, as many as the code's units"
-    metrics = {
-        "mse": or_none(trained.mse),
-        "explained_variance": or_none(trained.value),
-        "code_mean_activation": or_none(float(np.mean(activation))),
-        "explained_variance_baseline": or_none(baseline.value),
+    run_metrics = [files.read_json(fold_run.out_dir / METRICS_FILE, dict) for fold_run in fold_runs]
+    test_counts = np.array([len(fold_run.cohort.split_indices("test")) for fold_run in fold_runs], float)
+    metrics_by_fold_run = {
+        fold_run.fold_label: fold_metrics for fold_run, fold_metrics in zip(fold_runs, run_metrics, strict=True)
     }
-    files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.active_fields)
-    if reads == "volume":
-        draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
-    tell(metrics, named)
-    run.finish(Headline("explained_variance", Estimate.of(metrics["explained_variance"])))
+    caveat_fields = pooled_run.caveats.active_fields
+    metric_names = [metric for metric in run_metrics[0] if metric not in ("baseline", *caveat_fields)]
+    values_by_metric = {
+        metric: np.array([metrics_json[metric] for metrics_json in run_metrics], float) for metric in metric_names
+    }
+    mean_by_metric = {
+        metric: finite_or_none(float(test_counts @ metric_values / test_counts.sum()))
+        for metric, metric_values in values_by_metric.items()
+    }
+    files.write_json(
+        pooled_run.out_dir / METRICS_FILE,
+        mean_by_metric | {"baseline": run_metrics[0]["baseline"], "folds": metrics_by_fold_run} | caveat_fields,
+    )
+    print_autoencoder_metrics(mean_by_metric, run_metrics[0]["baseline"])
+    pooled_run.finish(Headline("explained_variance", Estimate.from_numbers(mean_by_metric["explained_variance"])))
 
 
-def tell(metrics: dict[str, float | None], baseline: str) -> None:
+def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
+    """`metrics.json`, and for volumes three figures of the first test record."""
+    input_name = run.model.input_names[0]
+    network_variance, baseline_variance = ExplainedVariance(), ExplainedVariance()
+    approximate_by_baseline = (
+        approximate_by_block_means if input_name == "volume" else fit_principal_components(run.cohort, network)
+    )
+    code_activations: list[float] = []
+    first_record_arrays: list[np.ndarray] = []
+    index_batches = split_into_batches(run.cohort.split_indices("test"), run.config.batch_size)
+    for _, batch, outputs in run_network(run, network, index_batches, "Testing"):
+        network_variance.add_batch(batch[input_name], outputs["reconstruction"])
+        baseline_variance.add_batch(batch[input_name], approximate_by_baseline(batch[input_name]))
+        code_activations += [float(losses.mean_activation(code)) for code in outputs["code"]]
+        first_record_arrays = first_record_arrays or [
+            batch[input_name][0],
+            outputs["code"][0],
+            outputs["reconstruction"][0],
+        ]
+    baseline_name = (
+        "3x3x3 block means" if input_name == "volume" else "principal components, as many as the code's units"
+    )
+    value_by_metric = {
+        "mse": finite_or_none(network_variance.mse),
+        "explained_variance": finite_or_none(network_variance.explained_variance),
+        "code_mean_activation": finite_or_none(float(np.mean(code_activations))),
+        "explained_variance_baseline": finite_or_none(baseline_variance.explained_variance),
+    }
+    files.write_json(
+        run.out_dir / METRICS_FILE, value_by_metric | {"baseline": baseline_name} | run.caveats.active_fields
+    )
+    if input_name == "volume":
+        draw_volumes(run, network, *(volume.astype(np.float32) for volume in first_record_arrays))
+    print_autoencoder_metrics(value_by_metric, baseline_name)
+    run.finish(Headline("explained_variance", Estimate.from_numbers(value_by_metric["explained_variance"])))
+
+
+def print_autoencoder_metrics(value_by_metric: dict[str, float | None], baseline_name: str) -> None:
     """Prints metrics, and what the baseline is."""
-    shown = {name: "undefined" if value is None else f"{value:.4f}" for name, value in metrics.items()}
-    explained = "explained variance {explained_variance}, no interval; mse {mse}".format(**shown)
-    of_baseline = f"{baseline}: explained variance {shown['explained_variance_baseline']}"
-    print_summary([("autoencoder", explained), ("baseline", of_baseline)])
+    text_by_metric = {
+        metric: "undefined" if metric_value is None else f"{metric_value:.4f}"
+        for metric, metric_value in value_by_metric.items()
+    }
+    network_text = "explained variance {explained_variance}, no interval; mse {mse}".format(**text_by_metric)
+    baseline_text = f"{baseline_name}: explained variance {text_by_metric['explained_variance_baseline']}"
+    print_summary([("autoencoder", network_text), ("baseline", baseline_text)])
 
 
-def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
+def draw_volumes(
+    run: Run, network: keras.Model, volume: np.ndarray, code_volume: np.ndarray, decoded_volume: np.ndarray
+) -> None:
     """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
-    row, grid = run.cohort.rows[run.cohort.split_indices("test")[0]], run.cohort.grid
-    person = f"of participant {make_printable(row.subject)}{run.marks}"
-    unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
-    channel = f", channel 1 of {code.shape[-1]}" if code.shape[-1] > 1 else ""
-    limits = (float(volume.min()), float(volume.max()))
-    slices(Picture(f"Input {person}", volume[..., 0], grid, unit), limits, run.out_dir / "inputImage.png")
-    scored = records.z_score_volume(code[..., 0])  # as the records of a full pass are
-    picture = Picture(f"Code {person}{channel}", scored, code_grid(network, grid), "code, z-score")
-    slices(picture, limits, run.out_dir / "encodedImage.png")
-    slices(Picture(f"Decoded volume {person}", decoded[..., 0], grid, unit), limits, run.out_dir / "decodedImage.png")
+    subject_row, grid = run.cohort.rows[run.cohort.split_indices("test")[0]], run.cohort.grid
+    participant_text = f"of participant {make_printable(subject_row.subject)}{run.marks}"
+    value_unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
+    channel_text = f", channel 1 of {code_volume.shape[-1]}" if code_volume.shape[-1] > 1 else ""
+    grey_limits = (float(volume.min()), float(volume.max()))
+    save_slices_figure(
+        VolumePicture(f"Input {participant_text}", volume[..., 0], grid, value_unit),
+        grey_limits,
+        run.out_dir / "inputImage.png",
+    )
+    normalised_code = records.z_score_volume(code_volume[..., 0])  # as the records of a full pass are
+    code_picture = VolumePicture(
+        f"Code {participant_text}{channel_text}", normalised_code, make_code_grid(network, grid), "code, z-score"
+    )
+    save_slices_figure(code_picture, grey_limits, run.out_dir / "encodedImage.png")
+    save_slices_figure(
+        VolumePicture(f"Decoded volume {participant_text}", decoded_volume[..., 0], grid, value_unit),
+        grey_limits,
+        run.out_dir / "decodedImage.png",
+    )
 
 
-def code_grid(network: keras.Model, grid: Grid) -> Grid:
+def make_code_grid(network: keras.Model, grid: Grid) -> Grid:
     """Where the code's voxels lie: each at the centre of what its convolutions and poolings see, padding included."""
-    spacing, origin = grid.spacing_mm, np.array(grid.origin_mm)
+    spacing_mm, origin_mm = grid.spacing_mm, np.array(grid.origin_mm)
     for layer in keras.Model(network.input, network.output["code"]).layers:
         if not hasattr(layer, "strides"):
             continue
-        window, stride = np.array(getattr(layer, "kernel_size", None) or layer.pool_size), layer.strides[0]
-        before, after = (np.array(tensor.shape[1:4]) for tensor in (layer.input, layer.output))
-        padding = np.maximum((after - 1) * stride + window - before, 0) // 2 if layer.padding == "same" else 0
-        origin = origin + spacing * ((window - 1) / 2 - padding)
-        spacing *= stride
-    return Grid("code", network.output["code"].shape[1:4], spacing, tuple(origin.tolist()))
+        window_voxels, stride = np.array(getattr(layer, "kernel_size", None) or layer.pool_size), layer.strides[0]
+        input_shape, output_shape = (np.array(tensor.shape[1:4]) for tensor in (layer.input, layer.output))
+        padding = (
+            np.maximum((output_shape - 1) * stride + window_voxels - input_shape, 0) // 2
+            if layer.padding == "same"
+            else 0
+        )
+        origin_mm = origin_mm + spacing_mm * ((window_voxels - 1) / 2 - padding)
+        spacing_mm *= stride
+    return Grid("code", network.output["code"].shape[1:4], spacing_mm, tuple(origin_mm.tolist()))
 
 
-def block_means(volumes: np.ndarray) -> np.ndarray:
+def approximate_by_block_means(volumes: np.ndarray) -> np.ndarray:
     """Each 3x3x3 block of (n, 91, 109, 91, 1) averaged and repeated."""
     return np.stack(
         [resampling.repeat_blocks(resampling.average_blocks(volume[..., 0]))[..., None] for volume in volumes]
     )
 
 
-def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+def fit_principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
-    phenotype = cohort.make_batch(cohort.split_indices("train"), with_volumes=False)["phenotype"]
-    fitted = PCA(min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)).fit(phenotype)
-    return lambda values: fitted.inverse_transform(fitted.transform(values))
+    training_phenotypes = cohort.make_batch(cohort.split_indices("train"), with_volumes=False)["phenotype"]
+    fitted_pca = PCA(min(int(np.prod(network.output["code"].shape[1:])), *training_phenotypes.shape)).fit(
+        training_phenotypes
+    )
+    return lambda phenotypes: fitted_pca.inverse_transform(fitted_pca.transform(phenotypes))

@@ -12,217 +12,312 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASS_NAMES
 from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, find_recorded_sites, join_names
 from data.cohorts.variants import standardise_cohort
-from utils.report.tables import MINUS, Results, Tested
+from utils.report.tables import MODEL_MINUS_PREFIX, EvaluationResults, RepeatPredictions
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
-from utils.scores.conclusion import Baseline, Conclusion, standing
-from utils.scores.metrics import Predictions, differences, headline, with_intervals
-from utils.scores.named import named, roles
+from utils.scores.conclusion import BaselineComparison, Conclusion, judge_auc_difference
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_differences, estimate_scores
+from utils.scores.named import assign_baseline_roles, choose_prespecified_baseline
 from utils.scores.results import (
     DETECTABLE,
-    HEADLINES,
-    MAJORITY,
+    MAJORITY_BASELINE,
     MIN_CLASS_SUBJECTS,
-    OTHER,
-    PRESPECIFIED_BASELINE,
-    ROLE,
+    PRESPECIFIED_BASELINE_COLUMN,
+    ROLE_COLUMN,
+    SECONDARY_ROLE,
+    TITLE_BY_AUC,
     Estimate,
-    flat,
-    minimum_detectable_difference,
+    find_detectable_difference,
+    flatten_estimates,
 )
 
-NONE_FITTED = (
+NO_BASELINE_WARNING = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
     "or were prepared otherwise."
 )
-FITTED: dict[tuple, pd.DataFrame] = {}  # what baselines predict, by the data, split, groups and standard
+CACHED_BASELINE_PREDICTIONS: dict[
+    tuple, pd.DataFrame
+] = {}  # what baselines predict, by the data, split, groups and standard
 
 
-def write_baselines(results: Results) -> list[str]:
+def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     """`baseline_predictions.csv`, by baselines of the cohort's training people or, if others trained the model, of
     these. Returns what must stand beside it."""
     run = results.run
-    training, is_of_others = None, run.everybody or not run.cohort.split_subjects("train")
-    if is_of_others and (training := training_people(run)) is None:
-        return [NONE_FITTED.format(run.checkpoints.manifest().cohort)]
+    training_cohort, is_trained_elsewhere = None, run.everybody or not run.cohort.split_subjects("train")
+    if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
+        return [NO_BASELINE_WARNING.format(run.checkpoints.manifest().cohort)]
     try:
-        table = predicted_by_baselines(run.cohort, training)
+        prediction_table = predict_baselines_cached(run.cohort, training_cohort)
     except InputError as error:
-        if training is None:
+        if training_cohort is None:
             raise
         return [f"No baseline could be fitted beside the score: {error}"]
-    results.add("baseline_predictions", table.reset_index())
-    source = training or run.cohort
-    return baselines.limits(len(source.split_indices("train")), source.connectomes is not None)
-
-
-def training_people(run: Run) -> Cohort | None:
-    """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
-    are of the people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as
-    it was, or was prepared otherwise."""
-    cohort, source, people = run.cohort, run.checkpoints.find_training_cohort(), run.checkpoints.manifest().people
-    if source is None or people is None or prepared(source) != prepared(cohort):
-        return None
-    known = set(people.subjects)
-    rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
-    return standardise_cohort(replace(source, rows=rows), cohort.standard)
-
-
-def prepared(cohort: Cohort) -> list[object]:
-    """How everything was made that all baselines but those of connectomes read."""
-    columns = [] if cohort.covariates is None else sorted(cohort.covariates)
-    return [cohort.grid, cohort.num_maps, cohort.metadata.select_for_inputs(("volume", "phenotype")), columns]
-
-
-def predicted_by_baselines(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
-    """`baselines.predict`, once in a process: no seed decides it, and repeats with the same folds have the same
-    baselines."""
-    cohorts = filter(None, (cohort, training))
-    key = tuple((of.identity, of.rows, of.metadata.preparation, of.groups, of.standard) for of in cohorts)
-    if key not in FITTED:
-        FITTED[key] = baselines.predict(cohort, training)
-    return FITTED[key]
-
-
-def baselines_table(
-    predictions: Predictions, predicted: Sequence[pd.DataFrame], seed: int, inputs: Sequence[str]
-) -> list[dict]:
-    """Rows of `baselines.csv`: each baseline with intervals, and the model's AUCs minus its.
-
-    `predicted` are the tables of `baselines.predict` for each repeat, a row for each of the predictions, in their
-    order; a baseline that could not be fitted in every fold is left out. One is pre-specified, by the `inputs` of the
-    network. The intervals of the model minus each other baseline hold for all of these together.
-    """
-    names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
-    common = [name for name in predicted[0] if all(name in table for table in predicted)]
-    known = [str(name) for name in common if not any(table[name].isna().any() for table in predicted)]
-    role = roles(known, inputs)
-    among = list(role.values()).count(OTHER)
-    rows = []
-    for name in known:
-        baseline = predictions.with_probabilities([table[name] for table in predicted])
-        found = with_intervals(baseline, seed)
-        if name == MAJORITY:  # its constants differ between folds, but they rank nobody
-            baseline = baseline.with_probabilities(np.zeros_like(baseline.probabilities))
-            found |= {key: value for key, value in with_intervals(baseline, seed).items() if key in HEADLINES}
-        of_pairs = among if role.get(name) == OTHER else 1
-        less = differences(predictions, baseline, seed, of_pairs)
-        minus = {f"{MINUS}{area}": less[area] for area in ("auc", *predictions.groups)}
-        row = {"baseline": name, ROLE: role.get(name, "")} | flat({key: found[key] for key in names} | minus)
-        rows.append(row | {DETECTABLE: minimum_detectable_difference(less[headline(less)], of_pairs)})
-    return rows
-
-
-def conclusion(
-    score: Mapping[str, Estimate],
-    predictions: Predictions,
-    rows: Sequence[dict],
-    inputs: Sequence[str],
-    of_folds: CrossValidation | None = None,
-) -> Conclusion:
-    """What a test shows, by its metrics and the rows of `baselines_table`; without any, the baseline is that of the
-    test `of_folds` that goes with the network."""
-    metric = headline(score)
-    minus = {row["baseline"]: Estimate.in_row(row, f"{MINUS}{metric}") for row in rows}
-    candidates = [name for name in minus if name != MAJORITY]
-    first = named(candidates, inputs)
-    found = None
-    if first:
-        auc = next(Estimate.in_row(row, metric) for row in rows if row["baseline"] == first.name)
-        found = Baseline(**asdict(first), auc=auc, less=minus[first.name])
-    elif not rows and of_folds and (of := of_folds.conclusion).baseline:
-        found = replace(
-            of.baseline, where=f"in the training's own test {of_folds.division_text}, {of.participants} participants"
-        )
-    others = Counter(standing(minus[name]) for name in candidates if not first or name != first.name)
-    return Conclusion(
-        metric=metric,
-        score=score[metric],
-        participants=predictions.count(predictions.label >= 0),
-        alone=predictions.in_one_class_sites if metric == "auc_sites" else 0,
-        small_sites=predictions.in_small_sites,
-        why=why_not(score[metric], metric, predictions),
-        notes=notes_of(metric, predictions),
-        baseline=found,
-        others=dict(others),
+    results.add_table("baseline_predictions", prediction_table.reset_index())
+    fitting_cohort = training_cohort or run.cohort
+    return baselines.describe_record_limits(
+        len(fitting_cohort.split_indices("train")), fitting_cohort.connectomes is not None
     )
 
 
-def why_not(score: Estimate, metric: str, predictions: Predictions) -> str:
-    """Why nothing can be concluded of a score; empty if something can."""
-    small, everybody = predictions.in_small_sites, predictions.label >= 0
-    if score.value is None and not all((predictions.label == value).any() for value in range(len(CLASS_NAMES))):
-        return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
-    if score.value is None and metric == "auc_folds":
-        return "in each fold all test participants have the same diagnosis"
-    if score.value is None:
-        where = " of a fold" if small else ""
-        return (
-            f"at each site all test participants{where} have the same diagnosis, and a network that tells sites apart "
-            "would seem to tell diagnoses"
+def load_training_cohort(run: Run) -> Cohort | None:
+    """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
+    are of the people who trained the checkpoint, and are standardised as those of `tested_cohort`. None if it is not
+    there as it was, or was prepared otherwise."""
+    tested_cohort, training_cohort, checkpoint_people = (
+        run.cohort,
+        run.checkpoints.find_training_cohort(),
+        run.checkpoints.manifest().people,
+    )
+    if (
+        training_cohort is None
+        or checkpoint_people is None
+        or describe_preparation(training_cohort) != describe_preparation(tested_cohort)
+    ):
+        return None
+    training_subjects = set(checkpoint_people.subjects)
+    split_rows = tuple(
+        replace(row, split="train" if row.subject in training_subjects else "test") for row in training_cohort.rows
+    )
+    return standardise_cohort(replace(training_cohort, rows=split_rows), tested_cohort.standard)
+
+
+def describe_preparation(cohort: Cohort) -> list[object]:
+    """How everything was made that all baselines but those of connectomes read."""
+    covariate_columns = [] if cohort.covariates is None else sorted(cohort.covariates)
+    return [cohort.grid, cohort.num_maps, cohort.metadata.select_for_inputs(("volume", "phenotype")), covariate_columns]
+
+
+def predict_baselines_cached(tested_cohort: Cohort, training_cohort: Cohort | None = None) -> pd.DataFrame:
+    """`baselines.predict_baselines`, once in a process: no seed decides it, and repeats with the same folds have the
+    same baselines."""
+    key_cohorts = filter(None, (tested_cohort, training_cohort))
+    cache_key = tuple(
+        (key_cohort.identity, key_cohort.rows, key_cohort.metadata.preparation, key_cohort.groups, key_cohort.standard)
+        for key_cohort in key_cohorts
+    )
+    if cache_key not in CACHED_BASELINE_PREDICTIONS:
+        CACHED_BASELINE_PREDICTIONS[cache_key] = baselines.predict_baselines(tested_cohort, training_cohort)
+    return CACHED_BASELINE_PREDICTIONS[cache_key]
+
+
+def make_baseline_rows(
+    predictions: Predictions, baseline_tables: Sequence[pd.DataFrame], seed: int, network_inputs: Sequence[str]
+) -> list[dict]:
+    """Rows of `baselines.csv`: each baseline with intervals, and the model's AUCs minus its.
+
+    `baseline_tables` are the tables of `baselines.predict_baselines` for each repeat, a row for each of the
+    predictions, in their order; a baseline that could not be fitted in every fold is left out. One is pre-specified,
+    by the `network_inputs` of the network. The intervals of the model minus each other baseline hold for all of these
+    together.
+    """
+    metric_names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups_by_auc]
+    common_baselines = [
+        baseline_name
+        for baseline_name in baseline_tables[0]
+        if all(baseline_name in baseline_table for baseline_table in baseline_tables)
+    ]
+    complete_baselines = [
+        str(baseline_name)
+        for baseline_name in common_baselines
+        if not any(baseline_table[baseline_name].isna().any() for baseline_table in baseline_tables)
+    ]
+    role_by_baseline = assign_baseline_roles(complete_baselines, network_inputs)
+    comparison_count = list(role_by_baseline.values()).count(SECONDARY_ROLE)
+    baseline_rows = []
+    for baseline_name in complete_baselines:
+        baseline_predictions = predictions.with_probabilities(
+            [baseline_table[baseline_name] for baseline_table in baseline_tables]
         )
-    if score.low is None:
-        tied = predictions.units(everybody) < predictions.count(everybody)
-        once = " (a family, or participants who share a scan, count once)" if tied else ""
-        both = f" at sites{' and folds' if small else ''} that have both" if metric == "auc_sites" else ""
-        return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{once}{both}"
+        estimate_by_metric = estimate_scores(baseline_predictions, seed)
+        if baseline_name == MAJORITY_BASELINE:  # its constants differ between folds, but they rank nobody
+            baseline_predictions = baseline_predictions.with_probabilities(
+                np.zeros_like(baseline_predictions.probabilities)
+            )
+            estimate_by_metric |= {
+                metric: estimate
+                for metric, estimate in estimate_scores(baseline_predictions, seed).items()
+                if metric in TITLE_BY_AUC
+            }
+        of_pairs = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
+        difference_by_metric = estimate_differences(predictions, baseline_predictions, seed, of_pairs)
+        difference_by_column = {
+            f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
+            for auc_name in ("auc", *predictions.groups_by_auc)
+        }
+        row = {"baseline": baseline_name, ROLE_COLUMN: role_by_baseline.get(baseline_name, "")} | flatten_estimates(
+            {metric: estimate_by_metric[metric] for metric in metric_names} | difference_by_column
+        )
+        baseline_rows.append(
+            row
+            | {
+                DETECTABLE: find_detectable_difference(
+                    difference_by_metric[choose_headline_metric(difference_by_metric)], of_pairs
+                )
+            }
+        )
+    return baseline_rows
+
+
+def make_conclusion(
+    estimate_by_metric: Mapping[str, Estimate],
+    predictions: Predictions,
+    baseline_rows: Sequence[dict],
+    network_inputs: Sequence[str],
+    cross_validation: CrossValidation | None = None,
+) -> Conclusion:
+    """What a test shows, by its metrics and the rows of `make_baseline_rows`; without any, the baseline is that of the
+    test `cross_validation` that goes with the network."""
+    metric = choose_headline_metric(estimate_by_metric)
+    difference_by_baseline = {
+        baseline_row["baseline"]: Estimate.from_row(baseline_row, f"{MODEL_MINUS_PREFIX}{metric}")
+        for baseline_row in baseline_rows
+    }
+    candidate_baselines = [
+        baseline_name for baseline_name in difference_by_baseline if baseline_name != MAJORITY_BASELINE
+    ]
+    prespecified = choose_prespecified_baseline(candidate_baselines, network_inputs)
+    baseline_comparison = None
+    if prespecified:
+        auc = next(
+            Estimate.from_row(baseline_row, metric)
+            for baseline_row in baseline_rows
+            if baseline_row["baseline"] == prespecified.name
+        )
+        baseline_comparison = BaselineComparison(
+            **asdict(prespecified), auc=auc, less=difference_by_baseline[prespecified.name]
+        )
+    elif not baseline_rows and cross_validation and (fold_conclusion := cross_validation.conclusion).baseline:
+        baseline_comparison = replace(
+            fold_conclusion.baseline,
+            where=f"in the training's own test {cross_validation.division_text}, "
+            f"{fold_conclusion.participants} participants",
+        )
+    count_by_standing = Counter(
+        judge_auc_difference(difference_by_baseline[baseline_name])
+        for baseline_name in candidate_baselines
+        if not prespecified or baseline_name != prespecified.name
+    )
+    return Conclusion(
+        metric=metric,
+        score=estimate_by_metric[metric],
+        participants=predictions.count_subjects(predictions.label >= 0),
+        alone=predictions.uncompared_subject_count if metric == "auc_sites" else 0,
+        small_sites=predictions.in_small_sites,
+        why=explain_no_conclusion(estimate_by_metric[metric], metric, predictions),
+        notes=make_score_footnotes(metric, predictions),
+        baseline=baseline_comparison,
+        others=dict(count_by_standing),
+    )
+
+
+def explain_no_conclusion(auc_estimate: Estimate, metric: str, predictions: Predictions) -> str:
+    """Why nothing can be concluded of a score; empty if something can."""
+    has_small_sites, is_labelled = predictions.in_small_sites, predictions.label >= 0
+    if auc_estimate.value is None and not all(
+        (predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES))
+    ):
+        return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
+    if auc_estimate.value is None and metric == "auc_folds":
+        return "in each fold all test participants have the same diagnosis"
+    if auc_estimate.value is None:
+        fold_text = " of a fold" if has_small_sites else ""
+        return (
+            f"at each site all test participants{fold_text} have the same diagnosis, and a network that tells sites "
+            "apart would seem to tell diagnoses"
+        )
+    if auc_estimate.low is None:
+        has_clusters = predictions.count_clusters(is_labelled) < predictions.count_subjects(is_labelled)
+        clusters_text = " (a family, or participants who share a scan, count once)" if has_clusters else ""
+        both_classes_text = (
+            f" at sites{' and folds' if has_small_sites else ''} that have both" if metric == "auc_sites" else ""
+        )
+        return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{clusters_text}{both_classes_text}"
     return ""
 
 
-def notes_of(metric: str, predictions: Predictions) -> list[str]:
+def make_score_footnotes(metric: str, predictions: Predictions) -> list[str]:
     """Footnotes of a score: whom it compares, and what it does not say."""
-    people, repeats = predictions.count(predictions.label >= 0), len(predictions.repeats)
-    found = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
-    alone = predictions.in_one_class_sites
+    subject_count, repeat_count = predictions.count_subjects(predictions.label >= 0), len(predictions.repeats_to_score)
+    footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
+    uncompared_count = predictions.uncompared_subject_count
     if metric == "auc_sites" and predictions.in_small_sites:
-        found.append(
+        footnotes.append(
             "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
             "in the wrong direction: only those of the same site and fold are compared."
         )
-        found += [f"{alone} of {people} have nobody of the other class there."] if alone else []
-        found.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
+        footnotes += (
+            [f"{uncompared_count} of {subject_count} have nobody of the other class there."] if uncompared_count else []
+        )
+        footnotes.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
     elif metric == "auc_sites":
-        found.append("Compares participants of the same site, averaged over sites.")
-        found += [f"{alone} of {people} are at sites of one class, and not in it."] if alone else []
-        if (new := new_sites(predictions)) is not None:
-            found.append(
+        footnotes.append("Compares participants of the same site, averaged over sites.")
+        footnotes += (
+            [f"{uncompared_count} of {subject_count} are at sites of one class, and not in it."]
+            if uncompared_count
+            else []
+        )
+        if (are_all_new := are_sites_new(predictions)) is not None:
+            footnotes.append(
                 "Each site was tested by a model that had not seen it."
-                if new
+                if are_all_new
                 else "Participants of the tested sites were in the training: this says nothing of a new site."
             )
     elif metric == "auc_folds":
-        found.append("Compares participants whom the same model tested, averaged over folds.")
-    return [*found, *([f"The mean over {repeats} repeats, of those that have one."] if repeats > 1 else [])]
+        footnotes.append("Compares participants whom the same model tested, averaged over folds.")
+    return [
+        *footnotes,
+        *([f"The mean over {repeat_count} repeats, of those that have one."] if repeat_count > 1 else []),
+    ]
 
 
-def new_sites(predictions: Predictions) -> bool | None:
+def are_sites_new(predictions: Predictions) -> bool | None:
     """Whether every site is in one fold, in each repeat, so that its model has not seen it; None if there are no
     folds."""
-    if not predictions.trained.any():
+    if not predictions.training_cluster_counts.any():
         return None
-    folds = [pd.Series(fold).groupby(predictions.site).nunique() for fold in predictions.folds]
-    return all((of == 1).all() for of in folds)
+    fold_counts_by_repeat = [
+        pd.Series(repeat_folds).groupby(predictions.site).nunique() for repeat_folds in predictions.fold_names
+    ]
+    return all((fold_count_by_site == 1).all() for fold_count_by_site in fold_counts_by_repeat)
 
 
-def repeats_table(each: Sequence[Tested], seed: int, inputs: Sequence[str]) -> pd.DataFrame:
+def make_repeats_table(repeats: Sequence[RepeatPredictions], seed: int, network_inputs: Sequence[str]) -> pd.DataFrame:
     """A row a repeat: number, seed, every metric with its interval. Then the pre-specified baseline, and the
     network's AUC minus that of this baseline."""
-    rows = []
-    for number, one in enumerate(each):
-        of = one.of_records(one.predictions["file"][one.predictions["label"].notna()])
-        predictions = Predictions.of(of.predictions)
-        baseline = named([str(name) for name in of.baselines if not of.baselines[name].isna().any()], inputs)
-        beside: dict[str, object] = {}
-        if baseline:
-            less = differences(
-                predictions, predictions.with_probabilities([of.baselines[baseline.name]]), seed + number
-            )
-            beside = {
-                PRESPECIFIED_BASELINE: baseline.name,
-                **flat({f"{MINUS}{area}": less[area] for area in HEADLINES if area in less}),
-            }
-        rows.append(
-            {"repeat": number, "seed": seed + number} | flat(with_intervals(predictions, seed + number)) | beside
+    repeat_rows = []
+    for repeat_number, repeat in enumerate(repeats):
+        labelled_repeat = repeat.select_records(repeat.predictions["file"][repeat.predictions["label"].notna()])
+        predictions = Predictions.from_tables(labelled_repeat.predictions)
+        prespecified = choose_prespecified_baseline(
+            [
+                str(baseline_name)
+                for baseline_name in labelled_repeat.baseline_predictions
+                if not labelled_repeat.baseline_predictions[baseline_name].isna().any()
+            ],
+            network_inputs,
         )
-    return pd.DataFrame(rows).fillna({PRESPECIFIED_BASELINE: ""})
+        baseline_cells: dict[str, object] = {}
+        if prespecified:
+            difference_by_metric = estimate_differences(
+                predictions,
+                predictions.with_probabilities([labelled_repeat.baseline_predictions[prespecified.name]]),
+                seed + repeat_number,
+            )
+            baseline_cells = {
+                PRESPECIFIED_BASELINE_COLUMN: prespecified.name,
+                **flatten_estimates(
+                    {
+                        f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
+                        for auc_name in TITLE_BY_AUC
+                        if auc_name in difference_by_metric
+                    }
+                ),
+            }
+        repeat_rows.append(
+            {"repeat": repeat_number, "seed": seed + repeat_number}
+            | flatten_estimates(estimate_scores(predictions, seed + repeat_number))
+            | baseline_cells
+        )
+    return pd.DataFrame(repeat_rows).fillna({PRESPECIFIED_BASELINE_COLUMN: ""})

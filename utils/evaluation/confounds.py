@@ -19,127 +19,196 @@ from scipy import stats
 from data.base.effort import EFFORT
 from data.cohorts.covariates import AGE_KIND, HEAD_MOTION_KIND, SEX_KIND
 from utils.evaluation import sensitivity
-from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
-from utils.scores.conclusion import Covariates
-from utils.scores.features import covariates
-from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
+from utils.scores.adjustment import (
+    MIN_RESIDUAL_SHARE,
+    Adjustment,
+    find_measured_covariates,
+    find_unmeasured_kinds,
+    make_adjustment,
+    regression_residuals,
+)
+from utils.scores.conclusion import CovariateResult
+from utils.scores.features import make_covariate_table
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores, index_unique
 from utils.scores.results import (
     CONFIDENCE_LEVEL,
-    GIVEN_DIAGNOSIS,
+    GIVEN_DIAGNOSIS_MEASURE,
     MIN_CLASS_SUBJECTS,
     UNDEFINED,
     Estimate,
-    flat,
-    or_none,
+    finite_or_none,
+    flatten_estimates,
 )
-from utils.scores.statistics import bootstrap, log_odds, orders
+from utils.scores.statistics import bootstrap_percentile_interval, permute_within_sites, to_log_odds
 
 
-def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
+def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | None, seed: int) -> dict | None:
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
-    `table` is as `known_covariates` gives it. Each subject counts once, with the mean logit of its records and
-    repeats. The result holds:
+    `covariate_table` is as `known_covariates` gives it. Each subject counts once, with the mean logit of its records
+    and repeats. The result holds:
     - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
       computed;
     - `subjects`, and `left_out`: how many are at a site of one class;
-    - `beside`: the Adjustment;
-    - where the correlation is shown: `reliability` and `unmeasured`, as of `sensitivity.py`;
-    - `given_diagnosis`: as of the function.
+    - `covariate_adjustment`: the Adjustment;
+    - where the correlation is shown: `reliability` and `find_unmeasured_covariate`, as of `sensitivity.py`;
+    - `correlate_within_diagnosis`: as of the function.
     """
-    if table is None:
+    if covariate_table is None:
         return None
-    everybody = subjects_of(predictions)
-    known = covariates(everybody.index.tolist(), everybody["site"].tolist(), table)
-    people, beside = chosen(everybody, known)
-    result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
-    result |= more(people, known.loc[people.index], beside, predictions.widening("auc"))
-    result["given_diagnosis"] = given_diagnosis(everybody, known, seed)
-    return result
+    subject_table = make_subject_table(predictions)
+    subject_covariates = make_covariate_table(
+        subject_table.index.tolist(), subject_table["site"].tolist(), covariate_table
+    )
+    tested_people, covariate_adjustment = choose_people_and_adjustment(subject_table, subject_covariates)
+    confound_result: dict[str, Any] = {
+        "subjects": len(tested_people),
+        "left_out": len(subject_table) - len(tested_people),
+        "beside": covariate_adjustment,
+    }
+    confound_result |= compute_partial_correlation(
+        tested_people,
+        subject_covariates.loc[tested_people.index],
+        covariate_adjustment,
+        predictions.interval_widening("auc"),
+    )
+    confound_result["given_diagnosis"] = correlate_within_diagnosis(subject_table, subject_covariates, seed)
+    return confound_result
 
 
-def subjects_of(predictions: Predictions) -> pd.DataFrame:
+def make_subject_table(predictions: Predictions) -> pd.DataFrame:
     """`label`, `site`, `unit` and `logit`, the mean of all records and repeats, by subject."""
-    logits = log_odds(predictions.probabilities).mean(0)
-    first = {"label": predictions.label, "site": predictions.site, "unit": predictions.unit}
-    by_subject = pd.DataFrame(first | {"logit": logits}).groupby(predictions.subject)
-    return by_subject.agg(dict.fromkeys(first, "first") | {"logit": "mean"})
+    mean_logits = to_log_odds(predictions.probabilities).mean(0)
+    repeated_columns = {"label": predictions.label, "site": predictions.site, "unit": predictions.cluster}
+    grouped_records = pd.DataFrame(repeated_columns | {"logit": mean_logits}).groupby(predictions.subject)
+    return grouped_records.agg(dict.fromkeys(repeated_columns, "first") | {"logit": "mean"})
 
 
-def too_few(people: pd.DataFrame) -> str:
+def explain_too_few_people(tested_people: pd.DataFrame) -> str:
     """Why nothing can be said of people of both classes, as of their AUC within sites; empty if they are enough."""
-    several = people["site"].nunique() > 1
-    both = people[people.groupby("site")["label"].transform("nunique") == 2] if several else people
-    if both.empty:
+    has_several_sites = tested_people["site"].nunique() > 1
+    mixed_site_people = (
+        tested_people[tested_people.groupby("site")["label"].transform("nunique") == 2]
+        if has_several_sites
+        else tested_people
+    )
+    if mixed_site_people.empty:
         return "at each site all participants have the same diagnosis"
-    if both.groupby("label")["unit"].nunique().min() >= MIN_CLASS_SUBJECTS:
+    if mixed_site_people.groupby("label")["unit"].nunique().min() >= MIN_CLASS_SUBJECTS:
         return ""
-    return f"it needs {MIN_CLASS_SUBJECTS} participants of each class{' at sites that have both' if several else ''}"
+    return (
+        f"it needs {MIN_CLASS_SUBJECTS} participants of each "
+        f"class{' at sites that have both' if has_several_sites else ''}"
+    )
 
 
-def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
+def choose_people_and_adjustment(
+    subject_table: pd.DataFrame, subject_covariates: pd.DataFrame
+) -> tuple[pd.DataFrame, Adjustment]:
     """The people at sites of both classes, and the adjustment for these; everybody where the site does not enter."""
-    people = everybody[everybody.groupby("site")["label"].transform("nunique") == 2]
-    beside = adjustment(known.loc[people.index])
-    if "site" not in beside.covariates and len(people) < len(everybody):
-        others = known.drop(columns="site", errors="ignore")
-        people, beside = everybody, adjustment(others.reindex(columns=known.columns))
-    return people, replace(beside, unknown=unknown(known, everybody["site"]))
+    tested_people = subject_table[subject_table.groupby("site")["label"].transform("nunique") == 2]
+    covariate_adjustment = make_adjustment(subject_covariates.loc[tested_people.index])
+    if "site" not in covariate_adjustment.covariates and len(tested_people) < len(subject_table):
+        covariates_without_site = subject_covariates.drop(columns="site", errors="ignore")
+        tested_people, covariate_adjustment = (
+            subject_table,
+            make_adjustment(covariates_without_site.reindex(columns=subject_covariates.columns)),
+        )
+    return tested_people, replace(
+        covariate_adjustment, unmeasured_kinds=find_unmeasured_kinds(subject_covariates, subject_table["site"])
+    )
 
 
-def more(people: pd.DataFrame, known: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
-    """The `partial` correlation of label and logit beside the covariates, and its `p`; or the `reason` why there is
-    none.
+def compute_partial_correlation(
+    tested_people: pd.DataFrame,
+    subject_covariates: pd.DataFrame,
+    covariate_adjustment: Adjustment,
+    error_widening: float,
+) -> dict:
+    """The `partial_correlation` correlation of label and logit beside the covariates, and its `p`; or the `reason` why
+    there is none.
 
     Standard errors are robust (HC3; MacKinnon & White 1985), also to what the subjects of a unit have in common
-    (Liang & Zeger 1986). Of several folds they are `wider`, since their models share training subjects: see
+    (Liang & Zeger 1986). Of several folds they are `error_widening`, since their models share training subjects: see
     `utils.scores.metrics`.
     """
-    if people["label"].nunique() < 2:
+    if tested_people["label"].nunique() < 2:
         return {"reason": "the participants are of one class"}
-    if reason := beside.reason or too_few(people):
+    if reason := covariate_adjustment.reason or explain_too_few_people(tested_people):
         return {"reason": reason}
-    both = people[["label", "logit"]].to_numpy(float)
-    if both[:, 1].std() < TOLD:
+    label_and_logit = tested_people[["label", "logit"]].to_numpy(float)
+    if label_and_logit[:, 1].std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output is the same for everybody"}
-    both = (both - both.mean(axis=0)) / both.std(axis=0)
-    terms = frozenset(beside.followed(both[:, 0]) | beside.followed(both[:, 1]))
-    span = beside.basis(terms)
-    label, output = residuals(both, span).T
-    if output.std() < TOLD:
+    label_and_logit = (label_and_logit - label_and_logit.mean(axis=0)) / label_and_logit.std(axis=0)
+    term_indices = frozenset(
+        covariate_adjustment.select_terms(label_and_logit[:, 0])
+        | covariate_adjustment.select_terms(label_and_logit[:, 1])
+    )
+    covariate_basis = covariate_adjustment.make_basis(term_indices)
+    label_residuals, output_residuals = regression_residuals(label_and_logit, covariate_basis).T
+    if output_residuals.std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output follows from the covariates"}
-    if label.std() < TOLD:
+    if label_residuals.std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the diagnosis follows from the covariates"}
-    partial, chance = correlated(label, output, span, wider, people["unit"])
-    result = {"partial": partial, "p": chance}
-    if partial.low is not None and partial.low > 0:
-        units = people["unit"].factorize()[0]
-        tested = sensitivity.BesideCovariates(both[:, 0], both[:, 1], units, known, beside, terms, wider)
-        freedom = max(units.max() + 1 - span.shape[1] - 1, 2)
-        t = stats.t.isf(max(chance, SMALLEST_P) / 2, freedom)
-        result["reliability"] = sensitivity.least_reliability(tested)
-        result["unmeasured"] = sensitivity.unmeasured(tested, t, freedom)
-    return result
+    partial_correlation, p_value = correlate_residuals(
+        label_residuals, output_residuals, covariate_basis, error_widening, tested_people["unit"]
+    )
+    partial_result = {"partial": partial_correlation, "p": p_value}
+    if partial_correlation.low is not None and partial_correlation.low > 0:
+        cluster_index = tested_people["unit"].factorize()[0]
+        test_inputs = sensitivity.CovariateTestInputs(
+            label_and_logit[:, 0],
+            label_and_logit[:, 1],
+            cluster_index,
+            subject_covariates,
+            covariate_adjustment,
+            term_indices,
+            error_widening,
+        )
+        freedom_degrees = max(cluster_index.max() + 1 - covariate_basis.shape[1] - 1, 2)
+        t_value = stats.t.isf(max(p_value, MIN_FINITE_P) / 2, freedom_degrees)
+        partial_result["reliability"] = sensitivity.find_least_reliability(test_inputs)
+        partial_result["unmeasured"] = sensitivity.find_unmeasured_covariate(test_inputs, t_value, freedom_degrees)
+    return partial_result
 
 
-def correlated(
-    label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float, unit: pd.Series
+def correlate_residuals(
+    label_residuals: np.ndarray,
+    output_residuals: np.ndarray,
+    covariate_basis: np.ndarray,
+    error_widening: float,
+    cluster: pd.Series,
 ) -> tuple[Estimate, float]:
-    """The correlation of two columns of residuals (n,) of a regression on `span` (n, k), and its p; errors of a `unit`
-    (n,) are not independent."""
-    slope = output @ label / (output @ output)
-    left = 1 - (span**2).sum(axis=1) - output**2 / (output @ output)  # 0 of whom the regression fits in any case
-    parts = np.where(left > TOLD, output * (label - slope * output) / np.maximum(left, TOLD), 0)
-    parts = np.bincount(unit.factorize()[0], parts)
-    scale = output.std() / label.std()
-    value, spread = scale * slope, scale * wider * np.sqrt(parts @ parts) / (output @ output)
-    freedom = max(len(parts) - span.shape[1] - 1, 1)
-    reach = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom) * spread
-    chance = 2 * stats.t.sf(abs(value) / max(spread, 1e-12), freedom)
-    return Estimate.of(value, max(value - reach, -1), min(value + reach, 1)), float(chance)
+    """The correlation of two columns of residuals (n,) of a regression on `covariate_basis` (n, k), and its p; errors
+    of a `cluster` (n,) are not independent."""
+    slope = output_residuals @ label_residuals / (output_residuals @ output_residuals)
+    residual_leverage = (
+        1 - (covariate_basis**2).sum(axis=1) - output_residuals**2 / (output_residuals @ output_residuals)
+    )  # 0 of whom the regression fits in any case
+    error_scores = np.where(
+        residual_leverage > MIN_RESIDUAL_SHARE,
+        output_residuals
+        * (label_residuals - slope * output_residuals)
+        / np.maximum(residual_leverage, MIN_RESIDUAL_SHARE),
+        0,
+    )
+    error_scores = np.bincount(cluster.factorize()[0], error_scores)
+    sd_ratio = output_residuals.std() / label_residuals.std()
+    correlation, standard_error = (
+        sd_ratio * slope,
+        sd_ratio * error_widening * np.sqrt(error_scores @ error_scores) / (output_residuals @ output_residuals),
+    )
+    freedom_degrees = max(len(error_scores) - covariate_basis.shape[1] - 1, 1)
+    interval_reach = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * standard_error
+    p_value = 2 * stats.t.sf(abs(correlation) / max(standard_error, 1e-12), freedom_degrees)
+    return Estimate.from_numbers(
+        correlation, max(correlation - interval_reach, -1), min(correlation + interval_reach, 1)
+    ), float(p_value)
 
 
-def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> dict[str, tuple[Estimate, float]]:
+def correlate_within_diagnosis(
+    subject_table: pd.DataFrame, subject_covariates: pd.DataFrame, seed: int
+) -> dict[str, tuple[Estimate, float]]:
     """Of each number among the covariates, and of the sex, its correlation with the logit among people of one diagnosis
     and site, and a two-sided p of the permutations of its values among these people.
 
@@ -147,166 +216,243 @@ def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> 
     diagnosis is given (a partial confounder test; arXiv 2111.00814). Families are exchanged as a whole. The
     interval is that of these networks. Of fewer than MIN_PER_CLASS units nothing is said.
     """
-    correlations = {}
-    for name, values in measures(known).items():
-        people = everybody.assign(value=values).dropna(subset="value")
-        cell = people.groupby(["label", "site"]).ngroup()
-        columns = people[["logit", "value"]]
-        within = columns - columns.groupby(cell).transform("mean")
-        varies = (within.std() > TOLD * columns.std()).all()  # neither is the same in all people of a cell
-        if varies and people["unit"].nunique() >= MIN_CLASS_SUBJECTS:
-            logit, value = within.to_numpy().T
-            correlations[name] = correlated_within(logit, value, cell.to_numpy(), people["unit"].to_numpy(), seed)
-    return correlations
+    correlation_by_covariate = {}
+    for covariate, covariate_values in select_numeric_covariates(subject_covariates).items():
+        measured_people = subject_table.assign(value=covariate_values).dropna(subset="value")
+        cell_by_subject = measured_people.groupby(["label", "site"]).ngroup()
+        logit_and_value = measured_people[["logit", "value"]]
+        cell_deviations = logit_and_value - logit_and_value.groupby(cell_by_subject).transform("mean")
+        is_varying = (
+            cell_deviations.std() > MIN_RESIDUAL_SHARE * logit_and_value.std()
+        ).all()  # neither is the same in all people of a cell
+        if is_varying and measured_people["unit"].nunique() >= MIN_CLASS_SUBJECTS:
+            logit_deviations, value_deviations = cell_deviations.to_numpy().T
+            correlation_by_covariate[covariate] = correlate_within_cells(
+                logit_deviations, value_deviations, cell_by_subject.to_numpy(), measured_people["unit"].to_numpy(), seed
+            )
+    return correlation_by_covariate
 
 
-def measures(known: pd.DataFrame) -> dict[str, pd.Series]:
+def select_numeric_covariates(subject_covariates: pd.DataFrame) -> dict[str, pd.Series]:
     """The covariates that are a number and known for enough people; and of a sex of two codes whether it is the second,
     `sex (M)`."""
-    numbers = {}
-    for name in enough(known):
-        values = known[name]
-        if pd.api.types.is_numeric_dtype(values):
-            numbers[name] = values
-        elif SEX_KIND.matches_name(name) and values.nunique() == 2:
-            second = max(values.dropna())
-            numbers[f"{name} ({second})"] = (values == second).astype(float).where(values.notna())
-    return numbers
+    values_by_covariate = {}
+    for covariate in find_measured_covariates(subject_covariates):
+        covariate_values = subject_covariates[covariate]
+        if pd.api.types.is_numeric_dtype(covariate_values):
+            values_by_covariate[covariate] = covariate_values
+        elif SEX_KIND.matches_name(covariate) and covariate_values.nunique() == 2:
+            second_sex = max(covariate_values.dropna())
+            values_by_covariate[f"{covariate} ({second_sex})"] = (
+                (covariate_values == second_sex).astype(float).where(covariate_values.notna())
+            )
+    return values_by_covariate
 
 
-def correlated_within(
-    logit: np.ndarray, value: np.ndarray, cell: np.ndarray, unit: np.ndarray, seed: int
+def correlate_within_cells(
+    logit_deviations: np.ndarray,
+    value_deviations: np.ndarray,
+    cell_by_subject: np.ndarray,
+    cluster: np.ndarray,
+    seed: int,
 ) -> tuple[Estimate, float]:
-    """The correlation of two columns (n,) that have the mean 0 in each `cell` (n,), within which values change places;
-    people of a `unit` (n,) stay together."""
-    first, place = first_and_place(unit)
-    observed = logit @ value / np.sqrt((logit @ logit) * (value @ value))
+    """The correlation of two columns (n,) that have the mean 0 in each `cell_by_subject` (n,), within which values
+    change places; people of a `cluster` (n,) stay together."""
+    first_subjects, cluster_index = index_unique(cluster)
+    observed_correlation = (
+        logit_deviations
+        @ value_deviations
+        / np.sqrt((logit_deviations @ logit_deviations) * (value_deviations @ value_deviations))
+    )
 
-    def correlation(weight: np.ndarray) -> np.ndarray:
+    def compute_weighted_correlation(subject_weights: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return weight @ (logit * value) / np.sqrt((weight @ logit**2) * (weight @ value**2))
+            return (
+                subject_weights
+                @ (logit_deviations * value_deviations)
+                / np.sqrt((subject_weights @ logit_deviations**2) * (subject_weights @ value_deviations**2))
+            )
 
-    random = np.random.default_rng(seed)
-    low, high = bootstrap(lambda weight: correlation(weight[:, place]), len(first), random, EFFORT.resamples)
-    permuted = value[orders(place, cell, EFFORT.resamples, random)] @ logit
-    extreme = np.count_nonzero(np.abs(permuted) >= np.abs(value @ logit) * (1 - TOLD))
-    return Estimate.of(*np.clip([observed, low, high], -1, 1)), float((1 + extreme) / (1 + EFFORT.resamples))
-
-
-def told(result: dict | None) -> Covariates | None:
-    """The result of `motion` as part of what a test shows."""
-    if result is None:
-        return None
-    limits: dict[str, Any] = {}
-    if unmeasured := result.get("unmeasured"):
-        limits = {
-            "reliability": result["reliability"],
-            "unmeasured": unmeasured.correlation,
-            "strongest": unmeasured.strongest,
-            "times_strongest": or_none(unmeasured.times),
-        }
-    return Covariates(
-        names=[*result["beside"].whole],
-        partial=result.get("partial", UNDEFINED),
-        reason=result.get("reason", ""),
-        left_out=result["left_out"],
-        **limits,
+    generator = np.random.default_rng(seed)
+    low, high = bootstrap_percentile_interval(
+        lambda cluster_weights: compute_weighted_correlation(cluster_weights[:, cluster_index]),
+        len(first_subjects),
+        generator,
+        EFFORT.resamples,
+    )
+    permuted_products = (
+        value_deviations[permute_within_sites(cluster_index, cell_by_subject, EFFORT.resamples, generator)]
+        @ logit_deviations
+    )
+    extreme_count = np.count_nonzero(
+        np.abs(permuted_products) >= np.abs(value_deviations @ logit_deviations) * (1 - MIN_RESIDUAL_SHARE)
+    )
+    return Estimate.from_numbers(*np.clip([observed_correlation, low, high], -1, 1)), float(
+        (1 + extreme_count) / (1 + EFFORT.resamples)
     )
 
 
-def rows(result: dict | None, groups: list[dict], masked: tuple[Estimate, Estimate]) -> list[dict]:
+def make_covariate_result(confound_result: dict | None) -> CovariateResult | None:
+    """The result of `measure_confounds` as part of what a test shows."""
+    if confound_result is None:
+        return None
+    limit_fields: dict[str, Any] = {}
+    if unmeasured := confound_result.get("unmeasured"):
+        limit_fields = {
+            "reliability": confound_result["reliability"],
+            "unmeasured": unmeasured.correlation,
+            "strongest": unmeasured.strongest,
+            "times_strongest": finite_or_none(unmeasured.times),
+        }
+    return CovariateResult(
+        names=[*confound_result["beside"].whole],
+        partial=confound_result.get("partial", UNDEFINED),
+        reason=confound_result.get("reason", ""),
+        left_out=confound_result["left_out"],
+        **limit_fields,
+    )
+
+
+def make_confound_rows(
+    confound_result: dict | None, group_rows: list[dict], masked_estimates: tuple[Estimate, Estimate]
+) -> list[dict]:
     """Rows of `confounds.csv`: the test; the correlation with each covariate given the diagnosis; the half that moved
-    least; and where missingness is `masked`: the AUC, and the score minus it."""
-    result = result or {}
-    estimates: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
-    if "partial" in result:
-        estimates.append(("partial", "", result["partial"], result["p"]))
-    if "unmeasured" in result:
-        strong = result["unmeasured"]
-        estimates.append(("reliability", "", Estimate.of(result["reliability"]), None))
-        estimates.append(("unmeasured", strong.strongest, Estimate.of(strong.correlation), None))
-    for covariate, (correlation, p) in result.get("given_diagnosis", {}).items():
-        estimates.append((GIVEN_DIAGNOSIS, covariate, correlation, p))
-    if still := next((row for row in groups if row["group"] == MOVED_LESS), None):
-        area = "auc_sites" if still.get("auc_sites") is not None else "auc"
-        estimates.append((area, "", Estimate.in_row(still, area), None))
-    for name, estimate in zip(("masked", "minus_masked"), masked, strict=True):
-        estimates.append((name, "", estimate, None))
+    least; and where missingness is `masked_estimates`: the AUC, and the score minus it."""
+    confound_result = confound_result or {}
+    estimate_rows: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
+    if "partial" in confound_result:
+        estimate_rows.append(("partial", "", confound_result["partial"], confound_result["p"]))
+    if "unmeasured" in confound_result:
+        unmeasured_covariate = confound_result["unmeasured"]
+        estimate_rows.append(("reliability", "", Estimate.from_numbers(confound_result["reliability"]), None))
+        estimate_rows.append(
+            (
+                "unmeasured",
+                unmeasured_covariate.strongest,
+                Estimate.from_numbers(unmeasured_covariate.correlation),
+                None,
+            )
+        )
+    for covariate, (correlation, p_value) in confound_result.get("given_diagnosis", {}).items():
+        estimate_rows.append((GIVEN_DIAGNOSIS_MEASURE, covariate, correlation, p_value))
+    if less_moving_row := next((row for row in group_rows if row["group"] == MOVED_LESS), None):
+        auc_name = "auc_sites" if less_moving_row.get("auc_sites") is not None else "auc"
+        estimate_rows.append((auc_name, "", Estimate.from_row(less_moving_row, auc_name), None))
+    for masked_measure, estimate in zip(("masked", "minus_masked"), masked_estimates, strict=True):
+        estimate_rows.append((masked_measure, "", estimate, None))
     return [
-        {"measure": measure, "covariate": covariate} | estimate.columns() | {"p": p}
-        for measure, covariate, estimate, p in estimates
+        {"measure": measure, "covariate": covariate} | estimate.to_cells() | {"p": p_value}
+        for measure, covariate, estimate, p_value in estimate_rows
         if estimate.value is not None
     ]
 
 
-SMALLEST_P = 1e-300  # whose t is finite
-THIRDS = ("youngest", "middle", "oldest")
-GROUPED = ("head motion", "sex", "age")
+MIN_FINITE_P = 1e-300  # whose t is finite
+AGE_THIRDS = ("youngest", "middle", "oldest")
+GROUPING_KINDS = ("head motion", "sex", "age")
 MOVED_LESS, MOVED_MORE = "moved less", "moved more"
-MAX_SEXES = 6  # values; more of them are no codes
+MAX_SEX_VALUES = 6  # values; more of them are no codes
 
 
-def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> list[dict]:
+def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFrame | None, seed: int) -> list[dict]:
     """Rows of `groups.csv`: the halves that moved less and more than the median of their site, the sexes, the thirds of
     age; number of subjects, AUC and, where there are several sites, AUC within them, with intervals. At small sites
-    there is the latter only, see `by_site`."""
-    if table is None:
+    there is the latter only, see `make_site_score_rows`."""
+    if covariate_table is None:
         return []
-    first, _ = predictions.people
-    subject, site = predictions.subject[first].tolist(), predictions.site[first].tolist()
-    known = covariates(subject, site, table)
-    rows = []
-    for kind, group in grouped(known, site):
-        of_record = group.reindex(predictions.subject).to_numpy(object)
-        for name in group.dropna().unique():
-            counts, found = scored(predictions.subset(of_record == name), seed)
-            scores: dict[str, Estimate] = {area: found[area] for area in ("auc_sites", "auc") if area in found}
+    first_records, _ = predictions.subject_positions
+    subjects, sites = predictions.subject[first_records].tolist(), predictions.site[first_records].tolist()
+    subject_covariates = make_covariate_table(subjects, sites, covariate_table)
+    group_rows = []
+    for grouping_kind, group_by_subject in find_groupings(subject_covariates, sites):
+        group_by_record = group_by_subject.reindex(predictions.subject).to_numpy(object)
+        for group_name in group_by_subject.dropna().unique():
+            subject_counts, estimate_by_metric = score_group(
+                predictions.select_records(group_by_record == group_name), seed
+            )
+            estimate_by_auc: dict[str, Estimate] = {
+                auc_name: estimate_by_metric[auc_name]
+                for auc_name in ("auc_sites", "auc")
+                if auc_name in estimate_by_metric
+            }
             if predictions.in_small_sites:
-                scores = {"auc_sites": found[headline(found)], "auc": UNDEFINED}
-            rows.append({"kind": kind, "group": str(name)} | counts | flat(scores))
-    return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
+                estimate_by_auc = {
+                    "auc_sites": estimate_by_metric[choose_headline_metric(estimate_by_metric)],
+                    "auc": UNDEFINED,
+                }
+            group_rows.append(
+                {"kind": grouping_kind, "group": str(group_name)} | subject_counts | flatten_estimates(estimate_by_auc)
+            )
+    return sorted(group_rows, key=lambda row: GROUPING_KINDS.index(row["kind"]))
 
 
-def scored(part: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
+def score_group(group_predictions: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
     """How many subjects there are in a part, of each class, too; and its metrics."""
-    members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
-    return {name: part.count(rows) for name, rows in members.items()}, with_intervals(part, seed)
+    mask_by_count = {
+        "subjects": group_predictions.label >= 0,
+        "autism": group_predictions.label == 1,
+        "control": group_predictions.label == 0,
+    }
+    return {
+        count_name: group_predictions.count_subjects(row_mask) for count_name, row_mask in mask_by_count.items()
+    }, estimate_scores(group_predictions, seed)
 
 
-def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:
+def find_groupings(subject_covariates: pd.DataFrame, sites: list[str]) -> Iterator[tuple[str, pd.Series]]:
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
-    for name in known:
-        values = known[name]
-        if HEAD_MOTION_KIND.matches_name(name) and values.dtype == float:
-            below = values < values.groupby(np.array(site)).transform("median")
-            halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
-            yield "head motion", halves.where(values.notna()).sort_values()
-        elif AGE_KIND.matches_name(name) and values.dtype == float and values.nunique() > MAX_SEXES:
-            thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
-            low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
-            told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
-            told = {third: f"{third} third, {ends}" for third, ends in told.items()}
-            yield "age", thirds.map(told)[values.sort_values().index]
-        elif SEX_KIND.matches_name(name) and values.nunique() <= MAX_SEXES:
-            told = values.dropna().map("{:g}".format if values.dtype == float else str)
-            yield "sex", (f"{name} " + told).sort_values()
+    for covariate in subject_covariates:
+        covariate_values = subject_covariates[covariate]
+        if HEAD_MOTION_KIND.matches_name(covariate) and covariate_values.dtype == float:
+            is_below_median = covariate_values < covariate_values.groupby(np.array(sites)).transform("median")
+            half_by_subject = pd.Series(np.where(is_below_median, MOVED_LESS, MOVED_MORE), subject_covariates.index)
+            yield "head motion", half_by_subject.where(covariate_values.notna()).sort_values()
+        elif (
+            AGE_KIND.matches_name(covariate)
+            and covariate_values.dtype == float
+            and covariate_values.nunique() > MAX_SEX_VALUES
+        ):
+            third_by_subject = pd.qcut(
+                covariate_values.rank(method="first"), len(AGE_THIRDS), labels=AGE_THIRDS
+            ).astype(object)
+            lower_limit, upper_limit = (f"{age_limit:.1f}" for age_limit in covariate_values.quantile([1 / 3, 2 / 3]))
+            group_texts = dict(
+                zip(
+                    AGE_THIRDS,
+                    (f"below {lower_limit}", f"{lower_limit} to {upper_limit}", f"above {upper_limit}"),
+                    strict=True,
+                )
+            )
+            group_texts = {third: f"{third} third, {age_range}" for third, age_range in group_texts.items()}
+            yield "age", third_by_subject.map(group_texts)[covariate_values.sort_values().index]
+        elif SEX_KIND.matches_name(covariate) and covariate_values.nunique() <= MAX_SEX_VALUES:
+            group_texts = covariate_values.dropna().map("{:g}".format if covariate_values.dtype == float else str)
+            yield "sex", (f"{covariate} " + group_texts).sort_values()
 
 
-def by_site(predictions: Predictions, seed: int) -> list[dict]:
+def make_site_score_rows(predictions: Predictions, seed: int) -> list[dict]:
     """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined.
 
     Where sites are small the AUC is that within folds. Models of different folds have seen different people of the
     site (`metrics.pull`).
     """
-    rows = []
-    for name in np.unique(predictions.site):
-        counts, found = scored(predictions.subset(predictions.site == name), seed)
-        area = headline(found) if predictions.in_small_sites else "auc"
-        rows.append({"site": str(name)} | counts | flat({"auc": found[area], "accuracy": found["accuracy"]}))
-    return sorted(rows, key=lambda row: -row["subjects"])
+    site_rows = []
+    for site_name in np.unique(predictions.site):
+        subject_counts, estimate_by_metric = score_group(
+            predictions.select_records(predictions.site == site_name), seed
+        )
+        auc_name = choose_headline_metric(estimate_by_metric) if predictions.in_small_sites else "auc"
+        site_rows.append(
+            {"site": str(site_name)}
+            | subject_counts
+            | flatten_estimates({"auc": estimate_by_metric[auc_name], "accuracy": estimate_by_metric["accuracy"]})
+        )
+    return sorted(site_rows, key=lambda row: -row["subjects"])
 
 
-def by_fold(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
+def score_folds(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
     """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
-    fold = predictions.folds[0]
-    return {str(name): with_intervals(predictions.subset(fold == name), seed) for name in dict.fromkeys(fold.tolist())}
+    fold_by_record = predictions.fold_names[0]
+    return {
+        str(fold_name): estimate_scores(predictions.select_records(fold_by_record == fold_name), seed)
+        for fold_name in dict.fromkeys(fold_by_record.tolist())
+    }

@@ -16,123 +16,206 @@ from data.cohorts.cohort import Cohort
 from data.likeness.reasons import PERSON_VIEW, SDS_TO_RANGE_END, find_measure
 from data.likeness.reference import UNKNOWN_VALUE, Reference, compare_with_reference, parse_categories
 from utils.evaluation import people
-from utils.evaluation.comparisons import write_baselines
-from utils.evaluation.probabilities import agreement
-from utils.report.tables import Results, read_table
+from utils.evaluation.comparisons import write_baseline_predictions
+from utils.evaluation.probabilities import estimate_agreement
+from utils.report.tables import EvaluationResults, read_result_table
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
-from utils.scores.calibration import FLAT, Calibration
-from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, OUT, OUT_COLUMNS, UNDEFINED, Estimate
-from utils.scores.statistics import share_of
+from utils.scores.calibration import MIN_CALIBRATED_SD, Calibration
+from utils.scores.metrics import Predictions, estimate_scores
+from utils.scores.results import (
+    CONFIDENCE_LEVEL,
+    MIN_CLASS_SUBJECTS,
+    OUT_OF_DISTRIBUTION,
+    OUT_OF_DISTRIBUTION_COLUMNS,
+    UNDEFINED,
+    Estimate,
+)
+from utils.scores.statistics import estimate_share
 
-COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
-Row = dict[str, object]
+EXTERNAL_METRICS = (
+    "auc_sites",
+    "auc",
+    "accuracy",
+    "balanced_accuracy",
+    "brier",
+)  # that stand beside those of the training
+ExternalRow = dict[str, object]
 
 
-def write_beside(results: Results) -> list[str]:
+def write_external_tables(results: EvaluationResults) -> list[str]:
     """Writes `baseline_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
     `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns what
     must stand beside these, or why there are none."""
     run = results.run
     if run.cohort.split_subjects("train") and not run.everybody:
-        return write_baselines(results)
-    predictions, calibration, unlike = read_table(run, "predictions"), people.calibration_of(run), None
-    reference, notes = reference_of(run)
-    notes += write_baselines(results)
-    labelled = predictions[predictions["label"].notna()]
-    rows = [*scored(Predictions.of(labelled), run.seed, run.cross_validation, calibration)] if len(labelled) else []
+        return write_baseline_predictions(results)
+    prediction_table, calibration, outlier_table = (
+        read_result_table(run, "predictions"),
+        people.load_calibration(run),
+        None,
+    )
+    reference, warnings = load_training_reference(run)
+    warnings += write_baseline_predictions(results)
+    labelled_predictions = prediction_table[prediction_table["label"].notna()]
+    external_rows = (
+        [
+            *make_external_score_rows(
+                Predictions.from_tables(labelled_predictions), run.seed, run.cross_validation, calibration
+            )
+        ]
+        if len(labelled_predictions)
+        else []
+    )
     if reference:
-        unlike, shifted = beside_training(reference, run.cohort)
-        results.add("out_of_distribution", unlike)
-        rows += shifted
-    if rows:
-        results.add("external", pd.DataFrame(rows))
-    return [*people.add(results, predictions, calibration, unlike), *notes] if run.everybody else notes
+        outlier_table, shift_rows = compare_with_training(reference, run.cohort)
+        results.add_table("out_of_distribution", outlier_table)
+        external_rows += shift_rows
+    if external_rows:
+        results.add_table("external", pd.DataFrame(external_rows))
+    return (
+        [*people.add_participants(results, prediction_table, calibration, outlier_table), *warnings]
+        if run.everybody
+        else warnings
+    )
 
 
-def reference_of(run: Run) -> tuple[Reference | None, list[str]]:
+def load_training_reference(run: Run) -> tuple[Reference | None, list[str]]:
     """What the people who trained a network are like, as far as their cohort is there as it was, or a bundle says it,
     and has the same maps; and what is not known of them."""
-    source = run.checkpoints.find_training_cohort()
-    notes = [] if source and source.map_names == run.cohort.map_names else [run.checkpoints.overlap_warning]
-    why = "what these are like is not known, or is known of other maps."
+    training_cohort = run.checkpoints.find_training_cohort()
+    warnings = (
+        []
+        if training_cohort and training_cohort.map_names == run.cohort.map_names
+        else [run.checkpoints.overlap_warning]
+    )
+    reason = "what these are like is not known, or is known of other maps."
     try:
-        found = run.checkpoints.load_reference()
+        training_reference = run.checkpoints.load_reference()
     except InputError as error:  # too few people
-        found, why = None, str(error)
-    if found and found.constants.maps == run.cohort.map_names:
-        return found, notes
-    return None, [*notes, f"Nobody is compared with the training participants: {why}"]
+        training_reference, reason = None, str(error)
+    if training_reference and training_reference.constants.maps == run.cohort.map_names:
+        return training_reference, warnings
+    return None, [*warnings, f"Nobody is compared with the training participants: {reason}"]
 
 
-def beside_training(of: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[Row]]:
+def compare_with_training(reference: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[ExternalRow]]:
     """`out_of_distribution.csv` of a cohort's test records, and rows of their share and of shifts."""
-    indices = cohort.split_indices("test")
-    found, tested = compare_with_reference(of, cohort, indices), [cohort.rows[at] for at in indices]
-    table = pd.DataFrame([(row.file, row.subject) for row in tested], columns=OUT_COLUMNS[:2])
-    table[OUT_COLUMNS[2]] = ["; ".join(reasons) for reasons in found.reasons_per_record]
-    told, first = table[table[OUT_COLUMNS[2]] != ""], ~table["subject"].duplicated().to_numpy()
-    share = share_of(len(told), len(table))
-    row: Row = {"kind": OUT, "measure": OUT, **share.columns(), "participants": len(table)}
-    return told, [row, *shifts(of, found.measure_table[first], found.people_table[first])]  # each person once
+    test_indices = cohort.split_indices("test")
+    comparison, test_rows = (
+        compare_with_reference(reference, cohort, test_indices),
+        [cohort.rows[test_index] for test_index in test_indices],
+    )
+    reason_table = pd.DataFrame([(row.file, row.subject) for row in test_rows], columns=OUT_OF_DISTRIBUTION_COLUMNS[:2])
+    reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] = ["; ".join(reasons) for reasons in comparison.reasons_per_record]
+    outlier_table, is_first_record = (
+        reason_table[reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] != ""],
+        ~reason_table["subject"].duplicated().to_numpy(),
+    )
+    outlier_share = estimate_share(len(outlier_table), len(reason_table))
+    row: ExternalRow = {
+        "kind": OUT_OF_DISTRIBUTION,
+        "measure": OUT_OF_DISTRIBUTION,
+        **outlier_share.to_cells(),
+        "participants": len(reason_table),
+    }
+    return outlier_table, [
+        row,
+        *make_shift_rows(
+            reference, comparison.measure_table[is_first_record], comparison.people_table[is_first_record]
+        ),
+    ]  # each person once
 
 
-def scored(
+def make_external_score_rows(
     predictions: Predictions,
     seed: int,
-    before: CrossValidation | None = None,
+    cross_validation: CrossValidation | None = None,
     calibration: Calibration | None = None,
-) -> Iterator[Row]:
-    """Rows of the scores, those of the training `before` beside them, and how right probabilities are, as the networks
-    give them and `calibrated`."""
-    found = with_intervals(predictions, seed)
-    for name in COMPARED:
-        score = before.scores.get(name) if before else None
-        about: Row = {}
-        if before and score:
-            about = {
-                "training_people": before.conclusion.participants,
-                "how": before.division_text,
-                **score.columns("training"),
+) -> Iterator[ExternalRow]:
+    """Rows of the scores, those of the training `cross_validation` beside them, and how right probabilities are, as
+    the networks give them and `calibrated_probabilities`."""
+    estimate_by_metric = estimate_scores(predictions, seed)
+    for measure_name in EXTERNAL_METRICS:
+        training_score = cross_validation.scores.get(measure_name) if cross_validation else None
+        training_cells: ExternalRow = {}
+        if cross_validation and training_score:
+            training_cells = {
+                "training_people": cross_validation.conclusion.participants,
+                "how": cross_validation.division_text,
+                **training_score.to_cells("training"),
             }
-        if name in found or score:
-            yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **about}
-    kinds = {"calibration": agreement(predictions, seed)}
+        if measure_name in estimate_by_metric or training_score:
+            yield {
+                "kind": "score",
+                "measure": measure_name,
+                **estimate_by_metric.get(measure_name, UNDEFINED).to_cells(),
+                **training_cells,
+            }
+    estimates_by_kind = {"calibration": estimate_agreement(predictions, seed)}
     if calibration:
-        calibrated = calibration.probability(predictions.probabilities)
-        kinds["calibrated"] = agreement(predictions.with_probabilities(calibrated), seed, FLAT)
-    for kind, numbers in kinds.items():
-        for name, estimate in numbers.items():
-            yield {"kind": kind, "measure": name, **estimate.columns()}
+        calibrated_probabilities = calibration.calibrate(predictions.probabilities)
+        estimates_by_kind["calibrated"] = estimate_agreement(
+            predictions.with_probabilities(calibrated_probabilities), seed, MIN_CALIBRATED_SD
+        )
+    for kind, estimate_by_measure in estimates_by_kind.items():
+        for measure_name, estimate in estimate_by_measure.items():
+            yield {"kind": kind, "measure": measure_name, **estimate.to_cells()}
 
 
-def shifts(of: Reference, values: pd.DataFrame, table: pd.DataFrame) -> Iterator[Row]:
+def make_shift_rows(
+    reference: Reference, measure_values: pd.DataFrame, covariate_table: pd.DataFrame
+) -> Iterator[ExternalRow]:
     """How far people with these measures (people, (view, measure)) and covariates lie from the training people: the
     median of each measure, with the interval of a sign test, and the share of each category."""
-    for (view, name), column in values.items():
-        known, found = column.dropna(), of.constants.ranges.get(view, {}).get(name)
-        if found is None or known.empty:
+    for (view, name), measure_column in measure_values.items():
+        measured_values, training_range = measure_column.dropna(), reference.constants.ranges.get(view, {}).get(name)
+        if training_range is None or measured_values.empty:
             continue
         measure = find_measure(view, name)
-        kind, words = ("shift", name) if view == PERSON_VIEW else ("shift of maps", f"{view}: {measure.description}")
-        ends = stats.quantile_test(known, p=0.5).confidence_interval(CONFIDENCE_LEVEL)
-        sd = sum(found.half_ranges(measure.min_sd)) / (2 * SDS_TO_RANGE_END)
-        yield {"kind": kind, "measure": words} | shift(known.median(), ends, found.middle, sd, len(known))
-    for name, shares in of.constants.categories.items():
-        text = parse_categories(table[name]) if name in table else pd.Series(dtype=str)
-        text, before = text[text != UNKNOWN_VALUE], pd.Series(shares, dtype=float).drop(UNKNOWN_VALUE, errors="ignore")
-        before /= before.sum()  # of those who are known
-        for category, share in before[-1:].items() if len(before) == 2 else before.items():
-            if count := len(text):
-                had, *ends = share_of((text == category).sum(), count).numbers
-                of_category = shift(had, ends, share, np.sqrt(max(share * (1 - share), 1e-4)), count)
-                yield {"kind": "shift", "measure": f"{name} {category}"} | of_category
+        kind, measure_text = (
+            ("shift", name) if view == PERSON_VIEW else ("shift of maps", f"{view}: {measure.description}")
+        )
+        interval_ends = stats.quantile_test(measured_values, p=0.5).confidence_interval(CONFIDENCE_LEVEL)
+        sd = sum(training_range.half_ranges(measure.min_sd)) / (2 * SDS_TO_RANGE_END)
+        yield {"kind": kind, "measure": measure_text} | make_shift_cells(
+            measured_values.median(), interval_ends, training_range.middle, sd, len(measured_values)
+        )
+    for name, share_by_category in reference.constants.categories.items():
+        category_by_person = (
+            parse_categories(covariate_table[name]) if name in covariate_table else pd.Series(dtype=str)
+        )
+        category_by_person, training_share_by_category = (
+            category_by_person[category_by_person != UNKNOWN_VALUE],
+            pd.Series(share_by_category, dtype=float).drop(UNKNOWN_VALUE, errors="ignore"),
+        )
+        training_share_by_category /= training_share_by_category.sum()  # of those who are known
+        for category, training_share in (
+            training_share_by_category[-1:].items()
+            if len(training_share_by_category) == 2
+            else training_share_by_category.items()
+        ):
+            if measured_count := len(category_by_person):
+                tested_share, *interval_ends = estimate_share(
+                    (category_by_person == category).sum(), measured_count
+                ).value_low_high
+                shift_cells = make_shift_cells(
+                    tested_share,
+                    interval_ends,
+                    training_share,
+                    np.sqrt(max(training_share * (1 - training_share), 1e-4)),
+                    measured_count,
+                )
+                yield {"kind": "shift", "measure": f"{name} {category}"} | shift_cells
 
 
-def shift(value: float, ends: Iterable[float], before: float, sd: float, count: int) -> Row:
+def make_shift_cells(
+    tested_value: float, interval_ends: Iterable[float], training_value: float, training_sd: float, people_count: int
+) -> ExternalRow:
     """A number of so many people minus that of the training people, in standard deviations of these. Its interval does
     not count that the training people are a sample."""
-    low, high = ends if count >= MIN_CLASS_SUBJECTS else (np.nan, np.nan)
-    apart = Estimate.of(*((number - before) / sd for number in (value, low, high)))
-    return {**apart.columns(), "participants": count}
+    low, high = interval_ends if people_count >= MIN_CLASS_SUBJECTS else (np.nan, np.nan)
+    shift_estimate = Estimate.from_numbers(
+        *((interval_value - training_value) / training_sd for interval_value in (tested_value, low, high))
+    )
+    return {**shift_estimate.to_cells(), "participants": people_count}

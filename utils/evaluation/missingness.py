@@ -13,21 +13,30 @@ import pandas as pd
 from data.cohorts.cohort import Cohort
 from data.cohorts.variants import equalise_recording
 from utils.runs.run import Run
-from utils.scores.metrics import Predictions, differences, headline, with_intervals
-from utils.scores.results import MASKED, UNDEFINED, Estimate
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_differences, estimate_scores
+from utils.scores.results import MASKED_PROBABILITY_COLUMN, UNDEFINED, Estimate
 
 
-def masked_cohort(run: Run) -> tuple[Cohort, ...]:
+def make_masked_cohorts(run: Run) -> tuple[Cohort, ...]:
     """The cohort in whose records missingness is masked; none if the network reads no such values."""
-    cohort = equalise_recording(run.cohort) if "phenotype" in run.model.input_names else None
-    return (cohort,) if cohort else ()
+    masked_cohort = equalise_recording(run.cohort) if "phenotype" in run.model.input_names else None
+    return (masked_cohort,) if masked_cohort else ()
 
 
-def masked(predictions: Predictions, every: Sequence[pd.DataFrame], seed: int) -> tuple[Estimate, Estimate]:
+def estimate_masked_auc(
+    predictions: Predictions, repeat_tables: Sequence[pd.DataFrame], seed: int
+) -> tuple[Estimate, Estimate]:
     """The AUC of the verdict where missingness is masked, and the score minus it, by the `predictions.csv` of each
     repeat; undefined if the network does not read what is missing."""
-    if not all(MASKED in table for table in every):
+    if not all(MASKED_PROBABILITY_COLUMN in repeat_table for repeat_table in repeat_tables):
         return UNDEFINED, UNDEFINED
-    other = predictions.with_probabilities([table[MASKED].to_numpy() for table in every])
-    found, less = with_intervals(other, seed), differences(predictions, other, seed)
-    return found[headline(found)], less[headline(found)]
+    masked_predictions = predictions.with_probabilities(
+        [repeat_table[MASKED_PROBABILITY_COLUMN].to_numpy() for repeat_table in repeat_tables]
+    )
+    estimate_by_metric, difference_by_metric = (
+        estimate_scores(masked_predictions, seed),
+        estimate_differences(predictions, masked_predictions, seed),
+    )
+    return estimate_by_metric[choose_headline_metric(estimate_by_metric)], difference_by_metric[
+        choose_headline_metric(estimate_by_metric)
+    ]

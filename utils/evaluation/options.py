@@ -8,19 +8,19 @@ from data.base.cli import make_int_parser, option
 from data.base.errors import InputError, quote_text
 from utils.runs.run import BundleOptions, Run
 
-MOST = 100_000
+MAX_PERMUTATIONS = 100_000
 
 
-def rate(text: str) -> float:
+def parse_share(prevalence_text: str) -> float:
     try:
-        value = float(text)
+        parsed_share = float(prevalence_text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
+        parsed_share = 0.0
+    if not 0 < parsed_share < 1:
         raise argparse.ArgumentTypeError(
-            f"{quote_text(text)} is not allowed; expected a share between 0 and 1, such as 0.01"
+            f"{quote_text(prevalence_text)} is not allowed; expected a share between 0 and 1, such as 0.01"
         )
-    return value
+    return parsed_share
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class TestOptions(BundleOptions):
     permutations: int | None = option(
         None,
         "the p-value: repeat the whole procedure on N permutations of the labels",
-        type=make_int_parser(1, MOST),
+        type=make_int_parser(1, MAX_PERMUTATIONS),
         metavar="N",
     )
     prevalence: float | None = option(
-        None, "of a model of everybody: the share of autism where it is used", type=rate, metavar="P"
+        None, "of a model of everybody: the share of autism where it is used", type=parse_share, metavar="P"
     )
 
     def settings(self) -> dict[str, Any]:

@@ -6,63 +6,71 @@ import pandas as pd
 from data.base import files
 from data.cohorts.records import CLASS_NAMES
 from utils.evaluation.options import TestOptions
-from utils.report.tables import Results
+from utils.report.tables import EvaluationResults
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
-from utils.scores.calibration import LEVELS, Calibration
+from utils.scores.calibration import COVERAGE_LEVELS, Calibration
 
-LEVEL = LEVELS[0]
-NO_CALIBRATION = (
+PARTICIPANT_SET_LEVEL = COVERAGE_LEVELS[0]
+NO_CALIBRATION_WARNING = (
     "Probabilities are not calibrated and there are no sets of labels: no test on folds of enough participants goes "
     "with this model."
 )
-NO_SCORE = "How good this network is nobody knows: what it says of a participant may be chance."
-AT_CHANCE = (
+NO_SCORE_WARNING = "How good this network is nobody knows: what it says of a participant may be chance."
+AT_CHANCE_WARNING = (
     "The test on folds does not show that such networks beat chance: what this one says of a participant may be chance."
 )
 
 
-def calibration_of(run: Run) -> Calibration | None:
+def load_calibration(run: Run) -> Calibration | None:
     """How probabilities become those of people whom the network has not seen; None if no test on folds tells."""
-    found = run.cross_validation.calibration if run.cross_validation else None
-    return files.parse_json(files.format_json(found), Calibration) if found else None
+    calibration_fields = run.cross_validation.calibration if run.cross_validation else None
+    return files.parse_json(files.format_json(calibration_fields), Calibration) if calibration_fields else None
 
 
-def add(
-    results: Results, table: pd.DataFrame, calibration: Calibration | None, unlike: pd.DataFrame | None
+def add_participants(
+    results: EvaluationResults,
+    prediction_table: pd.DataFrame,
+    calibration: Calibration | None,
+    outlier_table: pd.DataFrame | None,
 ) -> list[str]:
-    """Adds `participants.csv` of a test, whose `predictions.csv` is `table`, with the reasons of
+    """Adds `participants.csv` of a test, whose `predictions.csv` is `prediction_table`, with the reasons of
     `out_of_distribution.csv`, if anybody could be compared, and what it promises; returns what speaks against it."""
-    run, raw = results.run, table["probability"].to_numpy()
+    run, raw_probability = results.run, prediction_table["probability"].to_numpy()
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-    people = table[["file", "subject"]].assign(raw=raw, probability=None, labels="")
+    participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probability, probability=None, labels="")
     if calibration:
-        sets = [
-            [of for of, is_in in zip(CLASS_NAMES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)
+        label_sets = [
+            [label_or_labels for label_or_labels, is_in_set in zip(CLASS_NAMES, set_mask, strict=True) if is_in_set]
+            for set_mask in calibration.find_label_sets(raw_probability, PARTICIPANT_SET_LEVEL)
         ]
-        people["probability"] = calibration.probability(raw, prevalence)
-        people["labels"] = [" or ".join(of) or "none" for of in sets]
-    if unlike is not None:
-        reasons = people["file"].map(unlike.set_index("file")["reasons"])
-        people["out_of_distribution"] = reasons.astype(object).fillna("")
-    results.add("participants", people)
-    score = run.cross_validation
-    doubts = [] if score and score.score.beats_chance else [AT_CHANCE if score else NO_SCORE]
-    if score is None or calibration is None:
-        return [*doubts, NO_CALIBRATION]
-    results.promise = promise_of(score, calibration, prevalence)
-    return doubts
+        participant_table["probability"] = calibration.calibrate(raw_probability, prevalence)
+        participant_table["labels"] = [" or ".join(label_or_labels) or "none" for label_or_labels in label_sets]
+    if outlier_table is not None:
+        outlier_reasons = participant_table["file"].map(outlier_table.set_index("file")["reasons"])
+        participant_table["out_of_distribution"] = outlier_reasons.astype(object).fillna("")
+    results.add_table("participants", participant_table)
+    cross_validation = run.cross_validation
+    warnings = (
+        []
+        if cross_validation and cross_validation.score.beats_chance
+        else [AT_CHANCE_WARNING if cross_validation else NO_SCORE_WARNING]
+    )
+    if cross_validation is None or calibration is None:
+        return [*warnings, NO_CALIBRATION_WARNING]
+    results.promise = format_promise(cross_validation, calibration, prevalence)
+    return warnings
 
 
-def promise_of(score: CrossValidation, calibration: Calibration, prevalence: float | None) -> str:
+def format_promise(cross_validation: CrossValidation, calibration: Calibration, prevalence: float | None) -> str:
     """What probabilities and sets promise, and to whom."""
-    share = f"{prevalence or calibration.prevalence:.3g}"
-    share += "" if prevalence else ", as in the training; --prevalence names another one"
-    whom = "of participants of sites that trained the network; at a new site nobody knows"
-    if score.lowest_coverage is not None:
-        held = f"at one site that was left out for {score.lowest_coverage:.0%} of a class"
-        whom = f"of participants like those of its sites; {held}, and at yours nobody knows"
+    share_text = f"{prevalence or calibration.prevalence:.3g}"
+    share_text += "" if prevalence else ", as in the training; --prevalence names another one"
+    participants_text = "of participants of sites that trained the network; at a new site nobody knows"
+    if cross_validation.lowest_coverage is not None:
+        coverage_text = f"at one site that was left out for {cross_validation.lowest_coverage:.0%} of a class"
+        participants_text = f"of participants like those of its sites; {coverage_text}, and at yours nobody knows"
     return (
-        f"Calibrated probabilities are for a share of autism of {share}. Sets of labels hold the true one for "
-        f"{LEVEL:.0%} of each class, {whom}."
+        f"Calibrated probabilities are for a share of autism of {share_text}. Sets of labels hold the true one for "
+        f"{PARTICIPANT_SET_LEVEL:.0%} of each class, {participants_text}."
     )

@@ -8,87 +8,177 @@ import pandas as pd
 
 from data.base.effort import EFFORT
 from data.cohorts.records import CLASS_NAMES
-from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, column_of_sets
-from utils.scores.calibration import FLAT, LEVELS, agreements, enough, left_out
+from utils.report.tables import (
+    BOTH_LABELS,
+    COLUMN_BY_PROBABILITY_KIND,
+    COVERAGE_MEASURE,
+    NO_LABEL,
+    ONE_LABEL,
+    label_set_column,
+)
+from utils.scores.calibration import (
+    COVERAGE_LEVELS,
+    MIN_CALIBRATED_SD,
+    calibrate_left_out_groups,
+    compute_agreements,
+    is_calibration_possible,
+)
 from utils.scores.metrics import Predictions
-from utils.scores.results import CALIBRATION_COLUMNS, MIN_CLASS_SUBJECTS, SAME_SCAN, UNDEFINED, UNITS, Estimate
-from utils.scores.statistics import share_of
+from utils.scores.results import (
+    CALIBRATION_COLUMNS,
+    CLUSTER_COUNT_COLUMN,
+    MIN_CLASS_SUBJECTS,
+    SAME_SCAN_COLUMN,
+    UNDEFINED,
+    Estimate,
+)
+from utils.scores.statistics import estimate_share
 
-Row = dict[str, object]
-NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
-SIZES = (NONE, ONE, BOTH)  # of a set, by its number of labels
-STEEP = 1e3  # a slope that is infinite in a resample, in an interval
+CalibrationRow = dict[str, object]
+CALIBRATION_TEXT_COLUMNS = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
+SET_SIZE_MEASURES = (NO_LABEL, ONE_LABEL, BOTH_LABELS)  # of a set, by its number of labels
+MAX_INTERVAL_SLOPE = 1e3  # a slope that is infinite in a resample, in an interval
 
 
-def people(predictions: pd.DataFrame) -> pd.DataFrame:
+def make_probability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """`probabilities.csv` of rows of `predictions.csv` whose label is known, with their folds: a row a person, by the
     first record; no rows if there are too few people for a calibration."""
-    own = predictions.drop_duplicates("subject")
-    own = own[["file", "subject", "site", "fold", "label", "probability", *({SAME_SCAN} & {*own})]]
-    label, raw, groups = (own[name].to_numpy() for name in ("label", "probability", "fold"))
-    if not enough(label, groups):
-        return own.iloc[:0]
-    folds_of_site = own.groupby("site")["fold"].nunique()
-    are_known = len(folds_of_site) > 1 and folds_of_site.max() > 1  # to the models that predict others of a site
-    calibrated, prevalence, found = left_out(label, raw, groups, own["site"].to_numpy() if are_known else None)
-    names = np.array([[NONE, CLASS_NAMES[1]], [CLASS_NAMES[0], BOTH]])  # by whether control is in the set, and autism
-    sets = {column_of_sets(level): names[tuple(of.astype(int).T)] for level, of in zip(LEVELS, found, strict=True)}
-    return own.assign(calibrated=calibrated, prevalence=prevalence, **sets)
+    first_records = predictions.drop_duplicates("subject")
+    first_records = first_records[
+        ["file", "subject", "site", "fold", "label", "probability", *({SAME_SCAN_COLUMN} & {*first_records})]
+    ]
+    label, raw_probability, fold_names = (
+        first_records[column].to_numpy() for column in ("label", "probability", "fold")
+    )
+    if not is_calibration_possible(label, fold_names):
+        return first_records.iloc[:0]
+    fold_count_by_site = first_records.groupby("site")["fold"].nunique()
+    is_site_seen = (
+        len(fold_count_by_site) > 1 and fold_count_by_site.max() > 1
+    )  # to the models that predict others of a site
+    calibrated_probability, prevalence, label_sets = calibrate_left_out_groups(
+        label, raw_probability, fold_names, first_records["site"].to_numpy() if is_site_seen else None
+    )
+    set_names = np.array(
+        [[NO_LABEL, CLASS_NAMES[1]], [CLASS_NAMES[0], BOTH_LABELS]]
+    )  # by whether control is in the set, and autism
+    set_names_by_column = {
+        label_set_column(coverage_level): set_names[tuple(level_sets.astype(int).T)]
+        for coverage_level, level_sets in zip(COVERAGE_LEVELS, label_sets, strict=True)
+    }
+    return first_records.assign(calibrated=calibrated_probability, prevalence=prevalence, **set_names_by_column)
 
 
-def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
-    """`calibration.csv` of the table of `people`: a row a number, coverage also by the groups in the column `by`."""
-    raw, rows, group = Predictions.of(table), [], table[by].astype(str).replace("", "-")
-    for (name, column), least in zip(KINDS.items(), (0.0, FLAT), strict=True):
-        found = agreement(raw.with_probabilities([table[column]]), seed, least)
-        rows += [{"measure": of, "probabilities": name} | told(len(table), one) for of, one in found.items()]
-    for level in LEVELS:
-        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, unit=raw.unit), level)
-    return pd.DataFrame(rows, columns=[*CALIBRATION_COLUMNS]).fillna(dict.fromkeys(NAMES, ""))
+def make_calibration_table(probability_table: pd.DataFrame, group_column: str, seed: int) -> pd.DataFrame:
+    """`calibration.csv` of the table of `make_probability_table`: a row a number, coverage also by the groups in the
+    column `group_column`."""
+    raw_predictions, calibration_rows, group_names = (
+        Predictions.from_tables(probability_table),
+        [],
+        probability_table[group_column].astype(str).replace("", "-"),
+    )
+    for (kind, column), min_sd in zip(COLUMN_BY_PROBABILITY_KIND.items(), (0.0, MIN_CALIBRATED_SD), strict=True):
+        estimate_by_measure = estimate_agreement(
+            raw_predictions.with_probabilities([probability_table[column]]), seed, min_sd
+        )
+        calibration_rows += [
+            {"measure": measure, "probabilities": kind} | make_estimate_cells(len(probability_table), estimate)
+            for measure, estimate in estimate_by_measure.items()
+        ]
+    for coverage_level in COVERAGE_LEVELS:
+        calibration_rows += make_level_rows(
+            probability_table.assign(
+                set=probability_table[label_set_column(coverage_level)], group=group_names, unit=raw_predictions.cluster
+            ),
+            coverage_level,
+        )
+    return pd.DataFrame(calibration_rows, columns=[*CALIBRATION_COLUMNS]).fillna(
+        dict.fromkeys(CALIBRATION_TEXT_COLUMNS, "")
+    )
 
 
-def agreement(predictions: Predictions, seed: int, least: float = 0.0) -> dict[str, Estimate]:
-    """How probabilities agree with labels, each person once, by the first record: the numbers of `agreements`, with
-    intervals like those of all scores; none of fewer than MIN_PER_CLASS units of a class."""
-    of = predictions.subset(np.isin(np.arange(len(predictions.label)), predictions.people[0]))
+def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0) -> dict[str, Estimate]:
+    """How probabilities agree with labels, each person once, by the first record: the numbers of `compute_agreements`,
+    with intervals like those of all scores; none of fewer than MIN_PER_CLASS units of a class."""
+    subject_predictions = predictions.select_records(
+        np.isin(np.arange(len(predictions.label)), predictions.subject_positions[0])
+    )
 
-    def statistic(weight: np.ndarray) -> np.ndarray:
-        return np.stack([*agreements(of.label, of.probability, weight, least).values()], axis=1).clip(-STEEP, STEEP)
+    def compute_clipped_agreements(record_weights: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [
+                *compute_agreements(
+                    subject_predictions.label, subject_predictions.mean_probability, record_weights, min_sd
+                ).values()
+            ],
+            axis=1,
+        ).clip(-MAX_INTERVAL_SLOPE, MAX_INTERVAL_SLOPE)
 
-    value = agreements(of.label, of.probability, np.ones((1, len(of.label))), least)
-    ends, found = of.bootstrap(statistic, seed, EFFORT.resamples), {}
-    few = min(of.units(of.label == label) for label in range(len(CLASS_NAMES))) < MIN_CLASS_SUBJECTS
-    for measure, (at,), *sides in zip(value, value.values(), *ends, strict=True):
-        found[measure] = Estimate.of(at)
-        if np.isfinite(at) and not few:
-            interval = at + of.widening(measure) * (np.array(sides) - at)
-            found[measure] = Estimate.of(at, *(np.clip(interval, 0, 1) if measure == "brier" else interval))
-    return found
+    value_by_measure = compute_agreements(
+        subject_predictions.label,
+        subject_predictions.mean_probability,
+        np.ones((1, len(subject_predictions.label))),
+        min_sd,
+    )
+    bootstrap_ends, estimate_by_measure = (
+        subject_predictions.bootstrap_interval(compute_clipped_agreements, seed, EFFORT.resamples),
+        {},
+    )
+    is_too_few = (
+        min(
+            subject_predictions.count_clusters(subject_predictions.label == class_label)
+            for class_label in range(len(CLASS_NAMES))
+        )
+        < MIN_CLASS_SUBJECTS
+    )
+    for measure, (point_value,), *measure_ends in zip(
+        value_by_measure, value_by_measure.values(), *bootstrap_ends, strict=True
+    ):
+        estimate_by_measure[measure] = Estimate.from_numbers(point_value)
+        if np.isfinite(point_value) and not is_too_few:
+            widened_ends = point_value + subject_predictions.interval_widening(measure) * (
+                np.array(measure_ends) - point_value
+            )
+            estimate_by_measure[measure] = Estimate.from_numbers(
+                point_value, *(np.clip(widened_ends, 0, 1) if measure == "brier" else widened_ends)
+            )
+    return estimate_by_measure
 
 
-def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
+def make_level_rows(set_table: pd.DataFrame, coverage_level: float) -> Iterator[CalibrationRow]:
     """The sets of one level (`set`): for how many people of each class they hold the label, and how many labels they
-    have. A row for all people, and one for each group. Units count once (`UNITS`), in the group of their first."""
-    table = table.assign(first=~table.duplicated(["label", "unit"]))
-    for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
-        about = {"group": group, "level": level}
-        for value, name in enumerate(CLASS_NAMES):
-            own = part[part["label"] == value]
-            held = share(own["set"].isin([name, BOTH]), own["unit"])
-            yield {"measure": COVERAGE, "diagnosis": name} | about | held | {UNITS: int(own["first"].sum())}
-        size = part["set"].map({NONE: NONE, BOTH: BOTH}).fillna(ONE)
-        for name in SIZES:
-            yield {"measure": name} | about | share(size == name, part["unit"])
+    have. A row for all people, and one for each group. Units count once (`CLUSTER_COUNT_COLUMN`), in the group of
+    their first."""
+    set_table = set_table.assign(first=~set_table.duplicated(["label", "unit"]))
+    for group_name, group_rows in [
+        ("", set_table),
+        *(set_table.groupby("group") if set_table["group"].nunique() > 1 else ()),
+    ]:
+        group_cells = {"group": group_name, "level": coverage_level}
+        for class_label, name in enumerate(CLASS_NAMES):
+            class_rows = group_rows[group_rows["label"] == class_label]
+            coverage_cells = make_share_cells(class_rows["set"].isin([name, BOTH_LABELS]), class_rows["unit"])
+            yield (
+                {"measure": COVERAGE_MEASURE, "diagnosis": name}
+                | group_cells
+                | coverage_cells
+                | {CLUSTER_COUNT_COLUMN: int(class_rows["first"].sum())}
+            )
+        set_sizes = group_rows["set"].map({NO_LABEL: NO_LABEL, BOTH_LABELS: BOTH_LABELS}).fillna(ONE_LABEL)
+        for name in SET_SIZE_MEASURES:
+            yield {"measure": name} | group_cells | make_share_cells(set_sizes == name, group_rows["unit"])
 
 
-def share(holds: pd.Series, unit: pd.Series) -> Row:
+def make_share_cells(is_holding: pd.Series, cluster: pd.Series) -> CalibrationRow:
     """The share of people (n,) bool, with the Wilson interval of as many people as there are units; of nobody it is
     undefined."""
-    if not len(holds):
-        return told(0, UNDEFINED)
-    of_units = share_of(holds.mean() * unit.nunique(), unit.nunique())
-    return told(len(holds), Estimate.of(holds.mean(), of_units.low, of_units.high))
+    if not len(is_holding):
+        return make_estimate_cells(0, UNDEFINED)
+    cluster_share = estimate_share(is_holding.mean() * cluster.nunique(), cluster.nunique())
+    return make_estimate_cells(
+        len(is_holding), Estimate.from_numbers(is_holding.mean(), cluster_share.low, cluster_share.high)
+    )
 
 
-def told(count: int, estimate: Estimate) -> Row:
-    return {"participants": count, **estimate.columns()}
+def make_estimate_cells(people_count: int, estimate: Estimate) -> CalibrationRow:
+    return {"participants": people_count, **estimate.to_cells()}

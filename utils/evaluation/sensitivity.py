@@ -16,101 +16,147 @@ import pandas as pd
 from scipy import stats
 
 from data.cohorts.covariates import AGE_KIND, SEX_KIND
-from utils.scores.adjustment import Adjustment, linear, orthonormal, residuals
+from utils.scores.adjustment import Adjustment, make_linear_columns, make_orthonormal_basis, regression_residuals
 from utils.scores.results import CONFIDENCE_LEVEL
 
 RELIABILITIES = np.linspace(0.99, 0.3, 70)  # at which the test is repeated, one after another
 
 
 @dataclass(frozen=True)
-class Unmeasured:
+class UnmeasuredCovariate:
     """A covariate that nobody measured makes the result vanish if its partial correlation with both diagnosis and
-    output is at least `correlation`: so many `times` that of the `strongest` measured one, with that of both with which
-    it goes less; NaN and "" if none goes with both."""
+    output is at least `correlation`: so many `times_strongest` that of the `strongest_measured` measured one, with
+    that of both with which it goes less; NaN and "" if none goes with both."""
 
     correlation: float
-    strongest: str
-    times: float
+    strongest_measured: str
+    times_strongest: float
 
 
 @dataclass(frozen=True)
-class BesideCovariates:
-    """What the test beside covariates was of: `label` and `output` (n,), z-scored; the `unit` (n,) of each person; the
-    `known` covariates, a row a person; the `adjustment`, and which of its `terms` entered; how much `wider` the spread
-    is than that of independent people."""
+class CovariateTestInputs:
+    """What the test beside covariates was of: `label` and `output` (n,), z-scored; the `cluster` (n,) of each person;
+    the `subject_covariates` covariates, a row a person; the `adjustment`, and which of its `term_indices` entered; how
+    much `error_widening` the spread is than that of independent people."""
 
     label: np.ndarray
     output: np.ndarray
-    unit: np.ndarray
-    known: pd.DataFrame
+    cluster: np.ndarray
+    subject_covariates: pd.DataFrame
     adjustment: Adjustment
-    terms: frozenset[int]
-    wider: float
+    term_indices: frozenset[int]
+    error_widening: float
 
-    def is_shown(self, products: np.ndarray, parameters: int) -> bool:
+    def is_mean_above_zero(self, products: np.ndarray, parameter_count: int) -> bool:
         """Whether the mean of products (n,) is above 0, as `correlated` in `confounds.py` judges it: those of a unit
         are not independent, and a regression had so many parameters."""
-        by_unit = np.bincount(self.unit, products - products.mean())
-        free = max(len(by_unit) - parameters - 1, 1)
-        error = self.wider * np.sqrt(by_unit @ by_unit) * len(by_unit) / free
-        return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, free) * error)
+        cluster_sums = np.bincount(self.cluster, products - products.mean())
+        freedom_degrees = max(len(cluster_sums) - parameter_count - 1, 1)
+        sum_error = self.error_widening * np.sqrt(cluster_sums @ cluster_sums) * len(cluster_sums) / freedom_degrees
+        return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * sum_error)
 
 
-def measured_with_error(tested: BesideCovariates) -> list[str]:
+def find_error_prone_covariates(test_inputs: CovariateTestInputs) -> list[str]:
     """The numbers among the covariates in the test, but for the age, which is known exactly."""
-    names = tested.adjustment.covariates
+    covariate_names = test_inputs.adjustment.covariates
     return [
-        name
-        for name in names
-        if pd.api.types.is_numeric_dtype(tested.known[name])
-        and not AGE_KIND.matches_name(name)
-        and not SEX_KIND.matches_name(name)
+        covariate
+        for covariate in covariate_names
+        if pd.api.types.is_numeric_dtype(test_inputs.subject_covariates[covariate])
+        and not AGE_KIND.matches_name(covariate)
+        and not SEX_KIND.matches_name(covariate)
     ]
 
 
-def least_reliability(tested: BesideCovariates) -> float | None:
+def find_least_reliability(test_inputs: CovariateTestInputs) -> float | None:
     """The highest reliability, the same of all numbers, at which the output no longer carries more than the covariates;
     None if no number is measured with error, and the lowest of RELIABILITIES if it does at all of them."""
-    names = measured_with_error(tested)
-    if not names:
+    error_prone_covariates = find_error_prone_covariates(test_inputs)
+    if not error_prone_covariates:
         return None
-    blocks = {name: linear(tested.known[name]) for name in tested.adjustment.covariates}
-    values = np.column_stack([blocks[name][:, 0] for name in names])
-    others = [block[:, 1:] if name in names else block for name, block in blocks.items()]
-    terms = tested.adjustment.terms[:, sorted(tested.terms)]
-    exact = orthonormal(np.column_stack([np.ones(len(values)), *others, terms]))
-    label, output, values = (residuals(column, exact) for column in (tested.label, tested.output, values))
-    covariance, parameters = values.T @ values / len(values), exact.shape[1] + values.shape[1]
-    smallest = np.linalg.eigvalsh(covariance).min()
+    columns_by_covariate = {
+        covariate: make_linear_columns(test_inputs.subject_covariates[covariate])
+        for covariate in test_inputs.adjustment.covariates
+    }
+    error_prone_values = np.column_stack(
+        [columns_by_covariate[covariate][:, 0] for covariate in error_prone_covariates]
+    )
+    exact_columns = [
+        covariate_columns[:, 1:] if covariate in error_prone_covariates else covariate_columns
+        for covariate, covariate_columns in columns_by_covariate.items()
+    ]
+    term_columns = test_inputs.adjustment.term_columns[:, sorted(test_inputs.term_indices)]
+    exact_basis = make_orthonormal_basis(
+        np.column_stack([np.ones(len(error_prone_values)), *exact_columns, term_columns])
+    )
+    label_residuals, output_residuals, error_prone_values = (
+        regression_residuals(column, exact_basis)
+        for column in (test_inputs.label, test_inputs.output, error_prone_values)
+    )
+    covariance, parameter_count = (
+        error_prone_values.T @ error_prone_values / len(error_prone_values),
+        exact_basis.shape[1] + error_prone_values.shape[1],
+    )
+    smallest_eigenvalue = np.linalg.eigvalsh(covariance).min()
     for reliability in RELIABILITIES:
-        error = 1 - reliability
-        if error >= smallest:  # such values would be nothing but error
+        error_variance = 1 - reliability
+        if error_variance >= smallest_eigenvalue:  # such values would be nothing but error
             return float(reliability)
-        true = np.linalg.inv(covariance - error * np.eye(len(names)))
-        of_label, of_output = (true @ (values.T @ column) / len(values) for column in (label, output))
-        products = (label - values @ of_label) * (output - values @ of_output) - error * of_label @ of_output
-        if not tested.is_shown(products, parameters):
+        inverse_true_covariance = np.linalg.inv(covariance - error_variance * np.eye(len(error_prone_covariates)))
+        label_coefficients, output_coefficients = (
+            inverse_true_covariance @ (error_prone_values.T @ column) / len(error_prone_values)
+            for column in (label_residuals, output_residuals)
+        )
+        residual_products = (label_residuals - error_prone_values @ label_coefficients) * (
+            output_residuals - error_prone_values @ output_coefficients
+        ) - error_variance * label_coefficients @ output_coefficients
+        if not test_inputs.is_mean_above_zero(residual_products, parameter_count):
             return float(reliability)
     return float(RELIABILITIES[-1])
 
 
-def unmeasured(tested: BesideCovariates, t: float, freedom: int) -> Unmeasured:
-    """How strong a covariate would have to be that nobody measured, where the test beside all others has this `t`, of
-    so many degrees of freedom; and the strongest of those that were measured."""
-    needed = abs(t) / np.sqrt(freedom) - stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom - 1) / np.sqrt(freedom - 1)
-    squared = max(needed, 0) ** 2
-    share = (np.sqrt(squared**2 + 4 * squared) - squared) / 2  # of the variance of both that it explains
-    strengths = {name: strength(tested, name) for name in tested.adjustment.covariates}
-    strongest = max(strengths, key=strengths.__getitem__, default="")
-    correlation, most = float(np.sqrt(share)), strengths.get(strongest, 0.0)
-    return Unmeasured(correlation, strongest if most else "", correlation / most if most else np.nan)
+def find_unmeasured_covariate(
+    test_inputs: CovariateTestInputs, t_value: float, freedom_degrees: int
+) -> UnmeasuredCovariate:
+    """How strong a covariate would have to be that nobody measured, where the test beside all others has this
+    `t_value`, of so many degrees of freedom; and the strongest of those that were measured."""
+    needed_strength = abs(t_value) / np.sqrt(freedom_degrees) - stats.t.ppf(
+        (1 + CONFIDENCE_LEVEL) / 2, freedom_degrees - 1
+    ) / np.sqrt(freedom_degrees - 1)
+    squared_strength = max(needed_strength, 0) ** 2
+    explained_share = (
+        np.sqrt(squared_strength**2 + 4 * squared_strength) - squared_strength
+    ) / 2  # of the variance of both that it explains
+    correlation_by_covariate = {
+        covariate: measure_covariate_strength(test_inputs, covariate) for covariate in test_inputs.adjustment.covariates
+    }
+    strongest_covariate = max(correlation_by_covariate, key=correlation_by_covariate.__getitem__, default="")
+    needed_correlation, strongest_correlation = (
+        float(np.sqrt(explained_share)),
+        correlation_by_covariate.get(strongest_covariate, 0.0),
+    )
+    return UnmeasuredCovariate(
+        needed_correlation,
+        strongest_covariate if strongest_correlation else "",
+        needed_correlation / strongest_correlation if strongest_correlation else np.nan,
+    )
 
 
-def strength(tested: BesideCovariates, name: str) -> float:
+def measure_covariate_strength(test_inputs: CovariateTestInputs, covariate: str) -> float:
     """The multiple partial correlation of a covariate with the label, or with the output if that is less, beside all
     other covariates."""
-    others = [linear(tested.known[other]) for other in tested.adjustment.covariates if other != name]
-    rest = orthonormal(np.column_stack([np.ones(len(tested.label)), *others]))
-    own = orthonormal(residuals(linear(tested.known[name]), rest))
-    left = (residuals(column, rest) for column in (tested.label, tested.output))
-    return float(min(np.sqrt(np.square(own.T @ column).sum() / (column @ column)) for column in left))
+    remaining_columns = [
+        make_linear_columns(test_inputs.subject_covariates[remaining_covariate])
+        for remaining_covariate in test_inputs.adjustment.covariates
+        if remaining_covariate != covariate
+    ]
+    remaining_basis = make_orthonormal_basis(np.column_stack([np.ones(len(test_inputs.label)), *remaining_columns]))
+    covariate_basis = make_orthonormal_basis(
+        regression_residuals(make_linear_columns(test_inputs.subject_covariates[covariate]), remaining_basis)
+    )
+    target_residuals = (
+        regression_residuals(column, remaining_basis) for column in (test_inputs.label, test_inputs.output)
+    )
+    return float(
+        min(np.sqrt(np.square(covariate_basis.T @ column).sum() / (column @ column)) for column in target_residuals)
+    )

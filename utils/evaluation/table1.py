@@ -16,147 +16,211 @@ from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import IQ_KIND, SEX_KIND, CovariateKind, add_phenotype_covariates, find_phenotype_covariate
 from data.cohorts.records import CLASS_NAMES
-from utils.report.tables import PEOPLE, SITE
+from utils.report.tables import PEOPLE_VARIABLE, SITE_VARIABLE
 
-EVERY_IQ = replace(IQ_KIND, excluded_pattern=CovariateKind.excluded_pattern)  # the verbal and the performance IQ, too
-BINARY = 2  # values of a number that is a code, such as 1 and 2 for the sexes
+ALL_IQ_KIND = replace(
+    IQ_KIND, excluded_pattern=CovariateKind.excluded_pattern
+)  # the verbal and the performance IQ, too
+MAX_CODE_VALUES = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
-MIN_EXPECTED = 5  # people in each cell of a chi-squared test by its distribution
-RESAMPLES = 9999  # of the chi-squared test where fewer are expected
+MIN_EXPECTED_COUNT = 5  # people in each cell of a chi-squared test by its distribution
+CHI_SQUARED_RESAMPLES = 9999  # of the chi-squared test where fewer are expected
 
 
-def table1(cohort: Cohort) -> pd.DataFrame:
+def make_table1(cohort: Cohort) -> pd.DataFrame:
     """A row for each variable, with a test, and for each category of it; the same at each site, without tests.
 
-    `variable`, `site` (empty: all), `category`; of each class `_known`, `_missing` people, and `_mean`, `_sd`,
+    `variable`, `site_name` (empty: all), `category`; of each class `_known`, `_missing` people, and `_mean`, `_sd`,
     `_median` of numbers or `_share` of a category; `test`, `statistic`, `p`, and for numbers `p_ranks`, of the
     Mann-Whitney test. Prints which columns have too many categories. Raises InputError for text among numbers.
     """
-    first = [cohort.rows[at] for at in cohort.first_index_by_subject(range(len(cohort.rows))).values()]
-    known = pd.DataFrame([row for row in first if row.is_labelled])
-    if known.empty:
+    first_rows = [
+        cohort.rows[row_index] for row_index in cohort.first_index_by_subject(range(len(cohort.rows))).values()
+    ]
+    labelled_people = pd.DataFrame([row for row in first_rows if row.is_labelled])
+    if labelled_people.empty:
         return pd.DataFrame()
-    known = known.set_index("subject")
-    found = variables(cohort).reindex(known.index)
-    if many := [name for name in found if is_text(found[name]) and found[name].nunique() > MAX_CATEGORIES]:
-        print(f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(many)}.")
-    found = found.drop(columns=many)
-    sites = known["site"].value_counts()
-    several = sites.index.tolist() if len(sites) > 1 else []
-    label = known["label"].to_numpy()
-    everybody = pd.Series(0.0, known.index)
-    rows = [{"variable": PEOPLE, **counted(everybody, label)}]
-    if several:
-        of_site = as_category(known["site"])
-        rows.append({"variable": SITE, **counted(of_site, label), **compared(of_site, label)})
-    for name, values in found.items():
-        head, *categories = described(str(name), values, label)
-        rows += [head | compared(values, label), *categories]
-    for site in several:
-        here = (known["site"] == site).to_numpy()
-        there = [{"variable": PEOPLE, **counted(everybody[here], label[here])}]
-        for name, values in found.items():
-            there += described(str(name), values[here], label[here])
-        rows += [row | {"site": site} for row in there]
-    columns = [
+    labelled_people = labelled_people.set_index("subject")
+    variable_table = make_variable_table(cohort).reindex(labelled_people.index)
+    if crowded_variables := [
+        name
+        for name in variable_table
+        if is_text(variable_table[name]) and variable_table[name].nunique() > MAX_CATEGORIES
+    ]:
+        print(f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(crowded_variables)}.")
+    variable_table = variable_table.drop(columns=crowded_variables)
+    people_by_site = labelled_people["site"].value_counts()
+    site_names = people_by_site.index.tolist() if len(people_by_site) > 1 else []
+    label = labelled_people["label"].to_numpy()
+    people_values = pd.Series(0.0, labelled_people.index)
+    table1_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(people_values, label)}]
+    if site_names:
+        site_by_subject = convert_codes_to_category(labelled_people["site"])
+        table1_rows.append(
+            {
+                "variable": SITE_VARIABLE,
+                **count_people_by_class(site_by_subject, label),
+                **compare_classes(site_by_subject, label),
+            }
+        )
+    for name, variable_values in variable_table.items():
+        variable_row, *category_rows = describe_variable(str(name), variable_values, label)
+        table1_rows += [variable_row | compare_classes(variable_values, label), *category_rows]
+    for site_name in site_names:
+        site_mask = (labelled_people["site"] == site_name).to_numpy()
+        site_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(people_values[site_mask], label[site_mask])}]
+        for name, variable_values in variable_table.items():
+            site_rows += describe_variable(str(name), variable_values[site_mask], label[site_mask])
+        table1_rows += [row | {"site": site_name} for row in site_rows]
+    column_names = [
         "variable",
         "site",
         "category",
-        *(f"{name}_{value}" for name in reversed(CLASS_NAMES) for value in VALUES),
+        *(f"{name}_{statistic}" for name in reversed(CLASS_NAMES) for statistic in CLASS_STATISTICS),
     ]
-    table = pd.DataFrame(rows).reindex(columns=[*columns, "test", "statistic", "p", "p_ranks"])
-    counts = [name for name in columns if name.endswith(("_known", "_missing"))]
-    texts = {name: table[name].astype(object).fillna("") for name in (SITE, "category", "test")}
-    return table.astype(dict.fromkeys(counts, "Int64")).assign(**texts)
+    table = pd.DataFrame(table1_rows).reindex(columns=[*column_names, "test", "statistic", "p", "p_ranks"])
+    count_columns = [name for name in column_names if name.endswith(("_known", "_missing"))]
+    text_by_column = {name: table[name].astype(object).fillna("") for name in (SITE_VARIABLE, "category", "test")}
+    return table.astype(dict.fromkeys(count_columns, "Int64")).assign(**text_by_column)
 
 
-VALUES = ("known", "missing", "mean", "sd", "median", "share")  # of a class
+CLASS_STATISTICS = ("known", "missing", "mean", "sd", "median", "share")  # of a class
 
 
-def variables(cohort: Cohort) -> pd.DataFrame:
+def make_variable_table(cohort: Cohort) -> pd.DataFrame:
     """What is known of each subject (rows): numbers, or categories, NaN where unknown.
 
     The covariates, but for the site, also those that only the phenotype tells; and all of its IQs. A number with two
     values is a code, and so a category; the phenotype's names of the sexes replace codes.
     """
-    site = {row.subject: row.site for row in cohort.rows}
-    found: dict[str, pd.Series] = {}
-    values = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
-    given = add_phenotype_covariates(cohort.covariates, cohort.raw_phenotype)
-    given = values[[]] if given is None else given
-    for name in given:
-        if (given[name] == given.index.map(site)).all():
+    site_by_subject = {row.subject: row.site for row in cohort.rows}
+    values_by_variable: dict[str, pd.Series] = {}
+    raw_phenotype = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
+    covariate_table = add_phenotype_covariates(cohort.covariates, cohort.raw_phenotype)
+    covariate_table = raw_phenotype[[]] if covariate_table is None else covariate_table
+    for variable in covariate_table:
+        if (covariate_table[variable] == covariate_table.index.map(site_by_subject)).all():
             continue
-        text = phenotype.clean_column(given[name])
-        found[name] = phenotype.parse_number_column(given, name) if phenotype.is_mostly_numbers(given[name]) else text
-    named = {name.casefold() for name in found}
-    found |= {name: values[name] for name in EVERY_IQ.find_columns(values) if name.casefold() not in named}
-    sexes, coded = find_phenotype_covariate(values, SEX_KIND), [name for name in found if SEX_KIND.matches_name(name)]
-    if coded and sexes is not None and is_text(sexes) and not any(is_text(found[name]) for name in coded):
-        found = {name: column for name, column in found.items() if name not in coded[1:]} | {coded[0]: sexes}
-    return pd.DataFrame({name: as_category(column) for name, column in found.items()}, index=given.index)
+        text_values = phenotype.clean_column(covariate_table[variable])
+        values_by_variable[variable] = (
+            phenotype.parse_number_column(covariate_table, variable)
+            if phenotype.is_mostly_numbers(covariate_table[variable])
+            else text_values
+        )
+    casefolded_names = {variable.casefold() for variable in values_by_variable}
+    values_by_variable |= {
+        variable: raw_phenotype[variable]
+        for variable in ALL_IQ_KIND.find_columns(raw_phenotype)
+        if variable.casefold() not in casefolded_names
+    }
+    sex_values, sex_variables = (
+        find_phenotype_covariate(raw_phenotype, SEX_KIND),
+        [variable for variable in values_by_variable if SEX_KIND.matches_name(variable)],
+    )
+    if (
+        sex_variables
+        and sex_values is not None
+        and is_text(sex_values)
+        and not any(is_text(values_by_variable[variable]) for variable in sex_variables)
+    ):
+        values_by_variable = {
+            variable: variable_values
+            for variable, variable_values in values_by_variable.items()
+            if variable not in sex_variables[1:]
+        } | {sex_variables[0]: sex_values}
+    return pd.DataFrame(
+        {
+            variable: convert_codes_to_category(variable_values)
+            for variable, variable_values in values_by_variable.items()
+        },
+        index=covariate_table.index,
+    )
 
 
-def is_text(values: pd.Series) -> bool:
-    return not pd.api.types.is_numeric_dtype(values)
+def is_text(variable_values: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(variable_values)
 
 
-def as_category(values: pd.Series) -> pd.Series:
+def convert_codes_to_category(variable_values: pd.Series) -> pd.Series:
     """Text, or numbers that are codes, as categories in their order; other numbers as they are."""
-    if not is_text(values):
-        if not 0 < values.nunique() <= BINARY:
-            return values
-        values = values.map("{:g}".format, na_action="ignore")
-    return values.astype(pd.CategoricalDtype(sorted(values.dropna().unique())))
+    if not is_text(variable_values):
+        if not 0 < variable_values.nunique() <= MAX_CODE_VALUES:
+            return variable_values
+        variable_values = variable_values.map("{:g}".format, na_action="ignore")
+    return variable_values.astype(pd.CategoricalDtype(sorted(variable_values.dropna().unique())))
 
 
-def counted(values: pd.Series, label: np.ndarray) -> dict[str, int]:
+def count_people_by_class(variable_values: pd.Series, label: np.ndarray) -> dict[str, int]:
     """How many people of each class have a value, and how many have none."""
-    of_class = {name: values[label == number] for number, name in enumerate(CLASS_NAMES)}
-    return {f"{name}_known": int(found.notna().sum()) for name, found in of_class.items()} | {
-        f"{name}_missing": int(found.isna().sum()) for name, found in of_class.items()
+    values_by_class = {
+        class_name: variable_values[label == class_label] for class_label, class_name in enumerate(CLASS_NAMES)
+    }
+    return {
+        f"{class_name}_known": int(class_values.notna().sum()) for class_name, class_values in values_by_class.items()
+    } | {
+        f"{class_name}_missing": int(class_values.isna().sum()) for class_name, class_values in values_by_class.items()
     }
 
 
-def described(name: str, values: pd.Series, label: np.ndarray) -> list[dict[str, Any]]:
+def describe_variable(name: str, variable_values: pd.Series, label: np.ndarray) -> list[dict[str, Any]]:
     """The row of a variable (n,), then one for each of its categories; `label` (n,) is 1 autism, 0 control."""
-    of_class = {kind: values[label == number].dropna() for number, kind in enumerate(CLASS_NAMES)}
-    head: dict[str, Any] = {"variable": name, **counted(values, label)}
-    if is_text(values):
-        shares = {f"{kind}_share": found.value_counts(normalize=True) for kind, found in of_class.items()}
-        of_category = [{name: share.get(one) for name, share in shares.items()} for one in values.cat.categories]
-        named = zip(values.cat.categories, of_category, strict=True)
-        return [head, *({"variable": name, "category": one} | share for one, share in named)]
-    for kind, found in of_class.items():
-        head |= {f"{kind}_mean": found.mean(), f"{kind}_sd": found.std(), f"{kind}_median": found.median()}
-    return [head]
+    values_by_class = {
+        class_name: variable_values[label == class_label].dropna() for class_label, class_name in enumerate(CLASS_NAMES)
+    }
+    variable_row: dict[str, Any] = {"variable": name, **count_people_by_class(variable_values, label)}
+    if is_text(variable_values):
+        frequencies_by_column = {
+            f"{class_name}_share": class_values.value_counts(normalize=True)
+            for class_name, class_values in values_by_class.items()
+        }
+        frequency_cells = [
+            {name: frequencies.get(category) for name, frequencies in frequencies_by_column.items()}
+            for category in variable_values.cat.categories
+        ]
+        categories_with_cells = zip(variable_values.cat.categories, frequency_cells, strict=True)
+        return [
+            variable_row,
+            *(
+                {"variable": name, "category": category} | frequencies
+                for category, frequencies in categories_with_cells
+            ),
+        ]
+    for class_name, class_values in values_by_class.items():
+        variable_row |= {
+            f"{class_name}_mean": class_values.mean(),
+            f"{class_name}_sd": class_values.std(),
+            f"{class_name}_median": class_values.median(),
+        }
+    return [variable_row]
 
 
-def compared(values: pd.Series, label: np.ndarray) -> dict[str, Any]:
+def compare_classes(variable_values: pd.Series, label: np.ndarray) -> dict[str, Any]:
     """Whether the classes differ in a variable: Welch's t-test and the Mann-Whitney test of numbers; Pearson's
     chi-squared test of categories. Where few people are expected in a cell: Fisher's exact test of two categories, a
     Monte Carlo p of more. Empty if there are too few people or no differences to test."""
-    control, autism = (values[label == number].dropna() for number in range(len(CLASS_NAMES)))
-    if is_text(values):
-        return compared_counts(pd.crosstab(values.dropna(), label[values.notna()]).to_numpy())
-    if min(len(control), len(autism)) < 2 or pd.concat([control, autism]).nunique() < 2:
+    control_values, autism_values = (
+        variable_values[label == class_label].dropna() for class_label in range(len(CLASS_NAMES))
+    )
+    if is_text(variable_values):
+        return compare_category_counts(pd.crosstab(variable_values.dropna(), label[variable_values.notna()]).to_numpy())
+    if min(len(control_values), len(autism_values)) < 2 or pd.concat([control_values, autism_values]).nunique() < 2:
         return {}
     with warnings.catch_warnings():  # of two constants, or nearly so
         warnings.simplefilter("ignore", RuntimeWarning)
-        welch = stats.ttest_ind(autism, control, equal_var=False)
-    ranks = stats.mannwhitneyu(autism, control)
-    found = {"test": "Welch's t", "statistic": float(welch.statistic), "p": float(welch.pvalue)}
-    return (found if np.isfinite(welch.statistic) else {}) | {"p_ranks": float(ranks.pvalue)}
+        welch_test = stats.ttest_ind(autism_values, control_values, equal_var=False)
+    rank_test = stats.mannwhitneyu(autism_values, control_values)
+    test_cells = {"test": "Welch's t", "statistic": float(welch_test.statistic), "p": float(welch_test.pvalue)}
+    return (test_cells if np.isfinite(welch_test.statistic) else {}) | {"p_ranks": float(rank_test.pvalue)}
 
 
-def compared_counts(counts: np.ndarray) -> dict[str, Any]:
+def compare_category_counts(contingency_table: np.ndarray) -> dict[str, Any]:
     """The test of people by category (rows) and class (columns)."""
-    if min(counts.shape) < 2:
+    if min(contingency_table.shape) < 2:
         return {}
-    few = stats.contingency.expected_freq(counts).min() < MIN_EXPECTED
-    if few and len(counts) == 2:
-        return {"test": "Fisher's exact", "p": float(stats.fisher_exact(counts).pvalue)}
-    drawn = stats.MonteCarloMethod(RESAMPLES, rng=np.random.default_rng(0)) if few else None
-    squared = stats.chi2_contingency(counts, correction=False, method=drawn)
-    name = "chi-squared, Monte Carlo" if few else "chi-squared"
-    return {"test": name, "statistic": float(squared.statistic), "p": float(squared.pvalue)}
+    is_sparse = stats.contingency.expected_freq(contingency_table).min() < MIN_EXPECTED_COUNT
+    if is_sparse and len(contingency_table) == 2:
+        return {"test": "Fisher's exact", "p": float(stats.fisher_exact(contingency_table).pvalue)}
+    monte_carlo = stats.MonteCarloMethod(CHI_SQUARED_RESAMPLES, rng=np.random.default_rng(0)) if is_sparse else None
+    chi_squared = stats.chi2_contingency(contingency_table, correction=False, method=monte_carlo)
+    test_name = "chi-squared, Monte Carlo" if is_sparse else "chi-squared"
+    return {"test": test_name, "statistic": float(chi_squared.statistic), "p": float(chi_squared.pvalue)}

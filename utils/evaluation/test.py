@@ -18,204 +18,289 @@ from data.cohorts.phenotype import describe_missing_by_class
 from data.cohorts.records import CLASS_NAMES
 from data.cohorts.rows import DUPLICATES_TOGETHER
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
-from utils.evaluation.confounds import by_fold, by_site
-from utils.evaluation.table1 import table1
-from utils.report import build as report
+from utils.evaluation.confounds import make_site_score_rows, score_folds
+from utils.evaluation.table1 import make_table1
+from utils.report import build as report_builder
 from utils.report import drawings
-from utils.report.adjusted import adjusted_table
-from utils.report.methods import told_sites
+from utils.report.adjusted import make_adjusted_table
+from utils.report.methods import format_site_count
 from utils.report.tables import (
-    FOLDS,
-    Prepared,
-    Results,
-    Tables,
-    Tested,
-    described,
-    mean_of,
-    read_table,
-    tested,
+    FOLDS_KEY,
+    DataPreparation,
+    EvaluationResults,
+    EvaluationTables,
+    RepeatPredictions,
+    average_tables,
+    parse_evaluation_manifest,
+    read_repeats,
+    read_result_table,
 )
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
 from utils.scores import baselines
-from utils.scores.conclusion import OF_FOLD, UNLABELLED, Conclusion
-from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.conclusion import FOLD_VERDICT, UNLABELLED_VERDICT, Conclusion
+from utils.scores.metrics import Predictions, estimate_scores
 from utils.scores.results import (
-    MASKED,
-    METRICS,
-    OUT,
-    OUT_COLUMNS,
-    POOLED,
+    MASKED_PROBABILITY_COLUMN,
+    METRICS_FILE,
+    OUT_OF_DISTRIBUTION,
+    OUT_OF_DISTRIBUTION_COLUMNS,
+    POOLED_TABLE_NAMES,
     PREDICTION_COLUMNS,
-    SAME_SCAN,
+    SAME_SCAN_COLUMN,
     Estimate,
     Headline,
 )
 from utils.training.network import predict_probabilities, restore_network
 
-RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
+CHECKPOINT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 
 
-def test(run: Run) -> int:
+def run_test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
     network = restore_network(run)
     run.claim_output_folder()
     if run.model.predicted == "label":
-        evaluate(run, network)
+        evaluate_classifier(run, network)
     else:
-        autoencoders.evaluate(run, network)
+        autoencoders.evaluate_autoencoder(run, network)
     return 0
 
 
-def pool(whole: Run, runs: Sequence[Run]) -> None:
+def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
     autoencoders'."""
-    if whole.model.predicted == "input":
-        autoencoders.pool(whole, runs)
+    if pooled_run.model.predicted == "input":
+        autoencoders.pool_autoencoders(pooled_run, fold_runs)
         return
-    results = Results(whole)
-    for name in POOLED:
-        tables = [of_part(run, name) for run in runs]
-        if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
-            results.add(name, pd.concat(tables, join="inner", ignore_index=True))
-    each = tested(whole)
-    if whole.repeats > 1 and each[0].predictions["label"].notna().any():
-        inputs = whole.model.list_inputs(whole.config)
-        results.add("repeats", comparisons.repeats_table(each, whole.seed, inputs))
-    count = max(len(run.cohort.split_indices("train")) for run in runs)
-    notes = baselines.limits(count, runs[0].cohort.connectomes is not None)
-    conclude(results, each, notes, runs)
+    results = EvaluationResults(pooled_run)
+    for table_name in POOLED_TABLE_NAMES:
+        fold_tables = [read_fold_table(fold_run, table_name) for fold_run in fold_runs]
+        if fold_tables := [
+            fold_table for fold_table in fold_tables if len(fold_table)
+        ]:  # a column that not every fold has is dropped
+            results.add_table(table_name, pd.concat(fold_tables, join="inner", ignore_index=True))
+    repeats = read_repeats(pooled_run)
+    if pooled_run.repeats > 1 and repeats[0].predictions["label"].notna().any():
+        network_inputs = pooled_run.model.list_inputs(pooled_run.config)
+        results.add_table("repeats", comparisons.make_repeats_table(repeats, pooled_run.seed, network_inputs))
+    max_training_count = max(len(fold_run.cohort.split_indices("train")) for fold_run in fold_runs)
+    warnings = baselines.describe_record_limits(max_training_count, fold_runs[0].cohort.connectomes is not None)
+    conclude_test(results, repeats, warnings, fold_runs)
 
 
-def of_part(run: Run, name: str) -> pd.DataFrame:
+def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
     """A table of one run as a part of that of all."""
-    table = read_table(run, name)
-    return table.assign(fold=run.fold, **({"repeat": run.repeat} if run.repeats > 1 else {}))
+    fold_table = read_result_table(fold_run, table_name)
+    return fold_table.assign(fold=fold_run.fold, **({"repeat": fold_run.repeat} if fold_run.repeats > 1 else {}))
 
 
-def evaluate(run: Run, network: keras.Model) -> None:
-    """Tests a classifier: the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
-    results, indices = Results(run), run.cohort.split_indices("test")
-    batches = split_into_batches(indices, run.config.batch_size)
-    found, *masked = predict_probabilities(run, network, batches, missingness.masked_cohort(run))
-    rows = [run.cohort.rows[index] for index in indices]
-    cells = [
+def evaluate_classifier(run: Run, network: keras.Model) -> None:
+    """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
+    `checkpoint_results.csv`."""
+    results, test_indices = EvaluationResults(run), run.cohort.split_indices("test")
+    index_batches = split_into_batches(test_indices, run.config.batch_size)
+    predicted_probabilities, *masked_probabilities = predict_probabilities(
+        run, network, index_batches, missingness.make_masked_cohorts(run)
+    )
+    test_rows = [run.cohort.rows[index] for index in test_indices]
+    prediction_rows = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
-        for row, probability in zip(rows, found, strict=True)
+        for row, probability in zip(test_rows, predicted_probabilities, strict=True)
     ]
-    table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
-    if masked:
-        table[MASKED] = masked[0]
-    if groups := run.cohort.groups:
-        table[SAME_SCAN] = table["subject"].map(find_group_leaders(table["subject"], groups))
-    results.add("predictions", table)
-    notes = external.write_beside(results)
-    score = conclude(results, tested(run), notes, [run])
-    if score:
-        numbers_of = {name: score[name].value for name in RESULT_METRICS}
-        told = {name: "" if value is None else f"{value:.6f}" for name, value in numbers_of.items()}
-        add_row(run.out_dir / CHECKPOINT_RESULTS_FILE, {"checkpoint": str(run.checkpoints.latest_prefix())} | told)
-
-
-def conclude(
-    results: Results, each: Sequence[Tested], notes_before: list[str], parts: Sequence[Run]
-) -> dict[str, Estimate]:
-    """The predictions of each repeat -> all other results; returns the metrics. `notes_before` are those of baselines
-    and people; `parts` are the runs whose networks predicted."""
-    run, table = results.run, each[0].predictions
-    known = table["file"][table["label"].notna()]
-    if not run.fold and len(people := table1(run.cohort)):
-        results.add("table1", people)
-    score, metrics, found = measure(results, [of.of_records(known) for of in each]) if len(known) else ({}, {}, None)
-    notes = warnings_of(run, len(table) - len(known), len(table), notes_before)
-    trained = [(part, part.checkpoints.manifest()) for part in parts]
-    summary: dict[str, Any] = {
-        "subjects": counts(run, FOLDS in metrics),
-        "left_out": run.cohort.metadata.left_out_count_by_reason,
-        "warnings": notes,
-        "prepared": asdict(prepared(run)),
-        "baseline_settings": baselines.SETTINGS,
-        "shares": average_branch_weights([of.shares for _, of in trained]),
-        "chosen": {part.fold_label: of.told["chosen"] for part, of in trained if "chosen" in of.told},
-        "promise": results.promise,
-        "conclusion": None if run.fold or found is None else asdict(found),
-    }
-    about = described(run.make_manifest(**summary), run.out_dir)
-    report.write(run.out_dir, Tables.of(about, results.tables, metrics))
-    if run.fold:
-        print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
-    else:
-        who = f"{format_participants(table['subject'].nunique())}, {told_sites(table['site'])}"
-        cut = f"folds: {run.division_text}" if run.folds else "trained on everybody" if run.everybody else ""
-        odd = results.tables.get("out_of_distribution", pd.DataFrame(columns=OUT_COLUMNS))
-        told = {
-            "problems": run.caveats.problems,
-            "warnings": notes,
-            OUT: (odd["file"] + ": " + odd["reasons"]).tolist(),
+    prediction_table = pd.DataFrame(prediction_rows, columns=PREDICTION_COLUMNS)
+    if masked_probabilities:
+        prediction_table[MASKED_PROBABILITY_COLUMN] = masked_probabilities[0]
+    if same_scan_groups := run.cohort.groups:
+        prediction_table[SAME_SCAN_COLUMN] = prediction_table["subject"].map(
+            find_group_leaders(prediction_table["subject"], same_scan_groups)
+        )
+    results.add_table("predictions", prediction_table)
+    warnings = external.write_external_tables(results)
+    estimate_by_metric = conclude_test(results, read_repeats(run), warnings, [run])
+    if estimate_by_metric:
+        value_by_metric = {metric: estimate_by_metric[metric].value for metric in CHECKPOINT_METRICS}
+        text_by_metric = {
+            metric: "" if metric_value is None else f"{metric_value:.6f}"
+            for metric, metric_value in value_by_metric.items()
         }
-        beside = [(name, str(len(texts)), make_printable(texts[0])) for name, texts in told.items() if texts]
-        rows = found.rows if found else [("", "", UNLABELLED)]
-        print_table([(f"{run.model.model_name} {run.choices.preset}", who, cut), *rows, *beside], truncate_last=True)
-    run.finish(Headline(found.metric, found.score) if found else None, **summary)
-    return {} if run.is_pooled else score
+        add_row(
+            run.out_dir / CHECKPOINT_RESULTS_FILE, {"checkpoint": str(run.checkpoints.latest_prefix())} | text_by_metric
+        )
 
 
-def measure(results: Results, every: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any], Conclusion]:
+def conclude_test(
+    results: EvaluationResults,
+    repeats: Sequence[RepeatPredictions],
+    earlier_warnings: list[str],
+    fold_runs: Sequence[Run],
+) -> dict[str, Estimate]:
+    """The predictions of each repeat -> all other results; returns the metrics. `earlier_warnings` are those of
+    baselines and people; `fold_runs` are the runs whose networks predicted."""
+    run, prediction_table = results.run, repeats[0].predictions
+    labelled_files = prediction_table["file"][prediction_table["label"].notna()]
+    if not run.fold and len(table1_rows := make_table1(run.cohort)):
+        results.add_table("table1", table1_rows)
+    estimate_by_metric, metrics_json, conclusion = (
+        measure_test(results, [repeat_or_manifest.select_records(labelled_files) for repeat_or_manifest in repeats])
+        if len(labelled_files)
+        else ({}, {}, None)
+    )
+    warnings = list_test_warnings(
+        run, len(prediction_table) - len(labelled_files), len(prediction_table), earlier_warnings
+    )
+    runs_with_manifest = [(fold_run, fold_run.checkpoints.manifest()) for fold_run in fold_runs]
+    manifest_fields: dict[str, Any] = {
+        "subjects": make_subject_counts(run, FOLDS_KEY in metrics_json),
+        "left_out": run.cohort.metadata.left_out_count_by_reason,
+        "warnings": warnings,
+        "prepared": asdict(make_data_preparation(run)),
+        "baseline_settings": baselines.SETTINGS_BY_CLASSIFIER,
+        "shares": average_branch_weights([repeat_or_manifest.shares for _, repeat_or_manifest in runs_with_manifest]),
+        "chosen": {
+            fold_run.fold_label: repeat_or_manifest.told["chosen"]
+            for fold_run, repeat_or_manifest in runs_with_manifest
+            if "chosen" in repeat_or_manifest.told
+        },
+        "promise": results.promise,
+        "conclusion": None if run.fold or conclusion is None else asdict(conclusion),
+    }
+    manifest = parse_evaluation_manifest(run.make_manifest(**manifest_fields), run.out_dir)
+    report_builder.write_report(
+        run.out_dir, EvaluationTables.from_tables(manifest, results.table_by_name, metrics_json)
+    )
+    if run.fold:
+        print_unless_quiet(f"{len(labelled_files)} test records. {FOLD_VERDICT}")
+    else:
+        people_text = (
+            f"{format_participants(prediction_table['subject'].nunique())}, "
+            f"{format_site_count(prediction_table['site'])}"
+        )
+        folds_text = f"folds: {run.division_text}" if run.folds else "trained on everybody" if run.everybody else ""
+        outlier_table = results.table_by_name.get(
+            "out_of_distribution", pd.DataFrame(columns=OUT_OF_DISTRIBUTION_COLUMNS)
+        )
+        texts_by_heading = {
+            "problems": run.caveats.problems,
+            "warnings": warnings,
+            OUT_OF_DISTRIBUTION: (outlier_table["file"] + ": " + outlier_table["reasons"]).tolist(),
+        }
+        warning_rows = [
+            (heading, str(len(texts)), make_printable(texts[0])) for heading, texts in texts_by_heading.items() if texts
+        ]
+        conclusion_rows = conclusion.summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
+        print_table(
+            [
+                (f"{run.model.model_name} {run.choices.preset}", people_text, folds_text),
+                *conclusion_rows,
+                *warning_rows,
+            ],
+            truncate_last=True,
+        )
+    run.finish(Headline(conclusion.metric, conclusion.score) if conclusion else None, **manifest_fields)
+    return {} if run.is_pooled else estimate_by_metric
+
+
+def measure_test(
+    results: EvaluationResults, repeats: Sequence[RepeatPredictions]
+) -> tuple[dict[str, Estimate], dict[str, Any], Conclusion]:
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
-    run, inputs = results.run, results.run.model.list_inputs(results.run.config)
-    predictions = Predictions.of(*(of.predictions for of in every))
-    score = with_intervals(predictions, run.seed)
-    same_folds = predictions.trained.any() and (predictions.folds == predictions.folds[0]).all()
-    folds = {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()} if same_folds else {}
-    metrics = in_json(score) | ({FOLDS: folds} if folds else {})
-    files.write_json(run.out_dir / METRICS, metrics | run.caveats.active_fields)
-    results.add("sites", pd.DataFrame(by_site(predictions, run.seed)))
-    drawings.classification(predictions, score, run.out_dir, run.marks)
+    run, network_inputs = results.run, results.run.model.list_inputs(results.run.config)
+    predictions = Predictions.from_tables(*(repeat_or_scores.predictions for repeat_or_scores in repeats))
+    estimate_by_metric = estimate_scores(predictions, run.seed)
+    has_same_folds = (
+        predictions.training_cluster_counts.any() and (predictions.fold_names == predictions.fold_names[0]).all()
+    )
+    metrics_by_fold = (
+        {
+            name: to_metrics_json(repeat_or_scores)
+            for name, repeat_or_scores in score_folds(predictions, run.seed).items()
+        }
+        if has_same_folds
+        else {}
+    )
+    metrics_json = to_metrics_json(estimate_by_metric) | ({FOLDS_KEY: metrics_by_fold} if metrics_by_fold else {})
+    files.write_json(run.out_dir / METRICS_FILE, metrics_json | run.caveats.active_fields)
+    results.add_table("sites", pd.DataFrame(make_site_score_rows(predictions, run.seed)))
+    drawings.save_classification_figures(predictions, estimate_by_metric, run.out_dir, run.marks)
     if run.folds is not None and run.is_pooled:
-        calibrate(results, mean_of([of.predictions for of in every]))
-    compared = comparisons.baselines_table(predictions, [of.baselines for of in every], run.seed, inputs)
-    if compared:
-        results.add("baselines", pd.DataFrame(compared))
-    table = load_all_covariates(run.cohort)
-    motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
-    masked = missingness.masked(predictions, [of.predictions for of in every], run.seed)
-    for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped, masked))):
-        if rows:
-            results.add(name, pd.DataFrame(rows))
-    if motion:
-        results.add("adjusted", adjusted_table(motion["beside"]))
-    found = comparisons.conclusion(score, predictions, compared, inputs, run.cross_validation)
-    return score, metrics, replace(found, covariates=confounds.told(motion), masked=masked[0], minus_masked=masked[1])
+        write_calibration(results, average_tables([repeat_or_scores.predictions for repeat_or_scores in repeats]))
+    baseline_rows = comparisons.make_baseline_rows(
+        predictions, [repeat_or_scores.baseline_predictions for repeat_or_scores in repeats], run.seed, network_inputs
+    )
+    if baseline_rows:
+        results.add_table("baselines", pd.DataFrame(baseline_rows))
+    covariate_table = load_all_covariates(run.cohort)
+    confound_result, group_rows = (
+        confounds.measure_confounds(predictions, covariate_table, run.seed),
+        confounds.make_group_score_rows(predictions, covariate_table, run.seed),
+    )
+    masked_estimates = missingness.estimate_masked_auc(
+        predictions, [repeat_or_scores.predictions for repeat_or_scores in repeats], run.seed
+    )
+    for name, table_rows in (
+        ("groups", group_rows),
+        ("confounds", confounds.make_confound_rows(confound_result, group_rows, masked_estimates)),
+    ):
+        if table_rows:
+            results.add_table(name, pd.DataFrame(table_rows))
+    if confound_result:
+        results.add_table("adjusted", make_adjusted_table(confound_result["beside"]))
+    conclusion = comparisons.make_conclusion(
+        estimate_by_metric, predictions, baseline_rows, network_inputs, run.cross_validation
+    )
+    return (
+        estimate_by_metric,
+        metrics_json,
+        replace(
+            conclusion,
+            covariates=confounds.make_covariate_result(confound_result),
+            masked=masked_estimates[0],
+            minus_masked=masked_estimates[1],
+        ),
+    )
 
 
-def calibrate(results: Results, mean: pd.DataFrame) -> None:
+def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
     are reported of a person; the folds are those of the first repeat."""
-    people, folds = probabilities.people(mean), results.run.folds
-    if len(people) and folds:
-        results.add("probabilities", people)
+    probability_table, folds = probabilities.make_probability_table(mean_predictions), results.run.folds
+    if len(probability_table) and folds:
+        results.add_table("probabilities", probability_table)
         groups = "fold" if folds.division.column else "site"
-        results.add("calibration", probabilities.observed(people, groups, results.run.seed))
+        results.add_table(
+            "calibration", probabilities.make_calibration_table(probability_table, groups, results.run.seed)
+        )
 
 
-def warnings_of(run: Run, unlabelled: int, every: int, notes_before: list[str]) -> list[str]:
+def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earlier_warnings: list[str]) -> list[str]:
     """What is wrong with the data, or must be known of the results, the gravest first."""
     derivation = run.cohort.metadata.derivation
-    uncleaned = [derivation.uncleaned_warning] if derivation and derivation.uncleaned_warning else []
-    gaps = [
-        f"Missing values tell the label: {text}."
-        for text in describe_missing_by_class(run.cohort.raw_phenotype, run.cohort.rows)
+    cleaning_warnings = [derivation.uncleaned_warning] if derivation and derivation.uncleaned_warning else []
+    missingness_warnings = [
+        f"Missing values tell the label: {missingness_text}."
+        for missingness_text in describe_missing_by_class(run.cohort.raw_phenotype, run.cohort.rows)
     ]
-    none = [f"{unlabelled} of {every} test records have no label and are in no metric."] if unlabelled else []
-    return [*gaps, *uncleaned, *notes_before, *none, *(run.folds.warnings if run.folds else [])]
+    label_warnings = (
+        [f"{unlabelled_count} of {record_count} test records have no label and are in no metric."]
+        if unlabelled_count
+        else []
+    )
+    return [
+        *missingness_warnings,
+        *cleaning_warnings,
+        *earlier_warnings,
+        *label_warnings,
+        *(run.folds.warnings if run.folds else []),
+    ]
 
 
-def prepared(run: Run) -> Prepared:
+def make_data_preparation(run: Run) -> DataPreparation:
     """How the data had been prepared, for the methods of a paper."""
     metadata, folds = run.cohort.metadata, run.folds
-    by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.raw_phenotype is not None)
-    return Prepared(
+    is_scaled_by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.raw_phenotype is not None)
+    return DataPreparation(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
         standard=run.standardisation if "volume" in run.model.input_names else "",
@@ -223,29 +308,33 @@ def prepared(run: Run) -> Prepared:
         phenotype_columns=metadata.phenotype_columns,
         num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),
         derivation=metadata.derivation.methods_text if metadata.derivation else "",
-        scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=sum(SHARED_SCAN_WORDS in describe_tie((group,), run.cohort.metadata) for group in run.cohort.groups),
+        scaled_by=("fold" if is_scaled_by_fold else "split") if metadata.phenotype_median else "",
+        same_scan=sum(
+            SHARED_SCAN_WORDS in describe_tie((same_scan_group,), run.cohort.metadata)
+            for same_scan_group in run.cohort.groups
+        ),
         together=folds is not None or metadata.duplicates == DUPLICATES_TOGETHER,
-        families=sum(len(members) > 1 for members in metadata.families.values()),
+        families=sum(len(family_members) > 1 for family_members in metadata.families.values()),
         family_column=metadata.family_column,
         conversion=metadata.conversion_command,
     )
 
 
-def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
-    """Subjects by split, of a run on folds `by_fold` or all together, by site and by label."""
-    found: Counter = Counter()
+def make_subject_counts(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
+    """Subjects by split, of a run on folds `is_by_fold` or all together, by site and by label."""
+    subject_counts: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
         if run.folds is not None and run.is_pooled:
-            split = f"fold {run.folds.fold_by_subject[row.subject]}" if by_fold else "tested"
-        found[split, row.site, CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"] += 1
+            split = f"fold {run.folds.fold_by_subject[row.subject]}" if is_by_fold else "tested"
+        subject_counts[split, row.site, CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"] += 1
     return [
-        {"split": split, "site": site} | {name: found[split, site, name] for name in (*CLASS_NAMES, "unknown")}
-        for split, site in sorted({(split, site) for split, site, _ in found})
+        {"split": split, "site": site}
+        | {label_name: subject_counts[split, site, label_name] for label_name in (*CLASS_NAMES, "unknown")}
+        for split, site in sorted({(split, site) for split, site, _ in subject_counts})
     ]
 
 
-def in_json(scores: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
+def to_metrics_json(estimate_by_metric: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
     """Metrics as `metrics.json` has them."""
-    return {name: estimate.columns() for name, estimate in scores.items()}
+    return {metric: estimate.to_cells() for metric, estimate in estimate_by_metric.items()}

@@ -7,41 +7,47 @@ from data.base.errors import InputError
 from data.base.terminal import run_program
 from utils.runs.record import MANIFEST_FILE
 
-PROGRAM = "abide-report"
-EXAMPLES = {
+REPORT_PROGRAM = "abide-report"
+REPORT_EXAMPLES = {
     "build the page of a test again": "results/mmnn-test-folds-10",
     "list all runs of a folder in index.html": "results",
 }
 
 
 def main() -> int:
-    return run_guarded(PROGRAM, build)
+    return run_guarded(REPORT_PROGRAM, build_report_or_index)
 
 
-def parser() -> Parser:
-    about = "Builds report.html from the tables of a test, or index.html of all runs in a folder."
-    parser = Parser(prog=PROGRAM, description=about, examples=EXAMPLES)
+def make_report_parser() -> Parser:
+    program_description = "Builds report.html from the tables of a test, or index.html of all runs in a folder."
+    parser = Parser(prog=REPORT_PROGRAM, description=program_description, examples=REPORT_EXAMPLES)
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test; or a folder of runs")
     return parser
 
 
-def build() -> int:
-    folder = parser().parse_args().folder
+def build_report_or_index() -> int:
+    folder = make_report_parser().parse_args().folder
     from utils.report import index  # costs `--help` nothing
-    from utils.report.build import write_again
-    from utils.report.tables import read_test
-    from utils.scores.results import TABLES
+    from utils.report.build import rewrite_report
+    from utils.report.tables import read_test_folder
+    from utils.scores.results import RESULT_TABLE_BY_NAME
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
-    tested = (folder / TABLES["predictions"].file).exists()  # whatever became of its run.json
-    if not tested and not (folder / MANIFEST_FILE).is_file() and (runs := index.runs_in(folder)):
-        print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
+    is_test_folder = (
+        folder / RESULT_TABLE_BY_NAME["predictions"].file_name
+    ).exists()  # whatever became of its run.json
+    if (
+        not is_test_folder
+        and not (folder / MANIFEST_FILE).is_file()
+        and (finished_runs := index.find_finished_runs(folder))
+    ):
+        print(f"Index of {len(finished_runs)} runs: {index.write_index(folder, finished_runs)}")
     else:
-        page = write_again(folder)[0]
-        print(f"Report: {page}{read_test(folder).run.marks}")
+        page_path = rewrite_report(folder)[0]
+        print(f"Report: {page_path}{read_test_folder(folder).manifest.marks}")
     return 0
 
 
 if __name__ == "__main__":
-    run_program(main, PROGRAM)
+    run_program(main, REPORT_PROGRAM)

@@ -5,43 +5,50 @@ from collections.abc import Iterator
 import pandas as pd
 
 from data.pages.page import Section
-from utils.report.columns import COUNT, Column, section
-from utils.scores.adjustment import MOST_IMPUTED, Adjustment
+from utils.report.columns import COUNT_FORMAT, ColumnSpec, make_table_section
+from utils.scores.adjustment import MAX_IMPUTED_SHARE, Adjustment
 
-ADJUSTED = ("covariate", "in_the_test", "missing", "why_not")
-COLUMNS = {
-    "covariate": Column("covariate"),
-    "in_the_test": Column("in the test"),
-    "missing": Column("missing in", COUNT, "Unknown numbers are the median, with a mark; unknown texts a category."),
-    "why_not": Column("why not, or not wholly"),
+ADJUSTED_COLUMNS = ("covariate", "in_the_test", "missing", "why_not")
+ADJUSTED_COLUMN_SPECS = {
+    "covariate": ColumnSpec("covariate"),
+    "in_the_test": ColumnSpec("in the test"),
+    "missing": ColumnSpec(
+        "missing in", COUNT_FORMAT, "Unknown numbers are the median, with a mark; unknown texts a category."
+    ),
+    "why_not": ColumnSpec("why not, or not wholly"),
 }
-FEW = "known for too few, the same in all, or too few participants"
-NOBODY = "what nobody measured, such as the length of the scan and medication"
+REASON_TOO_FEW = "known for too few, the same in all, or too few participants"
+NEVER_MEASURED = "what nobody measured, such as the length of the scan and medication"
 
 
-def adjusted_table(beside: Adjustment) -> pd.DataFrame:
+def make_adjusted_table(adjustment: Adjustment) -> pd.DataFrame:
     """A row for each covariate, product or curve that is in a test, or is not; see ADJUSTED."""
-    return pd.DataFrame(rows(beside), columns=[*ADJUSTED])
+    return pd.DataFrame(make_adjusted_rows(adjustment), columns=[*ADJUSTED_COLUMNS])
 
 
-def rows(beside: Adjustment) -> Iterator[tuple[str, str, float | None, str]]:
-    for name in beside.covariates:
-        partly = name in beside.gaps
-        why = f"unknown for more than {MOST_IMPUTED:.0%}: it may explain the result there" if partly else ""
-        yield name, "partly" if partly else "yes", beside.imputed.get(name, 0), why
-    for name in beside.without:
-        yield name, "no", None, FEW
-    for name in beside.unknown:
-        yield name, "no", None, "not in the tables"
-    if beside.covariates[1:]:
-        yield "products of two, and curves", "yes" if beside.terms.shape[1] else "no", None, ""
-    for other, names in beside.no_room.items():
-        yield f"{', '.join(names)} by {other}", "no", None, "too few participants"
-    if beside.covariates[1:]:
+def make_adjusted_rows(adjustment: Adjustment) -> Iterator[tuple[str, str, float | None, str]]:
+    for covariate in adjustment.covariates:
+        has_gaps = covariate in adjustment.incomplete_covariates
+        reason = f"unknown for more than {MAX_IMPUTED_SHARE:.0%}: it may explain the result there" if has_gaps else ""
+        yield (
+            covariate,
+            "partly" if has_gaps else "yes",
+            adjustment.imputed_count_by_covariate.get(covariate, 0),
+            reason,
+        )
+    for covariate in adjustment.unusable_covariates:
+        yield covariate, "no", None, REASON_TOO_FEW
+    for covariate in adjustment.unmeasured_kinds:
+        yield covariate, "no", None, "not in the tables"
+    if adjustment.covariates[1:]:
+        yield "products of two, and curves", "yes" if adjustment.term_columns.shape[1] else "no", None, ""
+    for second_covariate, first_covariates in adjustment.oversized_products.items():
+        yield f"{', '.join(first_covariates)} by {second_covariate}", "no", None, "too few participants"
+    if adjustment.covariates[1:]:
         yield "products of three", "no", None, "not tested"
-    yield NOBODY, "no", None, "unknown"
+    yield NEVER_MEASURED, "no", None, "unknown"
 
 
-def adjusted_section(table: pd.DataFrame, about: str) -> Section:
+def make_adjusted_section(table: pd.DataFrame, introduction: str) -> Section:
     """What stands in no test may explain a result."""
-    return section("Covariates", table, ADJUSTED, about, COLUMNS, open=True)
+    return make_table_section("Covariates", table, ADJUSTED_COLUMNS, introduction, ADJUSTED_COLUMN_SPECS, open=True)

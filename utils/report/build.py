@@ -14,192 +14,238 @@ from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section, render_page
 from utils import figures
 from utils.report import drawings, sections
-from utils.report.columns import spelled
-from utils.report.methods import methods, quoted, seen_by_authors, told_sites
-from utils.report.tables import Described, Tables, read_test
+from utils.report.columns import find_heading
+from utils.report.methods import format_site_count, is_preset_seen_by_authors, make_methods_paragraphs, quote_command
+from utils.report.tables import EvaluationManifest, EvaluationTables, read_test_folder
 from utils.runs import record
 from utils.runs.record import Caveats
-from utils.scores.conclusion import OF_FOLD, UNLABELLED
-from utils.scores.metrics import headline
-from utils.scores.results import CHANCE_AUC, DATA, INTERVAL, NAMED, PAGE, ROLE, Estimate
+from utils.scores.conclusion import FOLD_VERDICT, UNLABELLED_VERDICT
+from utils.scores.metrics import choose_headline_metric
+from utils.scores.results import (
+    CHANCE_AUC,
+    INTERVAL_TEXT,
+    PRESPECIFIED_ROLE,
+    REPORT_DATA_FILES,
+    ROLE_COLUMN,
+    TEST_PAGE_FILE,
+    Estimate,
+)
 
-ROC = "roc"  # the figure that the test itself writes
-FIGURES = ("forest", "calibration")  # those that the page writes
-REMADE = (PAGE, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
+ROC_FIGURE = "roc"  # the figure that the test itself writes
+PAGE_FIGURES = ("forest", "calibration")  # those that the page writes
+REWRITTEN_FILES = (
+    TEST_PAGE_FILE,
+    *(
+        f"{figure_name}.{file_format}"
+        for figure_name in PAGE_FIGURES
+        for file_format in figures.FIGURE_METADATA_BY_FORMAT
+    ),
+)
 INTENDED_USE = (
     "For research on groups. Not a diagnosis: no probability here says anything reliable about one participant, and "
     "nothing here has been tested for clinical use."
 )
-FEW = 100  # test participants
-SEEN_BY_AUTHORS = "The preset was made by results on ABIDE I, on whose participants the score may be a little too good"
-PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
-SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
-SHOWN = 5  # problems
-INVALID = "Problems invalidate this. "
+MIN_TESTED_PEOPLE = 100  # test participants
+SEEN_BY_AUTHORS_CAVEAT = (
+    "The preset was made by results on ABIDE I, on whose participants the score may be a little too good"
+)
+PUBLISHED_ACCURACY = 0.70  # accuracy of the best honest results on ABIDE
+SUSPICIOUS_ACCURACY = 0.80  # accuracy that is far above it, however wide its interval
+MAX_LISTED_PROBLEMS = 5  # problems
+INVALID_PREFIX = "Problems invalidate this. "
 
 
-def write(folder: Path, tables: Tables) -> list[Path]:
+def write_report(folder: Path, tables: EvaluationTables) -> list[Path]:
     """Writes the page into a folder, and beside it, unless it is of one fold, its figures; the page is the first of the
     files."""
-    run, shown, bars = tables.run, [*sections_of(tables)], forest(tables)
-    drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
-    drawn += [drawings.forest(bars)] if bars else []
-    for figure in drawn:
-        figure.suptitle(run.marks.strip())
-    cut = f", folds: {run.folds}" if run.folds else ""
+    manifest, page_sections, forest_plot = (
+        tables.manifest,
+        [*make_report_sections(tables)],
+        make_baseline_forest(tables),
+    )
+    figures_to_save = [section.figure for section in page_sections if isinstance(section.figure, Figure)]
+    figures_to_save += [drawings.draw_forest(forest_plot)] if forest_plot else []
+    for figure in figures_to_save:
+        figure.suptitle(manifest.marks.strip())
+    folds_text = f", folds: {manifest.folds}" if manifest.folds else ""
     page = Page(
         "report",
-        f"Test of {run.model}{cut}{run.marks}",
-        f"{run.cohort_name}, {run.started}",
-        shown,
-        verdict(run),
-        [*numbers(run), people(tables)],
-        bars,
+        f"Test of {manifest.model}{folds_text}{manifest.marks}",
+        f"{manifest.cohort_name}, {manifest.started}",
+        page_sections,
+        make_report_verdict(manifest),
+        [*make_score_numbers(manifest), make_people_number(tables)],
+        forest_plot,
     )
-    with files.open_replacement(folder / PAGE) as file:
+    with files.open_replacement(folder / TEST_PAGE_FILE) as file:
         file.write(render_page(page))
-    written = [folder / PAGE]
-    for figure in [] if run.fold else drawn:
-        if figure.get_label() != ROC:
-            written += figures.save(figure, folder / f"{figure.get_label()}.png")
-    return written
+    written_paths = [folder / TEST_PAGE_FILE]
+    for figure in [] if manifest.fold else figures_to_save:
+        if figure.get_label() != ROC_FIGURE:
+            written_paths += figures.save_figure(figure, folder / f"{figure.get_label()}.png")
+    return written_paths
 
 
-def write_again(folder: Path) -> list[Path]:
+def rewrite_report(folder: Path) -> list[Path]:
     """Builds the page of a finished test anew and records it in `run.json`. Raises InputError if tables are gone or not
     as the test wrote them."""
     with files.locked(folder):
-        found = record.read_manifest(folder)
+        manifest = record.read_manifest(folder)
         if (
-            found
-            and found.finished
-            and (odd := [name for name in record.find_changed_outputs(folder, found) if name in DATA])
+            manifest
+            and manifest.finished
+            and (
+                changed_tables := [
+                    file_name
+                    for file_name in record.find_changed_outputs(folder, manifest)
+                    if file_name in REPORT_DATA_FILES
+                ]
+            )
         ):
-            what = f"is not as the test wrote it: {join_names(odd)}; copy the folder again, or test again"
-            raise InputError(f"{folder} {what}.")
-        tables = read_test(folder)  # nothing is changed before all that is needed can be read
-        with record.rewrite_outputs(folder, REMADE):
-            return write(folder, tables)
+            problem = f"is not as the test wrote it: {join_names(changed_tables)}; copy the folder again, or test again"
+            raise InputError(f"{folder} {problem}.")
+        tables = read_test_folder(folder)  # nothing is changed before all that is needed can be read
+        with record.rewrite_outputs(folder, REWRITTEN_FILES):
+            return write_report(folder, tables)
 
 
-def verdict(run: Described) -> str:
+def make_report_verdict(manifest: EvaluationManifest) -> str:
     """What a reader takes away, with whether problems invalidate it."""
-    if run.conclusion is None:
-        return OF_FOLD if run.fold else UNLABELLED
-    return f"{INVALID if run.problems else ''}{run.conclusion.verdict}"
+    if manifest.conclusion is None:
+        return FOLD_VERDICT if manifest.fold else UNLABELLED_VERDICT
+    return f"{INVALID_PREFIX if manifest.problems else ''}{manifest.conclusion.verdict}"
 
 
-def numbers(run: Described) -> list[HeadlineNumber]:
+def make_score_numbers(manifest: EvaluationManifest) -> list[HeadlineNumber]:
     """The score and its baseline, with their footnotes."""
-    if run.conclusion is None:
+    if manifest.conclusion is None:
         return []
-    first, *others = run.conclusion.numbers
-    seen = [f"{SEEN_BY_AUTHORS}."] if seen_by_authors(run) else []
-    return [replace(first, notes=[*first.notes, *seen]), *others]
+    score_number, *baseline_numbers = manifest.conclusion.headline_numbers
+    preset_footnotes = [f"{SEEN_BY_AUTHORS_CAVEAT}."] if is_preset_seen_by_authors(manifest) else []
+    return [replace(score_number, notes=[*score_number.notes, *preset_footnotes]), *baseline_numbers]
 
 
-def people(tables: Tables) -> HeadlineNumber:
+def make_people_number(tables: EvaluationTables) -> HeadlineNumber:
     """Who was tested."""
-    tested = tables.predictions.groupby("subject").first()
-    classes = [f"{(tested['label'] == label).sum()} {name}" for label, name in enumerate(CLASS_NAMES)]
-    unknown = tested["label"].isna().sum()
-    of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
-    return HeadlineNumber(str(len(tested)), "participants tested", f"{told_sites(tested['site'])}; {of_each}")
+    first_records = tables.predictions.groupby("subject").first()
+    class_texts = [
+        f"{(first_records['label'] == class_label).sum()} {class_name}"
+        for class_label, class_name in enumerate(CLASS_NAMES)
+    ]
+    unlabelled_count = first_records["label"].isna().sum()
+    diagnosis_text = ", ".join(
+        [*reversed(class_texts), *([f"{unlabelled_count} of unknown diagnosis"] if unlabelled_count else [])]
+    )
+    return HeadlineNumber(
+        str(len(first_records)), "participants tested", f"{format_site_count(first_records['site'])}; {diagnosis_text}"
+    )
 
 
-def forest(tables: Tables) -> Forest | None:
+def make_baseline_forest(tables: EvaluationTables) -> Forest | None:
     """The AUC of the verdict, that of the model and of baselines; None without baselines. What has no interval is not
     drawn."""
-    table = tables.baselines
-    if table is None or not tables.scores:
+    baseline_table = tables.baselines
+    if baseline_table is None or not tables.scores:
         return None
-    area = headline(tables.scores)
-    rows = [(tables.run.model, tables.scores[area], "main")]
-    for _, row in sections.prespecified_first(table).iterrows():
-        is_named = row[ROLE] == NAMED
-        name = f"{row['baseline']} ({NAMED})" if is_named else row["baseline"]
-        rows.append((name, Estimate.in_row(row, area), "named" if is_named else ""))
-    bars = [bar(*row) for row in rows if row[1].low is not None]
-    return Forest(f"{spelled(area)}, {INTERVAL}; {CHANCE_AUC:g} is guessing", bars, CHANCE_AUC) if bars else None
+    auc_name = choose_headline_metric(tables.scores)
+    bar_arguments = [(tables.manifest.model, tables.scores[auc_name], "main")]
+    for _, row in sections.sort_prespecified_first(baseline_table).iterrows():
+        is_prespecified = row[ROLE_COLUMN] == PRESPECIFIED_ROLE
+        bar_name = f"{row['baseline']} ({PRESPECIFIED_ROLE})" if is_prespecified else row["baseline"]
+        bar_arguments.append((bar_name, Estimate.from_row(row, auc_name), "named" if is_prespecified else ""))
+    bars = [make_forest_bar(*row) for row in bar_arguments if row[1].low is not None]
+    return (
+        Forest(f"{find_heading(auc_name)}, {INTERVAL_TEXT}; {CHANCE_AUC:g} is guessing", bars, CHANCE_AUC)
+        if bars
+        else None
+    )
 
 
-def bar(name: str, score: Estimate, kind: str) -> ForestBar:
-    value, low, high = score.numbers
-    return ForestBar(name, value, low, high, score.text(".2f"), kind)
+def make_forest_bar(bar_name: str, auc_estimate: Estimate, bar_kind: str) -> ForestBar:
+    value, low, high = auc_estimate.value_low_high
+    return ForestBar(bar_name, value, low, high, auc_estimate.text(".2f"), bar_kind)
 
 
-def cautions(caveats: Caveats) -> list[str]:
+def list_caveat_messages(caveats: Caveats) -> list[str]:
     """What a reader must know before any number, of any page."""
-    found = []
+    messages = []
     if caveats.simulated:
-        found.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
+        messages.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
     if caveats.problems:
-        found.append(f"PROBLEMS that invalidate these results: {join_names(caveats.problems, SHOWN, '; ')}.")
+        messages.append(
+            f"PROBLEMS that invalidate these results: {join_names(caveats.problems, MAX_LISTED_PROBLEMS, '; ')}."
+        )
     if caveats.accepted_leaks:
-        found.append(
+        messages.append(
             f"LEAK ACCEPTED: the cohort was converted with --allowLeak, though "
-            f"{join_names(caveats.accepted_leaks, SHOWN)} tells the diagnosis. Do not trust the scores."
+            f"{join_names(caveats.accepted_leaks, MAX_LISTED_PROBLEMS)} tells the diagnosis. Do not trust the scores."
         )
     if caveats.transductive:
-        found.append(
+        messages.append(
             "TRANSDUCTIVE: each site's volumes were standardised by its own participants, tested ones too (without "
             "labels). So the score is for participants who come together with others of their site."
         )
     if caveats.unknown_site:
-        found.append(
+        messages.append(
             f"{SITE_UNKNOWN_SENTENCE}: what differs between scanners can look like what differs between diagnoses, and "
             "nothing here would show it. Convert again with the column of sites (--siteColumn), also if all are of one."
         )
-    return found
+    return messages
 
 
-def warnings(tables: Tables) -> list[str]:
+def list_warning_messages(tables: EvaluationTables) -> list[str]:
     """The caveats, what the tables show, and the run's own warnings."""
-    found, run = cautions(tables.run), tables.run
+    messages, manifest = list_caveat_messages(tables.manifest), tables.manifest
     if tables.scores:
-        subjects, accuracy = tables.labelled["subject"].nunique(), tables.scores["accuracy"]
-        if subjects < FEW:
-            found.append(f"Few participants: another sample than these {subjects} may score otherwise.")
-        if not run.simulated and (accuracy.numbers[0] > SUSPICIOUS or accuracy.numbers[1] > PUBLISHED):
-            found.append(
-                f"An accuracy of {accuracy.text('.2f')} is far above the {PUBLISHED:.2f} that honest tests on ABIDE "
-                "reach. Look for a leak before you believe it."
+        subject_count, accuracy = tables.labelled["subject"].nunique(), tables.scores["accuracy"]
+        if subject_count < MIN_TESTED_PEOPLE:
+            messages.append(f"Few participants: another sample than these {subject_count} may score otherwise.")
+        if not manifest.simulated and (
+            accuracy.value_low_high[0] > SUSPICIOUS_ACCURACY or accuracy.value_low_high[1] > PUBLISHED_ACCURACY
+        ):
+            messages.append(
+                f"An accuracy of {accuracy.text('.2f')} is far above the {PUBLISHED_ACCURACY:.2f} that honest tests on "
+                "ABIDE reach. Look for a leak before you believe it."
             )
-    return list(dict.fromkeys(found + run.warnings))
+    return list(dict.fromkeys(messages + manifest.warnings))
 
 
-def sections_of(tables: Tables) -> Iterator[Section]:
+def make_report_sections(tables: EvaluationTables) -> Iterator[Section]:
     """The sections that apply, in the order of the page."""
-    run = tables.run
-    if run.permutations:
-        yield Section("Permutations", [run.permutations.sentence], open=True)
-    if found := warnings(tables):
-        yield Section("Warnings", found, kind="warning")
-    if run.promise:
-        yield Section("Predictions of participants", [run.promise, "They are in participants.csv."], open=True)
+    manifest = tables.manifest
+    if manifest.permutations:
+        yield Section("Permutations", [manifest.permutations.sentence], open=True)
+    if warning_messages := list_warning_messages(tables):
+        yield Section("Warnings", warning_messages, kind="warning")
+    if manifest.promise:
+        yield Section("Predictions of participants", [manifest.promise, "They are in participants.csv."], open=True)
     if tables.external is not None:
-        yield from sections.external(tables, tables.external)
+        yield from sections.make_external_sections(tables, tables.external)
     if tables.scores:
-        yield from sections.scored(tables)
-    yield sections.flow(tables)
+        yield from sections.make_score_sections(tables)
+    yield sections.make_flow_section(tables)
     if tables.table1 is not None:
-        yield sections.by_diagnosis(tables.table1)
-    yield how_to_repeat(run)
+        yield sections.make_table1_section(tables.table1)
+    yield make_repeat_section(manifest)
     yield Section("Intended use", [INTENDED_USE], open=True)
-    yield Section("Methods, to paste", methods(tables))
+    yield Section("Methods, to paste", make_methods_paragraphs(tables))
 
 
-def how_to_repeat(run: Described) -> Section:
+def make_repeat_section(manifest: EvaluationManifest) -> Section:
     """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
-    digest, key = run.weights, "checkpoint, SHA-256"
-    of_folds = [{"fold": fold, key: sha256} for fold, sha256 in digest.items()] if isinstance(digest, dict) else None
-    facts = {
-        "started": run.started,
-        "commit": run.git_commit or "-",
-        "cohort": run.cohort_name,
-        "cohort, SHA-256": run.cohort_sha256,
-        "checkpoint": run.checkpoint_folder,
-        key: "below, for each fold" if isinstance(digest, dict) else digest or "-",
-        "versions": ", ".join(f"{name} {version}" for name, version in run.packages.items()) or "-",
+    checkpoint_digest, digest_heading = manifest.weights, "checkpoint, SHA-256"
+    digest_rows = (
+        [{"fold": fold, digest_heading: sha256} for fold, sha256 in checkpoint_digest.items()]
+        if isinstance(checkpoint_digest, dict)
+        else None
+    )
+    provenance = {
+        "started": manifest.started,
+        "commit": manifest.git_commit or "-",
+        "cohort": manifest.cohort_name,
+        "cohort, SHA-256": manifest.cohort_sha256,
+        "checkpoint": manifest.checkpoint_folder,
+        digest_heading: "below, for each fold" if isinstance(checkpoint_digest, dict) else checkpoint_digest or "-",
+        "versions": ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) or "-",
     }
-    return Section("How to repeat it", table=of_folds, facts=facts, command=quoted(run.command))
+    return Section("How to repeat it", table=digest_rows, facts=provenance, command=quote_command(manifest.command))

@@ -10,78 +10,102 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.cohorts.division import Division
-from utils.report.tables import COVERAGE, Tables, read_test
+from utils.report.tables import COVERAGE_MEASURE, EvaluationTables, read_test_folder
 from utils.runs import record
 from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation, GroupScore
 from utils.scores import calibration
-from utils.scores.results import MIN_CLASS_SUBJECTS, SITE_COUNTS, UNITS, Estimate, or_none
+from utils.scores.results import CLUSTER_COUNT_COLUMN, MIN_CLASS_SUBJECTS, SITE_COUNT_COLUMNS, Estimate, finite_or_none
 
-HOW = "expected the folder of a finished run.py --test on folds"
+EXPECTED_FOLDER = "expected the folder of a finished run.py --test on folds"
 
 
-def read_cross_validation(folder: Path, model: str) -> CrossValidation:
+def read_cross_validation(folder: Path, model_name: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
-    found = read_test(folder)
-    run = found.run
-    record.read_finished_manifest(folder, f"--score {HOW}")
-    if run.folds is None or run.fold:
-        raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
-    if run.model != model:
-        raise InputError(f"--score {folder} is of model {run.model}, this run of {model}; {HOW} of {model}.")
-    if run.conclusion is None:
+    tables = read_test_folder(folder)
+    manifest = tables.manifest
+    record.read_finished_manifest(folder, f"--score {EXPECTED_FOLDER}")
+    if manifest.folds is None or manifest.fold:
+        raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {EXPECTED_FOLDER}.")
+    if manifest.model != model_name:
         raise InputError(
-            f"--score {folder} is of participants without labels, so that it says nothing of a model; {HOW}."
+            f"--score {folder} is of model {manifest.model}, this run of {model_name}; {EXPECTED_FOLDER} of "
+            f"{model_name}."
         )
-    counts = Counter(of.name for of in run.chosen.values())
-    most = next((of for of in run.chosen.values() if of.name == counts.most_common(1)[0][0]), run)
+    if manifest.conclusion is None:
+        raise InputError(
+            f"--score {folder} is of participants without labels, so that it says nothing of a model; "
+            f"{EXPECTED_FOLDER}."
+        )
+    fold_count_by_candidate = Counter(choice.name for choice in manifest.chosen.values())
+    commonest_choice = next(
+        (choice for choice in manifest.chosen.values() if choice.name == fold_count_by_candidate.most_common(1)[0][0]),
+        manifest,
+    )
     return CrossValidation(
         folder=os.path.abspath(folder),
-        preset=most.preset,
-        config=most.config,
-        precision=run.precision,
-        num_iters=run.step,
-        cohort_sha256=run.cohort_sha256,
-        folds=run.folds,
-        repeats=run.repeats,
-        scores=found.scores,
-        groups=groups_of(found),
-        conclusion=run.conclusion,
-        calibration=calibration_of(found),
-        lowest_coverage=lowest_coverage(found),
-        chosen=dict(counts),
-        marks=run.marks,
+        preset=commonest_choice.preset,
+        config=commonest_choice.config,
+        precision=manifest.precision,
+        num_iters=manifest.step,
+        cohort_sha256=manifest.cohort_sha256,
+        folds=manifest.folds,
+        repeats=manifest.repeats,
+        scores=tables.scores,
+        groups=make_group_scores(tables),
+        conclusion=manifest.conclusion,
+        calibration=fit_fold_calibration(tables),
+        lowest_coverage=find_lowest_coverage(tables),
+        chosen=dict(fold_count_by_candidate),
+        marks=manifest.marks,
     )
 
 
-def calibration_of(found: Tables) -> dict[str, Any] | None:
+def fit_fold_calibration(tables: EvaluationTables) -> dict[str, Any] | None:
     """The calibration by what folds predicted; None if there were too few people."""
-    table = found.probabilities
-    if table is None:
+    probability_table = tables.probabilities
+    if probability_table is None:
         return None
-    return asdict(calibration.fit(table["label"].to_numpy(int), table["probability"].to_numpy()))
+    return asdict(
+        calibration.fit_calibration(
+            probability_table["label"].to_numpy(int), probability_table["probability"].to_numpy()
+        )
+    )
 
 
-def lowest_coverage(found: Tables) -> float | None:
+def find_lowest_coverage(tables: EvaluationTables) -> float | None:
     """The lowest share of a class whose sets of the first level held their label, at a group that was left out; None
     of random folds, or if no group has enough people."""
-    table = found.calibration
-    if table is None or not Division.parse(found.run.folds or "").holds_groups_out:
+    calibration_table = tables.calibration
+    if calibration_table is None or not Division.parse(tables.manifest.folds or "").holds_groups_out:
         return None
-    of_groups = table[
-        (table["measure"] == COVERAGE) & (table["level"] == calibration.LEVELS[0]) & (table["group"] != "")
+    coverage_rows = calibration_table[
+        (calibration_table["measure"] == COVERAGE_MEASURE)
+        & (calibration_table["level"] == calibration.COVERAGE_LEVELS[0])
+        & (calibration_table["group"] != "")
     ]
-    return or_none(of_groups.loc[of_groups[UNITS] >= MIN_CLASS_SUBJECTS, "value"].min())
+    return finite_or_none(coverage_rows.loc[coverage_rows[CLUSTER_COUNT_COLUMN] >= MIN_CLASS_SUBJECTS, "value"].min())
 
 
-def groups_of(found: Tables) -> tuple[GroupScore, ...]:
+def make_group_scores(tables: EvaluationTables) -> tuple[GroupScore, ...]:
     """The scores of sites and of other groups with enough people of both classes."""
-    sites = None if found.sites is None else found.sites.assign(kind="site", group=found.sites["site"])
-    rows = [row for table in (sites, found.groups) if table is not None for _, row in table.iterrows()]
-    every = [group_of(row) for row in rows]
-    return tuple(group for group in every if min(group.autism, group.control) >= MIN_PEOPLE_PER_GROUP)
+    site_table = None if tables.sites is None else tables.sites.assign(kind="site", group=tables.sites["site"])
+    score_rows = [
+        score_row
+        for score_table in (site_table, tables.groups)
+        if score_table is not None
+        for _, score_row in score_table.iterrows()
+    ]
+    group_scores = [make_group_score(score_row) for score_row in score_rows]
+    return tuple(
+        group_score
+        for group_score in group_scores
+        if min(group_score.autism, group_score.control) >= MIN_PEOPLE_PER_GROUP
+    )
 
 
-def group_of(row: pd.Series) -> GroupScore:
-    _, autism, control = (int(row[name]) for name in SITE_COUNTS)
-    auc = Estimate.in_row(row, "auc")
-    return GroupScore(kind=row["kind"], group=row["group"], autism=autism, control=control, auc=auc)
+def make_group_score(score_row: pd.Series) -> GroupScore:
+    _, autism_count, control_count = (int(score_row[column]) for column in SITE_COUNT_COLUMNS)
+    auc = Estimate.from_row(score_row, "auc")
+    return GroupScore(
+        kind=score_row["kind"], group=score_row["group"], autism=autism_count, control=control_count, auc=auc
+    )

@@ -13,17 +13,17 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import make_printable
 from data.pages.page import CellByHeading, HeadlineNumber, Page, Section, is_page, render_page
-from utils.figures import number
-from utils.report.columns import spelled
+from utils.figures import format_number
+from utils.report.columns import find_heading
 from utils.runs.record import MANIFEST_FILE, Manifest, read_manifest
-from utils.scores.results import HEADLINES, NO_INTERVAL, Estimate
-from utils.scores.results import PAGE as REPORT
+from utils.scores.results import NO_INTERVAL_TEXT, TITLE_BY_AUC, Estimate
+from utils.scores.results import TEST_PAGE_FILE as TEST_REPORT_PAGE
 
-PAGE, KIND = "index.html", "index"
-PAGES = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
-SCORES = dict.fromkeys(HEADLINES, NO_INTERVAL) | {"explained_variance": "no interval"}
-PICTURES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
-MEANINGS = {
+INDEX_FILE, INDEX_PAGE_KIND = "index.html", "index"
+PAGE_FILE_BY_JOB = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
+NO_INTERVAL_TEXT_BY_METRIC = dict.fromkeys(TITLE_BY_AUC, NO_INTERVAL_TEXT) | {"explained_variance": "no interval"}
+PICTURE_FILES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
+INDEX_MEANINGS = {
     "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same participants.",
     "participants": "How participants were divided. Empty: by the split of the cohort.",
     "took": "Wall time, where it was recorded.",
@@ -35,88 +35,115 @@ class FinishedRun:
     """The folder of a run that is finished, and its record."""
 
     folder: Path
-    record: Manifest
+    manifest: Manifest
 
     @property
-    def page(self) -> Path | None:
+    def page_path(self) -> Path | None:
         """Its page, if there is one."""
-        path = self.folder / PAGES.get(self.record.job, REPORT)
-        return path if path.is_file() else None
+        expected_path = self.folder / PAGE_FILE_BY_JOB.get(self.manifest.job, TEST_REPORT_PAGE)
+        return expected_path if expected_path.is_file() else None
 
     @property
-    def name(self) -> str:
+    def folder_name(self) -> str:
         return self.folder.name
 
 
-def runs_in(folder: Path) -> list[FinishedRun]:
+def find_finished_runs(folder: Path) -> list[FinishedRun]:
     """The finished runs whose folders lie in a folder, by name; a `run.json` that is damaged is none."""
-    found = []
+    finished_runs = []
     try:
-        folders = sorted(folder.iterdir())
+        subfolders = sorted(folder.iterdir())
     except OSError:  # one may not list it
         return []
-    for path in folders:
+    for run_folder in subfolders:
         with suppress(InputError):
-            if (of := read_manifest(path / MANIFEST_FILE)) is not None and of.finished:
-                found.append(FinishedRun(path, of))
-    return found
+            if (manifest := read_manifest(run_folder / MANIFEST_FILE)) is not None and manifest.finished:
+                finished_runs.append(FinishedRun(run_folder, manifest))
+    return finished_runs
 
 
-def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
+def write_index(folder: Path, finished_runs: Sequence[FinishedRun]) -> Path:
     """Writes the page of finished runs in a folder. Raises InputError if another page lies in its place."""
-    path = folder / PAGE
-    if path.exists() and not is_page(path, KIND):
-        raise InputError(f"{path} exists and is no index of runs; move it, or name another folder.")
-    jobs = Counter(run.record.job for run in runs)
-    numbers = [HeadlineNumber(str(count), f"runs of {job}") for job, count in jobs.most_common()]
-    rows = [row_of(run) for run in sorted(runs, key=lambda run: run.record.started, reverse=True)]
-    listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
-    about = f"{len(runs)} finished runs; abide-report makes this page anew"
-    with files.open_replacement(path) as file:
-        file.write(render_page(Page(KIND, f"Runs in {folder.absolute().name}", about, [listed], numbers=numbers)))
-    return path
+    index_path = folder / INDEX_FILE
+    if index_path.exists() and not is_page(index_path, INDEX_PAGE_KIND):
+        raise InputError(f"{index_path} exists and is no index of runs; move it, or name another folder.")
+    count_by_job = Counter(finished_run.manifest.job for finished_run in finished_runs)
+    headline_numbers = [HeadlineNumber(str(count), f"runs of {job}") for job, count in count_by_job.most_common()]
+    index_rows = [
+        make_index_row(finished_run)
+        for finished_run in sorted(finished_runs, key=lambda finished_run: finished_run.manifest.started, reverse=True)
+    ]
+    runs_section = Section("Runs", table=index_rows, open=True, meanings=INDEX_MEANINGS, filtered=True)
+    introduction = f"{len(finished_runs)} finished runs; abide-report makes this page anew"
+    with files.open_replacement(index_path) as file:
+        file.write(
+            render_page(
+                Page(
+                    INDEX_PAGE_KIND,
+                    f"Runs in {folder.absolute().name}",
+                    introduction,
+                    [runs_section],
+                    numbers=headline_numbers,
+                )
+            )
+        )
+    return index_path
 
 
-def row_of(run: FinishedRun) -> CellByHeading:
+def make_index_row(finished_run: FinishedRun) -> CellByHeading:
     """What its record says of a run; empty where it is silent."""
-    of = run.record
-    metric, *score = of.headline or ("",)
-    cells = {
-        "run": linked(run),
-        "picture": picture(run),
-        "job": of.job,
-        "model": f"{of.settings.model}, {of.settings.preset}" if of.settings else "",
-        "score": Estimate.of(*score).text(no_interval=SCORES[metric]) if metric in SCORES else "",
-        "of": spelled(metric) if metric in SCORES else "",
-        "cohort": Path(of.cohort).name + of.caveats.marks,
-        "participants": people_of(of),
-        "seed": str(of.settings.seed) if of.settings else "",
-        "started": of.started[:16].replace("T", " "),
-        "took": "" if of.wall_time_s is None else f"{number(of.wall_time_s, ',.0f')} s",
+    manifest = finished_run.manifest
+    metric, *score_and_interval = manifest.headline or ("",)
+    cell_by_heading = {
+        "run": make_page_link(finished_run),
+        "picture": make_picture_link(finished_run),
+        "job": manifest.job,
+        "model": f"{manifest.settings.model}, {manifest.settings.preset}" if manifest.settings else "",
+        "score": Estimate.from_numbers(*score_and_interval).text(no_interval_text=NO_INTERVAL_TEXT_BY_METRIC[metric])
+        if metric in NO_INTERVAL_TEXT_BY_METRIC
+        else "",
+        "of": find_heading(metric) if metric in NO_INTERVAL_TEXT_BY_METRIC else "",
+        "cohort": Path(manifest.cohort).name + manifest.caveats.marks,
+        "participants": describe_folds(manifest),
+        "seed": str(manifest.settings.seed) if manifest.settings else "",
+        "started": manifest.started[:16].replace("T", " "),
+        "took": "" if manifest.wall_time_s is None else f"{format_number(manifest.wall_time_s, ',.0f')} s",
     }
-    return {name: cell if isinstance(cell, Markup) else make_printable(cell) for name, cell in cells.items()}
+    return {
+        heading: cell if isinstance(cell, Markup) else make_printable(cell) for heading, cell in cell_by_heading.items()
+    }
 
 
-def people_of(of: Manifest) -> str:
+def describe_folds(manifest: Manifest) -> str:
     """How the people of a run were divided."""
-    if of.folds is None:
+    if manifest.folds is None:
         return ""
-    return f"folds: {of.folds}" + (f", {of.repeats} repeats" if of.repeats > 1 else "")
+    return f"folds: {manifest.folds}" + (f", {manifest.repeats} repeats" if manifest.repeats > 1 else "")
 
 
-def linked(run: FinishedRun) -> str:
+def make_page_link(finished_run: FinishedRun) -> str:
     """Its name, which opens its page."""
-    if run.page is None:
-        return run.name
-    target = quote(f"{run.name}/{run.page.name}")
-    return Markup('<a href="{}">{}</a>').format(target, make_printable(run.name))
+    if finished_run.page_path is None:
+        return finished_run.folder_name
+    page_address = quote(f"{finished_run.folder_name}/{finished_run.page_path.name}")
+    return Markup('<a href="{}">{}</a>').format(page_address, make_printable(finished_run.folder_name))
 
 
-def picture(run: FinishedRun) -> str:
+def make_picture_link(finished_run: FinishedRun) -> str:
     """A small figure of it, which opens its page or itself."""
-    name = next((name for name in PICTURES if (run.folder / name).is_file()), None)
-    if name is None:
+    picture_file = next(
+        (picture_file for picture_file in PICTURE_FILES if (finished_run.folder / picture_file).is_file()), None
+    )
+    if picture_file is None:
         return ""
-    of, source = run.page.name if run.page else name, quote(f"{run.name}/{name}")
-    shown = Markup('<a href="{}"><img src="{}" alt="{} of {}" width="120" loading="lazy"></a>')
-    return shown.format(quote(f"{run.name}/{of}"), source, name.removesuffix(".png"), make_printable(run.name))
+    linked_file, picture_address = (
+        finished_run.page_path.name if finished_run.page_path else picture_file,
+        quote(f"{finished_run.folder_name}/{picture_file}"),
+    )
+    image_template = Markup('<a href="{}"><img src="{}" alt="{} of {}" width="120" loading="lazy"></a>')
+    return image_template.format(
+        quote(f"{finished_run.folder_name}/{linked_file}"),
+        picture_address,
+        picture_file.removesuffix(".png"),
+        make_printable(finished_run.folder_name),
+    )

@@ -17,14 +17,19 @@ from data.cohorts.division import Division
 from data.cohorts.records import GRID_BY_NAME, Grid
 from data.cohorts.rows import find_recorded_sites
 from models import MODELS
-from utils.figures import number
-from utils.report.tables import Described, Tables
+from utils.figures import format_number
+from utils.report.tables import EvaluationManifest, EvaluationTables
 from utils.scores import results
-from utils.scores.results import HEADLINES, NAMED, ROLE, Estimate
+from utils.scores.results import PRESPECIFIED_ROLE, ROLE_COLUMN, TITLE_BY_AUC, Estimate
 
-BATCHES = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
-CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/reference/evidence.md
-MEASURES = {  # of maps, by the beginning of their names: the work that defines it
+BATCH_SETTINGS = (
+    "batch_size",
+    "optimizer",
+    "learning_rate",
+    "decay",
+)  # hyper-parameters that have a place in a sentence
+PRESETS_CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/reference/evidence.md
+CITATION_BY_MEASURE = {  # of maps, by the beginning of their names: the work that defines it
     "alff": "Zang et al. 2007, doi:10.1016/j.braindev.2006.07.002",
     "degree": "Zuo et al. 2012, doi:10.1093/cercor/bhr269",
     "dual_regression": "Filippini et al. 2009, doi:10.1073/pnas.0811879106",
@@ -34,24 +39,24 @@ MEASURES = {  # of maps, by the beginning of their names: the work that defines 
     "reho": "Zang et al. 2004, doi:10.1016/j.neuroimage.2003.12.030",
     "vmhc": "Zuo et al. 2010, doi:10.1523/JNEUROSCI.2612-10.2010",
 }
-PARCELS = {  # of connectomes, by a pattern of what is in their names; AAL2 and AAL3 are other atlases
+CITATION_BY_PARCELS = {  # of connectomes, by a pattern of what is in their names; AAL2 and AAL3 are other atlases
     "aal(?![23])": "Tzourio-Mazoyer et al. 2002, doi:10.1006/nimg.2001.0978",
     "cc[24]00": "Craddock et al. 2012, doi:10.1002/hbm.21333",
     "schaefer": "Schaefer et al. 2018, doi:10.1093/cercor/bhx179",
 }
 
 
-def told_sites(sites: Iterable[str]) -> str:
+def format_site_count(sites: Iterable[str]) -> str:
     """How many are known, in words."""
-    count = len(find_recorded_sites(sites))
-    return f"{count} site{'s' if count > 1 else ''}" if count else "unknown site"
+    site_count = len(find_recorded_sites(sites))
+    return f"{site_count} site{'s' if site_count > 1 else ''}" if site_count else "unknown site"
 
 
 @dataclass(frozen=True)
-class Facts:
+class MethodsContext:
     """What the methods of a paper need of a test's tables."""
 
-    run: Described
+    run: EvaluationManifest
     scores: Mapping[str, Estimate]
     folds: int  # 0: one split
     division: Division  # how people are divided into them
@@ -69,69 +74,88 @@ class Facts:
     calibrated: bool
 
 
-def facts(tables: Tables) -> Facts:
-    run, model = tables.run, MODELS[tables.run.model]
-    preset = model.module.PRESETS.get(run.preset)
-    saved = json.loads(json.dumps(asdict(preset))) if preset else dict(run.config)
-    if not run.prepared.connectome:  # the cohort decided that
-        saved.pop("connectome", None)
-    baselines = pd.DataFrame(columns=["baseline", ROLE]) if tables.baselines is None else tables.baselines
-    classes = tables.labelled.groupby("site")["label"].nunique()
-    series = run.prepared.connectome if run.config.get("connectome") else ""
-    parcels = next((work for name, work in PARCELS.items() if re.search(name, series.lower())), "")
-    return Facts(
-        run=run,
+def make_methods_context(tables: EvaluationTables) -> MethodsContext:
+    manifest, model = tables.manifest, MODELS[tables.manifest.model]
+    preset_config = model.module.PRESETS.get(manifest.preset)
+    preset_settings = json.loads(json.dumps(asdict(preset_config))) if preset_config else dict(manifest.config)
+    if not manifest.prepared.connectome:  # the cohort decided that
+        preset_settings.pop("connectome", None)
+    baseline_table = pd.DataFrame(columns=["baseline", ROLE_COLUMN]) if tables.baselines is None else tables.baselines
+    class_count_by_site = tables.labelled.groupby("site")["label"].nunique()
+    connectome_series = manifest.prepared.connectome if manifest.config.get("connectome") else ""
+    parcels_citation = next(
+        (citation for name, citation in CITATION_BY_PARCELS.items() if re.search(name, connectome_series.lower())), ""
+    )
+    return MethodsContext(
+        run=manifest,
         scores=tables.scores,
         folds=tables.predictions["fold"].nunique() if "fold" in tables.predictions else 0,
-        division=Division.parse(run.folds or ""),
-        same_folds=bool(tables.folds),
-        grid=GRID_BY_NAME.get(run.grid or ""),
+        division=Division.parse(manifest.folds or ""),
+        same_folds=bool(tables.scores_by_fold),
+        grid=GRID_BY_NAME.get(manifest.grid or ""),
         reads_phenotype="phenotype" in model.input_names,
-        maps=[f"{name}, {work}" for name, work in MEASURES.items() if any(of.startswith(name) for of in run.maps)],
-        connectome=", ".join(filter(None, (series, parcels))),
-        settings=used(run),
-        changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
-        seen_by_authors=seen_by_authors(run),
-        one_class=classes.index[classes == 1].tolist(),
-        baselines=baselines["baseline"].tolist(),
-        prespecified=next(iter(baselines["baseline"][baselines[ROLE] == NAMED]), ""),
+        maps=[
+            f"{name}, {citation}"
+            for name, citation in CITATION_BY_MEASURE.items()
+            if any(map_name.startswith(name) for map_name in manifest.maps)
+        ],
+        connectome=", ".join(filter(None, (connectome_series, parcels_citation))),
+        settings=find_used_settings(manifest),
+        changed={
+            name: setting_value
+            for name, setting_value in manifest.config.items()
+            if name in preset_settings and preset_settings[name] != setting_value
+        },
+        seen_by_authors=is_preset_seen_by_authors(manifest),
+        one_class=class_count_by_site.index[class_count_by_site == 1].tolist(),
+        baselines=baseline_table["baseline"].tolist(),
+        prespecified=next(iter(baseline_table["baseline"][baseline_table[ROLE_COLUMN] == PRESPECIFIED_ROLE]), ""),
         calibrated=tables.probabilities is not None,
     )
 
 
-def seen_by_authors(run: Described) -> bool:
+def is_preset_seen_by_authors(manifest: EvaluationManifest) -> bool:
     """Whether its preset, or one of its candidates, was made by results on people of ABIDE I."""
-    names = [name for of in run.chosen.values() for name in of.scores] or [run.preset]
-    reads_maps = "volume" in MODELS[run.model].input_names and not run.simulated
-    return reads_maps and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE))
+    candidate_names = [candidate_name for choice in manifest.chosen.values() for candidate_name in choice.scores] or [
+        manifest.preset
+    ]
+    reads_maps = "volume" in MODELS[manifest.model].input_names and not manifest.simulated
+    return reads_maps and bool(
+        {candidate_name.split()[0] for candidate_name in candidate_names} & set(PRESETS_CHOSEN_ON_ABIDE)
+    )
 
 
-def used(run: Described) -> dict[str, Any]:
+def find_used_settings(manifest: EvaluationManifest) -> dict[str, Any]:
     """The hyper-parameters of a run without those that change nothing with the others as they are."""
-    idle = MODELS[run.model].parse_settings(run.config).idle()
-    return {name: value for name, value in run.config.items() if name not in idle}
+    idle_settings = MODELS[manifest.model].parse_settings(manifest.config).idle()
+    return {
+        setting: setting_value for setting, setting_value in manifest.config.items() if setting not in idle_settings
+    }
 
 
-def methods(tables: Tables) -> list[str]:
+def make_methods_paragraphs(tables: EvaluationTables) -> list[str]:
     """Paragraphs for a paper, each on one line; not escaped for HTML."""
-    templates = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
         undefined=jinja2.StrictUndefined,
     )
-    templates.filters.update(number=number, line=make_printable, told_sites=told_sites)
-    templates.tests["in_text"] = lambda text, part: part in text
-    templates.globals.update(BATCHES=BATCHES, HEADLINES=HEADLINES, results=results, effort=EFFORT)
-    text = templates.get_template("methods.jinja").render(of=facts(tables))
-    return [make_printable(" ".join(part.split())) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    environment.filters.update(number=format_number, line=make_printable, told_sites=format_site_count)
+    environment.tests["in_text"] = lambda text, fragment: fragment in text
+    environment.globals.update(BATCHES=BATCH_SETTINGS, HEADLINES=TITLE_BY_AUC, results=results, effort=EFFORT)
+    text = environment.get_template("methods.jinja").render(of=make_methods_context(tables))
+    return [make_printable(" ".join(fragment.split())) for fragment in re.split(r"\n\s*\n", text) if fragment.strip()]
 
 
-def quoted(command: list[str]) -> str:
+def quote_command(command_words: list[str]) -> str:
     r"""A command as it can be typed into bash, on one line: in bash's `$'...'`, `\x0a` stands for a byte."""
-    return " ".join(shlex.quote(text) if text.isprintable() else f"$'{escaped(text)}'" for text in command)
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{escape_word(word)}'" for word in command_words)
 
 
-def escaped(text: str) -> str:
-    codes = ("".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in text)
-    plain = (letter.isprintable() and letter not in "\\'" for letter in text)
-    return "".join(letter if keep else code for letter, keep, code in zip(text, plain, codes, strict=True))
+def escape_word(word: str) -> str:
+    escaped_letters = ("".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in word)
+    plain_flags = (letter.isprintable() and letter not in "\\'" for letter in word)
+    return "".join(
+        letter if is_plain else escaped_letter
+        for letter, is_plain, escaped_letter in zip(word, plain_flags, escaped_letters, strict=True)
+    )

@@ -11,49 +11,70 @@ from data.base.terminal import format_participants
 from data.cohorts.records import CLASS_NAMES, MIN_DESCRIBED_PEOPLE
 from data.cohorts.rows import find_recorded_sites
 from data.pages.page import CellByHeading, Section
-from utils.figures import number
+from utils.figures import format_number
 from utils.report import drawings
-from utils.report.adjusted import adjusted_section
-from utils.report.columns import COLUMNS, NAME, Column, meanings, rows_of, section, spelled
-from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
-from utils.scores.calibration import LEVELS, MIN_GROUPS
-from utils.scores.metrics import Predictions, headline
+from utils.report.adjusted import make_adjusted_section
+from utils.report.columns import (
+    NAME_FORMAT,
+    SPEC_BY_COLUMN,
+    ColumnSpec,
+    find_heading,
+    make_page_rows,
+    make_table_section,
+    meaning_by_heading,
+)
+from utils.report.tables import (
+    BOTH_LABELS,
+    COLUMN_BY_PROBABILITY_KIND,
+    COVERAGE_MEASURE,
+    DIAGNOSIS_COUNT_FIELDS,
+    MODEL_MINUS_PREFIX,
+    NO_LABEL,
+    ONE_LABEL,
+    PEOPLE_VARIABLE,
+    SITE_VARIABLE,
+    EvaluationManifest,
+    EvaluationTables,
+    SubjectCounts,
+)
+from utils.scores.calibration import COVERAGE_LEVELS, MIN_PROMISE_GROUPS
+from utils.scores.metrics import Predictions, choose_headline_metric
 from utils.scores.results import (
     DETECTABLE,
-    GIVEN_DIAGNOSIS,
-    HEADLINES,
-    NAMED,
-    NO_INTERVAL,
-    OTHER,
-    OUT,
-    PRESPECIFIED_BASELINE,
-    ROLE,
-    SITE_COUNTS,
+    GIVEN_DIAGNOSIS_MEASURE,
+    NO_INTERVAL_TEXT,
+    OUT_OF_DISTRIBUTION,
+    PRESPECIFIED_BASELINE_COLUMN,
+    PRESPECIFIED_ROLE,
+    ROLE_COLUMN,
+    SECONDARY_ROLE,
+    SITE_COUNT_COLUMNS,
     THRESHOLD,
+    TITLE_BY_AUC,
     Estimate,
-    columns_of,
-    counted,
+    estimate_columns,
+    format_people_count,
 )
 
-AUTISM, CONTROL = reversed(CLASS_NAMES)
-OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
-LEVEL = LEVELS[0]  # of the sets that the page shows
-SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
-MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
-MOST_PEOPLE = 50  # of those out of distribution on the page
-FEW = {
+AUTISM_CLASS, CONTROL_CLASS = reversed(CLASS_NAMES)
+FOLD_METRICS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
+PAGE_SET_LEVEL = COVERAGE_LEVELS[0]  # of the sets that the page shows
+TEXT_BY_SET_SIZE = {BOTH_LABELS: "both labels", ONE_LABEL: "one label", NO_LABEL: "no label"}
+MAX_MAP_SHIFTS = 10  # measures of maps on the page, those that lie farthest away
+MAX_OUTLIER_ROWS = 50  # of those out of distribution on the page
+FEW_PEOPLE_MEANING = {
     "participants": f"< {MIN_DESCRIBED_PEOPLE}: so few are not counted. "
     f"A dash in their row: fewer than {MIN_DESCRIBED_PEOPLE} of a class."
 }
-ALONE = "Each interval holds for its {0} alone. Of so many {0}s, some are low or high by chance."
-OF_PAGE = COLUMNS | {  # columns of one table each
-    "metric": Column("metric", NAME),
-    "measure": Column("measure"),
-    "training": Column("in the training", ".3f"),
+SINGLE_INTERVAL_CAVEAT = "Each interval holds for its {0} alone. Of so many {0}s, some are low or high by chance."
+PAGE_SPEC_BY_COLUMN = SPEC_BY_COLUMN | {  # columns of one table each
+    "metric": ColumnSpec("metric", NAME_FORMAT),
+    "measure": ColumnSpec("measure"),
+    "training": ColumnSpec("in the training", ".3f"),
 }
-CONFOUNDS = {
+TITLE_BY_CONFOUND_MEASURE = {
     "partial": "partial correlation of output and diagnosis beside the covariates",
-    GIVEN_DIAGNOSIS: "correlation of output and {covariate}, given diagnosis and site",
+    GIVEN_DIAGNOSIS_MEASURE: "correlation of output and {covariate}, given diagnosis and site",
     "auc_sites": "AUC within sites, of those who moved less",
     "auc": "AUC, of those who moved less",
     "masked": "{area}, missingness masked",
@@ -61,362 +82,546 @@ CONFOUNDS = {
 }
 
 
-def scored(tables: Tables) -> Iterator[Section]:
+def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
     """The sections that need labels."""
-    known, run = tables.labelled, tables.run
-    predictions = Predictions.of(known)
-    about = f"{len(known)} records of {format_participants(known['subject'].nunique())} with a known diagnosis."
-    scores = pd.DataFrame([{"metric": name, **score.columns()} for name, score in tables.scores.items()])
-    yield section("Scores", scores, ["metric", "value"], about, OF_PAGE, open=True)
-    if tables.baselines is not None:
-        yield baselines(tables.baselines)
-    if tables.confounds is not None:
-        yield confounds(tables, tables.confounds)
-    if tables.adjusted is not None:
-        of = run.conclusion.covariates if run.conclusion else None
-        about = "What is not in the test, and covariates that are measured with error, may explain the result."
-        yield adjusted_section(tables.adjusted, f"No test: {of.reason}." if of and of.reason else about)
-    if tables.repeats is not None:
-        yield repeats(tables.repeats)
-    if run.chosen:
-        yield chosen(run)
-    if known["label"].nunique() == len(CLASS_NAMES):
-        about = "Of all participants together; the verdict rests on the AUC above."
-        if run.repeats > 1:
-            about = "Of the mean probabilities over repeats; the AUC beside it is the mean of those of the repeats."
-        yield Section("ROC curve", [about], drawings.roc(predictions, tables.scores))
-    yield from of_probabilities(tables)
-    yield confusion(predictions, tables)
-    if tables.folds:
-        yield by_fold(tables)
-    if tables.sites is not None and find_recorded_sites(tables.sites["site"]):
-        notes = {"AUC": "Of participants of the same site and fold: sites are small."} if run.small_sites else {}
-        rows = groups(tables.sites, ["site"], ["auc", "accuracy"], COLUMNS | {"auc": Column("AUC", ".3f")})
-        yield Section("Sites", [ALONE.format("site")], notes=notes, meanings=FEW, **few_apart(rows))
-    if tables.groups is not None:
-        yield by_group(tables.groups, run.small_sites)
-
-
-def few_apart(rows: list[CellByHeading]) -> dict:
-    """Rows as the table of a section; those that hold nothing but counts are folded, if others hold more."""
-    labels = {COLUMNS[name].label for name in SITE_COUNTS}
-    full = [row for row in rows if any(map(str.isdigit, "".join(row[of] for of in [*row][1:] if of not in labels)))]
-    few = [row for row in rows if row not in full]
-    if not full or not few:
-        return {"table": rows}
-    return {"table": full, "rest": (f"{len(few)} more, of whom only participants are counted", few)}
-
-
-def baselines(table: pd.DataFrame) -> Section:
-    """The AUC of the verdict, the model's minus it, then the pooled AUC and the accuracy of each baseline."""
-    area, others = headline(table), int((table[ROLE] == OTHER).sum())
-    names = dict.fromkeys((area, f"{MINUS}{area}", DETECTABLE, "auc", "accuracy"))
-    table = prespecified_first(table)
-    marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
-    wide = (
-        f"The interval of the {NAMED} baseline holds for itself, those of the {others} others (without the majority) "
-        "for all together."
+    labelled_predictions, manifest = tables.labelled, tables.manifest
+    predictions = Predictions.from_tables(labelled_predictions)
+    introduction = (
+        f"{len(labelled_predictions)} records of {format_participants(labelled_predictions['subject'].nunique())} with "
+        "a known diagnosis."
     )
-    notes = {spelled(f"{MINUS}{area}"): wide} if others > 1 else {}
-    about = "Plain classifiers of the same participants, trained on the same others."
-    shown = ["baseline", *(name for name in names if name in table)]
-    return section("Baselines", table.assign(baseline=marked), shown, about, open=True, notes=notes)
+    score_table = pd.DataFrame(
+        [{"metric": metric, **estimate.to_cells()} for metric, estimate in tables.scores.items()]
+    )
+    yield make_table_section("Scores", score_table, ["metric", "value"], introduction, PAGE_SPEC_BY_COLUMN, open=True)
+    if tables.baselines is not None:
+        yield make_baselines_section(tables.baselines)
+    if tables.confounds is not None:
+        yield make_confounds_section(tables, tables.confounds)
+    if tables.adjusted is not None:
+        covariate_result = manifest.conclusion.covariates if manifest.conclusion else None
+        introduction = "What is not in the test, and covariates that are measured with error, may explain the result."
+        yield make_adjusted_section(
+            tables.adjusted,
+            f"No test: {covariate_result.reason}." if covariate_result and covariate_result.reason else introduction,
+        )
+    if tables.repeats is not None:
+        yield make_repeats_section(tables.repeats)
+    if manifest.chosen:
+        yield make_choices_section(manifest)
+    if labelled_predictions["label"].nunique() == len(CLASS_NAMES):
+        introduction = "Of all participants together; the verdict rests on the AUC above."
+        if manifest.repeats > 1:
+            introduction = (
+                "Of the mean probabilities over repeats; the AUC beside it is the mean of those of the repeats."
+            )
+        yield Section("ROC curve", [introduction], drawings.draw_roc(predictions, tables.scores))
+    yield from make_probability_sections(tables)
+    yield make_confusion_section(predictions, tables)
+    if tables.scores_by_fold:
+        yield make_folds_section(tables)
+    if tables.sites is not None and find_recorded_sites(tables.sites["site"]):
+        footnotes = (
+            {"AUC": "Of participants of the same site and fold: sites are small."} if manifest.small_sites else {}
+        )
+        site_rows = make_group_rows(
+            tables.sites, ["site"], ["auc", "accuracy"], SPEC_BY_COLUMN | {"auc": ColumnSpec("AUC", ".3f")}
+        )
+        yield Section(
+            "Sites",
+            [SINGLE_INTERVAL_CAVEAT.format("site")],
+            notes=footnotes,
+            meanings=FEW_PEOPLE_MEANING,
+            **separate_count_only_rows(site_rows),
+        )
+    if tables.groups is not None:
+        yield make_groups_section(tables.groups, manifest.small_sites)
 
 
-def prespecified_first(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `baselines.csv` as a page has them."""
-    return table.sort_values(ROLE, key=lambda role: role != NAMED, kind="stable")
-
-
-def confounds(tables: Tables, table: pd.DataFrame) -> Section:
-    """Whether the output says more than the covariates, head motion, and what is missing."""
-    area = HEADLINES[headline(tables.scores)]
-    table = table[table["measure"].isin([*CONFOUNDS])]  # others are in the footnotes
-    names = [
-        CONFOUNDS[measure].format(area=area, covariate=covariate)
-        for measure, covariate in zip(table["measure"], table["covariate"], strict=True)
+def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
+    """Rows as the table of a section; those that hold nothing but counts are folded, if others hold more."""
+    count_headings = {SPEC_BY_COLUMN[column_name].heading for column_name in SITE_COUNT_COLUMNS}
+    scored_rows = [
+        row
+        for row in group_rows
+        if any(map(str.isdigit, "".join(row[heading] for heading in [*row][1:] if heading not in count_headings)))
     ]
-    tested = tables.run.conclusion.covariates if tables.run.conclusion else None
-    limits = f" {tested.limits}" if tested and tested.limits else ""
-    left_out = ""
-    if tested and tested.left_out:
-        left_out = f" {tested.left_out} participants, at sites of one class, are not in it."
-    half = "Half of the participants of each site, whatever their AUC."
-    tests = int((table["measure"] == GIVEN_DIAGNOSIS).sum())
-    meanings = {
+    count_only_rows = [row for row in group_rows if row not in scored_rows]
+    if not scored_rows or not count_only_rows:
+        return {"table": group_rows}
+    return {
+        "table": scored_rows,
+        "rest": (f"{len(count_only_rows)} more, of whom only participants are counted", count_only_rows),
+    }
+
+
+def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
+    """The AUC of the verdict, the model's minus it, then the pooled AUC and the accuracy of each baseline."""
+    auc_name, secondary_count = (
+        choose_headline_metric(baseline_table),
+        int((baseline_table[ROLE_COLUMN] == SECONDARY_ROLE).sum()),
+    )
+    score_names = dict.fromkeys((auc_name, f"{MODEL_MINUS_PREFIX}{auc_name}", DETECTABLE, "auc", "accuracy"))
+    baseline_table = sort_prespecified_first(baseline_table)
+    marked_names = baseline_table["baseline"] + baseline_table[ROLE_COLUMN].map(
+        {PRESPECIFIED_ROLE: f" ({PRESPECIFIED_ROLE})"}
+    ).fillna("")
+    interval_footnote = (
+        f"The interval of the {PRESPECIFIED_ROLE} baseline holds for itself, those of the {secondary_count} others "
+        "(without the majority) for all together."
+    )
+    footnotes = {find_heading(f"{MODEL_MINUS_PREFIX}{auc_name}"): interval_footnote} if secondary_count > 1 else {}
+    introduction = "Plain classifiers of the same participants, trained on the same others."
+    column_names = ["baseline", *(score_name for score_name in score_names if score_name in baseline_table)]
+    return make_table_section(
+        "Baselines",
+        baseline_table.assign(baseline=marked_names),
+        column_names,
+        introduction,
+        open=True,
+        notes=footnotes,
+    )
+
+
+def sort_prespecified_first(baseline_table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `baselines.csv` as a page has them."""
+    return baseline_table.sort_values(
+        ROLE_COLUMN, key=lambda role_column: role_column != PRESPECIFIED_ROLE, kind="stable"
+    )
+
+
+def make_confounds_section(tables: EvaluationTables, confound_table: pd.DataFrame) -> Section:
+    """Whether the output says more than the covariates, head motion, and what is missing."""
+    auc_title = TITLE_BY_AUC[choose_headline_metric(tables.scores)]
+    confound_table = confound_table[
+        confound_table["measure"].isin([*TITLE_BY_CONFOUND_MEASURE])
+    ]  # others are in the footnotes
+    measure_titles = [
+        TITLE_BY_CONFOUND_MEASURE[measure].format(area=auc_title, covariate=covariate)
+        for measure, covariate in zip(confound_table["measure"], confound_table["covariate"], strict=True)
+    ]
+    covariate_result = tables.manifest.conclusion.covariates if tables.manifest.conclusion else None
+    limits_text = f" {covariate_result.limits_text}" if covariate_result and covariate_result.limits_text else ""
+    left_out_text = ""
+    if covariate_result and covariate_result.left_out:
+        left_out_text = f" {covariate_result.left_out} participants, at sites of one class, are not in it."
+    half_footnote = "Half of the participants of each site, whatever their AUC."
+    test_count = int((confound_table["measure"] == GIVEN_DIAGNOSIS_MEASURE).sum())
+    footnote_by_measure = {
         "partial": "If its interval lies above 0, the output carries more than the covariates, as far as these are "
-        f"known and measured without error.{limits}{left_out}",
-        GIVEN_DIAGNOSIS: "If p is small, the output follows this, or what goes with it, beyond what the diagnosis "
-        f"explains. p is two-sided and not corrected for the number of {tests} tests.",
-        "auc_sites": half,
-        "auc": half,
+        f"known and measured without error.{limits_text}{left_out_text}",
+        GIVEN_DIAGNOSIS_MEASURE: "If p is small, the output follows this, or what goes with it, beyond what the "
+        f"diagnosis explains. p is two-sided and not corrected for the number of {test_count} tests.",
+        "auc_sites": half_footnote,
+        "auc": half_footnote,
         "masked": "At the test, what marks missing values, and which test measured the IQ, was set for everybody "
         "to what most training participants have.",
         "minus_masked": "If its interval lies above 0, some of the score is due to how records were kept.",
     }
-    first_row: dict[str, str] = {}  # of each measure
-    for measure, name in zip(table["measure"], names, strict=True):
-        first_row.setdefault(measure, name)
-    notes = {name: meanings[measure] for measure, name in first_row.items()}
-    about = "What the score may owe to covariates, to head motion and to how records were kept."
-    shown = ["measure", "value", "p"]
-    return section("Confounds", table.assign(measure=names), shown, about, OF_PAGE, open=True, notes=notes)
+    first_title_by_measure: dict[str, str] = {}  # of each measure
+    for measure, measure_title in zip(confound_table["measure"], measure_titles, strict=True):
+        first_title_by_measure.setdefault(measure, measure_title)
+    footnotes = {
+        measure_title: footnote_by_measure[measure] for measure, measure_title in first_title_by_measure.items()
+    }
+    introduction = "What the score may owe to covariates, to head motion and to how records were kept."
+    column_names = ["measure", "value", "p"]
+    return make_table_section(
+        "Confounds",
+        confound_table.assign(measure=measure_titles),
+        column_names,
+        introduction,
+        PAGE_SPEC_BY_COLUMN,
+        open=True,
+        notes=footnotes,
+    )
 
 
-def repeats(table: pd.DataFrame) -> Section:
+def make_repeats_section(repeats_table: pd.DataFrame) -> Section:
     """The scores of each repeat, and how far apart they lie."""
-    area = headline(table)
-    shown = [name for name in dict.fromkeys((area, f"{MINUS}{area}", *OF_FOLDS)) if name in table]
-    names = ["repeat", "seed", *shown, *({PRESPECIFIED_BASELINE} & set(table))]
-    spread = table[area].std()
-    notes = {spelled(area): f"SD over repeats {spread:.3f}: no interval over participants."} if pd.notna(spread) else {}
-    about = f"Report the mean: the best of {len(table)} repeats is picked, and so too good."
-    return section("Repeats", table, names, about, notes=notes)
+    auc_name = choose_headline_metric(repeats_table)
+    score_names = [
+        score_name
+        for score_name in dict.fromkeys((auc_name, f"{MODEL_MINUS_PREFIX}{auc_name}", *FOLD_METRICS))
+        if score_name in repeats_table
+    ]
+    column_names = ["repeat", "seed", *score_names, *({PRESPECIFIED_BASELINE_COLUMN} & set(repeats_table))]
+    auc_sd = repeats_table[auc_name].std()
+    footnotes = (
+        {find_heading(auc_name): f"SD over repeats {auc_sd:.3f}: no interval over participants."}
+        if pd.notna(auc_sd)
+        else {}
+    )
+    introduction = f"Report the mean: the best of {len(repeats_table)} repeats is picked, and so too good."
+    return make_table_section("Repeats", repeats_table, column_names, introduction, notes=footnotes)
 
 
-def chosen(run: Described) -> Section:
+def make_choices_section(manifest: EvaluationManifest) -> Section:
     """What inner folds chose in each fold, and by what."""
-    rows = []
-    for fold, choice in run.chosen.items():
-        others = [(score, name) for name, score in choice.scores.items() if name != choice.name]
-        best, (second, name) = choice.scores[choice.name], max(others)
-        told = {"its score": number(best, ".3f"), "the next": name, "lies below by": number(best - second, ".3f")}
-        rows.append({"fold": fold, "chosen": choice.name} | told)
-    about = "Scores are AUCs in inner folds of the training participants, without intervals; run.json has all."
-    return Section("What was chosen where", [about], table=rows)
-
-
-def confusion(predictions: Predictions, tables: Tables) -> Section:
-    """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
-    scores, why = (tables.scores, NO_INTERVAL) if tables.run.repeats <= 1 else ({}, "no interval: means over repeats")
-    rows = [
-        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASS_NAMES, cells, strict=True)}
-        for name, cells in zip(CLASS_NAMES, drawings.confusion_rows(predictions, scores, why), strict=True)
-    ]
-    about = f"A probability of {THRESHOLD:g} or more counts as autism; shares are of the row."
-    return Section("Confusion matrix", [about], table=rows)
-
-
-def by_fold(tables: Tables) -> Section:
-    """The scores in each fold, if it tests TELLING participants of each class."""
-    sizes = tables.predictions.groupby("fold")["subject"].nunique()
-    people = tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
-    enough = (people >= MIN_DESCRIBED_PEOPLE).sum(axis=1) == len(CLASS_NAMES)
-    rows = [
-        {"fold": fold, "participants": counted(sizes.get(fold, math.nan))}
-        | {
-            "AUC" if name == "auc" else spelled(name): scores[name].text() if enough.get(fold) else "-"
-            for name in OF_FOLDS
-            if name in scores
+    choice_rows = []
+    for fold, choice in manifest.chosen.items():
+        remaining_candidates = [
+            (candidate_score, candidate_name)
+            for candidate_name, candidate_score in choice.scores.items()
+            if candidate_name != choice.name
+        ]
+        best_score, (second_score, candidate_name) = choice.scores[choice.name], max(remaining_candidates)
+        score_cells = {
+            "its score": format_number(best_score, ".3f"),
+            "the next": candidate_name,
+            "lies below by": format_number(best_score - second_score, ".3f"),
         }
-        for fold, scores in tables.folds.items()
+        choice_rows.append({"fold": fold, "chosen": choice.name} | score_cells)
+    introduction = "Scores are AUCs in inner folds of the training participants, without intervals; run.json has all."
+    return Section("What was chosen where", [introduction], table=choice_rows)
+
+
+def make_confusion_section(predictions: Predictions, tables: EvaluationTables) -> Section:
+    """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
+    estimate_by_metric, no_interval_text = (
+        (tables.scores, NO_INTERVAL_TEXT) if tables.manifest.repeats <= 1 else ({}, "no interval: means over repeats")
+    )
+    class_rows = [
+        {"diagnosis": true_class}
+        | {
+            f"predicted {predicted_class}": cell_text
+            for predicted_class, cell_text in zip(CLASS_NAMES, cell_texts, strict=True)
+        }
+        for true_class, cell_texts in zip(
+            CLASS_NAMES, drawings.format_confusion_rows(predictions, estimate_by_metric, no_interval_text), strict=True
+        )
     ]
-    about = (
+    introduction = f"A probability of {THRESHOLD:g} or more counts as autism; shares are of the row."
+    return Section("Confusion matrix", [introduction], table=class_rows)
+
+
+def make_folds_section(tables: EvaluationTables) -> Section:
+    """The scores in each fold, if it tests TELLING participants of each class."""
+    subject_count_by_fold = tables.predictions.groupby("fold")["subject"].nunique()
+    subject_count_by_fold_and_label = (
+        tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
+    )
+    has_enough_by_fold = (subject_count_by_fold_and_label >= MIN_DESCRIBED_PEOPLE).sum(axis=1) == len(CLASS_NAMES)
+    fold_rows = [
+        {"fold": fold, "participants": format_people_count(subject_count_by_fold.get(fold, math.nan))}
+        | {
+            "AUC" if metric == "auc" else find_heading(metric): estimate_by_metric[metric].text()
+            if has_enough_by_fold.get(fold)
+            else "-"
+            for metric in FOLD_METRICS
+            if metric in estimate_by_metric
+        }
+        for fold, estimate_by_metric in tables.scores_by_fold.items()
+    ]
+    introduction = (
         f"Of so many folds some score low by chance; a dash: fewer than {MIN_DESCRIBED_PEOPLE} participants of a class."
     )
-    return Section("Folds", [about], **few_apart(rows))
+    return Section("Folds", [introduction], **separate_count_only_rows(fold_rows))
 
 
-def groups(
-    table: pd.DataFrame, names: list[str], scores: list[str], columns: Mapping[str, Column] = COLUMNS
+def make_group_rows(
+    group_table: pd.DataFrame,
+    name_columns: list[str],
+    score_names: list[str],
+    spec_by_column: Mapping[str, ColumnSpec] = SPEC_BY_COLUMN,
 ) -> list[CellByHeading]:
     """A row a group: its participants and its scores; a dash where fewer than TELLING of a class decide one."""
-    smaller = table[["autism", "control"]].min(axis=1)
-    known = table.copy()
-    for name in scores:
-        few = (table["subjects"] if name == "accuracy" else smaller) < MIN_DESCRIBED_PEOPLE
-        known.loc[few, columns_of(name)] = math.nan
-    return rows_of(known, [*names, *SITE_COUNTS, *scores], columns)
+    smaller_class_count = group_table[["autism", "control"]].min(axis=1)
+    masked_table = group_table.copy()
+    for score_name in score_names:
+        is_too_few = (
+            group_table["subjects"] if score_name == "accuracy" else smaller_class_count
+        ) < MIN_DESCRIBED_PEOPLE
+        masked_table.loc[is_too_few, estimate_columns(score_name)] = math.nan
+    return make_page_rows(masked_table, [*name_columns, *SITE_COUNT_COLUMNS, *score_names], spec_by_column)
 
 
-def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
+def make_groups_section(group_table: pd.DataFrame, has_small_sites: bool) -> Section:
     """The score in each row of `groups.csv`."""
-    areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
-    shown = ["auc_sites"] if small_sites else areas
-    rows = groups(table.assign(group=table["kind"] + ": " + table["group"]), ["group"], shown)
-    notes = {spelled("auc_sites"): "Only those of the same site and fold are compared."} if small_sites else {}
-    if not (table["kind"] == "head motion").any():
-        notes[""] = "Head motion is unknown."
-    about = (
+    auc_names = [auc_name for auc_name in ("auc_sites", "auc") if set(estimate_columns(auc_name)) <= set(group_table)]
+    column_names = ["auc_sites"] if has_small_sites else auc_names
+    group_rows = make_group_rows(
+        group_table.assign(group=group_table["kind"] + ": " + group_table["group"]), ["group"], column_names
+    )
+    footnotes = (
+        {find_heading("auc_sites"): "Only those of the same site and fold are compared."} if has_small_sites else {}
+    )
+    if not (group_table["kind"] == "head motion").any():
+        footnotes[""] = "Head motion is unknown."
+    introduction = (
         "No difference between groups is tested, and one of so many may differ by chance. Intervals that overlap do "
         "not show that groups are alike."
     )
-    return Section("Head motion, sex and age", [about], notes=notes, meanings=FEW, **few_apart(rows))
+    return Section(
+        "Head motion, sex and age",
+        [introduction],
+        notes=footnotes,
+        meanings=FEW_PEOPLE_MEANING,
+        **separate_count_only_rows(group_rows),
+    )
 
 
-def of_probabilities(tables: Tables) -> Iterator[Section]:
+def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
     """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
-    people, table = tables.probabilities, tables.calibration
-    if people is None or table is None:
-        known = tables.labelled
-        drawn = drawings.calibrated(known["label"].to_numpy(), {"as predicted": known["probability"].to_numpy()})
-        few = f"that takes --folds, and {EFFORT.calibrate_from} participants of each class outside of each fold"
-        yield Section("Probabilities", [f"They are not calibrated here: {few}."], drawn)
+    probability_table, calibration_table = tables.probabilities, tables.calibration
+    if probability_table is None or calibration_table is None:
+        labelled_predictions = tables.labelled
+        calibration_figure = drawings.draw_calibration(
+            labelled_predictions["label"].to_numpy(), {"as predicted": labelled_predictions["probability"].to_numpy()}
+        )
+        requirement = f"that takes --folds, and {EFFORT.calibrate_from} participants of each class outside of each fold"
+        yield Section("Probabilities", [f"They are not calibrated here: {requirement}."], calibration_figure)
         return
-    label, share = people["label"].to_numpy(), people["label"].mean()
-    drawn = drawings.calibrated(label, {name: people[of].to_numpy() for name, of in KINDS.items()})
-    wide = table[table["measure"].isin(["slope", "intercept", "brier"])]
-    rows = [
-        {"measure": spelled(measure)} | {of["probabilities"]: Estimate.in_row(of).text() for _, of in part.iterrows()}
-        for measure, part in wide.groupby("measure", sort=False)
+    labels, autism_share = probability_table["label"].to_numpy(), probability_table["label"].mean()
+    calibration_figure = drawings.draw_calibration(
+        labels,
+        {
+            kind: probability_table[column_or_row].to_numpy()
+            for kind, column_or_row in COLUMN_BY_PROBABILITY_KIND.items()
+        },
+    )
+    agreement_rows = calibration_table[calibration_table["measure"].isin(["slope", "intercept", "brier"])]
+    page_rows = [
+        {"measure": find_heading(measure)}
+        | {
+            column_or_row["probabilities"]: Estimate.from_row(column_or_row).text()
+            for _, column_or_row in measure_rows.iterrows()
+        }
+        for measure, measure_rows in agreement_rows.groupby("measure", sort=False)
     ]
-    about = f"Calibrated ones hold where autism is as common as here, {share:.0%}; elsewhere their odds move with it."
-    how = (
+    introduction = (
+        f"Calibrated ones hold where autism is as common as here, {autism_share:.0%}; elsewhere their odds move with "
+        "it."
+    )
+    platt_footnote = (
         "By Platt scaling of the predictions of all other folds (Platt 1999); of each participant in probabilities.csv."
     )
-    yield Section("Probabilities", [about], drawn, rows, meanings=meanings(), notes={"calibrated": how})
-    yield sets(table, f"all {len(people)}")
-
-
-def sets(table: pd.DataFrame, everybody: str) -> Section:
-    """How many sets hold the label, by diagnosis, and how many labels they have: of all participants and of groups."""
-    of_level, rows = table[table["level"] == LEVEL], []
-    for group in of_level["group"].unique():
-        here = of_level[of_level["group"] == group].set_index(["measure", "diagnosis"])
-        held = {name: here.loc[COVERAGE, name] for name in (AUTISM, CONTROL)}
-        sizes = {told: here.loc[size, ""]["value"] for size, told in SIZES.items()}
-        rows.append(
-            {"participants": group or everybody}
-            | {f"{name}: held": of_people(row) for name, row in held.items()}
-            | {told: number(value, ".0%") for told, value in sizes.items()}
-        )
-    about = f"A set of labels is made to hold the diagnosis of {LEVEL:.0%} of each class (cross-conformal; Vovk 2015)."
-    promise = "That is promised for participants drawn like these from all such groups together, and for no single one."
-    if len(rows) <= MIN_GROUPS:  # of which the first is of everybody
-        promise = f"With so few groups that is not promised for others: {MIN_GROUPS} are needed."
-    check = "Before you rely on sets at a site, count there how many hold the diagnosis."
-    return Section("Sets of labels", [about], table=rows, notes={"": f"{promise} {check}"})
-
-
-def of_people(row: pd.Series) -> str:
-    """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING participants."""
-    if row["participants"] < MIN_DESCRIBED_PEOPLE:
-        return "-"
-    return f"{row['value']:.0%} of {row['participants']:.0f} ({Estimate.in_row(row).ends('.0%')})"
-
-
-def flow(tables: Tables) -> Section:
-    """From the participants who were found to those who have a score: a row a step, by diagnosis where known."""
-    run = tables.run
-    left, everybody = sum(run.left_out.values()), total(run.subjects)
-    rows = [step("found", left + sum(everybody.values()))] if left else []
-    rows += [step(f"left out: {reason}", count) for reason, count in run.left_out.items()]
-    rows.append(step("in the cohort", **everybody))
-    sizes = Counter[str]()
-    for count in run.subjects:
-        sizes[count.split] += sum(total([count]).values())
-    if run.folds and not run.fold:
-        size = " to ".join(dict.fromkeys(map(counted, (min(sizes.values()), max(sizes.values())))))
-        folds = f"in {len(sizes)} folds of {size}, " if len(sizes) > 1 else "in folds, "
-        rows.append(step(f"tested {folds}each by a model trained on the others", **everybody))
-    else:
-        names = {"train": "trained on", "test": "tested"}
-        of_split = {split: [count for count in run.subjects if count.split == split] for split in sizes}
-        rows += [step(names.get(split, split), **total(counts)) for split, counts in of_split.items()]
-    tested = tables.labelled.drop_duplicates("subject")["label"]
-    rows.append(
-        step("tested, with a known diagnosis", autism=int((tested == 1).sum()), control=int((tested == 0).sum()))
+    yield Section(
+        "Probabilities",
+        [introduction],
+        calibration_figure,
+        page_rows,
+        meanings=meaning_by_heading(),
+        notes={"calibrated": platt_footnote},
     )
-    about = (
+    yield make_label_sets_section(calibration_table, f"all {len(probability_table)}")
+
+
+def make_label_sets_section(calibration_table: pd.DataFrame, everybody_text: str) -> Section:
+    """How many sets hold the label, by diagnosis, and how many labels they have: of all participants and of groups."""
+    level_rows, page_rows = calibration_table[calibration_table["level"] == PAGE_SET_LEVEL], []
+    for group in level_rows["group"].unique():
+        group_rows = level_rows[level_rows["group"] == group].set_index(["measure", "diagnosis"])
+        coverage_row_by_class = {
+            class_name: group_rows.loc[COVERAGE_MEASURE, class_name] for class_name in (AUTISM_CLASS, CONTROL_CLASS)
+        }
+        share_by_size_text = {
+            size_text: group_rows.loc[set_size, ""]["value"] for set_size, size_text in TEXT_BY_SET_SIZE.items()
+        }
+        page_rows.append(
+            {"participants": group or everybody_text}
+            | {
+                f"{class_name}: held": format_share_with_count(coverage_row)
+                for class_name, coverage_row in coverage_row_by_class.items()
+            }
+            | {size_text: format_number(size_share, ".0%") for size_text, size_share in share_by_size_text.items()}
+        )
+    introduction = (
+        f"A set of labels is made to hold the diagnosis of {PAGE_SET_LEVEL:.0%} of each class (cross-conformal; Vovk "
+        "2015)."
+    )
+    promise = "That is promised for participants drawn like these from all such groups together, and for no single one."
+    if len(page_rows) <= MIN_PROMISE_GROUPS:  # of which the first is of everybody
+        promise = f"With so few groups that is not promised for others: {MIN_PROMISE_GROUPS} are needed."
+    advice = "Before you rely on sets at a site, count there how many hold the diagnosis."
+    return Section("Sets of labels", [introduction], table=page_rows, notes={"": f"{promise} {advice}"})
+
+
+def format_share_with_count(coverage_row: pd.Series) -> str:
+    """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING participants."""
+    if coverage_row["participants"] < MIN_DESCRIBED_PEOPLE:
+        return "-"
+    return (
+        f"{coverage_row['value']:.0%} of {coverage_row['participants']:.0f} "
+        f"({Estimate.from_row(coverage_row).format_interval('.0%')})"
+    )
+
+
+def make_flow_section(tables: EvaluationTables) -> Section:
+    """From the participants who were found to those who have a score: a row a step, by diagnosis where known."""
+    manifest = tables.manifest
+    left_out_count, cohort_count_by_label = sum(manifest.left_out.values()), sum_counts_by_label(manifest.subjects)
+    flow_rows = [make_flow_row("found", left_out_count + sum(cohort_count_by_label.values()))] if left_out_count else []
+    flow_rows += [make_flow_row(f"left out: {reason}", count) for reason, count in manifest.left_out.items()]
+    flow_rows.append(make_flow_row("in the cohort", **cohort_count_by_label))
+    subject_count_by_split = Counter[str]()
+    for count in manifest.subjects:
+        subject_count_by_split[count.split] += sum(sum_counts_by_label([count]).values())
+    if manifest.folds and not manifest.fold:
+        fold_size_text = " to ".join(
+            dict.fromkeys(
+                map(format_people_count, (min(subject_count_by_split.values()), max(subject_count_by_split.values())))
+            )
+        )
+        folds_text = (
+            f"in {len(subject_count_by_split)} folds of {fold_size_text}, "
+            if len(subject_count_by_split) > 1
+            else "in folds, "
+        )
+        flow_rows.append(
+            make_flow_row(f"tested {folds_text}each by a model trained on the others", **cohort_count_by_label)
+        )
+    else:
+        step_name_by_split = {"train": "trained on", "test": "tested"}
+        counts_by_split = {
+            split: [count for count in manifest.subjects if count.split == split] for split in subject_count_by_split
+        }
+        flow_rows += [
+            make_flow_row(step_name_by_split.get(split, split), **sum_counts_by_label(split_counts))
+            for split, split_counts in counts_by_split.items()
+        ]
+    tested_labels = tables.labelled.drop_duplicates("subject")["label"]
+    flow_rows.append(
+        make_flow_row(
+            "tested, with a known diagnosis",
+            autism=int((tested_labels == 1).sum()),
+            control=int((tested_labels == 0).sum()),
+        )
+    )
+    introduction = (
         "Who was left out counts once, by the first reason that held."
-        if left
+        if left_out_count
         else "Nobody is recorded as left out; who was scanned and is in no table is not known here."
     )
-    return Section("Flow of participants", [about], table=rows)
+    return Section("Flow of participants", [introduction], table=flow_rows)
 
 
-def step(name: str, people: int | None = None, **of_label: int) -> CellByHeading:
-    counts = {"participants": sum(of_label.values()) if people is None else people, **of_label}
-    return {"step": name} | {key: str(counts.get(key, "")) for key in ("participants", *LABELS)}
-
-
-def total(counts: Iterable[Count]) -> dict[str, int]:
-    listed = list(counts)
-    return {label: sum(getattr(count, label) for count in listed) for label in LABELS}
-
-
-def by_diagnosis(table: pd.DataFrame) -> Section:
-    """Table 1: a row for each variable and for each category of one."""
-    rows = []
-    for _, row in table[table[SITE] == ""].iterrows():
-        name = row["variable"]
-        missing = [counted(row[f"{label}_missing"]) for label in (AUTISM, CONTROL)]
-        told = "" if row["category"] or name in (PEOPLE, SITE) else ", ".join(missing)
-        rows.append(
-            {"characteristic": f"{name}: {row['category']}" if row["category"] else name}
-            | {label: cell_of(row, label) for label in (AUTISM, CONTROL)}
-            | {f"missing: {AUTISM}, {CONTROL}": told, "test": row["test"]}
-            | {"p": p_value(row["p"]), "p of ranks": p_value(row["p_ranks"])}
-        )
-    tests = int(table[["p", "p_ranks"]].notna().sum().sum())
-    about = "Where the classes differ, a network can tell them by that difference."
-    notes = {
-        "characteristic": "Numbers: mean (standard deviation) [median]; categories: the share of those known.",
-        "p": f"Two-sided, not corrected for the number of {tests} tests; of ranks: the Mann-Whitney test.",
+def make_flow_row(step_name: str, people_count: int | None = None, **count_by_label: int) -> CellByHeading:
+    count_by_heading = {
+        "participants": sum(count_by_label.values()) if people_count is None else people_count,
+        **count_by_label,
     }
-    return Section("Table 1: participants by diagnosis", [about], table=rows, notes=notes)
+    return {"step": step_name} | {
+        heading: str(count_by_heading.get(heading, "")) for heading in ("participants", *DIAGNOSIS_COUNT_FIELDS)
+    }
 
 
-def cell_of(row: pd.Series, label: str) -> str:
+def sum_counts_by_label(subject_counts: Iterable[SubjectCounts]) -> dict[str, int]:
+    counts_list = list(subject_counts)
+    return {label: sum(getattr(site_counts, label) for site_counts in counts_list) for label in DIAGNOSIS_COUNT_FIELDS}
+
+
+def make_table1_section(table1: pd.DataFrame) -> Section:
+    """Table 1: a row for each variable and for each category of one."""
+    page_rows = []
+    for _, table1_row in table1[table1[SITE_VARIABLE] == ""].iterrows():
+        variable = table1_row["variable"]
+        missing_counts = [
+            format_people_count(table1_row[f"{class_name}_missing"]) for class_name in (AUTISM_CLASS, CONTROL_CLASS)
+        ]
+        missing_text = (
+            "" if table1_row["category"] or variable in (PEOPLE_VARIABLE, SITE_VARIABLE) else ", ".join(missing_counts)
+        )
+        page_rows.append(
+            {"characteristic": f"{variable}: {table1_row['category']}" if table1_row["category"] else variable}
+            | {class_name: format_table1_cell(table1_row, class_name) for class_name in (AUTISM_CLASS, CONTROL_CLASS)}
+            | {f"missing: {AUTISM_CLASS}, {CONTROL_CLASS}": missing_text, "test": table1_row["test"]}
+            | {"p": format_p_value(table1_row["p"]), "p of ranks": format_p_value(table1_row["p_ranks"])}
+        )
+    test_count = int(table1[["p", "p_ranks"]].notna().sum().sum())
+    introduction = "Where the classes differ, a network can tell them by that difference."
+    footnotes = {
+        "characteristic": "Numbers: mean (standard deviation) [median]; categories: the share of those known.",
+        "p": f"Two-sided, not corrected for the number of {test_count} tests; of ranks: the Mann-Whitney test.",
+    }
+    return Section("Table 1: participants by diagnosis", [introduction], table=page_rows, notes=footnotes)
+
+
+def format_table1_cell(table1_row: pd.Series, class_name: str) -> str:
     """`17.5 (9.0) [14.5]` of numbers, a share of a category, the number of participants."""
-    if row["variable"] == PEOPLE:
-        return number(row[f"{label}_known"], ".0f")
-    if row["category"]:
-        return number(row[f"{label}_share"], ".0%")
-    mean, spread, median = (row[f"{label}_{name}"] for name in ("mean", "sd", "median"))
-    return f"{significant(mean)} ({significant(spread)}) [{significant(median)}]" if math.isfinite(mean) else ""
+    if table1_row["variable"] == PEOPLE_VARIABLE:
+        return format_number(table1_row[f"{class_name}_known"], ".0f")
+    if table1_row["category"]:
+        return format_number(table1_row[f"{class_name}_share"], ".0%")
+    mean, sd, median = (table1_row[f"{class_name}_{statistic}"] for statistic in ("mean", "sd", "median"))
+    return (
+        f"{format_significant_digits(mean)} ({format_significant_digits(sd)}) [{format_significant_digits(median)}]"
+        if math.isfinite(mean)
+        else ""
+    )
 
 
-def significant(value: float) -> str:
+def format_significant_digits(value: float) -> str:
     """Three significant digits, all of those before the point; a dash if undefined."""
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0
-    return number(value, f".{min(digits, 6)}f")
+    decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0
+    return format_number(value, f".{min(decimals, 6)}f")
 
 
-def p_value(value: float) -> str:
+def format_p_value(p: float) -> str:
     """Two digits; nothing where no test was done."""
-    return "" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+    return "" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def external(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
+def make_external_sections(tables: EvaluationTables, external_table: pd.DataFrame) -> Iterator[Section]:
     """The sections of a test of new participants: their scores and calibration beside those of the training, how they
     differ from the training participants, and who is out of distribution."""
-    of_kind = {str(kind): of for kind, of in table.groupby("kind", sort=False)}
-    if len(scores := table[table["kind"].isin(["score", "calibration", "calibrated"])]):
-        yield beside_training(scores)
-    maps = of_kind.get("shift of maps", table[:0])
-    farthest = maps.loc[maps["value"].abs().sort_values(ascending=False).index[:MOST_MAPS]]
-    if len(shifts := pd.concat([of_kind.get("shift", table[:0]), farthest])):
-        title = "Differences from the training participants"
-        about = "In standard deviations of these. The intervals are of the tested participants only; nothing is tested."
-        notes = {"measure": f"Of measures of maps the {MOST_MAPS} that differ most; external.csv has all."}
-        yield section(title, shifts, ["measure", "value"], about, OF_PAGE, notes=notes)
-    if tables.out_of_distribution is not None and OUT in of_kind:
-        yield out_of_distribution(tables.out_of_distribution, of_kind[OUT].iloc[0])
+    rows_by_kind = {str(kind): kind_rows for kind, kind_rows in external_table.groupby("kind", sort=False)}
+    if len(score_rows := external_table[external_table["kind"].isin(["score", "calibration", "calibrated"])]):
+        yield make_external_validity_section(score_rows)
+    map_shifts = rows_by_kind.get("shift of maps", external_table[:0])
+    farthest_map_shifts = map_shifts.loc[map_shifts["value"].abs().sort_values(ascending=False).index[:MAX_MAP_SHIFTS]]
+    if len(shift_rows := pd.concat([rows_by_kind.get("shift", external_table[:0]), farthest_map_shifts])):
+        section_title = "Differences from the training participants"
+        introduction = (
+            "In standard deviations of these. The intervals are of the tested participants only; nothing is tested."
+        )
+        footnotes = {"measure": f"Of measures of maps the {MAX_MAP_SHIFTS} that differ most; external.csv has all."}
+        yield make_table_section(
+            section_title, shift_rows, ["measure", "value"], introduction, PAGE_SPEC_BY_COLUMN, notes=footnotes
+        )
+    if tables.out_of_distribution is not None and OUT_OF_DISTRIBUTION in rows_by_kind:
+        yield make_outliers_section(tables.out_of_distribution, rows_by_kind[OUT_OF_DISTRIBUTION].iloc[0])
 
 
-def beside_training(table: pd.DataFrame) -> Section:
+def make_external_validity_section(score_table: pd.DataFrame) -> Section:
     """Scores and calibration of new participants beside those of the test on folds that goes with the network."""
-    known = "training" in table and table["training"].notna().any()
-    about, shown = "No score of the training is known.", ["measure", "value"]
-    if known:
-        first = table[table["training"].notna()].iloc[0]
-        people = f"{first['training_people']:.0f} participants"
-        about = f"In the training: {people} {first['how']}, none seen by the model that tested them."
-        shown.append("training")
-    after = table["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
-    rows = table.assign(measure=table["measure"].map(spelled) + after).drop_duplicates("measure")
-    lower = "A lower score than in the training can come from other participants, scanners, or a score too good there."
-    return section("External validity", rows, shown, about, OF_PAGE, open=True, notes={"value": lower} if known else {})
+    has_training_scores = "training" in score_table and score_table["training"].notna().any()
+    introduction, column_names = "No score of the training is known.", ["measure", "value"]
+    if has_training_scores:
+        first_training_row = score_table[score_table["training"].notna()].iloc[0]
+        people_text = f"{first_training_row['training_people']:.0f} participants"
+        introduction = (
+            f"In the training: {people_text} {first_training_row['how']}, none seen by the model that tested them."
+        )
+        column_names.append("training")
+    measure_suffixes = score_table["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
+    heading_table = score_table.assign(
+        measure=score_table["measure"].map(find_heading) + measure_suffixes
+    ).drop_duplicates("measure")
+    lower_score_footnote = (
+        "A lower score than in the training can come from other participants, scanners, or a score too good there."
+    )
+    return make_table_section(
+        "External validity",
+        heading_table,
+        column_names,
+        introduction,
+        PAGE_SPEC_BY_COLUMN,
+        open=True,
+        notes={"value": lower_score_footnote} if has_training_scores else {},
+    )
 
 
-def out_of_distribution(table: pd.DataFrame, share: pd.Series) -> Section:
+def make_outliers_section(outlier_table: pd.DataFrame, outlier_share_row: pd.Series) -> Section:
     """Who is out of distribution, and why."""
-    count, every = len(table), f"{share['participants']:.0f}"
-    little = ". The training's scores say little of them." if count else "."
-    about = f"{count} of {every} records, {Estimate.in_row(share).text('.0%')}{little}"
-    notes = {"": "Nearly one in 20 of those like the training participants is called so, too."}
-    if count > MOST_PEOPLE:
-        notes["file"] = f"The first {MOST_PEOPLE}; out_of_distribution.csv has all."
-    rows = rows_of(table[:MOST_PEOPLE], ["file", "reasons"]) if count else None
-    return Section("Out of distribution", [about], table=rows, notes=notes, open=True)
+    outlier_count, record_count_text = len(outlier_table), f"{outlier_share_row['participants']:.0f}"
+    score_caveat = ". The training's scores say little of them." if outlier_count else "."
+    introduction = (
+        f"{outlier_count} of {record_count_text} records, "
+        f"{Estimate.from_row(outlier_share_row).text('.0%')}{score_caveat}"
+    )
+    footnotes = {"": "Nearly one in 20 of those like the training participants is called so, too."}
+    if outlier_count > MAX_OUTLIER_ROWS:
+        footnotes["file"] = f"The first {MAX_OUTLIER_ROWS}; out_of_distribution.csv has all."
+    page_rows = make_page_rows(outlier_table[:MAX_OUTLIER_ROWS], ["file", "reasons"]) if outlier_count else None
+    return Section("Out of distribution", [introduction], table=page_rows, notes=footnotes, open=True)

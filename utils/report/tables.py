@@ -17,20 +17,31 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest
 from utils.runs.run import Run
 from utils.scores.conclusion import Conclusion
-from utils.scores.results import CONFIDENCE_LEVEL, HEADLINES, METRICS, ROWS, TABLES, Estimate, Table
+from utils.scores.results import (
+    CONFIDENCE_LEVEL,
+    METRICS_FILE,
+    RESULT_TABLE_BY_NAME,
+    RESULT_TABLES,
+    TITLE_BY_AUC,
+    Estimate,
+    ResultTable,
+)
 
-PERMUTATIONS = "permutations"  # of run.json
-PEOPLE, SITE = "participants", "site"  # rows of table1.csv that are not covariates
-LABELS = ("autism", "control", "unknown")
-KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
-COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
-FOLDS = "folds"  # of metrics.json: the scores of each
-DIGITS = 8  # of numbers in tables, significant ones
-MINUS = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
+PERMUTATIONS_KEY = "permutations"  # of run.json
+PEOPLE_VARIABLE, SITE_VARIABLE = "participants", "site"  # rows of table1.csv that are not covariates
+DIAGNOSIS_COUNT_FIELDS = ("autism", "control", "unknown")
+COLUMN_BY_PROBABILITY_KIND = {
+    "as predicted": "probability",
+    "calibrated": "calibrated",
+}  # of it, and their columns in probabilities.csv
+COVERAGE_MEASURE, NO_LABEL, ONE_LABEL, BOTH_LABELS = "coverage", "none", "one", "both"  # measures there
+FOLDS_KEY = "folds"  # of metrics.json: the scores of each
+TABLE_DIGITS = 8  # of numbers in tables, significant ones
+MODEL_MINUS_PREFIX = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
 
 
 @dataclass(frozen=True)
-class Count:
+class SubjectCounts:
     """Subjects of one split and site, by label."""
 
     split: str
@@ -41,7 +52,7 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class DataPreparation:
     """How the data that a test read had been prepared."""
 
     normalisation: str  # of the volumes, at conversion
@@ -60,7 +71,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class CandidateChoice:
     """The candidate that inner folds chose in a training, with its settings, and the scores of all: the `metric`
     there."""
 
@@ -73,7 +84,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Permuted:
+class PermutationResult:
     """The end of a series: `high` of `count` permutations score at least as high as the `observed` score. `bound` is
     the upper end of the one-sided 95 % interval of the p of infinitely many permutations (Clopper & Pearson 1934)."""
 
@@ -88,17 +99,18 @@ class Permuted:
 
     @property
     def sentence(self) -> str:
-        work = "Besag and Clifford 1991, doi:10.1093/biomet/78.2.301"
-        early = f" No more were needed ({work})." if self.count < self.asked else ""
+        citation = "Besag and Clifford 1991, doi:10.1093/biomet/78.2.301"
+        early_stop_text = f" No more were needed ({citation})." if self.count < self.asked else ""
         return (
             f"p = {self.p:.2g} for the whole procedure: on labels permuted within sites its "
-            f"{HEADLINES[self.metric]} was as high in {self.high} of {self.count} permutations (mean {self.mean:.3f})."
-            f"{early} Infinitely many would give at most {self.bound:.2g} ({CONFIDENCE_LEVEL:.0%} bound)."
+            f"{TITLE_BY_AUC[self.metric]} was as high in {self.high} of {self.count} permutations (mean "
+            f"{self.mean:.3f}).{early_stop_text} Infinitely many would give at most {self.bound:.2g} "
+            f"({CONFIDENCE_LEVEL:.0%} bound)."
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described(Choices, Caveats):
+class EvaluationManifest(Choices, Caveats):
     """The record of a test, without groups; `left_out` holds the number of people by the reason of a conversion."""
 
     command: list[str]
@@ -115,13 +127,13 @@ class Described(Choices, Caveats):
     fold: str | None  # the one that was tested, if only one was
     conclusion: Conclusion | None = None  # None without labels, and of one fold
     warnings: list[str]
-    subjects: list[Count]
+    subjects: list[SubjectCounts]
     maps: tuple[str, ...]  # in a record, where they have names
     left_out: dict[str, int]
     repeats: int
-    chosen: dict[str, Chosen] = field(default_factory=dict)  # in each fold, among candidates
-    permutations: Permuted | None = None
-    prepared: Prepared
+    chosen: dict[str, CandidateChoice] = field(default_factory=dict)  # in each fold, among candidates
+    permutations: PermutationResult | None = None
+    prepared: DataPreparation
     promise: str = ""  # what probabilities and sets of labels promise to new people
     baseline_settings: dict[str, str]  # of each classifier that is a baseline
     shares: dict[str, float]  # what each part of the networks counts, if it was learned
@@ -138,34 +150,44 @@ class Described(Choices, Caveats):
 
 
 @dataclass(frozen=True)
-class Tables:
-    """All of a test's tables; `scores` is empty where no label is known, `folds` unless folds were pooled.
+class EvaluationTables:
+    """All of a test's tables; `scores` is empty where no label is known, `scores_by_fold` unless folds were pooled.
 
     `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism, of repeats the mean, and the fold
-    of the first. `others`: the tables that there are, by their names in `TABLES` of `utils/scores/results.py`. Such a
-    name is also an attribute, None where there is no table or it has no row.
+    of the first. `table_by_name`: the tables that there are, by their names in `RESULT_TABLE_BY_NAME` of
+    `utils/scores/results.py`. Such a name is also an attribute, None where there is no table or it has no row.
     """
 
-    run: Described
+    manifest: EvaluationManifest
     predictions: pd.DataFrame
     scores: dict[str, Estimate]
-    folds: dict[str, dict[str, Estimate]]
-    others: dict[str, pd.DataFrame]
+    scores_by_fold: dict[str, dict[str, Estimate]]
+    table_by_name: dict[str, pd.DataFrame]
 
     @classmethod
-    def of(cls, run: Described, tables: Mapping[str, pd.DataFrame], metrics: Mapping[str, Any]) -> "Tables":
+    def from_tables(
+        cls, manifest: EvaluationManifest, read_tables: Mapping[str, pd.DataFrame], metrics_json: Mapping[str, Any]
+    ) -> "EvaluationTables":
         """Of typed tables by name, and the content of `metrics.json`."""
-        others = {name: table for name, table in tables.items() if len(table) or name == "out_of_distribution"}
-        predictions = mean_of(by_repeat(others.pop("predictions")))
-        of_all = {name: of for name, of in metrics.items() if name != FOLDS and isinstance(of, dict)}
-        folds = {fold: estimates(of) for fold, of in metrics.get(FOLDS, {}).items()}
-        return cls(run, predictions, estimates(of_all), folds, others)
+        table_by_name = {
+            name: table for name, table in read_tables.items() if len(table) or name == "out_of_distribution"
+        }
+        predictions = average_tables(split_by_repeat(table_by_name.pop("predictions")))
+        overall_metrics = {
+            name: json_value
+            for name, json_value in metrics_json.items()
+            if name != FOLDS_KEY and isinstance(json_value, dict)
+        }
+        scores_by_fold = {
+            fold: parse_estimates(json_value) for fold, json_value in metrics_json.get(FOLDS_KEY, {}).items()
+        }
+        return cls(manifest, predictions, parse_estimates(overall_metrics), scores_by_fold, table_by_name)
 
-    def __getattr__(self, name: str) -> pd.DataFrame | None:
-        """One of `others`. Raises AttributeError if no table has this name."""
-        if name not in TABLES:
-            raise AttributeError(f"a test has no table {name}")
-        return self.others.get(name)
+    def __getattr__(self, table_name: str) -> pd.DataFrame | None:
+        """One of `table_by_name`. Raises AttributeError if no table has this name."""
+        if table_name not in RESULT_TABLE_BY_NAME:
+            raise AttributeError(f"a test has no table {table_name}")
+        return self.table_by_name.get(table_name)
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -173,119 +195,149 @@ class Tables:
         return self.predictions[self.predictions["label"].notna()]
 
 
-def estimates(of: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
+def parse_estimates(metrics_json: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
     """Scores by name, of `metrics.json`."""
-    return {name: Estimate(**values) for name, values in of.items()}
+    return {metric: Estimate(**estimate_fields) for metric, estimate_fields in metrics_json.items()}
 
 
-def read_test(folder: Path) -> Tables:
+def read_test_folder(folder: Path) -> EvaluationTables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
-    if not (folder / TABLES["predictions"].file).is_file():
+    if not (folder / RESULT_TABLE_BY_NAME["predictions"].file_name).is_file():
         raise InputError(f"{folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`.")
-    found = record.read_manifest(folder)
-    if found is None:
+    stored_manifest = record.read_manifest(folder)
+    if stored_manifest is None:
         raise InputError(f"{folder / MANIFEST_FILE} cannot be read (No such file or directory). Copy it again.")
-    if found.model not in MODELS or MODELS[found.model].predicted != "label":
-        raise InputError(f"{folder / MANIFEST_FILE} has the model {found.model}; expected a classifier. Test one.")
-    run, there = described(found, folder), [table for table in ROWS if (folder / table.file).exists()]
-    others = {table.name: typed(read_frame(folder / table.file), table) for table in there}
-    is_known = others["predictions"]["label"].notna().any()
-    metrics = files.read_json(folder / METRICS, dict[str, Any]) if is_known else {}
-    return Tables.of(run, others, metrics)
+    if stored_manifest.model not in MODELS or MODELS[stored_manifest.model].predicted != "label":
+        raise InputError(
+            f"{folder / MANIFEST_FILE} has the model {stored_manifest.model}; expected a classifier. Test one."
+        )
+    manifest, existing_tables = (
+        parse_evaluation_manifest(stored_manifest, folder),
+        [result_table for result_table in RESULT_TABLES if (folder / result_table.file_name).exists()],
+    )
+    table_by_name = {
+        result_table.name: convert_column_types(read_frame(folder / result_table.file_name), result_table)
+        for result_table in existing_tables
+    }
+    has_labels = table_by_name["predictions"]["label"].notna().any()
+    metrics_json = files.read_json(folder / METRICS_FILE, dict[str, Any]) if has_labels else {}
+    return EvaluationTables.from_tables(manifest, table_by_name, metrics_json)
 
 
-def described(found: Manifest, folder: Path) -> Described:
+def parse_evaluation_manifest(manifest: Manifest, folder: Path) -> EvaluationManifest:
     """The record of the test in a folder. Raises InputError if it is damaged."""
     try:
-        return files.parse_json(files.format_json(found.flat_fields), Described)
+        return files.parse_json(files.format_json(manifest.flat_fields), EvaluationManifest)
     except ValueError as error:
         raise InputError(f"{folder / MANIFEST_FILE} is damaged ({error}). Copy it again.") from error
 
 
-def typed(table: pd.DataFrame, of: Table) -> pd.DataFrame:
+def convert_column_types(table: pd.DataFrame, result_table: ResultTable) -> pd.DataFrame:
     """A table as it was written: texts, none of which is unknown, and numbers, NaN where unknown."""
-    found = {
-        name: column.astype(object).where(column.notna(), "").astype(str)
-        if name in of.texts
+    converted_columns = {
+        column_name: column.astype(object).where(column.notna(), "").astype(str)
+        if column_name in result_table.text_columns
         else pd.to_numeric(column, errors="coerce").astype(float)
-        for name, column in table.items()
+        for column_name, column in table.items()
     }
-    return pd.DataFrame(found, index=table.index)
+    return pd.DataFrame(converted_columns, index=table.index)
 
 
-def column_of_sets(level: float) -> str:
+def label_set_column(coverage_level: float) -> str:
     """The column of probabilities.csv with the sets of a level."""
-    return f"set_{100 * level:.0f}"
+    return f"set_{100 * coverage_level:.0f}"
 
 
 @dataclass(frozen=True)
-class Tested:
+class RepeatPredictions:
     """What one repeat of a test predicts, a row a record: `predictions.csv` and `baseline_predictions.csv`, which is
     empty where no baseline could be fitted."""
 
     predictions: pd.DataFrame
-    baselines: pd.DataFrame
+    baseline_predictions: pd.DataFrame
 
-    def of_records(self, file: pd.Series) -> "Tested":
+    def select_records(self, record_files: pd.Series) -> "RepeatPredictions":
         """The rows of some records, in their order; of baselines the probabilities only."""
-        predictions = self.predictions.set_index("file").loc[file].reset_index()
-        if not len(self.baselines):
-            return Tested(predictions, pd.DataFrame(index=file))
-        return Tested(predictions, self.baselines.drop(columns="fold", errors="ignore").set_index("file").loc[file])
+        selected_predictions = self.predictions.set_index("file").loc[record_files].reset_index()
+        if not len(self.baseline_predictions):
+            return RepeatPredictions(selected_predictions, pd.DataFrame(index=record_files))
+        return RepeatPredictions(
+            selected_predictions,
+            self.baseline_predictions.drop(columns="fold", errors="ignore").set_index("file").loc[record_files],
+        )
 
 
-def tested(run: Run) -> list[Tested]:
+def read_repeats(run: Run) -> list[RepeatPredictions]:
     """The tables in the output folder of a run, of each repeat."""
-    predictions, baselines = (by_repeat(read_table(run, of)) for of in ("predictions", "baseline_predictions"))
-    baselines = baselines if len(baselines) == len(predictions) else [pd.DataFrame()] * len(predictions)
-    return [Tested(*both) for both in zip(predictions, baselines, strict=True)]
+    predictions_by_repeat, baselines_by_repeat = (
+        split_by_repeat(read_result_table(run, table_name)) for table_name in ("predictions", "baseline_predictions")
+    )
+    baselines_by_repeat = (
+        baselines_by_repeat
+        if len(baselines_by_repeat) == len(predictions_by_repeat)
+        else [pd.DataFrame()] * len(predictions_by_repeat)
+    )
+    return [
+        RepeatPredictions(*repeat_tables)
+        for repeat_tables in zip(predictions_by_repeat, baselines_by_repeat, strict=True)
+    ]
 
 
-def by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
+def split_by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each repeat; all if there is one."""
     if "repeat" not in table:
         return [table]
-    return [of.drop(columns="repeat").reset_index(drop=True) for _, of in table.groupby("repeat")]
+    return [repeat_rows.drop(columns="repeat").reset_index(drop=True) for _, repeat_rows in table.groupby("repeat")]
 
 
-def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def average_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables with a row a record (`file`), in any order, as one in the order of the first, with its texts, such as the
     fold, and the mean of numbers that all have."""
-    first, *others = (table.set_index("file") for table in tables)
-    others = [other.loc[first.index] for other in others]
-    mean = first[[name for name in first if all(name in other for other in others)]].copy()
-    for name in mean.select_dtypes("number"):
-        mean[name] = sum((other[name] for other in others), first[name]) / len(tables)
-    return mean.reset_index()
+    first_table, *remaining_tables = (table.set_index("file") for table in tables)
+    remaining_tables = [remaining_table.loc[first_table.index] for remaining_table in remaining_tables]
+    mean_table = first_table[
+        [column for column in first_table if all(column in remaining_table for remaining_table in remaining_tables)]
+    ].copy()
+    for column in mean_table.select_dtypes("number"):
+        mean_table[column] = sum(
+            (remaining_table[column] for remaining_table in remaining_tables), first_table[column]
+        ) / len(tables)
+    return mean_table.reset_index()
 
 
-class Results:
+class EvaluationResults:
     """The tables of a test: each is written, and kept as its file has it, digit by digit, for the report."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.tables = dict[str, pd.DataFrame]()
-        self.promise = ""  # see `Described`
+        self.table_by_name = dict[str, pd.DataFrame]()
+        self.promise = ""  # see `EvaluationManifest`
 
-    def add(self, name: str, table: pd.DataFrame) -> None:
-        """A table by its name in `TABLES`."""
-        path = self.run.out_dir / TABLES[name].file
-        write_frame(path, table, DIGITS)
-        self.tables[name] = typed(read_frame(path, list(table)), TABLES[name])
+    def add_table(self, table_name: str, table: pd.DataFrame) -> None:
+        """A table by its name in `RESULT_TABLE_BY_NAME`."""
+        table_path = self.run.out_dir / RESULT_TABLE_BY_NAME[table_name].file_name
+        write_frame(table_path, table, TABLE_DIGITS)
+        self.table_by_name[table_name] = convert_column_types(
+            read_frame(table_path, list(table)), RESULT_TABLE_BY_NAME[table_name]
+        )
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
+def read_predictions(predictions_path: Path) -> pd.DataFrame:
     """`predictions.csv`."""
-    return typed(read_frame(path), TABLES["predictions"])
+    return convert_column_types(read_frame(predictions_path), RESULT_TABLE_BY_NAME["predictions"])
 
 
-def read_table(run: Run, name: str) -> pd.DataFrame:
+def read_result_table(run: Run, table_name: str) -> pd.DataFrame:
     """A table that a run on a fold wrote, texts as they are; no rows if it is not there."""
-    of = TABLES[name]
-    path = run.out_dir / of.file
-    if not path.is_file():
+    result_table = RESULT_TABLE_BY_NAME[table_name]
+    table_path = run.out_dir / result_table.file_name
+    if not table_path.is_file():
         return pd.DataFrame()
     try:
-        return read_frame(path).apply(lambda column: column if column.name in of.texts else pd.to_numeric(column))
+        return read_frame(table_path).apply(
+            lambda column: column if column.name in result_table.text_columns else pd.to_numeric(column)
+        )
     except (InputError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
+        raise InputError(
+            f"{table_path} is damaged ({error}); remove {table_path.parent} and repeat the command."
+        ) from error

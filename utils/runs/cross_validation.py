@@ -69,8 +69,8 @@ class CrossValidation:
         return Division.parse(self.folds).words
 
     def __str__(self) -> str:
-        score_text, conclusion = self.score.text(undefined="undefined"), self.conclusion
+        score_text, conclusion = self.score.text(undefined_text="undefined"), self.conclusion
         return (
-            f"{conclusion.area} {score_text} {self.division_text}, "
+            f"{conclusion.auc_title} {score_text} {self.division_text}, "
             f"{format_participants(conclusion.participants)}{self.marks}"
         )

@@ -26,13 +26,13 @@ from utils.runs.candidates import Candidate
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest, TrainingPeople
-from utils.scores.results import BLACKOUT_PAGE, PAGE, UNDEFINED, Headline
+from utils.scores.results import BLACKOUT_PAGE_FILE, TEST_PAGE_FILE, UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
 
 
-RESULT_PAGES = (PAGE, BLACKOUT_PAGE)
+RESULT_PAGES = (TEST_PAGE_FILE, BLACKOUT_PAGE_FILE)
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class Run:
             "cohort": f"{self.data_dir or 'demo'}{self.marks}",
             "folds": self.division_text or None,
             "metric": headline and headline.metric,
-            **(headline.score if headline else UNDEFINED).columns(),
+            **(headline.score if headline else UNDEFINED).to_cells(),
             "folder": self.out_dir,
         }
         ledger_path = self.out_dir.absolute().parent / files.LEDGER

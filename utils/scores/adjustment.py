@@ -19,183 +19,282 @@ from sklearn.linear_model import Lasso
 
 from data.cohorts.covariates import COVARIATE_KIND_BY_NAME
 from data.cohorts.rows import find_recorded_sites
-from utils.scores.features import UNKNOWN
+from utils.scores.features import UNKNOWN_CATEGORY
 
-SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
-OTHERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
-MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
-MOST_IMPUTED = 0.1  # share of unknown values; a covariate with more of them may explain what is found
-FEW_VALUES = 6  # of a number: more of them have a curve
-PARTS = 40  # most of a number, as many people in each; its kinks and steps lie between them
-PENALTY, CHANCE, ROUNDS = 1.1, 0.05, 3  # of the lasso: how much above the limit, its error, estimates of the noise
-LEAST_NOISE = 0.1  # share of the spread beside covariates; a term of less is not looked for
-TOLD = 1e-6  # share of the spread that covariates must leave
+SUBJECTS_PER_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
+EXTRA_PARAMETERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
+MIN_MEASURED_SHARE = 0.5  # share of the subjects whose value of a covariate must be known to use it
+MAX_IMPUTED_SHARE = 0.1  # share of unknown values; a covariate with more of them may explain what is found
+MAX_CATEGORY_VALUES = 6  # of a number: more of them have a curve
+MAX_QUANTILES = 40  # most of a number, as many people in each; its kinks and steps lie between them
+LASSO_PENALTY_FACTOR, LASSO_ERROR_RATE, NOISE_ROUNDS = (
+    1.1,
+    0.05,
+    3,
+)  # of the lasso: how much above the limit, its error, estimates of the noise
+MIN_NOISE_SHARE = 0.1  # share of the spread beside covariates; a term of less is not looked for
+MIN_RESIDUAL_SHARE = 1e-6  # share of the spread that covariates must leave
 
 
 @dataclass(frozen=True)
 class Adjustment:
     """Which covariates of people are taken from their values, and how.
 
-    `covariates`: those that enter; `without`: those that cannot; `unknown`: as of the function. `no_room`:
-    products that may not enter as a whole, the first of each two by the second. `imputed`: for how many a covariate
-    that enters is not known, by name. `gaps`: those of which this is more than MOST_IMPUTED of the people: they enter,
-    but nothing may be said to go beyond them. `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of
-    the intercept and the covariates; `terms`: all other columns (n, m) beside these, z-scored. `products`: which
+    `covariates`: those that enter; `unusable_covariates`: those that cannot; `unmeasured_kinds`: as of the function.
+    `oversized_products`: products that may not enter as a whole, the first of each two by the second.
+    `imputed_count_by_covariate`: for how many a covariate that enters is not known, by name. `incomplete_covariates`:
+    those of which this is more than MOST_IMPUTED of the people: they enter, but nothing may be said to go beyond them.
+    `reason`: why nothing is adjusted. `covariate_basis`: an orthonormal basis (n, k) of the intercept and the
+    covariates; `term_columns`: all other columns (n, m) beside these, z-scored. `product_indices_and_bases`: which
     columns belong to a product of several, and an orthonormal basis of these.
     """
 
     covariates: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    no_room: dict[str, list[str]] = field(default_factory=dict)
-    unknown: tuple[str, ...] = ()
-    imputed: dict[str, int] = field(default_factory=dict)
-    gaps: tuple[str, ...] = ()
+    unusable_covariates: tuple[str, ...] = ()
+    oversized_products: dict[str, list[str]] = field(default_factory=dict)
+    unmeasured_kinds: tuple[str, ...] = ()
+    imputed_count_by_covariate: dict[str, int] = field(default_factory=dict)
+    incomplete_covariates: tuple[str, ...] = ()
     reason: str = ""
-    span: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    terms: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    products: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    covariate_basis: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    term_columns: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    product_indices_and_bases: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     @property
-    def whole(self) -> tuple[str, ...]:
+    def complete_covariates(self) -> tuple[str, ...]:
         """The covariates that enter and are known for nearly everybody."""
-        return tuple(name for name in self.covariates if name not in self.gaps)
+        return tuple(covariate for covariate in self.covariates if covariate not in self.incomplete_covariates)
 
     @cached_property
-    def gram(self) -> np.ndarray:
-        """The products (m, m) of the columns of `terms`."""
-        return self.terms.T @ self.terms
+    def gram_matrix(self) -> np.ndarray:
+        """The products (m, m) of the columns of `term_columns`."""
+        return self.term_columns.T @ self.term_columns
 
-    def followed(self, value: np.ndarray) -> set[int]:
-        """The columns of `terms` that a value (n,) follows: those of the lasso, and of the products that tell of what
-        it leaves."""
-        count, columns = self.terms.shape
-        rest, chosen = residuals(value, self.span), np.empty(0, int)
-        if columns == 0 or rest.std() <= TOLD * value.std():
+    def select_terms(self, target_values: np.ndarray) -> set[int]:
+        """The columns of `term_columns` that a value (n,) follows: those of the lasso, and of the products that tell
+        of what it leaves."""
+        subject_count, term_count = self.term_columns.shape
+        covariate_residuals, chosen_terms = regression_residuals(target_values, self.covariate_basis), np.empty(0, int)
+        if term_count == 0 or covariate_residuals.std() <= MIN_RESIDUAL_SHARE * target_values.std():
             return set()
-        limit = PENALTY * stats.norm.isf(CHANCE / columns) / np.sqrt(count)
-        left, noise = rest, rest.std()
-        for _ in range(ROUNDS):
-            if np.abs(rest @ self.terms).max() <= count * limit * noise:
+        penalty_level = LASSO_PENALTY_FACTOR * stats.norm.isf(LASSO_ERROR_RATE / term_count) / np.sqrt(subject_count)
+        unexplained, noise_sd = covariate_residuals, covariate_residuals.std()
+        for _ in range(NOISE_ROUNDS):
+            if np.abs(covariate_residuals @ self.term_columns).max() <= subject_count * penalty_level * noise_sd:
                 break
-            lasso = Lasso(limit * noise, fit_intercept=False, precompute=self.gram, copy_X=False, max_iter=100_000)
-            chosen = np.flatnonzero(lasso.fit(self.terms, rest).coef_)
-            left = residuals(rest, orthonormal(self.terms[:, chosen]))
-            noise = max(left.std(), LEAST_NOISE * rest.std())
-        for product, span in self.products:
-            together = np.square(span.T @ left).sum() / noise**2
-            if together > stats.chi2.isf(CHANCE / len(self.products), span.shape[1]):
-                chosen = np.union1d(chosen, product)
-                left = residuals(rest, orthonormal(self.terms[:, chosen]))
-        return set(chosen.tolist())
+            lasso = Lasso(
+                penalty_level * noise_sd,
+                fit_intercept=False,
+                precompute=self.gram_matrix,
+                copy_X=False,
+                max_iter=100_000,
+            )
+            chosen_terms = np.flatnonzero(lasso.fit(self.term_columns, covariate_residuals).coef_)
+            unexplained = regression_residuals(
+                covariate_residuals, make_orthonormal_basis(self.term_columns[:, chosen_terms])
+            )
+            noise_sd = max(unexplained.std(), MIN_NOISE_SHARE * covariate_residuals.std())
+        for product_terms, product_basis in self.product_indices_and_bases:
+            chi_squared = np.square(product_basis.T @ unexplained).sum() / noise_sd**2
+            if chi_squared > stats.chi2.isf(
+                LASSO_ERROR_RATE / len(self.product_indices_and_bases), product_basis.shape[1]
+            ):
+                chosen_terms = np.union1d(chosen_terms, product_terms)
+                unexplained = regression_residuals(
+                    covariate_residuals, make_orthonormal_basis(self.term_columns[:, chosen_terms])
+                )
+        return set(chosen_terms.tolist())
 
-    def basis(self, followed: Set[int]) -> np.ndarray:
-        """An orthonormal basis (n, k) of the intercept, the covariates and these columns of `terms`."""
-        return np.column_stack([self.span, orthonormal(self.terms[:, sorted(followed)])])
-
-
-def spanned(values: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (n, k) of the columns of `values` (n, any) and an intercept."""
-    return orthonormal(np.column_stack([np.ones(len(values)), values]))
-
-
-def orthonormal(values: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (n, k) of the columns of `values` (n, any)."""
-    left, spread, _ = np.linalg.svd(values, full_matrices=False)
-    return left[:, spread > spread.max(initial=0) * len(values) * np.finfo(float).eps]
-
-
-def residuals(values: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """What a regression of values (n,) or (n, any) on `span` (n, k) leaves."""
-    return values - span @ (span.T @ values)
+    def make_basis(self, term_indices: Set[int]) -> np.ndarray:
+        """An orthonormal basis (n, k) of the intercept, the covariates and these columns of `term_columns`."""
+        return np.column_stack(
+            [self.covariate_basis, make_orthonormal_basis(self.term_columns[:, sorted(term_indices)])]
+        )
 
 
-def enough(known: pd.DataFrame) -> list[str]:
+def make_basis_with_intercept(columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (n, k) of the columns of `columns` (n, any) and an intercept."""
+    return make_orthonormal_basis(np.column_stack([np.ones(len(columns)), columns]))
+
+
+def make_orthonormal_basis(columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (n, k) of the columns of `columns` (n, any)."""
+    left_vectors, singular_values, _ = np.linalg.svd(columns, full_matrices=False)
+    return left_vectors[:, singular_values > singular_values.max(initial=0) * len(columns) * np.finfo(float).eps]
+
+
+def regression_residuals(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """What a regression of values (n,) or (n, any) on `basis` (n, k) leaves."""
+    return values - basis @ (basis.T @ values)
+
+
+def find_measured_covariates(covariate_table: pd.DataFrame) -> list[str]:
     """The covariates that are known for enough people."""
-    return [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
+    return [
+        covariate for covariate in covariate_table if covariate_table[covariate].notna().mean() >= MIN_MEASURED_SHARE
+    ]
 
 
-def adjustment(known: pd.DataFrame, sites: Iterable[str] | None = None) -> Adjustment:
+def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | None = None) -> Adjustment:
     """The adjustment for the covariates of people. While people are too few, that of the most columns is left out.
 
-    `known` has a row a person, as of `utils.scores.features.covariates`; `sites` are as of `unknown`. An unknown number
-    takes the median and a mark of its own. A covariate with `gaps` does not enter alone.
+    `covariate_table` has a row a person, as of `utils.scores.features.make_covariate_table`; `site_names` are as of
+    `find_unmeasured_kinds`. An unknown number takes the median and a mark of its own. A covariate with
+    `incomplete_columns` does not enter alone.
     """
-    bare = Adjustment((), tuple(known), unknown=unknown(known, sites), reason="no covariate can be used")
-    bare = replace(bare, span=spanned(np.empty((len(known), 0))), terms=np.empty((len(known), 0)))
-    blocks = {name: linear(known[name]) for name in enough(known) if known[name].nunique() > 1}
-    gaps = known.columns[known.isna().mean() > MOST_IMPUTED]
-    while set(blocks).difference(gaps):
-        needed = SUBJECTS_A_PARAMETER * (sum(block.shape[1] for block in blocks.values()) + OTHERS)
-        if len(known) >= needed:
-            absent = known[[*blocks]].isna().sum()
-            found = replace(bare, covariates=tuple(blocks), without=tuple(name for name in known if name not in blocks))
-            absent, partly = absent[absent > 0].to_dict(), tuple(name for name in blocks if name in gaps)
-            found = replace(found, imputed=absent, gaps=partly, reason="")
-            found = replace(found, span=spanned(np.column_stack([*blocks.values()])))
-            return with_terms(found, further(known[[*blocks]], blocks))
-        few = f"{len(known)} participants are too few for curves and products of covariates; {needed} would do"
-        bare = replace(bare, reason=few)
-        del blocks[max(blocks, key=lambda name: blocks[name].shape[1])]
-    return bare
+    empty_adjustment = Adjustment(
+        (),
+        tuple(covariate_table),
+        unmeasured_kinds=find_unmeasured_kinds(covariate_table, site_names),
+        reason="no covariate can be used",
+    )
+    empty_adjustment = replace(
+        empty_adjustment,
+        covariate_basis=make_basis_with_intercept(np.empty((len(covariate_table), 0))),
+        term_columns=np.empty((len(covariate_table), 0)),
+    )
+    columns_by_covariate = {
+        covariate: make_linear_columns(covariate_table[covariate])
+        for covariate in find_measured_covariates(covariate_table)
+        if covariate_table[covariate].nunique() > 1
+    }
+    incomplete_columns = covariate_table.columns[covariate_table.isna().mean() > MAX_IMPUTED_SHARE]
+    while set(columns_by_covariate).difference(incomplete_columns):
+        needed_subjects = SUBJECTS_PER_PARAMETER * (
+            sum(covariate_columns.shape[1] for covariate_columns in columns_by_covariate.values()) + EXTRA_PARAMETERS
+        )
+        if len(covariate_table) >= needed_subjects:
+            missing_counts = covariate_table[[*columns_by_covariate]].isna().sum()
+            full_adjustment = replace(
+                empty_adjustment,
+                covariates=tuple(columns_by_covariate),
+                unusable_covariates=tuple(
+                    covariate for covariate in covariate_table if covariate not in columns_by_covariate
+                ),
+            )
+            missing_counts, incomplete_covariates = (
+                missing_counts[missing_counts > 0].to_dict(),
+                tuple(covariate for covariate in columns_by_covariate if covariate in incomplete_columns),
+            )
+            full_adjustment = replace(
+                full_adjustment,
+                imputed_count_by_covariate=missing_counts,
+                incomplete_covariates=incomplete_covariates,
+                reason="",
+            )
+            full_adjustment = replace(
+                full_adjustment,
+                covariate_basis=make_basis_with_intercept(np.column_stack([*columns_by_covariate.values()])),
+            )
+            return add_terms(
+                full_adjustment, make_further_terms(covariate_table[[*columns_by_covariate]], columns_by_covariate)
+            )
+        too_few_reason = (
+            f"{len(covariate_table)} participants are too few for curves and products of covariates; {needed_subjects} "
+            "would do"
+        )
+        empty_adjustment = replace(empty_adjustment, reason=too_few_reason)
+        del columns_by_covariate[
+            max(columns_by_covariate, key=lambda covariate: columns_by_covariate[covariate].shape[1])
+        ]
+    return empty_adjustment
 
 
-def unknown(known: pd.DataFrame, sites: Iterable[str] | None) -> tuple[str, ...]:
-    """Which of KINDS are not known for enough people; the site first, if these `sites` of theirs are none."""
-    site = ("site",) if sites is not None and not find_recorded_sites(sites) else ()
+def find_unmeasured_kinds(covariate_table: pd.DataFrame, site_names: Iterable[str] | None) -> tuple[str, ...]:
+    """Which of KINDS are not known for enough people; the site first, if these `site_names` of theirs are none."""
+    site_kinds = ("site",) if site_names is not None and not find_recorded_sites(site_names) else ()
     return (
-        *site,
-        *(name for name, kind in COVARIATE_KIND_BY_NAME.items() if not kind.find_columns(known[enough(known)])),
+        *site_kinds,
+        *(
+            kind_name
+            for kind_name, kind in COVARIATE_KIND_BY_NAME.items()
+            if not kind.find_columns(covariate_table[find_measured_covariates(covariate_table)])
+        ),
     )
 
 
-def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
-    """The adjustment with the columns of `further`. A product that has no room as a whole is named."""
-    room = len(found.span) // SUBJECTS_A_PARAMETER - found.span.shape[1] - 1
-    columns, products, no_room = [found.terms], list[tuple[np.ndarray, np.ndarray]](), dict[str, list[str]]()
-    for names, values in terms:
-        rest = residuals(values, found.span)
-        told = rest.std(axis=0) > TOLD * values.std(axis=0)
-        own = rest[:, told] / rest[:, told].std(axis=0)
-        if len(names) > 1 and 1 < own.shape[1] <= room:
-            at = sum(block.shape[1] for block in columns)
-            products.append((at + np.arange(own.shape[1]), orthonormal(own)))
-        if len(names) > 1 and own.shape[1] > room:
-            no_room.setdefault(names[1], []).append(names[0])
-        columns.append(own)
-    return replace(found, terms=np.asfortranarray(np.hstack(columns)), products=tuple(products), no_room=no_room)
+def add_terms(adjustment: Adjustment, term_blocks: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
+    """The adjustment with the columns of `make_further_terms`. A product that has no room as a whole is named."""
+    max_product_columns = (
+        len(adjustment.covariate_basis) // SUBJECTS_PER_PARAMETER - adjustment.covariate_basis.shape[1] - 1
+    )
+    column_blocks, product_indices_and_bases, oversized_products = (
+        [adjustment.term_columns],
+        list[tuple[np.ndarray, np.ndarray]](),
+        dict[str, list[str]](),
+    )
+    for covariate_names, term_values in term_blocks:
+        term_residuals = regression_residuals(term_values, adjustment.covariate_basis)
+        is_informative = term_residuals.std(axis=0) > MIN_RESIDUAL_SHARE * term_values.std(axis=0)
+        scaled_residuals = term_residuals[:, is_informative] / term_residuals[:, is_informative].std(axis=0)
+        if len(covariate_names) > 1 and 1 < scaled_residuals.shape[1] <= max_product_columns:
+            first_term = sum(column_block.shape[1] for column_block in column_blocks)
+            product_indices_and_bases.append(
+                (first_term + np.arange(scaled_residuals.shape[1]), make_orthonormal_basis(scaled_residuals))
+            )
+        if len(covariate_names) > 1 and scaled_residuals.shape[1] > max_product_columns:
+            oversized_products.setdefault(covariate_names[1], []).append(covariate_names[0])
+        column_blocks.append(scaled_residuals)
+    return replace(
+        adjustment,
+        term_columns=np.asfortranarray(np.hstack(column_blocks)),
+        product_indices_and_bases=tuple(product_indices_and_bases),
+        oversized_products=oversized_products,
+    )
 
 
-def linear(column: pd.Series) -> np.ndarray:
+def make_linear_columns(covariate_values: pd.Series) -> np.ndarray:
     """Columns (n, any), z-scored: a number, with a mark where it is unknown, or the dummies of text."""
-    if pd.api.types.is_numeric_dtype(column):
-        values = pd.DataFrame({"value": column.fillna(column.median()), UNKNOWN: column.isna()}, dtype=float)
+    if pd.api.types.is_numeric_dtype(covariate_values):
+        linear_columns = pd.DataFrame(
+            {"value": covariate_values.fillna(covariate_values.median()), UNKNOWN_CATEGORY: covariate_values.isna()},
+            dtype=float,
+        )
     else:
-        values = pd.get_dummies(column.fillna(UNKNOWN), drop_first=True, dtype=float)
-    values = values.loc[:, values.nunique() > 1]
-    return ((values - values.mean()) / values.std(ddof=0)).to_numpy()
+        linear_columns = pd.get_dummies(covariate_values.fillna(UNKNOWN_CATEGORY), drop_first=True, dtype=float)
+    linear_columns = linear_columns.loc[:, linear_columns.nunique() > 1]
+    return ((linear_columns - linear_columns.mean()) / linear_columns.std(ddof=0)).to_numpy()
 
 
-def further(known: pd.DataFrame, blocks: dict[str, np.ndarray]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """The terms beyond the linear `blocks`: the two covariates of a product or the one of a curve, columns (n, any)."""
-    others = [name for name in blocks if name != "site"]
-    for one, other in combinations(others, 2):
-        yield (one, other), product(blocks[one], blocks[other])
-    if "site" in blocks:
-        site = pd.get_dummies(known["site"], dtype=float).to_numpy()
-        for name in others:
-            yield (name, "site"), product(blocks[name], site)
-    for name in known.select_dtypes("number"):
-        if known[name].nunique() > FEW_VALUES:
-            value = blocks[name][:, :1]
-            parts = min(PARTS, len(known) // SUBJECTS_A_PARAMETER)
-            cuts = np.quantile(value, np.linspace(0, 1, parts + 1)[1:-1])
-            curves = [np.square(value), np.maximum(value - cuts, 0), (value > cuts).astype(float)]
-            yield (name,), np.column_stack(curves)
-            for other in others:
-                if other != name and known[other].nunique() <= FEW_VALUES:  # the curve may differ between categories
-                    yield (name,), product(np.column_stack([np.square(value), np.maximum(value, 0)]), blocks[other])
+def make_further_terms(
+    covariate_table: pd.DataFrame, columns_by_covariate: dict[str, np.ndarray]
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """The terms beyond the linear `columns_by_covariate`: the two covariates of a product or the one of a curve,
+    columns (n, any)."""
+    covariates_without_site = [covariate for covariate in columns_by_covariate if covariate != "site"]
+    for first_covariate, second_covariate in combinations(covariates_without_site, 2):
+        yield (
+            (first_covariate, second_covariate),
+            multiply_columns(columns_by_covariate[first_covariate], columns_by_covariate[second_covariate]),
+        )
+    if "site" in columns_by_covariate:
+        site_dummies = pd.get_dummies(covariate_table["site"], dtype=float).to_numpy()
+        for covariate in covariates_without_site:
+            yield (covariate, "site"), multiply_columns(columns_by_covariate[covariate], site_dummies)
+    for covariate in covariate_table.select_dtypes("number"):
+        if covariate_table[covariate].nunique() > MAX_CATEGORY_VALUES:
+            scaled_values = columns_by_covariate[covariate][:, :1]
+            quantile_count = min(MAX_QUANTILES, len(covariate_table) // SUBJECTS_PER_PARAMETER)
+            knots = np.quantile(scaled_values, np.linspace(0, 1, quantile_count + 1)[1:-1])
+            curve_columns = [
+                np.square(scaled_values),
+                np.maximum(scaled_values - knots, 0),
+                (scaled_values > knots).astype(float),
+            ]
+            yield (covariate,), np.column_stack(curve_columns)
+            for second_covariate in covariates_without_site:
+                if (
+                    second_covariate != covariate and covariate_table[second_covariate].nunique() <= MAX_CATEGORY_VALUES
+                ):  # the curve may differ between categories
+                    yield (
+                        (covariate,),
+                        multiply_columns(
+                            np.column_stack([np.square(scaled_values), np.maximum(scaled_values, 0)]),
+                            columns_by_covariate[second_covariate],
+                        ),
+                    )
 
 
-def product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def multiply_columns(first_columns: np.ndarray, second_columns: np.ndarray) -> np.ndarray:
     """Each column of one (n, k) times each of the other (n, m), (n, k m)."""
-    return (one[:, :, None] * other[:, None, :]).reshape(len(one), -1)
+    return (first_columns[:, :, None] * second_columns[:, None, :]).reshape(len(first_columns), -1)

@@ -31,26 +31,33 @@ from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import RecordRow
 from utils.scores import ridge
-from utils.scores.calibration import platt
-from utils.scores.features import encoder, features
-from utils.scores.results import MAJORITY
-from utils.scores.statistics import log_odds
+from utils.scores.calibration import fit_platt
+from utils.scores.features import make_feature_encoder, make_feature_tables
+from utils.scores.results import MAJORITY_BASELINE
+from utils.scores.statistics import to_log_odds
 
-LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
-WIDE = ("regions", "all")  # which ridge reads
-CONNECTOME = "connectome"  # which ridge alone reads
-STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
+LOGISTIC, RIDGE, SVM, MEAN_OF_SVMS, MEAN_OF_BRANCHES = (
+    "logistic regression",
+    "ridge",
+    "SVM",
+    "mean of SVMs",
+    "mean of parts",
+)
+RIDGE_FEATURES = ("regions", "all")  # which ridge reads
+CONNECTOME_FEATURES = "connectome"  # which ridge alone reads
+LOGISTIC_STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
-INNER = f"{EFFORT.inner_folds} inner folds"
-SETTINGS = {  # of each classifier by its name in those of baselines, for the methods of a paper
-    LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
-    RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.PENALTIES)} penalties the one with "
-    f"the least error in {INNER}, probabilities calibrated there",
+INNER_FOLDS_TEXT = f"{EFFORT.inner_folds} inner folds"
+SETTINGS_BY_CLASSIFIER = {  # of each classifier by its name in those of baselines, for the methods of a paper
+    LOGISTIC: f"L2 penalty, of {len(LOGISTIC_STRENGTHS)} strengths the one with the best mean AUC "
+    f"in {INNER_FOLDS_TEXT}",
+    RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.RIDGE_PENALTIES)} penalties "
+    f"the one with the least error in {INNER_FOLDS_TEXT}, probabilities calibrated there",
     SVM: "radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
-    f"{INNER}, at most {MAX_SVM_RECORDS:,} training records",
-    MEAN: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
-    PARTS: "the mean log odds of these parts: SVMs of maps (their mean), the phenotype's SVM if it is named, the "
-    f"connectome's ridge; at most {ridge.MAX_EDGE_RECORDS:,} training records",
+    f"{INNER_FOLDS_TEXT}, at most {MAX_SVM_RECORDS:,} training records",
+    MEAN_OF_SVMS: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
+    MEAN_OF_BRANCHES: "the mean log odds of these parts: SVMs of maps (their mean), the phenotype's SVM "
+    f"if it is named, the connectome's ridge; at most {ridge.MAX_EDGE_RECORDS:,} training records",
 }
 
 
@@ -58,130 +65,200 @@ SETTINGS = {  # of each classifier by its name in those of baselines, for the me
 class TrainingSet:
     """The training records that a classifier takes: positions among all of them, labels, sites, and inner folds."""
 
-    rows: np.ndarray
+    positions: np.ndarray
     label: np.ndarray
     site: np.ndarray
-    folds: ridge.InnerFolds
+    inner_folds: ridge.InnerFoldIndices
 
 
-def by_logistic(known: np.ndarray, of: TrainingSet) -> ridge.LinearClassifier:
+def fit_logistic(training_features: np.ndarray, training_set: TrainingSet) -> ridge.LinearClassifier:
     """Logistic regression on features (n, features), with the strength that has the best mean AUC in the folds."""
-    if known.shape[1] > len(known):  # an L2 penalty does not change with the axes
-        values, axes = ridge.own_axes(known @ known.T)
-        along = by_logistic(values, of)
-        return ridge.LinearClassifier(known.T @ (axes @ along.weights), along.bias)
-    search = LogisticRegressionCV(
-        Cs=STRENGTHS, l1_ratios=(0,), cv=of.folds, scoring="roc_auc", max_iter=1000, use_legacy_attributes=False
+    if training_features.shape[1] > len(training_features):  # an L2 penalty does not change with the axes
+        coordinates, axes = ridge.find_record_axes(training_features @ training_features.T)
+        axis_classifier = fit_logistic(coordinates, training_set)
+        return ridge.LinearClassifier(training_features.T @ (axes @ axis_classifier.weights), axis_classifier.bias)
+    logistic_search = LogisticRegressionCV(
+        Cs=LOGISTIC_STRENGTHS,
+        l1_ratios=(0,),
+        cv=training_set.inner_folds,
+        scoring="roc_auc",
+        max_iter=1000,
+        use_legacy_attributes=False,
     )
-    search.fit(known, of.label)
-    return ridge.LinearClassifier(search.coef_[0], float(search.intercept_[0]))
+    logistic_search.fit(training_features, training_set.label)
+    return ridge.LinearClassifier(logistic_search.coef_[0], float(logistic_search.intercept_[0]))
 
 
-def by_svm(known: np.ndarray, new: np.ndarray, of: TrainingSet) -> np.ndarray:
-    """The probability of autism of `new` records (n, features) by an SVM with fixed settings. It is calibrated over the
-    inner folds, for all of which its kernel is computed once."""
-    known = known[of.rows]
-    gamma = 1 / (known.shape[1] * (known.var() or 1))  # scikit-learn's "scale"
-    kernel, decision = rbf_kernel(known, gamma=gamma), np.empty(len(of.label))
-    for fitting, out in of.folds:
-        fitted = SVC(C=1, kernel="precomputed").fit(kernel[np.ix_(fitting, fitting)], of.label[fitting])
-        decision[out] = fitted.decision_function(kernel[np.ix_(out, fitting)])
-    whole = SVC(C=1, kernel="precomputed").fit(kernel, of.label)
-    slope, shift = platt(decision, of.label)
-    return expit(slope * whole.decision_function(rbf_kernel(new, known, gamma)) + shift)
+def predict_by_svm(training_features: np.ndarray, test_features: np.ndarray, training_set: TrainingSet) -> np.ndarray:
+    """The probability of autism of `test_features` records (n, features) by an SVM with fixed settings. It is
+    calibrated over the inner folds, for all of which its kernel is computed once."""
+    training_features = training_features[training_set.positions]
+    gamma = 1 / (training_features.shape[1] * (training_features.var() or 1))  # scikit-learn's "scale"
+    kernel, decision_values = rbf_kernel(training_features, gamma=gamma), np.empty(len(training_set.label))
+    for fit_indices, left_out_indices in training_set.inner_folds:
+        fold_svm = SVC(C=1, kernel="precomputed").fit(
+            kernel[np.ix_(fit_indices, fit_indices)], training_set.label[fit_indices]
+        )
+        decision_values[left_out_indices] = fold_svm.decision_function(kernel[np.ix_(left_out_indices, fit_indices)])
+    full_svm = SVC(C=1, kernel="precomputed").fit(kernel, training_set.label)
+    slope, shift = fit_platt(decision_values, training_set.label)
+    return expit(slope * full_svm.decision_function(rbf_kernel(test_features, training_features, gamma)) + shift)
 
 
-def training_sets(rows: Sequence[RecordRow], people: np.ndarray) -> list[TrainingSet]:
+def make_training_sets(training_rows: Sequence[RecordRow], cluster_by_record: np.ndarray) -> list[TrainingSet]:
     """What linear classifiers take of training records with these rows, of these people (n,), and what SVMs do, at most
     MAX_SVM_RECORDS of them, drawn at random; nothing if they are too few for inner folds."""
-    found = []
-    for most in (len(rows), MAX_SVM_RECORDS):
-        chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
-        label, site = (np.array([getattr(rows[at], name) for at in chosen]) for name in ("label", "site"))
-        found.append(TrainingSet(chosen, label, site, ridge.inner_folds(label, people[chosen])))
-    return found if all(one.folds for one in found) else []
+    record_sets = []
+    for max_records in (len(training_rows), MAX_SVM_RECORDS):
+        positions = np.sort(np.random.default_rng(0).permutation(len(training_rows))[:max_records])
+        label, site = (
+            np.array([getattr(training_rows[position], field_name) for position in positions])
+            for field_name in ("label", "site")
+        )
+        record_sets.append(
+            TrainingSet(positions, label, site, ridge.make_inner_folds(label, cluster_by_record[positions]))
+        )
+    return record_sets if all(training_set.inner_folds for training_set in record_sets) else []
 
 
-def limits(count: int, connectomes: bool = False) -> list[str]:
+def describe_record_limits(training_count: int, has_connectomes: bool = False) -> list[str]:
     """What must stand beside baselines of so many training records, the most of any fold."""
-    most = {"SVM": MAX_SVM_RECORDS} | ({"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if connectomes else {})
+    limit_by_classifier = {"SVM": MAX_SVM_RECORDS} | (
+        {"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if has_connectomes else {}
+    )
     return [
-        f"Each {name} among the baselines is fitted on {limit} of {count} training records, drawn at random."
-        for name, limit in most.items()
-        if count > limit
+        f"Each {classifier} among the baselines is fitted on {record_limit} of {training_count} training records, "
+        "drawn at random."
+        for classifier, record_limit in limit_by_classifier.items()
+        if training_count > record_limit
     ]
 
 
-def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
+def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> pd.DataFrame:
     """Probability of autism of the test records (rows by file, in their order) by each baseline (columns).
 
     `majority`, then `<features>, <classifier>`. Baselines are fitted on the cohort's own training records, or on those
-    of `training`, see `training_people`. Prints what had to be left out.
+    of `training_cohort`, see `training_people`. Prints what had to be left out.
     """
-    source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
-    train, test = source.split_indices("train"), cohort.split_indices("test")
-    rows = [source.rows[index] for index in train]
-    result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
-    if fitting := training_sets(rows, ridge.people_of(source, train)):
-        tables = features(*cohorts)
-        result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
-        result |= with_connectomes(result, source, cohort)
-        left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
-        left_out += [CONNECTOME] if source.connectomes and f"{CONNECTOME}, {RIDGE}" not in result else []
-        if left_out:
-            print(f"Baselines left out: {'; '.join(left_out)}.")
+    fitting_cohort, feature_cohorts = (
+        training_cohort or cohort,
+        (training_cohort, cohort) if training_cohort else (cohort,),
+    )
+    training_indices, test_indices = fitting_cohort.split_indices("train"), cohort.split_indices("test")
+    training_rows = [fitting_cohort.rows[index] for index in training_indices]
+    probability_by_baseline = {
+        MAJORITY_BASELINE: np.full(len(test_indices), np.mean([row.label for row in training_rows]))
+    }
+    if record_sets := make_training_sets(training_rows, ridge.find_record_clusters(fitting_cohort, training_indices)):
+        feature_tables = make_feature_tables(*feature_cohorts)
+        probability_by_baseline |= fit_feature_baselines(
+            record_sets,
+            feature_tables,
+            training_indices,
+            test_indices + (len(fitting_cohort.rows) if training_cohort else 0),
+            cohort.num_maps,
+        )
+        probability_by_baseline |= fit_connectome_baselines(probability_by_baseline, fitting_cohort, cohort)
+        left_out_features = [
+            feature_kind for feature_kind in ("covariates", "phenotype") if feature_kind not in feature_tables
+        ]
+        left_out_features += (
+            [CONNECTOME_FEATURES]
+            if fitting_cohort.connectomes and f"{CONNECTOME_FEATURES}, {RIDGE}" not in probability_by_baseline
+            else []
+        )
+        if left_out_features:
+            print(f"Baselines left out: {'; '.join(left_out_features)}.")
     else:
         print("Baselines: too few training participants of a class to choose penalties, so there is only the majority.")
-    return pd.DataFrame(result, index=pd.Index([cohort.rows[index].file for index in test], name="file"))
+    return pd.DataFrame(
+        probability_by_baseline, index=pd.Index([cohort.rows[index].file for index in test_indices], name="file")
+    )
 
 
-def fitted(
-    fitting: Sequence[TrainingSet],
-    tables: dict[str, pd.DataFrame],
-    train: np.ndarray,
-    test: np.ndarray,
-    num_maps: int,
+def fit_feature_baselines(
+    record_sets: Sequence[TrainingSet],
+    feature_tables: dict[str, pd.DataFrame],
+    training_indices: np.ndarray,
+    test_indices: np.ndarray,
+    map_count: int,
 ) -> dict[str, np.ndarray]:
-    """Probabilities of the records at `test` by each baseline that is fitted on those at `train`."""
-    everybody, some = fitting
-    result: dict[str, np.ndarray] = {}
-    of_maps: list[np.ndarray] = []
+    """Probabilities of the records at `test_indices` by each baseline that is fitted on those at `training_indices`."""
+    full_set, svm_set = record_sets
+    probability_by_baseline: dict[str, np.ndarray] = {}
+    map_probabilities: list[np.ndarray] = []
     # Threads of linear algebra cost more than they gain at this size, much more where other programs run
-    with open_progress_bar("Fitting baselines", len(tables)) as shown, threadpool_limits(1, "blas"):
-        for kind, table in tables.items():
-            encoding = encoder().fit(table.iloc[train])
-            known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
-            own = known[everybody.rows]
-            result[f"{kind}, {LOGISTIC}"] = expit(by_logistic(own, everybody).log_odds(new))
-            if kind in WIDE:
-                classifier = ridge.fit(own, everybody.label, everybody.site, everybody.folds)
-                result[f"{kind}, {RIDGE}"] = expit(classifier.log_odds(new))
-            result[f"{kind}, {SVM}"] = by_svm(known, new, some)
-            if kind == "regions" and num_maps > 1:
-                of_maps = [by_svm(known[:, at::num_maps], new[:, at::num_maps], some) for at in range(num_maps)]
-                result[f"regions, {MEAN}"] = pooled(of_maps)
-            shown.advance()
-    if {"phenotype", "regions"} <= tables.keys():
-        of_regions = of_maps or [result[f"regions, {SVM}"]]
-        result[f"regions and phenotype, {MEAN}"] = pooled([*of_regions, result[f"phenotype, {SVM}"]])
-    return result
+    with open_progress_bar("Fitting baselines", len(feature_tables)) as progress_bar, threadpool_limits(1, "blas"):
+        for feature_kind, feature_table in feature_tables.items():
+            fitted_encoder = make_feature_encoder().fit(feature_table.iloc[training_indices])
+            training_features, test_features = (
+                fitted_encoder.transform(feature_table.iloc[record_indices])
+                for record_indices in (training_indices, test_indices)
+            )
+            full_set_features = training_features[full_set.positions]
+            probability_by_baseline[f"{feature_kind}, {LOGISTIC}"] = expit(
+                fit_logistic(full_set_features, full_set).predict_log_odds(test_features)
+            )
+            if feature_kind in RIDGE_FEATURES:
+                ridge_classifier = ridge.fit_ridge(
+                    full_set_features, full_set.label, full_set.site, full_set.inner_folds
+                )
+                probability_by_baseline[f"{feature_kind}, {RIDGE}"] = expit(
+                    ridge_classifier.predict_log_odds(test_features)
+                )
+            probability_by_baseline[f"{feature_kind}, {SVM}"] = predict_by_svm(
+                training_features, test_features, svm_set
+            )
+            if feature_kind == "regions" and map_count > 1:
+                map_probabilities = [
+                    predict_by_svm(
+                        training_features[:, map_index::map_count], test_features[:, map_index::map_count], svm_set
+                    )
+                    for map_index in range(map_count)
+                ]
+                probability_by_baseline[f"regions, {MEAN_OF_SVMS}"] = pool_probabilities(map_probabilities)
+            progress_bar.advance()
+    if {"phenotype", "regions"} <= feature_tables.keys():
+        region_probabilities = map_probabilities or [probability_by_baseline[f"regions, {SVM}"]]
+        probability_by_baseline[f"regions and phenotype, {MEAN_OF_SVMS}"] = pool_probabilities(
+            [*region_probabilities, probability_by_baseline[f"phenotype, {SVM}"]]
+        )
+    return probability_by_baseline
 
 
-def with_connectomes(found: dict[str, np.ndarray], source: Cohort, cohort: Cohort) -> dict[str, np.ndarray]:
-    """Probabilities of the test records of `cohort` by the edges of connectomes, fitted on training records of
-    `source`. First by edges alone, then with those that were `found` by maps and phenotype. None unless both cohorts
-    have the same edges."""
-    same = source.metadata.select_for_inputs([CONNECTOME]) == cohort.metadata.select_for_inputs([CONNECTOME])
-    if not same or source.connectomes is None or cohort.connectomes is None:
+def fit_connectome_baselines(
+    probability_by_baseline: dict[str, np.ndarray], fitting_cohort: Cohort, test_cohort: Cohort
+) -> dict[str, np.ndarray]:
+    """Probabilities of the test records of `test_cohort` by the edges of connectomes, fitted on training records of
+    `fitting_cohort`. First by edges alone, then with those that were `probability_by_baseline` by maps and phenotype.
+    None unless both cohorts have the same edges."""
+    has_same_edges = fitting_cohort.metadata.select_for_inputs(
+        [CONNECTOME_FEATURES]
+    ) == test_cohort.metadata.select_for_inputs([CONNECTOME_FEATURES])
+    if not has_same_edges or fitting_cohort.connectomes is None or test_cohort.connectomes is None:
         return {}
-    classifier = ridge.fit_edges(source, source.connectomes, source.split_indices("train"))
-    own = expit(classifier.log_odds(cohort.connectomes, cohort.split_indices("test")))
-    parts = [found.get(f"regions, {MEAN}", found[f"regions, {SVM}"]), own]
-    parts += [found[name] for name in [f"phenotype, {SVM}"] if name in found]
-    kinds = "regions with phenotype and connectome" if len(parts) > 2 else "regions and connectome"
-    return {f"{CONNECTOME}, {RIDGE}": own, f"{kinds}, {PARTS}": pooled(parts)}
+    edge_classifier = ridge.load_edge_classifier(
+        fitting_cohort, fitting_cohort.connectomes, fitting_cohort.split_indices("train")
+    )
+    edge_probabilities = expit(
+        edge_classifier.predict_log_odds(test_cohort.connectomes, test_cohort.split_indices("test"))
+    )
+    branch_probabilities = [
+        probability_by_baseline.get(f"regions, {MEAN_OF_SVMS}", probability_by_baseline[f"regions, {SVM}"]),
+        edge_probabilities,
+    ]
+    branch_probabilities += [
+        probability_by_baseline[baseline] for baseline in [f"phenotype, {SVM}"] if baseline in probability_by_baseline
+    ]
+    feature_kinds = (
+        "regions with phenotype and connectome" if len(branch_probabilities) > 2 else "regions and connectome"
+    )
+    return {
+        f"{CONNECTOME_FEATURES}, {RIDGE}": edge_probabilities,
+        f"{feature_kinds}, {MEAN_OF_BRANCHES}": pool_probabilities(branch_probabilities),
+    }
 
 
-def pooled(probabilities: Sequence[np.ndarray]) -> np.ndarray:
+def pool_probabilities(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """The probability (n,) whose log odds are the mean of those of probabilities (n,) of several classifiers."""
-    return expit(log_odds(np.asarray(probabilities)).mean(0))
+    return expit(to_log_odds(np.asarray(probabilities)).mean(0))

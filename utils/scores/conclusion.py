@@ -7,28 +7,28 @@ from data.cohorts.rows import join_names
 from data.pages.page import HeadlineNumber
 from utils.scores.results import (
     CHANCE_AUC,
-    HEADLINES,
-    INTERVAL,
-    NAMED,
+    INTERVAL_TEXT,
+    PRESPECIFIED_ROLE,
+    TITLE_BY_AUC,
     UNDEFINED,
     Estimate,
-    minimum_detectable_difference,
+    find_detectable_difference,
 )
 
-UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
-OF_FOLD = "What counts is the result of all folds together."
-BETTER, SAME, WORSE, UNKNOWN = "better", "no difference shown", "worse", "cannot be told"
-ABOVE, BELOW = "better than chance", "worse than chance"
-YES, NOT_SHOWN = "yes", "not shown"
-NAMES, SPOKEN = 3, 2  # of covariates in a row of the terminal, and in the verdict
-SHORT = "undefined", "no interval"  # there, where the first row says why
+UNLABELLED_VERDICT = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
+FOLD_VERDICT = "What counts is the result of all folds together."
+MODEL_BETTER, NO_DIFFERENCE, MODEL_WORSE, CANNOT_BE_TOLD = "better", "no difference shown", "worse", "cannot be told"
+ABOVE_CHANCE, BELOW_CHANCE = "better than chance", "worse than chance"
+CARRIES_MORE, MORE_NOT_SHOWN = "yes", "not shown"
+MAX_TERMINAL_COVARIATES, MAX_VERDICT_COVARIATES = 3, 2  # of covariates in a row of the terminal, and in the verdict
+ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # there, where the first row says why
 
 
-def standing(less: Estimate) -> str:
+def judge_auc_difference(auc_difference: Estimate) -> str:
     """What an AUC minus another one says of the first."""
-    if less.low is None or less.high is None:
-        return UNKNOWN
-    return BETTER if less.low > 0 else WORSE if less.high < 0 else SAME
+    if auc_difference.low is None or auc_difference.high is None:
+        return CANNOT_BE_TOLD
+    return MODEL_BETTER if auc_difference.low > 0 else MODEL_WORSE if auc_difference.high < 0 else NO_DIFFERENCE
 
 
 def would_show(detectable: float | None) -> str:
@@ -37,7 +37,7 @@ def would_show(detectable: float | None) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class BaselineComparison:
     """The pre-specified one: its AUC, and the model's minus it. It `lacks` some of what the network reads, and reads
     others `besides`. `where` it was fitted, if not for these participants."""
 
@@ -49,32 +49,38 @@ class Baseline:
     where: str = ""
 
     @property
-    def spoken(self) -> str:
+    def spoken_name(self) -> str:
         return f"{self.name.replace(', ', ' by ')}{f' ({self.where})' if self.where else ''}"
 
     @property
-    def standing(self) -> str:
+    def standing_text(self) -> str:
         """What the difference says, and of whom, if not of these participants."""
-        return f"{standing(self.less)}{', in the training' if self.where else ''}{would_show(self.detectable)}"
+        return (
+            f"{judge_auc_difference(self.less)}{', in the training' if self.where else ''}{would_show(self.detectable)}"
+        )
 
     @property
     def detectable(self) -> float | None:
         """The minimum detectable difference, where none is shown."""
-        return minimum_detectable_difference(self.less) if standing(self.less) == SAME else None
+        return find_detectable_difference(self.less) if judge_auc_difference(self.less) == NO_DIFFERENCE else None
 
     @property
     def note(self) -> str:
         """How it differs from the network, or where it was fitted."""
         if self.where:
             return f"No baseline could be fitted for these participants: this is that {self.where}."
-        differs = [f"does not read the {join_names(self.lacks)}"] if self.lacks else []
-        differs += [f"also reads the {join_names(self.besides)}"] if self.besides else []
-        told = f"It {' and '.join(differs)}; no baseline reads just what the network reads." if differs else ""
-        return told or "It reads what the network reads, and was named before any score was known."
+        input_differences = [f"does not read the {join_names(self.lacks)}"] if self.lacks else []
+        input_differences += [f"also reads the {join_names(self.besides)}"] if self.besides else []
+        difference_sentence = (
+            f"It {' and '.join(input_differences)}; no baseline reads just what the network reads."
+            if input_differences
+            else ""
+        )
+        return difference_sentence or "It reads what the network reads, and was named before any score was known."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covariates:
+class CovariateResult:
     """Whether the output says more of the diagnosis than covariates do: the `partial` correlation of both beside these
     `names`; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since their site has
     one class. It would not be shown if numbers had this `reliability`, or if an `unmeasured` covariate had this partial
@@ -90,41 +96,45 @@ class Covariates:
     times_strongest: float | None = None
 
     @property
-    def limits(self) -> str:
+    def limits_text(self) -> str:
         """How far "carries more" can be trusted; nothing where that is not shown."""
         if self.unmeasured is None:
             return ""
-        times = f", {self.times_strongest:.1f} times that of {self.strongest}" if self.times_strongest else ""
-        told = (
+        times_text = f", {self.times_strongest:.1f} times that of {self.strongest}" if self.times_strongest else ""
+        limits_text = (
             f"A covariate that was not measured would explain it with a partial correlation of {self.unmeasured:.2f} "
-            f"with both diagnosis and output{times}."
+            f"with both diagnosis and output{times_text}."
         )
         if self.reliability is not None:
-            told = f"It holds if numbers were measured with a reliability above {self.reliability:.2f}. {told}"
-        return told
+            limits_text = (
+                f"It holds if numbers were measured with a reliability above {self.reliability:.2f}. {limits_text}"
+            )
+        return limits_text
 
     @property
-    def more(self) -> str:
+    def carries_more(self) -> str:
         if self.partial.low is None:
-            return UNKNOWN
-        return YES if self.partial.low > 0 else NOT_SHOWN
+            return CANNOT_BE_TOLD
+        return CARRIES_MORE if self.partial.low > 0 else MORE_NOT_SHOWN
 
     @property
-    def short(self) -> str:
+    def short_sentence(self) -> str:
         """The same in few words."""
-        return "It carries more than the covariates." if self.more == YES else self.sentence
+        return "It carries more than the covariates." if self.carries_more == CARRIES_MORE else self.sentence
 
     @property
     def sentence(self) -> str:
-        beside = ", ".join(self.names[:SPOKEN]) or "the covariates"
-        beside += f", {len(self.names) - SPOKEN} more" if len(self.names) > SPOKEN else ""
-        beside += ", pairs and curves" if len(self.names) > 1 else ""
-        needs = f" (reliability > {self.reliability:.2f})" if self.reliability else ""
+        covariates_text = ", ".join(self.names[:MAX_VERDICT_COVARIATES]) or "the covariates"
+        covariates_text += (
+            f", {len(self.names) - MAX_VERDICT_COVARIATES} more" if len(self.names) > MAX_VERDICT_COVARIATES else ""
+        )
+        covariates_text += ", pairs and curves" if len(self.names) > 1 else ""
+        reliability_text = f" (reliability > {self.reliability:.2f})" if self.reliability else ""
         return {
-            YES: f"It carries more than {beside}{needs}.",
-            NOT_SHOWN: "It is not shown to carry more than the covariates.",
-            UNKNOWN: "Whether it carries more than covariates cannot be told.",
-        }[self.more]
+            CARRIES_MORE: f"It carries more than {covariates_text}{reliability_text}.",
+            MORE_NOT_SHOWN: "It is not shown to carry more than the covariates.",
+            CANNOT_BE_TOLD: "Whether it carries more than covariates cannot be told.",
+        }[self.carries_more]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,110 +150,144 @@ class Conclusion:
     small_sites: bool = False  # whether only participants of one fold are compared, see `Predictions`
     why: str = ""
     notes: list[str] = field(default_factory=list)
-    baseline: Baseline | None = None
+    baseline: BaselineComparison | None = None
     others: dict[str, int] = field(default_factory=dict)
-    covariates: Covariates | None = None
+    covariates: CovariateResult | None = None
     masked: Estimate = UNDEFINED
     minus_masked: Estimate = UNDEFINED
 
     @property
-    def area(self) -> str:
-        return HEADLINES[self.metric]
+    def auc_title(self) -> str:
+        return TITLE_BY_AUC[self.metric]
 
     @property
-    def words(self) -> str:
+    def score_verdict(self) -> str:
         """The verdict on the score in a few words."""
         if self.why or self.score.low is None or self.score.high is None:
-            return UNKNOWN
+            return CANNOT_BE_TOLD
         if self.score.high < CHANCE_AUC:
-            return BELOW
-        return ABOVE if self.score.low > CHANCE_AUC else "not shown better than chance"
+            return BELOW_CHANCE
+        return ABOVE_CHANCE if self.score.low > CHANCE_AUC else "not shown better than chance"
 
     @property
     def verdict(self) -> str:
         """What a reader takes away, in at most 60 words."""
-        return " ".join(filter(None, [self.of_score, self.of_baselines, *self.of_confounds]))
+        return " ".join(filter(None, [self.score_sentence, self.baseline_sentence, *self.confound_sentences]))
 
     @property
-    def of_score(self) -> str:
-        value, *_ = self.score.numbers
+    def score_sentence(self) -> str:
+        score_value, *_ = self.score.value_low_high
         if self.why:
-            known = f" The {self.area} is {value:.2f}." if self.score.value is not None else ""
-            return f"Nothing can be concluded: {self.why}.{known}"
-        interval = f"{value:.2f} ({INTERVAL} {self.score.ends('.2f')})"
-        told = f"{self.area} {interval}, {self.participants} participants."
-        does = {BELOW: "does worse", ABOVE: "does better"}.get(self.words, "is not shown to do better")
+            value_sentence = f" The {self.auc_title} is {score_value:.2f}." if self.score.value is not None else ""
+            return f"Nothing can be concluded: {self.why}.{value_sentence}"
+        score_text = f"{score_value:.2f} ({INTERVAL_TEXT} {self.score.format_interval('.2f')})"
+        score_and_count = f"{self.auc_title} {score_text}, {self.participants} participants."
+        comparison_verb = {BELOW_CHANCE: "does worse", ABOVE_CHANCE: "does better"}.get(
+            self.score_verdict, "is not shown to do better"
+        )
         advice = (
             " Look for exchanged labels, or for what tells the diagnosis at one site and its opposite at others, such "
             "as missing values."
         )
-        return f"The network {does} than chance: {told}{advice if self.words == BELOW else ''}"
+        return (
+            f"The network {comparison_verb} than chance: "
+            f"{score_and_count}{advice if self.score_verdict == BELOW_CHANCE else ''}"
+        )
 
     @property
-    def of_baselines(self) -> str:
-        if self.why or self.words == BELOW:
+    def baseline_sentence(self) -> str:
+        if self.why or self.score_verdict == BELOW_CHANCE:
             return ""
-        worse, every = self.others.get(WORSE, 0), sum(self.others.values())
-        others = f"; {worse} of {every} others better" if worse else ""
+        model_worse_count, secondary_count = self.others.get(MODEL_WORSE, 0), sum(self.others.values())
+        secondary_text = f"; {model_worse_count} of {secondary_count} others better" if model_worse_count else ""
         if self.baseline is None:
-            return f"No baseline reads what it reads, so none is pre-specified{others}." if every else ""
-        less, lacks = self.baseline.less.text(".3f"), self.baseline.lacks
-        its = f"the pre-specified baseline{f' (lacks {join_names(lacks)})' if lacks else ''}"
-        where = " in the training's own test" if self.baseline.where else ""
-        detectable = self.baseline.detectable if not others and not where else None  # else 60 words are too few
+            return (
+                f"No baseline reads what it reads, so none is pre-specified{secondary_text}." if secondary_count else ""
+            )
+        difference_text, lacking_inputs = self.baseline.less.text(".3f"), self.baseline.lacks
+        baseline_text = (
+            f"the pre-specified baseline{f' (lacks {join_names(lacking_inputs)})' if lacking_inputs else ''}"
+        )
+        place_text = " in the training's own test" if self.baseline.where else ""
+        detectable = (
+            self.baseline.detectable if not secondary_text and not place_text else None
+        )  # else 60 words are too few
         least = "" if detectable is None else f", minimum detectable {detectable:.3f}"
-        told = {
-            BETTER: f"It is better than {its}{where}: {less}",
-            SAME: f"No difference from {its} is shown{where}: {less}{least}",
-            WORSE: f"It is worse than {its}{where}: {less}",
-            UNKNOWN: f"Whether it differs from {its} cannot be told{where}",
-        }[standing(self.baseline.less)]
-        return f"{told}{others}."
+        comparison_text = {
+            MODEL_BETTER: f"It is better than {baseline_text}{place_text}: {difference_text}",
+            NO_DIFFERENCE: f"No difference from {baseline_text} is shown{place_text}: {difference_text}{least}",
+            MODEL_WORSE: f"It is worse than {baseline_text}{place_text}: {difference_text}",
+            CANNOT_BE_TOLD: f"Whether it differs from {baseline_text} cannot be told{place_text}",
+        }[judge_auc_difference(self.baseline.less)]
+        return f"{comparison_text}{secondary_text}."
 
     @property
-    def of_confounds(self) -> list[str]:
-        if self.why or self.words == BELOW:
+    def confound_sentences(self) -> list[str]:
+        if self.why or self.score_verdict == BELOW_CHANCE:
             return []
-        told = ["Covariates are unknown."]
+        sentences = ["Covariates are unknown."]
         if self.covariates:
-            told = [self.covariates.sentence if self.words == ABOVE else self.covariates.short]
+            sentences = [
+                self.covariates.sentence if self.score_verdict == ABOVE_CHANCE else self.covariates.short_sentence
+            ]
         if self.minus_masked.low is not None:
-            told.append(f"Missingness masked: {self.masked.text('.2f', *SHORT)}.")
-        return told
+            sentences.append(f"Missingness masked: {self.masked.text('.2f', *ESTIMATE_PLACEHOLDERS)}.")
+        return sentences
 
     @property
-    def rows(self) -> list[tuple[str, ...]]:
+    def summary_rows(self) -> list[tuple[str, ...]]:
         """What the terminal shows."""
-        compared = f", {self.alone} of {self.participants} compared with nobody" if self.alone else ""
-        words = f"{self.words}: {self.why}" if self.why else f"{self.words}{compared}"
-        found = [(self.area, self.score.text(".2f", *SHORT), words)]
-        if of := self.baseline:
-            lacks = f", which lacks the {join_names(of.lacks)}" if of.lacks else ""
-            found.append((f"{NAMED} baseline", of.auc.text(".2f", *SHORT), f"{of.spoken}{lacks}"))
-            found.append(("model minus baseline", of.less.text(".3f", *SHORT), of.standing))
-        if of_covariates := self.covariates:
-            names = join_names(of_covariates.names, NAMES)
-            needs = f", if reliability > {of_covariates.reliability:.2f}" if of_covariates.reliability else ""
-            beyond = f"partial correlation {of_covariates.partial.text('.2f')} beside {names}"
-            more = of_covariates.more
-            found.append(
-                ("more than covariates", f"{more}{needs}", of_covariates.reason if more == UNKNOWN else beyond)
+        uncompared_text = f", {self.alone} of {self.participants} compared with nobody" if self.alone else ""
+        verdict_text = f"{self.score_verdict}: {self.why}" if self.why else f"{self.score_verdict}{uncompared_text}"
+        terminal_rows = [(self.auc_title, self.score.text(".2f", *ESTIMATE_PLACEHOLDERS), verdict_text)]
+        if baseline := self.baseline:
+            lacks_text = f", which lacks the {join_names(baseline.lacks)}" if baseline.lacks else ""
+            terminal_rows.append(
+                (
+                    f"{PRESPECIFIED_ROLE} baseline",
+                    baseline.auc.text(".2f", *ESTIMATE_PLACEHOLDERS),
+                    f"{baseline.spoken_name}{lacks_text}",
+                )
+            )
+            terminal_rows.append(
+                ("model minus baseline", baseline.less.text(".3f", *ESTIMATE_PLACEHOLDERS), baseline.standing_text)
+            )
+        if covariate_result := self.covariates:
+            covariates_text = join_names(covariate_result.names, MAX_TERMINAL_COVARIATES)
+            reliability_text = (
+                f", if reliability > {covariate_result.reliability:.2f}" if covariate_result.reliability else ""
+            )
+            correlation_text = f"partial correlation {covariate_result.partial.text('.2f')} beside {covariates_text}"
+            carries_more = covariate_result.carries_more
+            terminal_rows.append(
+                (
+                    "more than covariates",
+                    f"{carries_more}{reliability_text}",
+                    covariate_result.reason if carries_more == CANNOT_BE_TOLD else correlation_text,
+                )
             )
         else:
-            found.append(("more than covariates", UNKNOWN, "no covariates are known"))
+            terminal_rows.append(("more than covariates", CANNOT_BE_TOLD, "no covariates are known"))
         if self.masked.value is not None:
-            masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', *SHORT)}"
-            found.append(("missingness masked", self.masked.text(".2f", *SHORT), masked))
-        return [tuple(map(make_printable, row)) for row in found]
+            masked_text = f"{self.auc_title}, score minus this {self.minus_masked.text('.3f', *ESTIMATE_PLACEHOLDERS)}"
+            terminal_rows.append(("missingness masked", self.masked.text(".2f", *ESTIMATE_PLACEHOLDERS), masked_text))
+        return [tuple(map(make_printable, row)) for row in terminal_rows]
 
     @property
-    def numbers(self) -> list[HeadlineNumber]:
+    def headline_numbers(self) -> list[HeadlineNumber]:
         """The headline of the page."""
-        found = [
-            HeadlineNumber(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, self.notes)
+        page_numbers = [
+            HeadlineNumber(
+                self.score.text(".2f", "undefined"),
+                f"{self.auc_title}, {INTERVAL_TEXT}",
+                self.score_verdict,
+                self.notes,
+            )
         ]
-        if of := self.baseline:
-            less = f"model minus this {of.less.text('.3f', 'undefined')}: {of.standing}"
-            name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
-            found.append(HeadlineNumber(of.auc.text(".2f", "undefined"), name, less, [of.note]))
-        return found
+        if baseline := self.baseline:
+            difference_text = f"model minus this {baseline.less.text('.3f', 'undefined')}: {baseline.standing_text}"
+            baseline_title = f"{PRESPECIFIED_ROLE} baseline, {INTERVAL_TEXT}: {baseline.name}"
+            page_numbers.append(
+                HeadlineNumber(baseline.auc.text(".2f", "undefined"), baseline_title, difference_text, [baseline.note])
+            )
+        return page_numbers

@@ -13,75 +13,84 @@ from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import LOGARITHMIC_PATTERN
 
-UNKNOWN = "unknown"  # the category of unknown text
-MISSINGNESS = "missingness"  # the features that say what is missing, and how it was measured
+UNKNOWN_CATEGORY = "unknown"  # the category of unknown text
+MISSINGNESS_FEATURES = "missingness"  # the features that say what is missing, and how it was measured
 
 
-def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
+def make_covariate_table(
+    subjects: Sequence[str], sites: Sequence[str], source_table: pd.DataFrame | None
+) -> pd.DataFrame:
     """The covariates of each of the subjects (n,), in their order, and their site, if there are several.
 
-    Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `table` is as
+    Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `source_table` is as
     `known_covariates` gives it; a column that repeats the site is left out. Raises InputError for text among numbers.
     """
-    columns: dict[str, np.ndarray] = {"site": np.array(site, object)} if len(set(site)) > 1 else {}
-    table = pd.DataFrame(index=sorted(set(subject))) if table is None else table
-    for name in table:
-        if (table[name].reindex(subject).to_numpy(object) == np.array(site, object)).all():
+    values_by_column: dict[str, np.ndarray] = {"site": np.array(sites, object)} if len(set(sites)) > 1 else {}
+    source_table = pd.DataFrame(index=sorted(set(subjects))) if source_table is None else source_table
+    for column_name in source_table:
+        if (source_table[column_name].reindex(subjects).to_numpy(object) == np.array(sites, object)).all():
             continue
-        if not phenotype.is_mostly_numbers(table[name]):
-            columns[name] = phenotype.clean_column(table[name]).reindex(subject).to_numpy(object)
+        if not phenotype.is_mostly_numbers(source_table[column_name]):
+            values_by_column[column_name] = (
+                phenotype.clean_column(source_table[column_name]).reindex(subjects).to_numpy(object)
+            )
             continue
-        values = phenotype.parse_number_column(table, name).reindex(subject)
-        if LOGARITHMIC_PATTERN.search(name):
-            name, values = f"log {name}", np.log(values.where(values > 0))
-        columns[name] = values.to_numpy(float)
-    return pd.DataFrame(columns, index=pd.Index(subject))
+        column_values = phenotype.parse_number_column(source_table, column_name).reindex(subjects)
+        if LOGARITHMIC_PATTERN.search(column_name):
+            column_name, column_values = f"log {column_name}", np.log(column_values.where(column_values > 0))
+        values_by_column[column_name] = column_values.to_numpy(float)
+    return pd.DataFrame(values_by_column, index=pd.Index(subjects))
 
 
-def encoder() -> ColumnTransformer:
-    """The encoder of tables of `covariates`: medians and indicators for missing numbers, z-scores, dummies."""
-    median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    unknown = SimpleImputer(strategy="constant", fill_value=UNKNOWN)
-    numbers = make_pipeline(median, StandardScaler())
-    categories = make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+def make_feature_encoder() -> ColumnTransformer:
+    """The encoder of tables of `make_covariate_table`: medians and indicators for missing numbers, z-scores,
+    dummies."""
+    median_imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    unknown_imputer = SimpleImputer(strategy="constant", fill_value=UNKNOWN_CATEGORY)
+    number_pipeline = make_pipeline(median_imputer, StandardScaler())
+    category_pipeline = make_pipeline(unknown_imputer, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
     return make_column_transformer(
-        (numbers, make_column_selector(dtype_include="number")),
-        (categories, make_column_selector(dtype_exclude="number")),
+        (number_pipeline, make_column_selector(dtype_include="number")),
+        (category_pipeline, make_column_selector(dtype_exclude="number")),
     )
 
 
-def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
+def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     """What each kind of baseline reads, which holds no label: a row a record, in the order of one or several cohorts,
     the first of which has the training people.
 
-    `covariates` (see there), `phenotype` (29), `make_region_parcels` (the volume's mean in each AAL region; of several
-    maps, those of a region lie side by side), and `all` of them; then `missingness`, the part of the phenotype that
-    says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records,
-    are left out.
+    `make_covariate_table` (see there), `phenotype` (29), `make_region_parcels` (the volume's mean in each AAL region;
+    of several maps, those of a region lie side by side), and `all` of them; then `missingness`, the part of the
+    phenotype that says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in
+    all records, are left out.
     """
-    headers = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
-    phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
+    header_batches = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
+    phenotypes = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])
     atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
-    of_cohorts = [
-        atlas.load_parcel_means(one, [atlas.make_region_parcels(its)])[0]
-        for one, its in zip(cohorts, atlases, strict=True)
+    cohort_region_means = [
+        atlas.load_parcel_means(atlas_cohort, [atlas.make_region_parcels(cohort_atlas)])[0]
+        for atlas_cohort, cohort_atlas in zip(cohorts, atlases, strict=True)
     ]
-    regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
-    rows = [row for cohort in cohorts for row in cohort.rows]
-    subject, site = [row.subject for row in rows], [row.site for row in rows]
-    known_of = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]
-    table = pd.concat(known_of) if known_of else None
+    region_means = np.concatenate(cohort_region_means).reshape(len(phenotypes), -1)
+    record_rows = [row for cohort in cohorts for row in cohort.rows]
+    subjects, sites = [row.subject for row in record_rows], [row.site for row in record_rows]
+    covariate_tables = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]
+    table = pd.concat(covariate_tables) if covariate_tables else None
     if table is not None:  # one who is in both cohorts is the same person, see `no_leak`
         table = table[~table.index.duplicated(keep="last")]
-    tables = {
-        "covariates": covariates(subject, site, table).reset_index(drop=True),
+    feature_tables = {
+        "covariates": make_covariate_table(subjects, sites, table).reset_index(drop=True),
         "phenotype": pd.DataFrame(phenotypes, dtype=float),
-        "regions": pd.DataFrame(regions, dtype=float),
+        "regions": pd.DataFrame(region_means, dtype=float),
     }
-    tables = {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
-    where = phenotype.find_recording_values(cohorts[0].metadata)
-    recorded = {MISSINGNESS: tables["phenotype"].iloc[:, where]} if where else {}
+    feature_tables = {
+        feature_kind: table.add_prefix(f"{feature_kind} ") for feature_kind, table in feature_tables.items()
+    }
+    missingness_columns = phenotype.find_recording_values(cohorts[0].metadata)
+    missingness_tables = (
+        {MISSINGNESS_FEATURES: feature_tables["phenotype"].iloc[:, missingness_columns]} if missingness_columns else {}
+    )
     if not phenotypes.any():
-        del tables["phenotype"]
-    known = {name: table for name, table in tables.items() if table.shape[1]}
-    return known | {"all": pd.concat(known.values(), axis=1)} | recorded
+        del feature_tables["phenotype"]
+    nonempty_tables = {feature_kind: table for feature_kind, table in feature_tables.items() if table.shape[1]}
+    return nonempty_tables | {"all": pd.concat(nonempty_tables.values(), axis=1)} | missingness_tables

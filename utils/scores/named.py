@@ -4,16 +4,31 @@ known."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.scores.baselines import CONNECTOME, LOGISTIC, MEAN, PARTS, RIDGE, SVM
-from utils.scores.results import MAJORITY, NAMED, OTHER
+from utils.scores.baselines import CONNECTOME_FEATURES, LOGISTIC, MEAN_OF_BRANCHES, MEAN_OF_SVMS, RIDGE, SVM
+from utils.scores.results import MAJORITY_BASELINE, PRESPECIFIED_ROLE, SECONDARY_ROLE
 
-READ = {"covariates": "covariates", "phenotype": "phenotype", "regions": "maps", CONNECTOME: "connectome"}  # by word
-OF_ALL = ("covariates", "phenotype", "regions")  # what baselines of `all` read, if there are baselines of these alone
-STRONGEST = (PARTS, MEAN, SVM, RIDGE, LOGISTIC)  # of classifiers of the same features, the one to be named first
+INPUT_BY_FEATURE_WORD = {
+    "covariates": "covariates",
+    "phenotype": "phenotype",
+    "regions": "maps",
+    CONNECTOME_FEATURES: "connectome",
+}  # by word
+KINDS_WITHIN_ALL = (
+    "covariates",
+    "phenotype",
+    "regions",
+)  # what baselines of `all` read, if there are baselines of these alone
+CLASSIFIERS_BY_STRENGTH = (
+    MEAN_OF_BRANCHES,
+    MEAN_OF_SVMS,
+    SVM,
+    RIDGE,
+    LOGISTIC,
+)  # of classifiers of the same features, the one to be named first
 
 
 @dataclass(frozen=True)
-class NamedBaseline:
+class PrespecifiedBaseline:
     """A baseline, what it `lacks` of what the network reads, and what it reads `besides`."""
 
     name: str
@@ -21,27 +36,43 @@ class NamedBaseline:
     besides: list[str]
 
 
-def named(baselines: Sequence[str], inputs: Sequence[str]) -> NamedBaseline | None:
+def choose_prespecified_baseline(
+    baseline_names: Sequence[str], network_inputs: Sequence[str]
+) -> PrespecifiedBaseline | None:
     """The one of the baselines that reads what a network with these inputs reads. If there are several, the STRONGEST
     classifier; if there is none, the one that lacks the fewest inputs, and of these the one that reads the least
     besides. None if no baseline reads any of the inputs."""
-    wanted = ["maps" if name == "volume" else name for name in inputs]
-    parts = {baseline: baseline.partition(", ") for baseline in baselines}
-    of_all = [kind for kind, *_ in parts.values() if kind in OF_ALL]
-    places = {name: place for place, name in enumerate(STRONGEST)}
-    found = []
-    for baseline, (kind, _, classifier) in parts.items():
-        words = " ".join(of_all) if kind == "all" else kind
-        reads = [of for word, of in READ.items() if word in words]
-        lacks, besides = [of for of in wanted if of not in reads], [of for of in reads if of not in wanted]
-        if len(lacks) < len(wanted):
-            order = len(lacks), len(besides), places.get(classifier, len(places))
-            found.append((order, NamedBaseline(baseline, lacks, besides)))
-    return min(found, key=lambda one: one[0])[1] if found else None
+    needed_inputs = ["maps" if name == "volume" else name for name in network_inputs]
+    split_name_by_baseline = {baseline: baseline.partition(", ") for baseline in baseline_names}
+    kinds_within_all = [
+        feature_kind for feature_kind, *_ in split_name_by_baseline.values() if feature_kind in KINDS_WITHIN_ALL
+    ]
+    rank_by_classifier = {name: rank for rank, name in enumerate(CLASSIFIERS_BY_STRENGTH)}
+    ranked_baselines = []
+    for baseline, (feature_kind, _, classifier) in split_name_by_baseline.items():
+        feature_words = " ".join(kinds_within_all) if feature_kind == "all" else feature_kind
+        read_inputs = [
+            input_name for feature_word, input_name in INPUT_BY_FEATURE_WORD.items() if feature_word in feature_words
+        ]
+        lacking_inputs, extra_inputs = (
+            [input_name for input_name in needed_inputs if input_name not in read_inputs],
+            [input_name for input_name in read_inputs if input_name not in needed_inputs],
+        )
+        if len(lacking_inputs) < len(needed_inputs):
+            sort_key = (
+                len(lacking_inputs),
+                len(extra_inputs),
+                rank_by_classifier.get(classifier, len(rank_by_classifier)),
+            )
+            ranked_baselines.append((sort_key, PrespecifiedBaseline(baseline, lacking_inputs, extra_inputs)))
+    return min(ranked_baselines, key=lambda ranked_baseline: ranked_baseline[0])[1] if ranked_baselines else None
 
 
-def roles(rows: Sequence[str], inputs: Sequence[str]) -> dict[str, str]:
+def assign_baseline_roles(row_names: Sequence[str], network_inputs: Sequence[str]) -> dict[str, str]:
     """Of the rows of `baselines.csv` that are baselines, which is pre-specified, and which are the others."""
-    baselines = [name for name in rows if name != MAJORITY]
-    first = named(baselines, inputs)
-    return {name: NAMED if first and name == first.name else OTHER for name in baselines}
+    baseline_names = [baseline for baseline in row_names if baseline != MAJORITY_BASELINE]
+    prespecified = choose_prespecified_baseline(baseline_names, network_inputs)
+    return {
+        baseline: PRESPECIFIED_ROLE if prespecified and baseline == prespecified.name else SECONDARY_ROLE
+        for baseline in baseline_names
+    }

@@ -1,6 +1,6 @@
 """The form of all results: statistical conventions, a value with its 95 % interval, and the tables of a test.
 
-The outputs of `--test`, writing, reading and the report follow from `ROWS`.
+The outputs of `--test`, writing, reading and the report follow from `RESULT_TABLES`.
 """
 
 import math
@@ -18,36 +18,48 @@ from data.cohorts.rows import POWER as POWER
 if TYPE_CHECKING:
     import pandas as pd
 
-ALPHA = 0.05  # family-wise p below which a region is significant
-MAJORITY = "majority"  # the row of `baselines.csv` that reads nothing
-ROLE, NAMED, OTHER = "role", "pre-specified", "other"  # a column of it, and what it says of baselines
-GIVEN_DIAGNOSIS = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
-MASKED = "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
+FAMILYWISE_ALPHA = 0.05  # family-wise p below which a region is significant
+MAJORITY_BASELINE = "majority"  # the row of `baselines.csv` that reads nothing
+ROLE_COLUMN, PRESPECIFIED_ROLE, SECONDARY_ROLE = (
+    "role",
+    "pre-specified",
+    "other",
+)  # a column of it, and what it says of baselines
+GIVEN_DIAGNOSIS_MEASURE = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
+MASKED_PROBABILITY_COLUMN = (
+    "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
+)
 DETECTABLE = "minimum_detectable_difference"  # a column of `baselines.csv` and `compare.csv`
-PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
+PRESPECIFIED_BASELINE_COLUMN = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
-MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
-HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `metrics.headline`
-INTERVAL, NO_INTERVAL = f"{CONFIDENCE_LEVEL:.0%} interval", "no interval: too few participants"
+MIN_BOOTSTRAP_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
+TITLE_BY_AUC = {
+    "auc_sites": "AUC within sites",
+    "auc_folds": "AUC within folds",
+    "auc": "AUC",
+}  # see `metrics.choose_headline_metric`
+INTERVAL_TEXT, NO_INTERVAL_TEXT = f"{CONFIDENCE_LEVEL:.0%} interval", "no interval: too few participants"
 
 
-def or_none(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """A number for JSON, which has no NaN and no infinity: None for them."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def columns_of(name: str = "") -> list[str]:
+def estimate_columns(estimate_name: str = "") -> list[str]:
     """The three columns of an estimate in a table; without a name those of a table that holds one estimate a row."""
-    return [name, f"{name}_low", f"{name}_high"] if name else ["value", "low", "high"]
+    return (
+        [estimate_name, f"{estimate_name}_low", f"{estimate_name}_high"] if estimate_name else ["value", "low", "high"]
+    )
 
 
-def counted(people: float) -> str:
+def format_people_count(people_count: float) -> str:
     """A number of people where it may leave the lab: fewer than TELLING are not told apart."""
     return (
         f"< {MIN_DESCRIBED_PEOPLE}"
-        if 0 < people < MIN_DESCRIBED_PEOPLE
-        else f"{people:.0f}"
-        if math.isfinite(people)
+        if 0 < people_count < MIN_DESCRIBED_PEOPLE
+        else f"{people_count:.0f}"
+        if math.isfinite(people_count)
         else "-"
     )
 
@@ -61,21 +73,21 @@ class Estimate:
     high: float | None
 
     @classmethod
-    def of(cls, value: float | None, low: float | None = None, high: float | None = None) -> "Estimate":
+    def from_numbers(cls, value: float | None, low: float | None = None, high: float | None = None) -> "Estimate":
         """Of numbers that may be NaN or infinite, which are undefined."""
-        return cls(or_none(value), or_none(low), or_none(high))
+        return cls(finite_or_none(value), finite_or_none(low), finite_or_none(high))
 
     @classmethod
-    def in_row(cls, row: "Mapping[str, Any] | pd.Series", name: str = "") -> "Estimate":
-        """From the columns `columns_of(name)` of a row of a table."""
-        return cls.of(*(row[column] for column in columns_of(name)))
+    def from_row(cls, row: "Mapping[str, Any] | pd.Series", estimate_name: str = "") -> "Estimate":
+        """From the columns `estimate_columns(name)` of a row of a table."""
+        return cls.from_numbers(*(row[column] for column in estimate_columns(estimate_name)))
 
-    def columns(self, name: str = "") -> dict[str, float | None]:
-        """The cells of the columns `columns_of(name)`; without a name they are the estimate in JSON."""
-        return dict(zip(columns_of(name), astuple(self), strict=True))
+    def to_cells(self, estimate_name: str = "") -> dict[str, float | None]:
+        """The cells of the columns `estimate_columns(name)`; without a name they are the estimate in JSON."""
+        return dict(zip(estimate_columns(estimate_name), astuple(self), strict=True))
 
     @property
-    def numbers(self) -> tuple[float, ...]:
+    def value_low_high(self) -> tuple[float, ...]:
         """Value, low, high; NaN where undefined."""
         return tuple(math.nan if number is None else number for number in astuple(self))
 
@@ -84,37 +96,55 @@ class Estimate:
         """Of an AUC: whether its interval is above chance; None where there is no interval."""
         return None if self.low is None else self.low > CHANCE_AUC
 
-    def ends(self, form: str = ".3f", no_interval: str = NO_INTERVAL) -> str:
+    def format_interval(self, number_format: str = ".3f", no_interval_text: str = NO_INTERVAL_TEXT) -> str:
         """`0.500 to 0.720`, or that there is no interval, and why."""
-        return no_interval if self.low is None or self.high is None else f"{self.low:{form}} to {self.high:{form}}"
+        return (
+            no_interval_text
+            if self.low is None or self.high is None
+            else f"{self.low:{number_format}} to {self.high:{number_format}}"
+        )
 
-    def text(self, form: str = ".3f", undefined: str = "-", no_interval: str = NO_INTERVAL) -> str:
+    def text(
+        self, number_format: str = ".3f", undefined_text: str = "-", no_interval_text: str = NO_INTERVAL_TEXT
+    ) -> str:
         """`0.610 (0.500 to 0.720)`, or `0.610 (no interval: too few people)`: no value stands without one of both."""
-        return undefined if self.value is None else f"{self.value:{form}} ({self.ends(form, no_interval)})"
+        return (
+            undefined_text
+            if self.value is None
+            else f"{self.value:{number_format}} ({self.format_interval(number_format, no_interval_text)})"
+        )
 
 
 UNDEFINED = Estimate(None, None, None)
 
 
-def simultaneous(among: int) -> float:
+def widen_for_comparisons(comparison_count: int) -> float:
     """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
-    normal = NormalDist()
-    return normal.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / (2 * among)) / normal.inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+    standard_normal = NormalDist()
+    return standard_normal.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / (2 * comparison_count)) / standard_normal.inv_cdf(
+        (1 + CONFIDENCE_LEVEL) / 2
+    )
 
 
-def minimum_detectable_difference(difference: Estimate, among: int = 1) -> float | None:
+def find_detectable_difference(difference: Estimate, comparison_count: int = 1) -> float | None:
     """The true difference, of a score that is 1 at most, which 8 of 10 studies with intervals of this width would show
-    (POWER); None without an interval. `among` how many the interval is `simultaneous`."""
+    (POWER); None without an interval. `comparison_count` is that of `widen_for_comparisons`."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return None
-    half, normal = (difference.high - difference.low) / 2, NormalDist()
-    errors = simultaneous(among) * normal.inv_cdf((1 + CONFIDENCE_LEVEL) / 2)  # standard errors in `half`
-    return min(half * (1 + normal.inv_cdf(POWER) / errors), 1.0)
+    half_width, standard_normal = (difference.high - difference.low) / 2, NormalDist()
+    standard_errors = widen_for_comparisons(comparison_count) * standard_normal.inv_cdf(
+        (1 + CONFIDENCE_LEVEL) / 2
+    )  # standard errors in `half_width`
+    return min(half_width * (1 + standard_normal.inv_cdf(POWER) / standard_errors), 1.0)
 
 
-def flat(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+def flatten_estimates(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
     """The cells of several estimates, by their names, in one row of a table."""
-    return {column: number for name, one in estimates.items() for column, number in one.columns(name).items()}
+    return {
+        column: cell_value
+        for estimate_name, estimate in estimates.items()
+        for column, cell_value in estimate.to_cells(estimate_name).items()
+    }
 
 
 class Headline(NamedTuple):
@@ -124,49 +154,63 @@ class Headline(NamedTuple):
     score: Estimate
 
 
-METRICS = "metrics.json"
-PAGE, BLACKOUT_PAGE = "report.html", "blackout.html"
-SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
+METRICS_FILE = "metrics.json"
+TEST_PAGE_FILE, BLACKOUT_PAGE_FILE = "report.html", "blackout.html"
+SAME_SCAN_COLUMN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
-OUT = "out of distribution"
-OUT_COLUMNS = ("file", "subject", "reasons")
-SITE_COUNTS = ("subjects", "autism", "control")
-UNITS = "units"  # people, of whom those of a group count as one
-CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "participants", *columns_of(), UNITS)
+OUT_OF_DISTRIBUTION = "out of distribution"
+OUT_OF_DISTRIBUTION_COLUMNS = ("file", "subject", "reasons")
+SITE_COUNT_COLUMNS = ("subjects", "autism", "control")
+CLUSTER_COUNT_COLUMN = "units"  # people, of whom those of a group count as one
+CALIBRATION_COLUMNS = (
+    "measure",
+    "probabilities",
+    "group",
+    "diagnosis",
+    "level",
+    "participants",
+    *estimate_columns(),
+    CLUSTER_COUNT_COLUMN,
+)
 
 
 @dataclass(frozen=True)
-class Table:
-    """A CSV of a test. `texts`: the columns that hold names and words; others are read as numbers. `pooled`: each fold
-    writes one, and these are put together."""
+class ResultTable:
+    """A CSV of a test. `text_columns`: the columns that hold names and words; others are read as numbers. `is_pooled`:
+    each fold writes one, and these are put together."""
 
     name: str  # without .csv
-    texts: tuple[str, ...]
-    pooled: bool = False
+    text_columns: tuple[str, ...]
+    is_pooled: bool = False
 
     @property
-    def file(self) -> str:
+    def file_name(self) -> str:
         return f"{self.name}.csv"
 
 
-ROWS = (
-    Table("predictions", ("file", "subject", "site", "fold", SAME_SCAN), pooled=True),
-    Table("baseline_predictions", ("file", "fold"), pooled=True),  # baselines' probabilities of autism
-    Table("baselines", ("baseline", ROLE)),
-    Table("sites", ("site",)),
-    Table("groups", ("kind", "group")),  # by motion, sex and age
-    Table(
+RESULT_TABLES = (
+    ResultTable("predictions", ("file", "subject", "site", "fold", SAME_SCAN_COLUMN), is_pooled=True),
+    ResultTable("baseline_predictions", ("file", "fold"), is_pooled=True),  # baselines' probabilities of autism
+    ResultTable("baselines", ("baseline", ROLE_COLUMN)),
+    ResultTable("sites", ("site",)),
+    ResultTable("groups", ("kind", "group")),  # by motion, sex and age
+    ResultTable(
         "confounds", ("measure", "covariate")
     ),  # whether the output says more than covariates, motion and what is missing
-    Table("adjusted", ("covariate", "in_the_test", "why_not")),  # which covariates are in that test
-    Table("repeats", (PRESPECIFIED_BASELINE,)),  # the scores of each
-    Table("probabilities", ("file", "subject", "site", "fold", SAME_SCAN)),  # calibrated on other folds, sets of labels
-    Table("calibration", ("measure", "probabilities", "group", "diagnosis")),  # how well that did
-    Table("external", ("kind", "measure", "how")),  # people beside training people
-    Table("out_of_distribution", OUT_COLUMNS),  # who of them is, and why
-    Table("table1", ("variable", "site", "category", "test")),  # by diagnosis
-    Table("participants", ("file", "subject", "labels", "out_of_distribution")),  # what a model of everybody says
+    ResultTable("adjusted", ("covariate", "in_the_test", "why_not")),  # which covariates are in that test
+    ResultTable("repeats", (PRESPECIFIED_BASELINE_COLUMN,)),  # the scores of each
+    ResultTable(
+        "probabilities", ("file", "subject", "site", "fold", SAME_SCAN_COLUMN)
+    ),  # calibrated on other folds, sets of labels
+    ResultTable("calibration", ("measure", "probabilities", "group", "diagnosis")),  # how well that did
+    ResultTable("external", ("kind", "measure", "how")),  # people beside training people
+    ResultTable("out_of_distribution", OUT_OF_DISTRIBUTION_COLUMNS),  # who of them is, and why
+    ResultTable("table1", ("variable", "site", "category", "test")),  # by diagnosis
+    ResultTable("participants", ("file", "subject", "labels", "out_of_distribution")),  # what a model of everybody says
 )
-TABLES = {table.name: table for table in ROWS}
-POOLED = tuple(table.name for table in ROWS if table.pooled)
-DATA = (METRICS, *(table.file for table in ROWS))  # what the report is made of
+RESULT_TABLE_BY_NAME = {result_table.name: result_table for result_table in RESULT_TABLES}
+POOLED_TABLE_NAMES = tuple(result_table.name for result_table in RESULT_TABLES if result_table.is_pooled)
+REPORT_DATA_FILES = (
+    METRICS_FILE,
+    *(result_table.file_name for result_table in RESULT_TABLES),
+)  # what the report is made of

@@ -21,15 +21,17 @@ from data.base.effort import EFFORT
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.duplicates import find_group_leaders
-from utils.scores.calibration import platt
+from utils.scores.calibration import fit_platt
 
-PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
+RIDGE_PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
 MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
-MAX_FITTED = 8  # classifiers of edges that are kept in memory
-WEIGHT = 1000  # all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
-BLOCK_BYTES = 2**27  # of people held at once
-SMALLEST = 1e-10  # of the greatest variance along an axis; below it is rounding
-InnerFolds = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted
+MAX_CACHED_CLASSIFIERS = 8  # classifiers of edges that are kept in memory
+EQUIVALENT_FEATURE_COUNT = (
+    1000  # all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
+)
+EDGE_BLOCK_BYTES = 2**27  # of people held at once
+MIN_RELATIVE_VARIANCE = 1e-10  # of the greatest variance along an axis; below it is rounding
+InnerFoldIndices = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted
 
 
 @dataclass(frozen=True)
@@ -39,196 +41,224 @@ class LinearClassifier:
     weights: np.ndarray
     bias: float
 
-    def log_odds(self, values: np.ndarray) -> np.ndarray:
+    def predict_log_odds(self, features: np.ndarray) -> np.ndarray:
         """Features (n, features) -> (n,)."""
-        return values @ self.weights + self.bias
+        return features @ self.weights + self.bias
 
 
-def people_of(cohort: Cohort, records: np.ndarray) -> np.ndarray:
+def find_record_clusters(cohort: Cohort, record_indices: np.ndarray) -> np.ndarray:
     """Who each of the records at these positions is of; those of a group count as one."""
-    subjects = [cohort.rows[record].subject for record in records]
-    leader = find_group_leaders(subjects, cohort.groups)
-    return np.array([leader[subject] for subject in subjects])
+    subjects = [cohort.rows[record_index].subject for record_index in record_indices]
+    leader_by_subject = find_group_leaders(subjects, cohort.groups)
+    return np.array([leader_by_subject[subject] for subject in subjects])
 
 
-def labels_and_sites(cohort: Cohort, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_labels_and_sites(cohort: Cohort, record_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Those of the records at these positions, (n,) each."""
-    rows = [cohort.rows[record] for record in records]
+    rows = [cohort.rows[record_index] for record_index in record_indices]
     return np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def some_of(training: np.ndarray) -> np.ndarray:
+def sample_training_records(training_indices: np.ndarray) -> np.ndarray:
     """At most `MAX_EDGE_RECORDS` of the training records, drawn at random."""
-    return np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
+    return np.sort(np.random.default_rng(0).permutation(training_indices)[:MAX_EDGE_RECORDS])
 
 
-def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
+def make_inner_folds(label: np.ndarray, cluster: np.ndarray) -> InnerFoldIndices:
     """Folds of training records with these labels and groups of subjects (n,), each group in one of them; none if not
     every fold can have both classes."""
-    people = [set(group[label == value]) for value in (0, 1)]
-    if (fewest := min(map(len, people))) < 2:
+    clusters_by_class = [set(cluster[label == class_label]) for class_label in (0, 1)]
+    if (fewest_clusters := min(map(len, clusters_by_class))) < 2:
         return []
-    folds = list(StratifiedGroupKFold(min(EFFORT.inner_folds, fewest)).split(label, label, group))
-    return folds if all(len(set(label[part])) == 2 for fold in folds for part in fold) else []
+    fold_indices = list(StratifiedGroupKFold(min(EFFORT.inner_folds, fewest_clusters)).split(label, label, cluster))
+    return (
+        fold_indices
+        if all(len(set(label[side_indices])) == 2 for fold in fold_indices for side_indices in fold)
+        else []
+    )
 
 
-def fit(known: np.ndarray, label: np.ndarray, site: np.ndarray, folds: InnerFolds) -> LinearClassifier:
+def fit_ridge(
+    features: np.ndarray, label: np.ndarray, site: np.ndarray, inner_folds: InnerFoldIndices
+) -> LinearClassifier:
     """Ridge on features (n, features), with the penalty of the least squared error in the folds, calibrated over them.
     Without folds, the log odds are those of the labels alone."""
-    return fit_and_leave_out(known, label, site, folds)[0]
+    return fit_ridge_and_leave_out(features, label, site, inner_folds)[0]
 
 
-def fit_and_leave_out(
-    known: np.ndarray, label: np.ndarray, site: np.ndarray, folds: InnerFolds
+def fit_ridge_and_leave_out(
+    features: np.ndarray, label: np.ndarray, site: np.ndarray, inner_folds: InnerFoldIndices
 ) -> tuple[LinearClassifier, np.ndarray]:
-    """`fit`, and the calibrated log odds (n,) of each record by the fit on the other folds; NaN without folds."""
-    if not folds:
-        return LinearClassifier(np.zeros(known.shape[1]), float(logit(label.mean()))), np.full(len(label), np.nan)
-    if known.shape[1] > len(known):
-        values, axes = own_axes(known @ known.T)
-        along, left_out = fit_and_leave_out(values, label, site, folds)
-        return LinearClassifier(known.T @ (axes @ along.weights), along.bias), left_out
-    target, decision = within_sites(label, site), np.empty((len(label), len(PENALTIES)))
-    for fitting, out in folds:
-        weights, bias = ridges(known[fitting], target[fitting])
-        decision[out] = known[out] @ weights + bias
-    best = np.square(decision - target[:, None]).mean(0).argmin()
-    weights, bias = ridges(known, target)
-    slope, shift = platt(decision[:, best], label)
-    fitted = LinearClassifier(slope * weights[:, best], float(slope * bias[best] + shift))
-    return fitted, slope * decision[:, best] + shift
+    """`fit_ridge`, and the calibrated log odds (n,) of each record by the fit on the other folds; NaN without folds."""
+    if not inner_folds:
+        return LinearClassifier(np.zeros(features.shape[1]), float(logit(label.mean()))), np.full(len(label), np.nan)
+    if features.shape[1] > len(features):
+        coordinates, axes = find_record_axes(features @ features.T)
+        axis_classifier, left_out_logits = fit_ridge_and_leave_out(coordinates, label, site, inner_folds)
+        return LinearClassifier(features.T @ (axes @ axis_classifier.weights), axis_classifier.bias), left_out_logits
+    centred_label, decision_values = (
+        centre_labels_within_sites(label, site),
+        np.empty((len(label), len(RIDGE_PENALTIES))),
+    )
+    for fit_indices, left_out_indices in inner_folds:
+        weights_by_penalty, biases = fit_ridge_path(features[fit_indices], centred_label[fit_indices])
+        decision_values[left_out_indices] = features[left_out_indices] @ weights_by_penalty + biases
+    best_penalty_index = np.square(decision_values - centred_label[:, None]).mean(0).argmin()
+    weights_by_penalty, biases = fit_ridge_path(features, centred_label)
+    slope, shift = fit_platt(decision_values[:, best_penalty_index], label)
+    classifier = LinearClassifier(
+        slope * weights_by_penalty[:, best_penalty_index], float(slope * biases[best_penalty_index] + shift)
+    )
+    return classifier, slope * decision_values[:, best_penalty_index] + shift
 
 
-def within_sites(label: np.ndarray, site: np.ndarray) -> np.ndarray:
+def centre_labels_within_sites(label: np.ndarray, site: np.ndarray) -> np.ndarray:
     """Labels as -1 and 1, minus their mean at the same site (n,); as they are if no site has both classes."""
-    target = 2 * label - 1
-    apart = centred(target, site)
-    return apart if apart.any() else target
+    signed_label = 2 * label - 1
+    centred_label = subtract_site_means(signed_label, site)
+    return centred_label if centred_label.any() else signed_label
 
 
-def centred(values: np.ndarray, site: np.ndarray) -> np.ndarray:
+def subtract_site_means(values: np.ndarray, site: np.ndarray) -> np.ndarray:
     """Values (n, ...) minus their mean at the same site (n,)."""
-    _, place, count = np.unique(site, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(count), *values.shape[1:]))
-    np.add.at(sums, place, values)
-    return values - (sums.T / count).T[place]
+    _, site_index, record_counts = np.unique(site, return_inverse=True, return_counts=True)
+    site_sums = np.zeros((len(record_counts), *values.shape[1:]))
+    np.add.at(site_sums, site_index, values)
+    return values - (site_sums.T / record_counts).T[site_index]
 
 
-def own_axes(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_record_axes(record_products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Products (n, n) of records -> their coordinates (n, rank) along orthonormal axes of what they span, what makes
     these axes of the records (n, rank). An L2 penalty does not change with the axes."""
-    variance, left = np.linalg.eigh(products)
-    kept = variance > SMALLEST * variance[-1]
-    length = np.sqrt(variance[kept])
-    return left[:, kept] * length, left[:, kept] / length
+    eigenvalues, eigenvectors = np.linalg.eigh(record_products)
+    is_above_rounding = eigenvalues > MIN_RELATIVE_VARIANCE * eigenvalues[-1]
+    axis_lengths = np.sqrt(eigenvalues[is_above_rounding])
+    return eigenvectors[:, is_above_rounding] * axis_lengths, eigenvectors[:, is_above_rounding] / axis_lengths
 
 
-def ridges(known: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_ridge_path(features: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The weights (features, penalties) and biases (penalties,) of ridge regressions, these not penalised; one
     decomposition serves all penalties."""
-    centre = known.mean(0)
-    values = known - centre
-    power, axes = np.linalg.eigh(values.T @ values)
-    along = axes.T @ (values.T @ (target - target.mean()))
-    weights = axes @ (along[:, None] / (power[:, None] + PENALTIES))
-    return weights, target.mean() - centre @ weights
+    feature_means = features.mean(0)
+    centred_features = features - feature_means
+    eigenvalues, eigenvectors = np.linalg.eigh(centred_features.T @ centred_features)
+    target_along_axes = eigenvectors.T @ (centred_features.T @ (target - target.mean()))
+    weights_by_penalty = eigenvectors @ (target_along_axes[:, None] / (eigenvalues[:, None] + RIDGE_PENALTIES))
+    return weights_by_penalty, target.mean() - feature_means @ weights_by_penalty
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeScale:
-    """z-scores of edges by training records, which together weigh as `WEIGHT` features: `mean` and `scale` (edges,)
-    float64; the scale of an edge that is constant there is 0. An unknown edge counts as the mean."""
+    """z-scores of edges by training records, which together weigh as `EQUIVALENT_FEATURE_COUNT` features: `edge_means`
+    and `weighted_inverse_sd` (edges,) float64; the scale of an edge that is constant there is 0. An unknown edge
+    counts as the mean."""
 
-    mean: np.ndarray
-    scale: np.ndarray
+    edge_means: np.ndarray
+    weighted_inverse_sd: np.ndarray
 
-    def of(self, edges: np.ndarray) -> np.ndarray:
+    def standardise(self, edges: np.ndarray) -> np.ndarray:
         """Edges (n, edges) -> (n, edges) float64."""
-        return np.nan_to_num((edges - self.mean) * self.scale)
+        return np.nan_to_num((edges - self.edge_means) * self.weighted_inverse_sd)
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeClassifier:
-    """A linear classifier of scaled edges. `left_out` are the log odds of the records that it was fitted on, by their
-    positions in the cohort. Each is by the inner fit that left it out, and NaN without inner folds."""
+    """A linear classifier of scaled edges. `left_out_logit_by_record` are the log odds of the records that it was
+    fitted on, by their positions in the cohort. Each is by the inner fit that left it out, and NaN without inner
+    folds."""
 
-    scale: EdgeScale
-    of_scaled: LinearClassifier
-    left_out: dict[int, float]
+    edge_scale: EdgeScale
+    scaled_classifier: LinearClassifier
+    left_out_logit_by_record: dict[int, float]
 
     @property
-    def constants(self) -> np.ndarray:
+    def edge_means_and_weights(self) -> np.ndarray:
         """The means of edges, and what their deviations from these weigh, (2, edges) float64."""
-        return np.stack([self.scale.mean, self.scale.scale * self.of_scaled.weights])
+        return np.stack(
+            [self.edge_scale.edge_means, self.edge_scale.weighted_inverse_sd * self.scaled_classifier.weights]
+        )
 
-    def log_odds(self, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
+    def predict_log_odds(self, connectomes: Connectomes, record_indices: np.ndarray) -> np.ndarray:
         """Of autism, of the records at these positions (n,)."""
-        return self.of_scaled.bias + added_by_edges(self.constants, connectomes, records)
+        return self.scaled_classifier.bias + sum_edge_log_odds(self.edge_means_and_weights, connectomes, record_indices)
 
 
-def added_by_edges(constants: np.ndarray, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
-    """What the edges of the records at these positions add to the log odds (n,), by `EdgeClassifier.constants`; an
-    unknown edge counts as the mean."""
-    mean, weight = constants
-    return np.concatenate([np.nan_to_num(edges - mean) @ weight for _, edges in blocks(connectomes, records)])
+def sum_edge_log_odds(
+    edge_means_and_weights: np.ndarray, connectomes: Connectomes, record_indices: np.ndarray
+) -> np.ndarray:
+    """What the edges of the records at these positions add to the log odds (n,), by
+    `EdgeClassifier.edge_means_and_weights`; an unknown edge counts as the mean."""
+    edge_means, edge_weights = edge_means_and_weights
+    return np.concatenate(
+        [np.nan_to_num(edges - edge_means) @ edge_weights for _, edges in read_edge_blocks(connectomes, record_indices)]
+    )
 
 
-def blocks(connectomes: Connectomes, records: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_edge_blocks(connectomes: Connectomes, record_indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The records (n,) in blocks of places among them (few,), and their edges (few, edges) float64."""
-    size = max(1, BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
-    for places in split_into_batches(np.arange(len(records)), size):
-        yield places, connectomes[records[places]].astype(float)
+    block_size = max(1, EDGE_BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
+    for positions in split_into_batches(np.arange(len(record_indices)), block_size):
+        yield positions, connectomes[record_indices[positions]].astype(float)
 
 
-def edge_scale(connectomes: Connectomes, records: np.ndarray) -> EdgeScale:
+def fit_edge_scale(connectomes: Connectomes, record_indices: np.ndarray) -> EdgeScale:
     """The scale by these training records."""
-    count, total, squares = np.zeros((3, connectomes.num_edges))
-    for _, edges in blocks(connectomes, records):
-        count += np.isfinite(edges).sum(0)
-        total += np.nansum(edges, 0)
-        squares += np.nansum(np.square(edges), 0)
-    mean = total / np.maximum(count, 1)
-    variance = np.maximum(squares - count * np.square(mean), 0) / len(records)
-    constant = variance <= SMALLEST * np.maximum(np.square(mean), SMALLEST)
-    scale = np.sqrt(WEIGHT / connectomes.num_edges / np.where(constant, 1, variance))
-    return EdgeScale(mean, np.where(constant, 0, scale))
+    finite_counts, edge_sums, square_sums = np.zeros((3, connectomes.num_edges))
+    for _, edges in read_edge_blocks(connectomes, record_indices):
+        finite_counts += np.isfinite(edges).sum(0)
+        edge_sums += np.nansum(edges, 0)
+        square_sums += np.nansum(np.square(edges), 0)
+    edge_means = edge_sums / np.maximum(finite_counts, 1)
+    variance = np.maximum(square_sums - finite_counts * np.square(edge_means), 0) / len(record_indices)
+    is_constant = variance <= MIN_RELATIVE_VARIANCE * np.maximum(np.square(edge_means), MIN_RELATIVE_VARIANCE)
+    weighted_inverse_sd = np.sqrt(EQUIVALENT_FEATURE_COUNT / connectomes.num_edges / np.where(is_constant, 1, variance))
+    return EdgeScale(edge_means, np.where(is_constant, 0, weighted_inverse_sd))
 
 
-FITTED: dict[tuple, EdgeClassifier] = {}  # the latest, by the records and labels that they were fitted on
+CACHED_EDGE_CLASSIFIERS: dict[
+    tuple, EdgeClassifier
+] = {}  # the latest, by the records and labels that they were fitted on
 
 
-def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) -> EdgeClassifier:
-    """`fit` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If these
-    are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the same
-    people take the same one."""
+def load_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indices: np.ndarray) -> EdgeClassifier:
+    """`fit_ridge` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If
+    these are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the
+    same people take the same one."""
     if not connectomes.digest_by_record:  # what the edges hold is not known
-        return fitted_edges(cohort, connectomes, training)
-    of_edges = (connectomes.path, connectomes.digest_by_record, MAX_EDGE_RECORDS)
-    key = (*of_edges, tuple(cohort.rows[index] for index in training), cohort.groups)
-    if key not in FITTED:
-        for old in list(FITTED)[: 1 - MAX_FITTED]:
-            del FITTED[old]
-        FITTED[key] = fitted_edges(cohort, connectomes, training)
-    return FITTED[key]
+        return fit_edge_classifier(cohort, connectomes, training_indices)
+    edges_key = (connectomes.path, connectomes.digest_by_record, MAX_EDGE_RECORDS)
+    cache_key = (*edges_key, tuple(cohort.rows[index] for index in training_indices), cohort.groups)
+    if cache_key not in CACHED_EDGE_CLASSIFIERS:
+        for oldest_key in list(CACHED_EDGE_CLASSIFIERS)[: 1 - MAX_CACHED_CLASSIFIERS]:
+            del CACHED_EDGE_CLASSIFIERS[oldest_key]
+        CACHED_EDGE_CLASSIFIERS[cache_key] = fit_edge_classifier(cohort, connectomes, training_indices)
+    return CACHED_EDGE_CLASSIFIERS[cache_key]
 
 
-def fitted_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) -> EdgeClassifier:
-    """`fit_edges`, anew."""
-    records = some_of(training)
-    label, site = labels_and_sites(cohort, records)
-    folds = inner_folds(label, people_of(cohort, records))
-    scale, products = edge_scale(connectomes, records), np.empty((len(records), len(records)))
+def fit_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indices: np.ndarray) -> EdgeClassifier:
+    """`load_edge_classifier`, anew."""
+    record_indices = sample_training_records(training_indices)
+    label, site = read_labels_and_sites(cohort, record_indices)
+    inner_folds = make_inner_folds(label, find_record_clusters(cohort, record_indices))
+    edge_scale, record_products = (
+        fit_edge_scale(connectomes, record_indices),
+        np.empty((len(record_indices), len(record_indices))),
+    )
     with threadpool_limits(1, "blas"):  # more threads cost much where other programs run
-        for places, edges in blocks(connectomes, records):
-            scaled = scale.of(edges)
-            products[np.ix_(places, places)] = scaled @ scaled.T
-            for before, others in blocks(connectomes, records[: places[0]]):
-                products[np.ix_(places, before)] = scaled @ scale.of(others).T
-                products[np.ix_(before, places)] = products[np.ix_(places, before)].T
-        values, axes = own_axes(products)
-        along, left_out = fit_and_leave_out(values, label, site, folds)
-        of_records, weights = axes @ along.weights, np.zeros(connectomes.num_edges)
-        for places, edges in blocks(connectomes, records):
-            weights += of_records[places] @ scale.of(edges)
-    found = dict(zip(records.tolist(), left_out.tolist(), strict=True))
-    return EdgeClassifier(scale, LinearClassifier(weights, along.bias), found)
+        for positions, edges in read_edge_blocks(connectomes, record_indices):
+            scaled_edges = edge_scale.standardise(edges)
+            record_products[np.ix_(positions, positions)] = scaled_edges @ scaled_edges.T
+            for earlier_positions, earlier_edges in read_edge_blocks(connectomes, record_indices[: positions[0]]):
+                record_products[np.ix_(positions, earlier_positions)] = (
+                    scaled_edges @ edge_scale.standardise(earlier_edges).T
+                )
+                record_products[np.ix_(earlier_positions, positions)] = record_products[
+                    np.ix_(positions, earlier_positions)
+                ].T
+        coordinates, axes = find_record_axes(record_products)
+        axis_classifier, left_out_logits = fit_ridge_and_leave_out(coordinates, label, site, inner_folds)
+        record_weights, edge_weights = axes @ axis_classifier.weights, np.zeros(connectomes.num_edges)
+        for positions, edges in read_edge_blocks(connectomes, record_indices):
+            edge_weights += record_weights[positions] @ edge_scale.standardise(edges)
+    left_out_logit_by_record = dict(zip(record_indices.tolist(), left_out_logits.tolist(), strict=True))
+    return EdgeClassifier(edge_scale, LinearClassifier(edge_weights, axis_classifier.bias), left_out_logit_by_record)

@@ -7,17 +7,21 @@ import numpy as np
 from scipy.special import logit
 from scipy.stats import binomtest
 
-from utils.scores.results import CONFIDENCE_LEVEL, MIN_SUBJECTS, UNDEFINED, Estimate
+from utils.scores.results import CONFIDENCE_LEVEL, MIN_BOOTSTRAP_SUBJECTS, UNDEFINED, Estimate
 
-CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
-BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
-Statistic = Callable[[np.ndarray], np.ndarray]
+MIN_PROBABILITY_DISTANCE = 1e-7  # that a probability comes to 0 or 1 in log odds
+MAX_BLOCK_WEIGHTS = 4_000_000  # weights that a statistic gets at once, 32 MB
+WeightedStatistic = Callable[[np.ndarray], np.ndarray]
 
 
-def bootstrap(
-    statistic: Statistic, count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None
+def bootstrap_percentile_interval(
+    statistic: WeightedStatistic,
+    subject_count: int,
+    generator: np.random.Generator,
+    resample_count: int,
+    strata: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
+    """Low and high end of the percentile interval of a statistic over `subject_count` subjects (Efron 1979).
 
     `statistic` takes weights (k, count) float64, how often each subject is drawn, of some of the resamples, and gives
     (k, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
@@ -25,89 +29,115 @@ def bootstrap(
     draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
     resample is defined.
     """
-    weight = resampled(count, random, resamples, strata)
-    values = np.concatenate([np.asarray(statistic(weight[rows].astype(np.float64))) for rows in blocks(*weight.shape)])
-    if count < MIN_SUBJECTS or (strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_SUBJECTS):
-        nothing = np.full(values.shape[1:], np.nan)
-        return nothing, nothing
-    tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
+    subject_weights = draw_resample_weights(subject_count, generator, resample_count, strata)
+    resampled_values = np.concatenate(
+        [
+            np.asarray(statistic(subject_weights[resample_slice].astype(np.float64)))
+            for resample_slice in split_resamples(*subject_weights.shape)
+        ]
+    )
+    if subject_count < MIN_BOOTSTRAP_SUBJECTS or (
+        strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_BOOTSTRAP_SUBJECTS
+    ):
+        undefined_ends = np.full(resampled_values.shape[1:], np.nan)
+        return undefined_ends, undefined_ends
+    tail_percent = 100 * (1 - CONFIDENCE_LEVEL) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
-        low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
+        low, high = np.nanpercentile(resampled_values, (tail_percent, 100 - tail_percent), axis=0)
     return low, high
 
 
-def resampled(count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None) -> np.ndarray:
+def draw_resample_weights(
+    subject_count: int, generator: np.random.Generator, resample_count: int, strata: np.ndarray | None = None
+) -> np.ndarray:
     """Weights (resamples, count) of whole numbers: how often each subject is drawn, within its stratum."""
-    stratum = np.zeros(count) if strata is None else np.asarray(strata)
-    weight = np.empty((resamples, count), np.min_scalar_type(count))
-    for value in np.unique(stratum):
-        rows = np.flatnonzero(stratum == value)
-        for block in blocks(resamples, count):
-            share = np.full(len(rows), 1 / len(rows))
-            weight[block, rows] = random.multinomial(len(rows), share, block.stop - block.start)
-    return weight
+    stratum_by_subject = np.zeros(subject_count) if strata is None else np.asarray(strata)
+    subject_weights = np.empty((resample_count, subject_count), np.min_scalar_type(subject_count))
+    for stratum_name in np.unique(stratum_by_subject):
+        stratum_indices = np.flatnonzero(stratum_by_subject == stratum_name)
+        for resample_slice in split_resamples(resample_count, subject_count):
+            draw_probabilities = np.full(len(stratum_indices), 1 / len(stratum_indices))
+            subject_weights[resample_slice, stratum_indices] = generator.multinomial(
+                len(stratum_indices), draw_probabilities, resample_slice.stop - resample_slice.start
+            )
+    return subject_weights
 
 
-def blocks(resamples: int, count: int) -> list[slice]:
+def split_resamples(resample_count: int, subject_count: int) -> list[slice]:
     """Resamples of so many subjects, as many at a time as memory should hold."""
-    size = max(1, BLOCK // max(count, 1))
-    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+    block_size = max(1, MAX_BLOCK_WEIGHTS // max(subject_count, 1))
+    return [slice(start, min(start + block_size, resample_count)) for start in range(0, resample_count, block_size)]
 
 
-def orders(unit: np.ndarray, site: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+def permute_within_sites(
+    cluster: np.ndarray, site: np.ndarray, order_count: int, generator: np.random.Generator
+) -> np.ndarray:
     """Orders of people (count, subjects) in which units of as many people at the same sites change places, and people
     of one site within each unit."""
-    _, member, size = np.unique(unit, return_inverse=True, return_counts=True)
-    by_unit, order = np.lexsort((site, member)), np.empty((count, len(unit)), int)
-    for number in np.unique(size):
-        units = by_unit[size[member[by_unit]] == number].reshape(-1, number)  # a row of people each
-        site_lists, kind = np.unique(site[units], axis=0, return_inverse=True)
-        for at, sites in enumerate(site_lists):
-            people = units[kind == at]
-            places = random.permuted(np.tile(np.arange(len(people)), (count, 1)), axis=1)
-            drawn = people[places]
-            for name in np.unique(sites) if number > 1 else ():
-                drawn[..., sites == name] = random.permuted(drawn[..., sites == name], axis=2)
-            order[:, people] = drawn
-    return order
+    _, cluster_index, cluster_sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    subjects_by_cluster, subject_orders = np.lexsort((site, cluster_index)), np.empty((order_count, len(cluster)), int)
+    for cluster_size in np.unique(cluster_sizes):
+        cluster_members = subjects_by_cluster[
+            cluster_sizes[cluster_index[subjects_by_cluster]] == cluster_size
+        ].reshape(-1, cluster_size)  # a row of people each
+        site_lists, site_list_index = np.unique(site[cluster_members], axis=0, return_inverse=True)
+        for list_index, sites in enumerate(site_lists):
+            exchangeable_members = cluster_members[site_list_index == list_index]
+            permuted_positions = generator.permuted(
+                np.tile(np.arange(len(exchangeable_members)), (order_count, 1)), axis=1
+            )
+            permuted_members = exchangeable_members[permuted_positions]
+            for site_name in np.unique(sites) if cluster_size > 1 else ():
+                permuted_members[..., sites == site_name] = generator.permuted(
+                    permuted_members[..., sites == site_name], axis=2
+                )
+            subject_orders[:, exchangeable_members] = permuted_members
+    return subject_orders
 
 
-def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def compute_auc(label: np.ndarray, probability: np.ndarray, record_weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent.
 
     The AUC is the share of pairs (one record of each class) in the right order; a pair with equal probabilities counts
     half. Counting the negatives below each probability avoids a list of all pairs.
     """
-    order = np.argsort(probability)
-    starts = np.flatnonzero(np.diff(probability[order], prepend=np.nan))  # of records with equal probabilities
-    positive, negative = (np.add.reduceat(weight[:, order] * (label == value)[order], starts, 1) for value in (1, 0))
-    pairs = positive.sum(1) * negative.sum(1)
+    probability_order = np.argsort(probability)
+    tie_starts = np.flatnonzero(
+        np.diff(probability[probability_order], prepend=np.nan)
+    )  # of records with equal probabilities
+    autism_weights, control_weights = (
+        np.add.reduceat(record_weights[:, probability_order] * (label == class_label)[probability_order], tie_starts, 1)
+        for class_label in (1, 0)
+    )
+    pair_weights = autism_weights.sum(1) * control_weights.sum(1)
     with np.errstate(invalid="ignore"):
-        return (positive * (negative.cumsum(1) - negative / 2)).sum(1) / pairs
+        return (autism_weights * (control_weights.cumsum(1) - control_weights / 2)).sum(1) / pair_weights
 
 
-def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
+def compute_mean_auc(
+    label: np.ndarray, probability: np.ndarray, record_weights: np.ndarray, group: np.ndarray
+) -> np.ndarray:
     """AUC within each group, averaged over the groups that have both classes by their number of records, (k,)."""
-    total, records = np.zeros(len(weight)), np.zeros(len(weight))
-    for name in np.unique(group):
-        rows = group == name
-        within = auc(label[rows], probability[rows], weight[:, rows])
-        size = np.where(np.isnan(within), 0, weight[:, rows].sum(1))
-        total += size * np.nan_to_num(within)
-        records += size
+    weighted_auc_sum, weight_sum = np.zeros(len(record_weights)), np.zeros(len(record_weights))
+    for group_name in np.unique(group):
+        row_mask = group == group_name
+        group_auc = compute_auc(label[row_mask], probability[row_mask], record_weights[:, row_mask])
+        group_weight = np.where(np.isnan(group_auc), 0, record_weights[:, row_mask].sum(1))
+        weighted_auc_sum += group_weight * np.nan_to_num(group_auc)
+        weight_sum += group_weight
     with np.errstate(invalid="ignore"):
-        return total / records
+        return weighted_auc_sum / weight_sum
 
 
-def share_of(count: float, total: int) -> Estimate:
+def estimate_share(people_count: float, total_count: int) -> Estimate:
     """A share of people with the interval of Wilson (1927); undefined of nobody."""
-    if not total:
+    if not total_count:
         return UNDEFINED
-    ends = binomtest(round(count), total).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
-    return Estimate.of(count / total, ends.low, ends.high)
+    wilson_interval = binomtest(round(people_count), total_count).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+    return Estimate.from_numbers(people_count / total_count, wilson_interval.low, wilson_interval.high)
 
 
-def log_odds(probability: np.ndarray) -> np.ndarray:
+def to_log_odds(probability: np.ndarray) -> np.ndarray:
     """Of probabilities (n,), finite for 0 and 1 too."""
-    return logit(np.clip(probability, CLOSEST, 1 - CLOSEST))
+    return logit(np.clip(probability, MIN_PROBABILITY_DISTANCE, 1 - MIN_PROBABILITY_DISTANCE))

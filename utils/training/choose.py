@@ -20,7 +20,7 @@ from data.cohorts.folds import InnerFolds, divide_into_inner_folds
 from utils.runs.candidates import Candidate
 from utils.runs.duration import get_trainings_ahead, set_trainings_ahead
 from utils.runs.run import Run
-from utils.scores.metrics import Predictions, headline_of
+from utils.scores.metrics import Predictions, compute_headline_auc
 from utils.training.network import compute_autism_probability, run_network
 from utils.training.train import fit_input_layers, make_training
 
@@ -142,4 +142,4 @@ def score_candidate(inner_fold_set: InnerFolds, fold_predictions: Sequence[dict[
         if cohort_row.file in probability_by_file
     ]
     cell_columns = ["label", "probability", "subject", "site", "fold"]
-    return headline_of(Predictions.of(pd.DataFrame(record_cells, columns=cell_columns)))
+    return compute_headline_auc(Predictions.from_tables(pd.DataFrame(record_cells, columns=cell_columns)))

@@ -23,7 +23,7 @@ from data.cohorts.rows import join_names
 from models import Settings, averaging, losses
 from utils.runs.duration import BatchTimer
 from utils.runs.run import Run
-from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
+from utils.scores.ridge import find_record_clusters, make_inner_folds, read_labels_and_sites, sample_training_records
 from utils.training import shares
 from utils.training.network import NetworkReader, make_reader
 
@@ -274,16 +274,16 @@ def make_loss_inputs(run: Run, logit_mean: averaging.MeanOfLogits) -> dict[str, 
         np.zeros(record_count, np.float32),
     )
     if logit_mean.is_learned:
-        sampled_indices = some_of(train_indices)
-        inner_fold_splits = inner_folds(
-            labels_and_sites(run.cohort, sampled_indices)[0], people_of(run.cohort, sampled_indices)
+        sampled_indices = sample_training_records(train_indices)
+        inner_fold_splits = make_inner_folds(
+            read_labels_and_sites(run.cohort, sampled_indices)[0], find_record_clusters(run.cohort, sampled_indices)
         )
         for member_index in range(member_count if inner_fold_splits else 0):
             left_out_indices = sampled_indices[inner_fold_splits[member_index % len(inner_fold_splits)][1]]
             member_weights[:, member_index] = len(train_indices) / (len(train_indices) - len(left_out_indices))
             member_weights[left_out_indices, member_index] = 0
     if any(branch.within_sites for branch in logit_mean.branches):
-        labels, sites = labels_and_sites(run.cohort, train_indices)
+        labels, sites = read_labels_and_sites(run.cohort, train_indices)
         site_log_odds[train_indices] = compute_site_log_odds(labels, sites)
     return {"weight": member_weights, "site_log_odds": site_log_odds}
 

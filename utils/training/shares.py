@@ -16,8 +16,13 @@ from scipy.optimize import nnls
 from data.cohorts.cohort import split_into_batches
 from models.averaging import MeanOfLogits
 from utils.runs.run import Run
-from utils.scores.calibration import platt
-from utils.scores.ridge import centred, fit_edges, labels_and_sites, within_sites
+from utils.scores.calibration import fit_platt
+from utils.scores.ridge import (
+    centre_labels_within_sites,
+    load_edge_classifier,
+    read_labels_and_sites,
+    subtract_site_means,
+)
 from utils.training.network import NetworkReader
 
 PRIOR_PEOPLE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
@@ -35,7 +40,7 @@ def learn_branch_weights(
     which sum to 1. Empty if people are too few. `reader` gives the logits of the parts. `member_weights` (records,
     members) is 0 where a member leaves a record out."""
     left_out_indices = np.flatnonzero((member_weights == 0).any(1))
-    labels, sites = labels_and_sites(run.cohort, left_out_indices)
+    labels, sites = read_labels_and_sites(run.cohort, left_out_indices)
     if len(set(labels)) < 2:  # too few people for folds
         return {}
     prior_weights = np.array([branch.branch_weight for branch in logit_mean.branches])
@@ -63,9 +68,9 @@ def predict_left_out(
         batch_log_odds.append(np.stack(branch_log_odds, 1))
     log_odds = np.concatenate(batch_log_odds)
     if "connectome" in reader.table_by_input:
-        log_odds_by_record = fit_edges(
+        log_odds_by_record = load_edge_classifier(
             run.cohort, reader.table_by_input["connectome"], run.cohort.split_indices("train")
-        ).left_out
+        ).left_out_logit_by_record
         log_odds[:, -1] = [log_odds_by_record[record_index] for record_index in record_indices.tolist()]
     return log_odds
 
@@ -78,7 +83,10 @@ def fit_branch_weights(
     log_odds_sd = log_odds.std(0)
     log_odds_sd[log_odds_sd < MIN_LOG_ODDS_SD] = 1
     z_scores = (log_odds - log_odds.mean(0)) / log_odds_sd
-    site_centred_scores, site_centred_labels = centred(z_scores, sites), within_sites(labels, sites)
+    site_centred_scores, site_centred_labels = (
+        subtract_site_means(z_scores, sites),
+        centre_labels_within_sites(labels, sites),
+    )
     prior_mean, score_weights = site_centred_scores @ prior_weights, prior_weights
     if prior_mean @ site_centred_labels > 0:  # else nothing is found
         prior_scale = max(
@@ -94,6 +102,6 @@ def fit_branch_weights(
         )
     combined_scores = z_scores @ score_weights
     combined_sd = combined_scores.std() or 1
-    platt_slope, platt_shift = platt(combined_scores / combined_sd, labels)
+    platt_slope, platt_shift = fit_platt(combined_scores / combined_sd, labels)
     branch_weights = max(platt_slope, MIN_CALIBRATION_SLOPE) * score_weights / (log_odds_sd * combined_sd)
     return branch_weights, float(platt_shift - branch_weights @ log_odds.mean(0)), score_weights / score_weights.sum()

@@ -30,7 +30,7 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.record import MANIFEST_FILE, Manifest, average_branch_weights
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
-from utils.scores.ridge import fit_edges
+from utils.scores.ridge import load_edge_classifier
 from utils.training.loop import Training, is_save_due, make_optimizer
 from utils.training.network import CheckpointSaver, make_reader
 
@@ -195,11 +195,14 @@ def fit_input_layers(training: Training) -> None:
     index_batches = split_into_batches(run.cohort.split_indices("train"), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            ridge_fit = fit_edges(
+            ridge_fit = load_edge_classifier(
                 run.cohort, means_reader.table_by_input[layer.input.name], run.cohort.split_indices("train")
             )
             layer.assign(
-                ridge_fit.scale.mean, ridge_fit.scale.scale, ridge_fit.of_scaled.weights, ridge_fit.of_scaled.bias
+                ridge_fit.edge_scale.edge_means,
+                ridge_fit.edge_scale.weighted_inverse_sd,
+                ridge_fit.scaled_classifier.weights,
+                ridge_fit.scaled_classifier.bias,
             )
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in means_reader.table_by_input:
@@ -258,7 +261,7 @@ class TrainingHistory:
         self.csv_file.close()
         self.event_writer.close()
         if self.history_rows:
-            figures.history(self.history_rows, self.csv_path.with_suffix(".png"))
+            figures.save_history_figure(self.history_rows, self.csv_path.with_suffix(".png"))
 
     @property
     def headline(self) -> Headline | None:
