@@ -5,9 +5,9 @@ is bound, empty at the top of the file; variables of comprehensions and lambdas 
 rows that NEW has and OLD has not are applied to the syntax trees of OLD, which must then equal those of NEW.
 
 Names of variables, arguments, functions, classes and imports are looked up as Python does. Of an attribute and a
-keyword argument the type is not known here: it may be renamed as any member, function or argument of that name is;
-types and tests tell the rest. Docstrings and comments are left out, and so is the order of imported names. Changed
-strings are printed: each word of them must be renamed somewhere.
+keyword argument the type is not known here: it may be renamed as any member, function or argument of that name is, also
+in earlier rows, where it was missed; types and tests tell the rest. Docstrings and comments are left out, and so is the
+order of imported names. Changed strings are printed: each word of them must be renamed somewhere.
 """
 
 import ast
@@ -93,10 +93,13 @@ class Scopes(ast.NodeVisitor):
     visit_MatchStar = visit_MatchAs
 
 
+Row = tuple[str, str, str, str]
+
+
 class Renames:
     """The rows, by what they are asked for."""
 
-    def __init__(self, rows: list[tuple[str, str, str, str]], trees: dict[str, ast.Module]):
+    def __init__(self, rows: list[Row], earlier: list[Row], trees: dict[str, ast.Module]):
         self.scopes = {file: Scopes(tree) for file, tree in trees.items()}
         self.bound = {(file, scope, old): new for file, scope, old, new in rows}
         self.tops: dict[tuple[str, str], str] = {}
@@ -116,6 +119,9 @@ class Renames:
                 self.keywords[old].add(new)
             else:
                 self.keywords[old].add(new)
+        for _, _, old, new in earlier:
+            for names in (self.members, self.keywords, self.words):
+                names[old].add(new)
 
     def top(self, module: str, name: str) -> str:
         """The new name of what a module defines or imports under `name`."""
@@ -313,7 +319,7 @@ def trees_of(commit: str) -> dict[str, ast.Module]:
     return {name: ast.parse(git("show", f"{commit}:{name}")) for name in files if name != "renames.py"}
 
 
-def rows_in(commit: str) -> list[tuple[str, str, str, str]]:
+def rows_in(commit: str) -> list[Row]:
     if "renames.csv" not in git("ls-tree", "--name-only", commit).splitlines():
         return []
     rows = csv.DictReader(git("show", f"{commit}:renames.csv").splitlines())
@@ -324,8 +330,9 @@ def main() -> None:
     new = sys.argv[2] if len(sys.argv) > 2 else "HEAD"
     old = sys.argv[1] if len(sys.argv) > 1 else f"{new}^"
     before, after = trees_of(old), trees_of(new)
-    rows = [row for row in rows_in(new) if row not in set(rows_in(old))]
-    renames = Renames(rows, before)
+    earlier = rows_in(old)
+    rows = [row for row in rows_in(new) if row not in set(earlier)]
+    renames = Renames(rows, earlier, before)
     faults = [f"{name} is in one of them only" for name in sorted(before.keys() ^ after.keys())]
     strings = []
     for name in sorted(before.keys() & after.keys()):

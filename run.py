@@ -22,7 +22,7 @@ RUN_PY_EXAMPLES = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     job_parser = Parser(prog="run.py", description=__doc__, examples=RUN_PY_EXAMPLES)
     job_parser.set_defaults(job=ENCODE_JOB)
     job_group = job_parser.add_argument_group(
@@ -52,7 +52,7 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         args,
         Request,
         job=args.job,
-        options=make_options(args, args.job.options),
+        options=make_options(args, args.job.options_class),
         non_default_options=non_default_options,
     )
     if isinstance(request.options, BundleOptions) and request.options.bundle:
@@ -68,7 +68,7 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
 
 def execute_job() -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
-    job_parser = parser()
+    job_parser = make_parser()
     args = job_parser.parse_args()
     if has_several_processes():
         check_several_processes(args)

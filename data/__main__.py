@@ -232,7 +232,7 @@ def export(args: argparse.Namespace) -> None:
     print(f"Written: {args.out}")
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     verb_parser = Parser(prog="abide-data", description=__doc__)
     verb_parsers = verb_parser.add_subparsers(required=True, metavar="VERB")
 
@@ -296,7 +296,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def execute_verb() -> int:
-    args = parser().parse_args()
+    args = make_parser().parse_args()
     return args.run(args) or 0
 
 

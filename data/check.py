@@ -51,9 +51,8 @@ from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
 from data.likeness.reference import compute_ranges, find_reasons
 from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
 
-MAX_MEDIAN_OFFSET_MM = (
-    6.0  # half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
-)
+# half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
+MAX_MEDIAN_OFFSET_MM = 6.0
 SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
 EDIT_BOTH_ADVICE = "edit both"  # tables that differ

@@ -47,9 +47,8 @@ EDITABLE_COLUMNS = ["site", "label", "split"]  # columns of the table of records
 NUMBERS_ADVICE = (
     "Correct them, or leave cells empty that are unknown. If the numbers are right, convert again with --missing ''."
 )
-SCALED_TOLERANCE = (
-    1e-4  # between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
-)
+# between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
+SCALED_TOLERANCE = 1e-4
 CellChange = dict[str, str]  # subject, column, before, after
 
 

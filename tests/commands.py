@@ -117,7 +117,7 @@ def listing(folder: Path) -> dict[Path, tuple]:
 
 def options_of(program: str, verb: str = "") -> set[str]:
     """The options of a program; of abide-data those of a verb."""
-    parser = importlib.import_module(PROGRAMS[program]).parser()
+    parser = importlib.import_module(PROGRAMS[program]).make_parser()
     groups = [of for of in parser._actions if isinstance(of, argparse._SubParsersAction)]
     verbs = [of for group in groups for name, of in group.choices.items() if verb in ("", name)]
     return set().union(parser._option_string_actions, *(of._option_string_actions for of in verbs))

@@ -133,7 +133,7 @@ def undrawn():
 def no_baselines():
     """For modules that look at no baseline: made up in place of fits, which take most of the time of a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.scores.baselines.features", lambda *_: {})
+        patch.setattr("utils.scores.baselines.make_feature_tables", lambda *_: {})
         patch.setattr(
             "utils.scores.baselines.fit_feature_baselines",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},

@@ -75,7 +75,7 @@ def assert_bit_equal(one: Path, other: Path) -> None:
 
 def region_means(regions, volumes) -> np.ndarray:
     """Volumes (n, x, y, z, maps) -> the mean of each map in each region of an atlas, (n, regions, maps) float64."""
-    found = [volumes[:, regions.labels == region].mean(1, dtype=float) for region in regions.regions]
+    found = [volumes[:, regions.region_labels == region].mean(1, dtype=float) for region in regions.region_numbers]
     return np.stack(found, axis=1)
 
 

@@ -37,8 +37,9 @@ def build(config, grid, maps=1, edges=0):
     connectome = keras.Input((edges,), name="connectome")
     known = keras.ops.where(keras.ops.isnan(connectome), 0.0, connectome)
     features = keras.layers.Reshape((1, edges))(known)
-    part = parts.Part("edges", lambda members: features, config.layer_settings(0.1), even=True, within_sites=True)
-    return averaging.classifier("edges", {"connectome": connectome}, [part], config.members)
+    settings = config.layer_settings(0.1)
+    branch = parts.Branch("edges", lambda members: features, settings, starts_from_zero=True, within_sites=True)
+    return averaging.classifier("edges", {"connectome": connectome}, [branch], config.members)
 """,
     """# models/__init__.py, after the line Model("nn",
         Model("edges", ("connectome",), "label", "cross_entropy"),

@@ -52,13 +52,13 @@ class MadeUp:
     simulated = False
     connectomes: Connectomes | None = None
 
-    indices = Cohort.split_indices
+    split_indices = Cohort.split_indices
 
     @property
     def label(self) -> np.ndarray:
         return np.array([row.label for row in self.rows])
 
-    def batch(self, indices, volumes=True):
+    def make_batch(self, indices, with_volumes=True):
         random = np.random.default_rng(int(indices[0]))
         means = np.concatenate(
             [np.zeros((len(indices), 1)), random.normal(size=(len(indices), len(REGIONS.name_by_region)))], axis=1
@@ -74,7 +74,7 @@ def means_of_made_up(monkeypatch):
 
     def means_of(cohort, parcels):
         of_memory = isinstance(cohort, MadeUp)
-        return [one.of(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
+        return [one.average(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
 
     monkeypatch.setattr(atlas, "load_parcel_means", means_of)
 
@@ -104,7 +104,7 @@ def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
 
 def test_volumes(made: MadeUp) -> np.ndarray:
     return np.concatenate(
-        [made.batch(indices)["volume"] for indices in split_into_batches(np.arange(len(made.rows)), 16)]
+        [made.make_batch(indices)["volume"] for indices in split_into_batches(np.arange(len(made.rows)), 16)]
     )
 
 
@@ -114,13 +114,13 @@ test_volumes.__test__ = False
 def aucs(made: MadeUp) -> dict[str, float]:
     """AUC of each baseline on the test records."""
     found = baselines.predict_baselines(made)
-    label = made.label[made.indices("test")]
+    label = made.label[made.split_indices("test")]
     return {name: metrics.roc_auc_score(label, found[name]) for name in found if name != baselines.MAJORITY_BASELINE}
 
 
 def by_hand(made: MadeUp) -> dict[str, np.ndarray]:
     """The features of each baseline with everything learnt on training records, by plain NumPy: (records, features)."""
-    train = made.indices("train")
+    train = made.split_indices("train")
     table = made.covariates
     fd = table["func_mean_fd"].astype(float).to_numpy()
     missing = fd < 0
@@ -155,7 +155,7 @@ def nearly_best(candidates: list, values: np.ndarray, label: np.ndarray, folds: 
 @pytest.mark.slow
 def test_baselines_are_those_of_features_made_by_hand():
     made = made_up()
-    found, train, test = baselines.predict_baselines(made), made.indices("train"), made.indices("test")
+    found, train, test = baselines.predict_baselines(made), made.split_indices("train"), made.split_indices("test")
     label = made.label[train]
     assert list(found.index) == [made.rows[index].file for index in test]
     prior = DummyClassifier(strategy="prior").fit(made.phenotype[train], label)
@@ -190,7 +190,7 @@ def test_baselines_are_those_of_features_made_by_hand():
 def test_the_svm_is_scikit_learns():
     """One record a subject: grouped inner folds are as good as plain ones, so AUC and probabilities nearly agree."""
     made = made_up()
-    train, test = made.indices("train"), made.indices("test")
+    train, test = made.split_indices("train"), made.split_indices("test")
     made.phenotype[:, 0] += 2 * made.label
     plain = make_pipeline(StandardScaler(), SVC(C=1, gamma="scale"))
     expected = CalibratedClassifierCV(plain, cv=StratifiedKFold(5), ensemble=False)
@@ -256,7 +256,7 @@ def test_what_is_planted_in_training_and_test_is_found():
 @pytest.mark.slow
 def test_a_label_in_the_phenotype_of_test_subjects_only_raises_no_baseline():
     made = made_up()
-    before, test = aucs(made), made.indices("test")
+    before, test = aucs(made), made.split_indices("test")
     made.phenotype[test, 3] = made.label[test]
     after = aucs(made)
     assert max(after.values()) < 0.65
@@ -287,7 +287,7 @@ def test_a_label_in_the_mean_of_a_site_raises_no_baseline_on_another_site():
     made.level = 5 * offset + random.normal(0, 0.1, len(made.rows))
     made.phenotype += 5 * offset[:, None]
     made.covariates["AGE_AT_SCAN"] = (20 * offset + random.normal(0, 1, len(made.rows))).astype(str)
-    train = made.indices("train")
+    train = made.split_indices("train")
     assert metrics.roc_auc_score(made.label[train], made.level[train]) > 0.75
     assert max(aucs(made).values()) < 0.65
 
@@ -320,7 +320,7 @@ def test_without_covariates_the_site_alone():
 @pytest.mark.slow
 def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatch):
     made = made_up(80)
-    whole, count = baselines.predict_baselines(made), len(made.indices("train"))
+    whole, count = baselines.predict_baselines(made), len(made.split_indices("train"))
     assert baselines.describe_record_limits(count) == []
     monkeypatch.setattr(baselines, "MAX_SVM_RECORDS", count - 5)
     some = baselines.predict_baselines(made)
@@ -351,7 +351,7 @@ def test_people_who_share_a_scan_share_an_inner_fold(monkeypatch):
     made.groups = (("s3", "s7"),)
     monkeypatch.setattr(baselines, "make_training_sets", lambda label, group: seen.extend(group))
     baselines.predict_baselines(made)
-    assert seen[7] == seen[3] == "s3" and len(set(seen)) == len(made.indices("train")) - 1
+    assert seen[7] == seen[3] == "s3" and len(set(seen)) == len(made.split_indices("train")) - 1
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ class Trained(CheckpointFolder):
 
     saved: Manifest | None = None
 
-    def record(self):
+    def manifest(self):
         return self.saved
 
 
@@ -436,7 +436,7 @@ def test_baselines_of_connectomes_find_a_difference_and_none_where_there_is_none
     made = made_up(160)
     plain = baselines.predict_baselines(made)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.2, made.label))
-    found, label = baselines.predict_baselines(made), made.label[made.indices("test")]
+    found, label = baselines.predict_baselines(made), made.label[made.split_indices("test")]
     assert list(found) == [*plain, "connectome, ridge", "regions with phenotype and connectome, mean of parts"]
     pd.testing.assert_frame_equal(found[list(plain)], plain)
     assert metrics.roc_auc_score(label, found["connectome, ridge"]) > 0.9
@@ -451,7 +451,7 @@ def test_baselines_of_connectomes_find_a_difference_and_none_where_there_is_none
 def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_path):
     made = made_up(80)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
-    count, whole = len(made.indices("train")), baselines.predict_baselines(made)
+    count, whole = len(made.split_indices("train")), baselines.predict_baselines(made)
     monkeypatch.setattr(ridge, "MAX_EDGE_RECORDS", count - 5)
     told = f"Each ridge on connectomes among the baselines is fitted on {count - 5} of {count} training records"
     assert baselines.describe_record_limits(count) == [] and baselines.describe_record_limits(
@@ -641,6 +641,6 @@ CLASSIFIERS = [model for model in MODELS.values() if model.predicted == "label"]
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.model_name for model in CLASSIFIERS])
 def test_of_each_classifier_one_baseline_is_named_and_what_is_no_baseline_has_no_role(model):
     rows = ["majority", *CONNECTOMES]
-    found = assign_baseline_roles(rows, model.inputs(next(iter(model.module.PRESETS.values()))))
+    found = assign_baseline_roles(rows, model.list_inputs(next(iter(model.module.PRESETS.values()))))
     assert list(found.values()).count("pre-specified") == 1 and list(found) == CONNECTOMES
     assert set(found.values()) == {"pre-specified", "other"}

@@ -116,14 +116,17 @@ def with_value(values, at, value):
 
 REFUSED = {
     "no voxel": ({"mask": np.zeros(SHAPE, bool)}, {}),
-    "All volumes are scrubbed": ({"kept": np.zeros(120, bool)}, {}),
+    "All volumes are scrubbed": ({"is_retained": np.zeros(120, bool)}, {}),
     "1 of 60 voxels of the mask hold no number": ({}, {"series": with_value(noise(120), (5, 7), np.nan)}),
     "does not vary within its mask": ({}, {"series": np.full((120, 60), 7.1, np.float32)}),
     "119 rows, the scan has 120 volumes": ({}, {"confounds": np.ones((119, 1))}),
     "lack a value after the first row": ({}, {"confounds": with_value(np.ones((120, 1)), 3, np.nan)}),
-    "0.01-5 Hz ends above the highest frequency of a scan of 2 s a volume, 0.25 Hz": ({"band": (0.01, 5)}, {}),
-    "no frequency in 0.001-0.002 Hz": ({"band": (0.001, 0.002)}, {}),
-    r"\d+ of 120 volumes are kept; expected more than the 44 sinusoids in": ({"kept": np.arange(120) % 17 % 7 < 1}, {}),
+    "0.01-5 Hz ends above the highest frequency of a scan of 2 s a volume, 0.25 Hz": ({"band_hz": (0.01, 5)}, {}),
+    "no frequency in 0.001-0.002 Hz": ({"band_hz": (0.001, 0.002)}, {}),
+    r"\d+ of 120 volumes are kept; expected more than the 44 sinusoids in": (
+        {"is_retained": np.arange(120) % 17 % 7 < 1},
+        {},
+    ),
     "120 kept volumes with 70 confounds leave 0 degrees": ({}, {"confounds": noise(120, 70, seed=1).astype(float)}),
 }
 
@@ -134,9 +137,9 @@ def test_what_cannot_be_cleaned_is_refused(text):
     fields = {
         "mask": np.ones(SHAPE, bool),
         "affine": np.eye(4),
-        "kept": np.ones(120, bool),
+        "is_retained": np.ones(120, bool),
         "tr_s": 2.0,
-        "band": BAND,
+        "band_hz": BAND,
     } | changed
     series = given.get("series", noise(120))
     with pytest.raises(InputError, match=text):

@@ -185,7 +185,7 @@ NOTES = {  # key words of each, two of those of a pair that excludes each other
 
 
 def of_repeats(count: int) -> Predictions:
-    return replace(people(site=SITES), probabilities=np.zeros((count, 40)), folds=np.full((count, 40), ""))
+    return replace(people(site=SITES), probabilities=np.zeros((count, 40)), fold_names=np.full((count, 40), ""))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_an_output_that_reads_motion_carries_nothing_more_and_one_that_reads_the
         "log func_mean_fd",
     ]
     found = of(known, output(known, 2, 0))
-    assert (found["subjects"], found["left_out"], found["beside"].without) == (200, 0, ())
+    assert (found["subjects"], found["left_out"], found["beside"].unusable_covariates) == (200, 0, ())
     assert make_covariate_result(found).carries_more.startswith("yes") and left_open(found) == [
         "sex",
         "IQ",
@@ -233,7 +233,9 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     found = of(known, output(known, 1, 0))
     assert (found["subjects"], found["left_out"]) == (60, 0)
     assert found["beside"].covariates == ("age", "log func_mean_fd")
-    assert found["beside"].without == ("site", "scanner") and found["beside"].imputed == {"age": 5}
+    assert found["beside"].unusable_covariates == ("site", "scanner") and found[
+        "beside"
+    ].imputed_count_by_covariate == {"age": 5}
     assert {"site", "scanner"} <= {*left_open(found)} and "age" not in left_open(found)
 
 
@@ -246,8 +248,8 @@ def test_numbers_that_are_known_for_different_people_leave_nobody_out():
     known["table"].iloc[::5, 1] = ""
     found = of(known, probability)
     assert (found["subjects"], found["left_out"]) == (200, 0)
-    assert found["beside"].imputed == {"log func_mean_fd": 40, "fiq": 100, "hand": 100}
-    assert found["partial"].low > 0 and found["beside"].unknown == ("sex",)
+    assert found["beside"].imputed_count_by_covariate == {"log func_mean_fd": 40, "fiq": 100, "hand": 100}
+    assert found["partial"].low > 0 and found["beside"].unmeasured_kinds == ("sex",)
     assert make_covariate_result(found).names == ["site", "age"] and {"log func_mean_fd", "fiq", "hand"} <= {
         *left_open(found)
     }
@@ -282,7 +284,7 @@ def test_a_number_that_is_unknown_at_whole_sites_may_explain_an_output_that_read
             == ("fiq" in left_open(found))
             == ("fiq" not in make_covariate_result(found).names)
         )
-        assert found["beside"].imputed["fiq"] == gone.sum()
+        assert found["beside"].imputed_count_by_covariate["fiq"] == gone.sum()
 
 
 def test_an_output_that_reads_a_product_of_three_carries_more_and_the_table_names_it():
@@ -315,7 +317,7 @@ def test_people_at_sites_of_one_class_are_left_out_where_the_site_enters():
     known["site"] = np.array([f"site {number // 4}" for number in range(60)])
     known["label"][:4] = 1
     found = of(known, output(known, 1, 0))
-    assert (found["subjects"], found["left_out"]) == (60, 0) and found["beside"].without == ("site",)
+    assert (found["subjects"], found["left_out"]) == (60, 0) and found["beside"].unusable_covariates == ("site",)
 
 
 @pytest.mark.parametrize(
@@ -375,11 +377,11 @@ def test_rows_are_of_what_is_known():
     masked, nothing = (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0, 0.2)), (UNDEFINED, UNDEFINED)
     found = make_confound_rows(result, [still, still | {"group": "moved more", "auc": 0.5}], nothing)
     strong = result["unmeasured"]
-    limits = [("reliability", ""), ("unmeasured", strong.strongest)]
+    limits = [("reliability", ""), ("unmeasured", strong.strongest_measured)]
     given = [("given_diagnosis", "age"), ("given_diagnosis", "log func_mean_fd")]
     assert [(row["measure"], row["covariate"]) for row in found] == [("partial", ""), *limits, *given, ("auc", "")]
     assert (found[1]["value"], found[2]["value"]) == (result["reliability"], strong.correlation)
-    assert found[0] == {"measure": "partial", "covariate": "", **result["partial"].columns(), "p": result["p"]}
+    assert found[0] == {"measure": "partial", "covariate": "", **result["partial"].to_cells(), "p": result["p"]}
     assert found[5]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
     assert [row["measure"] for row in make_confound_rows(None, [still | within], masked)] == [
@@ -681,4 +683,4 @@ def test_a_covariate_explains_an_output_down_to_the_reliability_that_it_has(reli
         )
         assert find_least_reliability(tested) == pytest.approx(expected, abs=0.05)
     alone = make_adjustment(known[["age"]])
-    assert find_least_reliability(replace(tested, known=known[["age"]], adjustment=alone)) is None
+    assert find_least_reliability(replace(tested, subject_covariates=known[["age"]], adjustment=alone)) is None

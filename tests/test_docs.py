@@ -52,7 +52,7 @@ EVERY_COMMAND = [pytest.param(command, id=f"{name(page)}: {command}") for page i
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """The parsers of `abide-data convert` and so on."""
-    actions = data_main.parser()._actions
+    actions = data_main.make_parser()._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
 
@@ -61,8 +61,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def known_options() -> set[str]:
-    parsers = (*verbs().values(), *(program.parser() for program in PROGRAMS.values()))
-    return options_of(run.parser()).union(*map(options_of, parsers))
+    parsers = (*verbs().values(), *(program.make_parser() for program in PROGRAMS.values()))
+    return options_of(run.make_parser()).union(*map(options_of, parsers))
 
 
 @pytest.mark.parametrize("command", EVERY_COMMAND)
@@ -72,21 +72,21 @@ def test_a_command_parses(command):
     if words[0] != "run.py":
         module, found = module_of(words)
         if module in PROGRAMS:
-            PROGRAMS[module].parser().parse_args(found)
+            PROGRAMS[module].make_parser().parse_args(found)
             return
         verb, *arguments = found
         assert verb in verbs()
         if arguments:  # else the text only names the command
-            data_main.parser().parse_args([verb, *arguments])
+            data_main.make_parser().parse_args([verb, *arguments])
         return
-    args = run.parser().parse_args(words[1:])
+    args = run.make_parser().parse_args(words[1:])
     presets = MODELS[args.model or run.Request.model].module.PRESETS
     if args.preset or args.set:
         override_settings(presets[args.preset or next(iter(presets))], args.set)
 
 
 def test_every_help_ends_with_commands_that_parse():
-    programs = [run.parser(), *(program.parser() for program in PROGRAMS.values())]
+    programs = [run.make_parser(), *(program.make_parser() for program in PROGRAMS.values())]
     for parser in (*programs, *verbs().values()):
         assert len(parser.examples) > 1, parser.prog
         for words in parser.examples.values():

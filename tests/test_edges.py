@@ -41,8 +41,8 @@ class Rows:
     """Connectomes of a table in memory, (records, edges)."""
 
     def __init__(self, values: np.ndarray):
-        self.values, self.image, self.parcels = values, image(), PARCELS
-        self.pairs = np.column_stack(np.triu_indices(len(PARCELS), 1))
+        self.values, self.parcel_image, self.parcel_names = values, image(), PARCELS
+        self.parcel_pairs = np.column_stack(np.triu_indices(len(PARCELS), 1))
 
     def __getitem__(self, indices) -> np.ndarray:
         return self.values[indices]
@@ -56,22 +56,22 @@ def drawn():
     common = random.normal(size=(PEOPLE, 2))
     values = common @ random.normal(size=(2, 15)) + random.normal(0, 0.5, (PEOPLE, 15)) + 0.3
     found = Rows(values.astype(np.float32))
-    found.values[np.ix_([3, 8, 21], (found.pairs == 1).any(1))] = np.nan
+    found.values[np.ix_([3, 8, 21], (found.parcel_pairs == 1).any(1))] = np.nan
     names = ["p1", *(f"p{at}" for at in range(1, PEOPLE))]
     rows = [RecordRow(f"{at}.bin", name, "A", 0.0, "test" if at > 19 else "train") for at, name in enumerate(names)]
-    cohort = SimpleNamespace(rows=rows, unswapped=lambda: [*range(PEOPLE)], connectomes=found, groups=())
+    cohort = SimpleNamespace(rows=rows, find_unswapped_indices=lambda: [*range(PEOPLE)], connectomes=found, groups=())
     return cohort, found, random.normal(size=(PEOPLE, len(REGIONS), MAPS))
 
 
 def touching(connectomes: Rows, region: int) -> np.ndarray:
     """The edges of a region, one by one."""
-    return np.array([region in (IN_REGION[one], IN_REGION[other]) for one, other in connectomes.pairs])
+    return np.array([region in (IN_REGION[one], IN_REGION[other]) for one, other in connectomes.parcel_pairs])
 
 
 def test_a_parcel_lies_where_most_of_its_voxels_do_and_an_edge_where_its_parcels_do(drawn):
     connectomes = drawn[1]
     assert edges.find_parcel_regions(connectomes, blocks()).tolist() == list(IN_REGION)
-    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     for region, own in enumerate(of_region):
         assert own.tolist() == np.flatnonzero(touching(connectomes, region)).tolist()
     unplaced = Connectomes(Path(), "rois", PARCELS, None, np.arange(2))
@@ -98,7 +98,7 @@ def by_ridge(cohort, connectomes: Rows, means: np.ndarray, region: int, index: i
 def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn, monkeypatch, penalty):
     cohort, connectomes, means = drawn
     monkeypatch.setattr(edges, "EDGE_PENALTIES", [penalty])
-    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
     found = ExpectedEdges(cohort, of_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(found):
@@ -110,7 +110,7 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
 @pytest.mark.slow
 def test_each_region_has_the_penalty_that_predicts_the_training_people_best(drawn):
     cohort, connectomes, means = drawn
-    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     training, known = np.arange(20), connectomes.values.copy()
     scaled = (known - np.nanmean(known[training], 0)) / np.nanstd(known[training], 0)
     for region, own in enumerate(of_region):
@@ -131,7 +131,7 @@ def test_people_are_not_told_by_the_z_scores_of_the_others(drawn, monkeypatch):
     cohort, connectomes, _ = drawn
     random = np.random.default_rng(3)
     connectomes.values = random.normal(size=(PEOPLE, 15)).astype(np.float32)
-    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    of_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     monkeypatch.setattr(edges, "EDGE_PENALTIES", [1e-3])
     monkeypatch.setattr(edges, "MAX_FITTING_PEOPLE", 8)
     expected = ExpectedEdges(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
@@ -149,7 +149,7 @@ def test_many_people_are_sampled_and_nobody_is_halved(drawn, monkeypatch):
         assert len(people) == 7 and all(len(own) == 1 for own in names)
         assert all(cohort.rows[at].split == "train" for at in fitting)
         assert ("p1" in set.union(*names)) == (0 in fitting) == (1 in fitting)
-    tested = SimpleNamespace(rows=cohort.rows[20:], unswapped=lambda: [*range(4)], groups=())
+    tested = SimpleNamespace(rows=cohort.rows[20:], find_unswapped_indices=lambda: [*range(4)], groups=())
     assert edges.choose_fitting_people(tested, 0)[0].tolist() == [0, 1, 2, 3]
 
 

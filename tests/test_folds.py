@@ -70,9 +70,9 @@ def test_every_subject_is_tested_once_in_proportion_over_labels(on_folds, people
 def test_one_value_of_a_column_is_left_out_at_a_time(how, cut, converted, people):
     covariates = lab.read_table(converted / "covariates.csv").set_index("subject")
     found = cut(converted, how)
-    assert found.fold_of == (people if how == "site" else covariates)[how].to_dict()
-    assert found.names == sorted(set(found.fold_of.values()))
-    assert found.named("1") == ("1" if how == "SEX" else found.names[1])
+    assert found.fold_by_subject == (people if how == "site" else covariates)[how].to_dict()
+    assert found.fold_names == sorted(set(found.fold_by_subject.values()))
+    assert found.find_fold("1") == ("1" if how == "SEX" else found.fold_names[1])
 
 
 @pytest.mark.slow
@@ -85,28 +85,28 @@ def test_sites_that_are_classes_cannot_be_left_out(tmp_path):
 
 
 def test_more_than_ten_folds_are_in_the_order_of_their_numbers(cut, converted):
-    assert cut(converted, "12").names == [str(number) for number in range(12)]
+    assert cut(converted, "12").fold_names == [str(number) for number in range(12)]
 
 
 def test_folds_are_saved_and_used_again(cut, converted, tmp_path):
     found = cut(converted, "4")
     found.write(tmp_path / "saved")
-    assert lab.read_table(tmp_path / "saved/folds.csv").set_index("subject")["fold"].to_dict() == found.fold_of
-    assert cut(converted, "4").fold_of == found.fold_of
+    assert lab.read_table(tmp_path / "saved/folds.csv").set_index("subject")["fold"].to_dict() == found.fold_by_subject
+    assert cut(converted, "4").fold_by_subject == found.fold_by_subject
     with pytest.raises(InputError, match="another --seed"):
         cut(converted, "4", seed=5)
-    assert folds.open_repeat_folds(found, 1, tmp_path / "other").fold_by_subject != found.fold_of
+    assert folds.open_repeat_folds(found, 1, tmp_path / "other").fold_by_subject != found.fold_by_subject
 
 
 def test_the_phenotype_of_a_fold_is_scaled_on_its_training_people(cut, converted):
     """Against medians, means and spreads by NumPy."""
-    one = cut(converted, "3").cohort("1")
+    one = cut(converted, "3").make_fold_cohort("1")
     raw = pd.read_csv(converted / "phenotype.csv", dtype={"subject": str}).set_index("subject")
     training = raw.loc[sorted(by_split(one)["train"])]
     filled = raw.fillna(training.median()).fillna(0)
     spread = filled.loc[training.index].std(ddof=0)
     expected = ((filled - filled.loc[training.index].mean()) / spread.where(spread > 1e-9)).fillna(0)
-    found = one.batch(range(len(one.rows)), with_volumes=False)["phenotype"]
+    found = one.make_batch(range(len(one.rows)), with_volumes=False)["phenotype"]
     np.testing.assert_allclose(found, expected.loc[[row.subject for row in one.rows]], atol=1e-4)
 
 
@@ -114,8 +114,8 @@ def test_the_phenotype_of_a_fold_is_scaled_on_its_training_people(cut, converted
 @pytest.mark.parametrize("how", ["3", "12", "site"])
 def test_whom_the_outer_fold_tests_are_in_no_split(how, cut, converted):
     found = cut(converted, how)
-    for name in found.names[:3]:
-        outer = found.cohort(name)
+    for name in found.fold_names[:3]:
+        outer = found.make_fold_cohort(name)
         inner = folds.divide_into_inner_folds(found, outer, 0)
         assert len(inner.fold_names) == 2  # as conftest says
         tested = []
@@ -136,7 +136,7 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, cut, converted):
 
 def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_training_people(cut, converted):
     found = cut(converted, "3")
-    outer = found.cohort("1")
+    outer = found.make_fold_cohort("1")
     inner, again, other = (folds.divide_into_inner_folds(found, outer, seed) for seed in (0, 0, 1))
     assert inner.fold_by_subject == again.fold_by_subject != other.fold_by_subject
     one = inner.make_inner_cohort("0", outer)
@@ -144,7 +144,7 @@ def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_tra
         "phenotype"
     ]
     np.testing.assert_allclose(trained.mean(0), 0, atol=1e-4)
-    assert abs(outer.batch(range(20), with_volumes=False)["phenotype"].mean(0)).max() > 1e-3
+    assert abs(outer.make_batch(range(20), with_volumes=False)["phenotype"].mean(0)).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -152,10 +152,10 @@ def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_tra
 def test_groups_who_share_a_scan_stay_together(how, cut, grouped):
     found = cut(grouped, how)
     assert {frozenset(group) for group in found.groups} == set(map(frozenset, GROUPS))
-    for name in found.names:
-        inner = folds.divide_into_inner_folds(found, found.cohort(name), 0)
+    for name in found.fold_names:
+        inner = folds.divide_into_inner_folds(found, found.make_fold_cohort(name), 0)
         for group in GROUPS:
-            assert len({found.fold_of[of] for of in group}) == 1
+            assert len({found.fold_by_subject[of] for of in group}) == 1
             assert len({inner.fold_by_subject.get(of) for of in group}) == 1
 
 
@@ -199,21 +199,21 @@ def ten_sites(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_sites_that_share_a_scan_are_in_one_fold_also_of_inner_ones(cut, ten_sites):
     found = cut(ten_sites, "4-wholeSites")
-    site = {row.subject: row.site for row in found.whole.rows}
-    table = pd.DataFrame({"site": site, "fold": found.fold_of})
-    assert (table.groupby("site")["fold"].nunique() == 1).all() and found.names == list("0123")
+    site = {row.subject: row.site for row in found.full_cohort.rows}
+    table = pd.DataFrame({"site": site, "fold": found.fold_by_subject})
+    assert (table.groupby("site")["fold"].nunique() == 1).all() and found.fold_names == list("0123")
     assert table.loc[table["site"].isin(LINKED), "fold"].nunique() == 1
-    assert any(all(name in note for name in LINKED) for note in found.notes)
-    assert folds.open_repeat_folds(found, 1, Path("nowhere")).fold_by_subject != found.fold_of
+    assert any(all(name in note for name in LINKED) for note in found.warnings)
+    assert folds.open_repeat_folds(found, 1, Path("nowhere")).fold_by_subject != found.fold_by_subject
     permuted = folds.permute_folds(found, 0, 1)
     assert (
         permuted.fold_by_subject
-        == found.fold_of
+        == found.fold_by_subject
         == folds.make_new_folds(permuted.full_cohort, "4-wholeSites", 0).fold_by_subject
     )
-    assert labels_of(permuted.full_cohort) != labels_of(found.whole)
-    for name in found.names:
-        inner = folds.divide_into_inner_folds(found, found.cohort(name), 0)
+    assert labels_of(permuted.full_cohort) != labels_of(found.full_cohort)
+    for name in found.fold_names:
+        inner = folds.divide_into_inner_folds(found, found.make_fold_cohort(name), 0)
         assert set(inner.fold_by_subject) == set(table.index[table["fold"] != name])
         there = table["site"][list(inner.fold_by_subject)]
         assert (pd.Series(inner.fold_by_subject).groupby(there).nunique() == 1).all()
@@ -223,7 +223,7 @@ def test_sites_that_share_a_scan_are_in_one_fold_also_of_inner_ones(cut, ten_sit
 def test_more_folds_than_sites_are_refused_with_a_number_that_is_possible(cut, ten_sites):
     with pytest.raises(InputError, match=r"9 sites.*count once.*Use --folds 9 --wholeSites"):
         cut(ten_sites, "10-wholeSites")
-    assert len(cut(ten_sites, "9-wholeSites").names) == 9
+    assert len(cut(ten_sites, "9-wholeSites").fold_names) == 9
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_units_of_a_shared_scan_are_exchanged_as_a_whole(cut, grouped):
     """Of the three pairs of a site with each other; the only three keep their labels, in any order. Each site keeps
     its labels."""
     found = cut(grouped, "2")
-    true, pairs, three = labels_of(found.whole), GROUPS[:3], GROUPS[3]
+    true, pairs, three = labels_of(found.full_cohort), GROUPS[:3], GROUPS[3]
     there = Counter(true[one] + true[other] for one, other in pairs)
     seen = set()
     for seed in range(200):
@@ -272,7 +272,7 @@ def test_units_of_a_shared_scan_are_exchanged_as_a_whole(cut, grouped):
         assert drawn.keys() == true.keys() and drawn != true
         assert Counter(drawn[one] + drawn[other] for one, other in pairs) == there
         assert sorted(drawn[of] for of in three) == sorted(true[of] for of in three)
-        assert by_site(found.whole, drawn) == by_site(found.whole, true)
+        assert by_site(found.full_cohort, drawn) == by_site(found.full_cohort, true)
         seen.add(tuple(drawn[of] for pair in pairs for of in pair))
     mixed = sum(true[one] != true[other] for one, other in pairs)
     orders = {(1, 1, 1): 6, (2, 1): 3, (3,): 1}[tuple(sorted(there.values(), reverse=True))]
@@ -297,22 +297,22 @@ def test_numbered_folds_are_cut_anew_and_those_of_a_column_stay(cut, converted):
     again, same, other, seed = (folds.permute_folds(found, *of) for of in ((7, 1), (7, 1), (7, 2), (8, 1)))
     assert (
         labels_of(again.full_cohort) == labels_of(same.full_cohort)
-        and again.fold_by_subject == same.fold_by_subject != found.fold_of
+        and again.fold_by_subject == same.fold_by_subject != found.fold_by_subject
     )
     assert len({tuple(labels_of(of.full_cohort).items()) for of in (again, other, seed)}) == 3
     for name in again.fold_names:
         tested = [row.label for row in again.make_fold_cohort(name).rows if row.split == "test"]
-        assert abs(sum(tested) - sum(labels_of(found.whole).values()) / 3) <= 1
+        assert abs(sum(tested) - sum(labels_of(found.full_cohort).values()) / 3) <= 1
     sites = cut(converted, "site", 7)
-    assert folds.permute_folds(sites, 7, 1).fold_by_subject == sites.fold_of
+    assert folds.permute_folds(sites, 7, 1).fold_by_subject == sites.fold_by_subject
 
 
 def test_what_is_read_stays_but_for_the_label(cut, converted):
     found = cut(converted, "site")
-    name = found.names[0]
-    before, after = found.cohort(name), folds.permute_folds(found, 0, 1).make_fold_cohort(name)
+    name = found.fold_names[0]
+    before, after = found.make_fold_cohort(name), folds.permute_folds(found, 0, 1).make_fold_cohort(name)
     at = [index for index, row in enumerate(before.rows) if row.label != after.rows[index].label]
-    one, other = before.batch(at), after.make_batch(at)
+    one, other = before.make_batch(at), after.make_batch(at)
     assert at and (one["label"] == 1 - other["label"]).all()
     for part in ("volume", "phenotype"):
         np.testing.assert_array_equal(one[part], other[part])

@@ -641,11 +641,11 @@ SURE, ALONE = Estimate(0.61, 0.5, 0.7204), Estimate(0.61, None, None)
     ("estimate", "how", "text"),
     [
         (SURE, {}, "0.610 (0.500 to 0.720)"),
-        (SURE, {"form": ".2f"}, "0.61 (0.50 to 0.72)"),
+        (SURE, {"number_format": ".2f"}, "0.61 (0.50 to 0.72)"),
         (ALONE, {}, "0.610 (no interval: too few participants)"),
-        (ALONE, {"no_interval": "too few"}, "0.610 (too few)"),
+        (ALONE, {"no_interval_text": "too few"}, "0.610 (too few)"),
         (UNDEFINED, {}, "-"),
-        (UNDEFINED, {"undefined": "undefined", "no_interval": "too few"}, "undefined"),
+        (UNDEFINED, {"undefined_text": "undefined", "no_interval_text": "too few"}, "undefined"),
     ],
 )
 def test_texts(estimate, how, text):
@@ -749,7 +749,7 @@ def observed_in(table: pd.DataFrame) -> pd.DataFrame:
 def test_the_lowest_coverage_is_that_of_a_left_out_site_with_ten_people_of_a_class(alike):
     table = probabilities.make_probability_table(alike)
     found = SimpleNamespace(
-        calibration=probabilities.make_calibration_table(table, "site", 0), run=SimpleNamespace(folds="site")
+        calibration=probabilities.make_calibration_table(table, "site", 0), manifest=SimpleNamespace(folds="site")
     )
     held = [
         table["set_80"].isin([name, "both"]) & (table["label"] == at) for at, name in enumerate(("control", "autism"))
@@ -761,7 +761,7 @@ def test_the_lowest_coverage_is_that_of_a_left_out_site_with_ten_people_of_a_cla
         if (table["label"][rows] == at).sum() >= 10
     ]
     assert len(shares) == 18 and find_lowest_coverage(found) == pytest.approx(min(shares))
-    found.run.folds = "5"
+    found.manifest.folds = "5"
     assert find_lowest_coverage(found) is None
 
 

@@ -322,8 +322,8 @@ def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edg
     third = 1 / (2 + bool(edges))
     expected = dict.fromkeys(("regions", "regions of all maps", "convolutions"), third / 3)
     expected |= {"phenotype": third, "connectome": third}
-    assert [part.name for part in last.parts] == list(expected)[: 4 + bool(edges)]
-    assert last.shares == pytest.approx([expected[part.name] for part in last.parts])
+    assert [part.branch_name for part in last.branches] == list(expected)[: 4 + bool(edges)]
+    assert last.branch_weights == pytest.approx([expected[part.branch_name] for part in last.branches])
 
 
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():

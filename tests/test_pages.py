@@ -83,7 +83,7 @@ def named(pooled) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.blackout.page.PAGE_TABLE_ROWS", SHOWN)
         patch.setattr("utils.blackout.figure.MAX_MATRIX_CELLS", SHOWN)
-        patch.setattr("utils.blackout.regions.MAX_PEOPLE", 39)  # of 40
+        patch.setattr("utils.blackout.regions.MAX_FITTING_PEOPLE", 39)  # of 40
         return pooled()
 
 

@@ -189,7 +189,7 @@ def test_p_is_of_effects_beside_covariates(family):
         np.testing.assert_allclose(table[[f"p_{name}", f"q_{name}"]].T, [p, q], atol=1e-4)
         names = [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high"]
         np.testing.assert_allclose(
-            table[names].T, bootstrap_mean_interval(inflate_spread(beside.net, WIDER), 0), atol=1e-5
+            table[names].T, bootstrap_mean_interval(inflate_spread(beside.true_class_effects, WIDER), 0), atol=1e-5
         )
         assert (table[f"p_{name}"] != table[f"p_{name}_plain"]).any()
 

@@ -138,7 +138,7 @@ def described(network) -> list[tuple]:
         regularizer, initializer = (getattr(layer, f"kernel_{kind}", None) for kind in ("regularizer", "initializer"))
         punished = (float(regularizer.l1), float(regularizer.l2)) if regularizer else None
         shapes = [tuple(weight.shape) for weight in layer.weights]
-        size = [getattr(layer, name, None) for name in ("pool_size", "rate", "shares")]
-        starts = type(initializer).__name__, getattr(initializer, "alone", None)
+        size = [getattr(layer, name, None) for name in ("pool_size", "rate", "branch_weights")]
+        starts = type(initializer).__name__, getattr(initializer, "single_initializer", None)
         found.append((type(layer).__name__, shapes, layer.output.shape, size, punished, starts))
     return found

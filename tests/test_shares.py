@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from models.averaging import AveragedBranch, make_branch_logits_network
-from run import make_request, parser
+from run import make_parser, make_request
 from utils.jobs import JOBS
 from utils.machines import devices
 from utils.runs.plan import plan_runs
@@ -118,19 +118,19 @@ def trained(cohort, told_before=None, relabelled=()):
     """A training of a few batches in memory, of three maps; some people's labels are turned around after it was decided
     who leaves out whom."""
     words = "--train --model mmnn --preset regions --numIters 3 --set members=2 --set batch_size=8 --chkPointDir none"
-    top = parser()
+    top = make_parser()
     (run,) = plan_runs(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
     run = replace(run, workers=run.workers.with_strategy(devices.start_tensorflow("cpu")))
     with run.start_fresh():
         training = make_training(run)
         fit_input_layers(training)
         if told_before:
-            training.__dict__["beside_labels"] = told_before
+            training.__dict__["loss_inputs"] = told_before
             rows = [
                 replace(row, label=1 - row.label) if at in relabelled else row for at, row in enumerate(run.cohort.rows)
             ]
             training = replace(training, run=replace(run, cohort=replace(run.cohort, rows=tuple(rows))))
-            training.__dict__["beside_labels"] = told_before
+            training.__dict__["loss_inputs"] = told_before
         list(training.run_steps(0))
         training.calibrate(3)
     return training

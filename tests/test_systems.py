@@ -23,7 +23,7 @@ def rows() -> Atlas:
 
 def of_regions(systems) -> list[str]:
     """The system of each region by its name, and of no region."""
-    return [systems.names[at] for at in systems.of_region]
+    return [systems.system_names[at] for at in systems.system_by_region]
 
 
 @pytest.mark.parametrize("grid", [FULL, REDUCED])

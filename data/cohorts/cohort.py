@@ -63,9 +63,8 @@ class Cohort:
     verdict: CheckVerdict | None = None  # of the check of just this cohort
     groups: SubjectGroups = ()  # subjects who share a scan or are of one family, each group in one split
     standard: Standard = "stored"  # of the volumes in `make_batch`
-    moments_by_site: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = (
-        None  # by site: mean and spread (x, y, z, maps)
-    )
+    # by site: mean and spread (x, y, z, maps)
+    moments_by_site: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
     means_folder: Path | None = None  # the folder that keeps means of the volumes
     connectomes: Connectomes | None = None  # of all records
     scaled_phenotype: np.ndarray | None = field(

@@ -25,9 +25,8 @@ FAR_DISTANCE_IN_RANGES, MIN_NUMBERS_TO_CALL_FAR = (
     10,
 )  # times the range of all others, of at least as many; `find_implausible_numbers`
 MIN_PLAIN_NUMBERS = 3  # others, beside which a code is told from a measurement
-CODE_DISTANCE_IN_RANGES = (
-    0.5  # times that range: how far a number lies above all others that may be a code of a missing value
-)
+# times that range: how far a number lies above all others that may be a code of a missing value
+CODE_DISTANCE_IN_RANGES = 0.5
 MISSING_CODE_PATTERN = re.compile(r"-?9{2,5}|-[19]")  # 99, 999, -9999, -1, ...
 MIN_EXCEL_DATE = 30_000  # days since 1900, in the year 1982; as days of age, 82 years
 MOST_PEOPLE_SHARE = 0.9  # of the people

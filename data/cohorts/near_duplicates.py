@@ -48,9 +48,8 @@ PROFILE_ROUNDS, FILLING_ROUNDS = 2, 10  # rounds of two iterations
 PAIRED_REGION_COUNT = 108  # AAL's regions 1, 3, ... lie left, 2, 4, ... right; those behind lie in the middle
 PEOPLE_PER_BLOCK = 512  # people compared with as many at a time
 MAX_LISTED_PAIRS = 1000  # pairs
-WEAKEST_DIRECTIONS_DIVISOR = (
-    8  # the last of so many parts of the directions in which people differ is left out, to save time
-)
+# the last of so many parts of the directions in which people differ is left out, to save time
+WEAKEST_DIRECTIONS_DIVISOR = 8
 ROOT_HALF = np.float32(math.sqrt(0.5))
 
 

@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 
-MAX_PULL = (
-    0.08  # log odds, of a fold's own people on what their site tells, see `compute_pull`; at half, a share of 0.02
-)
-MAX_LOST_SHARE = (
-    0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
-)
+# log odds, of a fold's own people on what their site tells, see `compute_pull`; at half, a share of 0.02
+MAX_PULL = 0.08
+# of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
+MAX_LOST_SHARE = 0.25
 
 
 def compute_pull(labels: np.ndarray, sites: np.ndarray, folds: np.ndarray) -> float:

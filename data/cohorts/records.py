@@ -20,9 +20,8 @@ PHENOTYPE_SIZE = 29
 HEADER_VALUE_COUNT = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = RECORD_DTYPE.itemsize * HEADER_VALUE_COUNT
 MAX_MAPS = 64  # of a record, which bounds the memory that one takes
-MIN_DESCRIBED_PEOPLE = (
-    5  # people of a group, such as a site or a category: what is told of fewer nearly tells who they are
-)
+# people of a group, such as a site or a category: what is told of fewer nearly tells who they are
+MIN_DESCRIBED_PEOPLE = 5
 CLASS_NAMES = ("control", "autism")  # label 0.0, label 1.0
 MIN_SPREAD = 1e-6  # of z-scores; below it is rounding
 MAX_ABS_VALUE = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32

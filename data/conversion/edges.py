@@ -24,9 +24,8 @@ from data.conversion import measures
 from data.conversion.leaks import check_group_differences
 from data.conversion.opposed import MIN_COMPARED_PARCELS, draw_compared_edges, find_opposed_groups
 
-TRANSPOSED_MEDIAN_R = (
-    0.9  # median r of two parcels: of 784 people of ABIDE 0.05 to 0.62; of two volumes, which are alike, 0.99
-)
+# median r of two parcels: of 784 people of ABIDE 0.05 to 0.62; of two volumes, which are alike, 0.99
+TRANSPOSED_MEDIAN_R = 0.9
 OPPOSED_MARK = "the connectome opposes those of others"
 
 

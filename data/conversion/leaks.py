@@ -43,9 +43,8 @@ DATE_PATTERN = re.compile(  # 2011-05-12, 12.05.2011, 5/12/11; 20110512; 2011-05
 )
 MIN_UNIQUE_VALUES, MANY_UNIQUE_VALUES = 5, 10  # values that one person alone has; fewer are rare categories
 MIN_NUMBERED_PEOPLE = 10  # people; fewer numbers may be in order by chance
-MIN_EXPECTED_COLLISIONS = (
-    7  # pairs with one number are expected; that there is none has then a chance of one in a thousand
-)
+# pairs with one number are expected; that there is none has then a chance of one in a thousand
+MIN_EXPECTED_COLLISIONS = 7
 MIN_SITE_VALUES = 5  # people with a value
 MIN_UNIT_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
 

@@ -40,13 +40,11 @@ UNIT_RANGE_KIND, Z_SCORED_KIND, MEAN_ONE_KIND = (
 )  # such as fALFF, ReHo; divided by the mean
 POSITIVE_KIND = "from 0 to above 1"  # such as ALFF, degree centrality
 MAX_UNIT_RANGE = 1.1  # what is at most 1 overshoots in interpolation
-MEAN_ONE_TOLERANCE = (
-    0.15  # of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
-)
+# of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
+MEAN_ONE_TOLERANCE = 0.15
 MIN_MEAN_RATIO = 1.3  # ratio of means: maps closer to each other than this are of one kind
-MAX_CENTRED_DISTANCE_SD = (
-    0.5  # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
-)
+# standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
+MAX_CENTRED_DISTANCE_SD = 0.5
 Z_SCORED_SD_RANGE = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
 EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD = (
     0.001,
@@ -66,14 +64,12 @@ MIN_GROUP_DISTANCE_SD, FEW_PEOPLE_DISTANCE_SD = (
     40.0,
 )  # standard deviations between smoothed and plain maps; more by this / people, as by chance
 MIN_MEASURE_SPREAD = 1e-9  # of a spread
-FAINT_DIFFERENCE_SHARE = (
-    0.1  # of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
-)
+# of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
+FAINT_DIFFERENCE_SHARE = 0.1
 EXAMPLE_MAP_COUNT = 3  # names of maps of each kind
 SAMPLED_VOXEL_COUNT = 100_000  # voxels, in which the commonest value is looked for
-MAX_COMMON_VALUE_SHARE = (
-    0.1  # of voxels: one value other than 0 has at most 0.03 in 220 maps of grey matter, whose values are few
-)
+# of voxels: one value other than 0 has at most 0.03 in 220 maps of grey matter, whose values are few
+MAX_COMMON_VALUE_SHARE = 0.1
 # and 0.01 in maps of ABIDE and networks of Smith; outside of a brain are 0.5 to 0.8
 
 

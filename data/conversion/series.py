@@ -39,9 +39,8 @@ from data.conversion.tables import read_text_table
 from data.conversion.volumes import PersonMaps
 
 MIN_SCAN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
-SYMMETRY_TOLERANCE = (
-    1e-4  # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
-)
+# of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
+SYMMETRY_TOLERANCE = 1e-4
 DECIMAL_NUMBER = re.compile(r"[-+]?\d*\.\d+(e.*)?")  # of a series, and no name of a parcel
 MAX_ABSOLUTE_R = 0.999999  # of two parcels, so that Fisher z is finite
 ATLASES_FOLDER, INDEX_COLUMN = (

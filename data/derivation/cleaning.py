@@ -14,9 +14,8 @@ from data.base.errors import InputError
 from data.derivation import centrality
 
 MIN_DIRECTIONS = 3  # of the series in the band; correlations of two values are 1 or -1
-MIN_RETAINED_ENERGY = (
-    0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
-)
+# least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
+MIN_RETAINED_ENERGY = 0.01
 RELATIVE_ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 VOXELS_PER_CHUNK = 4096  # voxels at a time
 MIN_DEVIATION, MAX_DEVIATION = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
@@ -81,9 +80,7 @@ class Acquisition(Sampling):
 class CleanedScan(Acquisition):
     """One scan, or one run of it, as the measures read it."""
 
-    cleaned_series: (
-        np.ndarray
-    )  # (kept, voxels) float32: without mean and confounds, not filtered; 0 if it does not vary
+    cleaned_series: np.ndarray  # (kept, voxels) float32, without mean and confounds, unfiltered; 0 if it does not vary
     band_basis: np.ndarray  # (kept, directions) float64, orthonormal: the band, without mean and confounds
 
     @cached_property

@@ -47,9 +47,8 @@ MAX_BAND_FRACTION = 0.9  # of the amplitudes in the band, in the median voxel; a
 # better in longer scans of as many because of confounds. Each of its 784 scans has at least 36 before confounds.
 MIN_RELIABLE_DIRECTIONS = 20
 PICTURE_SPACING_MM = 3.0  # between points of a small picture
-MAX_MISSING_PARCEL_FRACTION = (
-    0.1  # of the parcels; more are missing of 3 of 784 scans of ABIDE, whose atlas is in their space
-)
+# of the parcels; more are missing of 3 of 784 scans of ABIDE, whose atlas is in their space
+MAX_MISSING_PARCEL_FRACTION = 0.1
 MAX_SPECTRUM_FRACTION = 0.75  # of the spectrum; of a wider band, this says nothing
 
 

@@ -19,9 +19,8 @@ from data.likeness.reference import compare_with_reference, load_reference
 from data.likeness.scans import CONNECTOME_VIEW
 
 MAX_REASONS = 2  # of the person who is named
-MIN_TRAINING_CORRELATION = (
-    0.3  # correlation of training people with their mean connectome; without any likeness nothing can oppose
-)
+# correlation of training people with their mean connectome; without any likeness nothing can oppose
+MIN_TRAINING_CORRELATION = 0.3
 
 
 def check_newcomers(cohort: Cohort, usable_indices: Sequence[int], findings: CohortFindings) -> list[list[str]] | None:

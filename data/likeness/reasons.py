@@ -20,28 +20,24 @@ from data.likeness.scans import CONNECTOME_VIEW, HALF_MEASURES
 PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
 SDS_TO_RANGE_END = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
 NORMAL_MAD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
-MEASURE_LIMIT_SDS = (
-    6.0  # robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
-)
+# robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
+MEASURE_LIMIT_SDS = 6.0
 PERSON_LIMIT_SDS, AVERAGE_LIMIT_SDS = (
     4.0,
     5.0,
 )  # the same of numbers of people, and of what all maps share: there are fewer of these
 MIN_AVERAGE_SD = 0.12  # of a mean z over maps, its SD counts as so much at least
-MIN_TURNED_CORRELATION = (
-    0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
-)
-UNRELATED_MAP_CORRELATION = (
-    0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
-)
+# correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
+MIN_TURNED_CORRELATION = 0.3
+# correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
+UNRELATED_MAP_CORRELATION = 0.5
 # mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.6 from the middle;
 # six times this tells 95 % of them if they are shifted by 6 mm, and all if by 8 mm
 MIN_CENTRE_SD_MM = 0.8
 MIN_RELATIVE_HALF_RANGE = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
 MIN_HALF_RANGE_FRACTION = 0.1  # of a range; each half counts as so much at least
-UNRELATED_CONNECTOME_CORRELATION = (
-    0.1  # correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, even if most volumes
-)
+# correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, even if most volumes
+UNRELATED_CONNECTOME_CORRELATION = 0.1
 # are left out 0.11; 0.08 at most if the parcels are in another order
 MAX_NAMES_IN_REASON = 3  # maps, regions in a reason
 NEGATED_WORDS, EXCHANGED_WORDS = "values look negated", "left and right look exchanged"

@@ -47,9 +47,10 @@ def training(model: str, preset: str | None, batch: int | None):
     run = SimpleNamespace(model=row, config=config, workers=devices.Workers().with_strategy(()))
     trained = Training(run, network, optimizer)
     reads = SimpleNamespace(
-        network=make_branch_logits_network(network), inputs=lambda of: {name: of[name] for name in row.input_names}
+        network=make_branch_logits_network(network),
+        select_inputs=lambda of: {name: of[name] for name in row.input_names},
     )
-    trained.__dict__["reading"] = reads  # instead of one that reads a cohort
+    trained.__dict__["reader"] = reads  # instead of one that reads a cohort
     values = {
         "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),
         "label": np.arange(size, dtype=np.int32) % 2,

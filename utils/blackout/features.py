@@ -173,7 +173,7 @@ class FeatureOcclusion:
                 [source_tensor for source_tensor in source_tensors if feeds(graph_nodes, source_tensor, logits_tensor)],
             )
             for branch, branch_weight, logits_tensor in zip(
-                mean_layer.parts, mean_layer.shares, keras.tree.flatten(mean_layer.input), strict=True
+                mean_layer.branches, mean_layer.branch_weights, keras.tree.flatten(mean_layer.input), strict=True
             )
             if feeds(graph_nodes, volume_tensor, logits_tensor)
         ]

@@ -220,21 +220,21 @@ class LocalOcclusion:
         )
         region_plan = tf.nest.pack_sequence_as(self._plan_template, [*zip(box_ends[::2], box_ends[1::2], strict=True)])
         volume_before, fill_values, is_inside = (
-            slice_box(full_tensor, region_plan.volume)
+            slice_box(full_tensor, region_plan.volume_box)
             for full_tensor in (activation_by_tensor[self._volume_tensor], fill_volume, region_mask[None, ..., None])
         )
         before_by_tensor, after_by_tensor = (
             {self._volume_tensor: volume_before},
             {self._volume_tensor: tf.where(is_inside, fill_values, volume_before)},
         )
-        for step, step_plan in zip(self._steps, region_plan.steps, strict=True):
-            source_boxes = [*zip(step.source_tensors, step_plan.sources, strict=True)]
+        for step, step_plan in zip(self._steps, region_plan.step_plans, strict=True):
+            source_boxes = [*zip(step.source_tensors, step_plan.source_boxes, strict=True)]
             sources_before, sources_after = (
                 [slice_box(values_by_tensor[source_tensor], box) for source_tensor, box in source_boxes]
                 for values_by_tensor in (before_by_tensor, after_by_tensor)
             )
             if step.is_cached:
-                target_before = slice_box(activation_by_tensor[step.target_tensor], step_plan.target)
+                target_before = slice_box(activation_by_tensor[step.target_tensor], step_plan.target_box)
             else:
                 target_before = step.update_target(sources_before, sources_before, None, step_plan)
             before_by_tensor[step.target_tensor] = target_before
@@ -244,7 +244,7 @@ class LocalOcclusion:
         return [
             paste_box(activation_by_tensor[tensor], changed_box, slice_box(after_by_tensor[tensor], relative_box))
             for tensor, changed_box, relative_box in zip(
-                self._changed_tensors, region_plan.changed, region_plan.held, strict=True
+                self._changed_tensors, region_plan.changed_boxes, region_plan.relative_boxes, strict=True
             )
         ]
 

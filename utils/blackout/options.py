@@ -171,7 +171,7 @@ def check_blackout_possible(run: Run) -> None:
             "Black out a network that reads both, such as --model mmnn."
         )
     test_rows = [cohort.rows[record_index] for record_index in cohort.split_indices("test")]
-    if unlabelled_rows := [record_row for record_row in test_rows if not record_row.known]:
+    if unlabelled_rows := [record_row for record_row in test_rows if not record_row.is_labelled]:
         raise InputError(
             f"{len(unlabelled_rows)} test records of {cohort.path} have no label, {unlabelled_rows[0].file} among "
             "them; a blackout needs one of each. Leave these participants out when you convert (--exclude)."

@@ -54,7 +54,10 @@ def compute_replication(
     ):
         replication_tables.append(
             replicate_in_repeats(
-                feature_family.kind.name, feature_family.things, repeat_results, feature_family.reliance
+                feature_family.feature_kind.kind_name,
+                feature_family.feature_names,
+                repeat_results,
+                feature_family.reliance_effect,
             )
         )
     return pd.concat(replication_tables, ignore_index=True)

@@ -20,7 +20,7 @@ def main() -> int:
     return run_guarded(BUNDLE_PROGRAM, write_bundle)
 
 
-def parser() -> Parser:
+def make_parser() -> Parser:
     description = "Writes one file with all that prediction needs, and nobody's data."
     argument_parser = Parser(prog=BUNDLE_PROGRAM, description=description, examples=BUNDLE_EXAMPLES)
     add_argument = argument_parser.add_argument
@@ -36,7 +36,7 @@ def parser() -> Parser:
 
 
 def write_bundle() -> int:
-    args = parser().parse_args()
+    args = make_parser().parse_args()
     from data.base import archive  # what follows costs `--help` nothing
     from data.conversion.template import BUNDLE_SUFFIX
     from utils.bundle import make

@@ -18,7 +18,7 @@ def main() -> int:
     return run_guarded(COMPARE_PROGRAM, compare_runs)
 
 
-def parser() -> Parser:
+def make_parser() -> Parser:
     description = "Compares classifiers that were tested on the same participants."
     argument_parser = Parser(prog=COMPARE_PROGRAM, description=description, examples=COMPARE_EXAMPLES)
     argument_parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --outDir of a run.py --test")
@@ -27,7 +27,7 @@ def parser() -> Parser:
 
 
 def compare_runs() -> int:
-    args = parser().parse_args()
+    args = make_parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
     from utils.runs.record import Manifest, claim_folder
 

@@ -301,11 +301,11 @@ def make_covariate_result(confound_result: dict | None) -> CovariateResult | Non
         limit_fields = {
             "reliability": confound_result["reliability"],
             "unmeasured": unmeasured.correlation,
-            "strongest": unmeasured.strongest,
-            "times_strongest": finite_or_none(unmeasured.times),
+            "strongest": unmeasured.strongest_measured,
+            "times_strongest": finite_or_none(unmeasured.times_strongest),
         }
     return CovariateResult(
-        names=[*confound_result["beside"].whole],
+        names=[*confound_result["beside"].complete_covariates],
         partial=confound_result.get("partial", UNDEFINED),
         reason=confound_result.get("reason", ""),
         left_out=confound_result["left_out"],
@@ -328,7 +328,7 @@ def make_confound_rows(
         estimate_rows.append(
             (
                 "unmeasured",
-                unmeasured_covariate.strongest,
+                unmeasured_covariate.strongest_measured,
                 Estimate.from_numbers(unmeasured_covariate.correlation),
                 None,
             )

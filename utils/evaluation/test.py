@@ -105,7 +105,7 @@ def evaluate_classifier(run: Run, network: keras.Model) -> None:
     )
     test_rows = [run.cohort.rows[index] for index in test_indices]
     prediction_rows = [
-        (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
+        (row.file, row.subject, row.site, int(row.label) if row.is_labelled else "", probability)
         for row, probability in zip(test_rows, predicted_probabilities, strict=True)
     ]
     prediction_table = pd.DataFrame(prediction_rows, columns=PREDICTION_COLUMNS)

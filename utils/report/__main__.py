@@ -18,7 +18,7 @@ def main() -> int:
     return run_guarded(REPORT_PROGRAM, build_report_or_index)
 
 
-def make_report_parser() -> Parser:
+def make_parser() -> Parser:
     program_description = "Builds report.html from the tables of a test, or index.html of all runs in a folder."
     parser = Parser(prog=REPORT_PROGRAM, description=program_description, examples=REPORT_EXAMPLES)
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test; or a folder of runs")
@@ -26,7 +26,7 @@ def make_report_parser() -> Parser:
 
 
 def build_report_or_index() -> int:
-    folder = make_report_parser().parse_args().folder
+    folder = make_parser().parse_args().folder
     from utils.report import index  # costs `--help` nothing
     from utils.report.build import rewrite_report
     from utils.report.tables import read_test_folder

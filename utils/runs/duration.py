@@ -15,9 +15,8 @@ from data.base.effort import EFFORT
 from data.base.terminal import format_duration, print_summary
 from utils.runs.run import Run
 
-MIN_MEASURED_BATCHES = (
-    3  # batches at least, of which the median counts; the first one, for which the network is compiled, is none
-)
+# batches at least, of which the median counts; the first one, for which the network is compiled, is none
+MIN_MEASURED_BATCHES = 3
 MIN_MEASURED_S = 2.0  # at least
 
 

@@ -104,9 +104,8 @@ class Run:
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
     network_caveats: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
     training_id: str = ""  # tells a training from others from zero
-    used_weights_sha256: str | dict[str, str] | None = (
-        None  # weights, while it uses these; of all parts, if it stands for them
-    )
+    # weights, while it uses these; of all parts, if it stands for them
+    used_weights_sha256: str | dict[str, str] | None = None
     workers: Workers = field(default_factory=Workers)
     start_time: float = field(default_factory=time.time)
 

@@ -30,9 +30,8 @@ CLASS_COUNT = 2
 ROUNDING_TOLERANCE = 1e-9  # that a product of binary fractions may lie below a whole number
 NEWTON_STEPS, MAX_NEWTON_STEP, NEWTON_TOLERANCE = 30, 2.0, 1e-9  # of Newton's method
 MIN_CALIBRATED_SD = 0.05  # SD of log odds, 1 % of a probability, up to which calibrated ones say nothing
-MAX_DECIDED_SLOPE = (
-    20.0  # log odds for a standard deviation, of a slope that no data of people decide: it counts as infinite
-)
+# log odds for a standard deviation, of a slope that no data of people decide: it counts as infinite
+MAX_DECIDED_SLOPE = 20.0
 
 
 def fit_platt(decision_values: np.ndarray, label: np.ndarray) -> tuple[float, float]:

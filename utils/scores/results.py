@@ -26,9 +26,8 @@ ROLE_COLUMN, PRESPECIFIED_ROLE, SECONDARY_ROLE = (
     "other",
 )  # a column of it, and what it says of baselines
 GIVEN_DIAGNOSIS_MEASURE = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
-MASKED_PROBABILITY_COLUMN = (
-    "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
-)
+# a column of `predictions.csv`: the probability where missingness is masked
+MASKED_PROBABILITY_COLUMN = "missingness_masked"
 DETECTABLE = "minimum_detectable_difference"  # a column of `baselines.csv` and `compare.csv`
 PRESPECIFIED_BASELINE_COLUMN = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism

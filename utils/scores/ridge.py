@@ -26,9 +26,8 @@ from utils.scores.calibration import fit_platt
 RIDGE_PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
 MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
 MAX_CACHED_CLASSIFIERS = 8  # classifiers of edges that are kept in memory
-EQUIVALENT_FEATURE_COUNT = (
-    1000  # all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
-)
+# all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
+EQUIVALENT_FEATURE_COUNT = 1000
 EDGE_BLOCK_BYTES = 2**27  # of people held at once
 MIN_RELATIVE_VARIANCE = 1e-10  # of the greatest variance along an axis; below it is rounding
 InnerFoldIndices = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted

@@ -71,5 +71,5 @@ def write_encoded_records(run: Run, encoder: keras.Model, output_folder: Path) -
                 run.cohort.rows[record_index].file,
             )
             (output_folder / file_name).write_bytes(record_bytes)
-            digests_by_file[file_name] = run.cohort.digests[record_index].encoded(record_bytes)
+            digests_by_file[file_name] = run.cohort.digests[record_index].make_encoded_digests(record_bytes)
     return digests_by_file

@@ -28,9 +28,8 @@ from utils.training import shares
 from utils.training.network import NetworkReader, make_reader
 
 CALIBRATION_BATCHES = 20  # batches
-PRIOR_PEOPLE_PER_SITE = (
-    2  # people like all others whom each site has beside its own, when its share of autism is counted
-)
+# people like all others whom each site has beside its own, when its share of autism is counted
+PRIOR_PEOPLE_PER_SITE = 2
 Batch = dict[str, np.ndarray]
 
 

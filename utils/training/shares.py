@@ -26,9 +26,8 @@ from utils.scores.ridge import (
 from utils.training.network import NetworkReader
 
 PRIOR_PEOPLE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
-MIN_PRIOR_CORRELATION = (
-    0.1  # correlation with the label that is expected of the mean before, at least, so that it holds the weights
-)
+# correlation with the label that is expected of the mean before, at least, so that it holds the weights
+MIN_PRIOR_CORRELATION = 0.1
 MIN_LOG_ODDS_SD = 1e-6  # log odds; a part that differs less between people counts as one that does not
 MIN_CALIBRATION_SLOPE = 0.05  # log odds a standard deviation: where nothing is found, the order of people is kept
 
