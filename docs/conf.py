@@ -14,7 +14,7 @@ SECTIONS = {
     "Reference": [f"/docs/reference/{page}" for page in ("commands", "files", "glossary", "evidence")],
     "Project": ["README </README>", "/ARCHITECTURE", "/CHANGELOG"],
 }
-PARSERS = {
+PROGRAM_BY_MODULE = {
     "run": "run.py",
     "data.__main__": "abide-data",
     "utils.report.__main__": "abide-report",
@@ -49,13 +49,13 @@ html_math_renderer = "mathml"
 templates_path = ["_templates"]
 
 
-def add_what_github_lacks(app, page, source):
+def add_site_contents(app, page, source):
     """The contents of the site to its first page, and what the parsers say to the page of the commands."""
     if page == root_doc:
         for title, pages in SECTIONS.items():
             source[0] += "\n".join(["\n```{toctree}", ":hidden:", f":caption: {title}", *pages, "```\n"])
     if page == "docs/reference/commands":
-        for module, title in PARSERS.items():
+        for module, title in PROGRAM_BY_MODULE.items():
             source[0] += f"\n```{{eval-rst}}\n.. sphinx_argparse_cli::\n   :module: {module}\n   :func: parser\n"
             source[0] += f"   :title: {title}\n   :usage_width: 76\n   :no_default_values:\n```\n"
 
@@ -71,5 +71,5 @@ def write_formula(translator, node):
 
 
 def setup(app):
-    app.connect("source-read", add_what_github_lacks)
+    app.connect("source-read", add_site_contents)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

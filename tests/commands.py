@@ -22,7 +22,7 @@ import pytest
 from data.base.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = {  # their modules
+MODULE_BY_PROGRAM = {  # their modules
     "run.py": "run",
     "abide-data": "data.__main__",
     "abide-report": "utils.report.__main__",
@@ -42,14 +42,14 @@ class Outcome:
     err: str
 
 
-def words_of(command: str, **places: object) -> list[str]:
+def split_command(command: str, **places: object) -> list[str]:
     """The words of a command, with `places` in place of {names}, whatever these hold."""
     return [word.format(**places) for word in shlex.split(command)]
 
 
 def run(command: str, **places: object) -> Outcome:
     """Does a command as the user types it."""
-    return run_words(*words_of(command, **places))
+    return run_words(*split_command(command, **places))
 
 
 def run_words(program: str, *arguments: object, out: TextIO | None = None) -> Outcome:
@@ -58,9 +58,9 @@ def run_words(program: str, *arguments: object, out: TextIO | None = None) -> Ou
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [program, *map(str, arguments)])
         if program == "abide-data":
-            patch.setattr("data.base.pool.Pool.submit", in_this_process)
+            patch.setattr("data.base.pool.Pool.submit", submit_directly)
         try:
-            status = importlib.import_module(PROGRAMS[program]).main()
+            status = importlib.import_module(MODULE_BY_PROGRAM[program]).main()
         except SystemExit as exit_:
             status = exit_.code
     return Outcome(status, out.getvalue() if isinstance(out, io.StringIO) else "", err.getvalue())
@@ -70,35 +70,35 @@ def end_in_terminal(command: str, **places: object) -> list[str]:
     """The lines that a command, which must succeed, shows after its last bar of progress in a terminal of 80 columns;
     one that is longer is several."""
     main, terminal = os.openpty()
-    shown: list[bytes] = []
+    printed_chunks: list[bytes] = []
 
     def read() -> None:
         with suppress(OSError):  # it is closed
-            while part := os.read(main, 1 << 16):
-                shown.append(part)
+            while chunk := os.read(main, 1 << 16):
+                printed_chunks.append(chunk)
 
     reader = threading.Thread(target=read)
     reader.start()
     with pytest.MonkeyPatch.context() as patch, open(terminal, "w") as file:
         patch.setenv("COLUMNS", "80")
         patch.setenv("TERM", "xterm")
-        outcome = run_words(*words_of(command, **places), out=file)
+        outcome = run_words(*split_command(command, **places), out=file)
     reader.join()
     os.close(main)
     assert outcome.status < 2 and outcome.err == "", outcome.err
-    *_, end = re.split(r"\x1b\[\?25h|No GPU.*", b"".join(shown).decode())  # where the cursor is back
+    *_, end = re.split(r"\x1b\[\?25h|No GPU.*", b"".join(printed_chunks).decode())  # where the cursor is back
     lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", end).replace("\r", "").strip("\n").splitlines()
-    return [line[at : at + 80] for line in lines for at in range(0, max(len(line), 1), 80)]
+    return [line[start : start + 80] for line in lines for start in range(0, max(len(line), 1), 80)]
 
 
-def in_this_process(_: object, function: Callable, *arguments: object) -> Future:
+def submit_directly(_: object, function: Callable, *arguments: object) -> Future:
     """In place of `Pool.submit`: to start other processes takes longer than what they do for a few people."""
-    future = Future()
+    result = Future()
     try:
-        future.set_result(function(*arguments))
+        result.set_result(function(*arguments))
     except InputError as error:
-        future.set_exception(error)
-    return future
+        result.set_exception(error)
+    return result
 
 
 def done(command: str, **places: object) -> str:
@@ -111,16 +111,18 @@ def done(command: str, **places: object) -> str:
 
 def listing(folder: Path) -> dict[Path, tuple]:
     """All that lies in a folder: size and time of change of each file; a lock that came and went changes a folder's."""
-    found = {path: path.lstat() for path in sorted(folder.rglob("*"))}
-    return {path: path.is_dir() or (of.st_size, of.st_mtime_ns) for path, of in found.items()}
+    stat_by_path = {path: path.lstat() for path in sorted(folder.rglob("*"))}
+    return {
+        path: path.is_dir() or (file_stat.st_size, file_stat.st_mtime_ns) for path, file_stat in stat_by_path.items()
+    }
 
 
-def options_of(program: str, verb: str = "") -> set[str]:
+def find_options(program: str, verb: str = "") -> set[str]:
     """The options of a program; of abide-data those of a verb."""
-    parser = importlib.import_module(PROGRAMS[program]).make_parser()
-    groups = [of for of in parser._actions if isinstance(of, argparse._SubParsersAction)]
-    verbs = [of for group in groups for name, of in group.choices.items() if verb in ("", name)]
-    return set().union(parser._option_string_actions, *(of._option_string_actions for of in verbs))
+    parser = importlib.import_module(MODULE_BY_PROGRAM[program]).make_parser()
+    groups = [candidate for candidate in parser._actions if isinstance(candidate, argparse._SubParsersAction)]
+    verbs = [candidate for group in groups for name, candidate in group.choices.items() if verb in ("", name)]
+    return set().union(parser._option_string_actions, *(candidate._option_string_actions for candidate in verbs))
 
 
 def answered(command: str, **places: object) -> Outcome:
@@ -128,7 +130,7 @@ def answered(command: str, **places: object) -> Outcome:
     each promises: exit status 2; one line, not longer than three of a terminal and without a traceback; no option that
     the program lacks, unless the line names another program; nothing written, nothing of the user's changed."""
     folders = {Path.cwd(), *(path if path.is_dir() else path.parent for path in map(Path, map(str, places.values())))}
-    before = {folder: listing(folder) for folder in folders if folder.exists()}
+    listing_by_folder = {folder: listing(folder) for folder in folders if folder.exists()}
     outcome = run(command, **places)
     line = outcome.err
     if outcome.status in (0, 1):
@@ -136,16 +138,18 @@ def answered(command: str, **places: object) -> Outcome:
         return outcome
     assert outcome.status == 2, f"exit {outcome.status}: {outcome.out}{line}"
     assert line.count("\n") == 1 and line.endswith("\n") and " error: " in line and "Traceback" not in line, line
-    shown = line
+    shortened_line = line
     for name, place in sorted(places.items(), key=lambda item: -len(str(item[1]))):
-        shown = shown.replace(str(place), name)
-    assert len(shown) <= THREE_LINES, f"{len(shown)} characters: {line}"
-    words = words_of(command, **places)
-    others = re.search(r"run\.py|abide-|convert|derive", line.partition(" error: ")[2])
-    known = set.union(*map(options_of, PROGRAMS)) if others else options_of(words[0], words[1])
-    given = {word.partition("=")[0] for word in words}
-    assert set(OPTION.findall(line)) <= known | given, line
-    assert {folder: listing(folder) for folder in before} == before
+        shortened_line = shortened_line.replace(str(place), name)
+    assert len(shortened_line) <= THREE_LINES, f"{len(shortened_line)} characters: {line}"
+    words = split_command(command, **places)
+    program_match = re.search(r"run\.py|abide-|convert|derive", line.partition(" error: ")[2])
+    valid_options = (
+        set.union(*map(find_options, MODULE_BY_PROGRAM)) if program_match else find_options(words[0], words[1])
+    )
+    typed_words = {word.partition("=")[0] for word in words}
+    assert set(OPTION.findall(line)) <= valid_options | typed_words, line
+    assert {folder: listing(folder) for folder in listing_by_folder} == listing_by_folder
     return outcome
 
 
@@ -158,16 +162,16 @@ def refused(command: str, *key_words: str, **places: object) -> str:
     return outcome.err
 
 
-def record_of(folder: Path) -> dict:
+def read_manifest(folder: Path) -> dict:
     """What `run.json` in results, or the record of the latest checkpoint in a folder of these, says; without groups."""
-    records = [folder / "run.json"] if (folder / "run.json").is_file() else folder.glob("ckpt*-*.json")
-    latest = max(records, key=lambda path: int("0" + path.stem.partition("-")[2]))
-    content = json.loads(latest.read_text())
+    manifest_paths = [folder / "run.json"] if (folder / "run.json").is_file() else folder.glob("ckpt*-*.json")
+    latest_path = max(manifest_paths, key=lambda path: int("0" + path.stem.partition("-")[2]))
+    content = json.loads(latest_path.read_text())
     groups = [content.pop(name) or {} for name in ("settings", "caveats", "versions", "told")]
-    return {name: value for part in (content, *groups) for name, value in part.items()}
+    return {name: value for group in (content, *groups) for name, value in group.items()}
 
 
-class Text(HTMLParser):
+class PageText(HTMLParser):
     """What a page says, as `lines`: a heading, a paragraph, an item or a row of a table each. Without scripts, styles,
     pictures, contents, and what shows on a click only."""
 
@@ -193,9 +197,15 @@ class Text(HTMLParser):
     def handle_starttag(self, tag, attributes):
         if tag in self.VOID:
             return
-        of = dict(attributes)
-        is_heading = of.get("class") == "sort"
-        self.open.append((tag, is_heading or not (tag in self.UNSEEN or "popover" in of or "aria-hidden" in of)))
+        attribute_by_name = dict(attributes)
+        is_heading = attribute_by_name.get("class") == "sort"
+        self.open.append(
+            (
+                tag,
+                is_heading
+                or not (tag in self.UNSEEN or "popover" in attribute_by_name or "aria-hidden" in attribute_by_name),
+            )
+        )
         if self.is_seen and tag in self.LINES:
             self.end_line()
         self.line += {"th": " | ", "td": " | ", "span": " ", "small": " "}.get(tag, "")
@@ -211,6 +221,6 @@ class Text(HTMLParser):
             self.line += data
 
 
-def text_of(page: Path) -> str:
-    """What a page says, see `Text`."""
-    return "\n".join(Text(page.read_text()).lines)
+def read_page_text(page: Path) -> str:
+    """What a page says, see `PageText`."""
+    return "\n".join(PageText(page.read_text()).lines)

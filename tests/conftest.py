@@ -24,9 +24,9 @@ os.environ["ABIDE_EFFORT"] = json.dumps(
 
 import lab as labs
 import pytest
-from by_hand import few_regions
+from by_hand import write_few_regions
 from commands import ROOT, Outcome, done, run_words
-from helpers import training
+from helpers import training_arguments
 from hypothesis import settings
 
 from data import demo
@@ -47,8 +47,8 @@ def effort(monkeypatch) -> Callable[..., None]:
     penalties stay, since modules read these when they are imported."""
 
     def change(**numbers: int) -> None:
-        for name, number in (numbers or vars(Effort())).items():
-            monkeypatch.setattr(EFFORT, name, number)
+        for name, amount in (numbers or vars(Effort())).items():
+            monkeypatch.setattr(EFFORT, name, amount)
 
     return change
 
@@ -73,8 +73,8 @@ def session(tmp_path_factory):
         with redirect_stdout(io.StringIO()):
             devices.choose_device(share_gpu=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
-        patch.setattr(demo, "SIMULATIONS", small)
+        small_simulations = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
+        patch.setattr(demo, "SIMULATIONS", small_simulations)
         yield
 
 
@@ -150,13 +150,14 @@ def drawn(undrawn):
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory) -> Callable[..., Path]:
-    """`once("name", make)` is a folder that `make(folder)` has filled, in the process of the tests that asked first."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+def make_once(tmp_path_factory) -> Callable[..., Path]:
+    """`make_once("name", make)` is a folder that `make(folder)` has filled, in the process of the tests that asked
+    first."""
+    base_folder = tmp_path_factory.getbasetemp()
+    shared_folder = base_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else base_folder
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
-        folder, complete = shared / name, shared / f"{name}.complete"
+        folder, complete = shared_folder / name, shared_folder / f"{name}.complete"
         with files.locked(folder, wait=True), without_drawing():
             if not complete.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # another process failed
@@ -171,133 +172,143 @@ def once(tmp_path_factory) -> Callable[..., Path]:
 # The ladder: each rung is made once for all processes, by the user's commands. A test that changes one copies it.
 
 
-def kept(name: str, command: str, **places: object) -> None:
+def make_rung(name: str, command: str, **places: object) -> None:
     """Does a command that makes the rung `to`, which keeps what it printed as a file."""
     (places["to"] / f"{name}.out").write_text(done(command, **places))
 
 
 @pytest.fixture(scope="session")
-def lab(once) -> Path:
+def lab(make_once) -> Path:
     """40 people at three sites as the Preprocessed Connectomes Project has them: two maps, series of 12 parcels."""
-    return once("lab", lambda folder: labs.pcp(folder / "lab", labs.people(), ("falff", "alff"), series=True)) / "lab"
+    return (
+        make_once("lab", lambda folder: labs.pcp(folder / "lab", labs.people(), ("falff", "alff"), series=True)) / "lab"
+    )
 
 
-ALL = "--grid reduced --maps all --connectome rois_made --parcels {lab}/parcels.nii.gz"
-TINY = "--numIters 4 --set members=1 --set batch_size=8"
+CONVERT_OPTIONS = "--grid reduced --maps all --connectome rois_made --parcels {lab}/parcels.nii.gz"
+TINY_TRAINING = "--numIters 4 --set members=1 --set batch_size=8"
 
 
 @pytest.fixture(scope="session")
-def converted(once, lab) -> Path:
+def converted(make_once, lab) -> Path:
     """Their cohort on the reduced grid."""
-    command = f"abide-data convert {{lab}} {{to}}/cohort {ALL}"
-    return once("converted", lambda folder: kept("convert", command, lab=lab, to=folder)) / "cohort"
+    command = f"abide-data convert {{lab}} {{to}}/cohort {CONVERT_OPTIONS}"
+    return make_once("converted", lambda folder: make_rung("convert", command, lab=lab, to=folder)) / "cohort"
 
 
 @pytest.fixture(scope="session")
-def on_folds(once, converted) -> Path:
+def on_folds(make_once, converted) -> Path:
     """A folder with `ckpt`, `train` and `test`: mmnn trained and tested on three folds."""
 
     def make(folder: Path) -> None:
         places = "--folds 3 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-        kept("train", f"run.py --train {TINY} {places}train", of=converted, to=folder)
-        kept("test", f"run.py --test {places}test", of=converted, to=folder)
+        make_rung("train", f"run.py --train {TINY_TRAINING} {places}train", of=converted, to=folder)
+        make_rung("test", f"run.py --test {places}test", of=converted, to=folder)
 
-    return once("on-folds", make)
+    return make_once("on-folds", make)
 
 
 @pytest.fixture(scope="session")
-def everybody(once, converted, on_folds) -> Path:
+def everybody(make_once, converted, on_folds) -> Path:
     """A folder with `ckpt` and `train`: mmnn trained on everybody, with the score of the folds."""
-    command = f"run.py --train --everybody --score {{score}}/test {TINY} --dataDir {{of}} --chkPointDir {{to}}/ckpt"
+    command = (
+        f"run.py --train --everybody --score {{score}}/test {TINY_TRAINING} --dataDir {{of}} --chkPointDir {{to}}/ckpt"
+    )
     places = {"score": on_folds, "of": converted}
-    return once("everybody", lambda folder: kept("train", command + " --outDir {to}/train", to=folder, **places))
+    return make_once(
+        "everybody", lambda folder: make_rung("train", command + " --outDir {to}/train", to=folder, **places)
+    )
 
 
 @pytest.fixture(scope="session")
-def bundle(once, everybody) -> Path:
+def bundle(make_once, everybody) -> Path:
     """That model as one file."""
     command = "abide-bundle {of}/ckpt/mmnn/everybody {to}/model.zip --licence CC-BY-4.0"
-    return once("bundle", lambda folder: kept("bundle", command, of=everybody, to=folder)) / "model.zip"
+    return make_once("bundle", lambda folder: make_rung("bundle", command, of=everybody, to=folder)) / "model.zip"
 
 
 @pytest.fixture(scope="session")
-def newcomers(once, bundle) -> Path:
+def newcomers(make_once, bundle) -> Path:
     """The cohort of 12 other people, converted like the model."""
 
     def make(folder: Path) -> None:
         labs.pcp(folder / "lab", labs.people(12, 60002), ("falff", "alff"), series=True)
-        kept("convert", "abide-data convert {to}/lab {to}/cohort --like {model}", to=folder, model=bundle)
+        make_rung("convert", "abide-data convert {to}/lab {to}/cohort --like {model}", to=folder, model=bundle)
 
-    return once("newcomers", make) / "cohort"
+    return make_once("newcomers", make) / "cohort"
 
 
 @pytest.fixture(scope="session")
-def blackout(once, converted, on_folds) -> Path:
+def blackout(make_once, converted, on_folds) -> Path:
     """Results of a blackout of the networks of all folds."""
     command = "run.py --blackout --folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}/blackout"
-    made = once("blackout", lambda folder: kept("blackout", command, of=converted, ckpt=on_folds, to=folder))
+    made = make_once("blackout", lambda folder: make_rung("blackout", command, of=converted, ckpt=on_folds, to=folder))
     return made / "blackout"
 
 
 @pytest.fixture(scope="session")
-def of_few_regions(once, converted, on_folds) -> Path:
+def few_region_blackout(make_once, converted, on_folds) -> Path:
     """A folder with `atlas`, of few regions, and `blackout`, the same of these."""
     command = "run.py --blackout --folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}/blackout"
-    more = " --atlas {to}/atlas/own.nii.gz --systems {to}/atlas/systems.csv"
+    atlas_options = " --atlas {to}/atlas/own.nii.gz --systems {to}/atlas/systems.csv"
 
     def make(folder: Path) -> None:
-        few_regions(folder / "atlas")
-        kept("blackout", command + more, of=converted, ckpt=on_folds, to=folder)
+        write_few_regions(folder / "atlas")
+        make_rung("blackout", command + atlas_options, of=converted, ckpt=on_folds, to=folder)
 
-    return once("of-few-regions", make)
+    return make_once("of-few-regions", make)
 
 
 @pytest.fixture(scope="session")
-def scans(once) -> Path:
+def scans(make_once) -> Path:
     """Preprocessed scans of three people, with the images that some of `derive` needs."""
-    return once("scans", lambda folder: labs.images(labs.bold(folder / "scans", labs.people(3, 1)))) / "scans"
+    return (
+        make_once("scans", lambda folder: labs.write_images(labs.bold(folder / "scans", labs.people(3, 1)))) / "scans"
+    )
 
 
 @pytest.fixture(scope="session")
-def derived(once, scans) -> Path:
+def derived(make_once, scans) -> Path:
     """Maps and series of these."""
-    how = "--maps falff,dual_regression --band 0.02,0.08 --smooth 30 --confounds simple"
-    images = "--networks {of}/nets.nii.gz --series {of}/my_atlas.nii.gz"
-    command = f"abide-data derive {{of}} {{to}}/maps {how} {images}"
-    return once("derived", lambda folder: done(command, of=scans, to=folder)) / "maps"
+    derive_options = "--maps falff,dual_regression --band 0.02,0.08 --smooth 30 --confounds simple"
+    image_options = "--networks {of}/nets.nii.gz --series {of}/my_atlas.nii.gz"
+    command = f"abide-data derive {{of}} {{to}}/maps {derive_options} {image_options}"
+    return make_once("derived", lambda folder: done(command, of=scans, to=folder)) / "maps"
 
 
 @pytest.fixture(scope="session")
-def of_scans(once, derived) -> Path:
+def scan_cohort(make_once, derived) -> Path:
     """The cohort of these maps and series."""
-    how = "--maps falff,dual_regression --connectome seg-myatlas --labelColumn group --positive A --phenotype ''"
-    command = f"abide-data convert {{of}} {{to}}/cohort --grid reduced {how}"
-    return once("of-scans", lambda folder: done(command, of=derived, to=folder)) / "cohort"
+    convert_options = (
+        "--maps falff,dual_regression --connectome seg-myatlas --labelColumn group --positive A --phenotype ''"
+    )
+    command = f"abide-data convert {{of}} {{to}}/cohort --grid reduced {convert_options}"
+    return make_once("of-scans", lambda folder: done(command, of=derived, to=folder)) / "cohort"
 
 
 @pytest.fixture(scope="session")
-def split(once, converted) -> Path:
+def split(make_once, converted) -> Path:
     """A folder with `ckpt`, `train` and `test`: nn trained and tested on the cohort's own split."""
-    return once("split", lambda folder: train_and_test(converted, folder))
+    return make_once("split", lambda folder: train_and_test(converted, folder))
 
 
 @pytest.fixture(scope="session")
-def nn_on_folds(once, converted) -> Path:
+def nn_on_folds(make_once, converted) -> Path:
     """The same of nn on the folds of `on_folds`."""
-    return once("nn-on-folds", lambda folder: train_and_test(converted, folder, "--folds 3"))
+    return make_once("nn-on-folds", lambda folder: train_and_test(converted, folder, "--folds 3"))
 
 
 def train_and_test(cohort: Path, folder: Path, more: str = "") -> None:
     places = f"{more} --model nn --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}/"
-    kept("train", f"run.py --train {TINY} {places}train", of=cohort, to=folder)
-    kept("test", f"run.py --test {places}test", of=cohort, to=folder)
+    make_rung("train", f"run.py --train {TINY_TRAINING} {places}train", of=cohort, to=folder)
+    make_rung("test", f"run.py --test {places}test", of=cohort, to=folder)
 
 
 @pytest.fixture(scope="session")
-def by_bundle(once, bundle, newcomers) -> Path:
+def by_bundle(make_once, bundle, newcomers) -> Path:
     """A folder with `test`: other people tested by a bundle."""
     command = "run.py --test --bundle {model} --dataDir {of} --outDir {to}/test"
-    return once("by-bundle", lambda folder: kept("test", command, model=bundle, of=newcomers, to=folder))
+    return make_once("by-bundle", lambda folder: make_rung("test", command, model=bundle, of=newcomers, to=folder))
 
 
 # Texts that people read
@@ -347,8 +358,10 @@ def snapshot(request) -> Callable[..., None]:
         if request.config.getoption("--update"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        before = path.read_text() if path.exists() else ""
-        assert text == before, "\n".join(difflib.unified_diff(before.splitlines(), text.splitlines(), lineterm="", n=0))
+        stored_text = path.read_text() if path.exists() else ""
+        assert text == stored_text, "\n".join(
+            difflib.unified_diff(stored_text.splitlines(), text.splitlines(), lineterm="", n=0)
+        )
 
     return compare
 
@@ -357,37 +370,41 @@ def snapshot(request) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def cohort(once) -> Path:
+def cohort(make_once) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
     simulation = demo.Simulation(subjects=40, seed=1)
     return (
-        once("cohort", lambda folder: demo.simulate_cohort(folder / "reduced", records.REDUCED, simulation)) / "reduced"
+        make_once("cohort", lambda folder: demo.simulate_cohort(folder / "reduced", records.REDUCED, simulation))
+        / "reduced"
     )
 
 
 @pytest.fixture(scope="session")
-def many(once) -> Path:
+def large_cohort(make_once) -> Path:
     """200 simulated subjects at 16 sites on the reduced grid."""
     simulation = demo.Simulation(subjects=200, seed=3)
-    return once("many", lambda folder: demo.simulate_cohort(folder / "many", records.REDUCED, simulation)) / "many"
+    return make_once("many", lambda folder: demo.simulate_cohort(folder / "many", records.REDUCED, simulation)) / "many"
 
 
 @pytest.fixture(scope="session")
-def full_cohort(once) -> Path:
+def full_cohort(make_once) -> Path:
     """6 simulated subjects at full size, one of them a test subject."""
     simulation = demo.Simulation(subjects=6, seed=2)
-    return once("full-cohort", lambda folder: demo.simulate_cohort(folder / "full", records.FULL, simulation)) / "full"
+    return (
+        make_once("full-cohort", lambda folder: demo.simulate_cohort(folder / "full", records.FULL, simulation))
+        / "full"
+    )
 
 
 @pytest.fixture(scope="session")
-def trained(cohort, cli, once) -> Path:
+def trained(cohort, cli, make_once) -> Path:
     """The --chkPointDir of a tiny cnn that has seen 4 batches of `cohort`. Copy it before changing it."""
-    return once("trained", lambda folder: train_in(cli, folder, cohort, "cnn", 4)) / "ckpt"
+    return make_once("trained", lambda folder: train_in(cli, folder, cohort, "cnn", 4)) / "ckpt"
 
 
-def train_in(cli: Callable[..., Outcome], folder: Path, *how: object) -> None:
+def train_in(cli: Callable[..., Outcome], folder: Path, *training_options: object) -> None:
     """Trains a tiny network with everything in a folder."""
-    outcome = cli(*training(folder, *how))
+    outcome = cli(*training_arguments(folder, *training_options))
     assert outcome.status == 0, outcome.err
 
 
@@ -396,7 +413,7 @@ def train(cli, cohort, tmp_path) -> Callable[..., Outcome]:
     """`train("one", "cnn", 5)` trains a tiny cnn until iteration 5 with everything in the folder `one`."""
 
     def run(name, model, iterations, *more) -> Outcome:
-        return cli(*training(tmp_path / name, cohort, model, iterations, *more))
+        return cli(*training_arguments(tmp_path / name, cohort, model, iterations, *more))
 
     return run
 
@@ -417,14 +434,14 @@ def train_cae(cli, full_cohort, tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def seen_six(cli, cohort, once) -> Path:
+def seen_six(cli, cohort, make_once) -> Path:
     """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th. Copy it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EFFORT, "save_every", 2)
-        return once("six", lambda folder: train_in(cli, folder, cohort, "nn", 6))
+        return make_once("six", lambda folder: train_in(cli, folder, cohort, "nn", 6))
 
 
 @pytest.fixture(scope="session")
-def seen_two(cli, cohort, once) -> Path:
+def seen_two(cli, cohort, make_once) -> Path:
     """The folder of a nn that has seen 2 batches. Copy it."""
-    return once("two", lambda folder: train_in(cli, folder, cohort, "nn", 2))
+    return make_once("two", lambda folder: train_in(cli, folder, cohort, "nn", 2))

@@ -16,14 +16,14 @@ from pathlib import Path
 import h5py
 import pandas as pd
 from scipy.special import logit
-from tried import rows_of, sh
+from tried import print_tries, run_system_command
 
 from data.base.cli import run_guarded
 from data.base.errors import InputError
 from utils.machines import devices
 
 # run.py, and at its end the most bytes that TensorFlow has held of all GPUs
-RUN = """
+RUN_SCRIPT = """
 import sys, run
 status = run.main()
 if status == 0:
@@ -32,10 +32,10 @@ if status == 0:
     print("peak", sum(tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus))
 sys.exit(status)
 """
-HOLD = "import sys, tensorflow as tf; tf.constant(0); print(flush=True); sys.stdin.read()"
-PLAIN = "--train --model cnn --preset plain --numIters 300"
-SAME_LOSS = 1e-3  # of the first ten losses, which are alike
-EXACT = {"float32": 1e-3, "mixed_float16": 0.05, "mixed_bfloat16": 0.05}  # of the logits' spread
+HOLD_SCRIPT = "import sys, tensorflow as tf; tf.constant(0); print(flush=True); sys.stdin.read()"
+PLAIN_TRAINING = "--train --model cnn --preset plain --numIters 300"
+MAX_LOSS_DIFFERENCE = 1e-3  # of the first ten losses, which are alike
+MAX_DIFFERENCE_BY_PRECISION = {"float32": 1e-3, "mixed_float16": 0.05, "mixed_bfloat16": 0.05}  # of the logits' spread
 MB = 2**20
 
 
@@ -49,56 +49,62 @@ class Tries:
     def run(self, words: str, count: int = 1) -> str:
         """What run.py says on so many GPUs. Raises InputError if it fails."""
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus[:count])}
-        return sh(sys.executable, "-c", RUN, *words.split(), cwd=self.home, env=environment)
+        return run_system_command(sys.executable, "-c", RUN_SCRIPT, *words.split(), cwd=self.home, env=environment)
 
     def train(self, name: str, words: str, count: int = 1) -> tuple[str, pd.DataFrame]:
         """What a training took, and its history."""
-        told = self.run(f"{words} --chkPointDir {name} --outDir {name}/train", count)
+        output = self.run(f"{words} --chkPointDir {name} --outDir {name}/train", count)
         history = pd.read_csv(self.home / name / "train" / "history.csv")
-        speed, memory = history["samples_per_s"].median(), int(told.split()[-1]) / MB
+        speed, memory = history["samples_per_s"].median(), int(output.split()[-1]) / MB
         return f"{name}: loss {history['loss'].tail(10).mean():.4f}, {speed:.4g} samples/s, {memory:.0f} MB", history
 
     def precisions(self) -> tuple[str, bool]:
         """Trainings in each precision, and 30 people of the blackout in full."""
-        found, held = [], True
-        for precision, most in EXACT.items():
-            told, _ = self.train(precision, f"--train --model cnn --numIters 300 --precision {precision}")
+        summaries, is_exact = [], True
+        for precision, max_difference in MAX_DIFFERENCE_BY_PRECISION.items():
+            training_summary, _ = self.train(precision, f"--train --model cnn --numIters 300 --precision {precision}")
             words = f"--blackout --model cnn --verify 30 --chkPointDir {precision} --outDir {precision}/blackout"
-            apart = float(re.search(r"differ by at most (\S+)\.\n", self.run(words))[1])
+            logit_difference = float(re.search(r"differ by at most (\S+)\.\n", self.run(words))[1])
             with h5py.File(self.home / precision / "blackout" / "blackout.h5") as store:
-                apart /= logit(store["probability"][()].astype(float)).std()
-            found.append(f"{told}, blackouts differ by {apart:.2g} of the spread")
-            held &= apart < most
-        return "; ".join(found), held
+                logit_difference /= logit(store["probability"][()].astype(float)).std()
+            summaries.append(f"{training_summary}, blackouts differ by {logit_difference:.2g} of the spread")
+            is_exact &= logit_difference < max_difference
+        return "; ".join(summaries), is_exact
 
     def full_grid(self) -> tuple[str, bool]:
         """A training of cae, and its full pass."""
-        told, _ = self.train("cae", "--train --model cae --numIters 60")
+        training_summary, _ = self.train("cae", "--train --model cae --numIters 60")
         self.run("--model cae --chkPointDir cae --outDir reduced")
-        return told, True
+        return training_summary, True
 
-    def two(self) -> tuple[str, bool]:
+    def two_gpus(self) -> tuple[str, bool]:
         """Two GPUs against one: the same batches, cut in two."""
         if len(self.gpus) == 1:
             return "only one is free here", True
-        (first, one), (second, both) = self.train("one", PLAIN), self.train("two", PLAIN, 2)
-        apart = (both["loss"] / one["loss"] - 1).abs().head(10).max()
-        return f"{first}; {second}; the first losses differ by {apart:.1g}", apart < SAME_LOSS
+        (single_summary, single_history), (double_summary, double_history) = (
+            self.train("one", PLAIN_TRAINING),
+            self.train("two", PLAIN_TRAINING, 2),
+        )
+        loss_difference = (double_history["loss"] / single_history["loss"] - 1).abs().head(10).max()
+        return (
+            f"{single_summary}; {double_summary}; the first losses differ by {loss_difference:.1g}",
+            loss_difference < MAX_LOSS_DIFFERENCE,
+        )
 
-    def held(self) -> tuple[str, bool]:
+    def taken_gpu(self) -> tuple[str, bool]:
         """A GPU that another process holds."""
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": self.gpus[0]}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen([sys.executable, "-c", HOLD], env=environment, **pipes) as holder:
+        with subprocess.Popen([sys.executable, "-c", HOLD_SCRIPT], env=environment, **pipes) as holder:
             holder.stdout.readline()
             try:
                 self.run("--train --model cnn --numIters 2 --chkPointDir held --outDir held/train")
-                told = "it was taken"
+                message = "it was taken"
             except InputError as error:
-                told = str(error).rpartition("error: ")[2]
+                message = str(error).rpartition("error: ")[2]
             self.run("--train --model cnn --numIters 2 --chkPointDir shared --outDir shared/train --shareGPU")
             holder.stdin.close()
-        return f"{told} --shareGPU goes ahead.", f": {holder.pid})" in told
+        return f"{message} --shareGPU goes ahead.", f": {holder.pid})" in message
 
 
 def execute() -> int:
@@ -108,8 +114,8 @@ def execute() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="gpu-") as home:
         tries = Tries(Path(home), [uuid for uuid, _ in gpus])
-        works = [tries.precisions, tries.full_grid, tries.two, tries.held]
-        return rows_of(f"on {', '.join(name for _, name in gpus)}", works)
+        attempts = [tries.precisions, tries.full_grid, tries.two_gpus, tries.taken_gpu]
+        return print_tries(f"on {', '.join(name for _, name in gpus)}", attempts)
 
 
 if __name__ == "__main__":

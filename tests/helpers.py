@@ -27,26 +27,39 @@ TINY_NN = ("--set", "members=1")  # what takes time is building networks
 SMALL_BATCH = ("--set", "batch_size=8")
 
 
-DENSE = ["phenotype_units=32,16", "phenotype_activation=relu", "phenotype_l2=0.001", "batch_norm=true", "members=1"]
+DENSE_SETTINGS = [
+    "phenotype_units=32,16",
+    "phenotype_activation=relu",
+    "phenotype_l2=0.001",
+    "batch_norm=true",
+    "members=1",
+]
 
 
-SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
+SMALL_OPTIONS_BY_MODEL = {
+    "cnn": TINY_CNN + SMALL_BATCH,
+    "mmnn": TINY_CNN + SMALL_BATCH,
+    "nn": TINY_NN + SMALL_BATCH,
+    "ae": SMALL_BATCH,
+}
 
 
-def table_of(label: Sequence, probability: Sequence, **columns: object) -> pd.DataFrame:
+def make_prediction_table(label: Sequence, probability: Sequence, **columns: object) -> pd.DataFrame:
     """Rows of `predictions.csv`, each of a participant of their own, with these columns beside."""
     return pd.DataFrame({"subject": np.arange(len(label)), "label": label, "probability": probability} | columns)
 
 
-def predictions(label: Sequence, probability: Sequence, **columns: object) -> Predictions:
-    return Predictions.from_tables(table_of(label, probability, **columns))
+def make_predictions(label: Sequence, probability: Sequence, **columns: object) -> Predictions:
+    return Predictions.from_tables(make_prediction_table(label, probability, **columns))
 
 
-def training(folder: Path, cohort: Path, model: str, iterations: int, *more: object) -> list[str]:
+def training_arguments(folder: Path, cohort: Path, model: str, iterations: int, *more: object) -> list[str]:
     """The arguments of run.py that train a tiny network, or one of the preset in `more`, with all in `folder`."""
-    small = SMALL_BATCH if "--preset" in more else SMALL[model]
+    small_options = SMALL_BATCH if "--preset" in more else SMALL_OPTIONS_BY_MODEL[model]
     places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
-    return [str(word) for word in ("--train", "--model", model, "--numIters", iterations, *places, *small, *more)]
+    return [
+        str(word) for word in ("--train", "--model", model, "--numIters", iterations, *places, *small_options, *more)
+    ]
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -55,7 +68,7 @@ def read_rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def variables(folder: Path) -> dict[str, np.ndarray]:
+def read_variables(folder: Path) -> dict[str, np.ndarray]:
     """Everything in the latest checkpoint, weights, optimizer and step, but for the number of saves."""
     import tensorflow as tf
 
@@ -64,42 +77,51 @@ def variables(folder: Path) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names if "OBJECT_GRAPH" not in name}
 
 
-def assert_bit_equal(one: Path, other: Path) -> None:
+def assert_bit_equal(first_folder: Path, second_folder: Path) -> None:
     """Fails unless the latest checkpoints of two folders hold the same."""
-    first, second = variables(one), variables(other)
-    assert first.keys() == second.keys()
-    assert len(first) > 10
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    first_variables, second_variables = read_variables(first_folder), read_variables(second_folder)
+    assert first_variables.keys() == second_variables.keys()
+    assert len(first_variables) > 10
+    for variable_name in first_variables:
+        np.testing.assert_array_equal(
+            first_variables[variable_name], second_variables[variable_name], err_msg=variable_name
+        )
 
 
-def region_means(regions, volumes) -> np.ndarray:
+def compute_region_means(regions, volumes) -> np.ndarray:
     """Volumes (n, x, y, z, maps) -> the mean of each map in each region of an atlas, (n, regions, maps) float64."""
-    found = [volumes[:, regions.region_labels == region].mean(1, dtype=float) for region in regions.region_numbers]
-    return np.stack(found, axis=1)
+    means_by_region = [
+        volumes[:, regions.region_labels == region].mean(1, dtype=float) for region in regions.region_numbers
+    ]
+    return np.stack(means_by_region, axis=1)
 
 
 def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = None, difference: float = 0.5) -> Cohort:
     """Gives the cohort in a folder connectomes of random edges, one in ten of which are unknown; the first three edges
     of people with autism are larger by `difference`."""
-    cohort, names = open_cohort(folder), tuple(f"#{number}" for number in range(1, parcels + 1))
-    label = {row.subject: row.label for row in cohort.rows}
-    edges = np.random.default_rng(5).normal(0, 0.3, (len(label), connectomes.count_edges(parcels)))
-    edges[:, :3] += difference * np.array([*label.values()])[:, None]
+    cohort, parcel_names = open_cohort(folder), tuple(f"#{number}" for number in range(1, parcels + 1))
+    label_by_subject = {row.subject: row.label for row in cohort.rows}
+    edges = np.random.default_rng(5).normal(0, 0.3, (len(label_by_subject), connectomes.count_edges(parcels)))
+    edges[:, :3] += difference * np.array([*label_by_subject.values()])[:, None]
     edges[:, 3:][np.random.default_rng(6).random(edges[:, 3:].shape) < 0.1] = np.nan
     connectomes.write_connectomes(
-        folder / connectomes.CONNECTOMES_FILE, [*label], names, image, edges.astype(np.float32)
+        folder / connectomes.CONNECTOMES_FILE, [*label_by_subject], parcel_names, image, edges.astype(np.float32)
     )
-    known = {"connectome": "rois_test", "parcels_sha256": connectomes.compute_parcels_sha256(names, image)}
-    write_cohort_tables(folder, cohort.rows, replace(cohort.metadata, **known))
+    connectome_metadata = {
+        "connectome": "rois_test",
+        "parcels_sha256": connectomes.compute_parcels_sha256(parcel_names, image),
+    }
+    write_cohort_tables(folder, cohort.rows, replace(cohort.metadata, **connectome_metadata))
     return open_cohort(folder)
 
 
-def resealed(folder: Path) -> Path:
+def reseal(folder: Path) -> Path:
     """The folder with sums over what a test has changed in it, as if it had been written so."""
     (folder / "SHA256SUMS").unlink(missing_ok=True)
-    cohort, digests = open_cohort(folder, unverified_files=["SHA256SUMS"]), {}
-    for row, entry, of in zip(cohort.rows, cohort.entries, cohort.digests, strict=False):
-        digests[row.file] = replace(compute_record_digests(entry.read()), source=of.source, source_maps=of.source_maps)
-    write_cohort_tables(folder, cohort.rows, cohort.metadata, digests)
+    cohort, digests_by_file = open_cohort(folder, unverified_files=["SHA256SUMS"]), {}
+    for row, entry, stored_digests in zip(cohort.rows, cohort.entries, cohort.digests, strict=False):
+        digests_by_file[row.file] = replace(
+            compute_record_digests(entry.read()), source=stored_digests.source, source_maps=stored_digests.source_maps
+        )
+    write_cohort_tables(folder, cohort.rows, cohort.metadata, digests_by_file)
     return folder

@@ -34,12 +34,12 @@ from threading import Lock
 
 import lab
 import pandas as pd
-from commands import PROGRAMS, ROOT
-from tried import APART, SIDE_BY_SIDE, head
+from commands import MODULE_BY_PROGRAM, ROOT
+from tried import PROCESS_ENVIRONMENT, SIDE_BY_SIDE, print_table_head
 
-EFFORT = {"resamples": 200, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
-KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # itself, or one that does a fold for it
-TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
+EFFORT_SETTINGS = {"resamples": 200, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
+KILLED_STATUSES = (-signal.SIGKILL, 128 + signal.SIGKILL)  # itself, or one that does a fold for it
+TIMES_BY_FAULT = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
 ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"
 NN = "--model nn --set members=1 --set batch_size=8"
 CNN = "--model cnn --preset residual --set filters=2,3 --set kernels=3,3 --set strides=3,2 --set pools=0,0"
@@ -52,25 +52,27 @@ class Row:
 
     command: str
     before: str = ""
-    is_whole: bool = False  # it makes its last argument as a whole, and is refused where that is
-    compared: str = "*"  # of names of files: those that do not depend on where a kill struck
+    is_all_or_nothing: bool = False  # it makes its last argument as a whole, and is refused where that is
+    compared_names: str = "*"  # of names of files: those that do not depend on where a kill struck
 
 
 ROWS = {
-    "convert": Row("abide-data convert --grid reduced --maps all {people}/maps cohort", is_whole=True),
-    "convert, full grid": Row("abide-data convert {people}/few cohort", is_whole=True),
+    "convert": Row("abide-data convert --grid reduced --maps all {people}/maps cohort", is_all_or_nothing=True),
+    "convert, full grid": Row("abide-data convert {people}/few cohort", is_all_or_nothing=True),
     "derive": Row(
         "abide-data derive {people}/scans derived --jobs 2 --series {people}/maps/parcels.nii.gz "
         "--maps falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc",
     ),
-    "pack": Row("abide-data pack cohort --zip packed", "convert", is_whole=True),
-    "swap": Row("abide-data swap cohort --copies 2 swapped", "convert", is_whole=True),
+    "pack": Row("abide-data pack cohort --zip packed", "convert", is_all_or_nothing=True),
+    "swap": Row("abide-data swap cohort --copies 2 swapped", "convert", is_all_or_nothing=True),
     "train nn": Row(f"run.py --train {NN} --numIters 95 {ON_COHORT} out", "convert"),
     "train nn on": Row(f"run.py --train {NN} --numIters 135 {ON_COHORT} out", "train nn"),
     "train cnn": Row(f"run.py --train {CNN} --set batch_size=8 --numIters 25 {ON_COHORT} out", "convert"),
     "train folds": Row(f"run.py --train {NN} --folds 2 --numIters 35 {ON_COHORT} out", "convert"),
     "train folds, two at a time": Row(
-        f"run.py --train {NN} --folds 2 --numIters 35 --jobs 2 {ON_COHORT} out", "convert", compared="*history.csv"
+        f"run.py --train {NN} --folds 2 --numIters 35 --jobs 2 {ON_COHORT} out",
+        "convert",
+        compared_names="*history.csv",
     ),
     "choose": Row(
         f"run.py --train --model nn --folds 2 --numIters 15 --choose {{people}}/candidates.txt {ON_COHORT} out",
@@ -87,11 +89,11 @@ ROWS = {
         "train cnn",
     ),
     "full pass": Row(f"run.py --model cae {ON_COHORT} reduced", "train cae"),
-    "bundle": Row("abide-bundle ckpt/nn/everybody model.zip", "train everybody", is_whole=True),
+    "bundle": Row("abide-bundle ckpt/nn/everybody model.zip", "train everybody", is_all_or_nothing=True),
     "report": Row("abide-report result", "permutations"),
 }
 
-HOOK = """
+HOOK_SCRIPT = """
 import json, os, signal, sys, threading
 
 fault = json.loads(os.environ["FAULT"])
@@ -116,8 +118,8 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 """  # each process of a command counts what it changes in its folder, and kills at a number
-NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
-MOUNTED = """
+NAMESPACE_COMMAND = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+MOUNT_SCRIPT = """
 mkdir ../disk && cp -a . ../disk && mount -t tmpfs -o size=1g none "$PWD" && cd "$PWD" && cp -a ../disk/. . || exit 99
 mount -o "remount,$1" "$PWD" && rm -r ../disk || exit 99
 shift
@@ -128,14 +130,17 @@ exit $status
 """
 
 
-def bytes_in(folder: Path) -> int:
+def count_page_bytes(folder: Path) -> int:
     """As a tmpfs counts them, in pages."""
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
 
 
 TIMES_AND_SPEEDS = {"begun", "started", "wall_time_s", "samples_per_s", "when"}  # keys and columns
-LOGS = ("runs.csv", "checkpoint_results.csv")  # folds end in any order, one that is killed as it ends does so twice
-MASKED = "|".join(
+LOG_FILES = (
+    "runs.csv",
+    "checkpoint_results.csv",
+)  # folds end in any order, one that is killed as it ends does so twice
+MASKED_PATTERN = "|".join(
     (
         r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?( ?[+-]\d{4})?)?",
         r"\b\d{8}T\d{6}\b|\b\d+:\d\d(:\d\d)?\b",
@@ -147,44 +152,46 @@ MASKED = "|".join(
 )
 
 
-def settled(path: Path, content: bytes) -> str:
+def normalise_file(path: Path, content: bytes) -> str:
     """What a file holds, but for times, speeds, and digests of what holds these; of a binary one its digest."""
-    kind = path.suffix if path.suffix else path.name
-    if kind == ".json":
-        known = json.loads(content)
+    file_type = path.suffix if path.suffix else path.name
+    if file_type == ".json":
+        json_content = json.loads(content)
         if path.name == "check.json":
-            del known["cohort_sha256"]
-        if "outputs" in known:
-            known["outputs"] = sorted(name for name in known["outputs"] if "tfevents" not in name)
-        text = re.sub(rf'^ *"({"|".join(TIMES_AND_SPEEDS)})":.*', "", json.dumps(known, indent=1), flags=re.MULTILINE)
-    elif kind == ".csv" and content.strip():
+            del json_content["cohort_sha256"]
+        if "outputs" in json_content:
+            json_content["outputs"] = sorted(name for name in json_content["outputs"] if "tfevents" not in name)
+        text = re.sub(
+            rf'^ *"({"|".join(TIMES_AND_SPEEDS)})":.*', "", json.dumps(json_content, indent=1), flags=re.MULTILINE
+        )
+    elif file_type == ".csv" and content.strip():
         table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
         rows = table.drop(columns=TIMES_AND_SPEEDS & {*table}).to_csv(index=False).splitlines()
-        text = "\n".join(sorted({*rows}) if path.name in LOGS else rows)
-    elif kind == "SHA256SUMS":
+        text = "\n".join(sorted({*rows}) if path.name in LOG_FILES else rows)
+    elif file_type == "SHA256SUMS":
         text = "\n".join(line.split(maxsplit=1)[-1] for line in content.decode().splitlines())
-    elif kind in (".html", ".txt", ".md", ".log", ".tsv", ".1D", "checkpoint"):
+    elif file_type in (".html", ".txt", ".md", ".log", ".tsv", ".1D", "checkpoint"):
         text = content.decode().replace("><", ">\n<")
     else:
         return hashlib.sha256(content).hexdigest()
-    return re.sub(MASKED, "", text, flags=re.MULTILINE)
+    return re.sub(MASKED_PATTERN, "", text, flags=re.MULTILINE)
 
 
-def state(folder: Path) -> dict[str, str]:
+def read_state(folder: Path) -> dict[str, str]:
     """Name of each file -> what it holds, but for where it lies; without TensorBoard's events, means, which know their
     records by inodes, and results that were moved aside."""
-    found = {}
+    text_by_file = {}
     for path in filter(Path.is_file, sorted(folder.rglob("*"))):
         name, content = path.relative_to(folder).as_posix(), path.read_bytes().replace(os.fsencode(folder), b"<place>")
         if not re.search(r"tfevents|\bmeans/|\bearlier/", name):
             try:
-                found[name] = settled(path, content)
+                text_by_file[name] = normalise_file(path, content)
             except ValueError:  # half of a file, which a kill has left
-                found[name] = content.hex()
-    return found
+                text_by_file[name] = content.hex()
+    return text_by_file
 
 
-def places_of_processes() -> Iterator[str]:
+def find_process_folders() -> Iterator[str]:
     """The working folders of all processes of this user."""
     for link in glob.glob("/proc/[0-9]*/cwd"):
         with suppress(OSError):  # it has ended, or is of another user
@@ -204,21 +211,27 @@ class Tally:
             self.lost.append(" ".join(loss.split())[:600])
             print(f"    {self.lost[-1]}", file=sys.stderr, flush=True)
 
-    def succeeded(self, done: subprocess.CompletedProcess, what: str) -> None:
+    def succeeded(self, done: subprocess.CompletedProcess, situation: str) -> None:
         """Exit status 0, or 1 of a conversion that has found problems in the people made up here."""
-        fine = done.returncode == 0 or (done.returncode == 1 and "convert" in done.args)
-        self.expect(fine and not done.stderr, f"{what}: exit {done.returncode}, {done.stderr[-400:]!r}")
+        has_succeeded = done.returncode == 0 or (done.returncode == 1 and "convert" in done.args)
+        self.expect(has_succeeded and not done.stderr, f"{situation}: exit {done.returncode}, {done.stderr[-400:]!r}")
 
-    def refused(self, done: subprocess.CompletedProcess, what: str, words: str) -> None:
+    def refused(self, done: subprocess.CompletedProcess, situation: str, words: str) -> None:
         """Exit status 2 and one line on stderr with these words, or one of each of two jobs."""
-        lines, most = done.stderr.splitlines(), 1 + ("--jobs" in done.args)
-        fine = 1 <= len(lines) <= most and all(re.search(f" error: .*({words})", line) for line in lines)
-        told = f"{what}: exit {done.returncode}, expected 2 and one line with {words!r}: {done.stderr[-400:]!r}"
-        self.expect(done.returncode == 2 and fine, told)
+        lines, max_lines = done.stderr.splitlines(), 1 + ("--jobs" in done.args)
+        is_refused = 1 <= len(lines) <= max_lines and all(re.search(f" error: .*({words})", line) for line in lines)
+        complaint = (
+            f"{situation}: exit {done.returncode}, expected 2 and one line with {words!r}: {done.stderr[-400:]!r}"
+        )
+        self.expect(done.returncode == 2 and is_refused, complaint)
 
-    def same(self, wanted: dict[str, str], found: dict[str, str], what: str) -> None:
-        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        self.expect(not wrong, f"{what}: {', '.join(wrong[:5])} differ")
+    def expect_same(self, expected_state: dict[str, str], actual_state: dict[str, str], situation: str) -> None:
+        differing_names = sorted(
+            name
+            for name in expected_state.keys() | actual_state.keys()
+            if expected_state.get(name) != actual_state.get(name)
+        )
+        self.expect(not differing_names, f"{situation}: {', '.join(differing_names[:5])} differ")
 
 
 @dataclass(frozen=True)
@@ -226,9 +239,9 @@ class Undisturbed:
     """What a command leaves where nothing happens: its folder, as it was and as it is, and how many changes it took."""
 
     folder: Path
-    before: dict[str, str]
-    after: dict[str, str]
-    changes: int
+    state_before: dict[str, str]
+    state_after: dict[str, str]
+    change_count: int
 
 
 @dataclass(frozen=True)
@@ -236,12 +249,12 @@ class Torture:
     """The people of whom all is made, and what every row leaves undisturbed."""
 
     home: Path
-    made: dict[str, Undisturbed] = field(default_factory=dict)
-    locks: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    undisturbed_by_row: dict[str, Undisturbed] = field(default_factory=dict)
+    lock_by_row: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
 
     def make_people(self) -> None:
         (self.home / "hook").mkdir(parents=True)
-        (self.home / "hook" / "sitecustomize.py").write_text(HOOK)
+        (self.home / "hook" / "sitecustomize.py").write_text(HOOK_SCRIPT)
         people = self.home / "people"
         lab.pcp(people / "maps", lab.people(), ("falff", "alff"), series=True)
         lab.pcp(people / "few", lab.people(12))
@@ -249,83 +262,111 @@ class Torture:
         (people / "candidates.txt").write_text(CANDIDATES)
 
     def words(self, name: str) -> list[str]:
-        program, *words = shlex.split(ROWS[name].command.format(people=self.home / "people"))
-        return [sys.executable, "-m", PROGRAMS[program], *words]
+        program, *arguments = shlex.split(ROWS[name].command.format(people=self.home / "people"))
+        return [sys.executable, "-m", MODULE_BY_PROGRAM[program], *arguments]
 
     def run(self, words: list[str], folder: Path, fault: dict | None = None) -> subprocess.CompletedProcess:
         """A command in a group of its own; ends with the last process that it has started."""
         path = [*([str(self.home / "hook")] if fault else []), str(ROOT)]
-        environment = os.environ | APART | {"PYTHONPATH": os.pathsep.join(path), "ABIDE_EFFORT": json.dumps(EFFORT)}
+        environment = (
+            os.environ
+            | PROCESS_ENVIRONMENT
+            | {"PYTHONPATH": os.pathsep.join(path), "ABIDE_EFFORT": json.dumps(EFFORT_SETTINGS)}
+        )
         environment["FAULT"] = json.dumps({"folder": str(folder), **(fault or {})})
-        how = {"capture_output": True, "text": True, "timeout": 600, "start_new_session": True}
-        done = subprocess.run(words, cwd=folder, env=environment, **how)
-        while str(folder) in places_of_processes():
+        subprocess_options = {"capture_output": True, "text": True, "timeout": 600, "start_new_session": True}
+        done = subprocess.run(words, cwd=folder, env=environment, **subprocess_options)
+        while str(folder) in find_process_folders():
             time.sleep(0.1)
         return done
 
     def start(self, name: str, folder: Path) -> Path:
         """A new folder to do the command of a row in, where the user has a file, too."""
-        if before := ROWS[name].before:
-            shutil.copytree(self.undisturbed(before).folder, folder)
+        if previous_row := ROWS[name].before:
+            shutil.copytree(self.undisturbed(previous_row).folder, folder)
         else:
             folder.mkdir(parents=True)
         (folder / "thesis.txt").write_text("mine")
         return folder
 
     def undisturbed(self, name: str) -> Undisturbed:
-        with self.locks[name]:
-            if name not in self.made:
+        with self.lock_by_row[name]:
+            if name not in self.undisturbed_by_row:
                 folder = self.start(name, self.home / "undisturbed" / name)
-                log, before = folder.with_suffix(".log"), state(folder)
+                log, state_before = folder.with_suffix(".log"), read_state(folder)
                 done = self.run(self.words(name), folder, {"log": str(log), "number": 0})
                 assert done.returncode < 2 and not done.stderr, f"{name}: {done.stderr}"
-                self.made[name] = Undisturbed(folder, before, state(folder), log.stat().st_size)
-            return self.made[name]
+                self.undisturbed_by_row[name] = Undisturbed(
+                    folder, state_before, read_state(folder), log.stat().st_size
+                )
+            return self.undisturbed_by_row[name]
 
     def replicates(self, name: str, folder: Path, tally: Tally, has_ended: bool) -> None:
         """What the user has is as it was; repeated, a disturbed command leaves what an undisturbed one does."""
-        row, whole, words = ROWS[name], self.undisturbed(name), self.words(name)
+        row, undisturbed_run, words = ROWS[name], self.undisturbed(name), self.words(name)
         tally.times += 1
-        users = [of for of in whole.before if of == "thesis.txt" or of.startswith("cohort/")]
-        tally.same(
-            *({of: has.get(of, "") for of in users} for has in (whole.before, state(folder))), f"{folder}, at once"
+        user_files = [
+            file_name
+            for file_name in undisturbed_run.state_before
+            if file_name == "thesis.txt" or file_name.startswith("cohort/")
+        ]
+        tally.expect_same(
+            *(
+                {file_name: file_state.get(file_name, "") for file_name in user_files}
+                for file_state in (undisturbed_run.state_before, read_state(folder))
+            ),
+            f"{folder}, at once",
         )
-        is_made = row.is_whole and (folder / words[-1]).exists()
+        is_made = row.is_all_or_nothing and (folder / words[-1]).exists()
         if not has_ended and not is_made:
             tally.succeeded(self.run(words, folder), f"{folder}, repeated")
-        compared = [name for name in whole.after if fnmatch(name, row.compared)]
+        compared = [name for name in undisturbed_run.state_after if fnmatch(name, row.compared_names)]
         if is_made:  # its check had not ended
             compared = [name for name in compared if not name.endswith("check.json")]
-        found = state(folder)
-        if not is_made and row.compared == "*":
-            compared += found  # one that was killed when all was made has left its lock
-        tally.same(*({of: has.get(of, "") for of in compared} for has in (whole.after, found)), f"{folder}, in the end")
+        final_state = read_state(folder)
+        if not is_made and row.compared_names == "*":
+            compared += final_state  # one that was killed when all was made has left its lock
+        tally.expect_same(
+            *(
+                {file_name: file_state.get(file_name, "") for file_name in compared}
+                for file_state in (undisturbed_run.state_after, final_state)
+            ),
+            f"{folder}, in the end",
+        )
 
     def kill(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         """SIGKILL, of all its processes or the first one only, at one of its changes or soon after; once to thrice."""
-        whole, log = self.undisturbed(name), folder.with_suffix(".log")
+        undisturbed_run, log = self.undisturbed(name), folder.with_suffix(".log")
         for _ in range(rng.choice([1, 1, 2, 3])):
             log.unlink(missing_ok=True)
-            fault = {"log": str(log), "number": rng.randint(1, whole.changes), "group": rng.random() < 0.5}
+            fault = {
+                "log": str(log),
+                "number": rng.randint(1, undisturbed_run.change_count),
+                "group": rng.random() < 0.5,
+            }
             done = self.run(self.words(name), folder, fault | {"delay_s": rng.choice([0, rng.uniform(0, 1)])})
-            if has_ended := done.returncode not in KILLED:
+            if has_ended := done.returncode not in KILLED_STATUSES:
                 tally.succeeded(done, f"{folder}, which has ended first")
-            if has_ended or (ROWS[name].is_whole and (folder / self.words(name)[-1]).exists()):
+            if has_ended or (ROWS[name].is_all_or_nothing and (folder / self.words(name)[-1]).exists()):
                 break
         self.replicates(name, folder, tally, has_ended)
 
     def full_disk(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         """A disk that fills at one of the writes."""
-        before, after = bytes_in(folder), bytes_in(self.undisturbed(name).folder)
-        room = rng.uniform(0, 0.95) * (after - before)
-        done = self.on_a_disk(name, folder, f"size={before + max(int(room), 4096)}")
+        bytes_before, bytes_after = count_page_bytes(folder), count_page_bytes(self.undisturbed(name).folder)
+        room_bytes = rng.uniform(0, 0.95) * (bytes_after - bytes_before)
+        done = self.on_a_disk(name, folder, f"size={bytes_before + max(int(room_bytes), 4096)}")
         if has_ended := done.returncode < 2:
             tally.note = "some had room enough"
             tally.succeeded(done, f"{folder}, with room")
         else:
             tally.refused(done, str(folder), "No space left|[Rr]oom")
-            if ROWS[name].is_whole:
-                tally.same(self.undisturbed(name).before, state(folder), f"{folder}, of which nothing should be left")
+            if ROWS[name].is_all_or_nothing:
+                tally.expect_same(
+                    self.undisturbed(name).state_before,
+                    read_state(folder),
+                    f"{folder}, of which nothing should be left",
+                )
         self.replicates(name, folder, tally, has_ended)
 
     def read_only(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
@@ -334,7 +375,7 @@ class Torture:
 
     def on_a_disk(self, name: str, folder: Path, options: str) -> subprocess.CompletedProcess:
         """A command whose folder is a disk mounted with these options; what that holds at the end comes back."""
-        done = self.run([*NAMESPACE, MOUNTED, "sh", options, *self.words(name)], folder)
+        done = self.run([*NAMESPACE_COMMAND, MOUNT_SCRIPT, "sh", options, *self.words(name)], folder)
         assert done.returncode < 98, done.stderr
         shutil.rmtree(folder)
         folder.with_name("disk").rename(folder)
@@ -345,13 +386,13 @@ class Torture:
 def can_mount() -> bool:
     """Whether everybody may mount a disk in a namespace of his own here."""
     with tempfile.TemporaryDirectory() as folder:
-        mounting = [*NAMESPACE, 'mount -t tmpfs none "$1"', "sh", folder]
+        mounting = [*NAMESPACE_COMMAND, 'mount -t tmpfs none "$1"', "sh", folder]
         return bool(shutil.which("unshare")) and subprocess.run(mounting, capture_output=True).returncode == 0
 
 
 def suffer(torture: Torture, name: str, fault: str, times: int, seed: int) -> Tally:
     """One fault, which is lost as a whole if the torture itself fails."""
-    tally, rng, begun = Tally(), random.Random(f"{seed} {fault} {name}"), time.monotonic()
+    tally, rng, start_time = Tally(), random.Random(f"{seed} {fault} {name}"), time.monotonic()
     if fault != "kill" and not can_mount():
         return Tally(note="not tried: no disk can be mounted here")
     for number in range(times):
@@ -363,7 +404,9 @@ def suffer(torture: Torture, name: str, fault: str, times: int, seed: int) -> Ta
             tally.expect(False, f"{folder}: {type(error).__name__}: {error!s:.500}")
         if not tally.lost:
             shutil.rmtree(folder.parent, ignore_errors=True)
-    print(f"{fault}: {name}: {len(tally.lost)} lost, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(
+        f"{fault}: {name}: {len(tally.lost)} lost, {time.monotonic() - start_time:.0f} s", file=sys.stderr, flush=True
+    )
     return tally
 
 
@@ -374,18 +417,20 @@ def main() -> int:
     args = parser.parse_args()
     torture = Torture(Path(tempfile.mkdtemp(prefix="kills-")).resolve())
     torture.make_people()
-    people = state(torture.home / "people")
-    wanted = [(name, fault) for name in ROWS for fault in TIMES if args.only in f"{fault}: {name}"]
+    people_state = read_state(torture.home / "people")
+    row_faults = [(name, fault) for name in ROWS for fault in TIMES_BY_FAULT if args.only in f"{fault}: {name}"]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        tallies = list(pool.map(lambda of: suffer(torture, *of, TIMES[of[1]], args.seed), wanted))
-    head("command", "fault", "times", "lost", "")
-    for (name, fault), tally in zip(wanted, tallies, strict=True):
+        tallies = list(
+            pool.map(lambda row_fault: suffer(torture, *row_fault, TIMES_BY_FAULT[row_fault[1]], args.seed), row_faults)
+        )
+    print_table_head("command", "fault", "times", "lost", "")
+    for (name, fault), tally in zip(row_faults, tallies, strict=True):
         print(f"| {name} | {fault} | {tally.times} | {len(tally.lost) or 'nothing'} | {tally.note} |")
-    lost = sum(len(tally.lost) for tally in tallies) + (state(torture.home / "people") != people)
-    print(f"\n{lost or 'Nothing'} lost, people included, seed {args.seed}")
-    if not lost:
+    loss_count = sum(len(tally.lost) for tally in tallies) + (read_state(torture.home / "people") != people_state)
+    print(f"\n{loss_count or 'Nothing'} lost, people included, seed {args.seed}")
+    if not loss_count:
         shutil.rmtree(torture.home)
-    return int(bool(lost))
+    return int(bool(loss_count))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, record_of, run, text_of
-from helpers import read_rows, resealed
+from commands import done, read_manifest, read_page_text, run
+from helpers import read_rows, reseal
 from nilearn.image import math_img
 from PIL import Image
 from scipy import ndimage
@@ -56,8 +56,8 @@ def in_table(folder: Path, column: str, value: str, files: list[Path]) -> None:
 def check(folder: Path, sealed: bool = True) -> tuple[list[str], list[str]]:
     """Problems and notes of its page; its exit status must fit, and what it prints, of which there are ten lines."""
     page = folder.with_name("check.html")
-    outcome = run("abide-data check {of} --html {page}", of=resealed(folder) if sealed else folder, page=page)
-    lines = text_of(page).splitlines()
+    outcome = run("abide-data check {of} --html {page}", of=reseal(folder) if sealed else folder, page=page)
+    lines = read_page_text(page).splitlines()
     after = lines[lines.index("Problems") + 1 :] if "Problems" in lines else []
     problems = [*takewhile(lambda line: line not in ("What is not known", "participants"), after)]
     notes = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
@@ -76,7 +76,7 @@ def test_a_sound_cohort_passes(copy):
     first = lab.read_table(copy / "subjects.csv")["file"][0]
     shutil.copy(copy / first, copy / "swap.bin")
     lab.edit(copy / "subjects.csv", lambda of: pd.concat([of, of[:1].assign(file="swap.bin")]))
-    told = done("abide-data check {of}", of=resealed(copy))
+    told = done("abide-data check {of}", of=reseal(copy))
     assert "41 records of 40 participants" in told and "under several IDs" not in told
 
 
@@ -331,17 +331,17 @@ def test_problems_of_the_check_mark_every_result_until_the_cohort_is_another_one
     """Without a check, volumes are not read."""
     train = f"{TRAIN} --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}"
     change(paths(copy, split="train")[2], lambda of: of[::-1])
-    unchecked = done(f"{train}/one", of=resealed(copy), to=tmp_path)
+    unchecked = done(f"{train}/one", of=reseal(copy), to=tmp_path)
     assert "train 36 (" in unchecked and f" no: abide-data check {copy}\n" in unchecked
     (found,) = check(copy)[0]
     shutil.rmtree(tmp_path / "ckpt")
     told = done(f"{train}/two", of=copy, to=tmp_path)
     assert f": 1 problem invalidates results: {found}\n" in told and "(SIMULATED, PROBLEMS: 1)" in told
-    assert record_of(tmp_path / "two")["problems"] == [found]
+    assert read_manifest(tmp_path / "two")["problems"] == [found]
     assert read_rows(tmp_path / "runs.csv")[-1]["cohort"] == f"{copy} (SIMULATED, PROBLEMS: 1)"
     in_table(copy, "split", "train", paths(copy, split="test"))
     shutil.rmtree(tmp_path / "ckpt")
-    told = done(f"{train}/three", of=resealed(copy), to=tmp_path)
+    told = done(f"{train}/three", of=reseal(copy), to=tmp_path)
     assert "PROBLEMS" not in told and f" no: abide-data check {copy}" in told
     assert "no test participants: a model can be trained on this cohort, not tested" in told
 
@@ -352,7 +352,7 @@ def test_maps_of_scans_without_confounds_are_a_warning_everywhere(copy, tmp_path
     how = {"measures": ["falff"], "confounds": "none"}
     for scans in ("cleaned", "preprocessed"):
         lab.edit(copy / "cohort.json", {"derivation": how | {"scans": scans}})
-        told = done(f"abide-data check {{of}} --html {{to}}/{scans}.html", of=resealed(copy), to=tmp_path)
+        told = done(f"abide-data check {{of}} --html {{to}}/{scans}.html", of=reseal(copy), to=tmp_path)
         assert ("NOT CLEANED" in told) == (scans == "preprocessed")
     done(f"{TRAIN} {places}/train", of=copy, to=tmp_path)
     for job in ("--test", "--blackout --donors 1"):
@@ -405,7 +405,7 @@ def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, tmp
     labels = re.findall(r'class="tile"[^>]*aria-label="([^"]*)"', html)
     assert len(labels) == 40 and {label.split(",")[0] for label in labels[:2]} == {odd.stem, constant.stem}
     assert "left and right look exchanged" in "".join(labels[:2]) and "a map is constant" in "".join(labels[:2])
-    page = text_of(copy.with_name("check.html"))
+    page = read_page_text(copy.with_name("check.html"))
     assert "no map: 2 participants" in page and "\n60001, 60002\n" in page.partition("Who was left out, and why")[2]
     assert evil in page and not [*copy.glob("check_*")]
     assert html.count("<script") == 1 and not re.search("<(img|iframe|object|embed)| (src|srcset|action)=", html)
@@ -441,7 +441,7 @@ def test_a_folder_of_maps_is_checked_before_it_is_converted(tmp_path):
     assert f" reho: values look negated in {negated}; make" in outcome.out
     assert "alff, reho of 30 participants, not converted" in outcome.out
     assert "not derived, sub-50999: too few volumes" in outcome.out
-    page = text_of(tmp_path / "check.html")
+    page = read_page_text(tmp_path / "check.html")
     derivation = page.partition("could not be derived")[2]
     assert derivation.index("50999") < derivation.index("0.12") and "Everybody" in page
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".json") and "cohort" in path.name]
@@ -467,7 +467,9 @@ def test_another_background_and_two_sides_are_told_and_the_advice_helps(tmp_path
 
     def notes() -> list[str]:
         run("abide-data check {of} --html {to}/check.html", of=folder, to=tmp_path)
-        told = [line for line in text_of(tmp_path / "check.html").splitlines() if line.startswith("note: reho: ")]
+        told = [
+            line for line in read_page_text(tmp_path / "check.html").splitlines() if line.startswith("note: reho: ")
+        ]
         return [line for line in told if "sform" in line or "fills" in line]
 
     sides, fills = notes()

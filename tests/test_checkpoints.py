@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lab
 import pytest
-from commands import Outcome, done, record_of, run
+from commands import Outcome, done, read_manifest, run
 from helpers import assert_bit_equal
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -68,7 +68,9 @@ def test_what_comes_after_a_damaged_one_is_what_came_before(six, seen_six, cohor
     lab.edit(folder / f"ckpt-6.{DATA}", "flipped")
     done(TEST, of=cohort, to=six)
     files = [folder / f"ckpt-4.{kind}" for kind in (DATA, "index")]
-    assert record_of(six / "test")["weights"] == hashlib.sha256(b"".join(of.read_bytes() for of in files)).hexdigest()
+    assert (
+        read_manifest(six / "test")["weights"] == hashlib.sha256(b"".join(of.read_bytes() for of in files)).hexdigest()
+    )
     assert "at iteration 4" in train(six, cohort, 6).out
     assert_bit_equal(folder, seen_six / "ckpt/nn")
     assert names_in(folder) == names_in(seen_six / "ckpt/nn")
@@ -146,12 +148,12 @@ def test_what_the_user_leaves_open_is_the_checkpoints(cohort, tmp_path):
     done(f"run.py --train --numIters 1 --seed 7 --set members=2 --set learning_rate=0.5 {places}", of=cohort)
     done(f"run.py --train --numIters 2 {places}", of=cohort)  # with none of it said again
     done(f"run.py --test {places}", of=cohort)
-    trained, tested = (record_of(tmp_path / name) for name in ("ckpt/nn", "results/nn-test"))
+    trained, tested = (read_manifest(tmp_path / name) for name in ("ckpt/nn", "results/nn-test"))
     names = ("model", "preset", "config", "grid", "seed", "precision", "step")
     assert {name: tested[name] for name in names} == {name: trained[name] for name in names}
     assert (tested["seed"], tested["config"]["members"], tested["config"]["learning_rate"]) == (7, 2, 0.5)
     done(f"run.py --test --seed 0 {places}", of=cohort)
-    again = record_of(tmp_path / "results/nn-test")
+    again = read_manifest(tmp_path / "results/nn-test")
     assert again["seed"] == 0 and again["config"] == tested["config"]
 
 
@@ -171,8 +173,8 @@ def test_what_a_model_does_not_read_or_nobody_knows_is_not_compared(
     model, changes, not_compared, seen_six, trained, cohort, tmp_path
 ):
     copy = shutil.copytree({"nn": seen_six / "ckpt", "cnn": trained}[model], tmp_path / "ckpt")
-    (path,) = copy.glob(f"{model}/ckpt-{record_of(copy / model)['step']}.json")
-    known = record_of(copy / model)["preparation"]
+    (path,) = copy.glob(f"{model}/ckpt-{read_manifest(copy / model)['step']}.json")
+    known = read_manifest(copy / model)["preparation"]
     lab.edit(path, {"preparation": known | changes, "cohort_sha256": "0" * 64})
     out = done(f"run.py --test --dryRun --model {model} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=copy)
     told = [line.partition("so not compared: ") for line in out.splitlines()]

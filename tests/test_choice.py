@@ -6,9 +6,9 @@ from pathlib import Path
 import lab
 import pandas as pd
 import pytest
-from commands import done, record_of, refused
+from commands import done, read_manifest, refused
 from helpers import assert_bit_equal
-from oracles import within
+from oracles import average_group_auc
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn", "no_baselines")]
 SETTINGS = {"batch_size": 8, "phenotype_units": [64]}  # of each candidate one
@@ -26,14 +26,14 @@ def lines(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chosen(cohort, lines, once) -> Path:
+def chosen(cohort, lines, make_once) -> Path:
     """The folder of a nn, of which inner folds chose between two in each of two folds; with a test and a p-value."""
 
     def make(folder: Path) -> None:
         done(TRAIN, lines=lines, of=cohort, to=folder)
         done(f"run.py --test --model nn --permutations 2 {PLACES}test", of=cohort, to=folder)
 
-    return once("chosen", make)
+    return make_once("chosen", make)
 
 
 def inner_of(folder: Path, fold: str) -> pd.DataFrame:
@@ -53,10 +53,10 @@ def test_who_did_best_in_inner_folds_of_the_training_people_is_trained(fold, cho
     for name, table in inner_of(chosen, fold).set_index("file").groupby("candidate", sort=False):
         assert table.index.is_unique and set(table.index) == set(outer.index[outer != fold])
         joined = table.join(people[["site", "label"]])
-        scores[name] = within(joined, "site", "inner_fold")
+        scores[name] = average_group_auc(joined, "site", "inner_fold")
         cuts.append(table["inner_fold"].to_dict())
     assert cuts[0] == cuts[1] and set(cuts[0].values()) == {"0", "1"}
-    saved, best = record_of(network(chosen, fold)), max(scores, key=scores.get)
+    saved, best = read_manifest(network(chosen, fold)), max(scores, key=scores.get)
     assert saved["chosen"]["name"] == best and saved["chosen"]["scores"] == pytest.approx(scores)
     setting = best.split()[-1].partition("=")[0]
     assert saved["config"][setting] == SETTINGS[setting] and saved["config"]["members"] == 1
@@ -67,7 +67,7 @@ def test_who_did_best_in_inner_folds_of_the_training_people_is_trained(fold, cho
 def test_the_winner_is_trained_as_without_a_choice_which_permutations_repeat(chosen, cohort, tmp_path):
     """With the settings of the winner the weights are the same, and p of permutations, which choose nothing, is not."""
     for fold in "01":
-        words = record_of(network(chosen, fold))["chosen"]["name"].partition(" ")[2].replace(" ", " --set ")
+        words = read_manifest(network(chosen, fold))["chosen"]["name"].partition(" ")[2].replace(" ", " --set ")
         command = f"run.py --train --model nn --numIters 3 --set {words} --fold {fold} {PLACES}train"
         done(command, of=cohort, to=tmp_path)
         assert_bit_equal(network(tmp_path, fold), network(chosen, fold))
@@ -98,7 +98,7 @@ def test_what_was_killed_or_damaged_goes_on_and_comes_out_the_same(chosen, cohor
         assert found.read_bytes() == before.read_bytes()
         assert_bit_equal(network(tmp_path / "same", fold), network(chosen, fold))
     done(f"{TRAIN} --fold 0", to=tmp_path / "knowing", **places)
-    told = record_of(network(tmp_path / "knowing", "0"))["chosen"]
+    told = read_manifest(network(tmp_path / "knowing", "0"))["chosen"]
     assert told["name"] == NAMES[1] and told["scores"][NAMES[1]] == 1
 
 
@@ -110,7 +110,10 @@ def test_a_choice_is_that_of_its_candidates_and_batches(chosen, cohort, lines, t
     (tmp_path / "other").write_text("--set members=1\n--set members=1 --set batch_size=4\n")
     refused(TRAIN, "chosen among", "--choose", lines=tmp_path / "other", **places)
     done(f"{TRAIN} --fold 0 --overrideChkpt", lines=tmp_path / "other", **places)
-    assert record_of(network(copy, "0"))["chosen"]["scores"].keys() == {"sine members=1", "sine members=1 batch_size=4"}
+    assert read_manifest(network(copy, "0"))["chosen"]["scores"].keys() == {
+        "sine members=1",
+        "sine members=1 batch_size=4",
+    }
     assert list(copy.glob("train/earlier/*/fold-0/inner.csv"))
     shutil.rmtree(network(copy, "0"))
     lab.edit(copy / "train/fold-0/run.json", {"finished": False})
@@ -128,4 +131,4 @@ def test_volumes_are_read_as_each_candidate_says(cohort, tmp_path):
 
 def test_the_report_of_a_test_says_what_was_chosen_where(chosen):
     said = (chosen / "test/report.html").read_text()
-    assert all(record_of(network(chosen, fold))["chosen"]["name"] in said for fold in "01")
+    assert all(read_manifest(network(chosen, fold))["chosen"]["name"] in said for fold in "01")

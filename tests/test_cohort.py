@@ -12,7 +12,7 @@ import lab
 import nibabel
 import numpy as np
 import pytest
-from commands import ROOT, done, listing, run, text_of
+from commands import ROOT, done, listing, read_page_text, run
 
 SHAPES = {"reduced": (31, 37, 31), "full": (91, 109, 91)}
 PLAN = "run.py --train --model nn --dryRun --dataDir {of} --chkPointDir {of}-ckpt"
@@ -53,7 +53,7 @@ FORMS = {
     "deflated": lambda folder: zipped(folder, MEMBERS),
     "stored": lambda folder: zipped(folder, MEMBERS, zipfile.ZIP_STORED),
     "in folders": lambda folder: zipped(folder, {f"{name[0]}/{name}": of for name, of in MEMBERS.items()}),
-    "two chunks": lab.chunks,
+    "two chunks": lab.write_chunks,
 }
 
 
@@ -180,7 +180,7 @@ def test_every_form_has_sums_of_all_its_files_and_the_digests_of_its_records(for
 def test_that_bare_records_have_no_sums_is_noted(tmp_path):
     of = lab.records(tmp_path / "records", 2)
     done("abide-data check {of} --html check.html", of=of)
-    assert "so damage cannot be detected: 1.bin, 2.bin" in text_of(Path("check.html"))
+    assert "so damage cannot be detected: 1.bin, 2.bin" in read_page_text(Path("check.html"))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import done, listing, refused
-from oracles import within
+from oracles import average_group_auc
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
@@ -38,7 +38,7 @@ def folder(on_folds, tmp_path):
     """`folder("a", table)` is that of a test of these predictions."""
 
     def make(name: str, table: pd.DataFrame, **said: object) -> Path:
-        return lab.tested(on_folds / "test", tmp_path / name, table, **{"folds": "5", "warnings": [], **said})
+        return lab.copy_test(on_folds / "test", tmp_path / name, table, **{"folds": "5", "warnings": [], **said})
 
     return make
 
@@ -61,8 +61,8 @@ def test_scores_and_differences_are_those_of_scikit_learn_and_their_intervals_pa
     tables = [pd.read_csv(of / "predictions.csv", dtype={"subject": str}).sort_values("file") for of in two]
     areas = {
         "auc": [roc_auc_score(of["label"], of["probability"]) for of in tables],
-        "auc_sites": [within(of, "site") for of in tables],
-        "auc_folds": [within(of, "fold") for of in tables],
+        "auc_sites": [average_group_auc(of, "site") for of in tables],
+        "auc_folds": [average_group_auc(of, "fold") for of in tables],
         "brier": [brier_score_loss(of["label"], of["probability"]) for of in tables],
     }
     paired = estimate_differences(*map(Predictions.from_tables, tables), seed=0)
@@ -128,7 +128,7 @@ def test_scores_of_repeats_are_means(folder, two):
     every = [pd.concat([table.assign(repeat=number) for number, table in enumerate(of)]) for of in tables]
     runs = [folder(f"repeats-{at}", table, repeats=2) for at, table in enumerate(every)]
     (row,) = compared(*runs).to_dict("records")
-    means = [np.mean([within(table.astype({"label": int}), "site") for table in of]) for of in tables]
+    means = [np.mean([average_group_auc(table.astype({"label": int}), "site") for table in of]) for of in tables]
     assert row["a_minus_b_auc_sites"] == pytest.approx(means[0] - means[1])
     told = refused("abide-compare {a} {b} --outDir {to}", "only {a} has repeat 1", a=runs[0], b=two[1], to="missing")
     assert "(160 such rows)" in told

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import predictions, table_of
+from helpers import make_prediction_table, make_predictions
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -30,7 +30,7 @@ def pooled(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     probability = 1 / (1 + np.exp(-random.normal(label, 1)))
     table = pd.DataFrame({MAJORITY: 0.5 - 0.01 * fold, "regions, SVM": random.random(90), "unfitted": np.nan})
     site = random.choice(["A", "B"], 90)
-    return table_of(label, probability, fold=fold, site=site), table
+    return make_prediction_table(label, probability, fold=fold, site=site), table
 
 
 def test_rows_hold_every_baseline_with_the_paired_difference():
@@ -91,7 +91,7 @@ def row(name: str, auc: Estimate, less: Estimate, area: str = "auc") -> dict:
 
 def people(autism: int = 20, control: int = 20, **columns: Any) -> Predictions:
     label = np.arange(autism + control) < autism
-    return predictions(label, np.full(len(label), 0.5), **columns)
+    return make_predictions(label, np.full(len(label), 0.5), **columns)
 
 
 HIGH, CHANCE, LOW = Estimate(0.7, 0.6, 0.8), Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.2, 0.4)
@@ -226,7 +226,7 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     site = np.repeat(list("ABCD"), 60)
     label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
     probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
-    test = predictions(label, probability, fold=np.arange(240) % 5, site=site)
+    test = make_predictions(label, probability, fold=np.arange(240) % 5, site=site)
     score = metrics.estimate_scores(test, 0)
     assert score["auc"].low > 0.55
     assert comparisons.make_conclusion(score, test, [], VOLUME).score_verdict == "not shown better than chance"

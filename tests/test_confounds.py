@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from helpers import predictions
+from helpers import make_predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -44,7 +44,7 @@ def moving(count: int = 200, seed: int = 0) -> dict:
 def of(known: dict, probability: np.ndarray, fold: np.ndarray | None = None) -> dict | None:
     """The result of `measure_confounds`."""
     columns = {name: known[name] for name in ("subject", "site", "same_scan") if name in known}
-    test = predictions(known["label"], probability, fold="0" if fold is None else fold, **columns)
+    test = make_predictions(known["label"], probability, fold="0" if fold is None else fold, **columns)
     return measure_confounds(test, known["table"], 0)
 
 
@@ -442,7 +442,7 @@ def people(count: int = 121) -> tuple[pd.DataFrame, Predictions]:
     table.loc["s0", "mean_fd"] = ""
     label = random.permutation(np.arange(count) % 2).astype(float)
     probability = 1 / (1 + np.exp(-random.normal(label, 1.5)))
-    return table, predictions(label, probability, subject=table.index, site=site)
+    return table, make_predictions(label, probability, subject=table.index, site=site)
 
 
 def test_the_halves_are_of_each_site_thirds_are_told_by_their_ends_and_scores_are_scikit_learns():
@@ -472,7 +472,7 @@ def test_records_of_a_subject_stay_together_and_small_groups_have_no_interval():
     table, test = people()
     subject = np.repeat(test.subject[:12], 2)
     label, probability = (np.repeat(values[:12], 2) for values in (test.label, test.mean_probability))
-    found = make_group_score_rows(predictions(label, probability, subject=subject, site="A"), table, 0)
+    found = make_group_score_rows(make_predictions(label, probability, subject=subject, site="A"), table, 0)
     assert sum(row["subjects"] for row in found if row["kind"] == "sex") == 12
     assert all(row["auc_low"] is None and "auc_sites" not in row for row in found)
 
@@ -487,7 +487,7 @@ def test_nothing_is_grouped_by_what_is_unknown_or_text():
 def test_groups_of_small_sites_are_compared_within_site_and_fold_only():
     table, test = people()
     site, fold = (np.random.default_rng(at).integers(0, count, 121).astype(str) for at, count in ((1, 12), (2, 5)))
-    small = predictions(test.label, test.mean_probability, subject=test.subject, site=site, fold=fold)
+    small = make_predictions(test.label, test.mean_probability, subject=test.subject, site=site, fold=fold)
     assert small.in_small_sites
     members = (table["SEX"] == "1").to_numpy()
     row = next(row for row in make_group_score_rows(small, table, 0) if row["group"] == "SEX 1")

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, refused, run, text_of
+from commands import done, read_page_text, refused, run
 from lab import PARCELS, read_table
 
 PEOPLE = labs.people(12)
@@ -82,7 +82,7 @@ def made(source, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_rows_are_fisher_z_of_the_series(source, made):
-    found, original = connectomes(made), labs.series_of
+    found, original = connectomes(made), labs.make_series
     assert [*found] == read_table(made / "subjects.csv")["subject"].tolist() == PEOPLE["SUB_ID"][1:].tolist()
     for of in PEOPLE[2:].to_dict("records"):
         np.testing.assert_allclose(found[of["SUB_ID"]], fisher_z(original(of).to_numpy()), atol=1e-5)
@@ -145,7 +145,7 @@ def test_series_of_xcpd(named, tmp_path):
     found, (names, image) = connectomes(places["to"]), parts_of(places["to"])
     assert names == [f"P{number}" for number in range(PARCELS, 0, -1)]
     for at, of in enumerate(PEOPLE[:8].to_dict("records")):
-        series = labs.series_of(of).to_numpy()
+        series = labs.make_series(of).to_numpy()
         if at == 1:
             series = np.delete(series, [3, 4], axis=0)
             series[:, 2] = np.nan
@@ -190,13 +190,13 @@ def checked(folder: Path, change: dict[str, np.ndarray], beside: dict[str, dict]
         path_of(folder / "lab", subject).with_suffix(".json").write_text(json.dumps(said))
     run(f"{PCP} --keepDuplicates", source=folder / "lab", to=folder / "cohort")
     run("abide-data check {of} --html {of}.html", of=folder / "cohort")
-    return text_of(folder / "cohort.html")
+    return read_page_text(folder / "cohort.html")
 
 
 @pytest.mark.slow
 def test_who_was_processed_otherwise_and_equal_connectomes_are_named(converted, tmp_path):
     people = labs.people(40).to_dict("records")
-    series = {of["SUB_ID"]: labs.series_of(of).to_numpy() for of in people}
+    series = {of["SUB_ID"]: labs.make_series(of).to_numpy() for of in people}
     rows = read_table(converted / "subjects.csv")
     train, test = (rows["subject"][rows["split"] == split].iloc[-1] for split in ("train", "test"))
     flat, smooth = [*series][:8], [*series][8:16]
@@ -215,7 +215,7 @@ def test_who_was_processed_otherwise_and_equal_connectomes_are_named(converted, 
 @pytest.mark.parametrize("known", [True, False])
 def test_series_that_are_smoother_by_a_shorter_repetition_time_are_not_called_filtered(known, tmp_path):
     """Half of the people are scanned faster; of these some were filtered."""
-    series = {of["SUB_ID"]: labs.series_of(of).to_numpy() for of in labs.people(40).to_dict("records")}
+    series = {of["SUB_ID"]: labs.make_series(of).to_numpy() for of in labs.people(40).to_dict("records")}
     fast, filtered = [*series][:20], [*series][:6]
     change = {name: np.cumsum(series[name], axis=0) for name in fast}
     change |= {name: np.cumsum(change[name], axis=0) for name in filtered} if known else {}
@@ -235,7 +235,7 @@ def test_series_that_are_smoother_by_a_shorter_repetition_time_are_not_called_fi
 @pytest.mark.slow
 def test_connectomes_that_tell_the_label_are_a_problem(converted, tmp_path):
     autism = [of for of in labs.people(40).to_dict("records") if of["DX_GROUP"] == "1"]
-    told = checked(tmp_path, {of["SUB_ID"]: global_removed(labs.series_of(of).to_numpy()) for of in autism})
+    told = checked(tmp_path, {of["SUB_ID"]: global_removed(labs.make_series(of).to_numpy()) for of in autism})
     assert re.search(r"whole connectomes separate the training labels by .*mean_\w \(AUC 1\.00\)", told)
     alike = run("abide-data check {of}", of=converted)
     assert "rois_made, 12 parcels of 40 participants" in alike.out

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT
-from container import APPTAINER, DOCKERFILE, HOME, Image, copied, instructions, of_apptainer, of_dockerfile
-from pages import PAGES, text_of
+from container import APPTAINER, DOCKERFILE, HOME, Image, instructions, parse_apptainer, parse_copy, parse_dockerfile
+from pages import PAGES, read_page_source
 
-DOCKER, OF_APPTAINER = of_dockerfile(DOCKERFILE.read_text()), of_apptainer(APPTAINER.read_text())
+DOCKER, OF_APPTAINER = parse_dockerfile(DOCKERFILE.read_text()), parse_apptainer(APPTAINER.read_text())
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
 
 
@@ -47,7 +47,7 @@ def test_the_image_does_not_run_as_root():
 
 def test_the_version_for_a_gpu_is_that_of_the_requirements():
     pinned = re.search(r"(?m)^tensorflow==(\S+)$", REQUIREMENTS)[1]
-    named = re.findall(r"tensorflow\[and-cuda\]==([\d.]+)", "".join(map(text_of, PAGES)) + REQUIREMENTS)
+    named = re.findall(r"tensorflow\[and-cuda\]==([\d.]+)", "".join(map(read_page_source, PAGES)) + REQUIREMENTS)
     assert named == [pinned] * 3
 
 
@@ -62,4 +62,4 @@ def test_what_the_script_does_not_know_is_an_error():
     with pytest.raises(Exception, match="has ADD, which this script does not know"):
         Image(Path("/nowhere")).after("ADD", "x /y")
     with pytest.raises(Exception, match="expected a target that ends with /"):
-        copied("run.py /opt/run.py")
+        parse_copy("run.py /opt/run.py")

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from commands import ROOT, done, listing
 from lab import read_record, read_table
-from oracles import BY_HAND, PCP_COLUMNS, PCP_ROWS
+from oracles import EXPECTED_VALUES, PCP_COLUMNS, PCP_ROWS
 from scipy import ndimage
 
 COUNT, NO_FILENAME, NO_MAP = 12, "50098", "50099"
@@ -53,7 +53,7 @@ def source(tmp_path_factory) -> Path:
     folder = labs.pcp(tmp_path_factory.mktemp("source") / "lab", table)
     for of in table[table["SUB_ID"].isin([*STORED])].to_dict("records"):
         affine, shape = STORED[of["SUB_ID"]]
-        labs.save(folder / f"cpac/{of['FILE_ID']}_falff.nii.gz", labs.map_of(of, 0, shape), affine)
+        labs.save(folder / f"cpac/{of['FILE_ID']}_falff.nii.gz", labs.make_map(of, 0, shape), affine)
     more = [{"SUB_ID": NO_FILENAME, "FILE_ID": "no_filename"}, {"SUB_ID": NO_MAP, "FILE_ID": f"NYU_00{NO_MAP}"}]
     others = [table.iloc[0].to_dict() | of for of in more]
     labs.edit(folder / "Phenotypic.csv", lambda rows: pd.concat([rows, pd.DataFrame(others)]))
@@ -117,7 +117,7 @@ def test_labels_sites_and_who_is_left_out_against_the_table(source, full):
 def test_phenotypes_are_scaled_by_training_subjects_only(full):
     """Medians, means and spreads by the statistics module over the rows read by hand."""
     rows = read_table(full / "subjects.csv").to_dict("records")
-    raw = [BY_HAND[(int(row["subject"]) - 50002) % len(PCP_ROWS)] for row in rows]
+    raw = [EXPECTED_VALUES[(int(row["subject"]) - 50002) % len(PCP_ROWS)] for row in rows]
     training = [values for values, row in zip(raw, rows, strict=True) if row["split"] == "train"]
     assert 0 < len(training) < len(raw)
     found = np.array([read_record(full / row["file"], 1, FULL)[1] for row in rows])
@@ -146,7 +146,7 @@ def test_the_reduced_grid_holds_block_means(full, reduced):
 
 @pytest.mark.slow
 def test_metadata_say_what_the_records_are_and_of_what(source, full, reduced):
-    for cohort, shape, spacing in ((full, FULL, 2), (reduced, labs.GRID, 6)):
+    for cohort, shape, spacing in ((full, FULL, 2), (reduced, labs.REDUCED_GRID, 6)):
         said = cohort_json(cohort)
         affine = [[spacing, 0, 0, -90], [0, spacing, 0, -126], [0, 0, spacing, -72], [0, 0, 0, 1]]
         assert (tuple(said["grid"]), said["affine"], said["maps"]) == (shape, affine, ["falff"])

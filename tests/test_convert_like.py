@@ -234,7 +234,7 @@ def test_the_column_of_maps_need_not_be_named_again(of, own, tmp_path):
 def test_columns_of_ids_and_of_4d_maps_need_not_be_named_again(tmp_path):
     columns = {"networks": "net", "file": "falff"}
     for name, table in {"old": labs.people(8), "new": labs.people(4, 70002)}.items():
-        labs.networks(tmp_path / name, table)
+        labs.write_network_maps(tmp_path / name, table)
         by_columns(tmp_path / name, columns, SUB_ID="code", DX_GROUP="dx")
     how = "--mapColumn networks,file --maps net,falff --idColumn code --labelColumn dx --positive 1 --phenotype ''"
     done(f"abide-data convert {{to}}/old {{to}}/cohort --grid reduced {how}", to=tmp_path)
@@ -327,9 +327,9 @@ def test_beside_too_few_nobody_is_compared_which_is_told(effort, lopsided_cohort
 
 @pytest.mark.slow
 def test_new_people_have_the_maps_and_volumes_of_the_cohort(tmp_path):
-    labs.networks(tmp_path / "lab", labs.people(8))
+    labs.write_network_maps(tmp_path / "lab", labs.people(8))
     done("abide-data convert {to}/lab {to}/cohort --grid reduced --maps net,falff", to=tmp_path)
-    labs.networks(tmp_path / "new", labs.people(4, 70002))
+    labs.write_network_maps(tmp_path / "new", labs.people(4, 70002))
     done("abide-data convert {to}/new {to}/like --like {to}/cohort", to=tmp_path)
     assert cohort_json(tmp_path / "like")["maps"] == ["net_0", "net_1", "net_2", "falff"]
     done("abide-data convert {to}/new {to}/alone --grid reduced --maps net,falff --phenotype ''", to=tmp_path)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from commands import record_of
+from commands import read_manifest
 from scipy.optimize import minimize
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found(everybody) -> dict:
-    return record_of(everybody / "ckpt/mmnn/everybody")["cross_validation"]
+    return read_manifest(everybody / "ckpt/mmnn/everybody")["cross_validation"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_its_scores_are_those_of_the_predictions(found, predictions, on_folds):
     assert found["scores"]["auc"]["value"] == pytest.approx(auc)
     scores = json.loads((on_folds / "test/metrics.json").read_text())
     assert found["scores"] == {name: scores[name] for name in found["scores"]}
-    assert of == record_of(on_folds / "test")["conclusion"]
+    assert of == read_manifest(on_folds / "test")["conclusion"]
 
 
 def test_groups_are_those_with_ten_people_of_each_class(found, on_folds):

@@ -12,7 +12,7 @@ from pathlib import Path
 import lab
 import pytest
 from commands import Outcome, answered, done, run
-from conftest import ALL
+from conftest import CONVERT_OPTIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -120,7 +120,7 @@ def cohorts(tmp_path_factory) -> Path:
     """A folder with the cohort of eight people with every table, as records (`bin`) and in chunks (`zip`), checked."""
     folder = tmp_path_factory.mktemp("cohorts")
     lab.pcp(folder / "lab", lab.people(8), ("falff", "alff"), series=True)
-    done(f"abide-data convert {{lab}} {{to}}/bin {ALL}", lab=folder / "lab", to=folder)
+    done(f"abide-data convert {{lab}} {{to}}/bin {CONVERT_OPTIONS}", lab=folder / "lab", to=folder)
     done("abide-data pack {to}/bin {to}/zip --zip", to=folder)
     for form in ("bin", "zip"):
         done("abide-data check {to}/{form}", to=folder, form=form)

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import ROOT, done
-from pages import README, text_of
+from pages import README, read_page_source
 from scipy import stats
 from test_atlas import reduced_aal
-from tried import sh
+from tried import run_system_command
 
 pytestmark = pytest.mark.slow
 
-SAID = " ".join(text_of(README).split())
+SAID = " ".join(read_page_source(README).split())
 TRAIN = "run.py --train --model nn --set members=1 --chkPointDir {to}/ckpt --outDir {to}/out"
 
 
@@ -79,7 +79,7 @@ def whole_demo(tmp_path_factory) -> Path:
     environment["XDG_CACHE_HOME"] = str(folder / "cache")
     for job in ("train", "test", "blackout"):
         words = f"--{job} --chkPointDir ckpt --outDir {job}".split()
-        sh(sys.executable, ROOT / "run.py", *words, cwd=folder, env=environment)
+        run_system_command(sys.executable, ROOT / "run.py", *words, cwd=folder, env=environment)
     return folder
 
 

@@ -15,17 +15,17 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import parts_of, rebuilt
+from bundles import read_bundle_files, rebuild_bundle
 from commands import ROOT, Outcome, done, listing, run
 from filelock import FileLock
-from helpers import resealed
+from helpers import reseal
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from scipy.sparse.linalg import eigsh
 from scipy.stats import friedmanchisquare, rankdata
 
 SHAPE, VOLUMES, TR_S = lab.SCAN, lab.VOLUMES, lab.TR_S
-INSIDE = lab.brain(SHAPE)
+INSIDE = lab.make_brain(SHAPE)
 MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
 OTHERS = ["csf", "white_matter", "cosine00"]
 ELSEWHERE = os.environ | {"PYTHONPATH": str(ROOT)}  # of a process whose working folder is that of a test
@@ -50,7 +50,7 @@ def one(folder: Path, pattern: str) -> Path:
     return found
 
 
-def scan(folder: Path, label: object, name: str = lab.REST) -> Path:
+def scan(folder: Path, label: object, name: str = lab.REST_BOLD) -> Path:
     return one(folder, f"sub-{label}_{name}.nii.gz")
 
 
@@ -125,7 +125,7 @@ class Cleaned:
 def falff(label: object, mask=INSIDE, measure: str = "falff", volumes=VOLUMES, **how) -> np.ndarray:
     """The map of a person of the lab, (x, y, z)."""
     found = np.zeros(mask.shape)
-    series = lab.scan_of(int(label), mask.shape, volumes)[mask].T.astype(float)
+    series = lab.make_scan(int(label), mask.shape, volumes)[mask].T.astype(float)
     found[mask] = getattr(Cleaned(series, **how), measure)()
     return found
 
@@ -151,7 +151,7 @@ class Person:
     def __init__(self, folder: Path, label: object):
         image = nibabel.load(scan(folder, label))
         self.out, self.label, self.affine = folder / "out", label, image.affine
-        self.mask = lab.brain(image.shape[:3])
+        self.mask = lab.make_brain(image.shape[:3])
         table = pd.read_csv(confounds(folder, label), sep="\t")
         kept = ~(table["framewise_displacement"] > 0.5).to_numpy()
         series = image.get_fdata(dtype=np.float32)[self.mask].T.astype(float)
@@ -202,7 +202,7 @@ class Person:
 def measured(tmp_path_factory) -> list[Person]:
     """A scan with scrubbed volumes; and a large one, whose axes are oblique and whose middle does not lie at x = 0, of
     which a voxel varies, but not in the band."""
-    folder = lab.images(tmp_path_factory.mktemp("measured"))
+    folder = lab.write_images(tmp_path_factory.mktemp("measured"))
     lab.bold(folder, lab.people(1, 1))
     lab.bold(folder, lab.people(1, 2), LARGE, 60)
     lab.edit(confounds(folder, 1), lambda of: moved(of, range(20, 80, 7)))
@@ -283,7 +283,7 @@ def test_confounds_are_those_of_nilearns_strategies_and_unsteady_volumes_are_lef
     lab.bold(tmp_path / "bold", lab.people(1, 1), unsteady=3)
     told = derive("bold", f"--maps falff,alff {strategy and '--confounds'} {strategy}")
     assert told.err == "" and ("NOT CLEANED" in told.out) == (strategy == "none")
-    table = lab.confounds_of(1, unsteady=3)
+    table = lab.make_confounds(1, unsteady=3)
     columns = [*STRATEGIES[strategy], *OTHERS] if strategy != "none" else []
     how = {"kept": np.arange(VOLUMES) >= 3, "regressors": table[columns].bfill(limit=1).to_numpy()}
     for name in ("falff", "alff"):
@@ -339,13 +339,13 @@ def test_a_run_beside_a_scan_that_is_called_none_has_its_own_confounds(bold):
 
 
 @pytest.mark.slow
-def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, of_scans, tmp_path):
+def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, scan_cohort, tmp_path):
     assert (derived / "participants.tsv").read_bytes() == (scans / "participants.tsv").read_bytes()
     assert json.loads((derived / "dataset_description.json").read_text())["DatasetType"] == "derivative"
     said = facts(derived, 1, "dualregression")
     assert (said["LabelMap"], said["Derivation"]["networks"]["file"]) == (["visual", "motor"], "nets.nii.gz")
     assert values(derived, 1, "dualregression").shape == (*SHAPE, 2)
-    kept = json.loads((of_scans / "cohort.json").read_text())
+    kept = json.loads((scan_cohort / "cohort.json").read_text())
     assert kept["maps"] == ["falff", "dual_regression_visual", "dual_regression_motor"]
     sha256 = {
         name: hashlib.sha256((scans / f"{name}.nii.gz").read_bytes()).hexdigest() for name in ("nets", "my_atlas")
@@ -361,12 +361,12 @@ def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, of
     }
     images = {"networks.nii.gz": "nets.nii.gz", "networks.txt": "nets.txt", "parcels.nii.gz": "my_atlas.nii.gz"}
     for name, of in (images | {"parcels.tsv": "my_atlas.tsv"}).items():
-        assert (of_scans / "derivation" / name).read_bytes() == (scans / of).read_bytes()
+        assert (scan_cohort / "derivation" / name).read_bytes() == (scans / of).read_bytes()
     atlas = derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz"
     assert atlas.read_bytes() == (scans / "my_atlas.nii.gz").read_bytes()
-    checked = done("abide-data check {of}", of=of_scans)
+    checked = done("abide-data check {of}", of=scan_cohort)
     assert "derived from scans: falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm" in checked
-    lab.edit(lab.copy(of_scans, tmp_path / "cohort") / "derivation/networks.nii.gz", "cut")
+    lab.edit(lab.copy(scan_cohort, tmp_path / "cohort") / "derivation/networks.nii.gz", "cut")
     refused = run("abide-data check cohort")
     assert refused.status == 2 and "derivation/networks.nii.gz edited" in refused.err
 
@@ -392,7 +392,7 @@ def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold
     told = done(f"abide-data convert out cohort --maps all {CODING}")
     assert "falff, alff, which all 2 participants have" in told
     assert "mean_fd, mm, by the JSON beside the maps of 1 of 2 participants" in told
-    mean = lab.confounds_of(1)["framewise_displacement"].mean()
+    mean = lab.make_confounds(1)["framewise_displacement"].mean()
     moved = lab.read_table(Path("cohort/covariates.csv"))["mean_fd"].tolist()
     assert float(moved[0]) == pytest.approx(mean, rel=1e-4) and moved[1] == ""
     table = lab.read_table(Path("out/derived.csv"))
@@ -528,7 +528,7 @@ def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans):
 def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
     folder = tmp_path / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
     for label in (50002, 50003):
-        clean = lab.scan_of(label, SHAPE, VOLUMES) - 1000 * INSIDE[..., None]
+        clean = lab.make_scan(label, SHAPE, VOLUMES) - 1000 * INSIDE[..., None]
         lab.save(folder / f"Pitt_00{label}_func_preproc.nii.gz", clean)
         lab.save(folder / f"Pitt_00{label}_func_mask.nii.gz", INSIDE.astype(np.uint8))
     lab.people(1).to_csv(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", index=False)
@@ -570,14 +570,14 @@ def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path
     told = done("abide-data derive bold out --confounds none")
     assert "compute_epi_mask finds no brain, so all voxels that vary are taken: 1 participant, 2\n" in told
     assert (values("out", 2) > 0).all()
-    found, brain = values("out", 1) != 0, lab.brain(shape)
+    found, brain = values("out", 1) != 0, lab.make_brain(shape)
     assert (found & brain).sum() > 0.9 * brain.sum() and (found & ~brain).sum() < 0.1 * found.sum()
 
 
 @pytest.mark.slow
 def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
     for label in (1, 2):
-        lab.save(tmp_path / f"bold/p{label}.nii", lab.scan_of(label, SHAPE, VOLUMES))
+        lab.save(tmp_path / f"bold/p{label}.nii", lab.make_scan(label, SHAPE, VOLUMES))
     table, how = tmp_path / "bold/people.csv", "--boldColumn path --idColumn id"
     table.write_text("id,path\n1,p1.nii\n2,p2.nii\n3,p3.nii\n")
     told = done(f"abide-data derive bold out {how}")
@@ -587,8 +587,8 @@ def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
     shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold/sub-1_desc-preproc_bold.nii")
     table.write_text("id,path\n1,sub-1_desc-preproc_bold.nii\n")
     assert "the names of 1 scans do not say their space" in done(f"abide-data derive bold spaceless {how}")
-    nback = lab.REST.replace("rest", "nback")
-    names = [f"sub-{of}.nii" for of in (f"1_{lab.REST}", f"1_{nback}", f"2_{lab.REST}", f"3_{nback}")]
+    nback = lab.REST_BOLD.replace("rest", "nback")
+    names = [f"sub-{of}.nii" for of in (f"1_{lab.REST_BOLD}", f"1_{nback}", f"2_{lab.REST_BOLD}", f"3_{nback}")]
     for name in names:
         shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold" / name)
     table.write_text("id,path\n" + "".join(f"{name[4]},{name}\n" for name in names))
@@ -624,7 +624,7 @@ def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold):
     for label in (1, 2, 3):
         also(bold, label, "space-MNI152NLin6Asym_desc-preproc", "space-T1w_desc-preproc")
     for odd in ("AB_1", "A.1", "A 1"):
-        shutil.copy(scan(bold, 1), bold / f"sub-{odd}_{lab.REST}.nii.gz")
+        shutil.copy(scan(bold, 1), bold / f"sub-{odd}_{lab.REST_BOLD}.nii.gz")
     told = done("abide-data derive {of} out", of=bold)
     assert re.search("left alone: 3 in space T1w, such as sub-1/.*, 3 whose names do not say whose .* sub-A 1_", told)
     assert {path.name for path in Path("out").glob("sub-*")} == {"sub-1", "sub-2", "sub-3"}
@@ -704,7 +704,7 @@ def another_grid(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wrong_scan_is_a_line_and_the_others_are_done(tmp_path):
-    bold = lab.images(lab.bold(tmp_path / "bold", lab.people(1 + len(FAULTS), 1)))
+    bold = lab.write_images(lab.bold(tmp_path / "bold", lab.people(1 + len(FAULTS), 1)))
     for label, (spoil, _) in enumerate(FAULTS.values(), 2):
         spoil(scan(bold, label))
     told = derive(bold, "--maps falff,dual_regression --networks {of}/nets.nii.gz")
@@ -935,57 +935,57 @@ OPTIONS = (
 
 def bundled(bundle: Path, cohort: Path, to: Path) -> Path:
     """A bundle that says the derivation of the cohort, with its images."""
-    data = json.loads(parts_of(bundle)["data.json"])
+    data = json.loads(read_bundle_files(bundle)["data.json"])
     data["metadata"]["derivation"] = json.loads((cohort / "cohort.json").read_text())["derivation"]
     parts = {f"derivation/{path.name}": path.read_bytes() for path in (cohort / "derivation").glob("*.*")}
-    return rebuilt(bundle, to, parts | {"data.json": json.dumps(data).encode()})
+    return rebuild_bundle(bundle, to, parts | {"data.json": json.dumps(data).encode()})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["cohort", "zip", "bundle"])
-def test_new_people_get_the_bytes_that_the_same_options_give(form, new, of_scans, tmp_path, request):
-    like = of_scans
+def test_new_people_get_the_bytes_that_the_same_options_give(form, new, scan_cohort, tmp_path, request):
+    like = scan_cohort
     if form == "zip":
-        done("abide-data pack {of} zip --zip", of=of_scans)
+        done("abide-data pack {of} zip --zip", of=scan_cohort)
         like = tmp_path / "zip"
-        assert contents(like / "derivation") == contents(of_scans / "derivation")
+        assert contents(like / "derivation") == contents(scan_cohort / "derivation")
     if form == "bundle":
-        like = bundled(request.getfixturevalue("bundle"), of_scans, tmp_path / "a.zip")
+        like = bundled(request.getfixturevalue("bundle"), scan_cohort, tmp_path / "a.zip")
     told = done("abide-data derive {new}/bold maps --like {of}", new=new, of=like)
     assert "falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm, scans preprocessed, conf" in told
     assert contents(Path("maps")) == contents(new / "maps")
 
 
 @pytest.mark.slow
-def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, of_scans, tmp_path):
+def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, scan_cohort, tmp_path):
     maps = lab.copy(new / "maps", tmp_path / "maps")
-    assert "could not be compared" not in done("abide-data convert maps cohort --like {of}", of=of_scans)
-    said = [json.loads((folder / "cohort.json").read_text()) for folder in (tmp_path / "cohort", of_scans)]
+    assert "could not be compared" not in done("abide-data convert maps cohort --like {of}", of=scan_cohort)
+    said = [json.loads((folder / "cohort.json").read_text()) for folder in (tmp_path / "cohort", scan_cohort)]
     assert said[0]["derivation"] == said[1]["derivation"]
-    assert contents(Path("cohort/derivation")) == contents(of_scans / "derivation")
+    assert contents(Path("cohort/derivation")) == contents(scan_cohort / "derivation")
     for path in maps.rglob("*_boldmap.json"):
         derived_as(path, smoothing_mm=29)
-    refused = run("abide-data convert maps two --like {of}", of=of_scans)
+    refused = run("abide-data convert maps two --like {of}", of=scan_cohort)
     assert refused.status == 2 and "smoothing 29 mm, not 30 mm, of 4, 5, as those" in refused.err
     for path in maps.rglob("*_boldmap.json"):
         derived_as(path, smoothing_mm=30)
     for path in (maps / "sub-4").rglob("*_boldmap.json"):
         lab.edit(path, {"Derivation": None})
-    told = done("abide-data convert maps one --like {of}", of=of_scans)
+    told = done("abide-data convert maps one --like {of}", of=scan_cohort)
     assert "how is not known of 1 participant, so not kept: 4" in told
     assert "how all the new maps were is not known, so that could not be compared" in told
     assert "derivation" not in json.loads(Path("one/cohort.json").read_text())
     for path in maps.rglob("*_timeseries.json"):
         derived_as(path, band=[0.01, 0.1])
-    refused = run("abide-data convert maps three --like {of}", of=of_scans)
+    refused = run("abide-data convert maps three --like {of}", of=scan_cohort)
     assert refused.status == 2 and "band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 4, 5" in refused.err
 
 
 @pytest.mark.slow
-def test_options_that_agree_lend_what_a_cohort_does_not_keep(new, scans, of_scans, tmp_path):
-    cohort, images = (lab.copy(of, tmp_path / of.name) for of in (of_scans, scans))
+def test_options_that_agree_lend_what_a_cohort_does_not_keep(new, scans, scan_cohort, tmp_path):
+    cohort, images = (lab.copy(of, tmp_path / of.name) for of in (scan_cohort, scans))
     shutil.rmtree(cohort / "derivation")
-    resealed(cohort)
+    reseal(cohort)
     for name in ("nets.nii.gz", "nets.txt", "my_atlas.nii.gz", "my_atlas.tsv"):
         (images / name).rename(images / f"renamed_{name}")
     options = OPTIONS.replace("nets", "renamed_nets").replace("my_atlas", "renamed_my_atlas")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands import ROOT, record_of, run
-from helpers import training
+from commands import ROOT, read_manifest, run
+from helpers import training_arguments
 
 from utils.machines import devices
 
@@ -103,10 +103,10 @@ def test_a_processor_that_has_only_what_numpy_needs_trains(cohort, tmp_path):
     """Such as one without AVX2; NumPy reads at its import what it may use."""
     beyond = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(beyond)}
-    command = training(tmp_path, cohort, "nn", 1)
+    command = training_arguments(tmp_path, cohort, "nn", 1)
     ended = subprocess.run([sys.executable, ROOT / "run.py", *command], env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert record_of(tmp_path / "out")["processor"]["instruction_sets"] == []
+    assert read_manifest(tmp_path / "out")["processor"]["instruction_sets"] == []
 
 
 @pytest.mark.slow

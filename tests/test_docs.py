@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT
-from pages import COMMAND, FENCED, PAGES, README, module_of, text_of
+from pages import COMMAND_LINE, FENCED_BLOCK, PAGES, README, read_page_source, split_module
 
 import data
 import run
@@ -32,13 +32,18 @@ FOREIGN = {"--gpus", "--install", "--nv", "--output-spaces", "--volume"}  # of D
 
 
 def code_spans(page: Path) -> list[str]:
-    return CODE_SPAN.findall(FENCED.sub("", text_of(page)))
+    return CODE_SPAN.findall(FENCED_BLOCK.sub("", read_page_source(page)))
 
 
 def commands(page: Path) -> list[str]:
     """The commands that start a program with arguments, in blocks of code and within lines."""
-    lines = [line for block in FENCED.findall(text_of(page)) for line in block.splitlines() if not line.startswith("#")]
-    found = [match[0] for text in lines + code_spans(page) if (match := COMMAND.search(text))]
+    lines = [
+        line
+        for block in FENCED_BLOCK.findall(read_page_source(page))
+        for line in block.splitlines()
+        if not line.startswith("#")
+    ]
+    found = [match[0] for text in lines + code_spans(page) if (match := COMMAND_LINE.search(text))]
     found = [command.replace("$SLURM_ARRAY_TASK_ID", "1") for command in found]
     return [re.sub(r"\s+#.*", "", command) for command in found if "--help" not in command]
 
@@ -70,7 +75,7 @@ def test_a_command_parses(command):
     """Presets and settings, too, which the parser takes as text."""
     words = shlex.split(command)
     if words[0] != "run.py":
-        module, found = module_of(words)
+        module, found = split_module(words)
         if module in PROGRAMS:
             PROGRAMS[module].make_parser().parse_args(found)
             return
@@ -103,9 +108,11 @@ def test_options_named_in_the_text_exist(page):
 
 def test_every_program_is_in_the_reference():
     """Whose options the site takes from the parsers."""
-    programs = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["scripts"]
-    assert re.findall(r'^    "[\w.]+": "([\w.-]+)"', text_of(ROOT / "docs/conf.py"), re.MULTILINE) == [*programs]
-    assert re.findall(r"^- `(.+?)`", text_of(ROOT / "docs/reference/commands.md"), re.MULTILINE) == [*programs]
+    programs = tomllib.loads(read_page_source(ROOT / "pyproject.toml"))["project"]["scripts"]
+    assert re.findall(r'^    "[\w.]+": "([\w.-]+)"', read_page_source(ROOT / "docs/conf.py"), re.MULTILINE) == [
+        *programs
+    ]
+    assert re.findall(r"^- `(.+?)`", read_page_source(ROOT / "docs/reference/commands.md"), re.MULTILINE) == [*programs]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -113,31 +120,33 @@ def test_files_named_in_the_text_exist(page):
     spans = " ".join(code_spans(page))
     for path in re.findall(r"(?<![\w/.])(?:docs|tests|data|models|utils)/[\w/]+\.py", spans):
         assert (ROOT / path).is_file(), path
-    for target in re.findall(r"`make (\w+)", text_of(page)):
-        assert re.search(rf"^{target}:", text_of(ROOT / "Makefile"), re.MULTILINE), target
+    for target in re.findall(r"`make (\w+)", read_page_source(page)):
+        assert re.search(rf"^{target}:", read_page_source(ROOT / "Makefile"), re.MULTILINE), target
 
 
 def test_the_readme_names_what_shows_that_the_program_works_and_computes_right():
-    assert {"demo", "test"} <= set(re.findall(r"`make (\w+)`", text_of(README)))
-    assert "make test" in text_of(ROOT / ".ci/run").splitlines()
+    assert {"demo", "test"} <= set(re.findall(r"`make (\w+)`", read_page_source(README)))
+    assert "make test" in read_page_source(ROOT / ".ci/run").splitlines()
 
 
 def test_the_tables_of_results_are_those_of_their_files():
     """So nobody has typed a number, or made a table anew and forgotten the page."""
     numbers = runpy.run_path(str(ROOT / "docs/results.py"))
     for page in numbers["PAGES"]:
-        assert text_of(page).count("<!-- table ") and numbers["with_tables"](text_of(page)) == text_of(page)
+        assert read_page_source(page).count("<!-- table ") and numbers["with_tables"](
+            read_page_source(page)
+        ) == read_page_source(page)
 
 
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings: small letters, hyphens for spaces, no punctuation."""
-    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text_of(page)), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCED_BLOCK.sub("", read_page_source(page)), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", LINKED, ids=name)
 def test_links_lead_somewhere(page):
-    for link in LINK.findall(FENCED.sub("", text_of(page))):
+    for link in LINK.findall(FENCED_BLOCK.sub("", read_page_source(page))):
         path, _, anchor = link.partition("#")
         if ":" in path:  # the web
             continue
@@ -148,10 +157,12 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_version_is_the_same_everywhere():
-    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))
+    project = tomllib.loads(read_page_source(ROOT / "pyproject.toml"))
     assert "version" in project["project"]["dynamic"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "data.__version__"}
-    cited = re.findall(r"^(?:version|date-released): (\S+)$", text_of(ROOT / "CITATION.cff"), re.MULTILINE)
-    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    cited = re.findall(r"^(?:version|date-released): (\S+)$", read_page_source(ROOT / "CITATION.cff"), re.MULTILINE)
+    newest = re.search(
+        r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", read_page_source(ROOT / "CHANGELOG.md"), re.MULTILINE
+    )
     assert newest and cited == [*newest.groups()]
     assert cited[0] == data.__version__

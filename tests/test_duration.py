@@ -10,7 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from commands import ROOT, done, run, words_of
+from commands import ROOT, done, run, split_command
 from helpers import assert_bit_equal
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -53,7 +53,7 @@ def test_folds_side_by_side_are_forecast_by_the_first(cohort, tmp_path):
     """Three folds, two at a time, take as long as two; that is said before the first one ends."""
     effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"told_from_s": 0}
     how = "--set members=1 --numIters 1500 --folds 3 --jobs 2"
-    command = [sys.executable, *words_of(TRAIN + how, model="nn", of=cohort, to=tmp_path)]
+    command = [sys.executable, *split_command(TRAIN + how, model="nn", of=cohort, to=tmp_path)]
     environment = os.environ | {"ABIDE_EFFORT": json.dumps(effort)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stderr) == (0, "")

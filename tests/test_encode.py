@@ -18,11 +18,11 @@ FULL = (91, 109, 91)
 
 
 @pytest.fixture(scope="module")
-def encoder(once, full_cohort) -> Path:
+def encoder(make_once, full_cohort) -> Path:
     """The --chkPointDir of a cae (without batch norm) that has seen two batches of one subject."""
     command = "run.py --train --model cae --preset stride3 --numIters 2 --set batch_size=1 --dataDir {of} "
     places = "--chkPointDir {to}/ckpt --outDir {to}/out"
-    return once("encoder", lambda folder: done(command + places, of=full_cohort, to=folder)) / "ckpt"
+    return make_once("encoder", lambda folder: done(command + places, of=full_cohort, to=folder)) / "ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_everything_but_the_volumes_is_carried_over_bit_by_bit(full_cohort, enco
     for path in full_cohort.glob("*.bin"):
         assert (encoded / path.name).read_bytes()[:120] == path.read_bytes()[:120]
     before, after = (json.loads((folder / "cohort.json").read_text()) for folder in (full_cohort, encoded))
-    assert after["grid"] == list(lab.GRID) and after["simulated"] and after["phenotype"] == before["phenotype"]
+    assert after["grid"] == list(lab.REDUCED_GRID) and after["simulated"] and after["phenotype"] == before["phenotype"]
     assert np.allclose(after["affine"], [[6, 0, 0, -90], [0, 6, 0, -126], [0, 0, 6, -72], [0, 0, 0, 1]])
     training = rows_of(full_cohort, "train")
     assert after["encoder_subjects"] == sorted(name.removesuffix(".bin") for name in training)
@@ -89,7 +89,7 @@ def test_volumes_are_the_code_as_scipy_computes_it(full_cohort, encoded, weights
     for name in rows_of(full_cohort, "test"):
         code = code_of(volume_of(full_cohort, name), weights)
         expected = (code - code.mean()) / code.std()
-        np.testing.assert_allclose(volume_of(encoded, name, lab.GRID), expected, atol=1e-4)
+        np.testing.assert_allclose(volume_of(encoded, name, lab.REDUCED_GRID), expected, atol=1e-4)
 
 
 def test_testing_cae_measures_reconstruction(encoder, full_cohort, weights, tmp_path):

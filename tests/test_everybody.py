@@ -6,14 +6,14 @@ from pathlib import Path
 import lab as labs
 import numpy as np
 import pytest
-from commands import done, record_of
+from commands import done, read_manifest
 from helpers import assert_bit_equal
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 
 def test_everybody_trains_and_the_phenotype_is_scaled_on_all(everybody, converted):
-    saved = record_of(everybody / "ckpt/mmnn/everybody")
+    saved = read_manifest(everybody / "ckpt/mmnn/everybody")
     table = labs.read_table(converted / "phenotype.csv")
     assert saved["everybody"] and sorted(saved["people"]["subjects"]) == [*labs.people()["SUB_ID"]]
     of = saved["preparation"]
@@ -30,11 +30,11 @@ def test_its_settings_its_length_and_its_score_are_those_of_the_folds(everybody,
     """Nothing but the folder of the score is named again; the default preset has four members."""
     command = "run.py --train --everybody --dataDir {of} --chkPointDir ckpt --outDir out"
     out = done(f"{command} --score {{score}}/test", of=converted, score=on_folds)
-    folds, every = record_of(on_folds / "ckpt/mmnn/folds-3/0"), record_of(tmp_path / "ckpt/mmnn/everybody")
+    folds, every = read_manifest(on_folds / "ckpt/mmnn/folds-3/0"), read_manifest(tmp_path / "ckpt/mmnn/everybody")
     assert [every[name] for name in ("preset", "config", "step")] == [folds["preset"], folds["config"], 4]
     assert (every["config"]["members"], every["cross_validation"]["conclusion"]["participants"]) == (1, 40)
     assert_bit_equal(tmp_path / "ckpt/mmnn/everybody", everybody / "ckpt/mmnn/everybody")
-    headline = record_of(on_folds / "test")["headline"]
+    headline = read_manifest(on_folds / "test")["headline"]
     assert f"{headline[1]:.3f}" in out and "in 3 folds, 40 participants" in out
     assert "--score" in done(f"{command.replace('Dir out', 'Dir other')} --dryRun --model nn", of=converted)
 
@@ -43,11 +43,13 @@ def test_a_score_can_be_named_after_the_training(everybody, on_folds, converted,
     copy = labs.copy(everybody, tmp_path / "copy")
     (checkpoint,) = (copy / "ckpt/mmnn/everybody").glob("ckpt-*.json")
     command = "run.py --train --everybody --numIters 4 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/other"
-    expected = labs.say(checkpoint, cross_validation=None) and record_of(everybody / "ckpt/mmnn/everybody")
+    expected = labs.edit_manifest(checkpoint, cross_validation=None) and read_manifest(
+        everybody / "ckpt/mmnn/everybody"
+    )
     done(command, of=converted, to=copy)
-    assert record_of(copy / "ckpt/mmnn/everybody").get("cross_validation") is None
+    assert read_manifest(copy / "ckpt/mmnn/everybody").get("cross_validation") is None
     done(f"{command} --score {{score}}/test", of=converted, to=copy, score=on_folds)
-    found = record_of(copy / "ckpt/mmnn/everybody")
+    found = read_manifest(copy / "ckpt/mmnn/everybody")
     assert found["cross_validation"]["scores"] == expected["cross_validation"]["scores"]
     assert found["outputs"] == expected["outputs"] and found["finished"]
 
@@ -61,13 +63,13 @@ def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers,
     places = "--everybody --model nn --chkPointDir ckpt --dataDir {of} --outDir {to}"
     done(f"run.py --train --numIters 4 --set members=1 --set batch_size=8 {places}", of=converted, to="trained")
     done(f"run.py --test {places}", of=newcomers, to="tested")
-    of = record_of(tmp_path / "ckpt/nn/everybody")["preparation"]
+    of = read_manifest(tmp_path / "ckpt/nn/everybody")["preparation"]
     values = labs.read_table(newcomers / "phenotype.csv")[of["phenotype"]].replace("", "nan").to_numpy(float)
     median, mean, scale = (np.array(of[f"phenotype_{name}"]) for name in ("median", "mean", "scale"))
     assert np.isnan(values).any()
     filled = np.where(np.isnan(values), median, values)
     scaled = np.where(scale > 0, (filled - mean) / np.where(scale > 0, scale, 1), 0)
-    config = record_of(tmp_path / "ckpt/nn/everybody")["config"] | {"phenotype_units": (256,)}
+    config = read_manifest(tmp_path / "ckpt/nn/everybody")["config"] | {"phenotype_units": (256,)}
     network = nn.build(nn.Config(**config), None)
     prefix = tf.train.latest_checkpoint(str(tmp_path / "ckpt/nn/everybody"))
     tf.train.Checkpoint(model=network).restore(prefix).expect_partial().assert_existing_objects_matched()
@@ -85,5 +87,5 @@ def test_people_without_a_label_do_not_train(converted, tmp_path):
     done("abide-data convert lab cohort --like {of}", of=converted)
     out = done("run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir cohort --chkPointDir ckpt")
     assert "Not trained on, since no label is known of them: 2 participants." in out
-    trained = record_of(tmp_path / "ckpt/nn/everybody")["people"]["subjects"]
+    trained = read_manifest(tmp_path / "ckpt/nn/everybody")["people"]["subjects"]
     assert sorted(trained) == sorted(table["SUB_ID"].drop([3, 8]))

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from commands import done, refused
-from conftest import ALL, without_drawing
-from helpers import predictions
+from conftest import CONVERT_OPTIONS, without_drawing
+from helpers import make_predictions
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
@@ -90,7 +90,7 @@ def test_intervals_of_calibration_are_like_those_of_wald():
     odds = random.normal(0, 1, 500)
     label = (random.random(500) < 1 / (1 + np.exp(-odds))).astype(float)
     told = 1.5 * odds + 0.4
-    rows = make_external_score_rows(predictions(label, 1 / (1 + np.exp(-told))), 0)
+    rows = make_external_score_rows(make_predictions(label, 1 / (1 + np.exp(-told))), 0)
     of = {row["measure"]: row for row in rows if row["kind"] == "calibration"}
     slope = sm.Logit(label, sm.add_constant(told)).fit(disp=0).conf_int()[1]
     large = sm.GLM(label, np.ones(500), sm.families.Binomial(), offset=told).fit().conf_int()[0]
@@ -173,7 +173,7 @@ def others(lab, bundle, tmp_path_factory) -> Path:
         labs.edit(path, with_noise)
     for name in ("again", "noisy"):
         done("abide-data convert {to}/{name}-lab {to}/{name} --like {model}", to=folder, name=name, model=bundle)
-    other_maps = ALL.replace("all", "falff")
+    other_maps = CONVERT_OPTIONS.replace("all", "falff")
     done(f"abide-data convert {{to}}/noisy-lab {{to}}/plain {other_maps}", to=folder, lab=lab)
     return folder
 

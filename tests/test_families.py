@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import done, record_of, refused
+from commands import done, read_manifest, refused
 from lab import edit, pcp, people, read_table
 from sklearn.metrics import brier_score_loss
 
@@ -142,7 +142,7 @@ def test_a_family_is_in_one_fold_and_drawn_as_one(tested, made):
     assert parted(FAMILIES, table, "fold") == []
     found = json.loads((tested / "test" / "metrics.json").read_text())["brier"]
     assert found["value"] == pytest.approx(brier_score_loss(table["label"], table["probability"]), abs=1e-5)
-    prepared = record_of(tested / "test")["prepared"]
+    prepared = read_manifest(tested / "test")["prepared"]
     assert [prepared[name] for name in ("same_scan", "families", "family_column")] == [0, 3, "FAM"]
 
 

@@ -10,10 +10,10 @@ import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Outcome, done, record_of, run, text_of
-from conftest import TINY, without_drawing
+from commands import Outcome, done, read_manifest, read_page_text, run
+from conftest import TINY_TRAINING, without_drawing
 from helpers import assert_bit_equal
-from oracles import within
+from oracles import average_group_auc
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_baselines")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("undrawn", "no_baselines")
 def in_folds(at: Path, of: Path, command: str) -> Outcome:
     """A job of a tiny nn, such as `--train --folds 3`, on a cohort, with all of it in the folder `at`."""
     job = re.search("--(train|test|blackout)", command)[1]
-    settings = TINY if job == "train" else ""
+    settings = TINY_TRAINING if job == "train" else ""
     places = f"--dataDir {{of}} --chkPointDir {{at}}/ckpt --outDir {{at}}/{job}"
     return run(f"run.py --model nn {settings} {command} {places}", of=of, at=at)
 
@@ -57,7 +57,7 @@ def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, convert
     fold_of = labs.read_table(of_folds / "folds.csv").set_index("subject")["fold"]
     assert (fold_of[table["subject"]].to_numpy() == table["fold"]).all()
     for name in "012":
-        assert set(record_of(of_folds / name)["people"]["subjects"]) == set(fold_of.index[fold_of != name])
+        assert set(read_manifest(of_folds / name)["people"]["subjects"]) == set(fold_of.index[fold_of != name])
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_value_of_a_column_may_have_the_name_of_an_end_of_an_interval(tmp_path
     succeeded(tmp_path, tmp_path / "cohort", "--train --folds dose", "--test --folds dose")
     done("abide-report {of}/test", of=tmp_path)
     folds = json.loads((tmp_path / "test/metrics.json").read_text())["folds"]
-    said = text_of(tmp_path / "test/report.html").splitlines()
+    said = read_page_text(tmp_path / "test/report.html").splitlines()
     assert {*folds} == {"low", "medium", "high"} and all(
         any(of.startswith(f"{name} | ") for of in said) for name in folds
     )
@@ -77,7 +77,7 @@ def test_a_value_of_a_column_may_have_the_name_of_an_end_of_an_interval(tmp_path
 def scores_of(table: pd.DataFrame) -> dict[str, float]:
     """By scikit-learn."""
     auc = roc_auc_score(table["label"], table["probability"])
-    return {"auc": auc, "auc_folds": within(table, "fold"), "auc_sites": within(table, "site")}
+    return {"auc": auc, "auc_folds": average_group_auc(table, "fold"), "auc_sites": average_group_auc(table, "site")}
 
 
 @pytest.mark.slow
@@ -95,10 +95,10 @@ def test_a_test_leaves_what_the_contract_says(tested):
     names = {path.name for path in (tested / "test").iterdir()}
     assert {"predictions.csv", "metrics.json", "sites.csv", "table1.csv", "report.html", "runs.csv"} <= names
     assert "table1.csv" not in {path.name for path in (tested / "test" / "fold-0").iterdir()}
-    written = record_of(tested / "test")
+    written = read_manifest(tested / "test")
     assert (written["folds"], written["fold"], written["finished"]) == ("3", None, True)
     assert (written["prepared"]["scaled_by"], written["prepared"]["together"]) == ("fold", True)
-    assert written["weights"] == {name: record_of(tested / "test" / f"fold-{name}")["weights"] for name in "012"}
+    assert written["weights"] == {name: read_manifest(tested / "test" / f"fold-{name}")["weights"] for name in "012"}
     trained, entered = labs.read_table(tested / "runs.csv").to_dict("records")
     headline = json.loads((tested / "test" / "metrics.json").read_text())["auc_sites"]
     assert (trained["job"], entered["job"], entered["metric"]) == ("train", "test", "auc_sites")
@@ -214,7 +214,7 @@ def test_the_scores_of_each_repeat_are_those_of_its_predictions(twice):
         areas.append(expected["auc_sites"])
     metrics = json.loads((twice / "test/metrics.json").read_text())
     assert metrics["auc_sites"]["value"] == pytest.approx(np.mean(areas))
-    written = record_of(twice / "test")
+    written = read_manifest(twice / "test")
     assert (written["repeats"], written["seed"], written["finished"]) == (2, 5, True)
     assert set(written["weights"]) == {f"{fold}, repeat {repeat}" for fold in "01" for repeat in "01"}
     assert written["conclusion"]["score"]["value"] == pytest.approx(np.mean(areas))
@@ -230,7 +230,7 @@ def test_more_repeats_continue_fewer_also_in_pieces(twice, converted, tmp_path):
     assert re.search("to do +1 of 3 folds", out)
     assert "Everything is done" not in succeeded(copy, converted, "--train --folds 2 --repeats 3")
     assert "Everything is done" in succeeded(copy, converted, "--train --folds 2 --repeats 3")
-    assert record_of(copy / "ckpt/nn/folds-2/repeat-2/1")["seed"] == 7
+    assert read_manifest(copy / "ckpt/nn/folds-2/repeat-2/1")["seed"] == 7
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
 
 
@@ -240,7 +240,7 @@ def test_repeats_on_the_folds_of_a_column_differ_in_their_starts(converted, tmp_
     assert out.count("The repeats have the same folds, and differ in the networks' starts") == 1
     one, other = (tmp_path / f"ckpt/nn/folds-SEX/repeat-{at}" for at in (0, 1))
     assert (one / "folds.csv").read_bytes() == (other / "folds.csv").read_bytes()
-    assert [record_of(of / "1")["seed"] for of in (one, other)] == [0, 1]
+    assert [read_manifest(of / "1")["seed"] for of in (one, other)] == [0, 1]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import time
 import kills
 import lab
 import pytest
-from commands import ROOT, record_of, run, words_of
+from commands import ROOT, read_manifest, run, split_command
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ TRAINING = f"run.py --train --set members=1 --set batch_size=8 --numIters {{coun
 def test_a_training_is_alone_in_its_folder_and_goes_on_with_the_same_people_only(converted, tmp_path):
     """A table that is edited after it was stopped is told; once that is back the same command goes on."""
     places = {"cohort": shutil.copytree(converted, tmp_path / "cohort"), "to": tmp_path}
-    program, *words = words_of(TRAINING, count=1_000_000, **places)
+    program, *words = split_command(TRAINING, count=1_000_000, **places)
     saved, table = tmp_path / "ckpt" / "nn", places["cohort"] / "phenotype.csv"
     command = [sys.executable, ROOT / program, *words]
     effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": 5}
@@ -55,7 +55,7 @@ def test_a_training_is_alone_in_its_folder_and_goes_on_with_the_same_people_only
     assert (second.status, second.err.count("\n")) == (2, 1)
     assert f"is being written by process {process.pid} on " in second.err
     assert f"{saved} is still being trained, by process {process.pid} on " in watched.out, watched.err
-    step = record_of(saved)["step"]
+    step = read_manifest(saved)["step"]
     whole = table.read_bytes()
     lab.edit(table, lambda people: people.assign(age="30.0"))
     refused = run(TRAINING, count=step + 2, **places)

@@ -59,7 +59,7 @@ def test_each_layout_gives_the_same_records(reference, tmp_path):
     flat = labs.flat(tmp_path / "flat", PEOPLE)
     assert converted(flat, "--table {table}", table=tmp_path / "flat.csv") == reference
     named = "--mapColumn path --labelColumn diagnosis --positive ASD"
-    assert records(converted(labs.named_by_column(tmp_path / "named", PEOPLE), named)) == records(reference)
+    assert records(converted(labs.write_maps_by_column(tmp_path / "named", PEOPLE), named)) == records(reference)
 
 
 def stored_as(codes: str) -> Callable:
@@ -311,7 +311,7 @@ DEGREES = ("Weighted", "Binarized")
 )
 def test_a_map_is_found_by_its_name_in_each_layout(name, wanted, other, tmp_path):
     """Those of other names could not be read."""
-    folder = labs.named(tmp_path / "maps", [wanted.format(n=f"00{n}") for n in ALL])
+    folder = labs.write_maps_under_names(tmp_path / "maps", [wanted.format(n=f"00{n}") for n in ALL])
     files(folder, [other.format(n=f"00{n}") for n in ALL])
     table = pd.DataFrame({"ID": [f"00{n}" for n in ALL], "FILE_ID": [f"NYU_00{n}" for n in ALL], "dx": [*"abab"]})
     table.to_csv(folder / "people.csv", index=False)
@@ -387,7 +387,7 @@ def test_of_the_tables_above_one_counts_that_has_the_people(tmp_path):
 
 
 def test_maps_that_a_column_names_are_checked(tmp_path):
-    folder = labs.named_by_column(tmp_path / "named", labs.people(12))
+    folder = labs.write_maps_by_column(tmp_path / "named", labs.people(12))
     refused("abide-data check {of}", "--mapColumn", of=folder)
     told = done("abide-data check {of} --mapColumn path --where 'AGE_AT_SCAN > 0'", of=folder)
     assert "12 participants, not converted" in told

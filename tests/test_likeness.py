@@ -9,9 +9,9 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import arrays_of, parts_of
+from bundles import load_npz, read_bundle_files
 from commands import done
-from helpers import add_connectomes, resealed
+from helpers import add_connectomes, reseal
 from scipy.stats import mstats, norm
 
 from data.cohorts import atlas
@@ -47,7 +47,7 @@ def some(many: Path, folder: Path, split: str, chosen: slice) -> Path:
     table["mean"], table["sd"] = random.normal(0.4, 0.03, 1000), random.normal(0.06, 0.006, 1000)
     table = table[chosen].set_axis(lab.read_table(folder / "subjects.csv")["subject"])
     table.to_csv(folder / "maps.csv", index_label="subject")
-    add_connectomes(resealed(folder))
+    add_connectomes(reseal(folder))
     return folder
 
 
@@ -90,11 +90,11 @@ CHANGES = [*VOLUMES, *TABLES, *PERSON, "connectome"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, many) -> Path:
+def folder(tmp_path_factory, large_cohort) -> Path:
     """`home`, the training people, `new` ones changed in one way each, `ckpt`, `out` of a test, and `a.zip`."""
     folder = tmp_path_factory.mktemp("likeness")
-    some(many, folder / "home", "train", slice(TRAINING))
-    new = some(many, folder / "new", "test", slice(TRAINING, TRAINING + 12 + EACH * len(CHANGES)))
+    some(large_cohort, folder / "home", "train", slice(TRAINING))
+    new = some(large_cohort, folder / "new", "test", slice(TRAINING, TRAINING + 12 + EACH * len(CHANGES)))
     said = json.loads((new / "cohort.json").read_text())
     for kind, (change, _) in VOLUMES.items():
         for file in files_of(new, kind):
@@ -113,7 +113,7 @@ def folder(tmp_path_factory, many) -> Path:
         store["z"][:] += noise  # or they are those of training people
         for file in files_of(new, "connectome"):
             store["z"][names.index(file.stem)] = np.abs(store["z"][names.index(file.stem)]) + 1.5
-    resealed(new)
+    reseal(new)
     places = "--everybody --model nn --chkPointDir {of}/ckpt --outDir {of}/"
     done(f"run.py --train --set members=1 --numIters 1 --dataDir {{of}}/home {places}train", of=folder)
     done(f"run.py --test --dataDir {{of}}/new {places}out", of=folder)
@@ -161,7 +161,7 @@ def test_those_as_they_are_are_hardly_ever_told_nor_new_sites_and_unknown_covari
 
 @pytest.fixture(scope="module")
 def kept(folder) -> dict[str, bytes]:
-    return parts_of(folder / "a.zip")
+    return read_bundle_files(folder / "a.zip")
 
 
 def quantiles(values, shares=(0.05, 0.5, 0.95)) -> np.ndarray:
@@ -195,7 +195,7 @@ def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, kept):
     assert not pd.concat([raw["age"], raw["bmi"]]).dropna().round(4).isin(ends).any()
     records = sorted((folder / "home").glob("*.bin"))
     mean = np.mean([lab.read_record(path)[2][0] for path in records], axis=0, dtype=float)
-    means = arrays_of(kept["likeness.npz"])
+    means = load_npz(kept["likeness.npz"])
     np.testing.assert_allclose(means["volume"][..., 0], mean, atol=1e-6)
     with h5py.File(folder / "home/connectomes.h5") as store:
         edges = np.nanmean(store["z"], axis=0, dtype=float)

@@ -28,7 +28,7 @@ def maps_of(cohort: Path, count: int) -> dict[str, list[bytes]]:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """8 people with fALFF and a 4-D file of three networks, of one with an axis of length 1."""
-    folder = labs.networks(tmp_path_factory.mktemp("source") / "lab", PEOPLE)
+    folder = labs.write_network_maps(tmp_path_factory.mktemp("source") / "lab", PEOPLE)
     labs.edit(folder / "cpac/X_0050004_net.nii.gz", lambda values, affine: (values[:, :, :, None], affine))
     return folder
 

@@ -24,7 +24,7 @@ def write(folder: Path, changed: str = "") -> Path:
     lab.pcp(folder / "lab", people, ("falff", "alff"))
     if changed:
         (of,) = people.query(f"SUB_ID == '{changed}'").to_dict("records")
-        lab.save(folder / f"lab/cpac/{of['FILE_ID']}_falff.nii.gz", lab.map_of(of | {"SUB_ID": "9"}))
+        lab.save(folder / f"lab/cpac/{of['FILE_ID']}_falff.nii.gz", lab.make_map(of | {"SUB_ID": "9"}))
     done("abide-data convert {of}/lab {of}/cohort --grid reduced --maps all --phenotype ''", of=folder)
     return folder / "cohort"
 
@@ -65,8 +65,8 @@ def test_tables_hold_the_means_of_a_loop_over_regions_and_cubes(trained, written
     aal, exact = load_atlas(None, MODELS["cnn"].required_grid), volumes(written).astype(float)
     of_regions = np.stack([exact[:, aal.region_labels == region].mean(1) for region in aal.region_numbers], axis=1)
     np.testing.assert_allclose(kept["regions"], of_regions, atol=1e-6)
-    counts = [-(-length // 3) for length in lab.GRID]
-    excess = [3 * count - length for count, length in zip(counts, lab.GRID, strict=True)]
+    counts = [-(-length // 3) for length in lab.REDUCED_GRID]
+    excess = [3 * count - length for count, length in zip(counts, lab.REDUCED_GRID, strict=True)]
     around = [(0, 0), *((more // 2, more - more // 2) for more in excess), (0, 0)]
     blocks = np.pad(exact, around, constant_values=np.nan)
     blocks = blocks.reshape(len(exact), counts[0], 3, counts[1], 3, counts[2], 3, 2)

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import read_rows, resealed
+from helpers import read_rows, reseal
 from scipy import ndimage, stats
 
 from data.base.errors import InputError
@@ -252,7 +252,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     assert not re.search("PROBLEM       .*(kinds|separate|likeness)", checked.out)
     assert re.search("maps +falff: values from 0 to 1\n", checked.out)
     (tmp_path / "out" / "maps.csv").write_text("subject,mean\n1001,high\n")
-    resealed(tmp_path / "out")
+    reseal(tmp_path / "out")
     damaged = data_cli("check", tmp_path / "out")
     assert damaged.status == 2
     assert "maps.csv is damaged" in damaged.err

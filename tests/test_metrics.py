@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from helpers import predictions, table_of
+from helpers import make_prediction_table, make_predictions
 from scipy import stats
 from scipy.special import expit
 from scipy.stats import binomtest
@@ -68,7 +68,7 @@ def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
 @pytest.mark.parametrize("count, seed", [(10, 0), (75, 1), (200, 2)])
 def test_values_are_those_of_scikit_learn(count, seed):
     label, probability = sample(count, seed)
-    found = estimate_scores(predictions(label, probability), seed=0)
+    found = estimate_scores(make_predictions(label, probability), seed=0)
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(expected(label, probability))
 
 
@@ -76,7 +76,7 @@ def test_weights_count_records_as_copies_do():
     label, probability = sample(20, 3)
     weight = np.random.default_rng(0).integers(0, 4, 20)
     copied = expected(np.repeat(label, weight), np.repeat(probability, weight))
-    (one,) = predictions(label, probability).repeats_to_score
+    (one,) = make_predictions(label, probability).repeats_to_score
     found = {name: value for name, (value,) in compute_scores(one, weight[None].astype(float)).items()}
     assert found == pytest.approx(copied)
 
@@ -85,8 +85,8 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     widths = []
     for count in (40, 400):
         label, probability = sample(count, 5)
-        found = estimate_scores(predictions(label, probability), seed=1)
-        assert found == estimate_scores(predictions(label, probability), seed=1)
+        found = estimate_scores(make_predictions(label, probability), seed=1)
+        assert found == estimate_scores(make_predictions(label, probability), seed=1)
         for metric in found.values():
             assert 0 <= metric.low <= metric.value <= metric.high <= 1
         widths.append(found["auc"].high - found["auc"].low)
@@ -98,7 +98,7 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     [(1.0, {"specificity", "balanced_accuracy", "auc"}), (0.0, {"recall", "balanced_accuracy", "auc"})],
 )
 def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
-    found = estimate_scores(predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), seed=0)
+    found = estimate_scores(make_predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), seed=0)
     assert {name for name, metric in found.items() if metric.value is None} == undefined
     for name in undefined:
         assert found[name] == UNDEFINED
@@ -106,7 +106,7 @@ def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
 
 
 def test_nobody_predicted_positive_has_no_precision():
-    found = estimate_scores(predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3]), seed=0)
+    found = estimate_scores(make_predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3]), seed=0)
     assert found["precision"].value is None
     assert found["recall"].value == 0.0
     assert found["auc"].value == 0.5
@@ -116,7 +116,7 @@ def test_perfect_and_reversed_predictions():
     label = np.array([0.0, 0.0, 1.0, 1.0] * 5)
     passed = binomtest(10, 10).proportion_ci(method="exact")
     for probability, value, low, high in ((label, 1.0, passed.low, 1.0), (1 - label, 0.0, 0.0, 1 - passed.low)):
-        found = estimate_scores(predictions(label, probability), 0)["auc"]
+        found = estimate_scores(make_predictions(label, probability), 0)["auc"]
         assert astuple(found) == pytest.approx((value, low, high))
 
 
@@ -124,7 +124,7 @@ def test_perfect_and_reversed_predictions():
 def test_a_score_that_contains_a_share_of_0_or_1_is_no_surer_than_that_share(share):
     """Recall of 18 people 0.000, specificity of 44 0.864: the balanced accuracy was 0.432 (0.368 to 0.472)."""
     label, passed = np.repeat([1.0, 0.0], [18, 44]), np.repeat([share, 1, 0], [18, 6, 38])
-    found = estimate_scores(predictions(label, 0.2 + 0.6 * passed), 0)
+    found = estimate_scores(make_predictions(label, 0.2 + 0.6 * passed), 0)
     limits = binomtest(int(18 * share), 18).proportion_ci(method="exact")
     for recall in limits:
         at = {"balanced_accuracy": (recall + 38 / 44) / 2, "f_score": 36 * recall / (18 * recall + 6 + 18)}
@@ -146,7 +146,7 @@ def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
 
 def test_one_subject_has_no_interval():
     """Resampling one subject repeats its value: two records do not make it two subjects."""
-    found = estimate_scores(predictions([1.0, 1.0], [0.7, 0.4], subject="a"), seed=0)
+    found = estimate_scores(make_predictions([1.0, 1.0], [0.7, 0.4], subject="a"), seed=0)
     assert found["accuracy"] == Estimate(0.5, None, None)
     assert found["recall"] == Estimate(0.5, None, None)
     json.dumps({name: metric.to_cells() for name, metric in found.items()}, allow_nan=False)
@@ -157,7 +157,7 @@ def test_a_metric_that_rests_on_few_subjects_of_many_has_no_interval(autism):
     """Nine people with autism: recall, AUC and balanced accuracy would look certain or almost so."""
     label = np.array([1.0] * autism + [0.0] * 10)
     probability = np.array([0.9] * autism + [*np.linspace(0.1, 0.49, 10)])
-    found = estimate_scores(predictions(label, probability), seed=0)
+    found = estimate_scores(make_predictions(label, probability), seed=0)
     without = {name for name, metric in found.items() if metric.low is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
     assert {found[name].value for name in without} == {1.0}
@@ -175,7 +175,9 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    found = estimate_scores(replace(predictions(label, probability, fold=fold, site=site), in_small_sites=False), 0)
+    found = estimate_scores(
+        replace(make_predictions(label, probability, fold=fold, site=site), in_small_sites=False), 0
+    )
     assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
     assert found["auc"].value == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
@@ -201,7 +203,7 @@ def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
     gaps = [own[(site == at) & (label == 0)].mean() - own[(site == at) & (label == 1)].mean() for at in both]
     slopes = [1 / label[site == at].var() for at in both]  # of log odds over a share
     assert compute_pull(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
-    found = predictions(label, own, fold=fold, site=site)
+    found = make_predictions(label, own, fold=fold, site=site)
     assert found.in_small_sites == small == (compute_pull(label, site, fold) > MAX_PULL)
     if small:
         assert auc_within(label, own, site) < 0.2
@@ -215,26 +217,26 @@ def test_a_rare_class_makes_a_site_of_40_small(autism, small):
     """With nothing to find, 7 % of such cohorts were 'worse than chance': 0.016 is a sixth of a tenth."""
     site, fold = np.arange(200) // 40, np.arange(200) % 10
     label = (np.arange(200) % 40 < 40 * autism).astype(float)
-    found = predictions(label, share_of_others(label, site, fold), fold=fold, site=site)
+    found = make_predictions(label, share_of_others(label, site, fold), fold=fold, site=site)
     assert found.in_small_sites == small
     assert (estimate_scores(found, 0)["auc_sites"].value == 0.5) == (small or autism == 0.5)
 
 
 def test_sites_that_are_left_out_are_compared_whole():
     label, probability, site, _ = grouped(90, 6)
-    assert not predictions(label, probability, fold=site, site=site).in_small_sites
-    assert not predictions(label, probability, site=site).in_small_sites
+    assert not make_predictions(label, probability, fold=site, site=site).in_small_sites
+    assert not make_predictions(label, probability, site=site).in_small_sites
 
 
 def test_one_class_a_site_leaves_no_auc_within_sites():
     label, probability = sample(10, 0)
-    found = estimate_scores(predictions(label, probability, site=np.where(label == 1, "A", "B")), 0)
+    found = estimate_scores(make_predictions(label, probability, site=np.where(label == 1, "A", "B")), 0)
     assert found["auc_sites"] == UNDEFINED
 
 
 def test_an_interval_needs_ten_subjects_of_each_class_in_sites_with_both():
     label = np.array([1] * 5 + [0] * 15 + [1] * 15)
-    test = predictions(label, np.linspace(0.9, 0.1, 35), site=["A"] * 20 + ["B"] * 15)
+    test = make_predictions(label, np.linspace(0.9, 0.1, 35), site=["A"] * 20 + ["B"] * 15)
     found = estimate_scores(test, 0)
     assert found["auc_sites"] == Estimate(1.0, None, None)
     assert found["auc"].low is not None
@@ -244,7 +246,7 @@ def test_an_interval_needs_ten_subjects_of_each_class_in_sites_with_both():
 def test_what_is_concluded_rests_on_the_auc_within_sites_where_there_are_several():
     label, probability, site, fold = grouped(90, 6)
     for where, name in (({"fold": fold, "site": site}, "auc_sites"), ({"fold": fold}, "auc_folds"), ({}, "auc")):
-        assert choose_headline_metric(estimate_scores(predictions(label, probability, **where), 0)) == name
+        assert choose_headline_metric(estimate_scores(make_predictions(label, probability, **where), 0)) == name
 
 
 def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -265,7 +267,7 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
     probability = np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 120) + 0.2 * (fold - 1), 0, 1)
     other = np.clip(probability + np.random.default_rng(1).normal(0, 0.3, 120), 0, 1)
     subject = np.repeat([f"s{number}" for number in range(60)], 2)
-    test = predictions(label, probability, subject=subject, fold=fold, site=site)
+    test = make_predictions(label, probability, subject=subject, fold=fold, site=site)
     assert test.in_small_sites == small
     found = estimate_scores(test, 0)
     less = estimate_differences(test, test.with_probabilities([other]), 0)
@@ -304,7 +306,7 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
 def test_the_difference_is_paired_and_of_the_two_aucs():
     label, probability = sample(80, 8)
     other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
-    test = predictions(label, probability)
+    test = make_predictions(label, probability)
     both = estimate_differences(test, test.with_probabilities([other]), 0)
     briers = [sklearn_metrics.brier_score_loss(label, values) for values in (probability, other)]
     assert both["brier"].value == pytest.approx(briers[0] - briers[1])
@@ -318,7 +320,7 @@ def test_the_difference_is_paired_and_of_the_two_aucs():
 
 def test_a_difference_among_thirteen_is_as_wide_as_all_of_them_need():
     label, probability = sample(80, 8)
-    test = predictions(label, probability)
+    test = make_predictions(label, probability)
     other = test.with_probabilities([np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 80), 0, 1)])
     alone, one_of = (estimate_differences(test, other, 0, among)["auc"] for among in (1, 13))
     wider = stats.norm.ppf(1 - 0.025 / 13) / stats.norm.ppf(0.975)
@@ -329,7 +331,7 @@ def test_a_difference_among_thirteen_is_as_wide_as_all_of_them_need():
 def test_a_difference_stays_within_what_is_possible():
     label, fold = np.tile([0, 1], 20), np.repeat([0, 1], 20)
     right, wrong = np.random.default_rng(0).random((2, 40)) / 2 + [label / 3, (1 - label) / 3]
-    test = predictions(label, right, fold=fold)
+    test = make_predictions(label, right, fold=fold)
     found = estimate_differences(test, test.with_probabilities([wrong]), 0, comparison_count=1000)["auc"]
     assert found.low < found.value < found.high == 1
 
@@ -342,7 +344,7 @@ def test_log_odds_are_finite_for_certain_probabilities():
 def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_training():
     """60 people in three folds of 20: each trains with 40. Of the 30 of a subset, 20 are in another fold than one."""
     label, probability, _, fold = grouped(60, 7)
-    whole, half = predictions(label, probability, fold=fold), np.arange(60) % 2 == 0
+    whole, half = make_predictions(label, probability, fold=fold), np.arange(60) % 2 == 0
     others = [((fold == name) & half).sum() for name in range(3)]
     shares = [count * (half.sum() - count) / 40 for count in others]
     assert whole.interval_widening("accuracy") == pytest.approx(np.sqrt(2))
@@ -352,7 +354,7 @@ def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_t
     assert whole.select_records(half).select_records(fold[half] == 0).interval_widening("accuracy") == 1
     assert (
         whole.select_records(fold == 0).interval_widening("auc")
-        == predictions(label, probability).interval_widening("auc")
+        == make_predictions(label, probability).interval_widening("auc")
         == 1
     )
 
@@ -368,7 +370,7 @@ def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
     probability = np.random.default_rng(0).random(120)
     even, odd = np.arange(120) // 2 % 5, (np.arange(120) // 2 + 2 * (np.arange(120) % 10 == 1)) % 5
     odd[site == "a"] = np.where(label[site == "a"] == 1, 0, 1)  # nobody of both classes there
-    large, small = (table_of(label, probability, fold=fold, site=site) for fold in (even, odd))
+    large, small = (make_prediction_table(label, probability, fold=fold, site=site) for fold in (even, odd))
     assert [Predictions.from_tables(one).in_small_sites for one in (large, small)] == [False, True]
     both = Predictions.from_tables(*((small, large) if first else (large, small)))
     means = [auc_within(label, probability, of_cells(site, fold)) for fold in (even, odd)]
@@ -381,7 +383,9 @@ def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
 
 def test_a_repeat_without_anybody_to_compare_hides_no_score_and_leaves_no_interval():
     label, site, probability = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), np.random.default_rng(0).random(40)
-    tables = [table_of(label, probability, fold=fold, site=site) for fold in (np.arange(40) // 2 % 2, label)]
+    tables = [
+        make_prediction_table(label, probability, fold=fold, site=site) for fold in (np.arange(40) // 2 % 2, label)
+    ]
     tests = [replace(Predictions.from_tables(*of), in_small_sites=True) for of in (tables[:1], tables)]
     alone, found = (estimate_scores(of, 0)["auc_sites"] for of in tests)
     assert alone.low is not None and (found.value, found.low) == (pytest.approx(alone.value), None)
@@ -393,7 +397,7 @@ def test_the_auc_of_a_small_site_compares_people_of_one_fold():
     fold = np.random.default_rng(0).permutation(120) % 5
     fold[site == "j"] = label[site == "j"]
     own = share_of_others(label, site, fold)
-    test = predictions(label, own, fold=fold, site=site)
+    test = make_predictions(label, own, fold=fold, site=site)
     assert test.in_small_sites
     rows = {row["site"]: row["auc"] for row in make_site_score_rows(test, 0)}
     assert rows.pop("j") is None, "nobody there is of the same fold as one of the other class"
@@ -404,8 +408,8 @@ def test_the_auc_of_a_small_site_compares_people_of_one_fold():
 def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     label, probability, site, fold = grouped(60, 7)
     other = probability[np.random.default_rng(1).permutation(60)]
-    once = table_of(label, probability, fold=fold, site=site)
-    again = table_of(label, other, fold=(fold + label) % 3, site=site)
+    once = make_prediction_table(label, probability, fold=fold, site=site)
+    again = make_prediction_table(label, other, fold=(fold + label) % 3, site=site)
     assert [Predictions.from_tables(of).in_small_sites for of in (once, again)] == [True, False]
     both = Predictions.from_tables(once, again)
     alone = [estimate_scores(replace(Predictions.from_tables(of), in_small_sites=True), 0) for of in (once, again)]
@@ -419,7 +423,7 @@ def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
 
 def test_sites_in_a_table():
     label, probability, site, _ = grouped(90, 6)
-    rows = make_site_score_rows(predictions(label, probability, site=site), seed=0)
+    rows = make_site_score_rows(make_predictions(label, probability, site=site), seed=0)
     sizes = [row["subjects"] for row in rows]
     assert rows[0]["site"] == "A" and sizes == sorted(sizes, reverse=True)
     assert [sum(row[name] for row in rows) for name in ("subjects", "autism", "control")] == [90, 45, 45]
@@ -441,7 +445,7 @@ def test_the_interval_of_a_site_is_no_narrower_where_its_errors_lie_in_one_fold(
     for wrong in ([0, 1, 2], [0, 3, 6]):
         probability = np.where(np.isin(np.arange(300), wrong), 1 - label, label)
         fold = np.append(np.arange(30) // 3, np.arange(270) % 10)
-        whole = predictions(label, probability, fold=fold, site=site)
+        whole = make_predictions(label, probability, fold=fold, site=site)
         found.append(estimate_scores(whole.select_records(site == "small"), 0)["accuracy"])
     assert found[0].value == 0.9 and found[0].high - found[0].low > 0.15
     assert astuple(found[0])[1:] == pytest.approx(astuple(found[1])[1:], abs=0.04)
@@ -449,7 +453,7 @@ def test_the_interval_of_a_site_is_no_narrower_where_its_errors_lie_in_one_fold(
 
 def test_folds_by_name():
     label, probability, _, fold = grouped(90, 6)
-    found = score_folds(predictions(label, probability, fold=9 + fold), seed=0)
+    found = score_folds(make_predictions(label, probability, fold=9 + fold), seed=0)
     assert set(found) == {"9", "10", "11"}
     at = fold == 1
     assert {name: metric.value for name, metric in found["10"].items()} == pytest.approx(
@@ -461,7 +465,7 @@ def test_folds_by_name():
 def test_a_site_that_lies_in_one_fold_of_some_repeats_has_no_auc_within_folds():
     label, site = np.tile([0.0, 1.0], 6), np.repeat(["a", "b"], 6)
     fold, other = np.tile(["0", "0", "1", "1"], 3), np.repeat(["0", "1"], 6)
-    tables = [table_of(label, np.linspace(0, 1, 12), fold=of, site=site) for of in (fold, other)]
+    tables = [make_prediction_table(label, np.linspace(0, 1, 12), fold=of, site=site) for of in (fold, other)]
     rows = make_site_score_rows(Predictions.from_tables(*tables), 0)
     assert [row["subjects"] for row in rows] == [6, 6]
     assert rows[0]["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(label[:6], np.linspace(0, 1, 12)[:6]))
@@ -559,7 +563,7 @@ def small_test(random: np.random.Generator) -> tuple[Predictions, list[np.ndarra
 
     fold, where = folds[random.integers(5)], {"site": site} | ({} if unit is None else {"same_scan": unit})
     where |= {} if fold is None else {"fold": fold}
-    tables = [table_of(label, said(), **where) for _ in range(repeats)]
+    tables = [make_prediction_table(label, said(), **where) for _ in range(repeats)]
     return Predictions.from_tables(*tables), [random.permutation(said()) for _ in tables]
 
 
@@ -624,7 +628,7 @@ def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(
         cells = [(row["measure"], row[end]) for row in rows for end in estimate_columns() if row[end] == row[end]]
         assert not [cell for cell in cells if outside(*cell)]
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
-        test = predictions(label, said * 0.9 + 0.05 * random.random(170), fold=np.arange(170) % 3, site=site)
+        test = make_predictions(label, said * 0.9 + 0.05 * random.random(170), fold=np.arange(170) % 3, site=site)
         result = confounds.measure_confounds(test, covariates.astype(str), 0)
         given = [correlation for correlation, _ in result["given_diagnosis"].values()]
         for estimate in (result.get("partial", UNDEFINED), *given):
@@ -777,7 +781,10 @@ def test_people_who_share_a_scan_count_as_one(alike):
 
 def test_intervals_need_ten_families_of_each_class():
     label, probability = np.repeat([0.0, 1.0], 16), np.linspace(0, 1, 32) % 0.7
-    one, alone = predictions(label, probability, same_scan=np.arange(32) // 2), predictions(label, probability)
+    one, alone = (
+        make_predictions(label, probability, same_scan=np.arange(32) // 2),
+        make_predictions(label, probability),
+    )
     assert one.count_clusters(label >= 0) == 16 and alone.count_clusters(label >= 0) == 32
     assert estimate_scores(one, 0)["auc"].low is None
     assert estimate_scores(alone, 0)["auc"].low is not None
@@ -787,7 +794,7 @@ def test_intervals_of_several_folds_are_made_wider_by_their_families():
     """As if each family were one person; a family is in one fold."""
     family = np.arange(120) // 2
     label, fold, site = family % 2, family % 5, np.repeat(["a", "b"], 60)
-    table = table_of(label, np.linspace(0, 1, 120), fold=fold, site=site, same_scan=family)
+    table = make_prediction_table(label, np.linspace(0, 1, 120), fold=fold, site=site, same_scan=family)
     twice, once = Predictions.from_tables(table), Predictions.from_tables(table[::2])
     fewer = np.sqrt((1 - 5 / 120) / (1 - 5 / 60))  # degrees of freedom of the bootstrap, one a fold
     for name in ("auc", "auc_sites", "auc_folds"):

@@ -4,8 +4,8 @@ import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, record_of
-from oracles import within
+from commands import done, read_manifest
+from oracles import average_group_auc
 
 pytestmark = pytest.mark.slow
 MASKED, LOGISTIC = "missingness_masked", "missingness, logistic regression"
@@ -33,11 +33,11 @@ def test_scores_where_it_is_masked_are_those_of_the_predictions(rung, request):
     rows, confounds = (pd.read_csv(folder / f"{name}.csv", index_col=0) for name in ("baselines", "confounds"))
     predicted, baselines = (pd.read_csv(folder / f"{name}.csv") for name in ("predictions", "baseline_predictions"))
     each = [predicted.assign(probability=of) for of in (predicted[MASKED], baselines[LOGISTIC])]
-    masked, logistic = (within(table, "site") for table in each)
+    masked, logistic = (average_group_auc(table, "site") for table in each)
     assert rows.loc[LOGISTIC, "auc_sites"] == pytest.approx(logistic)
-    expected = [masked, within(predicted, "site") - masked]
+    expected = [masked, average_group_auc(predicted, "site") - masked]
     assert confounds.loc[["masked", "minus_masked"], "value"].tolist() == pytest.approx(expected, abs=1e-6)
-    told = record_of(folder)["conclusion"]
+    told = read_manifest(folder)["conclusion"]
     assert [told[name]["value"] for name in ("masked", "minus_masked")] == pytest.approx(expected, abs=1e-6)
     assert sum(told["others"].values()) == len({*rows.index} - {"majority"}) - 1  # beside the pre-specified one
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import region_means
+from helpers import compute_region_means
 
 from data.cohorts.atlas import load_atlas
 from models import MODELS, one_channel, override_settings
@@ -246,7 +246,7 @@ def layer_of(network, kind: str):
 def test_region_means_are_those_of_the_atlas(build):
     volumes = np.random.default_rng(0).normal(size=(3, *REDUCED.shape, 2)).astype(np.float32)
     found = layer_of(build("cnn", "regions"), "RegionMeans")(volumes)
-    np.testing.assert_allclose(found, region_means(load_atlas(None, REDUCED), volumes), atol=1e-6)
+    np.testing.assert_allclose(found, compute_region_means(load_atlas(None, REDUCED), volumes), atol=1e-6)
 
 
 def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():

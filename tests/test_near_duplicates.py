@@ -58,7 +58,9 @@ def test_people_are_compared_across_blocks():
 @pytest.mark.slow
 def test_region_means_of_a_volume_are_those_of_its_block_means():
     """Those of a person's own values, each weighed by its square; the right regions are mirror images of the left."""
-    volume = np.stack([lab.map_of({"SUB_ID": f"{seed}", "DX_GROUP": "2"}, shape=(91, 109, 91)) for seed in (1, 2)], -1)
+    volume = np.stack(
+        [lab.make_map({"SUB_ID": f"{seed}", "DX_GROUP": "2"}, shape=(91, 109, 91)) for seed in (1, 2)], -1
+    )
     share = ndimage.uniform_filter(np.ones(volume.shape[:3]), 3, mode="constant")[::3, ::3, ::3, None]
     sums = [ndimage.uniform_filter(volume[..., at].astype(float), 3, mode="constant") for at in (0, 1)]
     reduced = (np.stack(sums, -1)[::3, ::3, ::3] / share).astype(np.float32)
@@ -81,10 +83,10 @@ def test_region_means_of_a_volume_are_those_of_its_block_means():
 def brains() -> np.ndarray:
     """61 whole brains on the reduced grid (people, maps, x, y, z): a common pattern, and one of each person."""
     random = np.random.default_rng(0)
-    common, own = random.normal(size=(2, *lab.GRID)), random.normal(size=(61, 2, *lab.GRID))
+    common, own = random.normal(size=(2, *lab.REDUCED_GRID)), random.normal(size=(61, 2, *lab.REDUCED_GRID))
     smooth = [ndimage.gaussian_filter(values, (0,) * (values.ndim - 3) + (1.5,) * 3) for values in (common, own)]
     values = 1 + 0.2 * sum(of / of.std() for of in smooth)
-    return np.where(lab.brain(lab.GRID), values, 0).astype(np.float32)
+    return np.where(lab.make_brain(lab.REDUCED_GRID), values, 0).astype(np.float32)
 
 
 def cut(values: np.ndarray) -> np.ndarray:
@@ -271,5 +273,5 @@ def test_a_training_subject_is_not_tested_under_another_name(noise, told, cohort
 def test_maps_of_one_value_tie_nobody(tmp_path):
     """The second map of everybody is empty."""
     for path in lab.records(tmp_path / "of").iterdir():
-        lab.edit(path, path.read_bytes() + bytes(4 * np.prod(lab.GRID)))
+        lab.edit(path, path.read_bytes() + bytes(4 * np.prod(lab.REDUCED_GRID)))
     assert "share a scan" not in run("abide-data check {of}", of=tmp_path / "of").out

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from by_hand import read
-from commands import done, record_of, text_of
+from commands import done, read_manifest, read_page_text
 
 from utils.runs.record import Caveats
 
@@ -62,18 +62,20 @@ def planted(path: Path, predicted: Predicted, scattered: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def pooled(of_few_regions, converted, on_folds, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
+def pooled(few_region_blackout, converted, on_folds, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
     """`pooled()` are the results of a blackout whose folds found such effects, and what was printed."""
 
     def results(predicted: Predicted = lambda of, _: of, scattered: bool = False) -> tuple[Path, str]:
         to = tmp_path_factory.mktemp("pooled") / "out"
-        labs.copy(of_few_regions / "blackout", to)
+        labs.copy(few_region_blackout / "blackout", to)
         for fold in to.glob("fold-*"):
             planted(fold / "blackout.h5", predicted, scattered)
         labs.edit(to / "run.json", {"finished": False})
         places = "--folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}"
         more = "--atlas {atlas}/atlas/own.nii.gz --systems {atlas}/atlas/systems.csv"
-        return to, done(f"run.py --blackout {places} {more}", of=converted, ckpt=on_folds, atlas=of_few_regions, to=to)
+        return to, done(
+            f"run.py --blackout {places} {more}", of=converted, ckpt=on_folds, atlas=few_region_blackout, to=to
+        )
 
     return results
 
@@ -89,16 +91,16 @@ def named(pooled) -> tuple[Path, str]:
 
 def test_what_is_planted_is_significant_and_a_suppressor_is_remarked(named):
     folder, _ = named
-    regions, page = read(folder, "regions").set_index("region"), text_of(folder / "blackout.html")
+    regions, page = read(folder, "regions").set_index("region"), read_page_text(folder / "blackout.html")
     assert regions.loc[[3], "p_reliance"].item() < 0.05 < regions.loc[[4, 5, 8], "p_reliance"].min()
     assert regions["remark"].notna().to_dict() == {3: False, 4: True, 5: False, 8: False}
-    assert record_of(folder)["concluded"] is True and re.search("Frontal 4, possibly suppressors", page)
+    assert read_manifest(folder)["concluded"] is True and re.search("Frontal 4, possibly suppressors", page)
 
 
 def test_page_and_terminal_count_what_the_tables_hold(named):
     """In the order of the tables: things, significant ones, before adjustment, which replicate."""
     folder, printed = named
-    page, again = text_of(folder / "blackout.html"), read(folder, "replication")
+    page, again = read_page_text(folder / "blackout.html"), read(folder, "replication")
     assert len(printed[printed.index("mmnn predicts") :].splitlines()) <= 10
     for name, (family, many) in FAMILIES.items():
         table = read(folder, name)
@@ -126,7 +128,7 @@ def test_significant_things_come_first_by_p_though_others_have_larger_effects(po
     told = re.search(r"^2 of 4 regions +\d, \d\.\d expected (.*)$", printed, re.M)[1]
     assert re.findall(r"(\S+)(?:, |$)", told) == [f"{p:.2g}" for p in expected["p_reliance"][:2]]
     assert told.endswith("Frontal 4 " + f"{expected['p_reliance'].iloc[1]:.2g}")
-    page, order = text_of(folder / "blackout.html"), expected["name"].tolist()
+    page, order = read_page_text(folder / "blackout.html"), expected["name"].tolist()
     first = {name: page.index(f"\n{name} ") for name in order}  # beside its bar
     assert sorted(order, key=first.__getitem__) == order
     rows = {name: page.index(f"\n{name} | ") for name in order}  # of the table
@@ -137,7 +139,7 @@ def test_significant_things_come_first_by_p_though_others_have_larger_effects(po
 
 @pytest.mark.parametrize("name", HEADINGS)
 def test_the_page_has_the_tables(name, named):
-    page, table = text_of(named[0] / "blackout.html"), read(named[0], name)
+    page, table = read_page_text(named[0] / "blackout.html"), read(named[0], name)
     lines = re.sub(r"(?<=[a-z])\d\b", "", page).splitlines()  # without marks of footnotes
     shown = table[(table["rank"] <= SHOWN) | (table["p_reliance"] < 0.05)]
     assert (table["p_reliance"] < 0.05).any() and len(shown) < len(table)
@@ -173,9 +175,9 @@ def test_what_was_not_cleaned_should_not_be_published_though_it_is_significant(u
     folder, printed = pooled()
     assert read(folder, "replication").query("significant == 1")["replicates"].max() > 0.5
     assert ("NOT CLEANED" in printed) == bool(uncleaned)
-    assert "nothing here is about people" in text_of(folder / "blackout.html")
+    assert "nothing here is about people" in read_page_text(folder / "blackout.html")
     said = "No list or map should be published from this" if uncleaned else "name only what is significant"
-    for text in (printed, text_of(folder / "blackout.html"), record_of(folder)["conclusion"]):
+    for text in (printed, read_page_text(folder / "blackout.html"), read_manifest(folder)["conclusion"]):
         assert said in text
 
 
@@ -280,13 +282,13 @@ def below(pooled) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def others(of_few_regions, converted, everybody, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
+def others(few_region_blackout, converted, everybody, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
     """`others(DX_GROUP=[...])` are the results of a blackout of other people, and what was printed."""
 
     def blacked_out(**columns: list[str]) -> tuple[Path, str]:
         folder, table = tmp_path_factory.mktemp("others"), labs.people(len(columns["DX_GROUP"]), 80002)
         labs.pcp(folder / "lab", table.assign(**columns), ("falff", "alff"), series=True)
-        places = {"at": folder, "of": converted, "ckpt": everybody, "atlas": of_few_regions}
+        places = {"at": folder, "of": converted, "ckpt": everybody, "atlas": few_region_blackout}
         done("abide-data convert {at}/lab {at}/cohort --like {of}", **places)
         command = "run.py --blackout --everybody --donors 1 --dataDir {at}/cohort --chkPointDir {ckpt}/ckpt"
         more = "--outDir {at}/out --atlas {atlas}/atlas/own.nii.gz"
@@ -327,12 +329,12 @@ def test_nothing_is_significant_and_all_say_why(name, why, request):
     p = pd.concat([table["p_reliance"] for table in tables.values()])
     assert p.isna().all() if name == "one_class" else (p.notna().all() and p.min() < 0.05)
     assert {*tables["connections"]["level"]} == {"systems"}
-    replication, manifest = read(folder, "replication"), record_of(folder)
+    replication, manifest = read(folder, "replication"), read_manifest(folder)
     assert not replication["significant"].any() and manifest["concluded"] is False
     page, figure = ((folder / f"blackout.{form}").read_text() for form in ("html", "svg"))
     assert '<li class="main"' not in page and RED not in figure
     figure = " ".join("".join(of.itertext()) for of in ElementTree.fromstring(figure).iter(f"{SVG}text"))
-    for text in (text_of(folder / "blackout.html"), figure, printed, manifest["conclusion"]):
+    for text in (read_page_text(folder / "blackout.html"), figure, printed, manifest["conclusion"]):
         assert re.search(why, " ".join(text.split()))
     is_chance = manifest["better_than_chance"] is False
     assert is_chance == ("MODEL AT CHANCE" in figure) == (name in ("at_chance", "below"))
@@ -341,7 +343,7 @@ def test_nothing_is_significant_and_all_say_why(name, why, request):
 
 
 def test_unequal_classes_are_told_and_one_subject_of_a_class_has_a_mean(few, one_class):
-    assert re.search("Only 38% are of one class", text_of(few[0] / "blackout.html"))
+    assert re.search("Only 38% are of one class", read_page_text(few[0] / "blackout.html"))
     table = read(one_class[0], "regions")
     assert table["background_control"].isna().all() and table["background_autism"].notna().all()
     assert table[["reliance_low", "reliance_high"]].notna().all(axis=None)
@@ -352,10 +354,10 @@ def test_one_subject_has_effects_without_intervals(tmp_path):
     places = "--model cnn --dataDir {at}/records --chkPointDir {at}/ckpt --outDir {at}/"
     done(f"run.py --train --preset regions --set members=1 --numIters 1 {places}train", at=tmp_path)
     printed, folder = done(f"run.py --blackout --donors 1 {places}out", at=tmp_path), tmp_path / "out"
-    page, table = text_of(folder / "blackout.html"), read(folder, "regions")
+    page, table = read_page_text(folder / "blackout.html"), read(folder, "regions")
     for name in ("reliance", "unique", "background", "sufficiency"):
         assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
-    assert table.filter(regex="^[pq]_").isna().all(axis=None) and record_of(folder)["subjects"] == 1
+    assert table.filter(regex="^[pq]_").isna().all(axis=None) and read_manifest(folder)["subjects"] == 1
     assert (table["background_autism"].isna() != table["background_control"].isna()).all()
     assert not any(of.lines("LineCollection_") for of in panels(folder))
     assert "no interval: too few participants" in page and not re.search(r"\bnan\b", page + printed)

@@ -7,8 +7,8 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, listing, record_of
-from oracles import within
+from commands import done, listing, read_manifest
+from oracles import average_group_auc
 from scipy.stats import binom
 
 from utils.permutations import compute_permutation_result
@@ -94,14 +94,14 @@ TABLE = "test/permutations/permutations.csv"
 
 
 @pytest.fixture(scope="module")
-def tested(cohort, once) -> Path:
+def tested(cohort, make_once) -> Path:
     """The folder of a nn trained and tested on two folds, with four permutations."""
 
     def make(folder: Path) -> None:
         done(f"{TRAIN} --numIters 2 --set members=1 --set batch_size=8", of=cohort, to=folder)
         done(FOUR, of=cohort, to=folder)
 
-    return once("permuted", make)
+    return make_once("permuted", make)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def copy(tested, tmp_path) -> Path:
 
 def p_in(folder: Path) -> dict:
     """What the test says of permutations; those say the same."""
-    test, own = (record_of(folder / place)["permutations"] for place in ("test", "test/permutations"))
+    test, own = (read_manifest(folder / place)["permutations"] for place in ("test", "test/permutations"))
     assert test == own
     return test
 
@@ -120,7 +120,7 @@ def p_in(folder: Path) -> dict:
 def test_p_is_that_of_the_table_and_stands_everywhere_also_in_a_page_that_is_made_again(tested, copy):
     scores = pd.read_csv(tested / TABLE, index_col="permutation")["score"]
     assert scores.index.tolist() == [1, 2, 3, 4] and scores.nunique() > 1
-    score = within(pd.read_csv(tested / "test/predictions.csv"), "site", "fold")  # the sites are small
+    score = average_group_auc(pd.read_csv(tested / "test/predictions.csv"), "site", "fold")  # the sites are small
     p, count = p_by_definition(score, scores.tolist(), 4)
     said = p_in(tested)
     assert (said["p"], said["count"], said["asked"], said["metric"]) == (p, count, 4, "auc_sites")
@@ -151,7 +151,7 @@ def test_it_is_done_once_and_more_continue_fewer(tested, copy, cohort):
 def test_killed_it_goes_on_with_what_is_missing_whatever_the_number_of_processes(words, tested, copy, cohort):
     """The first and the third row are there."""
     lab.edit(copy / TABLE, lambda of: of[::2])
-    lab.say(copy / "test/run.json", permutations=None)
+    lab.edit_manifest(copy / "test/run.json", permutations=None)
     lab.edit(copy / "test/permutations/run.json", {"finished": False, "told": {}})
     done(f"{FOUR} {words}", of=cohort, to=copy)
     assert (copy / TABLE).read_bytes() == (tested / TABLE).read_bytes() and p_in(copy) == p_in(tested)
@@ -162,7 +162,7 @@ def test_another_checkpoint_has_permutations_of_its_own(tested, copy, cohort):
     places = {"of": cohort, "to": copy}
     done(f"{TRAIN} --numIters 3", **places)
     done(TEST, **places)
-    assert "permutations" not in record_of(copy / "test")
+    assert "permutations" not in read_manifest(copy / "test")
     done(f"{TEST} --permutations 1", **places)
     (earlier,) = copy.glob("test/permutations/earlier/*/permutations.csv")
     assert earlier.read_bytes() == (tested / TABLE).read_bytes()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import done, run
-from oracles import BY_HAND, PCP_COLUMNS, PCP_ROWS
+from oracles import EXPECTED_VALUES, PCP_COLUMNS, PCP_ROWS
 from scipy.stats import fisher_exact
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_every_value_against_a_reading_by_hand(converted_six):
     found = values_of(converted_six)
     assert found.shape == (12, 29) and found.columns.is_unique
     for at, (subject, row) in enumerate(found.iterrows()):
-        np.testing.assert_array_equal(row, BY_HAND[at % 6], subject)
+        np.testing.assert_array_equal(row, EXPECTED_VALUES[at % 6], subject)
     words = ("ados", "srs", "aq", "dsm", "comorb", "dx")
     assert not [name for name in found if name.lower().startswith(words)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lab
 import pytest
-from commands import ROOT, done, record_of, words_of
+from commands import ROOT, done, read_manifest, split_command
 from helpers import assert_bit_equal
 
 from data.base.processes import prepare_tensorflow
@@ -101,7 +101,7 @@ def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_anoth
     """By a signal to the first process alone, or by a kill of the others; the third fold is not begun then."""
     train = "run.py --train --model nn --folds 3 --numIters 120 --set members=1 --set batch_size=8 --dataDir {of} "
     train += "--chkPointDir {to}/ckpt --outDir {to}/train"
-    side_by_side = words_of(f"{train} --jobs 2", of=converted, to=tmp_path / "two")
+    side_by_side = split_command(f"{train} --jobs 2", of=converted, to=tmp_path / "two")
     effort(save_every=5)
     saves = json.dumps(json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": 5})
     folder = tmp_path / "two/ckpt/nn/folds-3"
@@ -117,7 +117,7 @@ def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_anoth
         done(train + more, of=converted, to=tmp_path / to)
     for fold in "012":
         assert_bit_equal(folder / fold, tmp_path / "one/ckpt/nn/folds-3" / fold)
-    assert record_of(tmp_path / "two/train")["finished"]
+    assert read_manifest(tmp_path / "two/train")["finished"]
 
 
 # TensorFlow

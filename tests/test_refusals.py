@@ -23,32 +23,32 @@ ROWS = [
 
 
 @pytest.fixture(scope="session")
-def swapped(once, cohort) -> Path:
+def swapped(make_once, cohort) -> Path:
     """A cohort of simulated people, with one record more for each training subject."""
     command = "abide-data swap {of} {to}/swapped --copies 1"
-    return once("swapped", lambda folder: done(command, of=cohort, to=folder)) / "swapped"
+    return make_once("swapped", lambda folder: done(command, of=cohort, to=folder)) / "swapped"
 
 
 @pytest.fixture(scope="session")
-def siblings(once, bundle) -> Path:
+def siblings(make_once, bundle) -> Path:
     """The cohort of two people of one family."""
 
     def make(folder: Path) -> None:
         lab.pcp(folder / "lab", lab.people(2, 60002).assign(FAM="A"), ("falff", "alff"), series=True)
         done("abide-data convert {to}/lab {to}/cohort --family FAM --like {model}", to=folder, model=bundle)
 
-    return once("siblings", make) / "cohort"
+    return make_once("siblings", make) / "cohort"
 
 
 @pytest.fixture(scope="session")
-def edited(once, converted) -> Path:
+def edited(make_once, converted) -> Path:
     """A folder with the tables of the cohort that may be edited."""
 
     def make(folder: Path) -> None:
         for name in ("subjects.csv", "covariates.csv", "phenotype.csv"):
             (folder / name).write_bytes((converted / name).read_bytes())
 
-    return once("edited", make)
+    return make_once("edited", make)
 
 
 @pytest.mark.parametrize("of", ROWS)
@@ -65,7 +65,7 @@ def test_it_is_refused_in_one_line(of, request, tmp_path):
             lab.copy(request.getfixturevalue(name), places[name])
     for name, change in of.spoil.items():
         path = tmp_path / name
-        if callable(change) and path.suffix not in lab.READ:
+        if callable(change) and path.suffix not in lab.EDITABLE_SUFFIXES:
             change(path)
         else:
             lab.edit(path, change)

@@ -9,7 +9,7 @@ from pathlib import Path
 import lab
 import pandas as pd
 import pytest
-from commands import done, record_of, refused, text_of
+from commands import done, read_manifest, read_page_text, refused
 from scipy.stats import chi2_contingency, fisher_exact, mannwhitneyu, ttest_ind
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -24,7 +24,7 @@ def built(folder: Path) -> Path:
 
 def rows(page: Path, first: str) -> dict[str, list[str]]:
     """The rows of the table whose first heading is this, with or without a footnote, by their first cells."""
-    lines = text_of(page).splitlines()
+    lines = read_page_text(page).splitlines()
     start = next(at for at, line in enumerate(lines) if re.match(rf"{re.escape(first)}\d? \| ", line))
     cells = [
         list(map(str.strip, re.split(r" \|(?= |$)", line)))
@@ -103,34 +103,34 @@ def test_with_its_figures_too_and_it_is_whole(nn_on_folds, converted, tmp_path, 
     assert built(tmp_path).read_bytes() == first and len(first) < 5e6
     outside = set(re.findall(r"https?://[^\"' ]+", first.decode()))
     assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses
-    known = record_of(tmp_path)["outputs"]
+    known = read_manifest(tmp_path)["outputs"]
     assert known["report.html"] == f"{len(first)} bytes" and {"forest.png", "calibration.png"} <= {*known}
 
 
 def test_names_are_text_and_the_command_is_typed_back_by_bash(tested, tmp_path):
     command = ["run.py", "a  b", "it's", "$HOME", "", HOSTILE, "Zürich"]
     said = dict.fromkeys(("cohort", "checkpoint_folder", "preset"), HOSTILE)
-    said["conclusion"] = record_of(tested)["conclusion"] | {"why": HOSTILE, "notes": [HOSTILE]}
+    said["conclusion"] = read_manifest(tested)["conclusion"] | {"why": HOSTILE, "notes": [HOSTILE]}
     table = pd.read_csv(tested / "predictions.csv", dtype=str)
     table = table.assign(site=HOSTILE, fold=HOSTILE + table["fold"])
-    folder = lab.tested(tested, tmp_path / "copy", table, **said, warnings=[HOSTILE + "\u202e"], command=command)
+    folder = lab.copy_test(tested, tmp_path / "copy", table, **said, warnings=[HOSTILE + "\u202e"], command=command)
     lab.edit(folder / "baselines.csv", lambda of: of.assign(baseline=HOSTILE + of["baseline"]))
     lab.edit(folder / "sites.csv", lambda of: of.assign(site=HOSTILE + of["site"]))
     folds = json.loads((folder / "metrics.json").read_text())["folds"]
     lab.edit(folder / "metrics.json", {"folds": {HOSTILE + name: of for name, of in folds.items()}})
-    page = built(lab.tested(folder, tmp_path / "hostile"))
+    page = built(lab.copy_test(folder, tmp_path / "hostile"))
     text = page.read_text()
     assert text.count("<script") == 1 and "<b>" not in text and "\u202e" not in text
-    typed = next(line for line in text_of(page).splitlines() if line.startswith("run.py "))
+    typed = next(line for line in read_page_text(page).splitlines() if line.startswith("run.py "))
     printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, check=True)
     assert printed.stdout.decode().split("\0")[:-1] == [word.replace("  ", " ") for word in command]
 
 
 def test_few_people_of_a_site_or_a_fold_are_not_told(tested, tmp_path):
     """Nobody is alone in a row of a page that may leave the lab; the files beside it have all numbers."""
-    folder = lab.tested(tested, tmp_path / "copy", left_out={"no map": 12, "left out by hand": 1})
+    folder = lab.copy_test(tested, tmp_path / "copy", left_out={"no map": 12, "left out by hand": 1})
     lab.edit(folder / "sites.csv", lambda of: of.assign(autism=["1", *of["autism"][1:]]))
-    page = built(lab.tested(folder, tmp_path / "few"))
+    page = built(lab.copy_test(folder, tmp_path / "few"))
     first, *_ = rows(page, "site | participants").values()
     assert first[1] == "< 5" and first[3] == "-"
     flow = {name: int(cells[0]) for name, cells in rows(page, "step").items()}
@@ -184,12 +184,12 @@ def test_the_index_has_a_row_a_finished_run_and_takes_no_page_of_the_users(teste
     (runs / "notes").mkdir()
     started = {"a b": "2026-01-02T03:04:05+0000", "later": "2027-01-02T03:04:05+0000"}
     for name, when in started.items():
-        lab.tested(tested, runs / name, started=when, simulated=name == "later", cohort="/secret/place/cohort")
-    lab.tested(tested, runs / "unfinished", finished=False)
+        lab.copy_test(tested, runs / name, started=when, simulated=name == "later", cohort="/secret/place/cohort")
+    lab.copy_test(tested, runs / "unfinished", finished=False)
     assert "2 runs" in done("abide-report {of}", of=runs)
     page = runs / "index.html"
     (_, one), (_, other) = rows(page, "run").items()
-    estimate = record_of(tested)["headline"][1:]
+    estimate = read_manifest(tested)["headline"][1:]
     assert [*rows(page, "run")] == ["later", "a b"] and "{:.3f} {:.3f} to {:.3f}".format(*estimate) in one
     assert "SIMULATED" in " ".join(one) and "SIMULATED" not in " ".join(other)
     assert "secret" not in page.read_text() and 'href="a%20b/report.html"' in page.read_text()

@@ -11,19 +11,19 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import people_of
+from bundles import read_people
 from by_hand import (
-    EDGES,
-    OUTSIDE,
-    PLACE,
-    REGIONS,
-    SYSTEM,
-    covariates,
-    difference,
-    family_wise,
+    OUTSIDE_SYSTEM,
+    PARCEL_PAIRS,
+    REGION_NAMES,
+    REGION_PLACE_BY_PARCEL,
+    SYSTEM_BY_REGION,
+    compute_difference,
+    compute_family_wise_p,
+    correlate_within_sites,
     read,
-    stored,
-    within_sites,
+    read_blackout_arrays,
+    read_covariates,
 )
 from scipy import stats
 
@@ -96,11 +96,11 @@ def things_of(name: str, found: dict[str, np.ndarray], cohort: Path) -> dict[obj
     """Reliance and value of people, in the order of the store, by what identifies a thing."""
     subjects, unknown = found["subject"].astype(str), np.full(len(found["label"]), np.nan)
     if name == "regions":
-        return {region: (values, unknown) for region, values in zip(REGIONS, found["reliance"].T, strict=True)}
+        return {region: (values, unknown) for region, values in zip(REGION_NAMES, found["reliance"].T, strict=True)}
     if name == "regions_by_map":
         means = np.concatenate([found["region_means"], np.tile(unknown[:, None, None], (1, 4, 1))], axis=2)
         arrays = (of.reshape(len(unknown), -1).T for of in (found["reliance_by_map"], means))
-        return dict(zip(product(REGIONS, found["map"].astype(str)), zip(*arrays, strict=True), strict=True))
+        return dict(zip(product(REGION_NAMES, found["map"].astype(str)), zip(*arrays, strict=True), strict=True))
     if name == "values":
         raw = lab.read_table(cohort / "phenotype.csv").set_index("subject").loc[subjects].replace("", np.nan)
         raw = raw.astype(float)
@@ -116,17 +116,17 @@ def things_of(name: str, found: dict[str, np.ndarray], cohort: Path) -> dict[obj
     reliance, systems = defaultdict(float), found["system"].astype(str)
     for pair, values in zip(found["pair"], found["pair_reliance"].T, strict=True):
         reliance[frozenset(systems[pair])] += values
-    people = people_of(cohort)
+    people = read_people(cohort)
     edges = pd.DataFrame(people["connectome"], people["subject"]).loc[subjects].to_numpy()
-    ends = [frozenset(systems[pair]) for pair in PLACE[EDGES]]
+    ends = [frozenset(systems[pair]) for pair in REGION_PLACE_BY_PARCEL[PARCEL_PAIRS]]
     return {pair: (values, edges[:, [of == pair for of in ends]].mean(1)) for pair, values in reliance.items()}
 
 
 @pytest.fixture(scope="module", params=WHO)
-def family(request, of_few_regions, converted) -> Family:
+def family(request, few_region_blackout, converted) -> Family:
     """Of connections that between systems."""
-    name, found = request.param, stored(of_few_regions / "blackout")
-    table = read(of_few_regions / "blackout", name)
+    name, found = request.param, read_blackout_arrays(few_region_blackout / "blackout")
+    table = read(few_region_blackout / "blackout", name)
     things, order = things_of(name, found, converted), np.argsort(found["subject"].astype(str))
     if name == "connections":
         table = table[table["level"] == "systems"]
@@ -138,18 +138,18 @@ def family(request, of_few_regions, converted) -> Family:
     reliance, value = (np.column_stack(of)[order].astype(float) for of in zip(*map(things.get, rows), strict=True))
     effects = {"reliance": reliance}
     if name == "regions":
-        at = np.ix_(order, [[*REGIONS].index(region) for region in rows])
+        at = np.ix_(order, [[*REGION_NAMES].index(region) for region in rows])
         effects |= {of: found[array][at].astype(float) for of, array in OTHERS.items()}
     people = lab.read_table(converted / "subjects.csv").sort_values("subject")
     on_autism = np.where(people["label"].astype(float) == 1, 1, -1)[:, None] * reliance
     read_as = np.tile(on_autism.sum(1, keepdims=True), (1, len(rows))) if name == "connections" else on_autism
-    return Family(name, table, effects, value, read_as, people, covariates(converted))
+    return Family(name, table, effects, value, read_as, people, read_covariates(converted))
 
 
-def test_effects_of_folds_are_pooled_as_they_are(of_few_regions, on_folds):
+def test_effects_of_folds_are_pooled_as_they_are(few_region_blackout, on_folds):
     """The network of a fold predicts whom it blacks out as in a test."""
-    folder = of_few_regions / "blackout"
-    whole, *folds = map(stored, (folder, *sorted(folder.glob("fold-*"))))
+    folder = few_region_blackout / "blackout"
+    whole, *folds = map(read_blackout_arrays, (folder, *sorted(folder.glob("fold-*"))))
     of_people = [name for name, values in whole.items() if len(values) == 40]
     assert {*whole} - {*of_people} == {"region", "atlas", "map", "pair", "system", "values"}
     for name in of_people:
@@ -177,7 +177,7 @@ def test_p_before_adjustment_is_that_of_labels_permuted(family):
     edges have no effect if it has none."""
     for name, effect in family.tested.items():
         p, some = np.ones(len(family.table)), effect.any(0)
-        p[some] = family_wise(effect[:, some], family.label, WIDER)
+        p[some] = compute_family_wise_p(effect[:, some], family.label, WIDER)
         np.testing.assert_allclose(family.table[f"p_{name}_plain"], p, atol=0.04)
 
 
@@ -202,10 +202,10 @@ def test_directions_are_of_what_people_have_there(family):
         if not known.any() or np.ptp(value[known]) == 0:
             assert pd.isna(row["difference"]) and direction.iloc[at] == ""
             continue
-        expected = difference(value[known], family.label[known], site[known])
+        expected = compute_difference(value[known], family.label[known], site[known])
         assert row["difference"] == pytest.approx(expected, abs=1e-4)
         if read_as[known].any():
-            expected = within_sites(value[known], read_as[known], site[known])
+            expected = correlate_within_sites(value[known], read_as[known], site[known])
             assert row["correlation"] == pytest.approx(expected, abs=1e-4)
         side = ("higher" if row["difference"] > 0 else "lower") + " in autism"
         shown = row["difference_low"] > 0 or row["difference_high"] < 0
@@ -213,45 +213,57 @@ def test_directions_are_of_what_people_have_there(family):
     assert family.name == "regions" or direction.str.contains("read so").any() or family.name == "values"
 
 
-def test_a_planted_pair_of_parcels_is_found_as_that_pair_of_regions(of_few_regions):
+def test_a_planted_pair_of_parcels_is_found_as_that_pair_of_regions(few_region_blackout):
     """The networks have learned that parcels 1 and 2 agree in autism. Pairs of regions are tested within the systems
     that are found, and no p is below that of these."""
-    found, table = stored(of_few_regions / "blackout"), read(of_few_regions / "blackout", "connections")
-    names = [*REGIONS.values(), OUTSIDE]
+    found, table = (
+        read_blackout_arrays(few_region_blackout / "blackout"),
+        read(few_region_blackout / "blackout", "connections"),
+    )
+    names = [*REGION_NAMES.values(), OUTSIDE_SYSTEM]
     of_pair = {frozenset(names[at] for at in pair): at for at, pair in enumerate(found["pair"])}
     of_systems, of_regions = (table[table["level"] == level] for level in ("systems", "regions"))
     for _, row in of_regions.iterrows():
         pair = frozenset(row[["a", "b"]])
-        assert row["edges"] == sum(frozenset(names[at] for at in of) == pair for of in PLACE[EDGES])
+        assert row["edges"] == sum(
+            frozenset(names[at] for at in of) == pair for of in REGION_PLACE_BY_PARCEL[PARCEL_PAIRS]
+        )
         assert row["reliance"] == pytest.approx(found["pair_reliance"][:, of_pair[pair]].mean(), abs=1e-5)
-        assert {*row[["system_a", "system_b"]]} == {{**SYSTEM_OF, OUTSIDE: OUTSIDE}[name] for name in pair}
+        assert {*row[["system_a", "system_b"]]} == {
+            {**SYSTEM_OF, OUTSIDE_SYSTEM: OUTSIDE_SYSTEM}[name] for name in pair
+        }
     assert (
         of_regions["rank"].tolist() == [*range(1, len(of_regions) + 1)]
         and of_regions["reliance"].is_monotonic_decreasing
     )
     named = of_systems[of_systems["p_reliance"] < 0.05].set_index(["a", "b"])["p_reliance"]
-    assert named.index[0] == ("front", "front") and (OUTSIDE, OUTSIDE) not in named.index and len(named) < 6
+    assert (
+        named.index[0] == ("front", "front") and (OUTSIDE_SYSTEM, OUTSIDE_SYSTEM) not in named.index and len(named) < 6
+    )
     least = named.loc[[*zip(of_regions["system_a"], of_regions["system_b"], strict=True)]]  # all are named
     assert (of_regions["p_reliance"].to_numpy() >= least.to_numpy()).all()
     pairs = of_regions[of_regions["p_reliance"] < 0.05]  # parcel 2, `Frontal 4`, has got something of parcel 1
-    assert (pairs[["a", "b"]] == REGIONS[4]).any(axis=1).all()
+    assert (pairs[["a", "b"]] == REGION_NAMES[4]).any(axis=1).all()
     within = pairs[(pairs[["system_a", "system_b"]] == "front").all(axis=1)]
-    assert within[["a", "b"]].to_numpy().tolist() == [[REGIONS[3], REGIONS[4]]]
+    assert within[["a", "b"]].to_numpy().tolist() == [[REGION_NAMES[3], REGION_NAMES[4]]]
     assert within["direction"].item() == "higher in autism, and read so" and len(of_regions) > len(pairs)
 
 
-SYSTEM_OF = {REGIONS[region]: system for region, system in SYSTEM.items()}
+SYSTEM_OF = {REGION_NAMES[region]: system for region, system in SYSTEM_BY_REGION.items()}
 
 
 # Regions
 
 
-def test_regions_lie_where_the_atlas_has_them_and_the_background_has_means_of_classes(of_few_regions):
-    found, table = stored(of_few_regions / "blackout"), read(of_few_regions / "blackout", "regions")
+def test_regions_lie_where_the_atlas_has_them_and_the_background_has_means_of_classes(few_region_blackout):
+    found, table = (
+        read_blackout_arrays(few_region_blackout / "blackout"),
+        read(few_region_blackout / "blackout", "regions"),
+    )
     table = table.sort_values("region", ignore_index=True)
-    assert dict(zip(table["region"], table["name"], strict=True)) == REGIONS
+    assert dict(zip(table["region"], table["name"], strict=True)) == REGION_NAMES
     assert table["hemisphere"].tolist() == ["right", "right", "left", "right"]
-    image = nibabel.load(of_few_regions / "atlas/own.nii.gz")
+    image = nibabel.load(few_region_blackout / "atlas/own.nii.gz")
     for place, row in table.iterrows():
         assert row["voxels"] == (found["atlas"] == row["region"]).sum()
         centre = np.argwhere(np.asarray(image.dataobj) == row["region"]).mean(0)
@@ -262,10 +274,10 @@ def test_regions_lie_where_the_atlas_has_them_and_the_background_has_means_of_cl
             assert row[f"background_{name}"] == pytest.approx(mean, abs=1e-5)
 
 
-def test_maps_hold_the_effects_where_their_regions_are(of_few_regions):
+def test_maps_hold_the_effects_where_their_regions_are(few_region_blackout):
     """By the affines alone: a voxel of 2 mm whose centre lies in a voxel of the atlas has the effect of its region."""
-    planted = of_few_regions / "blackout"
-    found, image = stored(planted), nibabel.load(of_few_regions / "atlas/own.nii.gz")
+    planted = few_region_blackout / "blackout"
+    found, image = read_blackout_arrays(planted), nibabel.load(few_region_blackout / "atlas/own.nii.gz")
     labels = np.asarray(image.dataobj)
     group = nibabel.load(planted / "group_all.nii.gz")
     assert group.shape == (91, 109, 91) and int(group.header["sform_code"]) == 4
@@ -274,7 +286,7 @@ def test_maps_hold_the_effects_where_their_regions_are(of_few_regions):
     at = (mm - image.affine[:3, 3]) @ np.linalg.inv(image.affine[:3, :3]).T
     near = np.rint(at).astype(int)
     clear = (np.abs(at - near).max(1) < 0.45) & (at >= 0).all(1) & (at <= np.subtract(labels.shape, 1)).all(1)
-    place = np.select([labels == region for region in REGIONS], range(4), 4)[tuple(near[clear].T)]
+    place = np.select([labels == region for region in REGION_NAMES], range(4), 4)[tuple(near[clear].T)]
     label, background = found["label"], found["delta_logit"]
     expected = {f"maps/{name.decode()}": background[at] for at, name in enumerate(found["subject"][:3])}
     expected |= {"group_all": background.mean(0), "group_autism": background[label == 1].mean(0)}
@@ -289,7 +301,7 @@ def test_regions_of_aal_lie_where_its_own_image_has_them(blackout):
     """Moved by the known error of its header."""
     from nilearn.image import resample_to_img
 
-    table, found = read(blackout, "regions"), stored(blackout)
+    table, found = read(blackout, "regions"), read_blackout_arrays(blackout)
     rows = table.set_index("name")
     assert rows.loc[["Precuneus_R", "Insula_L", "Vermis_6"], "hemisphere"].tolist() == ["right", "left", "both"]
     assert rows.loc["Insula_L", "x_mm"] == pytest.approx(-35, abs=3)  # Tzourio-Mazoyer et al. 2002

@@ -21,10 +21,22 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, Outcome, record_of, run_words
+from commands import ROOT, Outcome, read_manifest, run_words
 from conftest import without_drawing
-from helpers import read_rows, resealed
-from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
+from helpers import read_rows, reseal
+from pages import (
+    COMMAND_LINE,
+    FENCED_BLOCK,
+    PAGES,
+    README,
+    find_block,
+    find_command_blocks,
+    find_slurm_scripts,
+    read_page_source,
+    read_table_cells,
+    shrink_command,
+    split_module,
+)
 from statsmodels.stats.multitest import multipletests
 
 from data.cohorts.folds import open_folds
@@ -75,13 +87,13 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
     outcomes = []
     with chdir(folder):
         for command in commands:
-            words = tiny(command)
+            words = shrink_command(command)
             if words[0] == "run.py":
                 if "--blackout" in words and Path("atlas.nii.gz").exists() and not {"--atlas", "--systems"} & {*words}:
                     words += ["--atlas", "atlas.nii.gz"]
                 outcome = run_words("run.py", *words[1:])
             else:
-                module, arguments = module_of(words)
+                module, arguments = split_module(words)
                 found = [path for word in arguments for path in expanded(word)]
                 outcome = run_words(
                     f"abide-{module.removeprefix('utils.')}", *(found if module == "data" else arguments)
@@ -138,14 +150,14 @@ def write_bids(folder: Path, names=("falff",), suffix="task-rest_{0}", count: in
     for at, name in enumerate(names):
         for row in rows:
             file = f"sub-{row['SUB_ID']}_{suffix.format(name)}.nii.gz"
-            lab.save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", lab.map_of(row, at))
+            lab.save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", lab.make_map(row, at))
     write_rows(folder / "participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE, **dict(motion)))
 
 
 def write_dpabi(folder: Path) -> None:
     rows = people(PEOPLE)
     for row in rows:
-        lab.save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", lab.map_of(row))
+        lab.save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", lab.make_map(row))
     of = {"ID": lambda number, row: row["SUB_ID"], "DX": lambda number, row: row["DX_GROUP"]}
     iq = {"fiq": lambda number, row: f"{90 + number * 11 % 37}"}
     write_rows(folder / "subjects.csv", own_table(rows, **of, **AGE, **SEX, **iq, **SITE))
@@ -155,14 +167,14 @@ def write_abide(folder: Path, count: int = PEOPLE) -> None:
     rows, maps = people(count), folder / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
     for at, name in enumerate(MAPS):
         for row in rows:
-            lab.save(maps / f"{row['FILE_ID']}_{name}.nii.gz", lab.map_of(row, at))
+            lab.save(maps / f"{row['FILE_ID']}_{name}.nii.gz", lab.make_map(row, at))
     write_rows(folder / "abide/ABIDE_pcp/Phenotypic_V1_0b_preprocessed1.csv", rows)
 
 
 def write_named(folder: Path) -> None:
     rows = people(PEOPLE)
     for number, row in enumerate(rows):
-        lab.save(folder / f"maps/scan{7 * number}.nii.gz", lab.map_of(row))
+        lab.save(folder / f"maps/scan{7 * number}.nii.gz", lab.make_map(row))
     of = {"id": lambda number, row: row["SUB_ID"], "dx": lambda number, row: row["DX_GROUP"]}
     path = {"path": lambda number, row: f"maps/scan{7 * number}.nii.gz"}
     write_rows(folder / "subjects.csv", own_table(rows, **of, **path, **AGE))
@@ -182,7 +194,7 @@ def walked(home, data_cli) -> Path:
     """The folder of a reader who has followed the README from scans to a blackout, in two folds."""
     folder = home / "walked"
     write_fmriprep(folder, people(PEOPLE))
-    outcomes = walk(folder, block_with(README, "data derive fmriprep"), data_cli)
+    outcomes = walk(folder, find_block(README, "data derive fmriprep"), data_cli)
     assert "more than covariates" in outcomes[-2].out
     baselines = {row["baseline"] for row in read_rows(folder / "results/mmnn-test-folds-2/baselines.csv")}
     assert {"majority", "covariates, logistic regression", "phenotype, SVM", "regions, SVM"} <= baselines
@@ -191,11 +203,11 @@ def walked(home, data_cli) -> Path:
 
 def test_the_tutorial_has_the_commands_of_the_readme():
     """These are walked."""
-    assert block_with(TUTORIAL, "data derive fmriprep") == block_with(README, "data derive fmriprep")
+    assert find_block(TUTORIAL, "data derive fmriprep") == find_block(README, "data derive fmriprep")
 
 
 def run(command: str, *more: str) -> Outcome:
-    return run_words("run.py", *tiny(command)[1:], *more)
+    return run_words("run.py", *shrink_command(command)[1:], *more)
 
 
 # The roads
@@ -203,17 +215,17 @@ def run(command: str, *more: str) -> Outcome:
 
 def further_blocks() -> list:
     """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
-    found = [(page, block) for page in PAGES[1:] for block in blocks(page)]
+    found = [(page, block) for page in PAGES[1:] for block in find_command_blocks(page)]
     own = [
         block
         for page, block in found
         if page == SHARE or any(word in "".join(block) for word in ("convert", "data derive", "data swap", "cae"))
     ]
-    walked = [of_default(tiny(command)) for block in own for command in block]
+    walked = [of_default(shrink_command(command)) for block in own for command in block]
     return [
         pytest.param(block, id=f"{page.name}: {block[0][:50]}")
         for page, block in found
-        if any(of_default(tiny(command)) not in walked for command in block)
+        if any(of_default(shrink_command(command)) not in walked for command in block)
     ]
 
 
@@ -233,7 +245,7 @@ def test_the_blocks_of_the_pages_go_on_from_the_readmes(commands, walked, tmp_pa
 def test_the_road_of_abide_ends_with_a_blackout(tmp_path, data_cli):
     """In folds as on the page, and leaving sites out."""
     write_abide(tmp_path, 10)
-    commands = block_with(TUTORIAL, "convert abide")
+    commands = find_block(TUTORIAL, "convert abide")
     walk(tmp_path, commands, data_cli)
     by_site = [re.sub("--folds 10", "--folds site", at.partition(" #")[0]) for at in commands if "--folds" in at]
     assert len(by_site) == 3
@@ -254,11 +266,11 @@ def write_fmriprep(folder: Path, rows: list[dict]) -> None:
 def test_tasks_of_an_array_leave_the_maps_of_one_command(tmp_path, data_cli):
     """Head motion of the maps is a covariate."""
     write_fmriprep(tmp_path, people(10))  # of 8 shares, two have two people
-    walk(tmp_path, block_with(SCANS, "data convert maps"), data_cli)
+    walk(tmp_path, find_block(SCANS, "data convert maps"), data_cli)
     assert "mean_fd" in open_cohort(tmp_path / "cohort").covariates
-    (script,) = scripts(SCANS)
+    (script,) = find_slurm_scripts(SCANS)
     first, last = map(int, re.search(r"--array=(\d+)-(\d+)", script).groups())
-    share = COMMAND.search(script)[0].replace("fmriprep maps", "fmriprep shares")
+    share = COMMAND_LINE.search(script)[0].replace("fmriprep maps", "fmriprep shares")
     tasks = [share.replace("$SLURM_ARRAY_TASK_ID", str(task)) for task in range(first, last + 1)]
     walk(tmp_path, tasks, data_cli)
     maps, shares = (sorted((tmp_path / name).rglob("*.nii.gz")) for name in ("maps", "shares"))
@@ -273,7 +285,7 @@ def test_other_beginnings(page, words, walked, tmp_path, data_cli):
     shutil.copy(walked / "atlas.nii.gz", tmp_path / "CC200.nii.gz")
     if page == "data":
         shutil.copytree(walked / "maps", tmp_path / "maps")
-    walk(tmp_path, block_with(ROOT / f"docs/howto/{page}.md", words), data_cli)
+    walk(tmp_path, find_block(ROOT / f"docs/howto/{page}.md", words), data_cli)
 
 
 @pytest.fixture(scope="module")
@@ -281,13 +293,13 @@ def reduced(home, data_cli) -> Path:
     """The folder of a reader who has reduced three maps with `cae`, and tested it, too."""
     folder = home / "cae"
     write_abide(folder, 8)
-    commands = block_with(MODELS_PAGE, "convert abide")
+    commands = find_block(MODELS_PAGE, "convert abide")
     walk(folder, [*commands, "run.py --test --model cae --dataDir cohort --chkPointDir ckpt"], data_cli)
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in table(FILES, "What each job leaves")])
+@pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in read_table_cells(FILES, "What each job leaves")])
 def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced):
     folder = home / A_JOB_LEAVES[does]
     for name in set(re.findall(r"`([^`]+)`", leaves)) - NO_FILES:
@@ -297,7 +309,7 @@ def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced)
     if does.startswith("no mode flag"):
         assert open_cohort(folder).map_names == MAPS
     else:
-        assert record_of(folder)["finished"]
+        assert read_manifest(folder)["finished"]
         assert folder.name.split("-")[1] in {row["job"] for row in read_rows(folder.parent / "runs.csv")}
 
 
@@ -305,7 +317,7 @@ def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced)
 def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     """The block of the page, a test of the encoders, and a full pass in two pieces; then what must be refused."""
     shutil.copytree(full_cohort, tmp_path / "cohort")
-    train, full_pass, *others = block_with(MODELS_PAGE, "--model cae --folds")
+    train, full_pass, *others = find_block(MODELS_PAGE, "--model cae --folds")
     full_pass = full_pass.partition(" #")[0]
     test = "run.py --test --model cae --folds 2 --dataDir cohort --chkPointDir ckpt"
     outcomes = walk(tmp_path, [train, test, f"{full_pass} --fold 1", full_pass, *others], data_cli)
@@ -346,11 +358,11 @@ def test_the_full_pass_encodes_each_map_alone(reduced):
 def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    outcomes = walk(tmp_path, [*block_with(COHORT, "data swap"), "run.py --test --chkPointDir chkpt"], data_cli)
+    outcomes = walk(tmp_path, [*find_block(COHORT, "data swap"), "run.py --test --chkPointDir chkpt"], data_cli)
     assert all("SIMULATED" in outcomes[at].out for at in (0, -2, -1))
 
 
-LAYOUTS = [(row[0], row[1].strip("`")) for row in table(DATA, "Layouts")]
+LAYOUTS = [(row[0], row[1].strip("`")) for row in read_table_cells(DATA, "Layouts")]
 CHECKED = "abide-data check cohort --html check.html"
 
 
@@ -393,7 +405,7 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
     for path in (folder / "NEW").glob("sub-*"):
         if path.name.removeprefix("sub-") not in aside:
             shutil.rmtree(path)
-    commands = block_with(COHORT, "convert NEW")
+    commands = find_block(COHORT, "convert NEW")
     train = "run.py --train --model mmnn --dataDir cohort --chkPointDir ckpt --preset regions"
     walk(folder, [train, *commands], data_cli)
     predicted = read_rows(folder / "results/mmnn-test/predictions.csv")
@@ -408,7 +420,7 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     for subject in aside:
         shutil.copytree(walked / "fmriprep" / f"sub-{subject}", tmp_path / "NEW" / f"sub-{subject}")
     shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
-    walk(tmp_path, block_with(COHORT, "derive NEW"), data_cli)
+    walk(tmp_path, find_block(COHORT, "derive NEW"), data_cli)
     assert set(open_cohort(tmp_path / "new").split_subjects("test")) == set(aside)
     made = sorted((tmp_path / "new_maps").rglob("func/sub-*.*"))
     assert len(made) == 12 * len(aside)
@@ -430,7 +442,7 @@ def write_new_scans(folder: Path, name: str) -> None:
 def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, effort):
     """To a folder with the bundle and the scans of one new person alone, of whom it says what its network does."""
     effort(calibrate_from=3, describe_from=3)  # people who suffice
-    in_the_lab, elsewhere = blocks(SHARE)
+    in_the_lab, elsewhere = find_command_blocks(SHARE)
     shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")
     walk(tmp_path / "lab", in_the_lab, data_cli)
     away = tmp_path / "away"
@@ -452,7 +464,7 @@ def test_what_was_named_is_tested_in_other_people(tmp_path, monkeypatch, capsys)
         (tmp_path / "results" / folder).mkdir(parents=True)
         write_rows(tmp_path / f"results/{folder}/regions.csv", [dict(zip(columns, row, strict=True)) for row in rows])
     monkeypatch.chdir(tmp_path)
-    (lines,) = [block for block in FENCED.findall(text_of(SHARE)) if "holm" in block]
+    (lines,) = [block for block in FENCED_BLOCK.findall(read_page_source(SHARE)) if "holm" in block]
     Path("lines.py").write_text(lines)
     for concluded in (True, False):
         Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"told": {"concluded": concluded}}))
@@ -477,7 +489,7 @@ def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path,
 
 def table_of_commands() -> list[str]:
     """The commands in the table `more commands`."""
-    text = text_of(COHORT).split("| more commands |")[1].split("\n\n")[0]
+    text = read_page_source(COHORT).split("| more commands |")[1].split("\n\n")[0]
     return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
 
 
@@ -518,7 +530,7 @@ def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, 
     if MODELS[model].classifies:
         commands.append(f"run.py --blackout --model {model} --dataDir {form} --chkPointDir ckpt")
     walk(tmp_path, commands, data_cli)
-    assert record_of(tmp_path / f"results/{model}-test")["finished"]
+    assert read_manifest(tmp_path / f"results/{model}-test")["finished"]
 
 
 def test_every_model_of_the_readme_meets_an_end():
@@ -572,7 +584,7 @@ def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
     label = {row.subject: f"label {row.label:.0f}" for row in cohort.rows}
     table = cohort.covariates.assign(sex="M", site=cohort.covariates.index.map(label))  # one value; one class each
     table.rename_axis("subject").to_csv("cohort/covariates.csv")
-    resealed(in_walked / "cohort")
+    reseal(in_walked / "cohort")
     asked = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
     count = advised(asked, r"Use --folds (\d+)\.")
     assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").fold_names) == int(count)
@@ -582,7 +594,7 @@ def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
 def test_volumes_that_are_not_reduced_are_reduced_by_the_command_of_the_page(reduced, monkeypatch):
     monkeypatch.chdir(reduced)
     advice = advised(run("run.py --train --model cnn --dataDir cohort --chkPointDir ckpt"), r"reduce it: (.*) \(or ")
-    assert tiny(advice) in [tiny(command) for command in block_with(MODELS_PAGE, "convert abide")]
+    assert shrink_command(advice) in [shrink_command(command) for command in find_block(MODELS_PAGE, "convert abide")]
 
 
 def test_a_conversion_goes_on_as_it_is_told_to(tmp_path, data_cli, monkeypatch):

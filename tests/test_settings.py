@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 from annotated_types import Interval
-from helpers import DENSE
+from helpers import DENSE_SETTINGS
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -76,7 +76,7 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(which, data):
 
 @pytest.mark.slow
 def test_settings_at_their_bounds_make_deep_layers():
-    deep = override_settings(PRESETS["nn"]["sine"], [*DENSE, "phenotype_units=" + ",".join(["1"] * 64)])
+    deep = override_settings(PRESETS["nn"]["sine"], [*DENSE_SETTINGS, "phenotype_units=" + ",".join(["1"] * 64)])
     assert MODELS["nn"].module.build(deep, GRID).output.shape == (None, 2)
 
 

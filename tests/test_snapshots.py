@@ -1,7 +1,7 @@
 """What people read: the text of each page and what each command prints, for a few made results.
 
 Numbers are masked here and checked elsewhere. `pytest tests/test_snapshots.py --update` writes what is shown now; the
-difference is to be read as prose. The rungs keep what their commands printed, see `kept` in conftest.py.
+difference is to be read as prose. The rungs keep what their commands printed, see `make_rung` in conftest.py.
 """
 
 import re
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import lab as labs
 import pytest
-from commands import PROGRAMS, ROOT, done, record_of, run, text_of
-from conftest import NUMBER, kept
+from commands import MODULE_BY_PROGRAM, ROOT, done, read_manifest, read_page_text, run
+from conftest import NUMBER, make_rung
 
 pytestmark = pytest.mark.slow
 VERBS = ("derive", "convert", "check", "swap", "pack", "export")
@@ -46,50 +46,50 @@ ROWS = re.compile(r"^((?:<region> \| .*\n){5})(?:<region> \| .*\n)+", re.M)  # o
 
 
 @pytest.fixture(scope="session")
-def several(once, on_folds, nn_on_folds) -> Path:
+def several(make_once, on_folds, nn_on_folds) -> Path:
     """Two tests of the same people, `compare` of these, and an index of all."""
 
     def make(folder: Path) -> None:
         for year, (of, name) in enumerate(((on_folds, "one"), (nn_on_folds, "other")), 2020):
-            labs.tested(of / "test", folder / name, started=f"{year}-01-02T03:04:05+0000")
-        kept("compare", "abide-compare {to}/one {to}/other --outDir {to}/compare", to=folder)
-        kept("index", "abide-report {to}", to=folder)
+            labs.copy_test(of / "test", folder / name, started=f"{year}-01-02T03:04:05+0000")
+        make_rung("compare", "abide-compare {to}/one {to}/other --outDir {to}/compare", to=folder)
+        make_rung("index", "abide-report {to}", to=folder)
 
-    return once("several", make)
+    return make_once("several", make)
 
 
 @pytest.fixture(scope="session")
-def handled(once, converted) -> Path:
+def handled(make_once, converted) -> Path:
     """What the small commands leave of a cohort."""
 
     def make(folder: Path) -> None:
-        kept("check", "abide-data check {of} --html {to}/check.html", of=converted, to=folder)
-        kept("pack", "abide-data pack {of} {to}/packed --zip", of=converted, to=folder)
-        kept("swap", "abide-data swap {of} {to}/swapped --copies 1", of=converted, to=folder)
-        kept("export", "abide-data export {of} 50002 {to}/one.nii.gz --map alff", of=converted, to=folder)
+        make_rung("check", "abide-data check {of} --html {to}/check.html", of=converted, to=folder)
+        make_rung("pack", "abide-data pack {of} {to}/packed --zip", of=converted, to=folder)
+        make_rung("swap", "abide-data swap {of} {to}/swapped --copies 1", of=converted, to=folder)
+        make_rung("export", "abide-data export {of} 50002 {to}/one.nii.gz --map alff", of=converted, to=folder)
 
-    return once("handled", make)
+    return make_once("handled", make)
 
 
 @pytest.fixture(scope="session")
-def two_derived(once) -> Path:
+def two_derived(make_once) -> Path:
     """Maps derived of the scans of two people."""
 
     def make(folder: Path) -> None:
         labs.bold(folder / "scans", labs.people(2))
         command = "abide-data derive {to}/scans {to}/maps --maps falff,reho"
         for name, more in (("dry", " --dryRun"), ("derive", ""), ("again", "")):
-            kept(name, command + more, to=folder)
+            make_rung(name, command + more, to=folder)
 
-    return once("two-derived", make)
+    return make_once("two-derived", make)
 
 
 @pytest.fixture(scope="session")
-def dry(once, lab, converted, on_folds) -> Path:
+def dry(make_once, lab, converted, on_folds) -> Path:
     """What dry runs say."""
 
     def make(folder: Path) -> None:
-        kept("convert", "abide-data convert {lab} {to}/cohort --grid reduced --dryRun", lab=lab, to=folder)
+        make_rung("convert", "abide-data convert {lab} {to}/cohort --grid reduced --dryRun", lab=lab, to=folder)
         places = "--folds 3 --dataDir {of} --outDir {to}/results --dryRun --chkPointDir"
         for name, words in (
             ("train", "--train --jobs 2"),
@@ -98,9 +98,9 @@ def dry(once, lab, converted, on_folds) -> Path:
             ("permutations", "--test --permutations 19"),
         ):
             ckpt = "{to}/ckpt" if name == "train" else "{ckpt}/ckpt"
-            kept(name, f"run.py {words} {places} {ckpt}", of=converted, ckpt=on_folds, to=folder)
+            make_rung(name, f"run.py {words} {places} {ckpt}", of=converted, ckpt=on_folds, to=folder)
 
-    return once("dry", make)
+    return make_once("dry", make)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def name_of(rung: str, page: str) -> str:
 
 @pytest.mark.parametrize("rung, page", [(rung, page) for rung, pages in PAGES.items() for page in pages])
 def test_a_page(rung, page, show):
-    show(name_of(rung, page), rung, text_of, page)
+    show(name_of(rung, page), rung, read_page_text, page)
 
 
 @pytest.mark.parametrize("rung", PRINTED)
@@ -155,7 +155,7 @@ def test_a_page_says_nothing_twice_and_hides_no_caveat(rung, page, lab, request)
     """Cells of tables aside: no sentence of five words stands twice."""
     request.getfixturevalue(rung)
     path = lab.parents[1] / rung.replace("_", "-") / page
-    title, *every = text_of(path).splitlines()
+    title, *every = read_page_text(path).splitlines()
     lines = [line for line in every if " | " not in line and line != title]
     sentences = [of for line in lines for of in SENTENCE.split(line) if len(of.split()) >= 5]
     assert [of for of, count in Counter(sentences).items() if count > 1] == []
@@ -195,9 +195,9 @@ OTHERWISE = {"prepared": PREPARED, "config": {"optimizer": "rmsprop"}, "conclusi
 
 def otherwise(folder: Path) -> None:
     """A test of whom all is said that can be said of a cohort, its settings and its program."""
-    content = record_of(folder)
+    content = read_manifest(folder)
     more = {name: content[name] | of for name, of in OTHERWISE.items()}
-    labs.say(folder / "run.json", **SAID | more)
+    labs.edit_manifest(folder / "run.json", **SAID | more)
 
 
 def unlabelled(folder: Path) -> None:
@@ -207,7 +207,7 @@ def unlabelled(folder: Path) -> None:
         labs.edit(folder / name, "gone")
     for name in ("probabilities.csv", "calibration.csv", "table1.csv", "adjusted.csv"):
         labs.edit(folder / name, "gone")
-    labs.say(folder / "run.json", conclusion=None)
+    labs.edit_manifest(folder / "run.json", conclusion=None)
 
 
 OTHERS = {"otherwise": otherwise, "unlabelled": unlabelled, "split": None, "by_bundle": None}
@@ -219,11 +219,11 @@ def test_what_a_report_says_of_other_tests(name, on_folds, request, tmp_path, sh
     if change := OTHERS[name]:
         folder = tmp_path / "other"
         change(labs.copy(on_folds / "test", tmp_path / "copy"))
-        done("abide-report {of}", of=labs.tested(tmp_path / "copy", folder))
+        done("abide-report {of}", of=labs.copy_test(tmp_path / "copy", folder))
     else:
         folder = request.getfixturevalue(name) / "test"
-    usual = {NUMBER.sub("#", line) for line in text_of(on_folds / "test/report.html").splitlines()}
-    lines = [of for of in text_of(folder / "report.html").splitlines() if NUMBER.sub("#", of) not in usual]
+    usual = {NUMBER.sub("#", line) for line in read_page_text(on_folds / "test/report.html").splitlines()}
+    lines = [of for of in read_page_text(folder / "report.html").splitlines() if NUMBER.sub("#", of) not in usual]
     show(f"report-{name}", "on_folds", lambda _: "\n".join(lines), "")
 
 
@@ -236,7 +236,7 @@ def card(bundle: Path) -> str:
         return parts.read("card.md").decode()
 
 
-HELPED = [*PROGRAMS, *(f"abide-data {verb}" for verb in VERBS)]
+HELPED = [*MODULE_BY_PROGRAM, *(f"abide-data {verb}" for verb in VERBS)]
 
 
 @pytest.mark.parametrize("command", HELPED)

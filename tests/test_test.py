@@ -8,9 +8,9 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, record_of, refused
+from commands import done, read_manifest, refused
 from conftest import without_figures
-from helpers import SMALL, read_rows, resealed
+from helpers import SMALL_OPTIONS_BY_MODEL, read_rows, reseal
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, r2_score, recall_score, roc_auc_score
 
@@ -31,7 +31,7 @@ def train_and_test(model: str, cohort: Path, to: Path, more: str) -> Path:
 @pytest.fixture(scope="module", params=["cnn", "mmnn", "nn"])
 def tested(request, cohort, undrawn, tmp_path_factory) -> tuple[str, Path]:
     """A classifier trained for a few batches and tested, and their folder."""
-    small = " ".join(SMALL[request.param])
+    small = " ".join(SMALL_OPTIONS_BY_MODEL[request.param])
     folder = train_and_test(request.param, cohort, tmp_path_factory.mktemp("tested"), f"--numIters 6 {small}")
     return request.param, folder
 
@@ -40,7 +40,7 @@ def independent_probability(model: str, folder: Path, cohort: Path, subjects: pd
     """Of autism, one record at a time, by a network that is built anew from what the checkpoint says."""
     import tensorflow as tf
 
-    config = record_of(folder)["config"]
+    config = read_manifest(folder)["config"]
     network = MODELS[model].module.build(MODELS[model].parse_settings(config), MODELS["cnn"].required_grid)
     tf.train.Checkpoint(model=network).restore(tf.train.latest_checkpoint(folder)).expect_partial()
     found = []
@@ -77,7 +77,7 @@ def test_predictions_are_those_of_the_test_subjects_and_metrics_follow_from_them
     assert row["checkpoint"] == str(folder / "ckpt" / model / "ckpt-6")
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"]["value"], abs=1e-6)
 
-    prepared = record_of(folder / "test")["prepared"]
+    prepared = read_manifest(folder / "test")["prepared"]
     raw = pd.read_csv(cohort / "phenotype.csv").drop(columns="subject")
     assert prepared["num_phenotype"] == (raw.min() < raw.max()).sum() and "AGE_AT_SCAN" in prepared["phenotype_columns"]
     assert (prepared["standard"], prepared["same_scan"]) == ("" if model == "nn" else "stored", 0)
@@ -130,7 +130,7 @@ def without(cohort: Path, to: Path, gone: object) -> Path:
     for file in left_out["file"]:
         (to / file).unlink()
     lab.edit(to / "subjects.csv", lambda rows: rows[~rows["file"].isin(left_out["file"])])
-    return resealed(to)
+    return reseal(to)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def diverged(folder: Path) -> None:
     import tensorflow as tf
 
     network = MODELS["cnn"].module.build(
-        MODELS["cnn"].parse_settings(record_of(folder)["config"]), MODELS["cnn"].required_grid
+        MODELS["cnn"].parse_settings(read_manifest(folder)["config"]), MODELS["cnn"].required_grid
     )
     checkpoint = tf.train.Checkpoint(model=network)
     checkpoint.restore(tf.train.latest_checkpoint(folder)).expect_partial()
@@ -182,7 +182,7 @@ def test_people_without_labels_get_the_same_probabilities(results, trained, coho
     rows.assign(label="").to_csv(new / "subjects.csv", index=False)
     for name in ("cohort.json", "covariates.csv"):
         shutil.copy(cohort / name, new)
-    places = {"at": trained, "of": resealed(new), "new": tmp_path / "unknown"}
+    places = {"at": trained, "of": reseal(new), "new": tmp_path / "unknown"}
     command = "--model cnn --chkPointDir {at} --dataDir {of} --outDir {new}"
     shown = done(f"run.py --test {command}", **places)
     for name in ("predictions", "baseline_predictions"):  # these by the people who trained the checkpoint

@@ -17,8 +17,8 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, done, record_of, text_of
-from helpers import DENSE, assert_bit_equal, read_rows, training, variables
+from commands import ROOT, done, read_manifest, read_page_text
+from helpers import DENSE_SETTINGS, assert_bit_equal, read_rows, read_variables, training_arguments
 from sklearn.linear_model import Ridge
 
 from models import MODELS, override_settings
@@ -50,7 +50,7 @@ def test_training_leaves_history_figure_events_and_record(model, measures, train
     assert (rows[measures[-1]] * 8 % 1 == 0).all() or model == "ae"  # accuracy, of batches of 8
     assert (out / "history.png").read_bytes().startswith(b"\x89PNG")
     assert list(out.glob("events.out.tfevents.*"))
-    made = record_of(out)
+    made = read_manifest(out)
     assert made["command"][0] == "run.py" and "--numIters" in made["command"]
     assert (made["model"], made["seed"], made["config"]["batch_size"], made["finished"]) == (model, 0, 8, True)
     assert made["wall_time_s"] > 0 and made["processor"] and "git_commit" in made
@@ -107,7 +107,7 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
     rows = lab.read_table(with_connectomes / "subjects.csv").query("split == 'train'")
     target = rows["label"].astype(float) - rows["label"].astype(float).groupby(rows["site"]).transform("mean")
     known = np.stack([edges[subject] for subject in rows["subject"]])
-    weights = [value for value in variables(tmp_path / "ckpt/mmnn").values() if value.shape == known.shape[1:]]
+    weights = [value for value in read_variables(tmp_path / "ckpt/mmnn").values() if value.shape == known.shape[1:]]
     filled = np.where(np.isnan(known), np.nanmean(known, 0), known)
     scale = np.sqrt(1000 / filled.shape[1]) / filled.std(0)
     scores = (filled - filled.mean(0)) * scale
@@ -117,7 +117,7 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
     places = "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
     done(f"run.py --test {places}test", of=with_connectomes, to=tmp_path)
     done(f"run.py --blackout --donors 1 {places}blackout", of=with_connectomes, to=tmp_path)
-    told = text_of(tmp_path / "blackout/blackout.html")
+    told = read_page_text(tmp_path / "blackout/blackout.html")
     assert "edges stayed" in told and "--parcels" in told  # where these lie is not known
 
 
@@ -125,8 +125,8 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
 def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_connectomes, cohort, tmp_path):
     for name, more, of in (("without", " --set connectome=false", with_connectomes), ("none", "", cohort)):
         done(MMNN + more, of=of, to=tmp_path / name)
-        assert record_of(tmp_path / name / "ckpt/mmnn")["config"]["connectome"] is False
-        assert (66,) not in {value.shape for value in variables(tmp_path / name / "ckpt/mmnn").values()}
+        assert read_manifest(tmp_path / name / "ckpt/mmnn")["config"]["connectome"] is False
+        assert (66,) not in {value.shape for value in read_variables(tmp_path / name / "ckpt/mmnn").values()}
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
     for path in mine:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-    again = training(folder, cohort, "nn", ENDLESS, "--overrideChkpt", "--seed", "1")
+    again = training_arguments(folder, cohort, "nn", ENDLESS, "--overrideChkpt", "--seed", "1")
     assert disturbed(again, signal.SIGKILL, save_every=ENDLESS).returncode == -signal.SIGKILL
     assert (folder / "out/history.csv").read_bytes() != old
     done("run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {people}", of=folder, people=cohort)
@@ -189,7 +189,7 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
 
     for seed in (1, 2, 1):  # whatever the files are called
         assert train("one", "nn", 5, "--overrideChkpt", "--seed", seed).status == 0
-        assert record_of(folder / "ckpt/nn")["seed"] == seed and len(list(folder.glob("ckpt/nn/*.index"))) == 1
+        assert read_manifest(folder / "ckpt/nn")["seed"] == seed and len(list(folder.glob("ckpt/nn/*.index"))) == 1
     assert train("fresh", "nn", 5, "--seed", "1").status == 0
     assert_bit_equal(folder / "ckpt/nn", tmp_path / "fresh/ckpt/nn")
     assert without_speed(folder / "out").equals(without_speed(tmp_path / "fresh/out"))
@@ -199,11 +199,11 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
 
 @pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
-    process = disturbed(training(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=40)
+    process = disturbed(training_arguments(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=40)
     assert (process.returncode, process.err) == (128 + signal.SIGTERM, "")
     seen = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", process.out)[1])
-    made = record_of(tmp_path / "parts/out")
-    assert (made["finished"], made["step"], record_of(tmp_path / "parts/ckpt/cnn")["step"]) == (False, seen, seen)
+    made = read_manifest(tmp_path / "parts/out")
+    assert (made["finished"], made["step"], read_manifest(tmp_path / "parts/ckpt/cnn")["step"]) == (False, seen, seen)
     assert not (tmp_path / "parts/runs.csv").exists()  # of runs that are finished
     assert train("parts", "cnn", seen + 3).status == train("whole", "cnn", seen + 3).status == 0
     assert_bit_equal(tmp_path / "whole/ckpt/cnn", tmp_path / "parts/ckpt/cnn")
@@ -212,7 +212,9 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 @pytest.mark.slow
 def test_killed_between_checkpoints_the_last_one_is_continued(train, cohort, tmp_path):
     """Batches after it are done again, in weights and in history."""
-    process = disturbed(training(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGKILL, save_every=4, rows=5)
+    process = disturbed(
+        training_arguments(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGKILL, save_every=4, rows=5
+    )
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "parts/ckpt/nn"
     assert len(list(folder.glob("*.index"))) <= 4
@@ -281,11 +283,11 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     """Through a network built and initialised anew; its batch norm uses the batch, as in training."""
     import keras
 
-    train("one", "nn", 1, *(word for text in DENSE for word in ("--set", text)))
+    train("one", "nn", 1, *(word for text in DENSE_SETTINGS for word in ("--set", text)))
     (row,) = read_rows(tmp_path / "one/out/history.csv")
     keras.utils.set_random_seed(0)
     module = MODELS["nn"].module
-    network = module.build(override_settings(module.PRESETS["sine"], ["batch_size=8", *DENSE]), None)
+    network = module.build(override_settings(module.PRESETS["sine"], ["batch_size=8", *DENSE_SETTINGS]), None)
     records = [lab.read_record(cohort / file) for file in order(cohort, 0)]
     label = np.array([int(of[0]) for of in records])
     logits = np.array(network({"phenotype": np.stack([of[1] for of in records])}, training=True), float)

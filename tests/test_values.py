@@ -6,8 +6,8 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from by_hand import difference, family_wise, read, stored
-from commands import done, record_of
+from by_hand import compute_difference, compute_family_wise_p, read, read_blackout_arrays
+from commands import done, read_manifest
 from scipy import stats
 
 from utils.blackout.families import BlackoutPeople
@@ -63,7 +63,7 @@ def effects_of(folder: Path) -> pd.DataFrame:
     """The reliance of people on each group, sorted by name; of a repeat by its folds."""
     found = []
     for path in [*folder.glob("blackout.h5")] or folder.glob("fold-*/blackout.h5"):
-        of, names = stored(path.parent), ("subject", "values")
+        of, names = read_blackout_arrays(path.parent), ("subject", "values")
         found.append(pd.DataFrame(of["value_reliance"], *(of[name].astype(str) for name in names)))
     return pd.concat(found).sort_index()
 
@@ -84,23 +84,23 @@ def test_each_column_of_ones_own_is_a_group_of_which_the_effects_are_means_over_
     np.testing.assert_allclose(table.loc[[*GROUPS], "reliance"], effect.mean(), atol=1e-5)
     people, (label, _) = lab.read_table(source / "own.csv"), labels_and_units()
     age, alone = people["AGE_AT_SCAN"].astype(float).to_numpy(), np.full(60, "")
-    assert table.loc["AGE_AT_SCAN", "difference"] == pytest.approx(difference(age, label, alone), abs=1e-4)
+    assert table.loc["AGE_AT_SCAN", "difference"] == pytest.approx(compute_difference(age, label, alone), abs=1e-4)
     both = (people["hand"] == "both").to_numpy().astype(float)
-    assert table.loc["hand", "difference"] == pytest.approx(difference(both, label, alone), abs=1e-4)
+    assert table.loc["hand", "difference"] == pytest.approx(compute_difference(both, label, alone), abs=1e-4)
     known = (people["iq"] != "").to_numpy()
     iq = pd.to_numeric(people["iq"][known]).to_numpy(float)
-    assert table.loc["iq", "difference"] == pytest.approx(difference(iq, label[known], alone[known]), abs=1e-4)
+    assert table.loc["iq", "difference"] == pytest.approx(compute_difference(iq, label[known], alone[known]), abs=1e-4)
 
 
 def test_p_and_intervals_are_those_of_families(own):
     """Nothing is adjusted for. Each two people meet twice, so that means spread by the root of two more."""
     effect, table = effects_of(own), read(own, "values").set_index("group").loc[[*GROUPS]]
     label, unit = labels_and_units()
-    expected = family_wise(effect.to_numpy(), label, np.sqrt(2), unit)
+    expected = compute_family_wise_p(effect.to_numpy(), label, np.sqrt(2), unit)
     for column in ("p_reliance", "p_reliance_plain"):
         np.testing.assert_allclose(table[column], expected, atol=0.04)
     assert table.loc["AGE_AT_SCAN", "p_reliance"] < 0.05 < table.loc["hand", "p_reliance"]
-    assert record_of(own)["adjusted_for"] == []
+    assert read_manifest(own)["adjusted_for"] == []
     random, names = np.random.default_rng(0), np.unique(unit)
     wider = effect.mean() + np.sqrt(2) * (effect - effect.mean())
     total, size = wider.groupby(unit).sum().to_numpy(), np.bincount(unit)[names]
@@ -120,7 +120,7 @@ def test_halves_name_what_tests_of_their_own_name(own):
     for _ in range(60):
         half = np.isin(unit, random.choice(units, len(units) // 2, replace=False))
         sides = [half, ~half]
-        named.append([family_wise(effect[of], label[of], np.sqrt(1.5), unit[of], 200) < 0.05 for of in sides])
+        named.append([compute_family_wise_p(effect[of], label[of], np.sqrt(1.5), unit[of], 200) < 0.05 for of in sides])
         correlated.append(stats.pearsonr(*(effect[of].mean(0) for of in sides)).statistic)
     named, whole, things = np.array(named), rows.iloc[0], rows.iloc[1:].set_index("thing")
     assert rows["family"].eq("values").all() and pd.isna(whole["thing"])
@@ -146,14 +146,14 @@ def test_repeats_are_compared_pair_by_pair(own):
     correlation = stats.pearsonr(*(effect.mean(0) for effect in effects)).statistic
     assert rows.iloc[0]["correlation"] == pytest.approx(correlation, abs=1e-5)
     assert rows.iloc[0][["correlation_low", "correlation_high"]].isna().all()  # of one pair
-    named = np.array([family_wise(effect, label, np.sqrt(2), unit) < 0.05 for effect in effects])
+    named = np.array([compute_family_wise_p(effect, label, np.sqrt(2), unit) < 0.05 for effect in effects])
     of_age = rows[rows["thing"] == "AGE_AT_SCAN"].iloc[0]
     assert of_age["replicates"] == named[:, 0].mean() and of_age["significant"] == 1
 
 
 def test_where_a_site_is_left_out_its_tested_people_are_the_donors(abide):
     """Who have the same eyes, so that nothing changes with these."""
-    assert "tested participants of the same site" in record_of(abide / "fold-NYU")["donors_from"]
+    assert "tested participants of the same site" in read_manifest(abide / "fold-NYU")["donors_from"]
     effect = effects_of(abide)
     assert (effect["eyes"] == 0).all() and (effect["age"].abs() > 1e-3).mean() > 0.9
 

@@ -9,9 +9,9 @@ import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, record_of
-from conftest import ALL, TINY
-from helpers import assert_bit_equal, variables
+from commands import done, read_manifest
+from conftest import CONVERT_OPTIONS, TINY_TRAINING
+from helpers import assert_bit_equal, read_variables
 from lab import read_record, read_table
 from sklearn.preprocessing import StandardScaler
 
@@ -20,7 +20,7 @@ CUBES, EDGES = (11, 13, 11, 2), (66,)  # shapes of the moments of a network that
 
 def moments(folder: Path, shape: tuple[int, ...], spread: str = "spread") -> tuple[np.ndarray, np.ndarray]:
     """The mean and the spread by which a network standardises values of this shape."""
-    found = {name.split("/")[-3]: values for name, values in variables(folder).items() if values.shape == shape}
+    found = {name.split("/")[-3]: values for name, values in read_variables(folder).items() if values.shape == shape}
     return found["mean"], found[spread]
 
 
@@ -61,7 +61,7 @@ def cube_means(volumes: np.ndarray) -> np.ndarray:
 def test_a_fold_is_prepared_on_its_training_people_only(fold, converted, on_folds):
     """Phenotype, volumes and connectomes, against the tables and records of the cohort."""
     folder = on_folds / f"ckpt/mmnn/folds-3/{fold}"
-    saved = record_of(folder)
+    saved = read_manifest(folder)
     rows = read_table(converted / "subjects.csv").set_index("subject")
     training = saved["people"]["subjects"]
     assert 20 < len(training) < 30 and {*training} < {*rows.index}
@@ -81,7 +81,7 @@ def test_a_fold_is_prepared_on_its_training_people_only(fold, converted, on_fold
 @pytest.mark.slow
 def test_what_tested_people_are_like_changes_no_weight(lab, on_folds, tmp_path):
     """Their phenotype tells the label, their maps and series are those of others."""
-    training = record_of(on_folds / "ckpt/mmnn/folds-3/1")["people"]["subjects"]
+    training = read_manifest(on_folds / "ckpt/mmnn/folds-3/1")["people"]["subjects"]
     people = labs.people(40)
     tested = ~people["SUB_ID"].isin(training)
     people.loc[tested, "AGE_AT_SCAN"] = people["DX_GROUP"].map({"1": "10", "2": "30"})
@@ -89,12 +89,12 @@ def test_what_tested_people_are_like_changes_no_weight(lab, on_folds, tmp_path):
     for of in people[tested].to_dict("records"):
         stranger = of | {"SUB_ID": f"9{of['SUB_ID']}"}
         for number, name in enumerate(("falff", "alff")):
-            labs.save(folder / f"cpac/{of['FILE_ID']}_{name}.nii.gz", labs.map_of(stranger, number))
-        series = labs.series_of(stranger)
+            labs.save(folder / f"cpac/{of['FILE_ID']}_{name}.nii.gz", labs.make_map(stranger, number))
+        series = labs.make_series(stranger)
         series.to_csv(folder / f"cpac/{of['FILE_ID']}_rois_made.1D", sep="\t", index=False)
-    done(f"abide-data convert {{lab}} {{to}}/cohort {ALL}", lab=folder, to=tmp_path)
+    done(f"abide-data convert {{lab}} {{to}}/cohort {CONVERT_OPTIONS}", lab=folder, to=tmp_path)
     places = "--dataDir {to}/cohort --chkPointDir {to}/ckpt --outDir {to}/train"
-    done(f"run.py --train {TINY} --folds 3 --fold 1 {places}", to=tmp_path)
+    done(f"run.py --train {TINY_TRAINING} --folds 3 --fold 1 {places}", to=tmp_path)
     assert_bit_equal(*(of / "ckpt/mmnn/folds-3/1" for of in (tmp_path, on_folds)))
 
 
@@ -141,6 +141,6 @@ def test_volumes_are_standardised_as_by_scikit_learn(how, name, request, tmp_pat
     if (how, name) == ("site", "converted"):  # which looked at tested people, and says so
         told = done(f"run.py --test --model cnn {places} --outDir {{to}}/test", of=cohort, to=tmp_path)
         assert "TRANSDUCTIVE" in told and "TRANSDUCTIVE" in (tmp_path / "test/report.html").read_text()
-        assert record_of(tmp_path / "test")["transductive"] is True
+        assert read_manifest(tmp_path / "test")["transductive"] is True
         assert json.loads((tmp_path / "test/metrics.json").read_text())["transductive"] is True
         assert all("TRANSDUCTIVE" in text for text in read_table(tmp_path / "runs.csv")["cohort"])

@@ -21,7 +21,7 @@ import pytest
 from commands import ROOT, Outcome, run
 from conftest import without_drawing
 from helpers import SMALL_BATCH, TINY_CNN, TINY_NN, assert_bit_equal
-from tried import APART
+from tried import PROCESS_ENVIRONMENT
 
 INTERVAL = 3  # of checkpoints, see `worker.py`; batches are odd, so that two share them unevenly
 ODD = ("--set", "batch_size=7")
@@ -53,7 +53,7 @@ def training(folder: Path, cohort: Path, *more: object, name: str = "nn") -> lis
 def start(path: Path, commands: Sequence[list], **variables: str) -> subprocess.Popen:
     """A process that does these command lines, written to a file for it, see `worker.py`."""
     path.write_text(json.dumps(commands))
-    environment = os.environ | APART | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
+    environment = os.environ | PROCESS_ENVIRONMENT | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
     words = [sys.executable, ROOT / "tests" / "worker.py", path]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

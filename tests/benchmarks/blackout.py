@@ -27,7 +27,7 @@ from models import MODELS
 from utils.machines import devices
 
 
-def network_of(model: str, preset: str, maps: int, random: np.random.Generator):
+def make_random_network(model: str, preset: str, maps: int, random: np.random.Generator):
     module = MODELS[model].module
     network = module.build(module.PRESETS[preset], REDUCED, maps=maps)
     for weight in network.weights:
@@ -58,12 +58,12 @@ def main() -> None:
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    network = network_of(args.model, args.preset, args.maps, random)
+    network = make_random_network(args.model, args.preset, args.maps, random)
     atlas = load_atlas(None, REDUCED)
     masks = [atlas.region_labels == region for region in atlas.region_numbers[: args.regions]]
     batch = open_cohort(load_demo_cohort(REDUCED)).make_batch(range(args.subjects))
     volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
-    inputs = {name: batch[name] for name in MODELS[args.model].input_names} | {"volume": volume}
+    inputs = {fill_name: batch[fill_name] for fill_name in MODELS[args.model].input_names} | {"volume": volume}
     background = np.array([records.find_background(values) for values in batch["volume"][..., 0]], np.float32)
     fills = {"background": background[:, None, None, None, None], "donor": volume[::-1]}
     forward = tf.function(lambda values: network(values, training=False))
@@ -74,20 +74,20 @@ def main() -> None:
 
     occlusion = make_occlusion(network)
     spread = forward(inputs).numpy().std(0).max()
-    for name, fill in list(fills.items()) * args.repeats:
+    for fill_name, fill in list(fills.items()) * args.repeats:
         occlusion.compute_occluded_logits(
             occlusion.run_intact(inputs), fill, masks
         )  # warms the primitives of every shape
         start = time.perf_counter()
-        full = in_full(fill)
+        full_logits = in_full(fill)
         middle = time.perf_counter()
-        found = occlusion.compute_occluded_logits(occlusion.run_intact(inputs), fill, masks)
+        quick_logits = occlusion.compute_occluded_logits(occlusion.run_intact(inputs), fill, masks)
         end = time.perf_counter()
         print(
-            f"{args.model} {args.preset}, {args.subjects} subjects, maps {args.maps}, {len(masks)} regions, {name}: "
-            f"full {middle - start:.2f} s, from kept activations {end - middle:.2f} s, "
+            f"{args.model} {args.preset}, {args.subjects} subjects, maps {args.maps}, {len(masks)} regions, "
+            f"{fill_name}: full {middle - start:.2f} s, from kept activations {end - middle:.2f} s, "
             f"ratio {(middle - start) / (end - middle):.2f}, "
-            f"largest difference {np.abs(full - found).max() / spread:.1e} of the spread",
+            f"largest difference {np.abs(full_logits - quick_logits).max() / spread:.1e} of the spread",
             flush=True,
         )
 

@@ -65,7 +65,7 @@ TWO_MODELS = {  # people, sites, share of features: separations of equal models,
     (300, 5, 0.5): ((1.95, 1.95), (2.26, 1.63)),
 }
 LARGE_SITES, NOISY = 5, 100  # sites where they are few; features of a classifier, of which one tells the diagnosis
-REGIONS, MANY_REGIONS, PERMUTATIONS, SPLITS = 20, 40, 199, 20
+REGION_COUNT, HALVES_REGION_COUNT, PERMUTATION_COUNT, SPLIT_COUNT = 20, 40, 199, 20
 
 
 def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, sites: int = 8) -> Claims:
@@ -74,19 +74,23 @@ def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, 
     random = np.random.default_rng([seed, 1])
     site = np.arange(people) % sites
     label = (random.random(people) < np.linspace(0.24, 0.76, sites)[site]).astype(float)
-    size = np.geomspace(1, largest, sites)[site]
-    on_autism = size[:, None] * (random.lognormal(size=(people, REGIONS)) - np.exp(0.5))
-    on_autism[:, 0] += planted * size * (label - label.mean())
-    known = pd.DataFrame({"site": site.astype(str).astype(object), "age": random.gamma(2, 3, people)})
-    adjusted = CovariateAdjuster(make_adjustment(known), label)((2 * label[:, None] - 1) * on_autism)
+    effect_scale = np.geomspace(1, largest, sites)[site]
+    on_autism = effect_scale[:, None] * (random.lognormal(size=(people, REGION_COUNT)) - np.exp(0.5))
+    on_autism[:, 0] += planted * effect_scale * (label - label.mean())
+    covariates = pd.DataFrame({"site": site.astype(str).astype(object), "age": random.gamma(2, 3, people)})
+    adjusted = CovariateAdjuster(make_adjustment(covariates), label)((2 * label[:, None] - 1) * on_autism)
     claims: Claims = {}
-    for where, within in (("all participants", None), ("participants of a site", site)):
+    for people_phrase, permutation_site in (("all participants", None), ("participants of a site", site)):
         p = run_family_permutation_test(
-            adjusted, seed, permutation_count=PERMUTATIONS, exchange_sites=within
+            adjusted, seed, permutation_count=PERMUTATION_COUNT, exchange_sites=permutation_site
         ).family_wise_p
-        claims[f"another region significant: labels permuted among {where}"] = bool(p[1:].min() < FAMILYWISE_ALPHA)
+        claims[f"another region significant: labels permuted among {people_phrase}"] = bool(
+            p[1:].min() < FAMILYWISE_ALPHA
+        )
         if planted:
-            claims[f"the one that differs significant: labels permuted among {where}"] = bool(p[0] < FAMILYWISE_ALPHA)
+            claims[f"the one that differs significant: labels permuted among {people_phrase}"] = bool(
+                p[0] < FAMILYWISE_ALPHA
+            )
     return claims
 
 
@@ -94,21 +98,21 @@ def in_halves(planted: float, seed: int, people: int = 200) -> Claims:
     """Effects are normal; the first differs by `planted` standard errors of its mean."""
     random = np.random.default_rng([seed, 2])
     label = (np.arange(people) % 2).astype(float)
-    effect = random.normal(size=(people, MANY_REGIONS))
+    effect = random.normal(size=(people, HALVES_REGION_COUNT))
     effect[:, 0] += planted / np.sqrt(people)
-    nowhere, alone = np.full(people, "A"), np.arange(people)
+    single_site, single_clusters = np.full(people, "A"), np.arange(people)
     adjusted = CovariateAdjuster(Adjustment(reason="no covariates"), label)
     everybody = BlackoutPeople(
         subject_labels=label,
-        subject_sites=nowhere,
-        subject_folds=nowhere,
-        cluster_numbers=alone,
+        subject_sites=single_site,
+        subject_folds=single_site,
+        cluster_numbers=single_clusters,
         adjuster=adjusted,
         seed=seed,
     )
     fill = next(fill for fill in FILLS if fill.fill_name == RELIANCE_FILL)
-    names = [str(region) for region in range(MANY_REGIONS)]
-    rows = replicate_in_halves("regions", names, FillEffect(fill, effect, everybody, adjusted), SPLITS).set_index(
+    names = [str(region) for region in range(HALVES_REGION_COUNT)]
+    rows = replicate_in_halves("regions", names, FillEffect(fill, effect, everybody, adjusted), SPLIT_COUNT).set_index(
         "thing"
     )
     if "0" not in rows.index or not rows.loc["0", "significant"]:
@@ -120,117 +124,142 @@ def in_halves(planted: float, seed: int, people: int = 200) -> Claims:
     }
 
 
-def people_of_sites(random: np.random.Generator, people: int, sites: int = 6) -> tuple[np.ndarray, pd.DataFrame]:
+def draw_people(random: np.random.Generator, people: int, sites: int = 6) -> tuple[np.ndarray, pd.DataFrame]:
     """Site, and age, head motion and IQ in standard deviations, sex as -1 and 1."""
     site = random.integers(sites, size=people)
-    known = pd.DataFrame(random.normal(size=(people, 3)), columns=["age", "motion", "iq"])
-    return site, known.assign(sex=np.where(random.random(people) < 0.8, 1, -1))
+    covariates = pd.DataFrame(random.normal(size=(people, 3)), columns=["age", "motion", "iq"])
+    return site, covariates.assign(sex=np.where(random.random(people) < 0.8, 1, -1))
 
 
-def labels(risk: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def draw_labels(risk: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return (random.random(len(risk)) < expit(risk)).astype(float)
 
 
-def table_of(known: pd.DataFrame) -> pd.DataFrame:
+def make_covariate_table(covariates: pd.DataFrame) -> pd.DataFrame:
     """Covariates as a cohort has them, text by subject."""
-    sex = np.where(known["sex"] > 0, "M", "F")
-    numbers = {"age": 20 + 5 * known["age"], "func_mean_fd": np.exp(known["motion"] / 2), "FIQ": 100 + 15 * known["iq"]}
-    return pd.DataFrame(numbers).round(6).astype(str).assign(sex=sex).set_index(known.index.map("s{:04}".format))
+    sex = np.where(covariates["sex"] > 0, "M", "F")
+    number_columns = {
+        "age": 20 + 5 * covariates["age"],
+        "func_mean_fd": np.exp(covariates["motion"] / 2),
+        "FIQ": 100 + 15 * covariates["iq"],
+    }
+    return (
+        pd.DataFrame(number_columns)
+        .round(6)
+        .astype(str)
+        .assign(sex=sex)
+        .set_index(covariates.index.map("s{:04}".format))
+    )
 
 
-def least_reliability(label: np.ndarray, odds: np.ndarray, site: np.ndarray, table: pd.DataFrame, seed: int) -> float:
+def least_reliability(
+    label: np.ndarray, log_odds: np.ndarray, site: np.ndarray, table: pd.DataFrame, seed: int
+) -> float:
     """Above which reliability of the covariates a report says that the output carries more than they do, of ten folds;
     infinite where it does not say so."""
-    records = {"label": label, "probability": expit(odds), "subject": table.index, "site": site.astype(str)}
-    records["fold"] = assign_balanced_folds(label, site, np.arange(len(label)), 10, seed)
-    covariates = make_covariate_result(measure_confounds(Predictions.from_tables(pd.DataFrame(records)), table, seed))
-    if covariates is None or covariates.carries_more != CARRIES_MORE:
+    prediction_columns = {
+        "label": label,
+        "probability": expit(log_odds),
+        "subject": table.index,
+        "site": site.astype(str),
+    }
+    prediction_columns["fold"] = assign_balanced_folds(label, site, np.arange(len(label)), 10, seed)
+    covariates_row = make_covariate_result(
+        measure_confounds(Predictions.from_tables(pd.DataFrame(prediction_columns)), table, seed)
+    )
+    if covariates_row is None or covariates_row.carries_more != CARRIES_MORE:
         return np.inf
-    return covariates.reliability or 0.0
+    return covariates_row.reliability or 0.0
 
 
 def going_with_motion(people: int, seed: int) -> Claims:
     """Motion goes with the diagnosis, whose log odds rise by one for each standard deviation of it."""
     random = np.random.default_rng([seed, people, 3])
-    site, known = people_of_sites(random, people)
-    label = labels(known["motion"].to_numpy(), random)
+    site, covariates = draw_people(random, people)
+    label = draw_labels(covariates["motion"].to_numpy(), random)
     claims: Claims = {}
-    for follows, read in {"the diagnosis": 2 * label - 1, "head motion": known["motion"]}.items():
-        logits = np.asarray(read) + random.normal(size=people)
+    for source_phrase, followed_values in {"the diagnosis": 2 * label - 1, "head motion": covariates["motion"]}.items():
+        logits = np.asarray(followed_values) + random.normal(size=people)
         everybody = pd.DataFrame({"label": label, "site": site, "unit": np.arange(people), "logit": logits})
-        plain = everybody[["logit"]].assign(motion=known["motion"])
-        apart = plain - plain.groupby(site).transform("mean")
-        z = np.arctanh(apart.corr().iloc[0, 1]) * np.sqrt(people - len(np.unique(site)) - 3)
-        claims[f"output follows {follows}: correlates with motion within sites"] = bool(abs(z) > 1.96)
-        _, p = correlate_within_diagnosis(everybody, known[["motion"]], seed)["motion"]
-        claims[f"output follows {follows}: correlates with motion, given the diagnosis"] = bool(p <= FAMILYWISE_ALPHA)
+        logit_and_motion = everybody[["logit"]].assign(motion=covariates["motion"])
+        within_site_values = logit_and_motion - logit_and_motion.groupby(site).transform("mean")
+        z = np.arctanh(within_site_values.corr().iloc[0, 1]) * np.sqrt(people - len(np.unique(site)) - 3)
+        claims[f"output follows {source_phrase}: correlates with motion within sites"] = bool(abs(z) > 1.96)
+        _, p = correlate_within_diagnosis(everybody, covariates[["motion"]], seed)["motion"]
+        claims[f"output follows {source_phrase}: correlates with motion, given the diagnosis"] = bool(
+            p <= FAMILYWISE_ALPHA
+        )
     return claims
 
 
 def with_error(covariate: str, reliability: float, people: int, seed: int) -> Claims:
     """The diagnosis and the output follow the true covariate; the table has it with an error."""
     random = np.random.default_rng([seed, people, int(100 * reliability), 4])
-    site, known = people_of_sites(random, people)
-    true = known[covariate].to_numpy()
-    label = labels(true, random)
-    odds = 2 * true + 0.3 * random.normal(size=people)
-    measured = np.sqrt(reliability) * true + np.sqrt(1 - reliability) * random.normal(size=people)
-    table = table_of(known.assign(**{covariate: measured}))
-    least = least_reliability(label, odds, site, table, seed)
-    least_with_diagnosis = least_reliability(label, 2 * label + random.normal(size=people), site, table, seed)
+    site, covariates = draw_people(random, people)
+    true_covariate = covariates[covariate].to_numpy()
+    label = draw_labels(true_covariate, random)
+    log_odds = 2 * true_covariate + 0.3 * random.normal(size=people)
+    measured_covariate = np.sqrt(reliability) * true_covariate + np.sqrt(1 - reliability) * random.normal(size=people)
+    table = make_covariate_table(covariates.assign(**{covariate: measured_covariate}))
+    min_reliability = least_reliability(label, log_odds, site, table, seed)
+    min_reliability_with_diagnosis = least_reliability(label, 2 * label + random.normal(size=people), site, table, seed)
     return {
-        "carries more than covariates": bool(np.isfinite(least)),
-        "carries more than covariates of this reliability": bool(least < reliability),
+        "carries more than covariates": bool(np.isfinite(min_reliability)),
+        "carries more than covariates of this reliability": bool(min_reliability < reliability),
         "output follows the diagnosis instead: carries more than covariates of this reliability": bool(
-            least_with_diagnosis < reliability
+            min_reliability_with_diagnosis < reliability
         ),
     }
 
 
-def product_of(factors: list[str], people: int, seed: int) -> Claims:
+def follow_product(factors: list[str], people: int, seed: int) -> Claims:
     random = np.random.default_rng([seed, people, len(factors), 5])
-    site, known = people_of_sites(random, people)
-    product = zscore(known[factors].prod(axis=1).to_numpy())
-    label, odds = labels(product, random), 2 * product + 0.3 * random.normal(size=people)
-    least = least_reliability(label, odds, site, table_of(known), seed)
-    return {"carries more than covariates": bool(np.isfinite(least))}
+    site, covariates = draw_people(random, people)
+    product = zscore(covariates[factors].prod(axis=1).to_numpy())
+    label, log_odds = draw_labels(product, random), 2 * product + 0.3 * random.normal(size=people)
+    min_reliability = least_reliability(label, log_odds, site, make_covariate_table(covariates), seed)
+    return {"carries more than covariates": bool(np.isfinite(min_reliability))}
 
 
 def curve_by_sex(people: int, seed: int) -> Claims:
     """The square of age, which counts the other way in women."""
     random = np.random.default_rng([seed, people, 7])
-    site, known = people_of_sites(random, people)
-    curve = zscore(((known["age"] ** 2 - 1) * known["sex"]).to_numpy())
-    label, noise = labels(curve, random), 0.3 * random.normal(size=people)
-    table = table_of(known)
-    least = least_reliability(label, 2 * curve + noise, site, table, seed)
-    least_with_diagnosis = least_reliability(label, 2 * curve + label + noise, site, table, seed)
+    site, covariates = draw_people(random, people)
+    curve = zscore(((covariates["age"] ** 2 - 1) * covariates["sex"]).to_numpy())
+    label, noise = draw_labels(curve, random), 0.3 * random.normal(size=people)
+    table = make_covariate_table(covariates)
+    min_reliability = least_reliability(label, 2 * curve + noise, site, table, seed)
+    min_reliability_with_diagnosis = least_reliability(label, 2 * curve + label + noise, site, table, seed)
     return {
-        "carries more than covariates": bool(np.isfinite(least)),
-        "follows the diagnosis, too: carries more": bool(np.isfinite(least_with_diagnosis)),
+        "carries more than covariates": bool(np.isfinite(min_reliability)),
+        "follows the diagnosis, too: carries more": bool(np.isfinite(min_reliability_with_diagnosis)),
     }
 
 
-def sets_at_known_sites(shares: list[float], size: int, seed: int) -> Claims:
-    """Sites of one `size` with these shares of autism. The output tells the diagnosis by 1.2 standard deviations, and
-    how common autism is at the site in other folds."""
-    random = np.random.default_rng([seed, size, 6])
-    site = np.repeat(np.arange(len(shares)), size)
-    label = (random.random(len(site)) < np.array(shares)[site]).astype(float)
+def sets_by_site_rates(autism_by_site: list[float], site_size: int, seed: int) -> Claims:
+    """Sites of one `site_size` with these shares of autism. The output tells the diagnosis by 1.2 standard deviations,
+    and how common autism is at the site in other folds."""
+    random = np.random.default_rng([seed, site_size, 6])
+    site = np.repeat(np.arange(len(autism_by_site)), site_size)
+    label = (random.random(len(site)) < np.array(autism_by_site)[site]).astype(float)
     fold = assign_balanced_folds(label, site, np.arange(len(site)), 10, seed)
-    odds = 1.2 * (random.normal(size=len(site)) + 1.2 * label - 0.6)
-    for name in np.unique(fold):
-        rest = fold != name
-        known = [np.mean(np.append(label[rest & (site == number)], [0, 1])) for number in range(len(shares))]
-        odds[~rest] += logit(known)[site[~rest]]
+    log_odds = 1.2 * (random.normal(size=len(site)) + 1.2 * label - 0.6)
+    for fold_name in np.unique(fold):
+        is_training = fold != fold_name
+        site_rates = [
+            np.mean(np.append(label[is_training & (site == number)], [0, 1])) for number in range(len(autism_by_site))
+        ]
+        log_odds[~is_training] += logit(site_rates)[site[~is_training]]
     claims: Claims = {}
-    for way, where in (("by one threshold", None), ("minus the middle of the site", site)):
-        sets = calibrate_left_out_groups(label, expit(odds), fold, where)[2][COVERAGE_LEVELS.index(0.8)]
-        held = sets[np.arange(len(label)), label.astype(int)]
-        share = np.array(shares)[site]
-        rarer = np.where(share < 0.5, label == 1, label == 0) & (share != 0.5)
-        claims[f"80 % sets {way}: hold the rarer class of unequal sites"] = float(held[rarer].mean())
-        claims[f"80 % sets {way}: hold the others"] = float(held[~rarer].mean())
+    for threshold_phrase, set_site in (("by one threshold", None), ("minus the middle of the site", site)):
+        sets = calibrate_left_out_groups(label, expit(log_odds), fold, set_site)[2][COVERAGE_LEVELS.index(0.8)]
+        holds_label = sets[np.arange(len(label)), label.astype(int)]
+        site_autism = np.array(autism_by_site)[site]
+        is_rarer_class = np.where(site_autism < 0.5, label == 1, label == 0) & (site_autism != 0.5)
+        claims[f"80 % sets {threshold_phrase}: hold the rarer class of unequal sites"] = float(
+            holds_label[is_rarer_class].mean()
+        )
+        claims[f"80 % sets {threshold_phrase}: hold the others"] = float(holds_label[~is_rarer_class].mean())
     return claims
 
 
@@ -333,11 +362,15 @@ def study(people: int, many_sites: bool, autism: float, folds: str, seed: int) -
 def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     """Title, participants, and what makes a set of a seed."""
     for largest in (14, 6, 1):
-        about = f"unequal: effects {largest} times as large at sites with more autism"
-        yield about, 240, lambda seed, largest=largest: unequal_sites(largest, 0, seed)
-        yield f"{about}, one region differs", 240, lambda seed, largest=largest: unequal_sites(largest, 1.2, seed)
+        unequal_title = f"unequal: effects {largest} times as large at sites with more autism"
+        yield unequal_title, 240, lambda seed, largest=largest: unequal_sites(largest, 0, seed)
+        yield (
+            f"{unequal_title}, one region differs",
+            240,
+            lambda seed, largest=largest: unequal_sites(largest, 1.2, seed),
+        )
     for planted in (4, 5, 6):
-        title = f"halves: one of {MANY_REGIONS} regions differs by {planted} standard errors"
+        title = f"halves: one of {HALVES_REGION_COUNT} regions differs by {planted} standard errors"
         yield title, 200, lambda seed, planted=planted: in_halves(planted, seed)
     for people in (80, 300, 737):
         yield f"motion: {people} participants", people, lambda seed, people=people: going_with_motion(people, seed)
@@ -350,7 +383,7 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     for factors in (["age", "motion", "sex"], ["age", "motion", "sex", "iq"]):
         for people in (200, 737):
             title = f"triple: the output follows a product of {len(factors)} covariates"
-            yield title, people, lambda seed, factors=factors, people=people: product_of(factors, people, seed)
+            yield title, people, lambda seed, factors=factors, people=people: follow_product(factors, people, seed)
     for people in (200, 737):
         title = "curve: the output follows the square of age, the other way in women"
         yield title, people, lambda seed, people=people: curve_by_sex(people, seed)
@@ -366,9 +399,20 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
         layout = "sites of 2 to 8" if many_sites else f"{LARGE_SITES} equal sites"
         title = f"forecast: {layout}, {autism:.0%} autism, --folds {folds}"
         yield title, people, lambda seed, of=(people, many_sites, autism, folds): study(*of, seed)
-    for shares, size in (([0.2, 0.8, *[0.5] * 6], 50), ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20), ([0.2, 0.8] * 4, 40)):
-        title = f"sets: {len(shares)} sites of {size}, {min(shares):.0%} to {max(shares):.0%} autism"
-        yield title, size * len(shares), lambda seed, shares=shares, size=size: sets_at_known_sites(shares, size, seed)
+    for autism_by_site, size in (
+        ([0.2, 0.8, *[0.5] * 6], 50),
+        ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20),
+        ([0.2, 0.8] * 4, 40),
+    ):
+        title = (
+            f"sets: {len(autism_by_site)} sites of {size}, {min(autism_by_site):.0%} to {max(autism_by_site):.0%} "
+            "autism"
+        )
+        yield (
+            title,
+            size * len(autism_by_site),
+            lambda seed, autism_by_site=autism_by_site, size=size: sets_by_site_rates(autism_by_site, size, seed),
+        )
     for title, difference in {"true AUC about 0.87": 1.8, "nothing to find": 0.0}.items():
         yield (
             f"tiny: 40 sites of 3 to 8, {title}",
@@ -377,21 +421,21 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
         )
 
 
-def rows_of(title: str, people: int, sets: pd.DataFrame, seed: int) -> list[dict]:
+def make_claim_rows(title: str, people: int, sets: pd.DataFrame, seed: int) -> list[dict]:
     """A row for each claim: its rate with its interval, or the mean of shares with that of its standard error; in
     percent."""
     rows = []
     for claim, values in sets.items():
-        known = values.dropna().astype(float)
-        if set(known) <= {0.0, 1.0}:
-            ends = binomtest(int(known.sum()), len(known)).proportion_ci(method="wilson")
-            low, high = ends.low, ends.high
+        present_values = values.dropna().astype(float)
+        if set(present_values) <= {0.0, 1.0}:
+            wilson_interval = binomtest(int(present_values.sum()), len(present_values)).proportion_ci(method="wilson")
+            low, high = wilson_interval.low, wilson_interval.high
         else:
-            error = 1.96 * known.std() / np.sqrt(len(known))
-            low, high = known.mean() - error, known.mean() + error
-        value, low, high = (f"{100 * number:.1f}" for number in (known.mean(), low, high))
+            error = 1.96 * present_values.std() / np.sqrt(len(present_values))
+            low, high = present_values.mean() - error, present_values.mean() + error
+        value, low, high = (f"{100 * number:.1f}" for number in (present_values.mean(), low, high))
         row = {"case": title, "measure": claim, "value": value, "low": low, "high": high, "unit": "%"}
-        rows.append(row | {"participants": people, "sets": len(known), "seed": seed})
+        rows.append(row | {"participants": people, "sets": len(present_values), "seed": seed})
     return rows
 
 
@@ -404,12 +448,12 @@ def main() -> None:
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     command = f"python tests/benchmarks/claims.py --sets {args.sets} --seed {args.seed}"
-    for title, people, one_set in scenarios():
+    for title, people, simulate_set in scenarios():
         if args.only not in title:
             continue
         start = time.time()
-        sets = pd.DataFrame([one_set(args.seed + number) for number in range(args.sets)])
-        rows = rows_of(title, people, sets, args.seed)
+        sets = pd.DataFrame([simulate_set(args.seed + number) for number in range(args.sets)])
+        rows = make_claim_rows(title, people, sets, args.seed)
         print(f"{title}; {people} participants, {args.sets} sets, {time.time() - start:.0f} s", flush=True)
         for row in rows:
             print(f"  {row['measure']}: {row['value']} % ({row['low']} to {row['high']})", flush=True)

@@ -29,16 +29,16 @@ from data.cohorts.rows import DUPLICATES_APART
 from data.cohorts.stored import open_cohort, write_cohort_tables
 
 ROOT = Path(__file__).resolve().parents[2]
-ONE_ITERATION = ["--train", "--numIters", 1]
+TRAIN_ONE_ITERATION = ["--train", "--numIters", 1]
 COMMANDS = {  # `python ...`, each of which may use the files of those before it
     "check": ["-m", "data", "check", "COHORT"],
     "swap": ["-m", "data", "swap", "COHORT", "OUT", "--regions", 13, "--copies", 1],
     "zip": ["-m", "data", "pack", "COHORT", "OUT", "--zip"],
-    "mmnn": ["run.py", "--model", "mmnn", *ONE_ITERATION],  # averages all volumes, and keeps the means
-    "again": ["run.py", "--model", "mmnn", "--overrideChkpt", *ONE_ITERATION],  # and the next ones read them
-    "cnn": ["run.py", "--model", "cnn", *ONE_ITERATION],
-    "nn": ["run.py", "--model", "nn", *ONE_ITERATION],
-    "fold": ["run.py", "--model", "cnn", "--folds", 5, "--fold", 0, *ONE_ITERATION],
+    "mmnn": ["run.py", "--model", "mmnn", *TRAIN_ONE_ITERATION],  # averages all volumes, and keeps the means
+    "again": ["run.py", "--model", "mmnn", "--overrideChkpt", *TRAIN_ONE_ITERATION],  # and the next ones read them
+    "cnn": ["run.py", "--model", "cnn", *TRAIN_ONE_ITERATION],
+    "nn": ["run.py", "--model", "nn", *TRAIN_ONE_ITERATION],
+    "fold": ["run.py", "--model", "cnn", "--folds", 5, "--fold", 0, *TRAIN_ONE_ITERATION],
     "test": ["run.py", "--model", "cnn", "--test"],
     "blackout": ["run.py", "--model", "cnn", "--blackout"],
 }
@@ -46,10 +46,10 @@ COMMANDS = {  # `python ...`, each of which may use the files of those before it
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took; `started` is when a training's first iteration was done."""
+    """What a command took; `first_iteration_s` is when a training's first iteration was done."""
 
     status: int
-    started: float | None
+    first_iteration_s: float | None
     seconds: float
     peak_gb: float
 
@@ -57,32 +57,32 @@ class Cost:
 def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
     """The cohort `folder` of `people`, each a hard link to a record of the source and a copy of its rows; a person and
     all copies are in the same split."""
-    rows, originals = [], {}
+    rows, original_by_subject = [], {}
     for number, (row, entry) in enumerate(islice(cycle(zip(source.rows, source.entries, strict=True)), people)):
         rows.append(replace(row, file=f"{number}.bin", subject=str(number)))
         os.link(entry.path, folder / rows[-1].file)
-        originals[rows[-1].subject] = row.subject
-    copies = pd.DataFrame({"subject": originals.values(), "copy": originals.keys()})
-    for name in (COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE):
-        if (source.tables_folder / name).is_file():
-            table = pd.read_csv(source.tables_folder / name, dtype=str, keep_default_na=False)
-            merged = copies.merge(table, on="subject").assign(subject=lambda found: found["copy"])
-            merged[list(table)].to_csv(folder / name, index=False, lineterminator="\n")
+        original_by_subject[rows[-1].subject] = row.subject
+    copies = pd.DataFrame({"subject": original_by_subject.values(), "copy": original_by_subject.keys()})
+    for table_name in (COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE):
+        if (source.tables_folder / table_name).is_file():
+            table = pd.read_csv(source.tables_folder / table_name, dtype=str, keep_default_na=False)
+            merged = copies.merge(table, on="subject").assign(subject=lambda merged_table: merged_table["copy"])
+            merged[list(table)].to_csv(folder / table_name, index=False, lineterminator="\n")
     write_cohort_tables(folder, rows, replace(source.metadata, grid=source.grid.shape, duplicates=DUPLICATES_APART))
     return open_cohort(folder)
 
 
-def measured(command: list[str]) -> Cost:
+def run_measured(command: list[str]) -> Cost:
     """Runs a command, printing its output."""
-    begun, started = time.monotonic(), None
+    start_time, first_iteration_s = time.monotonic(), None
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(f"    {line[:160].rstrip()}", flush=True)
-            if started is None and line.startswith("Training "):
-                started = time.monotonic() - begun
+            if first_iteration_s is None and line.startswith("Training "):
+                first_iteration_s = time.monotonic() - start_time
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    return Cost(process.returncode, started, time.monotonic() - begun, usage.ru_maxrss / 2**20)
+    return Cost(process.returncode, first_iteration_s, time.monotonic() - start_time, usage.ru_maxrss / 2**20)
 
 
 def main() -> None:
@@ -93,23 +93,30 @@ def main() -> None:
     args = parser.parse_args()
     costs = {}
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "cohort"
-        made.mkdir()
-        enlarge(open_cohort(args.cohort), args.people, made)
-        words = {"COHORT": made}
+        cohort_folder = Path(folder) / "cohort"
+        cohort_folder.mkdir()
+        enlarge(open_cohort(args.cohort), args.people, cohort_folder)
+        path_by_word = {"COHORT": cohort_folder}
         for name in args.only.split(","):
             out = Path(folder) / name
-            arguments = [str((words | {"OUT": out}).get(word, word)) for word in COMMANDS[name]]
+            arguments = [str((path_by_word | {"OUT": out}).get(word, word)) for word in COMMANDS[name]]
             if arguments[0] == "run.py":
-                arguments += ["--dataDir", made, "--outDir", out, "--chkPointDir", Path(folder) / "checkpoints"]
+                arguments += [
+                    "--dataDir",
+                    cohort_folder,
+                    "--outDir",
+                    out,
+                    "--chkPointDir",
+                    Path(folder) / "checkpoints",
+                ]
             print(name, flush=True)
-            costs[name] = measured([sys.executable, *map(str, arguments)])
+            costs[name] = run_measured([sys.executable, *map(str, arguments)])
             shutil.rmtree(out, ignore_errors=True)
     print(f"\n| {args.people} people | first iteration (s) | in all (s) | peak memory (GB) | exit status |")
     print("|---|---|---|---|---|")
     for name, cost in costs.items():
-        started = "" if cost.started is None else f"{cost.started:.1f}"
-        print(f"| {name} | {started} | {cost.seconds:.1f} | {cost.peak_gb:.2f} | {cost.status} |")
+        first_iteration_text = "" if cost.started is None else f"{cost.started:.1f}"
+        print(f"| {name} | {first_iteration_text} | {cost.seconds:.1f} | {cost.peak_gb:.2f} | {cost.status} |")
 
 
 if __name__ == "__main__":

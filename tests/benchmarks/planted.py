@@ -28,14 +28,18 @@ PEOPLE = 240
 EFFECT = demo.Simulation(PEOPLE).effect  # of the volume of a planted region
 CORRELATION = 0.8
 CARRIER = "Postcentral_L"  # of a covariate
-STREAM = 2  # of random numbers
+RANDOM_STREAM = 2  # of random numbers
 PLANTED_EDGES = tuple(product(("Frontal_Sup_L", "Frontal_Mid_L"), ("Temporal_Sup_R", "Temporal_Mid_R")))
 CARRYING_EDGES = tuple(product(("Precuneus_L", "Parietal_Inf_L"), ("Calcarine_R", "Lingual_R")))
 EDGE_EFFECT = 0.2  # autism minus control in Fisher z of an edge; what a standard deviation of a covariate adds
 IQ_EFFECT = 9  # points that autism is lower
 Pairs = tuple[tuple[str, str], ...]
-VOLUMES, NETWORKS = 150, 12
-OF_PEOPLE, OF_SITES, OF_MOTION = 0.25, 0.15, 0.3  # spread of how much of a network, and of the global signal, is there
+VOLUME_COUNT, NETWORK_COUNT = 150, 12
+PEOPLE_SPREAD, SITE_SPREAD, MOTION_EFFECT = (
+    0.25,
+    0.15,
+    0.3,
+)  # spread of how much of a network, and of the global signal, is there
 
 
 def mirror(name: str) -> str:
@@ -49,16 +53,20 @@ class Suppressed(demo.Anatomy):
     inherits = False
 
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        region, random = super().region_values(subject, label)
-        number = {name: value for value, name in self.atlas.name_by_region.items()}
-        deviation = region - self.mean_by_region
-        for name, leading in number.items():
-            leads = name in demo.PLANTED_REGIONS or (name.endswith("_L") and mirror(name) not in demo.PLANTED_REGIONS)
-            if not leads or name[-1] not in "LR":
+        value_by_region, random = super().region_values(subject, label)
+        region_by_name = {name: value for value, name in self.atlas.name_by_region.items()}
+        deviation = value_by_region - self.mean_by_region
+        for name, leading in region_by_name.items():
+            is_leading = name in demo.PLANTED_REGIONS or (
+                name.endswith("_L") and mirror(name) not in demo.PLANTED_REGIONS
+            )
+            if not is_leading or name[-1] not in "LR":
                 continue
-            planted = self.simulation.effect * (label - 0.5) * (name in demo.PLANTED_REGIONS) * (not self.inherits)
-            own = deviation[number[mirror(name)]] * np.sqrt(1 - CORRELATION**2)
-            deviation[number[mirror(name)]] = CORRELATION * (deviation[leading] - planted) + own
+            planted_effect = (
+                self.simulation.effect * (label - 0.5) * (name in demo.PLANTED_REGIONS) * (not self.inherits)
+            )
+            residual = deviation[region_by_name[mirror(name)]] * np.sqrt(1 - CORRELATION**2)
+            deviation[region_by_name[mirror(name)]] = CORRELATION * (deviation[leading] - planted_effect) + residual
         return self.mean_by_region + deviation, random
 
 
@@ -84,19 +92,19 @@ class Confounded(demo.Anatomy):
     @classmethod
     def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, np.ndarray]:
         """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
-        table, random = draw_demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
+        table, random = draw_demographics(simulation), np.random.default_rng([simulation.seed, RANDOM_STREAM])
         values = zscore(cls.covariate(table, random))
         risk = cls.strength * values + random.logistic(size=len(values))
         return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
 
     def __init__(self, grid, simulation: demo.Simulation):
         super().__init__(grid, simulation)
-        self.carried = self.people(simulation)[1]
-        self.carrier = next(number for number, name in self.atlas.name_by_region.items() if name == CARRIER)
+        self.carried_values = self.people(simulation)[1]
+        self.carrier_region = next(number for number, name in self.atlas.name_by_region.items() if name == CARRIER)
 
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         region, random = super().region_values(subject, label)
-        region[self.carrier] += self.strength * self.simulation.region_spread * self.carried[subject]
+        region[self.carrier_region] += self.strength * self.simulation.region_spread * self.carried_values[subject]
         return region, random
 
 
@@ -160,19 +168,19 @@ class LowerIQ(demo.Anatomy):
     def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, None]:
         table = draw_demographics(simulation)
         for name in ("FIQ", "VIQ", "PIQ"):
-            known = table[name] != "-9999"
-            lower = table[name].astype(int) - (IQ_EFFECT * table["label"]).astype(int)
-            table[name] = table[name].where(~known, lower.astype(str))
+            is_measured = table[name] != "-9999"
+            lower_values = table[name].astype(int) - (IQ_EFFECT * table["label"]).astype(int)
+            table[name] = table[name].where(~is_measured, lower_values.astype(str))
         return table, None
 
 
-def simulated(folder: Path, seed: int, kind: type[demo.Anatomy], effect: float = EFFECT) -> None:
-    made = (lambda simulation: kind.people(simulation)[0]) if hasattr(kind, "people") else draw_demographics
-    with mock.patch.object(demo, "draw_demographics", made):
+def simulate_kind(folder: Path, seed: int, kind: type[demo.Anatomy], effect: float = EFFECT) -> None:
+    draw_people = (lambda simulation: kind.people(simulation)[0]) if hasattr(kind, "people") else draw_demographics
+    with mock.patch.object(demo, "draw_demographics", draw_people):
         demo.simulate_cohort(folder, REDUCED, demo.Simulation(PEOPLE, seed, effect), kind)
 
 
-def drawn_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray:
+def draw_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray:
     """Fisher z (people, edges) float32 of people with these `site` and `func_mean_fd`.
 
     A region of AAL is a parcel. Series of all parcels share networks, which people express to different degrees and
@@ -180,45 +188,55 @@ def drawn_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray
     edges share a parcel.
     """
     random, parcels = np.random.default_rng(seed), len(atlas.region_numbers)
-    upper = np.triu_indices(parcels, 1)
-    loading = random.normal(0, 0.5, (parcels, NETWORKS)) * (random.random((parcels, NETWORKS)) < 0.4)
-    of_site = {site: random.normal(0, OF_SITES, NETWORKS) for site in sorted(set(covariates["site"]))}
+    upper_triangle = np.triu_indices(parcels, 1)
+    loading = random.normal(0, 0.5, (parcels, NETWORK_COUNT)) * (random.random((parcels, NETWORK_COUNT)) < 0.4)
+    expression_by_site = {
+        site: random.normal(0, SITE_SPREAD, NETWORK_COUNT) for site in sorted(set(covariates["site"]))
+    }
     motion = np.log(covariates["func_mean_fd"].astype(float)).to_numpy()
-    found = np.empty((len(covariates), len(upper[0])), np.float32)
-    for at, site in enumerate(covariates["site"]):
-        own = loading * (1 + of_site[site] + random.normal(0, OF_PEOPLE, NETWORKS))
-        own += random.normal(0, 0.1, own.shape)
-        together = np.exp(OF_MOTION * (motion[at] - motion.mean()) + random.normal(0, OF_PEOPLE))
-        series = random.normal(size=(VOLUMES, NETWORKS)) @ own.T + together * random.normal(0, 0.5, (VOLUMES, 1))
+    edges = np.empty((len(covariates), len(upper_triangle[0])), np.float32)
+    for person_index, site in enumerate(covariates["site"]):
+        person_loading = loading * (1 + expression_by_site[site] + random.normal(0, PEOPLE_SPREAD, NETWORK_COUNT))
+        person_loading += random.normal(0, 0.1, person_loading.shape)
+        global_signal_size = np.exp(
+            MOTION_EFFECT * (motion[person_index] - motion.mean()) + random.normal(0, PEOPLE_SPREAD)
+        )
+        series = random.normal(
+            size=(VOLUME_COUNT, NETWORK_COUNT)
+        ) @ person_loading.T + global_signal_size * random.normal(0, 0.5, (VOLUME_COUNT, 1))
         series += random.normal(size=series.shape)
-        found[at] = np.arctanh(np.corrcoef(series.T)[upper])
-    return found
+        edges[person_index] = np.arctanh(np.corrcoef(series.T)[upper_triangle])
+    return edges
 
 
-def edges_between(atlas: Atlas, pairs: Pairs) -> np.ndarray:
+def select_edges(atlas: Atlas, pairs: Pairs) -> np.ndarray:
     """Which edges (edges,) bool lie between the regions of a pair."""
-    place = {atlas.name_by_region[region]: at for at, region in enumerate(atlas.region_numbers)}
-    among = np.sort([[place[name] for name in pair] for pair in pairs], axis=1).T
-    chosen = np.zeros((len(place), len(place)), bool)
-    chosen[tuple(among)] = True
-    return chosen[np.triu_indices(len(place), 1)]
+    index_by_name = {
+        atlas.name_by_region[region]: region_index for region_index, region in enumerate(atlas.region_numbers)
+    }
+    pair_indices = np.sort([[index_by_name[name] for name in pair] for pair in pairs], axis=1).T
+    is_chosen = np.zeros((len(index_by_name), len(index_by_name)), bool)
+    is_chosen[tuple(pair_indices)] = True
+    return is_chosen[np.triu_indices(len(index_by_name), 1)]
 
 
-def add_connectomes(folder: Path, seed: int, moved: Mapping[Pairs, Callable[[np.ndarray], np.ndarray]]) -> Cohort:
-    """Gives the cohort in a folder such connectomes. `moved` tells of pairs of regions what is added to their edges,
-    (people,), given the labels (people,)."""
+def add_connectomes(
+    folder: Path, seed: int, shift_by_pairs: Mapping[Pairs, Callable[[np.ndarray], np.ndarray]]
+) -> Cohort:
+    """Gives the cohort in a folder such connectomes. `shift_by_pairs` tells of pairs of regions what is added to their
+    edges, (people,), given the labels (people,)."""
     cohort, atlas = open_cohort(folder), load_atlas(None, FULL)
-    of_subject = {row.subject: row for row in cohort.rows}
-    known = cohort.covariates.assign(site=[row.site for row in of_subject.values()])
-    values, label = drawn_edges(atlas, known, seed), np.array([row.label for row in of_subject.values()])
-    for pairs, amount in moved.items():
-        values[:, edges_between(atlas, pairs)] += amount(label)[:, None]
+    row_by_subject = {row.subject: row for row in cohort.rows}
+    covariates = cohort.covariates.assign(site=[row.site for row in row_by_subject.values()])
+    values, label = draw_edges(atlas, covariates, seed), np.array([row.label for row in row_by_subject.values()])
+    for pairs, compute_shift in shift_by_pairs.items():
+        values[:, select_edges(atlas, pairs)] += compute_shift(label)[:, None]
     names, image = (
         tuple(atlas.name_by_region[region] for region in atlas.region_numbers),
         atlas.find_region_indices(atlas.region_labels) + 1,
     )
     image[image > len(names)] = 0
-    connectomes.write_connectomes(folder / connectomes.CONNECTOMES_FILE, [*of_subject], names, image, values)
+    connectomes.write_connectomes(folder / connectomes.CONNECTOMES_FILE, [*row_by_subject], names, image, values)
     metadata = replace(
         cohort.metadata, connectome="simulated", parcels_sha256=connectomes.compute_parcels_sha256(names, image)
     )
@@ -226,33 +244,45 @@ def add_connectomes(folder: Path, seed: int, moved: Mapping[Pairs, Callable[[np.
     return open_cohort(folder)
 
 
-def connected(
+def simulate_connected(
     folder: Path, seed: int, kind: type[demo.Anatomy] = demo.Anatomy, edges: Pairs = (), effect: float = 0.0
 ) -> None:
     """People with connectomes. The `edges` between pairs of regions differ; `CARRYING_EDGES` carry a covariate that
     people of the kind have; the volumes of planted regions differ by `effect`."""
-    simulated(folder, seed, kind, effect)
-    moved = {edges: lambda label: EDGE_EFFECT * (label - 0.5)} if edges else {}
+    simulate_kind(folder, seed, kind, effect)
+    shift_by_pairs = {edges: lambda label: EDGE_EFFECT * (label - 0.5)} if edges else {}
     if issubclass(kind, Confounded):
         _, values = kind.people(demo.Simulation(subjects=PEOPLE, seed=seed))
-        moved[CARRYING_EDGES] = lambda _: EDGE_EFFECT * values
-    add_connectomes(folder, seed, moved)
+        shift_by_pairs[CARRYING_EDGES] = lambda _: EDGE_EFFECT * values
+    add_connectomes(folder, seed, shift_by_pairs)
 
 
-def permuted(folder: Path, seed: int, real: Path) -> None:
+def permute_labels(folder: Path, seed: int, real: Path) -> None:
     """A real cohort with its labels permuted over subjects."""
     cohort = open_cohort(real)
-    label = {row.subject: row.label for row in cohort.rows}
-    new = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())).tolist(), strict=True))
-    relabelled(folder, cohort, {at: new[row.subject] for at, row in enumerate(cohort.rows)})
+    label_by_subject = {row.subject: row.label for row in cohort.rows}
+    new_label_by_subject = dict(
+        zip(
+            label_by_subject,
+            np.random.default_rng(seed).permutation(list(label_by_subject.values())).tolist(),
+            strict=True,
+        )
+    )
+    relabel_cohort(
+        folder,
+        cohort,
+        {record_index: new_label_by_subject[row.subject] for record_index, row in enumerate(cohort.rows)},
+    )
 
 
-def relabelled(folder: Path, cohort: Cohort, label: Mapping[int, float]) -> None:
-    """Writes the records of a cohort that have a new `label`, by their place, into a new folder."""
+def relabel_cohort(folder: Path, cohort: Cohort, label_by_index: Mapping[int, float]) -> None:
+    """Writes the records of a cohort that have a new `label_by_index`, by their place, into a new folder."""
     folder.mkdir()
-    rows = [replace(cohort.rows[at], label=of) for at, of in label.items()]
-    for at, row in zip(label, rows, strict=True):
-        content = np.array(row.label, RECORD_DTYPE).tobytes() + cohort.entries[at].read()[RECORD_DTYPE.itemsize :]
+    rows = [replace(cohort.rows[record_index], label=new_label) for record_index, new_label in label_by_index.items()]
+    for record_index, row in zip(label_by_index, rows, strict=True):
+        content = (
+            np.array(row.label, RECORD_DTYPE).tobytes() + cohort.entries[record_index].read()[RECORD_DTYPE.itemsize :]
+        )
         (folder / row.file).write_bytes(content)
     copy_side_tables(cohort, folder)
     write_cohort_tables(folder, rows, cohort.metadata)
@@ -261,40 +291,42 @@ def relabelled(folder: Path, cohort: Cohort, label: Mapping[int, float]) -> None
 class OneMap(demo.Anatomy):
     """Maps that are drawn apart; one region of one of them differs, by twice the usual effect."""
 
-    maps = tuple(f"map_{at}" for at in range(5))
+    maps = tuple(f"map_{map_number}" for map_number in range(5))
     planted_map, planted_region = "map_3", "Precuneus_R"
 
     def __init__(self, grid, simulation: demo.Simulation):
         super().__init__(grid, simulation)
         effects = [2 * simulation.effect * (name == self.planted_map) for name in self.maps]
-        seeds = [1000 + 100 * simulation.seed + at for at in range(len(self.maps))]
-        drawn = [replace(simulation, seed=seed, effect=one) for seed, one in zip(seeds, effects, strict=True)]
-        self.of_maps = [demo.Anatomy(grid, one) for one in drawn]
-        for anatomy in self.of_maps:
+        seeds = [1000 + 100 * simulation.seed + map_number for map_number in range(len(self.maps))]
+        map_simulations = [
+            replace(simulation, seed=seed, effect=map_setting) for seed, map_setting in zip(seeds, effects, strict=True)
+        ]
+        self.anatomies = [demo.Anatomy(grid, map_setting) for map_setting in map_simulations]
+        for anatomy in self.anatomies:
             anatomy.planted_regions = [
                 number for number, name in self.atlas.name_by_region.items() if name == self.planted_region
             ]
 
     def volumes(self, subject: int, label: float) -> list[np.ndarray]:
-        return [anatomy.volume(subject, label) for anatomy in self.of_maps]
+        return [anatomy.volume(subject, label) for anatomy in self.anatomies]
 
 
-KINDS = {"motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
+KIND_BY_SCENARIO = {"motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
 
 
-def few_regions(folder: Path, count: int) -> Path:
+def write_few_aal(folder: Path, count: int) -> Path:
     """A label image of so many regions of AAL: those that differ or carry something first, then one of each system."""
-    aal, of_edges = load_atlas(None, FULL), [name for pair in (*PLANTED_EDGES, *CARRYING_EDGES) for name in pair]
-    wanted = dict.fromkeys((*demo.PLANTED_REGIONS, CARRIER, *of_edges, *map(mirror, demo.PLANTED_REGIONS)))
-    every = list(dict.fromkeys((*wanted, *aal.name_by_region.values())))
-    of_system = {AAL_SYSTEM_BY_REGION[name]: name for name in reversed(every)}
-    names = list(dict.fromkeys((*wanted, *of_system.values(), *every)))[:count]
-    chosen = [region for region, name in aal.name_by_region.items() if name in names]
+    atlas, edge_regions = load_atlas(None, FULL), [name for pair in (*PLANTED_EDGES, *CARRYING_EDGES) for name in pair]
+    first_regions = dict.fromkeys((*demo.PLANTED_REGIONS, CARRIER, *edge_regions, *map(mirror, demo.PLANTED_REGIONS)))
+    ordered_regions = list(dict.fromkeys((*first_regions, *atlas.name_by_region.values())))
+    region_by_system = {AAL_SYSTEM_BY_REGION[name]: name for name in reversed(ordered_regions)}
+    names = list(dict.fromkeys((*first_regions, *region_by_system.values(), *ordered_regions)))[:count]
+    chosen = [region for region, name in atlas.name_by_region.items() if name in names]
     reduced = load_atlas(
         None, REDUCED
     ).region_labels  # whose blocks it fills: else regions grow where others are left out
     blocks = reduced[np.ix_(*((np.arange(length) + 1) // BLOCK_EDGE for length in FULL.shape))]
     image = nibabel.Nifti1Image(np.where(np.isin(blocks, chosen), blocks, 0).astype(np.int16), FULL.affine)
     nibabel.save(image, folder / "few.nii.gz")
-    (folder / "few.txt").write_text("".join(f"{region} {aal.name_by_region[region]}\n" for region in chosen))
+    (folder / "few.txt").write_text("".join(f"{region} {atlas.name_by_region[region]}\n" for region in chosen))
     return folder / "few.nii.gz"

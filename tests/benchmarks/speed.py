@@ -28,38 +28,38 @@ from models.averaging import make_branch_logits_network
 from utils.machines import devices
 
 
-def training(model: str, preset: str | None, batch: int | None):
+def make_training_step(model: str, preset: str | None, batch: int | None):
     """A function that trains on one batch of noise, and the number of records in it."""
     import keras
     import tensorflow as tf
 
     from utils.training.loop import Training, make_optimizer
 
-    row = MODELS[model]
-    presets = row.module.PRESETS
+    model_row = MODELS[model]
+    presets = model_row.module.PRESETS
     config = presets[preset or next(iter(presets))]
     config = replace(config, batch_size=batch or config.batch_size)
-    size, grid, random = config.batch_size, row.required_grid or REDUCED, np.random.default_rng(0)
+    size, grid, random = config.batch_size, model_row.required_grid or REDUCED, np.random.default_rng(0)
     keras.utils.set_random_seed(0)
-    network = row.module.build(config, grid)
+    network = model_row.module.build(config, grid)
     optimizer = make_optimizer(config, "float32")
     optimizer.build(network.trainable_variables)
-    run = SimpleNamespace(model=row, config=config, workers=devices.Workers().with_strategy(()))
-    trained = Training(run, network, optimizer)
+    run = SimpleNamespace(model=model_row, config=config, workers=devices.Workers().with_strategy(()))
+    training_loop = Training(run, network, optimizer)
     reads = SimpleNamespace(
         network=make_branch_logits_network(network),
-        select_inputs=lambda of: {name: of[name] for name in row.input_names},
+        select_inputs=lambda content: {name: content[name] for name in model_row.input_names},
     )
-    trained.__dict__["reader"] = reads  # instead of one that reads a cohort
-    values = {
+    training_loop.__dict__["reader"] = reads  # instead of one that reads a cohort
+    noise_arrays = {
         "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),
         "label": np.arange(size, dtype=np.int32) % 2,
         "stopping": np.float32(0),
         "weight": np.ones((size, getattr(config, "members", 1)), np.float32),
         "site_log_odds": np.zeros(size, np.float32),
     }
-    noise = {name: tf.constant(of) for name, of in values.items()}
-    return lambda: float(trained.train_step(noise)["loss"]), size
+    noise_tensors = {name: tf.constant(content) for name, content in noise_arrays.items()}
+    return lambda: float(training_loop.train_step(noise_tensors)["loss"]), size
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     devices.start_tensorflow(devices.choose_device(share_gpu=False))
-    step, size = training(args.model, args.preset, args.batch)
+    step, size = make_training_step(args.model, args.preset, args.batch)
     step()  # builds the graph
     ratios = []
     for _ in range(args.rounds):
@@ -82,13 +82,13 @@ def main() -> None:
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)
-        ours = size / statistics.median(seconds)
-        print(f"{args.model}, {size} records a step: {ours:.2f} records a second", flush=True)
+        records_per_s = size / statistics.median(seconds)
+        print(f"{args.model}, {size} records a step: {records_per_s:.2f} records a second", flush=True)
         if args.against:
             printed = subprocess.run(shlex.split(args.against), capture_output=True, text=True, check=True).stdout
-            theirs = float(re.search(r'"train_per_s": ([\d.]+)', printed)[1])
-            ratios.append(ours / theirs)
-            print(f"the other {theirs:.2f}, ratio {ratios[-1]:.2f}", flush=True)
+            reference_speed = float(re.search(r'"train_per_s": ([\d.]+)', printed)[1])
+            ratios.append(records_per_s / reference_speed)
+            print(f"the other {reference_speed:.2f}, ratio {ratios[-1]:.2f}", flush=True)
     if ratios:
         print(f"median ratio {statistics.median(ratios):.2f} of {len(ratios)}")
 

@@ -89,7 +89,7 @@ class Scenario:
     """How a cohort is made in a new folder from a seed, how many, how it is cut; of each test what is planted, and what
     else may be named."""
 
-    make: Callable[[Path, int], None]
+    make_cohort: Callable[[Path, int], None]
     cohorts: int
     folds: tuple[str, ...] = ("--folds", "3")
     planted: Truth = field(default_factory=dict)
@@ -97,69 +97,82 @@ class Scenario:
     model: str = "mmnn"
 
 
-def differing(regions: Iterable[str], tests: Iterable[str] = (RELIANCE, UNIQUE), where: str = "falff") -> Truth:
+def make_region_truth(
+    regions: Iterable[str], tests: Iterable[str] = (RELIANCE, UNIQUE), place_name: str = "falff"
+) -> Truth:
     """Regions that are higher in autism, by test; and where they are so, a map or the edges."""
-    return {test: dict.fromkeys(regions, 1) for test in tests} | {MAPS: {f"{name} in {where}": 1 for name in regions}}
+    return {test: dict.fromkeys(regions, 1) for test in tests} | {
+        MAPS: {f"{name} in {place_name}": 1 for name in regions}
+    }
 
 
-def joining(pairs: planted.Pairs) -> Truth:
+def make_pair_truth(pairs: planted.Pairs) -> Truth:
     """Pairs of regions whose edges are higher in autism, and the pairs of their systems."""
     systems, regions = (
         [*dict.fromkeys(AAL_SYSTEM_BY_REGION.values())],
         [*load_atlas(None, FULL).name_by_region.values()],
     )
-    ends = [
+    sorted_pairs = [
         sorted(pair, key=lambda name: (systems.index(AAL_SYSTEM_BY_REGION[name]), regions.index(name)))
         for pair in pairs
     ]
-    between = {format_pair_name(*(AAL_SYSTEM_BY_REGION[name] for name in pair)): 1 for pair in ends}
-    return {CONNECTIONS: between, PAIRS: {format_pair_name(*pair): 1 for pair in ends}}
+    truth_by_systems = {format_pair_name(*(AAL_SYSTEM_BY_REGION[name] for name in pair)): 1 for pair in sorted_pairs}
+    return {CONNECTIONS: truth_by_systems, PAIRS: {format_pair_name(*pair): 1 for pair in sorted_pairs}}
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
-    four, mirrors = differing(demo.PLANTED_REGIONS), tuple(map(mirror, demo.PLANTED_REGIONS))
-    volumes = partial(Scenario, planted=four, model="cnn")
-    of_kind = partial(partial, planted.simulated)
-    ends = differing({name for pair in planted.PLANTED_EDGES for name in pair}, where="connectome")
-    one_map = {MAPS: {f"{planted.OneMap.planted_region} in {planted.OneMap.planted_map}": 1}}
-    made, both = partial(partial, planted.connected), differing(mirrors)
-    found = {
-        **{name: volumes(of_kind(kind=kind), 10) for name, kind in planted.KINDS.items()},
-        "suppressed": volumes(of_kind(kind=planted.Suppressed), 10, excused=both),
-        "one-map": volumes(of_kind(kind=planted.OneMap), 10, planted=one_map),
-        "no-edges": Scenario(made(), 20),
+    planted_truth, mirrors = make_region_truth(demo.PLANTED_REGIONS), tuple(map(mirror, demo.PLANTED_REGIONS))
+    volume_scenario = partial(Scenario, planted=planted_truth, model="cnn")
+    simulate_kind = partial(partial, planted.simulate_kind)
+    edge_end_truth = make_region_truth(
+        {name for pair in planted.PLANTED_EDGES for name in pair}, place_name="connectome"
+    )
+    map_truth = {MAPS: {f"{planted.OneMap.planted_region} in {planted.OneMap.planted_map}": 1}}
+    simulate_connected, mirror_truth = partial(partial, planted.simulate_connected), make_region_truth(mirrors)
+    scenario_by_name = {
+        **{name: volume_scenario(simulate_kind(kind=kind), 10) for name, kind in planted.KIND_BY_SCENARIO.items()},
+        "suppressed": volume_scenario(simulate_kind(kind=planted.Suppressed), 10, excused=mirror_truth),
+        "one-map": volume_scenario(simulate_kind(kind=planted.OneMap), 10, planted=map_truth),
+        "no-edges": Scenario(simulate_connected(), 20),
         "connection": Scenario(
-            made(edges=planted.PLANTED_EDGES, effect=planted.EFFECT),
+            simulate_connected(edges=planted.PLANTED_EDGES, effect=planted.EFFECT),
             20,
-            planted=four | joining(planted.PLANTED_EDGES),
-            excused=ends,
+            planted=planted_truth | make_pair_truth(planted.PLANTED_EDGES),
+            excused=edge_end_truth,
         ),
-        "value": Scenario(made(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}),
-        "value-nn": Scenario(made(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}, model="nn"),
+        "value": Scenario(simulate_connected(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}),
+        "value-nn": Scenario(simulate_connected(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}, model="nn"),
         "repeated": Scenario(
-            made(kind=planted.Inherited, effect=planted.EFFECT),
+            simulate_connected(kind=planted.Inherited, effect=planted.EFFECT),
             20,
-            planted=differing((*demo.PLANTED_REGIONS, *mirrors), [RELIANCE]) | {UNIQUE: four[UNIQUE]},
+            planted=make_region_truth((*demo.PLANTED_REGIONS, *mirrors), [RELIANCE]) | {UNIQUE: planted_truth[UNIQUE]},
         ),
-        "age-edges": Scenario(made(kind=planted.Age, effect=planted.EFFECT), 20, planted=four | {VALUES: {"age": 1}}),
+        "age-edges": Scenario(
+            simulate_connected(kind=planted.Age, effect=planted.EFFECT),
+            20,
+            planted=planted_truth | {VALUES: {"age": 1}},
+        ),
         "sex-age-edges": Scenario(
-            made(kind=planted.SexByAge, effect=planted.EFFECT), 20, planted=four, excused={VALUES: {"age": 1, "sex": 1}}
+            simulate_connected(kind=planted.SexByAge, effect=planted.EFFECT),
+            20,
+            planted=planted_truth,
+            excused={VALUES: {"age": 1, "sex": 1}},
         ),
     }
-    permuted = partial(planted.permuted, real=real)
-    return found | ({"random": Scenario(permuted, 20, (), model="cnn")} if real else {})
+    permuted = partial(planted.permute_labels, real=real)
+    return scenario_by_name | ({"random": Scenario(permuted, 20, (), model="cnn")} if real else {})
 
 
 @contextlib.contextmanager
-def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> Iterator[Path]:
+def run_blackout(scenario: Scenario, seed: int, jobs: tuple) -> Iterator[Path]:
     """A cohort is made, a network is trained and blacked out: the folder of the blackout."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        scenario.make(folder / "cohort", seed)
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        folder = Path(temporary_folder)
+        scenario.make_cohort(folder / "cohort", seed)
         places = ["--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--seed", seed]
         for words in jobs:
-            given = [*words, "--model", scenario.model, *places, *scenario.folds]
-            sys.argv = ["run.py", *map(str, [*given, "--outDir", folder / words[0].strip("-")])]
+            arguments = [*words, "--model", scenario.model, *places, *scenario.folds]
+            sys.argv = ["run.py", *map(str, [*arguments, "--outDir", folder / words[0].strip("-")])]
             with contextlib.redirect_stdout(io.StringIO()):
                 status = command_line.main()
             if status:
@@ -167,96 +180,113 @@ def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> Iterator[Path]:
         yield folder / "blackout"
 
 
-def verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
+def read_verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
     """What a blackout says of each thing: a row a thing of a test, with its p adjusted and before, the direction, and
     `out`, the share of halves that name it; whether it is planted (1, -1 or 0) or excused, and `concludes`."""
-    parts, again = [], pd.read_csv(folder / "replication.csv", keep_default_na=False)
-    again = again[again["between"] == BETWEEN_HALVES]
-    for test, where in TESTS.items():
-        if not (path := folder / f"{where.file}.csv").exists():
+    test_tables, replication = [], pd.read_csv(folder / "replication.csv", keep_default_na=False)
+    replication = replication[replication["between"] == BETWEEN_HALVES]
+    for test, test_place in TESTS.items():
+        if not (path := folder / f"{test_place.file}.csv").exists():
             continue
         table = pd.read_csv(path)
-        table = table[table["level"] == where.level] if where.level else table
-        cells = table[[*where.columns]].itertuples(index=False)
-        thing = pd.Series([format_pair_name(*of) if where.level else " in ".join(of) for of in cells], table.index, str)
-        part = pd.DataFrame(
-            {"thing": thing, "p": table[f"p_{where.effect}"], "plain": table[f"p_{where.effect}_plain"]}
+        table = table[table["level"] == test_place.level] if test_place.level else table
+        cells = table[[*test_place.columns]].itertuples(index=False)
+        finding_names = pd.Series(
+            [format_pair_name(*cell) if test_place.level else " in ".join(cell) for cell in cells], table.index, str
         )
-        part["direction"] = table.get("direction", "")
-        part["planted"] = thing.map(scenario.planted.get(test, {})).fillna(0).astype(int)
-        part["excused"] = thing.isin([*scenario.excused.get(test, {})])
-        rows = again[again["family"] == where.family].set_index("thing")["replicates"]
-        part["out"] = pd.to_numeric(thing.map(rows)).fillna(0) if where.family else float("nan")
-        parts.append(part.assign(test=test))
-    told = json.loads((folder / "run.json").read_text())["told"]
-    return pd.concat(parts, ignore_index=True).assign(concludes=told["better_than_chance"] is not False)
+        test_table = pd.DataFrame(
+            {
+                "thing": finding_names,
+                "p": table[f"p_{test_place.effect}"],
+                "plain": table[f"p_{test_place.effect}_plain"],
+            }
+        )
+        test_table["direction"] = table.get("direction", "")
+        test_table["planted"] = finding_names.map(scenario.planted.get(test, {})).fillna(0).astype(int)
+        test_table["excused"] = finding_names.isin([*scenario.excused.get(test, {})])
+        rows = replication[replication["family"] == test_place.family].set_index("thing")["replicates"]
+        test_table["out"] = pd.to_numeric(finding_names.map(rows)).fillna(0) if test_place.family else float("nan")
+        test_tables.append(test_table.assign(test=test))
+    run_results = json.loads((folder / "run.json").read_text())["told"]
+    return pd.concat(test_tables, ignore_index=True).assign(concludes=run_results["better_than_chance"] is not False)
 
 
-def sure(direction: pd.Series, side: pd.Series) -> pd.Series:
+def judge_direction(direction: pd.Series, true_side: pd.Series) -> pd.Series:
     """Whether the side that is said of planted things (1 or -1) is right, wrong, or nothing is said of it."""
-    said = direction.str.split(" ").str[0].map({"higher": 1, "lower": -1}).fillna(0).astype(int)
-    other = direction.str.contains("read the other way")
-    return (said * side * (1 - 2 * other)).map({1: "right", -1: "wrong", 0: "not shown"})
+    claimed_side = direction.str.split(" ").str[0].map({"higher": 1, "lower": -1}).fillna(0).astype(int)
+    is_reversed = direction.str.contains("read the other way")
+    return (claimed_side * true_side * (1 - 2 * is_reversed)).map({1: "right", -1: "wrong", 0: "not shown"})
 
 
-def counted(found: pd.DataFrame, cohorts: int) -> str:
+def describe_test(verdict_table: pd.DataFrame, cohorts: int) -> str:
     """The line of a test, of all cohorts of a scenario."""
-    planted_things = found["planted"] != 0
-    false = ~planted_things & ~found["excused"]
-    here, before = found["p"] < FAMILYWISE_ALPHA, found["plain"] < FAMILYWISE_ALPHA
-    named, line = here & found["concludes"], []
-    if planted_things.any():
-        total = found.loc[planted_things, "thing"].nunique() * cohorts
-        ours = [(which & planted_things).sum() for which in (named, here, before)]
-        line.append("{} ({}) of {} planted found, {} before adjustment".format(*ours[:2], total, ours[2]))
-        of_found = found[named & planted_things]
-        if of_found["direction"].any():
-            sides = sure(of_found["direction"], of_found["planted"]).value_counts()
-            line.append("direction " + ", ".join(f"{side} of {count}" for side, count in sides.items()))
-    spoilt = [found.loc[which & false, "seed"].nunique() for which in (named, here, before)]
-    against = binomtest(spoilt[1], cohorts, FAMILYWISE_ALPHA).pvalue
-    line.append(
-        "a false one in {} ({}) of {} cohorts, {} before adjustment".format(*spoilt[:2], cohorts, spoilt[2])
-        + f" (against 5 %: p = {against:.2f})"
+    is_planted = verdict_table["planted"] != 0
+    is_false = ~is_planted & ~verdict_table["excused"]
+    is_significant, was_significant = verdict_table["p"] < FAMILYWISE_ALPHA, verdict_table["plain"] < FAMILYWISE_ALPHA
+    is_listed, phrases = is_significant & verdict_table["concludes"], []
+    if is_planted.any():
+        total = verdict_table.loc[is_planted, "thing"].nunique() * cohorts
+        planted_counts = [(row_mask & is_planted).sum() for row_mask in (is_listed, is_significant, was_significant)]
+        phrases.append(
+            "{} ({}) of {} planted found, {} before adjustment".format(*planted_counts[:2], total, planted_counts[2])
+        )
+        listed_planted = verdict_table[is_listed & is_planted]
+        if listed_planted["direction"].any():
+            sides = judge_direction(listed_planted["direction"], listed_planted["planted"]).value_counts()
+            phrases.append("direction " + ", ".join(f"{side} of {count}" for side, count in sides.items()))
+    spoilt_counts = [
+        verdict_table.loc[row_mask & is_false, "seed"].nunique()
+        for row_mask in (is_listed, is_significant, was_significant)
+    ]
+    binomial_p = binomtest(spoilt_counts[1], cohorts, FAMILYWISE_ALPHA).pvalue
+    phrases.append(
+        "a false one in {} ({}) of {} cohorts, {} before adjustment".format(
+            *spoilt_counts[:2], cohorts, spoilt_counts[2]
+        )
+        + f" (against 5 %: p = {binomial_p:.2f})"
     )
-    if found["out"].notna().any():
-        little = (
-            found.assign(named=named, out=named & (found["out"] > REPLICATION_THRESHOLD))
+    if verdict_table["out"].notna().any():
+        counts_by_seed = (
+            verdict_table.assign(named=is_listed, out=is_listed & (verdict_table["out"] > REPLICATION_THRESHOLD))
             .groupby("seed")[["named", "out"]]
             .sum()
         )
-        unpublished = ((2 * little["out"] < little["named"]) | (little["named"] == 0)).sum()
-        outs = [
-            (which & (found["out"] > REPLICATION_THRESHOLD)).sum() for which in (named & planted_things, named & false)
+        unpublished = ((2 * counts_by_seed["out"] < counts_by_seed["named"]) | (counts_by_seed["named"] == 0)).sum()
+        replicated_counts = [
+            (row_mask & (verdict_table["out"] > REPLICATION_THRESHOLD)).sum()
+            for row_mask in (is_listed & is_planted, is_listed & is_false)
         ]
-        line.append(
-            f"of the named {outs[0]} of {(named & planted_things).sum()} planted and {outs[1]} of "
-            f"{(named & false).sum()} false replicate in halves; no list to publish in {unpublished} cohorts"
+        phrases.append(
+            f"of the named {replicated_counts[0]} of {(is_listed & is_planted).sum()} planted and "
+            f"{replicated_counts[1]} of {(is_listed & is_false).sum()} false replicate in halves; no list to publish "
+            f"in {unpublished} cohorts"
         )
-    return "; ".join(line)
+    return "; ".join(phrases)
 
 
-def told(found: pd.DataFrame) -> str:
+def describe_cohort(verdict_table: pd.DataFrame) -> str:
     """What is found in a cohort: the significant things."""
-    line = "" if found["concludes"].all() else " not better than chance, so none is named."
-    for test, rows in found[found["p"] < FAMILYWISE_ALPHA].groupby("test", sort=False):
-        wrong = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
-        line += f" {test}: {(rows['planted'] != 0).sum()} planted, {wrong or 'none'} false."
-    return line
+    sentence = "" if verdict_table["concludes"].all() else " not better than chance, so none is named."
+    for test, rows in verdict_table[verdict_table["p"] < FAMILYWISE_ALPHA].groupby("test", sort=False):
+        false_names = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
+        sentence += f" {test}: {(rows['planted'] != 0).sum()} planted, {false_names or 'none'} false."
+    return sentence
 
 
 def run_scenario(title: str, scenario: Scenario, jobs: tuple, seeds: range) -> tuple[pd.DataFrame, str]:
     """Runs a scenario and prints a line for each cohort; returns its verdicts and its lines."""
-    start, parts = time.time(), []
+    start, cohort_verdicts = time.time(), []
     for seed in seeds:
-        with blacked_out(scenario, seed, jobs) as folder:
-            parts.append(verdicts(folder, scenario).assign(seed=seed))
-        print(f"{title} {seed}:{told(parts[-1])}", flush=True)
-    found = pd.concat(parts)
-    better = found.groupby("seed")["concludes"].first().sum()
-    line = f"{title}: better than chance in {better} of {len(seeds)} cohorts; {time.time() - start:.0f} s"
-    each = [f"    {test}: {counted(rows, len(seeds))}" for test, rows in found.groupby("test", sort=False)]
-    return found.assign(scenario=title), "\n".join([line, *each])
+        with run_blackout(scenario, seed, jobs) as folder:
+            cohort_verdicts.append(read_verdicts(folder, scenario).assign(seed=seed))
+        print(f"{title} {seed}:{describe_cohort(cohort_verdicts[-1])}", flush=True)
+    verdict_table = pd.concat(cohort_verdicts)
+    better_count = verdict_table.groupby("seed")["concludes"].first().sum()
+    line = f"{title}: better than chance in {better_count} of {len(seeds)} cohorts; {time.time() - start:.0f} s"
+    test_lines = [
+        f"    {test}: {describe_test(rows, len(seeds))}" for test, rows in verdict_table.groupby("test", sort=False)
+    ]
+    return verdict_table.assign(scenario=title), "\n".join([line, *test_lines])
 
 
 def main() -> None:
@@ -272,8 +302,8 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="CSV", help="add what is said of each thing")
     args = parser.parse_args()
     blackout, training = ["--blackout", "--donors", args.donors], ["--train", "--numIters", args.iterations]
-    preset = ["--preset", args.preset] if args.preset else []
-    few = ["--atlas", planted.few_regions(Path(tempfile.mkdtemp()), args.regions)] if args.regions else []
+    preset_options = ["--preset", args.preset] if args.preset else []
+    atlas_options = ["--atlas", planted.write_few_aal(Path(tempfile.mkdtemp()), args.regions)] if args.regions else []
     # pictures are not part of the question
     page.render_blackout_page, job.write_effect_maps = (lambda *_: ""), (lambda *_: None)
     figure.draw_blackout = lambda *_: plt.figure()
@@ -282,10 +312,10 @@ def main() -> None:
         if args.only and name not in args.only.split(","):
             continue
         seeds = range(args.seed, args.seed + (args.cohorts or scenario.cohorts))
-        jobs = (training, blackout) if scenario.model == "nn" else (training + preset, blackout + few)
-        found, line = run_scenario(name, scenario, jobs, seeds)
+        jobs = (training, blackout) if scenario.model == "nn" else (training + preset_options, blackout + atlas_options)
+        verdict_table, line = run_scenario(name, scenario, jobs, seeds)
         if args.table:
-            found.to_csv(args.table, mode="a", header=not args.table.exists(), index=False)
+            verdict_table.to_csv(args.table, mode="a", header=not args.table.exists(), index=False)
         lines.append(line)
     print(*lines, sep="\n")
 

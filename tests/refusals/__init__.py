@@ -19,7 +19,7 @@ class Row:
 
     @property
     def names(self) -> set[str]:
-        fields = {part.partition("}")[0] for part in self.command.split("{")[1:]}
+        fields = {piece.partition("}")[0] for piece in self.command.split("{")[1:]}
         return fields | {name.partition("/")[0] for name in self.spoil}
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import lab
 import numpy as np
-from bundles import parts_of, rebuilt
+from bundles import read_bundle_files, rebuild_bundle
 
 from refusals import Row, row
 
-OF_BUNDLE = "run.py --blackout --bundle {bundle} --dataDir {newcomers}"
+BLACKOUT_BY_BUNDLE = "run.py --blackout --bundle {bundle} --dataDir {newcomers}"
 BLACKOUT: list[Row] = [
-    row(f"{OF_BUNDLE} --maps reho", "--maps reho", "falff, alff"),
-    row(f"{OF_BUNDLE} --donors 0", "--donors"),
-    row(f"{OF_BUNDLE} --folds 2", "--bundle and --folds"),
-    row(f"{OF_BUNDLE} --prevalence 0.1", "--prevalence goes with --test"),
-    row(f"{OF_BUNDLE} --atlas {{file}}", "{file}"),
-    row(f"{OF_BUNDLE} --systems {{file}}", "{file}"),
-    row(f"{OF_BUNDLE} --maps falff --systems {{file}}", "--systems {file}", "Leave --systems out"),
+    row(f"{BLACKOUT_BY_BUNDLE} --maps reho", "--maps reho", "falff, alff"),
+    row(f"{BLACKOUT_BY_BUNDLE} --donors 0", "--donors"),
+    row(f"{BLACKOUT_BY_BUNDLE} --folds 2", "--bundle and --folds"),
+    row(f"{BLACKOUT_BY_BUNDLE} --prevalence 0.1", "--prevalence goes with --test"),
+    row(f"{BLACKOUT_BY_BUNDLE} --atlas {{file}}", "{file}"),
+    row(f"{BLACKOUT_BY_BUNDLE} --systems {{file}}", "{file}"),
+    row(f"{BLACKOUT_BY_BUNDLE} --maps falff --systems {{file}}", "--systems {file}", "Leave --systems out"),
     row("run.py --blackout --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
     row("run.py --blackout --folds 3 --chkPointDir {empty} --dataDir {converted}", "{empty}", "run.py --train"),
     row(
@@ -31,36 +31,36 @@ BLACKOUT: list[Row] = [
     row("run.py --blackout --bundle {bundle} --dataDir {siblings}", "relatives together", "needs 2"),
 ]
 
-EVERYBODY = "everybody/ckpt/mmnn/everybody"
-OF_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
-OF_NEWCOMERS = "run.py --test --everybody --dataDir {newcomers}"
-BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
+EVERYBODY_CHECKPOINT = "everybody/ckpt/mmnn/everybody"
+BUNDLE_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
+TEST_NEWCOMERS = "run.py --test --everybody --dataDir {newcomers}"
+TEST_BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
 
 
-def model_with(**changes: object) -> Callable[[Path], None]:
+def edit_model(**changes: object) -> Callable[[Path], None]:
     """A bundle of which these keys of `model.json`, or in its groups, are others, as another version writes them."""
 
     def change(path: Path) -> None:
-        model = json.loads(parts_of(path)["model.json"])
-        model |= {name: model[name] | of if isinstance(of, dict) else of for name, of in changes.items()}
-        rebuilt(path, path, {"model.json": json.dumps(model).encode()})
+        model = json.loads(read_bundle_files(path)["model.json"])
+        model |= {name: model[name] | value if isinstance(value, dict) else value for name, value in changes.items()}
+        rebuild_bundle(path, path, {"model.json": json.dumps(model).encode()})
 
     return change
 
 
-def pickled(path: Path) -> None:
+def pickle_weights(path: Path) -> None:
     weights = io.BytesIO()
     np.savez(weights, np.array([{}], object))
-    rebuilt(path, path, {"weights.npz": weights.getvalue()})
+    rebuild_bundle(path, path, {"weights.npz": weights.getvalue()})
 
 
-def of_another(path: Path) -> None:
+def swap_weights(path: Path) -> None:
     """A bundle with a part of another one, as when two were unpacked and packed again by hand."""
-    parts = parts_of(path) | {"weights.npz": parts_of(path)["likeness.npz"]}
+    bytes_by_name = read_bundle_files(path) | {"weights.npz": read_bundle_files(path)["likeness.npz"]}
     path.unlink()  # a link
-    with zipfile.ZipFile(path, "w") as found:
-        for name, content in parts.items():
-            found.writestr(name, content)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in bytes_by_name.items():
+            archive.writestr(name, content)
 
 
 BUNDLES: list[Row] = [
@@ -70,32 +70,46 @@ BUNDLES: list[Row] = [
         row(f"abide-bundle {folder} {{empty}}/a.zip", "no checkpoint of everybody", "--train --everybody")
         for folder in ("{everybody}/ckpt", "{on_folds}/ckpt/mmnn/folds-3", "{on_folds}/ckpt/mmnn/folds-3/0")
     ),
-    row(f"{OF_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
+    row(f"{BUNDLE_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
     *(
-        row(OF_EVERYBODY, "differs", name, spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, **{name: other})})
-        for name, other in {"preset": "plain", "precision": "mixed_bfloat16"}.items()
+        row(
+            BUNDLE_EVERYBODY,
+            "differs",
+            name,
+            spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.json": partial(lab.edit_manifest, **{name: changed_value})},
+        )
+        for name, changed_value in {"preset": "plain", "precision": "mixed_bfloat16"}.items()
     ),
-    row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/ckpt-4.json": {"cohort": "gone"}}),
-    row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, model="ae")}),
-    row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"}),
+    row(BUNDLE_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.json": {"cohort": "gone"}}),
     row(
-        f"{OF_NEWCOMERS} --chkPointDir {{everybody}}/ckpt",
+        BUNDLE_EVERYBODY,
+        "predicts no label",
+        spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.json": partial(lab.edit_manifest, model="ae")},
+    ),
+    row(BUNDLE_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.data-00000-of-00001": "cut"}),
+    row(
+        f"{TEST_NEWCOMERS} --chkPointDir {{everybody}}/ckpt",
         "not as it was saved",
         "/converted",
         "--everybody --overrideChkpt",
-        spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"},
+        spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.data-00000-of-00001": "cut"},
     ),
-    row(f"{OF_NEWCOMERS} --chkPointDir {{empty}}", "holds no checkpoint", "--dataDir COHORT"),
-    row(BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
-    row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
-    row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),
-    row(BY_BUNDLE, "another AAL", "requirements.txt", spoil={"bundle": model_with(versions={"aal_sha256": "0" * 64})}),
+    row(f"{TEST_NEWCOMERS} --chkPointDir {{empty}}", "holds no checkpoint", "--dataDir COHORT"),
+    row(TEST_BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
+    row(TEST_BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
+    row(TEST_BY_BUNDLE, "format 2", "format 1", spoil={"bundle": edit_model(format=2)}),
+    row(
+        TEST_BY_BUNDLE,
+        "another AAL",
+        "requirements.txt",
+        spoil={"bundle": edit_model(versions={"aal_sha256": "0" * 64})},
+    ),
     *(
-        row(BY_BUNDLE, "does not have", "the version that made it", spoil={"bundle": model_with(settings=changed)})
+        row(TEST_BY_BUNDLE, "does not have", "the version that made it", spoil={"bundle": edit_model(settings=changed)})
         for changed in ({"model": "later"}, {"preset": "later"}, {"config": {"later": 1}})
     ),
-    row(f"{BY_BUNDLE} --outDir {{missing}}", "weights.npz", "Copy it again", spoil={"bundle": pickled}),
-    row(BY_BUNDLE, "weights.npz", "SHA256SUMS", spoil={"bundle": of_another}),
+    row(f"{TEST_BY_BUNDLE} --outDir {{missing}}", "weights.npz", "Copy it again", spoil={"bundle": pickle_weights}),
+    row(TEST_BY_BUNDLE, "weights.npz", "SHA256SUMS", spoil={"bundle": swap_weights}),
     row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),
     row("run.py --test --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
     row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like"),
@@ -104,9 +118,9 @@ BUNDLES: list[Row] = [
         "run.py --test --prevalence 0.1 --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt",
         *("--prevalence", "has none"),
     ),
-    row(f"{BY_BUNDLE} --set l2=1", "--bundle and --set"),
-    row(f"{BY_BUNDLE} --model cnn", "is of mmnn, not cnn"),
-    row(f"{BY_BUNDLE} --prevalence 1", "expected a share between 0 and 1"),
+    row(f"{TEST_BY_BUNDLE} --set l2=1", "--bundle and --set"),
+    row(f"{TEST_BY_BUNDLE} --model cnn", "is of mmnn, not cnn"),
+    row(f"{TEST_BY_BUNDLE} --prevalence 1", "expected a share between 0 and 1"),
 ]
 
 SYSTEMS: list[Row] = [

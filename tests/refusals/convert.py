@@ -62,11 +62,11 @@ def with_column(**columns: Sequence[str] | str) -> Callable[[pd.DataFrame], pd.D
     return change
 
 
-def with_cell(column: str, value: str, at: int = 1) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    return lambda table: table.assign(**{column: [*table[column][:at], value, *table[column][at + 1 :]]})
+def with_cell(column: str, value: str, row_index: int = 1) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda table: table.assign(**{column: [*table[column][:row_index], value, *table[column][row_index + 1 :]]})
 
 
-def without(*names: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def drop_columns(*names: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda table: table.drop(columns=[*names])
 
 
@@ -75,7 +75,7 @@ def with_values(change: Callable[[np.ndarray], np.ndarray]) -> Callable:
     return lambda values, affine: (change(values), affine)
 
 
-def each(pattern: str, change: object) -> Callable[[Path], None]:
+def edit_matching(pattern: str, change: object) -> Callable[[Path], None]:
     """The same fault in all files of a folder of this pattern."""
 
     def spoil(folder: Path) -> None:
@@ -85,23 +85,23 @@ def each(pattern: str, change: object) -> Callable[[Path], None]:
     return spoil
 
 
-def alike(values: np.ndarray) -> np.ndarray:
+def make_gradient(values: np.ndarray) -> np.ndarray:
     return np.where(values, np.indices(values.shape, "f4").sum(0), 0)
 
 
-def numbered_anew(folder: Path) -> None:
+def renumber_maps(folder: Path) -> None:
     """Maps without the IDs of the people, from 1."""
     for number, path in enumerate(sorted(folder.rglob("*_falff.nii.gz")), 1):
         path.rename(path.with_name(f"{number}_falff.nii.gz"))
 
 
-def scans_of_training(folder: Path) -> None:
+def copy_training_scans(folder: Path) -> None:
     """One map of each person is that of somebody of the laboratory, most of whom are training people."""
     for number, path in enumerate(sorted(folder.rglob("*_falff.nii.gz"))):
-        lab.save(path, lab.map_of(lab.person(number, f"{50002 + number}")))
+        lab.save(path, lab.make_map(lab.person(number, f"{50002 + number}")))
 
 
-def labels_of_volumes(*names: str, people: slice = slice(None)) -> Callable[[Path], None]:
+def label_volumes(*names: str, people: slice = slice(None)) -> Callable[[Path], None]:
     """Names beside each 4-D file, as BIDS has them."""
 
     def spoil(folder: Path) -> None:
@@ -111,8 +111,8 @@ def labels_of_volumes(*names: str, people: slice = slice(None)) -> Callable[[Pat
     return spoil
 
 
-def series_file(rows: str, header: str = "a\tb\n", more: int = 0) -> bytes:
-    return (header + "1\t2\n" * more + rows).encode()
+def series_file(rows: str, header: str = "a\tb\n", volume_count: int = 0) -> bytes:
+    return (header + "1\t2\n" * volume_count + rows).encode()
 
 
 def matrix_file(values: np.ndarray) -> bytes:
@@ -122,27 +122,33 @@ def matrix_file(values: np.ndarray) -> bytes:
     return "\n".join(lines).encode()
 
 
-SQUARE = np.random.default_rng(0).normal(size=(30, 60))
-TABLE, MAP, SERIES = "few/Phenotypic.csv", "few/cpac/X_0050003_falff.nii.gz", "few/cpac/X_0050002_rois_made.1D"
-NET = "networks/cpac/X_0050003_net.nii.gz"
+RANDOM_MATRIX = np.random.default_rng(0).normal(size=(30, 60))
+TABLE, MAP_FILE, SERIES_FILE = (
+    "few/Phenotypic.csv",
+    "few/cpac/X_0050003_falff.nii.gz",
+    "few/cpac/X_0050002_rois_made.1D",
+)
+NET_FILE = "networks/cpac/X_0050003_net.nii.gz"
 FROM = "abide-data convert {few} {missing}"
-NAMED = f"{FROM} --labelColumn dx --positive"
-LIKE = "abide-data convert {others} {missing} --like {converted}"
-OF_NETS = "abide-data convert {networks} {missing} --maps net"
-SPELT = ("ASD", "TD", "asd", "td")
-SIDES = ("ASD", "TD", "3", "ADHD")
-PATHS = {of: [f"cpac/X_{50002 + number:07}_{of}.nii.gz" for number in range(6)] for of in ("falff", "alff")}
+CONVERT_BY_DX = f"{FROM} --labelColumn dx --positive"
+CONVERT_LIKE = "abide-data convert {others} {missing} --like {converted}"
+CONVERT_NETS = "abide-data convert {networks} {missing} --maps net"
+SPELLING_VARIANTS = ("ASD", "TD", "asd", "td")
+FOUR_DIAGNOSES = ("ASD", "TD", "3", "ADHD")
+PATHS = {
+    original: [f"cpac/X_{50002 + number:07}_{original}.nii.gz" for number in range(6)] for original in ("falff", "alff")
+}
 PACK, SITES = "abide-data pack --zip", "run.py --train --model cnn --set standardise=site --chkPointDir {missing}"
-OF_FOLDS = "--folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
+FOLD_RUN_OPTIONS = "--folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
 UNSEALED = {"converted/SHA256SUMS": "gone"}
-BY_COLUMN = {TABLE: with_column(**PATHS, one=PATHS["falff"][:1])}
+PATH_COLUMNS = {TABLE: with_column(**PATHS, one=PATHS["falff"][:1])}
 CONVERT: list[Row] = [
     row("abide-data convert {missing} {empty}/new", "{missing}", "not a folder"),
     row("abide-data convert {lab} {repository}", "{repository} exists", "another folder"),
     row("abide-data convert {lab} {converted} --dryRun", "{converted} exists", "another folder"),
     row(f"{FROM} --seed -1", "--seed", "-1"),
     # what a folder holds
-    row(FROM, "holds no falff maps", "It holds alff", spoil={"few": each("*_falff.nii.gz", "gone")}),
+    row(FROM, "holds no falff maps", "It holds alff", spoil={"few": edit_matching("*_falff.nii.gz", "gone")}),
     row(f"{FROM} --maps falff,reho", "holds no reho maps", "*_reho.nii.gz"),
     row("abide-data convert {scans} {missing}", "abide-data derive makes maps", "surfaces to volumes"),
     row("abide-data convert {analyze} {missing}", "of other formats, such as .img", "converted to NIfTI"),
@@ -151,53 +157,80 @@ CONVERT: list[Row] = [
     row(f"{FROM} --maps falff,alff --only '*_falff*'", "matches none", "_alff.nii.gz"),
     row(f"{FROM} --maps alff,alff", "expected each once", "--maps"),
     row(f"{FROM} --maps alff,../x", "'../x'", "--maps"),
-    row(f"{FROM} --mapColumn falff --only '*'", "--only", "--mapColumn", spoil=BY_COLUMN),
-    row(f"{FROM} --mapColumn falff,alff --maps alff", "names 1 maps, alff", "a name for each column", spoil=BY_COLUMN),
+    row(f"{FROM} --mapColumn falff --only '*'", "--only", "--mapColumn", spoil=PATH_COLUMNS),
+    row(
+        f"{FROM} --mapColumn falff,alff --maps alff", "names 1 maps, alff", "a name for each column", spoil=PATH_COLUMNS
+    ),
     row(
         f"{FROM} --mapColumn alff,alff --maps a,b",
         "X_0050002_alff.nii.gz to 50002 and 50002",
         "one of each",
-        spoil=BY_COLUMN,
+        spoil=PATH_COLUMNS,
     ),
-    row(f"{FROM} --mapColumn one", "gives the map", "--mapColumn", spoil=BY_COLUMN),
+    row(f"{FROM} --mapColumn one", "gives the map", "--mapColumn", spoil=PATH_COLUMNS),
     row(f"{FROM} --mapColumn SEX", "expected paths of maps", "SEX"),
-    row(f"{FROM} --mapColumn one,three", "no column three", "it has", spoil=BY_COLUMN),
+    row(f"{FROM} --mapColumn one,three", "no column three", "it has", spoil=PATH_COLUMNS),
     # a map
-    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP: "cut"}),
-    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP: gzip.compress(b"this is text")}),
+    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP_FILE: "cut"}),
+    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP_FILE: gzip.compress(b"this is text")}),
     row(
         f"{FROM} --maps alff,falff",
         "2 of 6 cannot be used",
         "X_0050004_falff",
         spoil={
-            MAP: "cut",
+            MAP_FILE: "cut",
             "few/cpac/X_0050004_falff.nii.gz": "cut",
         },
     ),
-    row(FROM, "expected one 3-D map", "(8, 10, 8, 2)", spoil={MAP: with_values(lambda of: np.stack([of, of], -1))}),
-    row(FROM, "X_0050003", "infinite", spoil={MAP: with_values(lambda of: np.where(of == of.max(), np.inf, of))}),
-    row(FROM, "X_0050003", "empty or constant", spoil={MAP: with_values(np.zeros_like)}),
-    row(FROM, "X_0050003", "outside the MNI grid", spoil={MAP: lambda of, affine: (of, affine + 90 * np.eye(4, k=2))}),
-    row(FROM, "X_0050003", "has no affine", spoil={MAP: lambda of, affine: (of, np.eye(4))}),
+    row(
+        FROM,
+        "expected one 3-D map",
+        "(8, 10, 8, 2)",
+        spoil={MAP_FILE: with_values(lambda original: np.stack([original, original], -1))},
+    ),
+    row(
+        FROM,
+        "X_0050003",
+        "infinite",
+        spoil={MAP_FILE: with_values(lambda original: np.where(original == original.max(), np.inf, original))},
+    ),
+    row(FROM, "X_0050003", "empty or constant", spoil={MAP_FILE: with_values(np.zeros_like)}),
+    row(
+        FROM,
+        "X_0050003",
+        "outside the MNI grid",
+        spoil={MAP_FILE: lambda original, affine: (original, affine + 90 * np.eye(4, k=2))},
+    ),
+    row(FROM, "X_0050003", "has no affine", spoil={MAP_FILE: lambda original, affine: (original, np.eye(4))}),
     row(
         "abide-data convert {lab} {missing} --maps falff,alff",
         "alff: The maps separate",
         "mean (AUC",
-        spoil={"lab": each("*_alff.nii.gz", with_values(lambda of: of * (1 + (of[:4].mean() > of[4:].mean()))))},
+        spoil={
+            "lab": edit_matching(
+                "*_alff.nii.gz",
+                with_values(lambda original: original * (1 + (original[:4].mean() > original[4:].mean()))),
+            )
+        },
     ),
     # the table
     row(
         FROM,
         "6 participants to convert have one scan",
         "--keepDuplicates",
-        spoil={"few": each("*_falff.nii.gz", with_values(alike))},
+        spoil={"few": edit_matching("*_falff.nii.gz", with_values(make_gradient))},
     ),
     row(FROM, "no table of participants", "--table", spoil={TABLE: "gone"}),
-    row(FROM, "several tables", "--table", spoil={"few": lambda of: shutil.copy(of / "Phenotypic.csv", of / "b.csv")}),
+    row(
+        FROM,
+        "several tables",
+        "--table",
+        spoil={"few": lambda original: shutil.copy(original / "Phenotypic.csv", original / "b.csv")},
+    ),
     row(FROM, "No column of", "such as X_0050002", spoil={TABLE: b"SUB_ID,DX_GROUP\nP1,1\nP2,2\n"}),
     row(f"{FROM} --idColumn SEX", "The column SEX of", "such as X_0050002"),
-    row(FROM, "--idColumn", "could both name the participants", spoil={"few": numbered_anew}),
-    row(f"{FROM} --idColumn DX_GROUP", "column DX_GROUP of", "1_falff.nii.gz to", spoil={"few": numbered_anew}),
+    row(FROM, "--idColumn", "could both name the participants", spoil={"few": renumber_maps}),
+    row(f"{FROM} --idColumn DX_GROUP", "column DX_GROUP of", "1_falff.nii.gz to", spoil={"few": renumber_maps}),
     row(FROM, "column B twice", "Rename", spoil={TABLE: b"A,B,B \n1,2,3\n"}),
     row(FROM, "not a readable table", "line 2", spoil={TABLE: b"FILE_ID,DX_GROUP\nX_0050002,1,\nx,2,\n"}),
     row(FROM, "not a readable table", "UTF-8", spoil={TABLE: b'FILE_ID,DX_GROUP\n"X_0050002,1\n'}),
@@ -233,17 +266,42 @@ CONVERT: list[Row] = [
         spoil={TABLE: lambda table: with_column(MRI_system="ABC")(table).rename(columns={"SITE_ID": "CENTRE"})},
     ),
     # labels
-    row(FROM, "is the diagnosis", "--labelColumn", spoil={TABLE: lambda of: of.rename(columns={"DX_GROUP": "dx"})}),
+    row(
+        FROM,
+        "is the diagnosis",
+        "--labelColumn",
+        spoil={TABLE: lambda original: original.rename(columns={"DX_GROUP": "dx"})},
+    ),
     row(f"{FROM} --labelColumn SEX", "is the diagnosis", "--positive"),
     row(f"{FROM} --labelColumn dx --positive 1", "no column dx (--labelColumn)", "it has"),
     row(FROM, "DX_GROUP holds 1, 2, 3", "--negative", spoil={TABLE: with_cell("DX_GROUP", "3")}),
-    row(f"{NAMED} autism", "dx holds ASD, TD", "autism", spoil={TABLE: with_column(dx=("ASD", "TD"))}),
-    row(f"{NAMED} ASD", "ASD", "--negative", spoil={TABLE: with_column(dx=SIDES)}),
-    row(f"{NAMED} ASD,TD,3,ADHD", "expected two values", "--negative", spoil={TABLE: with_column(dx=SIDES)}),
-    row(f"{NAMED} ASD --negative ASD,TD", "--negative ASD,TD", "none of", spoil={TABLE: with_column(dx=SIDES)}),
-    row(f"{NAMED} ASD --negative healthy", "--negative healthy", "dx", spoil={TABLE: with_column(dx=SIDES)}),
-    row(f"{NAMED} ASD", "ASD and asd", "--positive ASD,asd", spoil={TABLE: with_column(dx=SPELT)}),
-    row(f"{NAMED} ASD --negative TD", "ASD and asd", "--positive ASD,asd", spoil={TABLE: with_column(dx=SPELT)}),
+    row(f"{CONVERT_BY_DX} autism", "dx holds ASD, TD", "autism", spoil={TABLE: with_column(dx=("ASD", "TD"))}),
+    row(f"{CONVERT_BY_DX} ASD", "ASD", "--negative", spoil={TABLE: with_column(dx=FOUR_DIAGNOSES)}),
+    row(
+        f"{CONVERT_BY_DX} ASD,TD,3,ADHD",
+        "expected two values",
+        "--negative",
+        spoil={TABLE: with_column(dx=FOUR_DIAGNOSES)},
+    ),
+    row(
+        f"{CONVERT_BY_DX} ASD --negative ASD,TD",
+        "--negative ASD,TD",
+        "none of",
+        spoil={TABLE: with_column(dx=FOUR_DIAGNOSES)},
+    ),
+    row(
+        f"{CONVERT_BY_DX} ASD --negative healthy",
+        "--negative healthy",
+        "dx",
+        spoil={TABLE: with_column(dx=FOUR_DIAGNOSES)},
+    ),
+    row(f"{CONVERT_BY_DX} ASD", "ASD and asd", "--positive ASD,asd", spoil={TABLE: with_column(dx=SPELLING_VARIANTS)}),
+    row(
+        f"{CONVERT_BY_DX} ASD --negative TD",
+        "ASD and asd",
+        "--positive ASD,asd",
+        spoil={TABLE: with_column(dx=SPELLING_VARIANTS)},
+    ),
     # phenotype and covariates
     row(
         f"{FROM} --phenotype age",
@@ -270,28 +328,41 @@ CONVERT: list[Row] = [
     ),
     # volumes of 4-D files
     row(
-        OF_NETS, "holds 2 volumes, the net", "3 other participants 3", spoil={NET: with_values(lambda of: of[..., :2])}
+        CONVERT_NETS,
+        "holds 2 volumes, the net",
+        "3 other participants 3",
+        spoil={NET_FILE: with_values(lambda original: original[..., :2])},
     ),
-    row(OF_NETS, "holds 1 volumes", "--exclude", spoil={NET: with_values(lambda of: of[..., 0])}),
-    row(OF_NETS, "holds 66 volumes", "abide-data derive", spoil={NET: with_values(lambda of: np.tile(of, 22))}),
-    row(OF_NETS, "volume 1 is empty", "X_0050003_net", spoil={NET: with_values(lambda of: of * [1, 0, 1])}),
+    row(CONVERT_NETS, "holds 1 volumes", "--exclude", spoil={NET_FILE: with_values(lambda original: original[..., 0])}),
     row(
-        OF_NETS,
+        CONVERT_NETS,
+        "holds 66 volumes",
+        "abide-data derive",
+        spoil={NET_FILE: with_values(lambda original: np.tile(original, 22))},
+    ),
+    row(
+        CONVERT_NETS,
+        "volume 1 is empty",
+        "X_0050003_net",
+        spoil={NET_FILE: with_values(lambda original: original * [1, 0, 1])},
+    ),
+    row(
+        CONVERT_NETS,
         "name their volumes differently",
         "LabelMap",
-        spoil={"networks": labels_of_volumes("x", "y", "z", people=slice(3))},
+        spoil={"networks": label_volumes("x", "y", "z", people=slice(3))},
     ),
-    row(OF_NETS, "names 2 volumes", "expected 3 different names", spoil={"networks": labels_of_volumes("x", "y")}),
-    row(OF_NETS, "'x', 'y', 'y'", "expected 3", spoil={"networks": labels_of_volumes("x", "y", "y")}),
+    row(CONVERT_NETS, "names 2 volumes", "expected 3 different names", spoil={"networks": label_volumes("x", "y")}),
+    row(CONVERT_NETS, "'x', 'y', 'y'", "expected 3", spoil={"networks": label_volumes("x", "y", "y")}),
     row(
-        OF_NETS,
+        CONVERT_NETS,
         "net.txt names 3 volumes",
         "'b c'",
         spoil={"networks": lambda folder: (folder / "net.txt").write_text("a\nb c\nd")},
     ),
-    row(f"{OF_NETS}_7", "holds no net_7 maps", "holds net_0, net_1, net_2"),
-    row(f"{OF_NETS}_", "holds no net_ maps", "holds net_0, net_1, net_2"),
-    row(f"{OF_NETS},net_1", "expected each once", "'net_2', 'net_1'"),
+    row(f"{CONVERT_NETS}_7", "holds no net_7 maps", "holds net_0, net_1, net_2"),
+    row(f"{CONVERT_NETS}_", "holds no net_ maps", "holds net_0, net_1, net_2"),
+    row(f"{CONVERT_NETS},net_1", "expected each once", "'net_2', 'net_1'"),
     row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "holds falff"),
     # series
     row(f"{FROM} --connectome seg-AAL", "holds no seg-AAL series", "It holds X_0050002_rois_made.1D"),
@@ -300,10 +371,10 @@ CONVERT: list[Row] = [
         f"{FROM} --connectome rois_made --parcels {{few}}/parcels.nii.gz",
         "no label for 1 of 12 parcels",
         "12",
-        spoil={"few/parcels.nii.gz": with_values(lambda of: np.where(of == 12, 0, of))},
+        spoil={"few/parcels.nii.gz": with_values(lambda original: np.where(original == 12, 0, original))},
     ),
     *(
-        row(f"{FROM} --connectome rois_made", "X_0050002_rois_made.1D", words, spoil={SERIES: content})
+        row(f"{FROM} --connectome rois_made", "X_0050002_rois_made.1D", words, spoil={SERIES_FILE: content})
         for words, content in (
             ("expected the names of 2 to", b""),
             ("names b b (3 times), a (2 times)", series_file("1\t2\n", '"b b"\ta\tb b\tc\tb b\ta\n')),
@@ -313,18 +384,18 @@ CONVERT: list[Row] = [
             ("in its first line", series_file("1\t2\n", "0.5\t0.25\n")),
             ("not the series of 2 parcels", series_file("1\tx\n")),
             ("has 3 columns, its header 2 names", series_file("1\t2\t3\n")),
-            ("missing or infinite", series_file("1\n", more=30)),
-            ("missing or infinite", series_file("inf\t1\n", more=30)),
-            ("has 9 volumes that are not censored", series_file("n/a\tn/a\n" * 20, more=9)),
-            ("has other parcels than the rest", series_file("1\t2\n", more=30)),
-            ("is a matrix of 30 parcels", matrix_file(np.corrcoef(SQUARE))),
-            ("is a matrix of 30 parcels", matrix_file(np.cov(SQUARE))),
-            ("is a matrix of 30 parcels", matrix_file(np.triu(SQUARE[:, :30], 1))),
+            ("missing or infinite", series_file("1\n", volume_count=30)),
+            ("missing or infinite", series_file("inf\t1\n", volume_count=30)),
+            ("has 9 volumes that are not censored", series_file("n/a\tn/a\n" * 20, volume_count=9)),
+            ("has other parcels than the rest", series_file("1\t2\n", volume_count=30)),
+            ("is a matrix of 30 parcels", matrix_file(np.corrcoef(RANDOM_MATRIX))),
+            ("is a matrix of 30 parcels", matrix_file(np.cov(RANDOM_MATRIX))),
+            ("is a matrix of 30 parcels", matrix_file(np.triu(RANDOM_MATRIX[:, :30], 1))),
         )
     ),
     # new people like those of a cohort
     *(
-        row(f"{LIKE} {words}", words.split()[0], "does not go with --like")
+        row(f"{CONVERT_LIKE} {words}", words.split()[0], "does not go with --like")
         for words in (
             "--grid full",
             "--covariates ''",
@@ -333,30 +404,37 @@ CONVERT: list[Row] = [
             "--keepDuplicates",
         )
     ),
-    row(LIKE, "lacks FIQ, BMI", "the phenotype of", spoil={"others/Phenotypic.csv": without("FIQ", "BMI")}),
     row(
-        LIKE,
-        "alff: The maps are",
-        "unlike those of",
-        spoil={"others": each("*_alff.nii.gz", with_values(lambda of: np.where(of, (of - of[of > 0].mean()) / 9, 0)))},
+        CONVERT_LIKE, "lacks FIQ, BMI", "the phenotype of", spoil={"others/Phenotypic.csv": drop_columns("FIQ", "BMI")}
     ),
     row(
-        LIKE,
+        CONVERT_LIKE,
         "alff: The maps are",
         "unlike those of",
-        spoil={"others": each("*_alff.nii.gz", with_values(lambda of: of / 50))},
+        spoil={
+            "others": edit_matching(
+                "*_alff.nii.gz",
+                with_values(lambda original: np.where(original, (original - original[original > 0].mean()) / 9, 0)),
+            )
+        },
     ),
-    row(f"{LIKE}", "holds no alff maps", "alff", spoil={"others": each("*_alff.nii.gz", "gone")}),
-    row(f"{LIKE}", "holds no rois_made series", "rois_", spoil={"others": each("*.1D", "gone")}),
-    row(f"{LIKE} --labelColumn SEX", "is the diagnosis", "--positive"),
     row(
-        f"{LIKE} --labelColumn dx --positive asd",
+        CONVERT_LIKE,
+        "alff: The maps are",
+        "unlike those of",
+        spoil={"others": edit_matching("*_alff.nii.gz", with_values(lambda original: original / 50))},
+    ),
+    row(f"{CONVERT_LIKE}", "holds no alff maps", "alff", spoil={"others": edit_matching("*_alff.nii.gz", "gone")}),
+    row(f"{CONVERT_LIKE}", "holds no rois_made series", "rois_", spoil={"others": edit_matching("*.1D", "gone")}),
+    row(f"{CONVERT_LIKE} --labelColumn SEX", "is the diagnosis", "--positive"),
+    row(
+        f"{CONVERT_LIKE} --labelColumn dx --positive asd",
         "dx holds ASD",
         "asd",
         spoil={"others/Phenotypic.csv": with_column(dx=["ASD"])},
     ),
     row(
-        f"{LIKE} --labelColumn dx --positive ASD",
+        f"{CONVERT_LIKE} --labelColumn dx --positive ASD",
         "dx holds TD only",
         "--negative TD",
         spoil={"others/Phenotypic.csv": with_column(dx=["TD"])},
@@ -365,24 +443,28 @@ CONVERT: list[Row] = [
         "abide-data convert {others} {missing} --like {bundle}",
         "holds no alff maps",
         "alff",
-        spoil={"others": each("*_alff.nii.gz", "gone")},
+        spoil={"others": edit_matching("*_alff.nii.gz", "gone")},
     ),
     row("abide-data convert {others} {missing} --like {cohort}", "does not say how its records were made", "{cohort}"),
-    row(LIKE, "have a scan of training participants", "--exclude 7000", spoil={"others": scans_of_training}),
+    row(CONVERT_LIKE, "have a scan of training participants", "--exclude 7000", spoil={"others": copy_training_scans}),
     row(
-        LIKE,
+        CONVERT_LIKE,
         "has other parcels than the rest",
         "a, b",
-        spoil={"others/cpac/X_0070002_rois_made.1D": series_file("", more=30)},
+        spoil={"others/cpac/X_0070002_rois_made.1D": series_file("", volume_count=30)},
     ),
     row(
         "abide-data convert {others} {missing} --like {bundle}",
         "falff: The maps are from 0 to above 1",  # one typical person is no minority
         "unlike those of the cohort or bundle, from 0 to 1",
-        spoil={"others": each("*_falff.nii.gz", with_values(lambda of: np.where(of, 30 * of - 10, 0)))},
+        spoil={
+            "others": edit_matching(
+                "*_falff.nii.gz", with_values(lambda original: np.where(original, 30 * original - 10, 0))
+            )
+        },
     ),
     *(
-        row(LIKE, words, "{converted}", spoil={"converted": written_by_a_script("cohort.json", change)})
+        row(CONVERT_LIKE, words, "{converted}", spoil={"converted": written_by_a_script("cohort.json", change)})
         for words, change in (
             ("volumes of an encoder", {"reduction": "encoder abc"}),
             ("does not say how its records were made", {"phenotype_scale": None}),
@@ -431,17 +513,17 @@ CONVERT: list[Row] = [
     ),
     row(f"{SITES} --dataDir {{records}}", "names no sites", "standardise=brain"),
     row(f"{SITES} --dataDir {{small}}", "2 participants of site", "needs 5 of each"),
-    row(f"run.py --blackout --maps alff,reho {OF_FOLDS}", "--maps reho", "falff, alff"),
-    row(f"run.py --test --maps alff {OF_FOLDS}", "--maps goes with --blackout", "leave it out"),
+    row(f"run.py --blackout --maps alff,reho {FOLD_RUN_OPTIONS}", "--maps reho", "falff, alff"),
+    row(f"run.py --test --maps alff {FOLD_RUN_OPTIONS}", "--maps goes with --blackout", "leave it out"),
 ]
 
 PLACES: dict[str, Callable[[Path], object]] = {
     "few": lambda path: lab.pcp(path, lab.people(6), ("falff", "alff"), series=True),
     "others": lambda path: lab.pcp(path, lab.people(4, 70002), ("falff", "alff"), series=True),  # whom nobody knows
-    "networks": lambda path: lab.networks(path, lab.people(4)),
-    "analyze": lambda path: lab.named(path, ["fALFFMap_1.img"]),
+    "networks": lambda path: lab.write_network_maps(path, lab.people(4)),
+    "analyze": lambda path: lab.write_maps_under_names(path, ["fALFFMap_1.img"]),
     "nameless": lambda path: lab.edit(lab.records(path) / "1.bin", lab.record(1, float("nan"))),
     "small": small_cohort,
-    "native": lambda path: lab.named(path, ["sub-1_space-T1w_falff.nii.gz"]),
+    "native": lambda path: lab.write_maps_under_names(path, ["sub-1_space-T1w_falff.nii.gz"]),
 }
 ROWS = [*CONVERT]

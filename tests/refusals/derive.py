@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lab
-from helpers import resealed
+from helpers import reseal
 
 from refusals import Row, row
 
 
-def renamed(old: str, new: str) -> Callable[[Path], None]:
+def rename_files(old: str, new: str) -> Callable[[Path], None]:
     def rename(folder: Path) -> None:
         for path in [path for path in folder.rglob(f"*{old}*") if path.is_file()]:
             path.rename(path.with_name(path.name.replace(old, new)))
@@ -19,42 +19,45 @@ def renamed(old: str, new: str) -> Callable[[Path], None]:
     return rename
 
 
-def named_as_before(folder: Path) -> None:
+def rename_as_before(folder: Path) -> None:
     """As fMRIPrep did until 1.1."""
-    for path in list(folder.rglob(f"*_{lab.REST}.nii.gz")):
-        path.rename(path.with_name(path.name.replace(lab.REST, f"task-rest_bold_{lab.SPACE}_preproc")))
+    for path in list(folder.rglob(f"*_{lab.REST_BOLD}.nii.gz")):
+        path.rename(path.with_name(path.name.replace(lab.REST_BOLD, f"task-rest_bold_{lab.SPACE}_preproc")))
 
 
-def again(old: str, new: str) -> Callable[[Path], None]:
+def copy_scans(old: str, new: str) -> Callable[[Path], None]:
     """Another scan of two of three people."""
 
     def copy(folder: Path) -> None:
         for label in (1, 2):
-            path = folder / f"sub-{label}/func/sub-{label}_{lab.REST}.nii.gz"
+            path = folder / f"sub-{label}/func/sub-{label}_{lab.REST_BOLD}.nii.gz"
             shutil.copy(path, path.with_name(path.name.replace(old, new)))
 
     return copy
 
 
-def another_atlas(folder: Path) -> None:
-    lab.edit(lab.copy(folder / "my_atlas.nii.gz", folder / "third.nii.gz"), lambda of, affine: (of % 3, affine))
+def add_third_atlas(folder: Path) -> None:
+    lab.edit(
+        lab.copy(folder / "my_atlas.nii.gz", folder / "third.nii.gz"),
+        lambda atlas_values, affine: (atlas_values % 3, affine),
+    )
 
 
-def without_images(folder: Path) -> None:
+def remove_derivation(folder: Path) -> None:
     shutil.rmtree(folder / "derivation")
-    resealed(folder)
+    reseal(folder)
 
 
-def of_one_class(folder: Path) -> None:
+def keep_single_class(folder: Path) -> None:
     for name in lab.read_table(folder / "subjects.csv").query("label == '1'")["file"]:
         (folder / name).unlink()
     for name in ("subjects", "phenotype", "covariates"):
         controls = lab.read_table(folder / "subjects.csv").query("label == '0'")["subject"]
-        lab.edit(folder / f"{name}.csv", lambda table, known=controls: table[table["subject"].isin(known)])
-    resealed(folder)
+        lab.edit(folder / f"{name}.csv", lambda table, control_ids=controls: table[table["subject"].isin(control_ids)])
+    reseal(folder)
 
 
-def derived_as(measure: str, **changes: object) -> Callable[[Path], None]:
+def edit_derivation(measure: str, **changes: object) -> Callable[[Path], None]:
     """The JSON of a map of one person says that it was derived otherwise."""
 
     def change(folder: Path) -> None:
@@ -64,39 +67,44 @@ def derived_as(measure: str, **changes: object) -> Callable[[Path], None]:
     return change
 
 
-OF_DERIVED = (
+CONVERT_DERIVED = (
     "abide-data convert {derived} {missing} --maps falff,dual_regression --labelColumn group --positive A "
     "--phenotype '' --grid reduced"
 )
 
-FALFF = f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-falff_boldmap.json"
-NAMED = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
+FALFF_JSON = f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-falff_boldmap.json"
+DERIVE_BY_TABLE = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
 
 
-def scans_named(*labels: str) -> Callable[[Path], None]:
+def list_scans(*labels: str) -> Callable[[Path], None]:
     """A table that says that this scan is that of each."""
-    rows = "".join(f"{label},sub-1/func/sub-1_{lab.REST}.nii.gz\n" for label in labels)
+    rows = "".join(f"{label},sub-1/func/sub-1_{lab.REST_BOLD}.nii.gz\n" for label in labels)
     return lambda path: path.write_text(f"id,bold\n{rows}")
 
 
-NEW = "abide-data derive {scans} {missing}"
-LIKE = f"{NEW} --like {{of_scans}}"
-OTHERWISE = "--like {of_scans} was derived otherwise"
+DERIVE_NEW = "abide-data derive {scans} {missing}"
+DERIVE_LIKE = f"{DERIVE_NEW} --like {{of_scans}}"
+DERIVED_DIFFERENTLY = "--like {of_scans} was derived otherwise"
 DERIVE: list[Row] = [
-    row(f"{NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
-    row(f"{NEW} --maps dual_regression", "--networks", "go together"),
-    row(f"{NEW} --networks {{scans}}/nets.nii.gz", "--networks", "go together"),
-    row(f"{NEW} --band 0.1,0.01", "--band", "expected LOW,HIGH in Hz"),
-    row(f"{NEW} --share 3/2", "--share", "expected K/N"),
-    row(f"{NEW} --smooth 0", "--smooth", "expected a width in mm"),
-    row(f"{NEW} --only '*ses-9*'", "--only '*ses-9*'", "matches none of the 3 scans"),
-    row(f"{NEW} --series {{scans}}/participants.tsv", "participants.tsv", "not a readable NIfTI map"),
-    row(f"{NEW} --series {{scans}}/nets.nii.gz", "nets.nii.gz", "no label image"),
-    row(f"{NEW} --maps dual_regression --networks {{scans}}/my_atlas.nii.gz", "my_atlas", "3-D", "several networks"),
+    row(f"{DERIVE_NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
+    row(f"{DERIVE_NEW} --maps dual_regression", "--networks", "go together"),
+    row(f"{DERIVE_NEW} --networks {{scans}}/nets.nii.gz", "--networks", "go together"),
+    row(f"{DERIVE_NEW} --band 0.1,0.01", "--band", "expected LOW,HIGH in Hz"),
+    row(f"{DERIVE_NEW} --share 3/2", "--share", "expected K/N"),
+    row(f"{DERIVE_NEW} --smooth 0", "--smooth", "expected a width in mm"),
+    row(f"{DERIVE_NEW} --only '*ses-9*'", "--only '*ses-9*'", "matches none of the 3 scans"),
+    row(f"{DERIVE_NEW} --series {{scans}}/participants.tsv", "participants.tsv", "not a readable NIfTI map"),
+    row(f"{DERIVE_NEW} --series {{scans}}/nets.nii.gz", "nets.nii.gz", "no label image"),
+    row(
+        f"{DERIVE_NEW} --maps dual_regression --networks {{scans}}/my_atlas.nii.gz",
+        "my_atlas",
+        "3-D",
+        "several networks",
+    ),
     row("abide-data derive {missing} {empty}/new", "{missing}", "not a folder"),
     row("abide-data derive {scans} {file}", "{file}", "is a file"),
-    row(f"{NEW} --table nowhere.csv", "--table nowhere.csv", "is no file"),
-    row(f"{NEW} --idColumn id", "--idColumn", "--boldColumn"),
+    row(f"{DERIVE_NEW} --table nowhere.csv", "--table nowhere.csv", "is no file"),
+    row(f"{DERIVE_NEW} --idColumn id", "--idColumn", "--boldColumn"),
     row("abide-data derive {scans} {scans}", "{scans}", "not written by this command"),
     row(
         "abide-data derive {scans} {derived}",
@@ -106,49 +114,89 @@ DERIVE: list[Row] = [
         "abide-data derive {scans} {derived} --band 0.02,0.08 --smooth 30 --maps alff --confounds scrubbing",
         "{derived} was derived with confounds simple, not scrubbing, of 1, 2, 3",
     ),
-    row(NEW, "no scans in MNI space: 3 in space T1w", spoil={"scans": renamed("space-MNI152NLin6Asym", "space-T1w")}),
-    row(NEW, "no scans in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
-    row(NEW, "no scans but 3 of fMRIPrep 1.0", "Preprocess them again", spoil={"scans": named_as_before}),
-    row(NEW, "{scans}", "holds no scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
-    row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
-    row(NEW, "for 1, 2 of 3 participants", "differ in space", "--only", spoil={"scans": again("6Asym", "2009cAsym")}),
-    row(NEW, "differ in task (nback, rest)", "--only '*_task-", spoil={"scans": again("task-rest", "task-nback")}),
-    row(NEW, "each for other participants", "XCP-D", "--only", spoil={"scans/sub-3": renamed("preproc", "denoised")}),
-    row(NAMED, "has the participants 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
-    row(NAMED, "for 1 of 1 participant,", "alike in name", "Remove", spoil={"table": scans_named("1", "1")}),
     row(
-        f"{NEW} --series {{scans}}/my_atlas.nii.gz",
+        DERIVE_NEW,
+        "no scans in MNI space: 3 in space T1w",
+        spoil={"scans": rename_files("space-MNI152NLin6Asym", "space-T1w")},
+    ),
+    row(
+        DERIVE_NEW, "no scans in MNI space: 3 in no space", spoil={"scans": rename_files("_space-MNI152NLin6Asym", "")}
+    ),
+    row(DERIVE_NEW, "no scans but 3 of fMRIPrep 1.0", "Preprocess them again", spoil={"scans": rename_as_before}),
+    row(
+        DERIVE_NEW, "{scans}", "holds no scans by their names", spoil={"scans": rename_files("bold.nii", "boldref.nii")}
+    ),
+    row(DERIVE_NEW, "{scans}", "whose names do not say whose", spoil={"scans": rename_files("sub-", "sub-A_")}),
+    row(
+        DERIVE_NEW,
+        "for 1, 2 of 3 participants",
+        "differ in space",
+        "--only",
+        spoil={"scans": copy_scans("6Asym", "2009cAsym")},
+    ),
+    row(
+        DERIVE_NEW,
+        "differ in task (nback, rest)",
+        "--only '*_task-",
+        spoil={"scans": copy_scans("task-rest", "task-nback")},
+    ),
+    row(
+        DERIVE_NEW,
+        "each for other participants",
+        "XCP-D",
+        "--only",
+        spoil={"scans/sub-3": rename_files("preproc", "denoised")},
+    ),
+    row(
+        DERIVE_BY_TABLE, "has the participants 'P-1', 'P 3'", "letters", spoil={"table": list_scans("P-1", "P2", "P 3")}
+    ),
+    row(DERIVE_BY_TABLE, "for 1 of 1 participant,", "alike in name", "Remove", spoil={"table": list_scans("1", "1")}),
+    row(
+        f"{DERIVE_NEW} --series {{scans}}/my_atlas.nii.gz",
         "does not name each parcel",
         "(2)",
         spoil={"scans/my_atlas.tsv": b"index\tname\n1\tleft\n"},
     ),
-    row(f"{LIKE} --band 0.01,0.1", "band 0.01-0.1 Hz, not 0.02-0.08 Hz", OTHERWISE),
-    row(LIKE, "does not keep the networks nets.nii.gz", spoil={"of_scans": without_images}),
-    row(f"{LIKE} --maps alff,dual_regression", "maps alff, dual_regression, not falff, dual_regression", OTHERWISE),
-    row(f"{LIKE} --confounds none", "confounds none, not simple", OTHERWISE),
-    row(f"{LIKE} --series {{scans}}/third.nii.gz", "not my_atlas.nii.gz (SHA-256", spoil={"scans": another_atlas}),
-    row(f"{NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
-    row(f"{NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
-    row(LIKE, "scans cleaned, not preprocessed", OTHERWISE, spoil={"scans": renamed("preproc", "denoised")}),
-    row(LIKE, "networks.nii.gz edited", "Copy it again", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(f"{DERIVE_LIKE} --band 0.01,0.1", "band 0.01-0.1 Hz, not 0.02-0.08 Hz", DERIVED_DIFFERENTLY),
+    row(DERIVE_LIKE, "does not keep the networks nets.nii.gz", spoil={"of_scans": remove_derivation}),
     row(
-        OF_DERIVED,
+        f"{DERIVE_LIKE} --maps alff,dual_regression",
+        "maps alff, dual_regression, not falff, dual_regression",
+        DERIVED_DIFFERENTLY,
+    ),
+    row(f"{DERIVE_LIKE} --confounds none", "confounds none, not simple", DERIVED_DIFFERENTLY),
+    row(
+        f"{DERIVE_LIKE} --series {{scans}}/third.nii.gz",
+        "not my_atlas.nii.gz (SHA-256",
+        spoil={"scans": add_third_atlas},
+    ),
+    row(f"{DERIVE_NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
+    row(f"{DERIVE_NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
+    row(
+        DERIVE_LIKE,
+        "scans cleaned, not preprocessed",
+        DERIVED_DIFFERENTLY,
+        spoil={"scans": rename_files("preproc", "denoised")},
+    ),
+    row(DERIVE_LIKE, "networks.nii.gz edited", "Copy it again", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(
+        CONVERT_DERIVED,
         "Participants' maps were derived in several ways: band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 2",
         "--exclude",
-        spoil={"derived": derived_as("falff", band=[0.01, 0.1])},
+        spoil={"derived": edit_derivation("falff", band=[0.01, 0.1])},
     ),
     row(
-        OF_DERIVED,
+        CONVERT_DERIVED,
         "several ways: networks nets.nii.gz (SHA-256 cccccc",
-        spoil={"derived": derived_as("dualregression", networks={"file": "nets.nii.gz", "sha256": "c" * 64})},
+        spoil={"derived": edit_derivation("dualregression", networks={"file": "nets.nii.gz", "sha256": "c" * 64})},
     ),
-    row(OF_DERIVED, "sub-2", "is damaged", spoil={"derived": derived_as("falff", band="0.01")}),
+    row(CONVERT_DERIVED, "sub-2", "is damaged", spoil={"derived": edit_derivation("falff", band="0.01")}),
     row(
-        OF_DERIVED,
+        CONVERT_DERIVED,
         "MeanFramewiseDisplacement is '-1'",
         "expected millimetres",
         spoil={
-            FALFF: {"MeanFramewiseDisplacement": -1},
+            FALFF_JSON: {"MeanFramewiseDisplacement": -1},
             "derived/participants.tsv": lambda table: table.drop(columns="func_mean_fd"),
         },
     ),
@@ -164,7 +212,7 @@ CHECK: list[Row] = [  # what every command finds on opening one
         "run.py --train --model nn --dataDir {cohort} --chkPointDir {missing}",
         "{cohort}",
         "one class only among its training participants",
-        spoil={"cohort": of_one_class},
+        spoil={"cohort": keep_single_class},
     ),
 ]
 

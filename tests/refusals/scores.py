@@ -7,7 +7,7 @@ from refusals import Row, row
 
 ON_FOLDS = "--folds 2 --model cnn --dataDir {cohort} --chkPointDir {missing}"
 TWO_TESTS = "abide-compare {on_folds}/test {nn_on_folds}/test --outDir {missing}"
-WHOM = "abide-data convert {lab} {missing} --grid reduced"
+CONVERT_SELECTED = "abide-data convert {lab} {missing} --grid reduced"
 SCORES: list[Row] = [  # report, compare, choice, permutations
     row("abide-report {missing}", "{missing}", "no folder"),
     row("abide-report {on_folds}/train", "predictions.csv", "run.py --test"),
@@ -41,12 +41,12 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row(f"run.py --test {ON_FOLDS} --permutations 5 --repeats 2", "--permutations", "--repeats exclude"),
     row(f"run.py --test {ON_FOLDS} --permutations 5 --model ae", "--permutations", "ae"),
     row(f"run.py --train {ON_FOLDS} --permutations 5", "--permutations", "--test"),
-    row(f'{WHOM} --where "AGE < 18"', "no column AGE", "AGE_AT_SCAN"),
-    row(f'{WHOM} --where "SEX = 1"', "--where", "columns"),
-    row(f'{WHOM} --where "SITE_ID == 3"', "SITE_ID holds text", "quotes"),
-    row(f"{WHOM} --where \"__import__('os').system('x') == 0\"", "--where", "neither a column nor a value"),
-    row(f"{WHOM} --exclude {{lab}}/Phenotypic.csv", "Phenotypic.csv", "one ID a line"),
-    row(f"{WHOM} --exclude absent.txt", "absent.txt", "no such file"),
+    row(f'{CONVERT_SELECTED} --where "AGE < 18"', "no column AGE", "AGE_AT_SCAN"),
+    row(f'{CONVERT_SELECTED} --where "SEX = 1"', "--where", "columns"),
+    row(f'{CONVERT_SELECTED} --where "SITE_ID == 3"', "SITE_ID holds text", "quotes"),
+    row(f"{CONVERT_SELECTED} --where \"__import__('os').system('x') == 0\"", "--where", "neither a column nor a value"),
+    row(f"{CONVERT_SELECTED} --exclude {{lab}}/Phenotypic.csv", "Phenotypic.csv", "one ID a line"),
+    row(f"{CONVERT_SELECTED} --exclude absent.txt", "absent.txt", "no such file"),
 ]
 
 PLACES: dict[str, Callable[[Path], object]] = {
