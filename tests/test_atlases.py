@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import Outcome, run
-from test_connectomes import PCP, global_removed, path_of
+from test_connectomes import PCP, remove_global_signal, series_path
 
 PARCEL_COUNT, SERIES_LENGTH, PEOPLE = 24, 60, labs.people(12)
 IDS = PEOPLE["SUB_ID"].tolist()
@@ -32,7 +32,7 @@ def write_source(folder: Path, table: pd.DataFrame, change: Callable[[int, np.nd
     for person_index, subject in enumerate(table["SUB_ID"]):
         values = pd.DataFrame(change(person_index, make_parcel_series(subject)))
         values.columns = [f"#{number}" for number in range(1, values.shape[1] + 1)]
-        values.to_csv(path_of(folder, subject), sep="\t", index=False)
+        values.to_csv(series_path(folder, subject), sep="\t", index=False)
     return folder
 
 
@@ -51,7 +51,7 @@ def read_problems(outcome: Outcome) -> list[str]:
 GOOD_CHANGES = {  # that are not accused
     "one atlas": lambda person_index, values: values,
     "half without the global signal": lambda person_index, values: (
-        global_removed(values) if person_index % 2 else values
+        remove_global_signal(values) if person_index % 2 else values
     ),
     "half with a third of the volumes": lambda person_index, values: (
         values[: SERIES_LENGTH // 3] if person_index % 2 else values

@@ -12,8 +12,8 @@ from commands import Outcome, done, read_manifest, run
 from helpers import assert_bit_equal
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-DATA = "data-00000-of-00001"
-TEST = "run.py --test --model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/test"
+DATA_SUFFIX = "data-00000-of-00001"
+TEST_COMMAND = "run.py --test --model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/test"
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def six(seen_six, tmp_path) -> Path:
     return shutil.copytree(seen_six, tmp_path / "six")
 
 
-def train(folder: Path, cohort: Path, iterations: int, more: str = "") -> Outcome:
+def train_until(folder: Path, cohort: Path, iterations: int, more: str = "") -> Outcome:
     """Trains the nn in a folder until so many batches were seen, as it was begun."""
     command = f"run.py --train --model nn --numIters {iterations} --set members=1 --set batch_size=8 {more} "
     return run(command + "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/out", of=cohort, to=folder)
 
 
-def told_of(folder: Path, cohort: Path) -> str:
+def find_damage_message(folder: Path, cohort: Path) -> str:
     """The damage that a test says it has found, before it does anything."""
-    lines = done(f"{TEST} --dryRun", of=cohort, to=folder).splitlines()
+    lines = done(f"{TEST_COMMAND} --dryRun", of=cohort, to=folder).splitlines()
     return next((line for line in lines if "digest" in line), "")
 
 
@@ -43,7 +43,7 @@ def names_in(folder: Path) -> set[str]:
     [
         ({}, "", 6),
         ({"ckpt-6.index": "flipped"}, "ckpt-6", 4),
-        ({f"ckpt-6.{DATA}": "gone", f"ckpt-4.{DATA}": "flipped"}, "ckpt-6, ckpt-4", 2),
+        ({f"ckpt-6.{DATA_SUFFIX}": "gone", f"ckpt-4.{DATA_SUFFIX}": "flipped"}, "ckpt-6, ckpt-4", 2),
         ({"ckpt-6.json": "cut"}, "ckpt-6", 4),
         ({"checkpoint": "gone"}, "checkpoint", 6),
         ({"checkpoint": b'model_checkpoint_path: "ckpt-' + b"9" * 5000 + b'"'}, "checkpoint", 6),
@@ -52,98 +52,99 @@ def names_in(folder: Path) -> set[str]:
         ({"ckpt-6.json": {"outputs": {}}, "ckpt-6.index": "flipped"}, "", 6),  # TensorFlow finds it
     ],
 )
-def test_the_latest_whole_checkpoint_is_used(spoil, damaged, step, six, cohort):
+def test_the_latest_undamaged_checkpoint_is_used(spoil, damaged, step, six, cohort):
     for name, change in spoil.items():
         lab.edit(six / "ckpt/nn" / name, change)
-    told = told_of(six, cohort)
-    assert told.partition(" in ")[0] == damaged
-    assert not damaged or told.endswith(f"of iteration {step}.")
+    damage_message = find_damage_message(six, cohort)
+    assert damage_message.partition(" in ")[0] == damaged
+    assert not damaged or damage_message.endswith(f"of iteration {step}.")
 
 
 @pytest.mark.slow
-def test_what_comes_after_a_damaged_one_is_what_came_before(six, seen_six, cohort, effort):
+def test_damage_is_followed_by_the_previous_checkpoint(six, seen_six, cohort, effort):
     """Tested and trained from the one before it, with three kept, which are ordered by number."""
     effort(save_every=2)
     folder = six / "ckpt/nn"
-    lab.edit(folder / f"ckpt-6.{DATA}", "flipped")
-    done(TEST, of=cohort, to=six)
-    files = [folder / f"ckpt-4.{kind}" for kind in (DATA, "index")]
+    lab.edit(folder / f"ckpt-6.{DATA_SUFFIX}", "flipped")
+    done(TEST_COMMAND, of=cohort, to=six)
+    files = [folder / f"ckpt-4.{kind}" for kind in (DATA_SUFFIX, "index")]
     assert (
-        read_manifest(six / "test")["weights"] == hashlib.sha256(b"".join(of.read_bytes() for of in files)).hexdigest()
+        read_manifest(six / "test")["weights"]
+        == hashlib.sha256(b"".join(checkpoint_file.read_bytes() for checkpoint_file in files)).hexdigest()
     )
-    assert "at iteration 4" in train(six, cohort, 6).out
+    assert "at iteration 4" in train_until(six, cohort, 6).out
     assert_bit_equal(folder, seen_six / "ckpt/nn")
     assert names_in(folder) == names_in(seen_six / "ckpt/nn")
-    assert train(six, cohort, 10).status == 0
+    assert train_until(six, cohort, 10).status == 0
     assert {json.loads(path.read_text())["step"] for path in folder.glob("*.json")} == {6, 8, 10}
-    lab.edit(folder / f"ckpt-10.{DATA}", "cut")
-    assert told_of(six, cohort).endswith("used instead: ckpt-8, of iteration 8.")
+    lab.edit(folder / f"ckpt-10.{DATA_SUFFIX}", "cut")
+    assert find_damage_message(six, cohort).endswith("used instead: ckpt-8, of iteration 8.")
 
 
 @pytest.mark.slow
-def test_what_was_never_completed_is_not_used(six, seen_six, cohort, effort):
+def test_incomplete_checkpoints_are_not_used(six, seen_six, cohort, effort):
     """A checkpoint later than the one that the state file names, and half of another."""
     effort(save_every=2)
     folder = six / "ckpt/nn"
     lab.edit(folder / "checkpoint", b'model_checkpoint_path: "ckpt-4"\n')
     (folder / "ckpt-8_temp").mkdir()
-    (folder / "ckpt-8_temp" / f"part-00000-of-00001.{DATA}").write_bytes(b"half")
-    assert "at iteration 4" in train(six, cohort, 6).out
+    (folder / "ckpt-8_temp" / f"part-00000-of-00001.{DATA_SUFFIX}").write_bytes(b"half")
+    assert "at iteration 4" in train_until(six, cohort, 6).out
     assert names_in(folder) == names_in(seen_six / "ckpt/nn")
     assert_bit_equal(folder, seen_six / "ckpt/nn")
 
 
 @pytest.mark.slow
-def test_a_first_checkpoint_that_was_not_completed_is_none(six, seen_two, cohort):
+def test_an_incomplete_first_checkpoint_is_none(six, seen_two, cohort):
     """TensorFlow has written an index, perhaps to a full disk, but not its state file; nor is the digest recorded."""
     folder = six / "ckpt/nn"
     for path in folder.glob("*.json"):
         lab.edit(path, {"outputs": {}})
     (folder / "checkpoint").unlink()
-    outcome = run(TEST, of=cohort, to=six)
+    outcome = run(TEST_COMMAND, of=cohort, to=six)
     assert outcome.status == 2 and "holds no checkpoint" in outcome.err
-    outcome = train(six, cohort, 2)
+    outcome = train_until(six, cohort, 2)
     assert outcome.status == 0 and "Continuing" not in outcome.out, outcome.err
     assert_bit_equal(folder, seen_two / "ckpt/nn")
 
 
 @pytest.mark.slow
-def test_a_save_that_a_kill_cut_short_counts(six, cohort, effort):
+def test_a_save_interrupted_by_a_kill_counts(six, cohort, effort):
     """TensorFlow has listed the new checkpoint; its digest is not recorded, nor is the oldest removed."""
     effort(save_every=2)
     folder = shutil.copytree(six, six.with_name("later")) / "ckpt/nn"
-    assert train(six.with_name("later"), cohort, 8).status == 0
+    assert train_until(six.with_name("later"), cohort, 8).status == 0
     names = names_in(folder)
     for path in (six / "ckpt/nn").glob("ckpt-2.*"):
         shutil.copy(path, folder)
     lab.edit(folder / "ckpt-8.json", {"outputs": {}, "finished": False})
-    assert "at iteration 8" in train(six.with_name("later"), cohort, 10).out
+    assert "at iteration 8" in train_until(six.with_name("later"), cohort, 10).out
     assert len(names_in(folder)) == len(names)
-    assert train(six, cohort, 10).status == 0
+    assert train_until(six, cohort, 10).status == 0
     assert_bit_equal(folder, six / "ckpt/nn")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil, words", [({"outputs": {}}, "cannot be read"), ("cut", "is damaged")])
-def test_where_all_are_damaged_that_is_told_in_one_line_and_they_can_be_replaced(spoil, words, six, seen_two, cohort):
+def test_where_all_are_damaged_a_single_line_reports_it_and_replacement_works(spoil, words, six, seen_two, cohort):
     """Without digests TensorFlow finds the damage."""
     folder = six / "ckpt/nn"
     for path in folder.glob("*.json"):
         lab.edit(path, spoil)
-    lab.edit(folder / f"ckpt-6.{DATA}", "cut")
-    outcome = run(TEST, of=cohort, to=six)
+    lab.edit(folder / f"ckpt-6.{DATA_SUFFIX}", "cut")
+    outcome = run(TEST_COMMAND, of=cohort, to=six)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert words in outcome.err and str(folder) in outcome.err
-    assert train(six, cohort, 2, "--overrideChkpt").status == 0
+    assert train_until(six, cohort, 2, "--overrideChkpt").status == 0
     assert_bit_equal(folder, seen_two / "ckpt/nn")
-    done(TEST, of=cohort, to=six)
+    done(TEST_COMMAND, of=cohort, to=six)
 
 
 # The user's choice beats the checkpoint's, which beats the default
 
 
 @pytest.mark.slow
-def test_what_the_user_leaves_open_is_the_checkpoints(cohort, tmp_path):
+def test_options_left_open_come_from_the_checkpoint(cohort, tmp_path):
     places = "--model nn --dataDir {of} --chkPointDir ckpt"
     done(f"run.py --train --numIters 1 --seed 7 --set members=2 --set learning_rate=0.5 {places}", of=cohort)
     done(f"run.py --train --numIters 2 {places}", of=cohort)  # with none of it said again
@@ -169,29 +170,29 @@ def test_what_the_user_leaves_open_is_the_checkpoints(cohort, tmp_path):
         ("cnn", {"reduction": ""}, ["reduction."]),
     ],
 )
-def test_what_a_model_does_not_read_or_nobody_knows_is_not_compared(
+def test_unread_or_unknown_preparation_is_not_compared(
     model, changes, not_compared, seen_six, trained, cohort, tmp_path
 ):
     copy = shutil.copytree({"nn": seen_six / "ckpt", "cnn": trained}[model], tmp_path / "ckpt")
     (path,) = copy.glob(f"{model}/ckpt-{read_manifest(copy / model)['step']}.json")
-    known = read_manifest(copy / model)["preparation"]
-    lab.edit(path, {"preparation": known | changes, "cohort_sha256": "0" * 64})
+    preparation = read_manifest(copy / model)["preparation"]
+    lab.edit(path, {"preparation": preparation | changes, "cohort_sha256": "0" * 64})
     out = done(f"run.py --test --dryRun --model {model} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=copy)
-    told = [line.partition("so not compared: ") for line in out.splitlines()]
-    assert [names for _, found, names in told if found] == not_compared
+    line_partitions = [line.partition("so not compared: ") for line in out.splitlines()]
+    assert [names for _, separator, names in line_partitions if separator] == not_compared
 
 
 # What is said before anything is written
 
 
-def test_a_dry_run_says_what_is_read_and_writes_nothing(cohort, converted, tmp_path, monkeypatch):
+def test_a_dry_run_lists_the_inputs_and_writes_nothing(cohort, converted, tmp_path, monkeypatch):
     """Only the path that TensorFlow gets must not be a pattern."""
-    odd = tmp_path / "a[1]*"
-    odd.mkdir()
-    monkeypatch.chdir(odd)
+    pattern_folder = tmp_path / "a[1]*"
+    pattern_folder.mkdir()
+    monkeypatch.chdir(pattern_folder)
     command = "run.py --train --dryRun --model {model} --dataDir {of} --chkPointDir ckpt"
     out = done(command, model="nn", of=cohort)
     assert "SIMULATED" in out and "train 36 (" in out and "1 of 1 to train, of 200 batches" in out
     out = done(f"{command} --preset regions --set standardise=site --numIters 9", model="cnn", of=converted)
     assert "TRANSDUCTIVE" in out and "of 9 batches" in out
-    assert "SIMULATED" not in out and not list(odd.iterdir())
+    assert "SIMULATED" not in out and not list(pattern_folder.iterdir())

@@ -23,7 +23,7 @@ MAJORITY = "majority"
 VOLUME, BOTH = ("volume",), ("volume", "phenotype")  # what networks read
 
 
-def pooled(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+def pool_predictions(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions of 90 records after three folds, and baselines."""
     random = np.random.default_rng(seed)
     label, fold = np.arange(90) % 2.0, np.arange(90) // 30
@@ -33,18 +33,20 @@ def pooled(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     return make_prediction_table(label, probability, fold=fold, site=site), table
 
 
-def test_rows_hold_every_baseline_with_the_paired_difference():
-    predicted, table = pooled()
-    known = Predictions.from_tables(predicted)
-    majority, svm = comparisons.make_baseline_rows(known, [table], 0, VOLUME)
-    baseline = known.with_probabilities([table["regions, SVM"]])
-    model, expected = (metrics.estimate_scores(of, 0) for of in (known, baseline))
-    less = metrics.estimate_differences(known, baseline, 0)
+def test_rows_hold_all_baselines_with_the_paired_difference():
+    predicted, table = pool_predictions()
+    test_predictions = Predictions.from_tables(predicted)
+    majority, svm = comparisons.make_baseline_rows(test_predictions, [table], 0, VOLUME)
+    baseline = test_predictions.with_probabilities([table["regions, SVM"]])
+    model, expected = (
+        metrics.estimate_scores(scored_predictions, 0) for scored_predictions in (test_predictions, baseline)
+    )
+    difference_by_metric = metrics.estimate_differences(test_predictions, baseline, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
         assert Estimate.from_row(svm, name) == expected[name]
     for name in ("auc", "auc_sites", "auc_folds"):
-        assert Estimate.from_row(svm, f"model_minus_baseline_{name}") == less[name]
-        assert less[name].value == pytest.approx(model[name].value - svm[name])
+        assert Estimate.from_row(svm, f"model_minus_baseline_{name}") == difference_by_metric[name]
+        assert difference_by_metric[name].value == pytest.approx(model[name].value - svm[name])
     assert list(majority) == list(svm) and "model_minus_baseline_brier" not in svm
     assert astuple(Estimate.from_row(majority, "auc")) == (0.5, 0.5, 0.5), "it ranks nobody, though it differs by fold"
     assert majority["auc_sites"] == 0.5 and majority["model_minus_baseline_auc_low"] > 0
@@ -52,31 +54,37 @@ def test_rows_hold_every_baseline_with_the_paired_difference():
     assert "auc_sites" not in comparisons.make_baseline_rows(alone, [table], 0, VOLUME)[0]
 
 
-def test_one_baseline_is_named_beforehand_and_the_intervals_of_the_others_hold_together():
+def test_a_baseline_is_pre_specified_and_the_remaining_intervals_hold_together():
     """As wide as those of a number alone times a ratio of normal quantiles. The named one is not the best."""
-    predicted, table = pooled()
-    known = Predictions.from_tables(predicted)
-    others = {f"regions, {name}": np.roll(table["regions, SVM"], at) for at, name in enumerate("abcd", 1)}
-    table = table.drop(columns="unfitted").assign(**others, best=known.mean_probability)
-    rows = comparisons.make_baseline_rows(known, [table], 0, VOLUME)
+    predicted, table = pool_predictions()
+    test_predictions = Predictions.from_tables(predicted)
+    extra_baselines = {
+        f"regions, {name}": np.roll(table["regions, SVM"], number) for number, name in enumerate("abcd", 1)
+    }
+    table = table.drop(columns="unfitted").assign(**extra_baselines, best=test_predictions.mean_probability)
+    rows = comparisons.make_baseline_rows(test_predictions, [table], 0, VOLUME)
     assert [row["role"] for row in rows] == ["", "pre-specified", *["other"] * 5]
-    for at, name in ((1, "regions, SVM"), (2, "regions, a")):
-        less = metrics.estimate_differences(known, known.with_probabilities([table[name]]), 0)["auc_sites"]
-        among = 1 if at == 1 else 5
+    for number, name in ((1, "regions, SVM"), (2, "regions, a")):
+        difference = metrics.estimate_differences(
+            test_predictions, test_predictions.with_probabilities([table[name]]), 0
+        )["auc_sites"]
+        among = 1 if number == 1 else 5
         wider = norm.ppf(1 - 0.025 / among) / norm.ppf(0.975)
-        ends = [less.value + wider * (end - less.value) for end in (less.low, less.high)]
-        found = [rows[at][f"model_minus_baseline_auc_sites_{end}"] for end in ("low", "high")]
-        assert found == pytest.approx(np.clip(ends, -1, 1).tolist())
+        ends = [difference.value + wider * (end - difference.value) for end in (difference.low, difference.high)]
+        stored_ends = [rows[number][f"model_minus_baseline_auc_sites_{end}"] for end in ("low", "high")]
+        assert stored_ends == pytest.approx(np.clip(ends, -1, 1).tolist())
 
 
-def test_baselines_of_repeats_are_averaged_like_the_model():
-    (known, table), (_, other) = pooled(), pooled(1)
-    more = table.assign(forest=known["probability"])  # which the other repeat lacks
-    both = comparisons.make_baseline_rows(Predictions.from_tables(known, known), [more, other], 0, VOLUME)
+def test_repeated_baselines_are_averaged_as_the_model_is():
+    (predicted, table), (_, second_table) = pool_predictions(), pool_predictions(1)
+    more = table.assign(forest=predicted["probability"])  # which the other repeat lacks
+    both = comparisons.make_baseline_rows(
+        Predictions.from_tables(predicted, predicted), [more, second_table], 0, VOLUME
+    )
     assert [row["baseline"] for row in both] == ["majority", "regions, SVM"]
     alone = [
-        comparisons.make_baseline_rows(Predictions.from_tables(known), [one], 0, VOLUME)[1]["auc"]
-        for one in (table, other)
+        comparisons.make_baseline_rows(Predictions.from_tables(predicted), [baseline_table], 0, VOLUME)[1]["auc"]
+        for baseline_table in (table, second_table)
     ]
     assert both[1]["auc"] == pytest.approx(np.mean(alone))
 
@@ -84,12 +92,12 @@ def test_baselines_of_repeats_are_averaged_like_the_model():
 # What is concluded
 
 
-def row(name: str, auc: Estimate, less: Estimate, area: str = "auc") -> dict:
+def make_baseline_row(name: str, auc: Estimate, less: Estimate, area: str = "auc") -> dict:
     """A row of `baselines.csv`, with the AUC that counts and the model's minus it."""
     return {"baseline": name} | flatten_estimates({area: auc, f"model_minus_baseline_{area}": less})
 
 
-def people(autism: int = 20, control: int = 20, **columns: Any) -> Predictions:
+def make_test_people(autism: int = 20, control: int = 20, **columns: Any) -> Predictions:
     label = np.arange(autism + control) < autism
     return make_predictions(label, np.full(len(label), 0.5), **columns)
 
@@ -101,12 +109,15 @@ MORE, SAME, LESS, ALONE = (
     Estimate(-0.1, -0.15, -0.02),
     Estimate(1, None, None),
 )
-ALWAYS, LR = row(MAJORITY, CHANCE, MORE), row("phenotype, logistic regression", CHANCE, MORE)
-SVM, REGIONS = row("all, SVM", CHANCE, SAME), row("regions, ridge", CHANCE, LESS)
+ALWAYS, LR = (
+    make_baseline_row(MAJORITY, CHANCE, MORE),
+    make_baseline_row("phenotype, logistic regression", CHANCE, MORE),
+)
+SVM, REGIONS = make_baseline_row("all, SVM", CHANCE, SAME), make_baseline_row("regions, ridge", CHANCE, LESS)
 
 
 @pytest.mark.parametrize(
-    "score, rows, words, first, its, others",
+    "score, rows, words, first, expected_standing, expected_counts",
     [
         (HIGH, [ALWAYS], "better than chance", None, None, {}),
         (HIGH, [ALWAYS, LR], "better than chance", "phenotype, logistic regression", "better", {}),
@@ -120,52 +131,63 @@ SVM, REGIONS = row("all, SVM", CHANCE, SAME), row("regions, ridge", CHANCE, LESS
             {"better": 1, "worse": 1},
         ),
         (LOW, [REGIONS], "worse than chance", "regions, ridge", "worse", {}),
-        (ALONE, [row("regions, ridge", HIGH, UNDEFINED)], "cannot be told", "regions, ridge", "cannot be told", {}),
+        (
+            ALONE,
+            [make_baseline_row("regions, ridge", HIGH, UNDEFINED)],
+            "cannot be told",
+            "regions, ridge",
+            "cannot be told",
+            {},
+        ),
     ],
 )
-def test_the_score_is_judged_by_chance_and_by_the_baseline_that_was_pre_specified(
-    score, rows, words, first, its, others
+def test_the_score_is_judged_by_chance_and_by_the_pre_specified_baseline(
+    score, rows, words, first, expected_standing, expected_counts
 ):
-    found = comparisons.make_conclusion({"auc": score}, people(), rows, BOTH)
+    conclusion = comparisons.make_conclusion({"auc": score}, make_test_people(), rows, BOTH)
     assert (
-        found.score_verdict.startswith(words)
-        and found.others == others
-        and (found.score, found.metric) == (score, "auc")
+        conclusion.score_verdict.startswith(words)
+        and conclusion.others == expected_counts
+        and (conclusion.score, conclusion.metric) == (score, "auc")
     )
-    assert (found.baseline and found.baseline.name) == first and bool(found.why) == (score == ALONE)
-    if found.baseline:
-        assert judge_auc_difference(found.baseline.less).startswith(its)
+    assert (conclusion.baseline and conclusion.baseline.name) == first and bool(conclusion.why) == (score == ALONE)
+    if conclusion.baseline:
+        assert judge_auc_difference(conclusion.baseline.less).startswith(expected_standing)
         lacks = {"all, SVM": [], "regions, ridge": ["phenotype"], "phenotype, logistic regression": ["maps"]}
-        assert (found.baseline.lacks, found.baseline.besides) == (lacks[first], [])
+        assert (conclusion.baseline.lacks, conclusion.baseline.besides) == (lacks[first], [])
 
 
 SITES = np.array(["A", "B"] * 20)
 PAIRS = np.arange(40) // 2
 
 
-SMALL = replace(people(site=SITES, same_scan=PAIRS, fold=np.arange(40) % 5), in_small_sites=True)
+SMALL = replace(make_test_people(site=SITES, same_scan=PAIRS, fold=np.arange(40) % 5), in_small_sites=True)
 
 
 @pytest.mark.parametrize(
-    "area, score, test, here, elsewhere",
+    "area, score, test, expected_words, absent_word",
     [
-        ("auc_sites", UNDEFINED, people(20, 0), ("are of one class", "autism"), "site"),
-        ("auc_folds", UNDEFINED, people(), ("in each fold", "the same diagnosis"), "site"),
-        ("auc_sites", UNDEFINED, people(), ("at each site", "the same diagnosis"), "fold"),
+        ("auc_sites", UNDEFINED, make_test_people(20, 0), ("are of one class", "autism"), "site"),
+        ("auc_folds", UNDEFINED, make_test_people(), ("in each fold", "the same diagnosis"), "site"),
+        ("auc_sites", UNDEFINED, make_test_people(), ("at each site", "the same diagnosis"), "fold"),
         ("auc_sites", UNDEFINED, SMALL, ("at each site", "of a fold"), "class"),
-        ("auc", ALONE, people(), ("10 participants", "each class"), "site"),
-        ("auc_sites", ALONE, people(), ("10 participants", "at sites that have both"), "family"),
-        ("auc", ALONE, people(same_scan=PAIRS), ("10 participants", "a family"), "site"),
+        ("auc", ALONE, make_test_people(), ("10 participants", "each class"), "site"),
+        ("auc_sites", ALONE, make_test_people(), ("10 participants", "at sites that have both"), "family"),
+        ("auc", ALONE, make_test_people(same_scan=PAIRS), ("10 participants", "a family"), "site"),
         ("auc_sites", ALONE, SMALL, ("a family", "at sites and folds that have both"), "diagnosis"),
     ],
 )
-def test_nothing_is_concluded_without_an_interval_and_the_reason_is_told(area, score, test, here, elsewhere):
-    found = comparisons.make_conclusion({area: score}, test, [], BOTH)
-    assert all(words in found.why for words in here) and elsewhere not in found.why, found.why
+def test_nothing_is_concluded_without_an_interval_and_the_reason_is_reported(
+    area, score, test, expected_words, absent_word
+):
+    conclusion = comparisons.make_conclusion({area: score}, test, [], BOTH)
+    assert all(words in conclusion.why for words in expected_words) and absent_word not in conclusion.why, (
+        conclusion.why
+    )
     assert (
-        found.score_verdict == "cannot be told"
-        and found.why in found.verdict
-        and found.summary_rows[0][2].endswith(found.why)
+        conclusion.score_verdict == "cannot be told"
+        and conclusion.why in conclusion.verdict
+        and conclusion.summary_rows[0][2].endswith(conclusion.why)
     )
 
 
@@ -184,43 +206,49 @@ NOTES = {  # key words of each, two of those of a pair that excludes each other
 }
 
 
-def of_repeats(count: int) -> Predictions:
-    return replace(people(site=SITES), probabilities=np.zeros((count, 40)), fold_names=np.full((count, 40), ""))
+def make_repeats(count: int) -> Predictions:
+    return replace(
+        make_test_people(site=SITES), probabilities=np.zeros((count, 40)), fold_names=np.full((count, 40), "")
+    )
 
 
 @pytest.mark.parametrize(
     "area, test, expected",
     [
-        ("auc", people(site=SITES), ""),
-        ("auc", people(site=["unknown"] * 40), "unknown"),
-        ("auc", people(), "unknown"),
-        ("auc_sites", people(site=SITES), "within"),
-        ("auc_sites", people(site=ONE_CLASS), "within, at sites"),
-        ("auc_sites", people(site=SITES, fold=SITES), "within, new"),
-        ("auc_sites", replace(people(site=SITES, fold=np.arange(40) // 8), in_small_sites=False), "within, seen"),
-        ("auc_sites", replace(people(site=SITES), in_small_sites=True), "few, site"),
-        ("auc_sites", replace(people(site=ONE_CLASS), in_small_sites=True), "few, there, site"),
-        ("auc_folds", people(fold=np.arange(40) % 5), "unknown, folds"),
-        ("auc", of_repeats(2), "repeats"),
-        ("auc_sites", of_repeats(2), "within, repeats"),
+        ("auc", make_test_people(site=SITES), ""),
+        ("auc", make_test_people(site=["unknown"] * 40), "unknown"),
+        ("auc", make_test_people(), "unknown"),
+        ("auc_sites", make_test_people(site=SITES), "within"),
+        ("auc_sites", make_test_people(site=ONE_CLASS), "within, at sites"),
+        ("auc_sites", make_test_people(site=SITES, fold=SITES), "within, new"),
+        (
+            "auc_sites",
+            replace(make_test_people(site=SITES, fold=np.arange(40) // 8), in_small_sites=False),
+            "within, seen",
+        ),
+        ("auc_sites", replace(make_test_people(site=SITES), in_small_sites=True), "few, site"),
+        ("auc_sites", replace(make_test_people(site=ONE_CLASS), in_small_sites=True), "few, there, site"),
+        ("auc_folds", make_test_people(fold=np.arange(40) % 5), "unknown, folds"),
+        ("auc", make_repeats(2), "repeats"),
+        ("auc_sites", make_repeats(2), "within, repeats"),
     ],
 )
 def test_footnotes_say_whom_the_score_compares(area, test, expected):
-    said = " ".join(comparisons.make_conclusion({area: HIGH}, test, [], BOTH).notes)
-    assert [name for name, words in NOTES.items() if all(of in said for of in words)] == [
+    footnote_text = " ".join(comparisons.make_conclusion({area: HIGH}, test, [], BOTH).notes)
+    assert [name for name, words in NOTES.items() if all(key_word in footnote_text for key_word in words)] == [
         name for name in NOTES if name in expected.split(", ")
-    ], said
+    ], footnote_text
 
 
-def test_a_pre_specified_baseline_that_lacks_an_input_says_so():
+def test_a_pre_specified_baseline_lacking_an_input_says_so():
     """In the verdict and in the terminal."""
     for rows, lacks in (([LR, REGIONS, SVM], ""), ([REGIONS], "phenotype")):
-        found = comparisons.make_conclusion({"auc": HIGH}, people(), rows, BOTH)
-        printed = next(text for name, _, text in found.summary_rows if name.endswith(" baseline"))
-        assert all(("lacks" in text) == bool(lacks) and lacks in text for text in (found.verdict, printed))
+        conclusion = comparisons.make_conclusion({"auc": HIGH}, make_test_people(), rows, BOTH)
+        printed = next(text for name, _, text in conclusion.summary_rows if name.endswith(" baseline"))
+        assert all(("lacks" in text) == bool(lacks) and lacks in text for text in (conclusion.verdict, printed))
 
 
-def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
+def test_a_network_reading_the_site_alone_is_not_judged_better_than_chance():
     """Sites differ in diagnosis, 80 to 20 %: the pooled AUC is well above 0.5, and nothing is concluded from it."""
     random = np.random.default_rng(3)
     site = np.repeat(list("ABCD"), 60)
@@ -235,18 +263,22 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
 # Its words
 
 
-def estimates(low: float) -> st.SearchStrategy[Estimate]:
+def draw_estimates(low: float) -> st.SearchStrategy[Estimate]:
     """Numbers between this and 1 with an interval, without one, or undefined."""
-    ends = st.tuples(*[st.floats(low, 1)] * 3).map(sorted).map(lambda of: Estimate(of[1], of[0], of[2]))
+    ends = (
+        st.tuples(*[st.floats(low, 1)] * 3)
+        .map(sorted)
+        .map(lambda sorted_ends: Estimate(sorted_ends[1], sorted_ends[0], sorted_ends[2]))
+    )
     return st.one_of(ends, ends, st.just(Estimate(low, None, None)), st.just(UNDEFINED))
 
 
 NAMES = st.sampled_from([MAJORITY, "all, SVM", "regions, ridge", "phenotype, SVM", "covariates, SVM"])
-ROWS = st.lists(st.tuples(NAMES, estimates(0), estimates(-1)), unique_by=lambda of: of[0])
+ROWS = st.lists(st.tuples(NAMES, draw_estimates(0), draw_estimates(-1)), unique_by=lambda drawn_row: drawn_row[0])
 COVARIATES = st.builds(
     CovariateResult,
     names=st.just(["site", "age", "sex", "IQ", "hand", "log mean_fd"]),
-    partial=estimates(-1),
+    partial=draw_estimates(-1),
     reason=st.just("few " * 30),
     reliability=st.just(0.58),
 )
@@ -263,19 +295,30 @@ CLAIMS = {  # what they rest on, and above what its interval must lie
 
 
 @settings(max_examples=400)
-@given(st.sampled_from(["auc_sites", "auc"]), estimates(0), ROWS, COVARIATES, estimates(0), estimates(-1))
+@given(
+    st.sampled_from(["auc_sites", "auc"]), draw_estimates(0), ROWS, COVARIATES, draw_estimates(0), draw_estimates(-1)
+)
 @example("auc", HIGH, [("regions, ridge", CHANCE, MORE)], CovariateResult(partial=MORE), UNDEFINED, UNDEFINED)
-def test_its_words_claim_no_more_than_intervals_and_are_few(area, score, rows, covariates, masked, less):
+def test_conclusions_claim_no_more_than_intervals_and_are_few(area, score, rows, covariates, masked, less):
     """The example claims all."""
-    found = comparisons.make_conclusion({area: score}, people(site=SITES), [row(*one, area=area) for one in rows], BOTH)
-    found = replace(found, covariates=covariates, masked=masked, minus_masked=less)
-    said = "; ".join([found.verdict, *map(" ".join, found.summary_rows)])
-    assert len(f"Problems invalidate this. {found.verdict}".split()) <= 60 and len(found.summary_rows) <= 6
-    its = {"score": score, "less": found.baseline and found.baseline.less, "partial": covariates.partial}
-    claimed = [words for words in CLAIMS if words in said]
-    assert all(its[of].low > bound for of, bound in map(CLAIMS.get, claimed)), claimed
+    conclusion = comparisons.make_conclusion(
+        {area: score},
+        make_test_people(site=SITES),
+        [make_baseline_row(*drawn_row, area=area) for drawn_row in rows],
+        BOTH,
+    )
+    conclusion = replace(conclusion, covariates=covariates, masked=masked, minus_masked=less)
+    conclusion_text = "; ".join([conclusion.verdict, *map(" ".join, conclusion.summary_rows)])
+    assert len(f"Problems invalidate this. {conclusion.verdict}".split()) <= 60 and len(conclusion.summary_rows) <= 6
+    estimate_by_basis = {
+        "score": score,
+        "less": conclusion.baseline and conclusion.baseline.less,
+        "partial": covariates.partial,
+    }
+    claimed = [words for words in CLAIMS if words in conclusion_text]
+    assert all(estimate_by_basis[basis].low > bound for basis, bound in map(CLAIMS.get, claimed)), claimed
     assert len(claimed) == len(CLAIMS) or (score, covariates.partial) != (HIGH, MORE)
-    assert not re.search(r"\b(nan|None|inf)\b|[Nn]o difference(?![^.;]* shown)", said)
+    assert not re.search(r"\b(nan|None|inf)\b|[Nn]o difference(?![^.;]* shown)", conclusion_text)
 
 
 # Repeats

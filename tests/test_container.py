@@ -27,12 +27,12 @@ def test_the_base_and_all_packages_are_pinned():
 
 
 def test_python_packages_are_installed_by_make_setup_alone():
-    system, *others = DOCKER.commands
+    system, *remaining_commands = DOCKER.commands
     assert system.startswith("apt-get update && apt-get install ") and "pip" not in system
-    assert others == [f"PIP_NO_CACHE_DIR=1 make -C {HOME} setup"]
+    assert remaining_commands == [f"PIP_NO_CACHE_DIR=1 make -C {HOME} setup"]
 
 
-def test_everything_that_is_installed_is_copied():
+def test_all_installed_sources_are_copied():
     """What pyproject.toml lists, with what `make setup` reads, and nothing that is not there."""
     sources = {source for source, _ in DOCKER.files}
     modules = {"abide_commands.py", "run.py", "data", "models", "utils"}
@@ -45,10 +45,12 @@ def test_the_image_does_not_run_as_root():
     assert users and users[-1].split(":")[0] not in ("0", "root")
 
 
-def test_the_version_for_a_gpu_is_that_of_the_requirements():
+def test_the_version_for_a_gpu_matches_the_requirements():
     pinned = re.search(r"(?m)^tensorflow==(\S+)$", REQUIREMENTS)[1]
-    named = re.findall(r"tensorflow\[and-cuda\]==([\d.]+)", "".join(map(read_page_source, PAGES)) + REQUIREMENTS)
-    assert named == [pinned] * 3
+    documented_versions = re.findall(
+        r"tensorflow\[and-cuda\]==([\d.]+)", "".join(map(read_page_source, PAGES)) + REQUIREMENTS
+    )
+    assert documented_versions == [pinned] * 3
 
 
 def test_instructions_without_comments_and_broken_lines():
@@ -58,7 +60,7 @@ def test_instructions_without_comments_and_broken_lines():
     assert image.after("ENV", "A=$B/c:$A D=1").environment == {"A": "b/c:a", "B": "b", "D": "1"}
 
 
-def test_what_the_script_does_not_know_is_an_error():
+def test_an_instruction_unknown_to_the_script_is_an_error():
     with pytest.raises(Exception, match="has ADD, which this script does not know"):
         Image(Path("/nowhere")).after("ADD", "x /y")
     with pytest.raises(Exception, match="expected a target that ends with /"):

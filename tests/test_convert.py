@@ -51,12 +51,12 @@ def source(tmp_path_factory) -> Path:
     table = labs.people(COUNT).drop(columns=["func_mean_fd", "hand", "iq"])
     table[PCP_COLUMNS] = [PCP_ROWS[number % len(PCP_ROWS)] for number in range(COUNT)]
     folder = labs.pcp(tmp_path_factory.mktemp("source") / "lab", table)
-    for of in table[table["SUB_ID"].isin([*STORED])].to_dict("records"):
-        affine, shape = STORED[of["SUB_ID"]]
-        labs.save(folder / f"cpac/{of['FILE_ID']}_falff.nii.gz", labs.make_map(of, 0, shape), affine)
+    for person_row in table[table["SUB_ID"].isin([*STORED])].to_dict("records"):
+        affine, shape = STORED[person_row["SUB_ID"]]
+        labs.save(folder / f"cpac/{person_row['FILE_ID']}_falff.nii.gz", labs.make_map(person_row, 0, shape), affine)
     more = [{"SUB_ID": NO_FILENAME, "FILE_ID": "no_filename"}, {"SUB_ID": NO_MAP, "FILE_ID": f"NYU_00{NO_MAP}"}]
-    others = [table.iloc[0].to_dict() | of for of in more]
-    labs.edit(folder / "Phenotypic.csv", lambda rows: pd.concat([rows, pd.DataFrame(others)]))
+    extra_rows = [table.iloc[0].to_dict() | person_row for person_row in more]
+    labs.edit(folder / "Phenotypic.csv", lambda rows: pd.concat([rows, pd.DataFrame(extra_rows)]))
     return folder
 
 
@@ -100,7 +100,7 @@ def test_volumes_against_scipy(subject, source, full):
 
 
 @pytest.mark.slow
-def test_labels_sites_and_who_is_left_out_against_the_table(source, full):
+def test_labels_sites_and_exclusions_against_the_table(source, full):
     rows = read_table(full / "subjects.csv").set_index("subject")
     table = read_table(source / "Phenotypic.csv").set_index("SUB_ID").drop([NO_FILENAME, NO_MAP])
     assert rows.index.tolist() == table.index.tolist()
@@ -120,21 +120,23 @@ def test_phenotypes_are_scaled_by_training_subjects_only(full):
     raw = [EXPECTED_VALUES[(int(row["subject"]) - 50002) % len(PCP_ROWS)] for row in rows]
     training = [values for values, row in zip(raw, rows, strict=True) if row["split"] == "train"]
     assert 0 < len(training) < len(raw)
-    found = np.array([read_record(full / row["file"], 1, FULL)[1] for row in rows])
+    stored_phenotypes = np.array([read_record(full / row["file"], 1, FULL)[1] for row in rows])
     assert len(cohort_json(full)["phenotype"]) == 29
     for place in range(29):
-        known = [row[place] for row in training if row[place] == row[place]]
-        median = statistics.median(known) if known else 0.0
+        measured_values = [row[place] for row in training if row[place] == row[place]]
+        median = statistics.median(measured_values) if measured_values else 0.0
         filled = [row[place] if row[place] == row[place] else median for row in training]
         mean, spread = statistics.fmean(filled), statistics.pstdev(filled) or 1.0
         values = [row[place] if row[place] == row[place] else median for row in raw]
-        assert found[:, place] == pytest.approx([(value - mean) / spread for value in values], abs=1e-5)
+        assert stored_phenotypes[:, place] == pytest.approx([(value - mean) / spread for value in values], abs=1e-5)
 
 
 @pytest.mark.slow
 def test_the_reduced_grid_holds_block_means(full, reduced):
-    one, other = (labs.read_table(folder / "subjects.csv").drop(columns="volume_sha256") for folder in (full, reduced))
-    assert one.equals(other)
+    full_table, reduced_table = (
+        labs.read_table(folder / "subjects.csv").drop(columns="volume_sha256") for folder in (full, reduced)
+    )
+    assert full_table.equals(reduced_table)
     for name in ("50002.bin", "50006.bin"):
         label, phenotype, (volume,) = read_record(full / name, 1, FULL)
         small = read_record(reduced / name)
@@ -145,11 +147,11 @@ def test_the_reduced_grid_holds_block_means(full, reduced):
 
 
 @pytest.mark.slow
-def test_metadata_say_what_the_records_are_and_of_what(source, full, reduced):
+def test_metadata_describe_the_records_and_inputs(source, full, reduced):
     for cohort, shape, spacing in ((full, FULL, 2), (reduced, labs.REDUCED_GRID, 6)):
-        said = cohort_json(cohort)
+        metadata = cohort_json(cohort)
         affine = [[spacing, 0, 0, -90], [0, spacing, 0, -126], [0, 0, spacing, -72], [0, 0, 0, 1]]
-        assert (tuple(said["grid"]), said["affine"], said["maps"]) == (shape, affine, ["falff"])
+        assert (tuple(metadata["grid"]), metadata["affine"], metadata["maps"]) == (shape, affine, ["falff"])
     columns = "file,subject,site,label,split,volume_sha256"  # and none of connectomes, nor of several maps
     assert (reduced / "subjects.csv").read_text().splitlines()[0] == columns
     digest = hashlib.sha256()
@@ -162,7 +164,7 @@ def test_metadata_say_what_the_records_are_and_of_what(source, full, reduced):
 
 
 @pytest.mark.slow
-def test_another_seed_gives_another_split_of_the_same_volumes(source, reduced, tmp_path):
+def test_another_seed_gives_another_split_for_the_same_volumes(source, reduced, tmp_path):
     splits = {tuple(read_table(reduced / "subjects.csv")["split"])}
     for seed in (1, 2):
         done(f"{REDUCED} --seed {seed}", source=source, to=tmp_path / f"{seed}")
@@ -171,13 +173,13 @@ def test_another_seed_gives_another_split_of_the_same_volumes(source, reduced, t
     assert (tmp_path / "1/50004.bin").read_bytes()[120:] == (reduced / "50004.bin").read_bytes()[120:]
 
 
-def test_a_dry_run_says_who_and_writes_nothing(source, reduced, tmp_path):
+def test_a_dry_run_lists_people_and_writes_nothing(source, reduced, tmp_path):
     before = listing(source.parent), listing(tmp_path)
-    told = done("abide-data convert {source} {to} --dryRun", source=source, to=tmp_path / "new")
+    convert_output = done("abide-data convert {source} {to} --dryRun", source=source, to=tmp_path / "new")
     assert (listing(source.parent), listing(tmp_path)) == before
     splits = read_table(reduced / "subjects.csv")["split"].value_counts()
     for split, count in splits.items():
-        assert f"{split} {count} (" in told
+        assert f"{split} {count} (" in convert_output
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_interrupted_for_real_it_leaves_nothing_and_is_repeated(times, source, r
     assert content(tmp_path / "out") == content(reduced)
 
 
-def few(folder: Path, count: int) -> Path:
+def write_few_people(folder: Path, count: int) -> Path:
     return labs.pcp(folder, labs.people(count))
 
 
@@ -218,13 +220,13 @@ def test_nan_in_a_map_counts_as_outside_the_brain(source, full, tmp_path):
 # Who
 
 
-def chosen(folder: Path, people: pd.DataFrame, words: str) -> tuple[Path, str]:
+def convert_people(folder: Path, people: pd.DataFrame, words: str) -> tuple[Path, str]:
     """The cohort of these people by further options, and what was printed."""
     places = {"source": labs.pcp(folder / "lab", people), "to": folder / "out"}
     return folder / "out", done(f"{REDUCED} {words}", **places)
 
 
-def left_out_of(cohort: Path) -> dict[str, set[str]]:
+def read_left_out(cohort: Path) -> dict[str, set[str]]:
     return {why: set(names) for why, names in cohort_json(cohort)["provenance"]["left_out"].items() if names}
 
 
@@ -232,41 +234,41 @@ def left_out_of(cohort: Path) -> dict[str, set[str]]:
 def test_people_are_left_out_by_name_and_by_a_condition(tmp_path):
     """Counted apart where the condition depends on a missing value; whom --exclude does not find is told."""
     people, condition = labs.people(40), "AGE_AT_SCAN < 30 and iq > 90"
-    cohort, told = chosen(tmp_path, people, f"--exclude 50002,X_0050003,99999 --where '{condition}'")
-    assert "neither a row nor a map: 99999" in told
-    named = {"50002", "50003"}
-    others = people[~people["SUB_ID"].isin(named)]
-    age, iq = pd.to_numeric(others["AGE_AT_SCAN"]), pd.to_numeric(others["iq"])
-    false = {*others["SUB_ID"][(age >= 30) | (iq <= 90)]}
-    unknown = {*others["SUB_ID"][iq.isna()]} - false
+    cohort, convert_output = convert_people(tmp_path, people, f"--exclude 50002,X_0050003,99999 --where '{condition}'")
+    assert "neither a row nor a map: 99999" in convert_output
+    excluded_ids = {"50002", "50003"}
+    remaining_people = people[~people["SUB_ID"].isin(excluded_ids)]
+    age, iq = pd.to_numeric(remaining_people["AGE_AT_SCAN"]), pd.to_numeric(remaining_people["iq"])
+    false = {*remaining_people["SUB_ID"][(age >= 30) | (iq <= 90)]}
+    unknown = {*remaining_people["SUB_ID"][iq.isna()]} - false
     assert false and unknown
-    assert left_out_of(cohort) == {
-        "named by --exclude": named,
+    assert read_left_out(cohort) == {
+        "named by --exclude": excluded_ids,
         f"--where {condition} is false": false,
         f"--where {condition} depends on a missing value": unknown,
     }
-    assert {*read_table(cohort / "subjects.csv")["subject"]} == {*others["SUB_ID"]} - false - unknown
+    assert {*read_table(cohort / "subjects.csv")["subject"]} == {*remaining_people["SUB_ID"]} - false - unknown
 
 
 @pytest.mark.slow
-def test_who_has_a_record_is_not_told_as_left_out(tmp_path):
+def test_people_with_a_record_are_not_reported_as_left_out(tmp_path):
     """Two rows, of which one is of another diagnosis, and a second map under the bare ID."""
     people = labs.people(12)
     twice = people.iloc[:1].assign(DX_GROUP="3", FILE_ID=people["SUB_ID"][0])
     coding = "--labelColumn DX_GROUP --positive 1 --negative 2"
-    cohort, told = chosen(tmp_path, pd.concat([people, twice]), coding)
-    assert left_out_of(cohort) == {} and len(read_table(cohort / "subjects.csv")) == 12
-    assert "another row or map of 50002" in told
+    cohort, convert_output = convert_people(tmp_path, pd.concat([people, twice]), coding)
+    assert read_left_out(cohort) == {} and len(read_table(cohort / "subjects.csv")) == 12
+    assert "another row or map of 50002" in convert_output
 
 
 @pytest.mark.slow
-def test_rows_without_a_map_and_maps_without_a_row_are_named(tmp_path):
-    folder = few(tmp_path / "lab", 12)
+def test_rows_without_a_map_and_maps_without_a_row_are_listed(tmp_path):
+    folder = write_few_people(tmp_path / "lab", 12)
     labs.edit(map_path(folder, "50004"), "gone")
     label = ["-9999", *labs.people(12)["DX_GROUP"][1:]]
     labs.edit(folder / "Phenotypic.csv", lambda table: table.assign(DX_GROUP=label).drop(index=[5]))
     done(REDUCED, source=folder, to=tmp_path / "out")
-    assert left_out_of(tmp_path / "out") == {
+    assert read_left_out(tmp_path / "out") == {
         "no map": {"50004"},
         "a map without a row in the table": {"X_0050007"},
         "DX_GROUP unknown": {"50002"},
@@ -278,15 +280,17 @@ def test_rows_without_a_map_and_maps_without_a_row_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_own_columns_are_encoded_in_order(tmp_path):
+def test_user_columns_are_encoded_in_order(tmp_path):
     """Numbers, numbers with gaps, and text of which test people have one word more; scaled by training people."""
     people = labs.people(24).assign(hand=[*"RLR"] * 8)
     words = "--phenotype iq,hand,AGE_AT_SCAN --covariates hand,iq"
-    first, _ = chosen(tmp_path / "first", people, words)
+    first, _ = convert_people(tmp_path / "first", people, words)
     tested = read_table(first / "subjects.csv")["split"] == "test"
     people["hand"] = np.where(tested, "both", people["hand"])  # which nobody learns from
-    cohort, told = chosen(tmp_path / "again", people, words)
-    assert "hand is text and became 2 categories: L, R" in told and "AGE_AT_SCAN is text" not in told
+    cohort, convert_output = convert_people(tmp_path / "again", people, words)
+    assert (
+        "hand is text and became 2 categories: L, R" in convert_output and "AGE_AT_SCAN is text" not in convert_output
+    )
     iq, age = (pd.to_numeric(people[name]) for name in ("iq", "AGE_AT_SCAN"))
     columns = {"iq": iq, "iq_missing": iq.isna(), "hand_L": people["hand"] == "L", "hand_R": people["hand"] == "R"}
     raw = pd.DataFrame(columns | {"AGE_AT_SCAN": age}).astype(float)
@@ -295,35 +299,35 @@ def test_own_columns_are_encoded_in_order(tmp_path):
     pd.testing.assert_frame_equal(stored.astype(float), raw, check_exact=False)
     filled = raw.fillna(raw[~tested].median())
     expected = (filled - filled[~tested].mean()) / filled[~tested].std(ddof=0)
-    found = np.array([read_record(cohort / f"{name}.bin")[1] for name in people["SUB_ID"]])
-    np.testing.assert_allclose(found[:, :5], expected, atol=1e-5)
-    assert (found[:, 5:] == 0).all()
+    stored_phenotypes = np.array([read_record(cohort / f"{name}.bin")[1] for name in people["SUB_ID"]])
+    np.testing.assert_allclose(stored_phenotypes[:, :5], expected, atol=1e-5)
+    assert (stored_phenotypes[:, 5:] == 0).all()
     covariates = read_table(cohort / "covariates.csv")
     assert [*covariates] == ["subject", "SITE_ID", "hand", "iq"]  # the column of sites is always kept
     assert covariates["iq"].equals(people["iq"]) and covariates["hand"].equals(people["hand"])
 
 
 @pytest.mark.slow
-def test_no_phenotype_at_all_and_a_covariate_that_leaks(tmp_path):
+def test_no_phenotype_and_a_leaking_covariate(tmp_path):
     people = labs.people(12).assign(ADOS_TOTAL=[str(9 + number % 3) for number in range(12)])
     words = "--phenotype '' --siteColumn hand --covariates ADOS_TOTAL --allowLeak"
-    cohort, _ = chosen(tmp_path, people, words)
-    said = cohort_json(cohort)
-    assert said["phenotype"] == [f"unused_{number}" for number in range(1, 30)] and "phenotype_auc" not in said
+    cohort, _ = convert_people(tmp_path, people, words)
+    metadata = cohort_json(cohort)
+    assert metadata["phenotype"] == [f"unused_{number}" for number in range(1, 30)] and "phenotype_auc" not in metadata
     assert (read_record(cohort / "50002.bin")[1] == 0).all()
     assert [*read_table(cohort / "covariates.csv")] == ["subject", "hand", "ADOS_TOTAL"]
-    assert said["accepted_leaks"] == ["ADOS_TOTAL"]
+    assert metadata["accepted_leaks"] == ["ADOS_TOTAL"]
     assert read_table(cohort / "subjects.csv")["site"].equals(people["hand"].rename("site"))
 
 
 @pytest.mark.slow
-def test_codes_of_a_missing_value_are_asked_for(tmp_path):
+def test_missing_value_codes_are_requested(tmp_path):
     """See the refusal without --missing in test_refusals."""
     people = labs.people(12).assign(age=["999", "8", "999.0", "14", "11", "9", *map(str, range(10, 16))])
-    cohort, _ = chosen(tmp_path / "named", people, "--phenotype age --missing age=999")
+    cohort, _ = convert_people(tmp_path / "named", people, "--phenotype age --missing age=999")
     assert read_table(cohort / "phenotype.csv")["age"].tolist() == ["", "8.0", "", "14.0", "11.0", "9.0"] + [
         f"{age}.0" for age in range(10, 16)
     ]
-    cohort, told = chosen(tmp_path / "right", people, "--phenotype age --missing ''")
+    cohort, convert_output = convert_people(tmp_path / "right", people, "--phenotype age --missing ''")
     assert "999.0" in read_table(cohort / "phenotype.csv")["age"].tolist()
-    assert "note          codes of a missing value" in told
+    assert "note          codes of a missing value" in convert_output

@@ -18,30 +18,35 @@ from tried import run_system_command
 
 pytestmark = pytest.mark.slow
 
-SAID = " ".join(read_page_source(README).split())
+README_TEXT = " ".join(read_page_source(README).split())
 TRAIN = "run.py --train --model nn --set members=1 --chkPointDir {to}/ckpt --outDir {to}/out"
 
 
-def volumes_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_labels_and_means(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and the mean of each region, (people, regions)."""
     labels, names = reduced_aal(), lab.read_table(folder / "subjects.csv")
     records = [lab.read_record(folder / name) for name in names["file"]]
-    means = [[of[2][0][labels == region].mean() for region in range(1, 117)] for of in records]
-    return np.array([of[0] for of in records]), np.array(means)
+    means = [[record[2][0][labels == region].mean() for region in range(1, 117)] for record in records]
+    return np.array([record[0] for record in records]), np.array(means)
 
 
 def test_only_the_planted_regions_differ_between_groups(cohort, blackout):
     """By t-tests of 40 people: four of 116 regions."""
-    label, means = volumes_of(cohort)
+    label, means = read_labels_and_means(cohort)
     planted = json.loads((cohort / "cohort.json").read_text())["provenance"]["planted"]
     names = pd.read_csv(blackout / "regions.csv").set_index("region").sort_index()["name"]
     t = stats.ttest_ind(means[label == 1], means[label == 0]).statistic
-    of = names.isin(planted).to_numpy()
-    assert of.sum() == len(planted) == 4
-    assert t[of].min() > 1.5 and t[of].mean() > 2.5 and abs(t[~of].mean()) < 0.5 and np.quantile(abs(t[~of]), 0.9) < 2.2
+    is_planted = names.isin(planted).to_numpy()
+    assert is_planted.sum() == len(planted) == 4
+    assert (
+        t[is_planted].min() > 1.5
+        and t[is_planted].mean() > 2.5
+        and abs(t[~is_planted].mean()) < 0.5
+        and np.quantile(abs(t[~is_planted]), 0.9) < 2.2
+    )
 
 
-def test_people_look_like_abide_and_keep_what_was_drawn(cohort):
+def test_people_resemble_abide_and_keep_the_drawn_values(cohort):
     covariates, table = (lab.read_table(cohort / name) for name in ("covariates.csv", "subjects.csv"))
     values = pd.read_csv(cohort / "phenotype.csv")
     age, motion = covariates["AGE_AT_SCAN"].astype(float), covariates["func_mean_fd"].astype(float)
@@ -60,8 +65,8 @@ def test_without_data_a_simulated_cohort_is_made_once_with_the_same_bytes(tmp_pa
     made = []
     for name in ("one", "other"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
-        told = done(f"{TRAIN} --numIters 1", to=tmp_path / name)
-        assert "SIMULATED" in told.upper()
+        train_output = done(f"{TRAIN} --numIters 1", to=tmp_path / name)
+        assert "SIMULATED" in train_output.upper()
         (folder,) = (tmp_path / name / "falff-demo").iterdir()
         before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
         done(f"{TRAIN} --numIters 2", to=tmp_path / name)
@@ -72,7 +77,7 @@ def test_without_data_a_simulated_cohort_is_made_once_with_the_same_bytes(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def whole_demo(tmp_path_factory) -> Path:
+def full_demo(tmp_path_factory) -> Path:
     """The folder with what `make demo` makes, by as much computation as for a user, and the cache."""
     folder = tmp_path_factory.mktemp("whole")
     environment = {name: value for name, value in os.environ.items() if name != "ABIDE_EFFORT"}
@@ -83,26 +88,26 @@ def whole_demo(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_readme_says_how_well_the_demo_does(whole_demo):
+def test_the_readme_says_how_well_the_demo_does(full_demo):
     """Another processor may change the last digit, but not what is concluded."""
-    measures = json.loads((whole_demo / "test/metrics.json").read_text())
-    baseline = pd.read_csv(whole_demo / "test/baselines.csv").set_index("role").loc["pre-specified"]
-    of_model = [measures["auc_sites"][end] for end in ("value", "low", "high")]
-    of_baseline, difference = (
+    measures = json.loads((full_demo / "test/metrics.json").read_text())
+    baseline = pd.read_csv(full_demo / "test/baselines.csv").set_index("role").loc["pre-specified"]
+    model_auc = [measures["auc_sites"][end] for end in ("value", "low", "high")]
+    baseline_auc, difference = (
         [baseline[f"{name}auc_sites{end}"] for end in ("", "_low", "_high")] for name in ("", "model_minus_baseline_")
     )
-    (said,) = re.findall(r"The AUC within sites is .+? no difference is shown \(.+?\)", SAID)
-    numbers = [float(number) for number in re.findall(r"-?\d\.\d\d", said)]
-    assert numbers == pytest.approx([*of_model, *of_baseline, *difference], abs=0.02)
-    assert of_model[1] > 0.8 and difference[1] <= 0 <= difference[2]
+    (readme_sentence,) = re.findall(r"The AUC within sites is .+? no difference is shown \(.+?\)", README_TEXT)
+    numbers = [float(number) for number in re.findall(r"-?\d\.\d\d", readme_sentence)]
+    assert numbers == pytest.approx([*model_auc, *baseline_auc, *difference], abs=0.02)
+    assert model_auc[1] > 0.8 and difference[1] <= 0 <= difference[2]
 
 
-def test_the_readme_says_what_the_demo_finds(whole_demo):
-    (cohort,) = (whole_demo / "cache/falff-demo").iterdir()
+def test_the_readme_lists_the_demo_findings(full_demo):
+    (cohort,) = (full_demo / "cache/falff-demo").iterdir()
     tested = lab.read_table(cohort / "subjects.csv")["split"] == "test"
-    assert f"{len(tested):,} simulated participants, {tested.sum()} of whom are tested" in SAID
+    assert f"{len(tested):,} simulated participants, {tested.sum()} of whom are tested" in README_TEXT
     planted = json.loads((cohort / "cohort.json").read_text())["provenance"]["planted"]
-    regions, halves = (pd.read_csv(whole_demo / f"blackout/{name}.csv") for name in ("regions", "replication"))
+    regions, halves = (pd.read_csv(full_demo / f"blackout/{name}.csv") for name in ("regions", "replication"))
     significant, replicated = regions["name"][regions["p_reliance"] < 0.05], halves["thing"][halves["replicates"] > 0.5]
     assert sorted({*significant} & {*replicated}) == sorted(planted)
-    assert "These four, and no others, are significant, also with half of the participants" in SAID
+    assert "These four, and no others, are significant, also with half of the participants" in README_TEXT

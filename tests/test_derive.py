@@ -45,34 +45,34 @@ def bare(bold) -> Path:
     return bold
 
 
-def one(folder: Path, pattern: str) -> Path:
-    (found,) = folder.rglob(pattern)
-    return found
+def find_single_file(folder: Path, pattern: str) -> Path:
+    (matching_path,) = folder.rglob(pattern)
+    return matching_path
 
 
-def scan(folder: Path, label: object, name: str = lab.REST_BOLD) -> Path:
-    return one(folder, f"sub-{label}_{name}.nii.gz")
+def scan_path(folder: Path, label: object, name: str = lab.REST_BOLD) -> Path:
+    return find_single_file(folder, f"sub-{label}_{name}.nii.gz")
 
 
-def confounds(folder: Path, label: object) -> Path:
-    return one(folder, f"sub-{label}_*confounds*.tsv")
+def confounds_path(folder: Path, label: object) -> Path:
+    return find_single_file(folder, f"sub-{label}_*confounds*.tsv")
 
 
-def derive(folder: object, options: str = "", to: object = "out", **places: object) -> Outcome:
+def run_derive(folder: object, options: str = "", to: object = "out", **places: object) -> Outcome:
     """The command on a folder; `to` lies in the working folder of a test."""
     return run(f"abide-data derive {{of}} {{to}} {options}", of=Path(folder).absolute(), to=to, **places)
 
 
-def facts(folder: Path | str, label: object, name: str = "falff") -> dict:
-    return json.loads(one(Path(folder), f"sub-{label}_*stat-{name}_boldmap.json").read_text())
+def read_map_json(folder: Path | str, label: object, name: str = "falff") -> dict:
+    return json.loads(find_single_file(Path(folder), f"sub-{label}_*stat-{name}_boldmap.json").read_text())
 
 
-def values(folder: Path | str, label: object, name: str = "falff") -> np.ndarray:
-    path = one(Path(folder), f"sub-{label}_*stat-{name.replace('_', '')}_boldmap.nii.gz")
+def load_map(folder: Path | str, label: object, name: str = "falff") -> np.ndarray:
+    path = find_single_file(Path(folder), f"sub-{label}_*stat-{name.replace('_', '')}_boldmap.nii.gz")
     return nibabel.load(path).get_fdata(dtype=np.float32)
 
 
-def also(folder: Path, label: object, old: str, new: str) -> None:
+def copy_under_names(folder: Path, label: object, old: str, new: str) -> None:
     """The files of a person again, under other names."""
     for path in list(folder.rglob(f"sub-{label}_*{old}*")):
         shutil.copy(path, path.with_name(path.name.replace(old, new)))
@@ -83,13 +83,19 @@ def also(folder: Path, label: object, old: str, new: str) -> None:
 
 class Cleaned:
     """A series (volumes, voxels), of which some are kept, without regressors (volumes, some): `clean` (kept, voxels),
-    and `filtered` within the band."""
+    and `make_filtered_scan` within the band."""
 
     def __init__(self, series, kept=None, regressors=None, band=(0.01, 0.1)):
         kept = np.ones(len(series), bool) if kept is None else kept
-        of = np.zeros((len(series), 0)) if regressors is None else regressors
-        series, of = (values[kept] - values[kept].mean(0, dtype=float) for values in (series, of))
-        self.clean = series - of @ np.linalg.lstsq(of, series)[0] if of.size else series
+        regressor_values = np.zeros((len(series), 0)) if regressors is None else regressors
+        series, regressor_values = (
+            values[kept] - values[kept].mean(0, dtype=float) for values in (series, regressor_values)
+        )
+        self.clean = (
+            series - regressor_values @ np.linalg.lstsq(regressor_values, series)[0]
+            if regressor_values.size
+            else series
+        )
         self.times = np.flatnonzero(kept) - np.argmax(kept)
         self.count = self.times[-1] + 1
         hertz = np.arange(1, self.count // 2 + 1) / (self.count * TR_S)
@@ -98,46 +104,50 @@ class Cleaned:
         waves = np.hstack([np.cos(angles), np.sin(angles)])
         waves -= waves.mean(0)
         fit = waves @ np.linalg.pinv(waves)
-        self.filtered, of = fit @ series, fit @ of
-        self.filtered -= of @ np.linalg.pinv(of) @ self.filtered
+        self.filtered, regressor_values = fit @ series, fit @ regressor_values
+        self.filtered -= regressor_values @ np.linalg.pinv(regressor_values) @ self.filtered
         length = np.linalg.norm(self.filtered, axis=0)
         self.varies = length > 1e-6 * np.linalg.norm(self.clean, axis=0)
         self.points = (self.filtered / np.where(self.varies, length, np.inf)).T
 
     def amplitudes(self) -> np.ndarray:
         """(frequencies, voxels) by the fit of a constant, a cosine and a sine."""
-        found = []
+        amplitude_rows = []
         for k in range(1, self.count // 2 + 1):
             angle = 2 * np.pi * k * self.times / self.count
             design = np.column_stack([np.ones(len(angle)), np.cos(angle), np.sin(angle)])
             fitted = np.linalg.lstsq(design, self.clean, rcond=1e-6)[0]
-            found.append(np.hypot(*fitted[1:]) / (1 if 2 * k == self.count else 2))
-        return np.array(found)
+            amplitude_rows.append(np.hypot(*fitted[1:]) / (1 if 2 * k == self.count else 2))
+        return np.array(amplitude_rows)
 
     def alff(self) -> np.ndarray:
         return self.amplitudes()[self.in_band].sum(0)
 
     def falff(self) -> np.ndarray:
-        found = self.amplitudes()
-        return found[self.in_band].sum(0) / found.sum(0)
+        amplitude = self.amplitudes()
+        return amplitude[self.in_band].sum(0) / amplitude.sum(0)
 
 
-def falff(label: object, mask=INSIDE, measure: str = "falff", volumes=VOLUMES, **how) -> np.ndarray:
+def compute_falff(label: object, mask=INSIDE, measure: str = "falff", volumes=VOLUMES, **how) -> np.ndarray:
     """The map of a person of the lab, (x, y, z)."""
-    found = np.zeros(mask.shape)
+    volume = np.zeros(mask.shape)
     series = lab.make_scan(int(label), mask.shape, volumes)[mask].T.astype(float)
-    found[mask] = getattr(Cleaned(series, **how), measure)()
-    return found
+    volume[mask] = getattr(Cleaned(series, **how), measure)()
+    return volume
 
 
-def nearly(found: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(found, wanted, rtol=5e-4, atol=1e-5)
+def assert_close(computed: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(computed, expected, rtol=5e-4, atol=1e-5)
 
 
 LARGE = (21, 22, 21)  # of more than 4096 voxels in the brain, which are taken so many at a time
 OBLIQUE = euler2mat(0.35, 0.24, 0.15) * 8.7
 MEASURES = "falff,alff,reho,degree_weighted,degree_binarize,eigenvector_weighted,eigenvector_binarize,vmhc"
-REGRESSORS = [*MOTION, *(f"{name}{of}" for name in OTHERS[:2] for of in ("", "_derivative1", "_power2")), "cosine00"]
+REGRESSORS = [
+    *MOTION,
+    *(f"{name}{content}" for name in OTHERS[:2] for content in ("", "_derivative1", "_power2")),
+    "cosine00",
+]
 REGRESSORS += [f"{name}_derivative1_power2" for name in OTHERS[:2]]
 # The program computes in float32, which each kernel of OpenBLAS rounds otherwise: filtered series of length 1 lie
 # within 1.5e-7 of those below, and their correlations within 6e-7. What lies nearer together than `NEAR` may therefore
@@ -149,28 +159,28 @@ class Person:
     """A person whose maps were derived, with what is expected of them; of a large scan of some voxels only."""
 
     def __init__(self, folder: Path, label: object):
-        image = nibabel.load(scan(folder, label))
+        image = nibabel.load(scan_path(folder, label))
         self.out, self.label, self.affine = folder / "out", label, image.affine
         self.mask = lab.make_brain(image.shape[:3])
-        table = pd.read_csv(confounds(folder, label), sep="\t")
-        kept = ~(table["framewise_displacement"] > 0.5).to_numpy()
+        table = pd.read_csv(confounds_path(folder, label), sep="\t")
+        is_retained = ~(table["framewise_displacement"] > 0.5).to_numpy()
         series = image.get_fdata(dtype=np.float32)[self.mask].T.astype(float)
-        self.of = Cleaned(series, kept, table[REGRESSORS].bfill(limit=1).to_numpy())
+        self.cleaned = Cleaned(series, is_retained, table[REGRESSORS].bfill(limit=1).to_numpy())
         self.places = np.argwhere(self.mask)
         chosen = np.random.default_rng(0).permutation(len(self.places))[:150]
-        self.some = np.unique([*chosen, *np.flatnonzero(~self.of.varies)])
+        self.sampled_voxels = np.unique([*chosen, *np.flatnonzero(~self.cleaned.varies)])
 
-    def found(self, name: str) -> np.ndarray:
-        whole = values(self.out, self.label, name)
-        assert not whole[~self.mask].any()
-        return whole[self.mask]
+    def read_brain_values(self, name: str) -> np.ndarray:
+        full_map = load_map(self.out, self.label, name)
+        assert not full_map[~self.mask].any()
+        return full_map[self.mask]
 
     def possible_reho(self, voxel: int) -> np.ndarray:
         """Kendall's W of a voxel for each way in which values that are nearly equal may be ranked."""
-        around = (np.abs(self.places - self.places[voxel]).max(1) <= 1) & self.of.varies
-        if around.sum() < 9 or not self.of.varies[voxel]:
+        around = (np.abs(self.places - self.places[voxel]).max(1) <= 1) & self.cleaned.varies
+        if around.sum() < 9 or not self.cleaned.varies[voxel]:
             return np.zeros(1)
-        series = self.of.points[around]  # (voxels, times)
+        series = self.cleaned.points[around]  # (voxels, times)
         voxels, times = series.shape
         order = np.argsort(series, axis=1)
         near_ties = np.argwhere(np.diff(np.take_along_axis(series, order, axis=1), axis=1) < NEAR)
@@ -184,17 +194,17 @@ class Person:
         return possible
 
     def vmhc(self) -> list[float]:
-        return [np.arctanh(np.clip(self.mirrored(at), -0.999, 0.999)) for at in self.some]
+        return [np.arctanh(np.clip(self.mirror_correlation(voxel), -0.999, 0.999)) for voxel in self.sampled_voxels]
 
-    def mirrored(self, at: int) -> float:
+    def mirror_correlation(self, voxel: int) -> float:
         """The correlation with the voxel nearest to the mirror image, if that is one of the brain."""
-        image = apply_affine(np.linalg.inv(self.affine), apply_affine(self.affine, self.places[at]) * [-1, 1, 1])
-        other = np.flatnonzero((self.places == np.rint(image)).all(1))
-        return (self.of.points[other] @ self.of.points[at]).sum()
+        image = apply_affine(np.linalg.inv(self.affine), apply_affine(self.affine, self.places[voxel]) * [-1, 1, 1])
+        mirror_voxels = np.flatnonzero((self.places == np.rint(image)).all(1))
+        return (self.cleaned.points[mirror_voxels] @ self.cleaned.points[voxel]).sum()
 
-    def neighbours(self, kind: str) -> list[np.ndarray]:
+    def neighbour_correlations(self, kind: str) -> list[np.ndarray]:
         """Correlations above 0.25, or 1 there: of those that are above it beyond doubt, and of all that may be."""
-        r = self.of.points @ self.of.points.T
+        r = self.cleaned.points @ self.cleaned.points.T
         return [np.where(r > threshold, r if kind == "weighted" else 1, 0) for threshold in (0.25 + NEAR, 0.25 - NEAR)]
 
 
@@ -205,7 +215,7 @@ def measured(tmp_path_factory) -> list[Person]:
     folder = lab.write_images(tmp_path_factory.mktemp("measured"))
     lab.bold(folder, lab.people(1, 1))
     lab.bold(folder, lab.people(1, 2), LARGE, 60)
-    lab.edit(confounds(folder, 1), lambda of: moved(of, range(20, 80, 7)))
+    lab.edit(confounds_path(folder, 1), lambda table: add_motion(table, range(20, 80, 7)))
     affine = from_matvec(OBLIQUE, [3, -24, 18] - OBLIQUE @ (np.array(LARGE) - 1) / 2)
 
     def change(values: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +224,7 @@ def measured(tmp_path_factory) -> list[Person]:
             values[10, 11, 10] = 1000 + 5 * np.cos(np.pi * np.arange(60))
         return values, affine
 
-    for path in (scan(folder, 2), one(folder, "sub-2_*mask.nii.gz")):
+    for path in (scan_path(folder, 2), find_single_file(folder, "sub-2_*mask.nii.gz")):
         lab.edit(path, change)
     images = "--networks {of}/nets.nii.gz --series {of}/my_atlas.nii.gz"
     how = f"--maps {MEASURES},dual_regression {images} --confounds scrubbing-6"
@@ -222,7 +232,7 @@ def measured(tmp_path_factory) -> list[Person]:
     return [Person(folder, 1), Person(folder, 2)]
 
 
-def moved(table: pd.DataFrame, volumes) -> pd.DataFrame:
+def add_motion(table: pd.DataFrame, volumes) -> pd.DataFrame:
     table.loc[list(volumes), "framewise_displacement"] = "2"
     return table
 
@@ -230,10 +240,10 @@ def moved(table: pd.DataFrame, volumes) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize("which", [0, 1], ids=["scrubbed", "large and oblique"])
-def test_each_map_is_that_of_an_independent_computation(which, measured):
+def test_maps_equal_independent_computations(which, measured):
     person = measured[which]
     for name in ("falff", "alff"):
-        nearly(person.found(name), getattr(person.of, name)())
+        assert_close(person.found(name), getattr(person.of, name)())
     vmhc = person.vmhc()
     np.testing.assert_allclose(person.found("vmhc")[person.some], vmhc, atol=3e-5)
     assert np.count_nonzero(vmhc) > 60
@@ -258,99 +268,106 @@ def test_each_map_is_that_of_an_independent_computation(which, measured):
 @pytest.mark.slow
 def test_dual_regression_and_series_are_two_regressions_and_means(measured):
     person = measured[0]
-    networks = nibabel.load(one(person.out, "*nets_probseg.nii.gz")).get_fdata()[INSIDE]
+    networks = nibabel.load(find_single_file(person.out, "*nets_probseg.nii.gz")).get_fdata()[INSIDE]
     series = person.of.filtered / person.of.filtered.std(0)
     design = np.column_stack([np.ones(len(networks)), networks])
     courses = np.linalg.lstsq(design, series.T)[0][1:].T
-    nearly(person.found("dual_regression"), np.linalg.lstsq(courses / courses.std(0), series)[0].T)
-    labels = nibabel.load(one(person.out, "*myatlas_dseg.nii.gz")).get_fdata()[INSIDE]
-    table = pd.read_csv(one(person.out, "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
+    assert_close(person.found("dual_regression"), np.linalg.lstsq(courses / courses.std(0), series)[0].T)
+    labels = nibabel.load(find_single_file(person.out, "*myatlas_dseg.nii.gz")).get_fdata()[INSIDE]
+    table = pd.read_csv(find_single_file(person.out, "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
     assert list(table) == [f"parcel{number}" for number in range(1, 5)]
     for number, column in enumerate(table, 1):
         np.testing.assert_allclose(table[column], person.of.filtered[:, labels == number].mean(1), atol=1e-4)
 
 
 STRATEGIES = {  # parameters of motion that are regressed out
-    "": [f"{name}{of}" for name in MOTION for of in ("", "_derivative1", "_power2", "_derivative1_power2")],
-    "simple-12": [f"{name}{of}" for name in MOTION for of in ("", "_derivative1")],
+    "": [f"{name}{content}" for name in MOTION for content in ("", "_derivative1", "_power2", "_derivative1_power2")],
+    "simple-12": [f"{name}{content}" for name in MOTION for content in ("", "_derivative1")],
     "none": [],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_confounds_are_those_of_nilearns_strategies_and_unsteady_volumes_are_left_out(strategy, tmp_path):
+def test_confounds_follow_nilearns_strategies_and_unsteady_volumes_are_left_out(strategy, tmp_path):
     lab.bold(tmp_path / "bold", lab.people(1, 1), unsteady=3)
-    told = derive("bold", f"--maps falff,alff {strategy and '--confounds'} {strategy}")
-    assert told.err == "" and ("NOT CLEANED" in told.out) == (strategy == "none")
+    outcome = run_derive("bold", f"--maps falff,alff {strategy and '--confounds'} {strategy}")
+    assert outcome.err == "" and ("NOT CLEANED" in outcome.out) == (strategy == "none")
     table = lab.make_confounds(1, unsteady=3)
     columns = [*STRATEGIES[strategy], *OTHERS] if strategy != "none" else []
     how = {"kept": np.arange(VOLUMES) >= 3, "regressors": table[columns].bfill(limit=1).to_numpy()}
     for name in ("falff", "alff"):
-        nearly(values("out", 1, name), falff(1, measure=name, **how))
-    said = facts("out", 1)
-    assert (said["NumberOfVolumes"], said["NumberOfVolumesKept"]) == (VOLUMES, VOLUMES - 3)
-    assert said["MeanFramewiseDisplacement"] == pytest.approx(table["framewise_displacement"].mean(), abs=1e-6)
-    assert said["Derivation"]["confounds"] == (strategy or "simple")
+        assert_close(load_map("out", 1, name), compute_falff(1, measure=name, **how))
+    map_json = read_map_json("out", 1)
+    assert (map_json["NumberOfVolumes"], map_json["NumberOfVolumesKept"]) == (VOLUMES, VOLUMES - 3)
+    assert map_json["MeanFramewiseDisplacement"] == pytest.approx(table["framewise_displacement"].mean(), abs=1e-6)
+    assert map_json["Derivation"]["confounds"] == (strategy or "simple")
 
 
 @pytest.mark.slow
 def test_smoothing_is_a_mean_by_distance_within_the_mask(bare):
     affine = lab.AFFINE @ np.diag([1, 0.8, 1.2, 1])
-    for path in (scan(bare, 1), one(bare, "sub-1_*mask.nii.gz")):
-        lab.edit(path, lambda of, _: (of, affine))
-    assert derive(bare, "--smooth 30 --only '*sub-1_*'").status == 0
+    for path in (scan_path(bare, 1), find_single_file(bare, "sub-1_*mask.nii.gz")):
+        lab.edit(path, lambda scan_values, _: (scan_values, affine))
+    assert run_derive(bare, "--smooth 30 --only '*sub-1_*'").status == 0
     places = np.argwhere(INSIDE) * nibabel.affines.voxel_sizes(affine)
     squares = np.square(places[:, None] - places[None]).sum(-1)
     weights = np.exp(-4 * np.log(2) * squares / 30**2)  # a half at 15 mm
-    nearly(values("out", 1)[INSIDE], weights @ falff(1)[INSIDE] / weights.sum(1))
-    assert not values("out", 1)[~INSIDE].any()
-    assert facts("out", 1)["Derivation"]["smoothing_mm"] == 30
+    assert_close(load_map("out", 1)[INSIDE], weights @ compute_falff(1)[INSIDE] / weights.sum(1))
+    assert not load_map("out", 1)[~INSIDE].any()
+    assert read_map_json("out", 1)["Derivation"]["smoothing_mm"] == 30
 
 
 @pytest.mark.slow
-def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(bare, tmp_path):
+def test_runs_and_sessions_are_averaged_by_retained_volumes_and_series_joined(bare, tmp_path):
     lab.bold(tmp_path / "longer", lab.people(1, 1), volumes=160)
-    also(bare, 1, "task-rest", "ses-1_task-rest")
-    scan(bare, 1).unlink()
-    lab.edit(bare / f"sub-1/func/sub-1_{lab.SPACE}_desc-brain_mask.nii.gz", lambda of, _: (0 * of, lab.AFFINE))
-    also(tmp_path / "longer", 1, "task-rest", "ses-2_task-rest")
+    copy_under_names(bare, 1, "task-rest", "ses-1_task-rest")
+    scan_path(bare, 1).unlink()
+    lab.edit(
+        bare / f"sub-1/func/sub-1_{lab.SPACE}_desc-brain_mask.nii.gz",
+        lambda mask_values, _: (0 * mask_values, lab.AFFINE),
+    )
+    copy_under_names(tmp_path / "longer", 1, "task-rest", "ses-2_task-rest")
     for path in (tmp_path / "longer").rglob("*_ses-2_*space*"):
         shutil.copy(path, bare / "sub-1/func")
-    told = done("abide-data derive {of} out --only '*sub-1_*' --series {of}/my_atlas.nii.gz --maps falff", of=bare)
-    assert "1 participant with several runs or sessions, whose maps are averaged by the volumes kept: 1;" in told
-    nearly(values("out", 1), sum(volumes * falff(1, volumes=volumes) for volumes in (120, 160)) / 280)
-    series = pd.read_csv(one(Path("out"), "sub-1_*timeseries.tsv"), sep="\t").to_numpy()
+    derive_output = done(
+        "abide-data derive {of} out --only '*sub-1_*' --series {of}/my_atlas.nii.gz --maps falff", of=bare
+    )
+    assert (
+        "1 participant with several runs or sessions, whose maps are averaged by the volumes kept: 1;" in derive_output
+    )
+    assert_close(load_map("out", 1), sum(volumes * compute_falff(1, volumes=volumes) for volumes in (120, 160)) / 280)
+    series = pd.read_csv(find_single_file(Path("out"), "sub-1_*timeseries.tsv"), sep="\t").to_numpy()
     for run_ in (series[:120], series[120:]):
         np.testing.assert_allclose([run_.mean(0), run_.std(0)], [[0] * 4, [1] * 4], atol=1e-6)
-    chosen = derive(bare, "--only '*sub-1_ses-1_*' --maps falff")
+    chosen = run_derive(bare, "--only '*sub-1_ses-1_*' --maps falff")
     assert chosen.status == 2 and "was made of other files than now" in chosen.out
 
 
 @pytest.mark.slow
-def test_a_run_beside_a_scan_that_is_called_none_has_its_own_confounds(bold):
-    also(bold, 1, "task-rest", "task-rest_run-2")
-    lab.edit(one(bold, "sub-1_*run-2*confounds*"), lambda of: moved(of, range(20, 40)))
-    told = done("abide-data derive {of} out --only '*sub-1_*' --confounds scrubbing", of=bold)
-    assert " 1 derived" in told and facts("out", 1)["NumberOfVolumesKept"] == 2 * VOLUMES - 20
+def test_an_additional_run_has_separate_confounds(bold):
+    copy_under_names(bold, 1, "task-rest", "task-rest_run-2")
+    lab.edit(find_single_file(bold, "sub-1_*run-2*confounds*"), lambda table: add_motion(table, range(20, 40)))
+    derive_output = done("abide-data derive {of} out --only '*sub-1_*' --confounds scrubbing", of=bold)
+    assert " 1 derived" in derive_output and read_map_json("out", 1)["NumberOfVolumesKept"] == 2 * VOLUMES - 20
 
 
 # What is written, and written again
 
 
 @pytest.mark.slow
-def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, scan_cohort, tmp_path):
+def test_a_derivative_describes_the_work_and_convert_reads_the_description(derived, scans, scan_cohort, tmp_path):
     assert (derived / "participants.tsv").read_bytes() == (scans / "participants.tsv").read_bytes()
     assert json.loads((derived / "dataset_description.json").read_text())["DatasetType"] == "derivative"
-    said = facts(derived, 1, "dualregression")
-    assert (said["LabelMap"], said["Derivation"]["networks"]["file"]) == (["visual", "motor"], "nets.nii.gz")
-    assert values(derived, 1, "dualregression").shape == (*SHAPE, 2)
-    kept = json.loads((scan_cohort / "cohort.json").read_text())
-    assert kept["maps"] == ["falff", "dual_regression_visual", "dual_regression_motor"]
+    map_json = read_map_json(derived, 1, "dualregression")
+    assert (map_json["LabelMap"], map_json["Derivation"]["networks"]["file"]) == (["visual", "motor"], "nets.nii.gz")
+    assert load_map(derived, 1, "dualregression").shape == (*SHAPE, 2)
+    cohort_json = json.loads((scan_cohort / "cohort.json").read_text())
+    assert cohort_json["maps"] == ["falff", "dual_regression_visual", "dual_regression_motor"]
     sha256 = {
         name: hashlib.sha256((scans / f"{name}.nii.gz").read_bytes()).hexdigest() for name in ("nets", "my_atlas")
     }
-    assert kept["derivation"] == {
+    assert cohort_json["derivation"] == {
         "measures": ["falff", "dual_regression"],
         "band": [0.02, 0.08],
         "smoothing_mm": 30.0,
@@ -360,8 +377,8 @@ def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, sc
         "parcels": {"file": "my_atlas.nii.gz", "sha256": sha256["my_atlas"]},
     }
     images = {"networks.nii.gz": "nets.nii.gz", "networks.txt": "nets.txt", "parcels.nii.gz": "my_atlas.nii.gz"}
-    for name, of in (images | {"parcels.tsv": "my_atlas.tsv"}).items():
-        assert (scan_cohort / "derivation" / name).read_bytes() == (scans / of).read_bytes()
+    for name, source_name in (images | {"parcels.tsv": "my_atlas.tsv"}).items():
+        assert (scan_cohort / "derivation" / name).read_bytes() == (scans / source_name).read_bytes()
     atlas = derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz"
     assert atlas.read_bytes() == (scans / "my_atlas.nii.gz").read_bytes()
     checked = done("abide-data check {of}", of=scan_cohort)
@@ -375,23 +392,23 @@ CODING = "--labelColumn group --positive A --grid reduced --phenotype ''"
 
 
 @pytest.mark.slow
-def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold):
-    lab.edit(bold / "participants.tsv", lambda of: of.drop(columns="func_mean_fd"))
-    confounds(bold, 3).unlink()
-    lab.edit(confounds(bold, 2), lambda of: of.drop(columns="framewise_displacement"))
+def test_head_motion_comes_from_the_map_json_if_the_table_has_none(bold):
+    lab.edit(bold / "participants.tsv", lambda content: content.drop(columns="func_mean_fd"))
+    confounds_path(bold, 3).unlink()
+    lab.edit(confounds_path(bold, 2), lambda content: content.drop(columns="framewise_displacement"))
     lab.edit(
         bold / "my_atlas.nii.gz",
-        lambda of, affine: (np.where(np.arange(of.size).reshape(SHAPE), of, np.int16(9)), affine),
+        lambda content, affine: (np.where(np.arange(content.size).reshape(SHAPE), content, np.int16(9)), affine),
     )
     (bold / "my_atlas.tsv").unlink()
-    told = derive(bold, "--maps falff,alff --series {of}/my_atlas.nii.gz")
-    assert told.status == 2 and "sub-3: no table of confounds for --confounds simple; " in told.out
-    table = pd.read_csv(one(Path("out"), "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
+    command_result = run_derive(bold, "--maps falff,alff --series {of}/my_atlas.nii.gz")
+    assert command_result.status == 2 and "sub-3: no table of confounds for --confounds simple; " in command_result.out
+    table = pd.read_csv(find_single_file(Path("out"), "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
     assert list(table) == ["1", "2", "3", "4", "9"]
     assert len(table) == VOLUMES and table["9"].isna().all() and table["1"].notna().all()
-    told = done(f"abide-data convert out cohort --maps all {CODING}")
-    assert "falff, alff, which all 2 participants have" in told
-    assert "mean_fd, mm, by the JSON beside the maps of 1 of 2 participants" in told
+    command_result = done(f"abide-data convert out cohort --maps all {CODING}")
+    assert "falff, alff, which all 2 participants have" in command_result
+    assert "mean_fd, mm, by the JSON beside the maps of 1 of 2 participants" in command_result
     mean = lab.make_confounds(1)["framewise_displacement"].mean()
     moved = lab.read_table(Path("cohort/covariates.csv"))["mean_fd"].tolist()
     assert float(moved[0]) == pytest.approx(mean, rel=1e-4) and moved[1] == ""
@@ -401,57 +418,57 @@ def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold
     assert float(table["mean_fd"][0]) == pytest.approx(mean, abs=1e-6) and not table["mean_fd"][1]
     assert table["failed"].str.contains("no table of confounds").tolist() == [False, False, True]
     for path in Path("out").rglob("*stat-alff_boldmap.json"):
-        derived_as(path, band=[0.01, 0.08])
-    told = done(f"abide-data convert out other --maps all {CODING}")
-    assert "so how is not kept: band 0.01-0.08 Hz, not 0.01-0.1 Hz, of alff" in told
+        edit_derivation(path, band=[0.01, 0.08])
+    command_result = done(f"abide-data convert out other --maps all {CODING}")
+    assert "so how is not kept: band 0.01-0.08 Hz, not 0.01-0.1 Hz, of alff" in command_result
 
 
-def derived_as(path: Path, **changes: object) -> None:
+def edit_derivation(path: Path, **changes: object) -> None:
     """A JSON that says that its map was derived otherwise."""
     lab.edit(path, {"Derivation": json.loads(path.read_text())["Derivation"] | changes})
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
+def read_contents(folder: Path) -> dict[Path, bytes]:
     """The bytes of each file, but for the ones that say where scans lie, and what they were."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "dataset_description.json"]
     return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 @pytest.mark.slow
-def test_repeated_it_does_what_is_missing_and_maps_can_be_added(bold):
-    derive(bold)
+def test_repeated_derive_fills_the_gaps_and_maps_can_be_added(bold):
+    run_derive(bold)
     first = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.*")}
-    one(Path("out"), "sub-2_*falff*.nii.gz").unlink()
-    one(Path("out"), "sub-3_*falff*.json").unlink()  # which is written last
+    find_single_file(Path("out"), "sub-2_*falff*.nii.gz").unlink()
+    find_single_file(Path("out"), "sub-3_*falff*.json").unlink()  # which is written last
     leftover = Path("out/sub-2/func/.unfinished.x.nii.gz")
     leftover.write_text("of a killed process")
-    assert "2 derived, 1 were there, 0 failed" in derive(bold).out
+    assert "2 derived, 1 were there, 0 failed" in run_derive(bold).out
     assert not leftover.exists()
-    assert "3 derived, 0 were there, 0 failed" in derive(bold, "--maps falff,alff").out
-    assert "0 derived, 3 were there, 0 failed" in derive(bold, "--maps falff,alff --jobs 2").out
-    kept = [path for path in first if "sub-1" in path.name]
-    assert kept and all(path.stat().st_mtime_ns == first[path] for path in kept)
+    assert "3 derived, 0 were there, 0 failed" in run_derive(bold, "--maps falff,alff").out
+    assert "0 derived, 3 were there, 0 failed" in run_derive(bold, "--maps falff,alff --jobs 2").out
+    unchanged_paths = [path for path in first if "sub-1" in path.name]
+    assert unchanged_paths and all(path.stat().st_mtime_ns == first[path] for path in unchanged_paths)
     assert not list(Path().rglob("*.lock"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replaced", [("bold.nii.gz", "mask.nii.gz"), ("confounds*.tsv", "bold.json")])
-def test_old_maps_and_maps_of_another_scan_never_lie_side_by_side(replaced, bold):
+def test_old_maps_and_maps_from_another_scan_never_lie_side_by_side(replaced, bold):
     """A source of two people was replaced between two commands, the second of which asks for another measure."""
-    derive(bold)
-    before = contents(Path("out/sub-2"))
-    paths = [one(bold, f"sub-{label}_*{name}") for label, name in enumerate(replaced, 1)]
+    run_derive(bold)
+    before = read_contents(Path("out/sub-2"))
+    paths = [find_single_file(bold, f"sub-{label}_*{name}") for label, name in enumerate(replaced, 1)]
     for path in paths:
         os.utime(path, (0, path.stat().st_mtime + 60))
-    dry = derive(bold, "--maps reho --dryRun")
+    dry = run_derive(bold, "--maps reho --dryRun")
     assert "1 to derive, 0 are there, 2 cannot be" in dry.out
-    told = derive(bold, "--maps reho")
-    assert told.status == 2 and "1 derived, 0 were there, 2 failed" in told.out
-    assert "convert leaves" not in told.err, "which it does not, as there are maps"
+    outcome = run_derive(bold, "--maps reho")
+    assert outcome.status == 2 and "1 derived, 0 were there, 2 failed" in outcome.out
+    assert "convert leaves" not in outcome.err, "which it does not, as there are maps"
     for label, path in enumerate(paths, 1):
         words = f"(?m)^FAILED +sub-{label}: .* was made of other files than now, {path.name}[.] Remove out/sub-{label} "
-        assert re.search(words, dry.out) and re.search(words, told.out)
-    assert contents(Path("out/sub-2")) == before
+        assert re.search(words, dry.out) and re.search(words, outcome.out)
+    assert read_contents(Path("out/sub-2")) == before
     failed = lab.read_table(Path("out/derived.csv"))["failed"]
     assert failed.str.contains("made of other files").tolist() == [True, True, False]
     for label in (1, 2):
@@ -461,103 +478,108 @@ def test_old_maps_and_maps_of_another_scan_never_lie_side_by_side(replaced, bold
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_who_and_how_long_and_writes_nothing(bold, tmp_path):
-    lab.edit(scan(bold, 2), b"no image")
-    lab.edit(confounds(bold, 3), lambda of: of[:50])
+def test_a_dry_run_estimates_people_and_time_and_writes_nothing(bold, tmp_path):
+    lab.edit(scan_path(bold, 2), b"no image")
+    lab.edit(confounds_path(bold, 3), lambda table: table[:50])
     before = listing(tmp_path)
-    dry = derive(bold, "--maps falff,reho --jobs 2 --dryRun")
+    dry = run_derive(bold, "--maps falff,reho --jobs 2 --dryRun")
     assert listing(tmp_path) == before and not dry.status
     assert "1 to derive, 0 are there, 2 cannot be" in dry.out
     assert re.search(r"(?m)^time +about \d+ s, 2 at a time; sub-1_.* took [\d.]+ s$", dry.out)
-    assert "1 derived, 0 were there, 2 failed" in derive(bold, "--maps falff,reho").out
-    assert "0 to derive, 1 are there, 2 cannot be" in derive(bold, "--maps falff,reho --dryRun").out
+    assert "1 derived, 0 were there, 2 failed" in run_derive(bold, "--maps falff,reho").out
+    assert "0 to derive, 1 are there, 2 cannot be" in run_derive(bold, "--maps falff,reho --dryRun").out
 
 
 @pytest.mark.slow
-def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived):
+def test_a_second_process_with_different_options_is_refused(scans, derived):
     command = [sys.executable, "-m", "data", "derive", scans, "out", "--band", "0.02,0.09"]
     with FileLock(".out.lock"):
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ELSEWHERE)
         assert any("confounds simple" in line for line in iter(second.stdout.readline, ""))
         shutil.copytree(derived, "out", dirs_exist_ok=True)
-    told = second.communicate()[0]
-    assert second.returncode == 2 and "0 derived, 0 were there, 3 failed" in told
-    assert len(re.findall("sub-[123]: out was derived with band 0.02-0.08 Hz, not 0.02-0.09 Hz, of [123]; ", told)) == 3
-    before, after = contents(derived), contents(Path("out"))
+    second_output = second.communicate()[0]
+    assert second.returncode == 2 and "0 derived, 0 were there, 3 failed" in second_output
+    assert (
+        len(
+            re.findall("sub-[123]: out was derived with band 0.02-0.08 Hz, not 0.02-0.09 Hz, of [123]; ", second_output)
+        )
+        == 3
+    )
+    before, after = read_contents(derived), read_contents(Path("out"))
     assert before == {path: after[path] for path in before} | {Path("derived.csv"): before[Path("derived.csv")]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
-def test_scans_are_known_however_the_command_names_their_folder(first, again, scans, tmp_path, monkeypatch):
+def test_scans_are_recognised_however_the_folder_is_written(first, again, scans, tmp_path, monkeypatch):
     study = tmp_path / "study"
     fmriprep = lab.copy(scans, study / "derivatives/fmriprep")
     places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
     for folder in (first, again):
         monkeypatch.chdir(places[folder.split("/")[0]])
-        told = done("abide-data derive {of} {to}", of=folder, to=tmp_path / "out")
-    assert "0 derived, 3 were there, 0 failed" in told
-    one(tmp_path / "out", "sub-3_*.nii.gz").unlink()
+        derive_output = done("abide-data derive {of} {to}", of=folder, to=tmp_path / "out")
+    assert "0 derived, 3 were there, 0 failed" in derive_output
+    find_single_file(tmp_path / "out", "sub-3_*.nii.gz").unlink()
     monkeypatch.chdir(tmp_path)
-    assert "1 derived, 2 were there, 0 failed" in derive(fmriprep).out
+    assert "1 derived, 2 were there, 0 failed" in run_derive(fmriprep).out
     dataset = json.loads(Path("out/dataset_description.json").read_text())["DatasetLinks"]["bold"]
     for label in (2, 3):
-        source = facts("out", label)["Sources"][0].removeprefix("bids:bold:")
-        assert ("out" / Path(dataset) / source).resolve() == scan(fmriprep, label)
+        source = read_map_json("out", label)["Sources"][0].removeprefix("bids:bold:")
+        assert ("out" / Path(dataset) / source).resolve() == scan_path(fmriprep, label)
 
 
 @pytest.mark.slow
-def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans):
+def test_divisions_and_jobs_write_the_same_bytes_as_a_single_process(scans):
     options = "--maps falff,vmhc --series {of}/my_atlas.nii.gz"
-    derive(scans, options, "one")
+    run_derive(scans, options, "one")
     for share in ("2/2", "1/2"):
-        told = derive(scans, f"{options} --share {share}", "shares").out
-        assert f" {share[0]} of 2: {3 - int(share[0])} of 3 participants" in told
-        there = lab.read_table(Path("shares/derived.csv"))["products"] != ""
-        assert there.tolist() == [share == "1/2", True, share == "1/2"]
+        derive_output = run_derive(scans, f"{options} --share {share}", "shares").out
+        assert f" {share[0]} of 2: {3 - int(share[0])} of 3 participants" in derive_output
+        is_derived = lab.read_table(Path("shares/derived.csv"))["products"] != ""
+        assert is_derived.tolist() == [share == "1/2", True, share == "1/2"]
     words = ["derive", scans, "jobs", *options.format(of=scans).split(), "--jobs", "2"]
     subprocess.run([sys.executable, "-m", "data", *words], check=True, env=ELSEWHERE)
     for name in ("jobs", "shares"):
-        assert contents(Path(name)) == contents(Path("one"))
-    assert len(contents(Path("one"))) == 3 * 8 + 2 + 3  # an atlas with its names; .bidsignore, two tables
+        assert read_contents(Path(name)) == read_contents(Path("one"))
+    assert len(read_contents(Path("one"))) == 3 * 8 + 2 + 3  # an atlas with its names; .bidsignore, two tables
 
 
 # Layouts and spaces
 
 
-def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
+def test_pcp_needs_no_confounds_and_carries_the_table(tmp_path):
     folder = tmp_path / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
     for label in (50002, 50003):
         clean = lab.make_scan(label, SHAPE, VOLUMES) - 1000 * INSIDE[..., None]
         lab.save(folder / f"Pitt_00{label}_func_preproc.nii.gz", clean)
         lab.save(folder / f"Pitt_00{label}_func_mask.nii.gz", INSIDE.astype(np.uint8))
     lab.people(1).to_csv(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", index=False)
-    told = done("abide-data derive abide out")
-    assert "PCP: 2 scans (MNI152)" in told
-    assert "scans cleaned, confounds none\n" in told and "NOT CLEANED" not in told
+    derive_output = done("abide-data derive abide out")
+    assert "PCP: 2 scans (MNI152)" in derive_output
+    assert "scans cleaned, confounds none\n" in derive_output and "NOT CLEANED" not in derive_output
     assert lab.read_table(Path("out/Phenotypic_V1.csv")).equals(lab.people(1))
-    nearly(values("out", "0050003_space-MNI152"), falff(50003))
-    assert "leave it out" in derive("abide", "--confounds simple").err
+    assert_close(load_map("out", "0050003_space-MNI152"), compute_falff(50003))
+    assert "leave it out" in run_derive("abide", "--confounds simple").err
 
 
 @pytest.mark.slow
-def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(bare):
+def test_xcp_ds_censored_volumes_do_not_enter_the_spectrum(bare):
     moved = np.isin(np.arange(VOLUMES), [20, 21, 40])
-    also(bare, 1, "preproc", "denoised")
-    one(bare, "sub-1_*mask*").unlink()
-    path = scan(bare, 1, f"{lab.SPACE}_desc-denoised_bold")
-    lab.edit(path, lambda of, affine: (of[..., ~moved], affine))
+    copy_under_names(bare, 1, "preproc", "denoised")
+    find_single_file(bare, "sub-1_*mask*").unlink()
+    path = scan_path(bare, 1, f"{lab.SPACE}_desc-denoised_bold")
+    lab.edit(path, lambda scan_values, affine: (scan_values[..., ~moved], affine))
     for name, values_ in (("outliers", moved.astype(int)), ("motion", np.full(VOLUMES, 0.25))):
         table = pd.DataFrame({"framewise_displacement": values_})
         table.to_csv(path.with_name(f"sub-1_task-rest_{name}.tsv"), sep="\t", index=False)
-    told = derive(bare, "--only '*denoised*'")
-    assert told.status == 0 and "1 participant, 1; voxels that vary are taken" in told.out
-    nearly(values("out", 1), falff(1, kept=~moved))
-    assert facts("out", 1)["MeanFramewiseDisplacement"] == 0.25
+    outcome = run_derive(bare, "--only '*denoised*'")
+    assert outcome.status == 0 and "1 participant, 1; voxels that vary are taken" in outcome.out
+    assert_close(load_map("out", 1), compute_falff(1, kept=~moved))
+    assert read_map_json("out", 1)["MeanFramewiseDisplacement"] == 0.25
 
 
 @pytest.mark.slow
-def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path):
+def test_an_unmasked_scan_is_measured_in_a_mask_from_the_mean(tmp_path):
     """Head in a noisy background, larger than the other scans, since nilearn opens the mask; and a slab in which it
     finds no brain."""
     shape = (20, 22, 20)
@@ -565,13 +587,16 @@ def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path
     for mask in bold.rglob("*mask*"):
         mask.unlink()
     noise = np.random.default_rng(0).normal(50, 5, (*shape, 60)).astype(np.float32)
-    lab.edit(scan(bold, 1), lambda of, _: (np.where(of > 0, of, noise), np.diag([8.0, 8, 8, 1])))
-    lab.edit(scan(bold, 2), lambda _, affine: (noise[:8, :9, :8] + 950, affine))
-    told = done("abide-data derive bold out --confounds none")
-    assert "compute_epi_mask finds no brain, so all voxels that vary are taken: 1 participant, 2\n" in told
-    assert (values("out", 2) > 0).all()
-    found, brain = values("out", 1) != 0, lab.make_brain(shape)
-    assert (found & brain).sum() > 0.9 * brain.sum() and (found & ~brain).sum() < 0.1 * found.sum()
+    lab.edit(
+        scan_path(bold, 1),
+        lambda scan_values, _: (np.where(scan_values > 0, scan_values, noise), np.diag([8.0, 8, 8, 1])),
+    )
+    lab.edit(scan_path(bold, 2), lambda _, affine: (noise[:8, :9, :8] + 950, affine))
+    derive_output = done("abide-data derive bold out --confounds none")
+    assert "compute_epi_mask finds no brain, so all voxels that vary are taken: 1 participant, 2\n" in derive_output
+    assert (load_map("out", 2) > 0).all()
+    is_measured, brain = load_map("out", 1) != 0, lab.make_brain(shape)
+    assert (is_measured & brain).sum() > 0.9 * brain.sum() and (is_measured & ~brain).sum() < 0.1 * is_measured.sum()
 
 
 @pytest.mark.slow
@@ -580,87 +605,91 @@ def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
         lab.save(tmp_path / f"bold/p{label}.nii", lab.make_scan(label, SHAPE, VOLUMES))
     table, how = tmp_path / "bold/people.csv", "--boldColumn path --idColumn id"
     table.write_text("id,path\n1,p1.nii\n2,p2.nii\n3,p3.nii\n")
-    told = done(f"abide-data derive bold out {how}")
-    assert "1 rows without a scan: 3" in told
-    assert "the names of 2 scans do not say their space; it is taken to be MNI152" in told
-    nearly(values("out", 2), falff(2))
+    derive_output = done(f"abide-data derive bold out {how}")
+    assert "1 rows without a scan: 3" in derive_output
+    assert "the names of 2 scans do not say their space; it is taken to be MNI152" in derive_output
+    assert_close(load_map("out", 2), compute_falff(2))
     shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold/sub-1_desc-preproc_bold.nii")
     table.write_text("id,path\n1,sub-1_desc-preproc_bold.nii\n")
     assert "the names of 1 scans do not say their space" in done(f"abide-data derive bold spaceless {how}")
     nback = lab.REST_BOLD.replace("rest", "nback")
-    names = [f"sub-{of}.nii" for of in (f"1_{lab.REST_BOLD}", f"1_{nback}", f"2_{lab.REST_BOLD}", f"3_{nback}")]
+    names = [
+        f"sub-{scan_name}.nii" for scan_name in (f"1_{lab.REST_BOLD}", f"1_{nback}", f"2_{lab.REST_BOLD}", f"3_{nback}")
+    ]
     for name in names:
         shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold" / name)
     table.write_text("id,path\n" + "".join(f"{name[4]},{name}\n" for name in names))
-    assert "sub-1: several scans that differ in task" in derive("bold", how, "tasks").out
+    assert "sub-1: several scans that differ in task" in run_derive("bold", how, "tasks").out
     assert " 2 derived" in done(f"abide-data derive bold nback {how} --only '*_task-nback_*'")
 
 
 @pytest.mark.slow
-def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tmp_path):
+def test_people_whose_scan_is_not_clear_fail_together_and_the_remaining_are_done(tmp_path):
     """Two resolutions of two people, two echoes of another: one line for each kind, whose advice does the rest."""
     bold = lab.bold(tmp_path / "bold", lab.people(7, 1), volumes=60)
     for label in (1, 2):
-        also(bold, label, "_desc-preproc", "_res-2_desc-preproc")
+        copy_under_names(bold, label, "_desc-preproc", "_res-2_desc-preproc")
     for echo in (1, 2):
-        also(bold, 3, "task-rest_space", f"task-rest_echo-{echo}_space")
-    scan(bold, 3).unlink()
+        copy_under_names(bold, 3, "task-rest_space", f"task-rest_echo-{echo}_space")
+    scan_path(bold, 3).unlink()
     how = "--confounds simple-6"
-    told = derive(bold, how)
-    assert told.status == 2
-    assert re.search(r"sub-1, sub-2: several scans that differ in res .*--only '\*_res-2\[_.]", told.out)
-    assert re.search(r"sub-3: several scans that differ in echo .*--only '\*_echo-1\[_.]", told.out)
-    assert "4 derived, 0 were there, 3 failed" in told.out
+    outcome = run_derive(bold, how)
+    assert outcome.status == 2
+    assert re.search(r"sub-1, sub-2: several scans that differ in res .*--only '\*_res-2\[_.]", outcome.out)
+    assert re.search(r"sub-3: several scans that differ in echo .*--only '\*_echo-1\[_.]", outcome.out)
+    assert "4 derived, 0 were there, 3 failed" in outcome.out
     for glob in ("*_echo-1_*", "*_res-2_*"):
-        assert derive(bold, f"{how} --only '{glob}'").status == 0
+        assert run_derive(bold, f"{how} --only '{glob}'").status == 0
     names = {path.name.replace(path.parts[-3], "sub") for path in Path("out").rglob("sub-*.nii.gz")}
     assert len(names) == 1, "convert refuses maps of several kinds"
     assert lab.read_table(Path("out/derived.csv"))["failed"].tolist() == [""] * 7
-    assert "0 derived, 4 were there, 3 failed" in derive(bold, how).out
+    assert "0 derived, 4 were there, 3 failed" in run_derive(bold, how).out
 
 
 @pytest.mark.slow
-def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold):
+def test_scans_with_unusual_spaces_or_names_are_listed_and_left_alone(bold):
     for label in (1, 2, 3):
-        also(bold, label, "space-MNI152NLin6Asym_desc-preproc", "space-T1w_desc-preproc")
-    for odd in ("AB_1", "A.1", "A 1"):
-        shutil.copy(scan(bold, 1), bold / f"sub-{odd}_{lab.REST_BOLD}.nii.gz")
-    told = done("abide-data derive {of} out", of=bold)
-    assert re.search("left alone: 3 in space T1w, such as sub-1/.*, 3 whose names do not say whose .* sub-A 1_", told)
+        copy_under_names(bold, label, "space-MNI152NLin6Asym_desc-preproc", "space-T1w_desc-preproc")
+    for invalid_label in ("AB_1", "A.1", "A 1"):
+        shutil.copy(scan_path(bold, 1), bold / f"sub-{invalid_label}_{lab.REST_BOLD}.nii.gz")
+    derive_output = done("abide-data derive {of} out", of=bold)
+    assert re.search(
+        "left alone: 3 in space T1w, such as sub-1/.*, 3 whose names do not say whose .* sub-A 1_", derive_output
+    )
     assert {path.name for path in Path("out").glob("sub-*")} == {"sub-1", "sub-2", "sub-3"}
 
 
 # Wrong scans
 
 
-def edit(path: Path, change, tr_s: float = TR_S, unit: str = "sec", said: object = TR_S) -> None:
+def edit_scan(path: Path, change, tr_s: float = TR_S, unit: str = "sec", json_tr_s: object = TR_S) -> None:
     """A scan with other values, and a repetition time in header and JSON."""
-    of = nibabel.load(path).get_fdata(dtype=np.float32)
-    image = nibabel.Nifti1Image(change(of) if change else of, lab.AFFINE)
+    scan_values = nibabel.load(path).get_fdata(dtype=np.float32)
+    image = nibabel.Nifti1Image(change(scan_values) if change else scan_values, lab.AFFINE)
     image.header.set_xyzt_units("mm", unit)
     image.header["pixdim"][4] = tr_s
     nibabel.save(image, path)
-    beside = path.with_name(path.name.replace(".nii.gz", ".json"))
-    beside.write_text(json.dumps({} if said is None else {"RepetitionTime": said}))
+    json_path = path.with_name(path.name.replace(".nii.gz", ".json"))
+    json_path.write_text(json.dumps({} if json_tr_s is None else {"RepetitionTime": json_tr_s}))
 
 
-def mask_of(path: Path, of: np.ndarray, affine: np.ndarray = lab.AFFINE) -> None:
-    lab.save(path.with_name(path.name.replace("preproc_bold", "brain_mask")), of.astype(np.uint8), affine)
+def write_mask(path: Path, mask: np.ndarray, affine: np.ndarray = lab.AFFINE) -> None:
+    lab.save(path.with_name(path.name.replace("preproc_bold", "brain_mask")), mask.astype(np.uint8), affine)
 
 
-def table_of(path: Path, change: object) -> None:
+def edit_confounds(path: Path, change: object) -> None:
     lab.edit(next(path.parent.glob("*confounds*")), change)
 
 
-def filtered(of: np.ndarray) -> np.ndarray:
+def make_filtered_scan(scan_values: np.ndarray) -> np.ndarray:
     times = 2 * np.pi * 0.05 * TR_S * np.arange(VOLUMES)
     random = np.random.default_rng(0).normal(size=(*SHAPE, 2))
     return INSIDE[..., None] * (random @ [np.sin(times), np.cos(times)]).astype(np.float32)
 
 
-def still(of: pd.DataFrame) -> pd.DataFrame:
+def zero_regressors(table: pd.DataFrame) -> pd.DataFrame:
     """A table of which nothing is regressed out."""
-    return of.assign(**dict.fromkeys(of.columns.drop("framewise_displacement"), "0"))
+    return table.assign(**dict.fromkeys(table.columns.drop("framewise_displacement"), "0"))
 
 
 def flip_checksum(path: Path) -> None:
@@ -674,115 +703,156 @@ ONE_VOXEL = np.eye(1, INSIDE.size, 300).reshape(SHAPE)
 FAULTS = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-200]), "is not a readable NIfTI map"),
     "checksum": (flip_checksum, "CRC check failed"),
-    "3-D": (lambda path: edit(path, lambda of: of[..., 0]), "is 3-D"),
-    "no repetition time": (lambda path: edit(path, None, 0, "sec", None), "not say its repetition time.*Repet"),
-    "milliseconds without a unit": (lambda path: edit(path, None, 2000, "unknown", None), "not say its repetition"),
-    "milliseconds in the JSON": (lambda path: edit(path, None, said=2000), "RepetitionTime is 2000; expected sec"),
-    "empty mask": (lambda path: mask_of(path, 0 * INSIDE), "brain_mask.* is empty"),
-    "mask of another affine": (lambda path: mask_of(path, INSIDE, 2 * lab.AFFINE), "has another grid"),
-    "nothing varies": (lambda path: edit(path, lambda of: 0 * of), "holds nothing that varies"),
-    "no number": (lambda path: edit(path, lambda of: np.nan * of), "NaN or infinity in 168 of 168 voxels"),
-    "four volumes": (lambda path: edit(path, lambda of: of[..., :4]), "(4 volumes|no frequency|degrees of freedom)"),
-    "short table": (lambda path: table_of(path, lambda of: of[:50]), "50 rows, .* 120 volumes"),
-    "lacking columns": (lambda path: table_of(path, lambda of: of[["csf"]]), "not serve --confounds simple: .*Neither"),
-    "text": (lambda path: table_of(path, lambda of: of.assign(csf="x")), "holds 'x' in the column csf; expected num"),
-    "too large": (lambda path: edit(path, lambda of: of * np.float32(1e30)), "varies by .*Was it scaled by mistake"),
-    "filtered": (lambda path: table_of(path, still) or edit(path, filtered), "was filtered before, so fALFF says no"),
-    "grids of runs": (lambda path: another_grid(path), "has another grid than .*expected runs on one grid"),
-    "networks alike": (lambda path: mask_of(path, ONE_VOXEL), "2 maps of networks do not differ within"),
+    "3-D": (lambda path: edit_scan(path, lambda content: content[..., 0]), "is 3-D"),
+    "no repetition time": (lambda path: edit_scan(path, None, 0, "sec", None), "not say its repetition time.*Repet"),
+    "milliseconds without a unit": (
+        lambda path: edit_scan(path, None, 2000, "unknown", None),
+        "not say its repetition",
+    ),
+    "milliseconds in the JSON": (
+        lambda path: edit_scan(path, None, json_tr_s=2000),
+        "RepetitionTime is 2000; expected sec",
+    ),
+    "empty mask": (lambda path: write_mask(path, 0 * INSIDE), "brain_mask.* is empty"),
+    "mask of another affine": (lambda path: write_mask(path, INSIDE, 2 * lab.AFFINE), "has another grid"),
+    "nothing varies": (lambda path: edit_scan(path, lambda content: 0 * content), "holds nothing that varies"),
+    "no number": (
+        lambda path: edit_scan(path, lambda content: np.nan * content),
+        "NaN or infinity in 168 of 168 voxels",
+    ),
+    "four volumes": (
+        lambda path: edit_scan(path, lambda content: content[..., :4]),
+        "(4 volumes|no frequency|degrees of freedom)",
+    ),
+    "short table": (lambda path: edit_confounds(path, lambda content: content[:50]), "50 rows, .* 120 volumes"),
+    "lacking columns": (
+        lambda path: edit_confounds(path, lambda content: content[["csf"]]),
+        "not serve --confounds simple: .*Neither",
+    ),
+    "text": (
+        lambda path: edit_confounds(path, lambda content: content.assign(csf="x")),
+        "holds 'x' in the column csf; expected num",
+    ),
+    "too large": (
+        lambda path: edit_scan(path, lambda content: content * np.float32(1e30)),
+        "varies by .*Was it scaled by mistake",
+    ),
+    "filtered": (
+        lambda path: edit_confounds(path, zero_regressors) or edit_scan(path, make_filtered_scan),
+        "was filtered before, so fALFF says no",
+    ),
+    "grids of runs": (lambda path: split_into_two_grids(path), "has another grid than .*expected runs on one grid"),
+    "networks alike": (lambda path: write_mask(path, ONE_VOXEL), "2 maps of networks do not differ within"),
 }
 
 
-def another_grid(path: Path) -> None:
+def split_into_two_grids(path: Path) -> None:
     """Two runs."""
-    for of in list(path.parent.iterdir()):
-        one, two = (of.with_name(of.name.replace("task-rest", f"task-rest_run-{number}")) for number in (1, 2))
-        shutil.copy(of.rename(one), two)
-        if two.suffix == ".gz":
-            lab.edit(two, lambda values, affine: (values[:-1], affine))
+    for file_path in list(path.parent.iterdir()):
+        first_path, second_path = (
+            file_path.with_name(file_path.name.replace("task-rest", f"task-rest_run-{number}")) for number in (1, 2)
+        )
+        shutil.copy(file_path.rename(first_path), second_path)
+        if second_path.suffix == ".gz":
+            lab.edit(second_path, lambda values, affine: (values[:-1], affine))
 
 
 @pytest.mark.slow
-def test_a_wrong_scan_is_a_line_and_the_others_are_done(tmp_path):
+def test_a_wrong_scan_is_a_line_and_the_remaining_are_done(tmp_path):
     bold = lab.write_images(lab.bold(tmp_path / "bold", lab.people(1 + len(FAULTS), 1)))
     for label, (spoil, _) in enumerate(FAULTS.values(), 2):
-        spoil(scan(bold, label))
-    told = derive(bold, "--maps falff,dual_regression --networks {of}/nets.nii.gz")
-    assert told.status == 2
+        spoil(scan_path(bold, label))
+    outcome = run_derive(bold, "--maps falff,dual_regression --networks {of}/nets.nii.gz")
+    assert outcome.status == 2
     for label, (fault, (_, words)) in enumerate(FAULTS.items(), 2):
-        assert re.search(f"(?m)^FAILED +sub-{label}: .*{words}", told.out), fault
-    assert f"{len(FAULTS)} participants failed, for the reasons above: 10, 11, 12, 13" in told.err
-    assert f"1 derived, 0 were there, {len(FAULTS)} failed" in told.out
+        assert re.search(f"(?m)^FAILED +sub-{label}: .*{words}", outcome.out), fault
+    assert f"{len(FAULTS)} participants failed, for the reasons above: 10, 11, 12, 13" in outcome.err
+    assert f"1 derived, 0 were there, {len(FAULTS)} failed" in outcome.out
     assert {path.parts[1] for path in Path("out").rglob("*.nii.gz")} == {"sub-1", "atlases"}
 
 
 @pytest.mark.slow
-def test_who_has_no_table_of_confounds_or_moved_too_much_is_a_line(bold):
-    confounds(bold, 1).unlink()
-    lab.edit(confounds(bold, 2), lambda of: moved(of, range(VOLUMES)))
-    told = derive(bold, "--confounds scrubbing").out
-    assert re.search("(?m)^FAILED +sub-1: no table of confounds for --confounds scrubbing; ", told)
-    assert re.search("(?m)^FAILED +sub-2: .*no volume is kept by --confounds scrubbing", told)
-    assert "1 derived, 0 were there, 2 failed" in told
+def test_people_without_confounds_or_moving_too_much_are_listed(bold):
+    confounds_path(bold, 1).unlink()
+    lab.edit(confounds_path(bold, 2), lambda confounds_table: add_motion(confounds_table, range(VOLUMES)))
+    derive_output = run_derive(bold, "--confounds scrubbing").out
+    assert re.search("(?m)^FAILED +sub-1: no table of confounds for --confounds scrubbing; ", derive_output)
+    assert re.search("(?m)^FAILED +sub-2: .*no volume is kept by --confounds scrubbing", derive_output)
+    assert "1 derived, 0 were there, 2 failed" in derive_output
     table = lab.read_table(Path("out/derived.csv"))
     assert table[["volumes", "volumes_kept"]].to_numpy().tolist() == [["", ""]] * 2 + [["120", "120"]]
     assert (table["failed"] != "").tolist() == [True, True, False]
 
 
-def followed(told: Outcome) -> str:
+def read_advice(outcome: Outcome) -> str:
     """The option that a failure advises."""
-    return re.search(r"FAILED .*?(--(?:confounds|band) \S+) serves: take it", told.out)[1]
+    return re.search(r"FAILED .*?(--(?:confounds|band) \S+) serves: take it", outcome.out)[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", ["", "--confounds scrubbing", "--confounds compcor"])
-def test_a_reduced_table_is_read_and_the_advice_on_what_it_lacks_works(asked, tmp_path):
+@pytest.mark.parametrize("confounds_option", ["", "--confounds scrubbing", "--confounds compcor"])
+def test_a_reduced_table_is_read_and_the_advice_on_the_gaps_works(confounds_option, tmp_path):
     """As nilearn's `fetch_development_fmri` has them: of head motion, six parameters only."""
     bold = lab.bold(tmp_path / "bold", lab.people(2, 1))
     for label in (1, 2):
-        table = confounds(bold, label)
-        lab.edit(table, lambda of: of[[name for name in of if "derivative" not in name and "power2" not in name]])
+        table = confounds_path(bold, label)
+        lab.edit(
+            table,
+            lambda confounds_table: confounds_table[
+                [name for name in confounds_table if "derivative" not in name and "power2" not in name]
+            ],
+        )
         table.rename(table.with_name(table.name.replace("desc-confounds", "desc-reducedConfounds")))
-    told = derive("bold", asked)
-    assert told.status == 2 and "NOT CLEANED" not in told.out and "/tmp" not in told.out.replace(str(tmp_path), "")
-    assert re.search("FAILED .*sub-.*desc-reducedConfounds_timeseries.(tsv|json) ", told.out)
-    assert followed(told) == "--confounds simple-6"
-    assert "2 derived" in done(f"abide-data derive bold again {followed(told)}")
+    outcome = run_derive("bold", confounds_option)
+    assert (
+        outcome.status == 2
+        and "NOT CLEANED" not in outcome.out
+        and "/tmp" not in outcome.out.replace(str(tmp_path), "")
+    )
+    assert re.search("FAILED .*sub-.*desc-reducedConfounds_timeseries.(tsv|json) ", outcome.out)
+    assert read_advice(outcome) == "--confounds simple-6"
+    assert "2 derived" in done(f"abide-data derive bold again {read_advice(outcome)}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["task-rest_bold_confounds", "task-rest_desc-confounds_regressors"])
-def test_a_table_of_an_old_version_is_named_as_such(name, bold):
-    table = confounds(bold, 1)
-    lab.edit(table, lambda of: of[["csf"]].assign(FramewiseDisplacement=0.1, RotX=0.0))
+def test_a_table_from_an_old_version_is_recognised(name, bold):
+    table = confounds_path(bold, 1)
+    lab.edit(table, lambda confounds_table: confounds_table[["csf"]].assign(FramewiseDisplacement=0.1, RotX=0.0))
     table.rename(table.with_name(f"sub-1_{name}.tsv"))
-    told = derive(bold, "")
-    assert re.search(rf"FAILED +sub-1: .*{name}.tsv is of fMRIPrep 1.0 or 1.1.*Preprocess", told.out)
-    assert "2 derived" in told.out
+    outcome = run_derive(bold, "")
+    assert re.search(rf"FAILED +sub-1: .*{name}.tsv is of fMRIPrep 1.0 or 1.1.*Preprocess", outcome.out)
+    assert "2 derived" in outcome.out
 
 
 @pytest.mark.slow
-def test_a_short_scan_is_told_to_take_fewer_confounds_and_then_is_done(tmp_path):
+def test_a_short_scan_is_advised_to_take_fewer_confounds_and_then_is_done(tmp_path):
     """48 volumes have 18 sinusoids in the band: 27 confounds leave nothing of them, 9 leave enough."""
     lab.bold(tmp_path / "bold", lab.people(2, 1), volumes=48)
-    told = derive("bold").out
-    assert "with 27 confounds leave 0 degrees of freedom" in told
-    assert "--confounds simple-6 serves: take it for all" in told
+    derive_output = run_derive("bold").out
+    assert "with 27 confounds leave 0 degrees of freedom" in derive_output
+    assert "--confounds simple-6 serves: take it for all" in derive_output
     save = lab.save(tmp_path / "ten.nii.gz", np.random.default_rng(0).random((*SHAPE, 10), np.float32))
-    told = derive("bold", "--confounds simple-6 --maps dual_regression --networks {ten}", ten=save).out
-    assert "has 9 degrees of freedom in the band; expected one for each of 10 networks" in told
-    assert "--band 0.01,0.2 serves" in told and "--confounds" not in told.partition("10 networks")[2].partition(")")[0]
-    assert derive("bold", "--confounds simple-6").status == 0
+    derive_output = run_derive("bold", "--confounds simple-6 --maps dual_regression --networks {ten}", ten=save).out
+    assert "has 9 degrees of freedom in the band; expected one for each of 10 networks" in derive_output
+    assert (
+        "--band 0.01,0.2 serves" in derive_output
+        and "--confounds" not in derive_output.partition("10 networks")[2].partition(")")[0]
+    )
+    assert run_derive("bold", "--confounds simple-6").status == 0
     assert done("abide-data derive bold wide --confounds simple-6 --band 0.01,0.2 --maps falff")
-    shares = nibabel.load(next(Path("wide").rglob("*falff*.nii.gz"))).get_fdata()[INSIDE]
-    assert shares.max() < 0.99  # a share of all frequencies, which tells nothing, would be 1
+    falff_values = nibabel.load(next(Path("wide").rglob("*falff*.nii.gz"))).get_fdata()[INSIDE]
+    assert falff_values.max() < 0.99  # a share of all frequencies, which tells nothing, would be 1
 
 
 @pytest.mark.slow
-def test_an_atlas_without_a_parcel_in_the_scan_fails_and_one_with_few_is_a_warning(bare):
+def test_an_atlas_without_parcels_in_the_scan_fails_and_few_parcels_are_a_warning(bare):
     """Of 20 parcels, six lie where two people have a brain, and seven where the third has one; then none does."""
     places = np.argwhere(INSIDE)
-    lab.edit(one(bare, "sub-3_*mask*"), lambda of, affine: (of * (np.indices(SHAPE)[0] != places[-1][0]), affine))
+    lab.edit(
+        find_single_file(bare, "sub-3_*mask*"),
+        lambda mask_values, affine: (mask_values * (np.indices(SHAPE)[0] != places[-1][0]), affine),
+    )
     atlas, outside = np.zeros(SHAPE, np.int16), np.argwhere(~INSIDE)
     atlas[tuple(places[-1])] = 1
     atlas[tuple(places[20:26].T)] = range(2, 8)
@@ -790,9 +860,11 @@ def test_an_atlas_without_a_parcel_in_the_scan_fails_and_one_with_few_is_a_warni
     lab.save(bare / "off.nii.gz", atlas)
     lab.save(bare / "elsewhere.nii.gz", np.where(INSIDE, 0, atlas))
     for dry in ("--dryRun", ""):
-        told = derive(bare, f"--series {{of}}/off.nii.gz {dry}")
-        assert told.status == 0
-        assert re.search(r"WARNING +13 to 14 of 20 parcels of off.nii.gz .* MNI152NLin6Asym: 3 participants", told.out)
+        outcome = run_derive(bare, f"--series {{of}}/off.nii.gz {dry}")
+        assert outcome.status == 0
+        assert re.search(
+            r"WARNING +13 to 14 of 20 parcels of off.nii.gz .* MNI152NLin6Asym: 3 participants", outcome.out
+        )
     lacking = {
         path.parts[1]: pd.read_csv(path, sep="\t").isna().all().sum()
         for path in Path("out").rglob("*.tsv")
@@ -800,31 +872,33 @@ def test_an_atlas_without_a_parcel_in_the_scan_fails_and_one_with_few_is_a_warni
     }
     assert lacking == {"sub-1": 13, "sub-2": 13, "sub-3": 14}
     for dry, status in (("--dryRun", 0), ("", 2)):
-        told = derive(bare, f"--series {{of}}/elsewhere.nii.gz {dry}", "elsewhere")
-        assert told.status == status
-        assert re.search("FAILED +sub-1, sub-2, sub-3: .*none of the 13 parcels .* MNI152NLin6Asym", told.out)
+        outcome = run_derive(bare, f"--series {{of}}/elsewhere.nii.gz {dry}", "elsewhere")
+        assert outcome.status == status
+        assert re.search("FAILED +sub-1, sub-2, sub-3: .*none of the 13 parcels .* MNI152NLin6Asym", outcome.out)
     assert not [path for path in Path("elsewhere").rglob("sub-*") if path.is_file()]
 
 
-def scanned(path: Path, volumes: int, edge_mm: float, header: tuple[float, str], said: dict | None = None) -> None:
+def rewrite_scan(
+    path: Path, volumes: int, edge_mm: float, header: tuple[float, str], json_content: dict | None = None
+) -> None:
     """A scan of so many volumes, in cubes of this edge, with a repetition time and its unit in the header; and a JSON
     that says this, or none."""
     affine = np.diag([edge_mm, edge_mm, edge_mm, 1])
     image = nibabel.Nifti1Image(nibabel.load(path).get_fdata(dtype=np.float32)[..., :volumes], affine)
     for linked in (path, path.with_name(path.name.replace("preproc_bold", "brain_mask"))):
         linked.unlink()  # so that what it was copied from keeps its own
-    mask_of(path, INSIDE, affine)
+    write_mask(path, INSIDE, affine)
     image.header.set_xyzt_units("mm", header[1])
     image.header["pixdim"][4] = header[0]
     nibabel.save(image, path)
-    beside = path.with_name(path.name.replace(".nii.gz", ".json"))
-    beside.unlink()
-    if said is not None:
-        beside.write_text(json.dumps(said))
+    json_path = path.with_name(path.name.replace(".nii.gz", ".json"))
+    json_path.unlink()
+    if json_content is not None:
+        json_path.write_text(json.dumps(json_content))
 
 
 @pytest.mark.slow
-def test_doubtful_scans_are_done_with_a_warning_each_and_good_ones_without(bare, tmp_path):
+def test_doubtful_scans_are_done_with_warnings_and_good_ones_without(bare, tmp_path):
     """7 frequencies are 14 degrees of freedom, and 10 are enough."""
     good = lab.bold(tmp_path / "good", lab.people(3, 1), volumes=120)
     for path in good.rglob("*confounds*"):
@@ -833,36 +907,38 @@ def test_doubtful_scans_are_done_with_a_warning_each_and_good_ones_without(bare,
         good: [(110, 6, (1000, "msec")), (120, 6, (1, "sec"), {"RepetitionTime": 1}), (60, 2, (2, "unknown"))],
         bare: [(120, 6, (1, "sec")), (38, 6, (2, "sec")), (120, 7.5, (2, "sec"))],
     }.items():
-        for label, of in enumerate(how, 1):
-            scanned(scan(folder, label), *of)
+        for label, scan_arguments in enumerate(how, 1):
+            rewrite_scan(scan_path(folder, label), *scan_arguments)
     for dry in ("--dryRun", ""):
-        told = derive(good, f"--confounds none {dry}", "good_maps")
-        assert told.status == 0 and told.out.count("WARNING") == 1 and "NOT CLEANED" in told.out
-        told = derive(bare, dry)
-        assert told.status == 0 and told.out.count("WARNING") == 4
-        assert re.search("WARNING +repetition time of exactly 1 s, by the header alone.*: 1 participant, 1\n", told.out)
-        assert re.search("WARNING +14 degrees of freedom in the band.*: 1 participant, 2\n", told.out)
-        assert re.search("WARNING +voxels of 7.5 mm.*: 1 participant, 3\n", told.out)
+        outcome = run_derive(good, f"--confounds none {dry}", "good_maps")
+        assert outcome.status == 0 and outcome.out.count("WARNING") == 1 and "NOT CLEANED" in outcome.out
+        outcome = run_derive(bare, dry)
+        assert outcome.status == 0 and outcome.out.count("WARNING") == 4
+        assert re.search(
+            "WARNING +repetition time of exactly 1 s, by the header alone.*: 1 participant, 1\n", outcome.out
+        )
+        assert re.search("WARNING +14 degrees of freedom in the band.*: 1 participant, 2\n", outcome.out)
+        assert re.search("WARNING +voxels of 7.5 mm.*: 1 participant, 3\n", outcome.out)
 
 
 @pytest.mark.slow
-def test_two_affines_that_disagree_on_left_and_right_are_a_warning(bare):
-    path = scan(bare, 2)
+def test_two_affines_disagreeing_on_left_and_right_are_a_warning(bare):
+    path = scan_path(bare, 2)
     image = nibabel.load(path)
     image = nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine, image.header)
     image.set_sform(image.affine, 4)
     image.set_qform(image.affine * np.array([[-1], [1], [1], [1]]), 4)
     path.unlink()
     nibabel.save(image, path)
-    told = derive(bare, "--dryRun")
-    assert told.status == 0
-    assert re.search("WARNING +qform and sform of the scan disagree .* left.*: 1 participant, 2\n", told.out)
+    outcome = run_derive(bare, "--dryRun")
+    assert outcome.status == 0
+    assert re.search("WARNING +qform and sform of the scan disagree .* left.*: 1 participant, 2\n", outcome.out)
 
 
 # What is read rightly
 
 
-def scaled(path: Path) -> None:
+def store_scaled(path: Path) -> None:
     """int16 with a slope."""
     image = nibabel.load(path)
     made = nibabel.Nifti1Image((image.get_fdata() / 0.05).round().astype(np.int16), lab.AFFINE, image.header)
@@ -871,48 +947,56 @@ def scaled(path: Path) -> None:
     nibabel.save(made, path)
 
 
-def lost(of: np.ndarray) -> np.ndarray:
-    of[4, 4, 4, 7] = np.nan
-    return of
+def lose_value(scan_values: np.ndarray) -> np.ndarray:
+    scan_values[4, 4, 4, 7] = np.nan
+    return scan_values
 
 
 FORMS = {
-    "int16 with a slope": (scaled, ""),
-    "milliseconds in the header": (lambda path: edit(path, None, 2000, "msec", None), ""),
+    "int16 with a slope": (store_scaled, ""),
+    "milliseconds in the header": (lambda path: edit_scan(path, None, 2000, "msec", None), ""),
     "no JSON": (lambda path: path.with_name(path.name.replace(".nii.gz", ".json")).unlink(), ""),
-    "header and JSON differ": (lambda path: edit(path, None, 3), "differ in the repetition time; that of the JSON"),
-    "no number": (lambda path: edit(path, lost), "voxels without a number in some volume are left out of the mask"),
+    "header and JSON differ": (
+        lambda path: edit_scan(path, None, 3),
+        "differ in the repetition time; that of the JSON",
+    ),
+    "no number": (
+        lambda path: edit_scan(path, lose_value),
+        "voxels without a number in some volume are left out of the mask",
+    ),
 }
 
 
 @pytest.mark.slow
-def test_forms_of_the_same_scan_give_the_same_map(tmp_path):
+def test_all_forms_in_which_a_scan_is_stored_give_the_same_map(tmp_path):
     bold = lab.bold(tmp_path / "bold", lab.people(len(FORMS), 1))
     for path in bold.rglob("*confounds*"):
         path.unlink()
     for label, (change, _) in enumerate(FORMS.values(), 1):
-        change(scan(bold, label))
-    told = derive("bold").out
+        change(scan_path(bold, label))
+    derive_output = run_derive("bold").out
     for label, (fault, (_, words)) in enumerate(FORMS.items(), 1):
         mask = INSIDE.copy()
         mask[4, 4, 4] &= fault != "no number"
-        np.testing.assert_allclose(values("out", label), falff(label, mask), rtol=5e-3, atol=1e-4, err_msg=fault)
-        assert facts("out", label)["NumberOfVoxels"] == mask.sum()
-        assert not words or re.search(f"(?m)^note .*{words}.*: 1 participant, {label}$", told), fault
+        np.testing.assert_allclose(
+            load_map("out", label), compute_falff(label, mask), rtol=5e-3, atol=1e-4, err_msg=fault
+        )
+        assert read_map_json("out", label)["NumberOfVoxels"] == mask.sum()
+        assert not words or re.search(f"(?m)^note .*{words}.*: 1 participant, {label}$", derive_output), fault
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [np.diag([-1, 1, 1, 1]), np.diag([1, 1, 1, 6]) / 6], ids=["RAS", "4 mm"])
-def test_affines_are_kept(change, bare):
+def test_affines_are_preserved(change, bare):
     affine = change @ lab.AFFINE
-    one(bare, "sub-1_*mask*").unlink()
-    lab.edit(scan(bare, 1), lambda of, _: (of, affine))
+    find_single_file(bare, "sub-1_*mask*").unlink()
+    lab.edit(scan_path(bare, 1), lambda scan_values, _: (scan_values, affine))
     measures = "--maps falff,vmhc,dual_regression --networks {of}/nets.nii.gz"
     done(f"abide-data derive {{of}} out --only '*sub-1_*' {measures}", of=bare)
-    found = nibabel.load(one(Path("out"), "*stat-falff_boldmap.nii.gz"))
-    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
-    assert found.header["sform_code"] == 4
-    nearly(found.get_fdata(), falff(1))
+    falff_image = nibabel.load(find_single_file(Path("out"), "*stat-falff_boldmap.nii.gz"))
+    np.testing.assert_allclose(falff_image.affine, affine, atol=1e-4)
+    assert falff_image.header["sform_code"] == 4
+    assert_close(falff_image.get_fdata(), compute_falff(1))
 
 
 # Like a cohort
@@ -933,61 +1017,61 @@ OPTIONS = (
 )
 
 
-def bundled(bundle: Path, cohort: Path, to: Path) -> Path:
+def bundle_with_derivation(bundle: Path, cohort: Path, to: Path) -> Path:
     """A bundle that says the derivation of the cohort, with its images."""
     data = json.loads(read_bundle_files(bundle)["data.json"])
     data["metadata"]["derivation"] = json.loads((cohort / "cohort.json").read_text())["derivation"]
-    parts = {f"derivation/{path.name}": path.read_bytes() for path in (cohort / "derivation").glob("*.*")}
-    return rebuild_bundle(bundle, to, parts | {"data.json": json.dumps(data).encode()})
+    derivation_files = {f"derivation/{path.name}": path.read_bytes() for path in (cohort / "derivation").glob("*.*")}
+    return rebuild_bundle(bundle, to, derivation_files | {"data.json": json.dumps(data).encode()})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["cohort", "zip", "bundle"])
-def test_new_people_get_the_bytes_that_the_same_options_give(form, new, scan_cohort, tmp_path, request):
-    like = scan_cohort
+def test_new_people_get_the_bytes_from_equal_options(form, new, scan_cohort, tmp_path, request):
+    template = scan_cohort
     if form == "zip":
         done("abide-data pack {of} zip --zip", of=scan_cohort)
-        like = tmp_path / "zip"
-        assert contents(like / "derivation") == contents(scan_cohort / "derivation")
+        template = tmp_path / "zip"
+        assert read_contents(template / "derivation") == read_contents(scan_cohort / "derivation")
     if form == "bundle":
-        like = bundled(request.getfixturevalue("bundle"), scan_cohort, tmp_path / "a.zip")
-    told = done("abide-data derive {new}/bold maps --like {of}", new=new, of=like)
-    assert "falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm, scans preprocessed, conf" in told
-    assert contents(Path("maps")) == contents(new / "maps")
+        template = bundle_with_derivation(request.getfixturevalue("bundle"), scan_cohort, tmp_path / "a.zip")
+    derive_output = done("abide-data derive {new}/bold maps --like {of}", new=new, of=template)
+    assert "falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm, scans preprocessed, conf" in derive_output
+    assert read_contents(Path("maps")) == read_contents(new / "maps")
 
 
 @pytest.mark.slow
-def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, scan_cohort, tmp_path):
+def test_new_maps_are_converted_as_the_cohort_and_missing_json_is_not_compared(new, scan_cohort, tmp_path):
     maps = lab.copy(new / "maps", tmp_path / "maps")
     assert "could not be compared" not in done("abide-data convert maps cohort --like {of}", of=scan_cohort)
-    said = [json.loads((folder / "cohort.json").read_text()) for folder in (tmp_path / "cohort", scan_cohort)]
-    assert said[0]["derivation"] == said[1]["derivation"]
-    assert contents(Path("cohort/derivation")) == contents(scan_cohort / "derivation")
+    metadata_pair = [json.loads((folder / "cohort.json").read_text()) for folder in (tmp_path / "cohort", scan_cohort)]
+    assert metadata_pair[0]["derivation"] == metadata_pair[1]["derivation"]
+    assert read_contents(Path("cohort/derivation")) == read_contents(scan_cohort / "derivation")
     for path in maps.rglob("*_boldmap.json"):
-        derived_as(path, smoothing_mm=29)
+        edit_derivation(path, smoothing_mm=29)
     refused = run("abide-data convert maps two --like {of}", of=scan_cohort)
     assert refused.status == 2 and "smoothing 29 mm, not 30 mm, of 4, 5, as those" in refused.err
     for path in maps.rglob("*_boldmap.json"):
-        derived_as(path, smoothing_mm=30)
+        edit_derivation(path, smoothing_mm=30)
     for path in (maps / "sub-4").rglob("*_boldmap.json"):
         lab.edit(path, {"Derivation": None})
-    told = done("abide-data convert maps one --like {of}", of=scan_cohort)
-    assert "how is not known of 1 participant, so not kept: 4" in told
-    assert "how all the new maps were is not known, so that could not be compared" in told
+    convert_output = done("abide-data convert maps one --like {of}", of=scan_cohort)
+    assert "how is not known of 1 participant, so not kept: 4" in convert_output
+    assert "how all the new maps were is not known, so that could not be compared" in convert_output
     assert "derivation" not in json.loads(Path("one/cohort.json").read_text())
     for path in maps.rglob("*_timeseries.json"):
-        derived_as(path, band=[0.01, 0.1])
+        edit_derivation(path, band=[0.01, 0.1])
     refused = run("abide-data convert maps three --like {of}", of=scan_cohort)
     assert refused.status == 2 and "band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 4, 5" in refused.err
 
 
 @pytest.mark.slow
-def test_options_that_agree_lend_what_a_cohort_does_not_keep(new, scans, scan_cohort, tmp_path):
-    cohort, images = (lab.copy(of, tmp_path / of.name) for of in (scan_cohort, scans))
+def test_agreeing_options_fill_the_gaps_in_a_cohort(new, scans, scan_cohort, tmp_path):
+    cohort, images = (lab.copy(folder, tmp_path / folder.name) for folder in (scan_cohort, scans))
     shutil.rmtree(cohort / "derivation")
     reseal(cohort)
     for name in ("nets.nii.gz", "nets.txt", "my_atlas.nii.gz", "my_atlas.tsv"):
         (images / name).rename(images / f"renamed_{name}")
     options = OPTIONS.replace("nets", "renamed_nets").replace("my_atlas", "renamed_my_atlas")
     done(f"abide-data derive {{new}}/bold maps --like {{cohort}} {options}", new=new, cohort=cohort, of=images)
-    assert contents(Path("maps")) == contents(new / "maps")
+    assert read_contents(Path("maps")) == read_contents(new / "maps")

@@ -23,17 +23,19 @@ class NVMLError(Exception):
 def driver(monkeypatch):
     """`driver([[11], []])` is that of two GPUs, the first of which process 11 holds; NVML's function `fails` raises."""
 
-    def of(held: list[list[int]], visible: str | None = None, fails: str = "") -> None:
+    def set_gpus(processes_by_gpu: list[list[int]], visible: str | None = None, fails: str = "") -> None:
         def fail(*_):
             raise NVMLError("no driver")
 
         functions = {
             "nvmlInit": lambda: None,
-            "nvmlDeviceGetCount": lambda: len(held),
+            "nvmlDeviceGetCount": lambda: len(processes_by_gpu),
             "nvmlDeviceGetHandleByIndex": lambda index: index,
             "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
             "nvmlDeviceGetName": lambda handle: f"Tesla {handle}",
-            "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=pid) for pid in held[handle]],
+            "nvmlDeviceGetComputeRunningProcesses": lambda handle: [
+                SimpleNamespace(pid=pid) for pid in processes_by_gpu[handle]
+            ],
         }
         monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(NVMLError=NVMLError, **functions | {fails: fail}))
         monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -41,11 +43,11 @@ def driver(monkeypatch):
         if visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
-    return of
+    return set_gpus
 
 
 @pytest.mark.parametrize(
-    "held, how, several, seen, told",
+    "processes_by_gpu, driver_options, several, visible_devices, expected_output",
     [
         ([], {"fails": "nvmlInit"}, False, "-1", CPU),
         ([], {}, False, "-1", CPU),
@@ -60,21 +62,26 @@ def driver(monkeypatch):
         ([[11]], {"visible": "MIG-7"}, False, "MIG-7", "Running on the MIG device of CUDA_VISIBLE_DEVICES.\n"),
     ],
 )
-def test_a_free_gpu_is_taken_among_those_that_are_visible(held, how, several, seen, told, driver, capsys):
-    driver(held, **how)
+def test_a_free_gpu_is_taken_among_the_visible(
+    processes_by_gpu, driver_options, several, visible_devices, expected_output, driver, capsys
+):
+    driver(processes_by_gpu, **driver_options)
     device = devices.choose_device(share_gpu=False, allow_several=several)
-    assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == ("cpu" if seen == "-1" else "gpu", seen)
-    assert capsys.readouterr().out == told
+    assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == (
+        "cpu" if visible_devices == "-1" else "gpu",
+        visible_devices,
+    )
+    assert capsys.readouterr().out == expected_output
 
 
-def test_sharing_goes_ahead_on_the_gpu_that_fewest_hold(driver):
+def test_sharing_goes_ahead_on_the_gpu_with_fewest_processes(driver):
     driver([[11, 12], [13]])
     assert devices.choose_device(share_gpu=True) == "gpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 
 @pytest.mark.parametrize(
-    "held, how, more, told",
+    "processes_by_gpu, driver_options, command_options, expected_words",
     [
         ([[11, 12], [13]], {}, "", ["Tesla 0: 11, 12", "Tesla 1: 13", "--shareGPU"]),
         ([[11], []], {"visible": "0"}, "", ["Tesla 0: 11"]),  # not escaped to one that is hidden
@@ -82,24 +89,32 @@ def test_sharing_goes_ahead_on_the_gpu_that_fewest_hold(driver):
         ([[], [], []], {}, "--folds 5 --jobs 4", ["--jobs 4", "free GPUs", "3 are free"]),  # one for each
     ],
 )
-def test_held_gpus_are_left_alone_and_their_processes_named(held, how, more, told, driver, cohort):
-    driver(held, **how)
-    outcome = run(f"run.py --train --model nn {more} --dataDir {{of}} --chkPointDir ckpt --outDir out", of=cohort)
+def test_occupied_gpus_are_left_alone_and_their_processes_listed(
+    processes_by_gpu, driver_options, command_options, expected_words, driver, cohort
+):
+    driver(processes_by_gpu, **driver_options)
+    outcome = run(
+        f"run.py --train --model nn {command_options} --dataDir {{of}} --chkPointDir ckpt --outDir out", of=cohort
+    )
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert [word for word in told if word not in outcome.err] == []
+    assert [word for word in expected_words if word not in outcome.err] == []
 
 
-def test_what_decides_the_last_bits_is_told(monkeypatch):
+def test_settings_deciding_the_last_bits_are_recorded(monkeypatch):
     limits = {"TF_ENABLE_ONEDNN_OPTS": "0", "ONEDNN_MAX_CPU_ISA": "SSE41", "TF_NUM_INTRAOP_THREADS": "3"}
     for name, value in limits.items():
         monkeypatch.setenv(name, value)
-    told = devices.describe_processor()
-    assert (told["onednn"], told["onednn_max_cpu_isa"], told["threads"]) == (False, "SSE41", 3)
-    assert told["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    processor_settings = devices.describe_processor()
+    assert (processor_settings["onednn"], processor_settings["onednn_max_cpu_isa"], processor_settings["threads"]) == (
+        False,
+        "SSE41",
+        3,
+    )
+    assert processor_settings["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
 
 
 @pytest.mark.slow
-def test_a_processor_that_has_only_what_numpy_needs_trains(cohort, tmp_path):
+def test_a_processor_with_only_the_numpy_minimum_trains(cohort, tmp_path):
     """Such as one without AVX2; NumPy reads at its import what it may use."""
     beyond = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(beyond)}
@@ -111,14 +126,14 @@ def test_a_processor_that_has_only_what_numpy_needs_trains(cohort, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cap", ["AVX", "AVX2", "avx512_core_vnni"])
-def test_a_training_in_bfloat16_below_a_cap_is_refused_in_one_line(cap, train, monkeypatch):
+def test_a_training_in_bfloat16_below_a_cap_is_refused_in_a_single_line(cap, train, monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
     outcome = train("one", "nn", 1, "--precision", "mixed_bfloat16")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert f"ONEDNN_MAX_CPU_ISA={cap.upper()}" in outcome.err and "--precision" in outcome.err
 
 
-def test_too_little_memory_is_one_line():
+def test_too_little_memory_is_a_single_line():
     import tensorflow as tf
 
     message = r"memory is too small for this network \(OOM.*\); lower batch_size"

@@ -35,7 +35,7 @@ def code_spans(page: Path) -> list[str]:
     return CODE_SPAN.findall(FENCED_BLOCK.sub("", read_page_source(page)))
 
 
-def commands(page: Path) -> list[str]:
+def find_commands(page: Path) -> list[str]:
     """The commands that start a program with arguments, in blocks of code and within lines."""
     lines = [
         line
@@ -43,31 +43,33 @@ def commands(page: Path) -> list[str]:
         for line in block.splitlines()
         if not line.startswith("#")
     ]
-    found = [match[0] for text in lines + code_spans(page) if (match := COMMAND_LINE.search(text))]
-    found = [command.replace("$SLURM_ARRAY_TASK_ID", "1") for command in found]
-    return [re.sub(r"\s+#.*", "", command) for command in found if "--help" not in command]
+    command_lines = [match[0] for text in lines + code_spans(page) if (match := COMMAND_LINE.search(text))]
+    command_lines = [command.replace("$SLURM_ARRAY_TASK_ID", "1") for command in command_lines]
+    return [re.sub(r"\s+#.*", "", command) for command in command_lines if "--help" not in command]
 
 
-def name(page: Path) -> str:
+def page_name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-EVERY_COMMAND = [pytest.param(command, id=f"{name(page)}: {command}") for page in PAGES for command in commands(page)]
+EVERY_COMMAND = [
+    pytest.param(command, id=f"{page_name(page)}: {command}") for page in PAGES for command in find_commands(page)
+]
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
+def verb_parsers() -> dict[str, argparse.ArgumentParser]:
     """The parsers of `abide-data convert` and so on."""
     actions = data_main.make_parser()._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
 
-def options_of(parser: argparse.ArgumentParser) -> set[str]:
+def list_options(parser: argparse.ArgumentParser) -> set[str]:
     return {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
 
 
-def known_options() -> set[str]:
-    parsers = (*verbs().values(), *(program.make_parser() for program in PROGRAMS.values()))
-    return options_of(run.make_parser()).union(*map(options_of, parsers))
+def list_all_options() -> set[str]:
+    parsers = (*verb_parsers().values(), *(program.make_parser() for program in PROGRAMS.values()))
+    return list_options(run.make_parser()).union(*map(list_options, parsers))
 
 
 @pytest.mark.parametrize("command", EVERY_COMMAND)
@@ -75,12 +77,12 @@ def test_a_command_parses(command):
     """Presets and settings, too, which the parser takes as text."""
     words = shlex.split(command)
     if words[0] != "run.py":
-        module, found = split_module(words)
+        module, module_arguments = split_module(words)
         if module in PROGRAMS:
-            PROGRAMS[module].make_parser().parse_args(found)
+            PROGRAMS[module].make_parser().parse_args(module_arguments)
             return
-        verb, *arguments = found
-        assert verb in verbs()
+        verb, *arguments = module_arguments
+        assert verb in verb_parsers()
         if arguments:  # else the text only names the command
             data_main.make_parser().parse_args([verb, *arguments])
         return
@@ -90,23 +92,23 @@ def test_a_command_parses(command):
         override_settings(presets[args.preset or next(iter(presets))], args.set)
 
 
-def test_every_help_ends_with_commands_that_parse():
+def test_all_help_texts_end_with_valid_commands():
     programs = [run.make_parser(), *(program.make_parser() for program in PROGRAMS.values())]
-    for parser in (*programs, *verbs().values()):
+    for parser in (*programs, *verb_parsers().values()):
         assert len(parser.examples) > 1, parser.prog
         for words in parser.examples.values():
             parser.parse_args(shlex.split(words))
             assert parser.format_help().count(f"  {parser.prog} {words}\n") == 1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_options_named_in_the_text_exist(page):
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_options_in_the_text_exist(page):
     ours = [span for span in code_spans(page) if not re.match(r"pip|python tests/", span)]
-    named = {flag for span in ours for flag in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", span)}
-    assert named - FOREIGN <= known_options()
+    flags = {flag for span in ours for flag in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", span)}
+    assert flags - FOREIGN <= list_all_options()
 
 
-def test_every_program_is_in_the_reference():
+def test_all_programs_are_in_the_reference():
     """Whose options the site takes from the parsers."""
     programs = tomllib.loads(read_page_source(ROOT / "pyproject.toml"))["project"]["scripts"]
     assert re.findall(r'^    "[\w.]+": "([\w.-]+)"', read_page_source(ROOT / "docs/conf.py"), re.MULTILINE) == [
@@ -115,8 +117,8 @@ def test_every_program_is_in_the_reference():
     assert re.findall(r"^- `(.+?)`", read_page_source(ROOT / "docs/reference/commands.md"), re.MULTILINE) == [*programs]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_files_named_in_the_text_exist(page):
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_files_in_the_text_exist(page):
     spans = " ".join(code_spans(page))
     for path in re.findall(r"(?<![\w/.])(?:docs|tests|data|models|utils)/[\w/]+\.py", spans):
         assert (ROOT / path).is_file(), path
@@ -124,12 +126,12 @@ def test_files_named_in_the_text_exist(page):
         assert re.search(rf"^{target}:", read_page_source(ROOT / "Makefile"), re.MULTILINE), target
 
 
-def test_the_readme_names_what_shows_that_the_program_works_and_computes_right():
+def test_the_readme_names_the_commands_proving_the_program():
     assert {"demo", "test"} <= set(re.findall(r"`make (\w+)`", read_page_source(README)))
     assert "make test" in read_page_source(ROOT / ".ci/run").splitlines()
 
 
-def test_the_tables_of_results_are_those_of_their_files():
+def test_result_tables_equal_their_files():
     """So nobody has typed a number, or made a table anew and forgotten the page."""
     numbers = runpy.run_path(str(ROOT / "docs/results.py"))
     for page in numbers["PAGES"]:
@@ -144,7 +146,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", LINKED, ids=name)
+@pytest.mark.parametrize("page", LINKED, ids=page_name)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(FENCED_BLOCK.sub("", read_page_source(page))):
         path, _, anchor = link.partition("#")

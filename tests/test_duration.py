@@ -44,9 +44,9 @@ def test_the_first_batches_tell_once_how_long_it_takes(how, expected, slow, coho
     assert FORECAST.findall(outcome.out) == expected
 
 
-def test_nothing_is_said_of_what_takes_less_than_ten_minutes(slow, cohort, tmp_path):
-    told = done(f"{TRAIN}--set members=1 --numIters 19", model="nn", of=cohort, to=tmp_path)
-    assert "time " not in told
+def test_nothing_is_forecast_below_ten_minutes(slow, cohort, tmp_path):
+    train_output = done(f"{TRAIN}--set members=1 --numIters 19", model="nn", of=cohort, to=tmp_path)
+    assert "time " not in train_output
 
 
 def test_folds_side_by_side_are_forecast_by_the_first(cohort, tmp_path):
@@ -63,16 +63,16 @@ def test_folds_side_by_side_are_forecast_by_the_first(cohort, tmp_path):
 
 
 def test_in_a_log_folds_say_how_far_the_training_is(cohort, tmp_path):
-    told = done(f"{TRAIN}--set members=1 --numIters 3 --folds 2", model="nn", of=cohort, to=tmp_path)
-    assert re.search(r"^Folds 0/2, Fold 0: Training nn \d/3, loss", told, re.MULTILINE)
+    train_output = done(f"{TRAIN}--set members=1 --numIters 3 --folds 2", model="nn", of=cohort, to=tmp_path)
+    assert re.search(r"^Folds 0/2, Fold 0: Training nn \d/3, loss", train_output, re.MULTILINE)
 
 
-def test_a_training_that_is_stopped_does_not_wait_for_the_means_of_many_batches(cohort, tmp_path, monkeypatch):
+def test_a_stopped_training_does_not_wait_for_many_batch_means(cohort, tmp_path, monkeypatch):
     """And ends, continued, with the weights of one that was not stopped."""
     monkeypatch.setattr("data.base.terminal.LINE_INTERVAL_S", 0)
     means = re.compile(r"means for batch norm: (\d of \d)")
-    whole = done(f"{TRAIN}--numIters 6", model="ae", of=cohort, to=tmp_path / "whole")
-    assert means.findall(whole) == [f"{batch} of 6" for batch in range(1, 7)]
+    uninterrupted_output = done(f"{TRAIN}--numIters 6", model="ae", of=cohort, to=tmp_path / "whole")
+    assert means.findall(uninterrupted_output) == [f"{batch} of 6" for batch in range(1, 7)]
 
     from utils.training.loop import Training
 

@@ -16,30 +16,40 @@ def test_everybody_trains_and_the_phenotype_is_scaled_on_all(everybody, converte
     saved = read_manifest(everybody / "ckpt/mmnn/everybody")
     table = labs.read_table(converted / "phenotype.csv")
     assert saved["everybody"] and sorted(saved["people"]["subjects"]) == [*labs.people()["SUB_ID"]]
-    of = saved["preparation"]
-    for place, name in enumerate(of["phenotype"]):
+    preparation = saved["preparation"]
+    for place, name in enumerate(preparation["phenotype"]):
         values = np.array([float(value or "nan") for value in table[name]])
         median = np.nanmedian(values) if not np.isnan(values).all() else 0.0
         filled = np.where(np.isnan(values), median, values)
         expected = median, filled.mean(), filled.std()
-        found = [of[f"phenotype_{kind}"][place] for kind in ("median", "mean", "scale")]
-        assert found == pytest.approx(expected), name
+        stored_constants = [preparation[f"phenotype_{kind}"][place] for kind in ("median", "mean", "scale")]
+        assert stored_constants == pytest.approx(expected), name
 
 
-def test_its_settings_its_length_and_its_score_are_those_of_the_folds(everybody, on_folds, converted, tmp_path):
+def test_settings_length_and_score_come_from_the_folds(everybody, on_folds, converted, tmp_path):
     """Nothing but the folder of the score is named again; the default preset has four members."""
     command = "run.py --train --everybody --dataDir {of} --chkPointDir ckpt --outDir out"
     out = done(f"{command} --score {{score}}/test", of=converted, score=on_folds)
-    folds, every = read_manifest(on_folds / "ckpt/mmnn/folds-3/0"), read_manifest(tmp_path / "ckpt/mmnn/everybody")
-    assert [every[name] for name in ("preset", "config", "step")] == [folds["preset"], folds["config"], 4]
-    assert (every["config"]["members"], every["cross_validation"]["conclusion"]["participants"]) == (1, 40)
+    fold_manifest, everybody_manifest = (
+        read_manifest(on_folds / "ckpt/mmnn/folds-3/0"),
+        read_manifest(tmp_path / "ckpt/mmnn/everybody"),
+    )
+    assert [everybody_manifest[name] for name in ("preset", "config", "step")] == [
+        fold_manifest["preset"],
+        fold_manifest["config"],
+        4,
+    ]
+    assert (
+        everybody_manifest["config"]["members"],
+        everybody_manifest["cross_validation"]["conclusion"]["participants"],
+    ) == (1, 40)
     assert_bit_equal(tmp_path / "ckpt/mmnn/everybody", everybody / "ckpt/mmnn/everybody")
     headline = read_manifest(on_folds / "test")["headline"]
     assert f"{headline[1]:.3f}" in out and "in 3 folds, 40 participants" in out
     assert "--score" in done(f"{command.replace('Dir out', 'Dir other')} --dryRun --model nn", of=converted)
 
 
-def test_a_score_can_be_named_after_the_training(everybody, on_folds, converted, tmp_path):
+def test_a_score_can_be_added_after_the_training(everybody, on_folds, converted, tmp_path):
     copy = labs.copy(everybody, tmp_path / "copy")
     (checkpoint,) = (copy / "ckpt/mmnn/everybody").glob("ckpt-*.json")
     command = "run.py --train --everybody --numIters 4 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/other"
@@ -49,9 +59,9 @@ def test_a_score_can_be_named_after_the_training(everybody, on_folds, converted,
     done(command, of=converted, to=copy)
     assert read_manifest(copy / "ckpt/mmnn/everybody").get("cross_validation") is None
     done(f"{command} --score {{score}}/test", of=converted, to=copy, score=on_folds)
-    found = read_manifest(copy / "ckpt/mmnn/everybody")
-    assert found["cross_validation"]["scores"] == expected["cross_validation"]["scores"]
-    assert found["outputs"] == expected["outputs"] and found["finished"]
+    manifest = read_manifest(copy / "ckpt/mmnn/everybody")
+    assert manifest["cross_validation"]["scores"] == expected["cross_validation"]["scores"]
+    assert manifest["outputs"] == expected["outputs"] and manifest["finished"]
 
 
 def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers, tmp_path):
@@ -63,9 +73,9 @@ def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers,
     places = "--everybody --model nn --chkPointDir ckpt --dataDir {of} --outDir {to}"
     done(f"run.py --train --numIters 4 --set members=1 --set batch_size=8 {places}", of=converted, to="trained")
     done(f"run.py --test {places}", of=newcomers, to="tested")
-    of = read_manifest(tmp_path / "ckpt/nn/everybody")["preparation"]
-    values = labs.read_table(newcomers / "phenotype.csv")[of["phenotype"]].replace("", "nan").to_numpy(float)
-    median, mean, scale = (np.array(of[f"phenotype_{name}"]) for name in ("median", "mean", "scale"))
+    preparation = read_manifest(tmp_path / "ckpt/nn/everybody")["preparation"]
+    values = labs.read_table(newcomers / "phenotype.csv")[preparation["phenotype"]].replace("", "nan").to_numpy(float)
+    median, mean, scale = (np.array(preparation[f"phenotype_{name}"]) for name in ("median", "mean", "scale"))
     assert np.isnan(values).any()
     filled = np.where(np.isnan(values), median, values)
     scaled = np.where(scale > 0, (filled - mean) / np.where(scale > 0, scale, 1), 0)

@@ -14,18 +14,18 @@ from data.cohorts.stored import open_cohort
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
-OF_ROW = {0: "A", 1: "A", 2: "A", 5: "B", 6: "B", 7: "7", 9: "7.0", 11: "C", 13: "D", 30: "n/a"}  # others: empty
+FAMILY_BY_ROW = {0: "A", 1: "A", 2: "A", 5: "B", 6: "B", 7: "7", 9: "7.0", 11: "C", 13: "D", 30: "n/a"}  # others: empty
 FAMILIES = [["50002", "50003", "50004"], ["50007", "50008"], ["50009", "50011"]]  # the first of three sites
 CONVERT = "abide-data convert {lab} {to} --grid reduced"
 
 
-def related(count: int = 40, first: int = 50002, of_row: dict[int, str] = OF_ROW) -> pd.DataFrame:
-    return people(count, first).assign(FAM=[of_row.get(row, "") for row in range(count)])
+def make_relatives(count: int = 40, first: int = 50002, family_by_row: dict[int, str] = FAMILY_BY_ROW) -> pd.DataFrame:
+    return people(count, first).assign(FAM=[family_by_row.get(row, "") for row in range(count)])
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    return pcp(tmp_path_factory.mktemp("source") / "lab", related())
+    return pcp(tmp_path_factory.mktemp("source") / "lab", make_relatives())
 
 
 @pytest.fixture(scope="module")
@@ -35,38 +35,46 @@ def made(source, tmp_path_factory) -> tuple[Path, str]:
     return folder, done(f"{CONVERT} --family FAM", lab=source, to=folder)
 
 
-def families_of(cohort: Path) -> list[list[str]]:
+def read_families(cohort: Path) -> list[list[str]]:
     """Those of two people or more."""
-    return [of for of in json.loads((cohort / "cohort.json").read_text())["families"].values() if len(of) > 1]
+    return [
+        members for members in json.loads((cohort / "cohort.json").read_text())["families"].values() if len(members) > 1
+    ]
 
 
-def parted(groups: list, table: pd.DataFrame, column: str) -> list:
-    of = table.set_index("subject")[column]
-    return [group for group in groups if of[group].nunique() > 1]
+def find_divided_groups(groups: list, table: pd.DataFrame, column: str) -> list:
+    value_by_subject = table.set_index("subject")[column]
+    return [group for group in groups if value_by_subject[group].nunique() > 1]
 
 
-def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
-    cohort, said = made
-    assert families_of(cohort) == FAMILIES and parted(FAMILIES, read_table(cohort / "subjects.csv"), "split") == []
-    told = json.loads((cohort / "cohort.json").read_text())
-    assert told["families"]["C"] == ["50013"]  # so that a relative is known who comes later
-    assert "FAM" not in (*told["covariate_columns"], *told["phenotype_columns"])
+def test_a_column_makes_groups_preserved_by_all_forms(made, tmp_path):
+    cohort, convert_output = made
+    assert (
+        read_families(cohort) == FAMILIES
+        and find_divided_groups(FAMILIES, read_table(cohort / "subjects.csv"), "split") == []
+    )
+    metadata = json.loads((cohort / "cohort.json").read_text())
+    assert metadata["families"]["C"] == ["50013"]  # so that a relative is known who comes later
+    assert "FAM" not in (*metadata["covariate_columns"], *metadata["phenotype_columns"])
     assert "FAM" not in read_table(cohort / "covariates.csv")
-    assert "3 of two participants or more, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
-    assert "31 of 40 participants have no value" in said
+    assert (
+        "3 of two participants or more, 7 of 40 in all" in convert_output
+        and "50002 and 50003 and 50004" in convert_output
+    )
+    assert "31 of 40 participants have no value" in convert_output
     assert "3 of two participants or more, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
     for verb in ("pack {of} {to} --zip", "swap {of} {to} --copies 1"):
         to = tmp_path / verb[:4]
         done(f"abide-data {verb}", of=cohort, to=to)
-        assert families_of(to) == FAMILIES
+        assert read_families(to) == FAMILIES
     swapped = open_cohort(tmp_path / "swap")
     files = [
-        swapped.rows[at].file for at in swapped.find_unswapped_indices()
+        swapped.rows[index].file for index in swapped.find_unswapped_indices()
     ]  # whose regions are their own, such as of donors
     assert files == read_table(cohort / "subjects.csv")["file"].tolist() and len(swapped.rows) > len(files)
 
 
-def test_a_column_that_looks_like_families_is_told(source, tmp_path):
+def test_a_column_resembling_families_is_reported(source, tmp_path):
     assert "FAM looks like their column" in done(f"{CONVERT} --dryRun", lab=source, to=tmp_path / "out")
 
 
@@ -80,47 +88,52 @@ def test_a_column_that_looks_like_families_is_told(source, tmp_path):
         ("--family FAM --covariates FAM", ("also the site, the diagnosis",)),
     ],
 )
-def test_columns_of_something_else_are_refused(options, words, source, tmp_path):
+def test_columns_unsuitable_for_families_are_refused(options, words, source, tmp_path):
     refused(f"{CONVERT} {options}", *words, lab=source, to=tmp_path / "cohort")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_families_are_in_one_split_whatever_the_seed(seed, source, tmp_path):
+def test_families_are_in_a_single_split_whatever_the_seed(seed, source, tmp_path):
     done(f"{CONVERT} --family FAM --seed {seed}", lab=source, to=tmp_path / "cohort")
     table = read_table(tmp_path / "cohort" / "subjects.csv")
-    assert parted(FAMILIES, table, "split") == [] and (table["split"] == "test").sum() >= 4
+    assert find_divided_groups(FAMILIES, table, "split") == [] and (table["split"] == "test").sum() >= 4
 
 
-def test_a_kept_split_gives_way_to_families_and_says_so(source, tmp_path):
+def test_an_earlier_split_gives_way_to_families_which_is_reported(source, tmp_path):
     done(CONVERT, lab=source, to=tmp_path / "plain")
     before = read_table(tmp_path / "plain" / "subjects.csv").set_index("split")["subject"]
     tested, trained = before["test"].iloc[0], before["train"].iloc[0]
     folder = shutil.copytree(source, tmp_path / "lab")
-    edit(folder / "Phenotypic.csv", lambda of: of.assign(FAM=of["SUB_ID"].map({tested: "X", trained: "X"}).fillna("")))
+    edit(
+        folder / "Phenotypic.csv",
+        lambda table: table.assign(FAM=table["SUB_ID"].map({tested: "X", trained: "X"}).fillna("")),
+    )
     command = f"{CONVERT} --family FAM --keepSplit {{before}}"
-    said = done(command, lab=folder, to=tmp_path / "kept", before=tmp_path / "plain")
+    convert_output = done(command, lab=folder, to=tmp_path / "kept", before=tmp_path / "plain")
     after = read_table(tmp_path / "kept" / "subjects.csv").set_index("subject")["split"]
-    assert after[tested] == after[trained] == "train" and f"not kept: {tested}" in said
+    assert after[tested] == after[trained] == "train" and f"not kept: {tested}" in convert_output
 
 
-def test_new_people_have_families_of_their_own_and_relatives_of_training_people_are_named(made, tmp_path):
+def test_new_people_have_separate_families_and_relatives_from_training_are_listed(made, tmp_path):
     split = read_table(made[0] / "subjects.csv").set_index("subject")["split"]
-    name, member = next((name, of[0]) for name, of in zip("AB", FAMILIES, strict=False) if split[of[0]] == "train")
-    pcp(tmp_path / "new", related(5, 60002, {0: name, 1: "N", 2: "N", 3: "M"}))
-    like = "abide-data convert {lab} {to} --like {of}"
-    said = done(like, lab=tmp_path / "new", to=tmp_path / "cohort", of=made[0])
-    assert re_found(said, "relatives of participants of ") == ["60002", member]
-    assert families_of(tmp_path / "cohort") == [["60003", "60004"]]
+    name, member = next(
+        (name, members[0]) for name, members in zip("AB", FAMILIES, strict=False) if split[members[0]] == "train"
+    )
+    pcp(tmp_path / "new", make_relatives(5, 60002, {0: name, 1: "N", 2: "N", 3: "M"}))
+    convert_command = "abide-data convert {lab} {to} --like {of}"
+    convert_output = done(convert_command, lab=tmp_path / "new", to=tmp_path / "cohort", of=made[0])
+    assert find_ids(convert_output, "relatives of participants of ") == ["60002", member]
+    assert read_families(tmp_path / "cohort") == [["60003", "60004"]]
     pcp(tmp_path / "other", people(3, 60002).assign(kin="N"))
-    said = done(like, lab=tmp_path / "other", to=tmp_path / "lacking", of=made[0])
-    assert "lacks FAM" in said and "--family" in said
-    done(f"{like} --family kin", lab=tmp_path / "other", to=tmp_path / "named", of=made[0])
-    assert families_of(tmp_path / "named") == [["60002", "60003", "60004"]]
+    convert_output = done(convert_command, lab=tmp_path / "other", to=tmp_path / "lacking", of=made[0])
+    assert "lacks FAM" in convert_output and "--family" in convert_output
+    done(f"{convert_command} --family kin", lab=tmp_path / "other", to=tmp_path / "named", of=made[0])
+    assert read_families(tmp_path / "named") == [["60002", "60003", "60004"]]
 
 
-def re_found(said: str, words: str) -> list[str]:
+def find_ids(printed: str, words: str) -> list[str]:
     """The IDs in the line that has these words."""
-    line = said.partition(words)[2]
+    line = printed.partition(words)[2]
     return [word.strip(".,") for word in line.split() if word.strip(".,").isdigit()][:2]
 
 
@@ -135,18 +148,18 @@ def tested(made, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_family_is_in_one_fold_and_drawn_as_one(tested, made):
+def test_a_family_is_in_a_single_fold_and_drawn_together(tested, made):
     table = pd.read_csv(tested / "test" / "predictions.csv", dtype={"subject": str, "same_scan": str})
-    first = {one: family[0] for family in FAMILIES for one in family}
-    assert table["same_scan"].tolist() == [first.get(one, one) for one in table["subject"]]
-    assert parted(FAMILIES, table, "fold") == []
-    found = json.loads((tested / "test" / "metrics.json").read_text())["brier"]
-    assert found["value"] == pytest.approx(brier_score_loss(table["label"], table["probability"]), abs=1e-5)
+    first = {member: family[0] for family in FAMILIES for member in family}
+    assert table["same_scan"].tolist() == [first.get(member, member) for member in table["subject"]]
+    assert find_divided_groups(FAMILIES, table, "fold") == []
+    brier_score = json.loads((tested / "test" / "metrics.json").read_text())["brier"]
+    assert brier_score["value"] == pytest.approx(brier_score_loss(table["label"], table["probability"]), abs=1e-5)
     prepared = read_manifest(tested / "test")["prepared"]
     assert [prepared[name] for name in ("same_scan", "families", "family_column")] == [0, 3, "FAM"]
 
 
-def test_a_cohort_converted_again_with_families_is_not_taken_for_the_one_of_before(tested, source, tmp_path):
+def test_a_cohort_converted_again_with_families_is_not_taken_for_the_earlier_cohort(tested, source, tmp_path):
     done(CONVERT, lab=source, to=tmp_path / "plain")
     command = "run.py --test --model nn --folds 5 --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
     refused(command, "belongs to other data", of=tmp_path / "plain", by=tested, to=tmp_path / "out")

@@ -22,13 +22,13 @@ FULL, REDUCED, COARSE = (
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures that would have been written, by their path."""
-    found = {}
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: found.setdefault(path, figure))
-    yield found
+    figure_by_path = {}
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: figure_by_path.setdefault(path, figure))
+    yield figure_by_path
     plt.close("all")
 
 
-def z_of(grid: figures.Grid) -> np.ndarray:
+def make_z_volume(grid: figures.Grid) -> np.ndarray:
     """A volume whose values are their own z in mm."""
     z = grid.origin_mm[2] + grid.spacing_mm * np.arange(grid.shape[2])
     return np.broadcast_to(z, grid.shape).astype(np.float32)
@@ -39,15 +39,19 @@ def z_of(grid: figures.Grid) -> np.ndarray:
     [(FULL, (8, 38, 48)), (REDUCED, (6, 36, 48)), (COARSE, (0, 36, 54))],
     ids=["full", "code", "9 fold"],
 )
-def test_slices_of_all_grids_are_at_the_same_mm(grid, heights, drawn):
-    figures.save_slices_figure(figures.VolumePicture("title", z_of(grid), grid, "unit"), (-72.0, 108.0), "path")
+def test_slices_on_all_grids_have_the_same_mm(grid, heights, drawn):
+    figures.save_slices_figure(
+        figures.VolumePicture("title", make_z_volume(grid), grid, "unit"), (-72.0, 108.0), "path"
+    )
     panels = drawn["path"].axes[:3]
-    for asked, height, axis in zip((8, 38, 48), heights, panels, strict=True):
+    for requested_mm, height, axis in zip((8, 38, 48), heights, panels, strict=True):
         (image,) = axis.images
         assert (image.get_array() == height).all()
         assert image.get_clim() == (-72, 108)
-        said = f"z = {asked} mm" if asked == height else f"z = {asked} mm (slice at {height} mm)"
-        assert [axis.get_title(loc) for loc in ("left", "center", "right")] == ["L", said, "R"]
+        expected_title = (
+            f"z = {requested_mm} mm" if requested_mm == height else f"z = {requested_mm} mm (slice at {height} mm)"
+        )
+        assert [axis.get_title(loc) for loc in ("left", "center", "right")] == ["L", expected_title, "R"]
         assert axis.get_xlim() == (-91, 91) and axis.get_ylim() == (-127, 91)
     assert drawn["path"].axes[3].get_ylabel() == "unit"
 
@@ -72,7 +76,7 @@ def test_a_constant_volume_is_drawn(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size
 
 
-def test_history_names_its_axes_and_curves(drawn):
+def test_history_names_axes_and_curves(drawn):
     rows = [{"step": step, "loss": 1 / step, "accuracy": 0.5} for step in range(1, 31)]
     figures.save_history_figure(rows, "path")
     for axis, name in zip(drawn["path"].axes, ("loss", "accuracy"), strict=True):
@@ -103,7 +107,7 @@ def test_a_figure_is_a_picture_and_a_vector_file_with_the_same_bytes_again(tmp_p
 
 
 @pytest.mark.slow
-def test_texts_of_users_are_drawn_as_they_are(tmp_path):
+def test_user_texts_are_drawn_verbatim(tmp_path):
     """A dollar is no mathematics, and a letter without a glyph no warning."""
     figure, axis = plt.subplots()
     axis.set_title("$\\frac{1}{0$ 額葉 \x07")

@@ -45,7 +45,7 @@ def stopped():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb, out, more", [("pack", "out", ["--zip"]), ("export", "out.nii.gz", [])])
-def test_two_at_once_and_a_kill(verb, out, more, cohort, stopped, tmp_path):
+def test_simultaneous_writes_and_a_kill(verb, out, more, cohort, stopped, tmp_path):
     """The second is refused and names the first; what the killed first leaves is in nobody's way and is removed."""
     subject = ["0000001"] if verb == "export" else []
     words = [verb, str(cohort), *subject, str(tmp_path / out), *more]
@@ -64,7 +64,7 @@ def test_two_at_once_and_a_kill(verb, out, more, cohort, stopped, tmp_path):
 
 
 @pytest.mark.slow
-def test_of_several_at_once_one_writes(cohort, tmp_path):
+def test_a_single_process_writes_among_several(cohort, tmp_path):
     words = ("from data.__main__ import main; import sys; sys.exit(main())", "pack", cohort, tmp_path / "out", "--bin")
     processes = [python(*words) for _ in range(3)]
     errors = [process.communicate()[1] for process in processes]
@@ -93,14 +93,14 @@ def test_text_is_utf8_in_any_locale(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_said_and_does_not_stop_anybody(number, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_reported_and_stops_nobody(number, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
     lab.records(tmp_path / "of", 2)
-    told = done("abide-data pack {of}/of {of}/out --bin", of=tmp_path)
-    assert f"{tmp_path}/out lies on a file system without locks" in told
+    pack_output = done("abide-data pack {of}/of {of}/out --bin", of=tmp_path)
+    assert f"{tmp_path}/out lies on a file system without locks" in pack_output
     assert {path.name for path in tmp_path.iterdir()} == {"of", "out"}
 
 
@@ -110,7 +110,7 @@ HEADER = "when,job,model,preset,cohort,folds,metric,value,low,high,folder"
 
 
 @pytest.mark.slow
-def test_rows_of_runs_follow_one_header_and_earlier_bytes_stay(seen_two, on_folds, cohort, tmp_path):
+def test_run_rows_follow_a_single_header_and_earlier_bytes_stay(seen_two, on_folds, cohort, tmp_path):
     """One of a spreadsheet, whose last line has no end; a table of the user's is left alone, and the run ends well."""
     command = "run.py --test --model nn --dataDir {data} --chkPointDir {of}/ckpt --outDir {to}/{name}"
     places = {"data": cohort, "of": seen_two, "to": tmp_path}
@@ -119,7 +119,9 @@ def test_rows_of_runs_follow_one_header_and_earlier_bytes_stay(seen_two, on_fold
     assert first.startswith(HEADER.encode()) and first.count(b"\n") == 2
     train, row = lab.read_table(on_folds / "runs.csv").to_dict("records")
     score = json.loads((on_folds / "test/metrics.json").read_text())[row["metric"]]
-    assert [float(row[of]) for of in ("value", "low", "high")] == pytest.approx([*score.values()][:3], abs=1e-6)
+    assert [float(row[end_name]) for end_name in ("value", "low", "high")] == pytest.approx(
+        [*score.values()][:3], abs=1e-6
+    )
     assert (train["job"], row["job"], row["model"], row["folds"]) == ("train", "test", "mmnn", "3")
     assert row["folder"] == str(on_folds / "test")
     edited = HEADER.encode() + b'\r\n"edited, by hand",,\r\nno end'
@@ -127,10 +129,10 @@ def test_rows_of_runs_follow_one_header_and_earlier_bytes_stay(seen_two, on_fold
     done(command, **places, name="two")
     after = (tmp_path / "runs.csv").read_bytes()
     assert after.startswith(edited + b"\n") and after.count(b"\n") == edited.count(b"\n") + 2
-    for own in (b"", b"subject,site\n1,NYU\n", b"\xff\xfe"):
-        (tmp_path / "runs.csv").write_bytes(own)
-        assert "runs.csv has other columns" in done(command, **places, name=f"own-{len(own)}")
-        assert (tmp_path / "runs.csv").read_bytes() == own
+    for user_content in (b"", b"subject,site\n1,NYU\n", b"\xff\xfe"):
+        (tmp_path / "runs.csv").write_bytes(user_content)
+        assert "runs.csv has other columns" in done(command, **places, name=f"own-{len(user_content)}")
+        assert (tmp_path / "runs.csv").read_bytes() == user_content
 
 
 ADDS = """
@@ -143,11 +145,11 @@ for number in range(40):
 
 
 @pytest.mark.slow
-def test_processes_at_once_lose_no_row(tmp_path):
+def test_concurrent_processes_lose_no_row(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", ADDS]
     running = [subprocess.Popen([*command, str(number)], cwd=tmp_path, env=environment) for number in range(3)]
     assert [process.wait() for process in running] == [0] * 3
-    found = lab.read_table(tmp_path / "runs.csv")["folder"].tolist()
-    assert sorted(found) == sorted(f"{process}-{number}" for process in range(3) for number in range(40))
+    folder_names = lab.read_table(tmp_path / "runs.csv")["folder"].tolist()
+    assert sorted(folder_names) == sorted(f"{process}-{number}" for process in range(3) for number in range(40))
     assert [path.name for path in Path(tmp_path).iterdir()] == ["runs.csv"]

@@ -14,23 +14,25 @@ TEST = "run.py --test --model nn --dataDir {of} --chkPointDir {at}/ckpt --outDir
 
 
 @pytest.mark.slow
-def test_earlier_results_are_moved_aside_as_a_whole(seen_two, cohort, tmp_path):
+def test_earlier_results_are_moved_aside_completely(seen_two, cohort, tmp_path):
     """What the user put among them, too; but not tables that grow from run to run."""
-    at = shutil.copytree(seen_two, tmp_path / "two")
-    done(TEST, of=cohort, at=at)
-    first = {path.name: path.read_bytes() for path in (at / "test").iterdir()}
-    (at / "test" / "thesis.txt").write_text("mine")
+    run_folder = shutil.copytree(seen_two, tmp_path / "two")
+    done(TEST, of=cohort, at=run_folder)
+    first = {path.name: path.read_bytes() for path in (run_folder / "test").iterdir()}
+    (run_folder / "test" / "thesis.txt").write_text("mine")
     for count in (1, 2):
-        out = done(f"{TEST} --seed {count}", of=cohort, at=at)
-        asides = sorted((at / "test/earlier").iterdir())
+        out = done(f"{TEST} --seed {count}", of=cohort, at=run_folder)
+        asides = sorted((run_folder / "test/earlier").iterdir())
         assert len(asides) == count
-        assert any(f"The earlier results in {at}/test are now in {aside}." in out for aside in asides)
-        assert {path.name for path in (at / "test").iterdir()} == first.keys() | {"earlier"}
-        assert "Everything is done." in done(f"{TEST} --seed {count}", of=cohort, at=at)
+        assert any(f"The earlier results in {run_folder}/test are now in {aside}." in out for aside in asides)
+        assert {path.name for path in (run_folder / "test").iterdir()} == first.keys() | {"earlier"}
+        assert "Everything is done." in done(f"{TEST} --seed {count}", of=cohort, at=run_folder)
     aside = next(aside for aside in asides if (aside / "thesis.txt").exists())
     grow = {"checkpoint_results.csv", "runs.csv"}
-    kept = {path.name: path.read_bytes() for path in aside.iterdir()}
-    assert kept == {name: of for name, of in first.items() if name not in grow} | {"thesis.txt": b"mine"}
+    bytes_by_name = {path.name: path.read_bytes() for path in aside.iterdir()}
+    assert bytes_by_name == {name: content for name, content in first.items() if name not in grow} | {
+        "thesis.txt": b"mine"
+    }
 
 
 def is_refused(out: Path, ckpt: Path, data: Path) -> bool:
@@ -50,7 +52,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda names: Path(*names))
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(out=PATHS, ckpt=PATHS, data=PATHS, detour=st.sampled_from(["", "./", "b/../", "link/"]))
-def test_nothing_that_is_let_pass_lies_in_another(tmp_path_factory, out, ckpt, data, detour):
+def test_accepted_folders_are_never_nested(tmp_path_factory, out, ckpt, data, detour):
     """Whether any of the folders of results, checkpoints and data holds another, told by their parts."""
     home = tmp_path_factory.mktemp("h")
     (home / data).mkdir(parents=True)

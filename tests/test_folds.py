@@ -27,56 +27,56 @@ def people(converted) -> pd.DataFrame:
 def grouped(tmp_path_factory) -> Path:
     """A cohort of 28 people of two sites, of whom three pairs and three people share a map, whatever their labels."""
     folder = tmp_path_factory.mktemp("grouped")
-    table = lab.people(28).assign(SITE_ID=list(SITES), DX_GROUP=[str(2 - int(of)) for of in LABELS])
+    table = lab.people(28).assign(SITE_ID=list(SITES), DX_GROUP=[str(2 - int(subject)) for subject in LABELS])
     lab.pcp(folder / "lab", table)
-    maps = {of: folder / f"lab/cpac/X_00{of}_falff.nii.gz" for of in table["SUB_ID"]}
-    for first, *others in GROUPS:
-        for other in others:
-            maps[other].write_bytes(maps[first].read_bytes())
+    maps = {subject: folder / f"lab/cpac/X_00{subject}_falff.nii.gz" for subject in table["SUB_ID"]}
+    for first, *remaining_members in GROUPS:
+        for member in remaining_members:
+            maps[member].write_bytes(maps[first].read_bytes())
     done("abide-data convert {of}/lab {of}/cohort --grid reduced --seed 1", of=folder)
     return folder / "cohort"
 
 
 @pytest.fixture
-def cut(tmp_path):
-    """`cut(cohort, "4")` are the folds of a cohort; those that were saved are used again."""
+def make_folds(tmp_path):
+    """`make_folds(cohort, "4")` are the folds of a cohort; those that were saved are used again."""
     return lambda cohort, how, seed=0: folds.open_folds(cohort, how, seed, tmp_path / "saved")
 
 
-def by_split(cohort) -> dict[str, set[str]]:
-    found = {"train": set(), "test": set()}
+def group_by_split(cohort) -> dict[str, set[str]]:
+    subjects_by_split = {"train": set(), "test": set()}
     for row in cohort.rows:
-        found.setdefault(row.split, set()).add(row.subject)
-    return found
+        subjects_by_split.setdefault(row.split, set()).add(row.subject)
+    return subjects_by_split
 
 
-def labels_of(cohort) -> dict[str, float]:
+def label_by_subject(cohort) -> dict[str, float]:
     return {row.subject: row.label for row in cohort.rows}
 
 
-def test_every_subject_is_tested_once_in_proportion_over_labels(on_folds, people):
+def test_all_subjects_are_tested_once_in_proportion_over_labels(on_folds, people):
     """By the tables that a training and a test leave."""
     table = lab.read_table(on_folds / "ckpt/mmnn/folds-3/folds.csv")
     assert table["subject"].tolist() == people.index.tolist() and set(table["fold"]) == {"0", "1", "2"}
     fold = table.set_index("subject")["fold"]
-    for label, of in people.groupby("label"):
-        sizes = fold[of.index].value_counts()
-        assert ((sizes - len(of) / 3).abs() < 2).all(), label  # of whole people at three sites
+    for label, label_rows in people.groupby("label"):
+        sizes = fold[label_rows.index].value_counts()
+        assert ((sizes - len(label_rows) / 3).abs() < 2).all(), label  # of whole people at three sites
     predictions = lab.read_table(on_folds / "test/predictions.csv").set_index("subject")
     assert predictions["fold"].to_dict() == fold.to_dict()
 
 
 @pytest.mark.parametrize("how", ["site", "SEX"])
-def test_one_value_of_a_column_is_left_out_at_a_time(how, cut, converted, people):
+def test_column_values_are_left_out_in_turn(how, make_folds, converted, people):
     covariates = lab.read_table(converted / "covariates.csv").set_index("subject")
-    found = cut(converted, how)
-    assert found.fold_by_subject == (people if how == "site" else covariates)[how].to_dict()
-    assert found.fold_names == sorted(set(found.fold_by_subject.values()))
-    assert found.find_fold("1") == ("1" if how == "SEX" else found.fold_names[1])
+    cohort_folds = make_folds(converted, how)
+    assert cohort_folds.fold_by_subject == (people if how == "site" else covariates)[how].to_dict()
+    assert cohort_folds.fold_names == sorted(set(cohort_folds.fold_by_subject.values()))
+    assert cohort_folds.find_fold("1") == ("1" if how == "SEX" else cohort_folds.fold_names[1])
 
 
 @pytest.mark.slow
-def test_sites_that_are_classes_cannot_be_left_out(tmp_path):
+def test_sites_equal_to_classes_cannot_be_left_out(tmp_path):
     table = lab.people(12)
     lab.pcp(tmp_path / "lab", table.assign(SITE_ID="S" + table["DX_GROUP"]))
     done("abide-data convert {of}/lab {of}/cohort --grid reduced", of=tmp_path)
@@ -84,48 +84,53 @@ def test_sites_that_are_classes_cannot_be_left_out(tmp_path):
     refused(command, "one class only", "cut it", of=tmp_path)
 
 
-def test_more_than_ten_folds_are_in_the_order_of_their_numbers(cut, converted):
-    assert cut(converted, "12").fold_names == [str(number) for number in range(12)]
+def test_more_than_ten_folds_are_in_numerical_order(make_folds, converted):
+    assert make_folds(converted, "12").fold_names == [str(number) for number in range(12)]
 
 
-def test_folds_are_saved_and_used_again(cut, converted, tmp_path):
-    found = cut(converted, "4")
-    found.write(tmp_path / "saved")
-    assert lab.read_table(tmp_path / "saved/folds.csv").set_index("subject")["fold"].to_dict() == found.fold_by_subject
-    assert cut(converted, "4").fold_by_subject == found.fold_by_subject
+def test_folds_are_saved_and_used_again(make_folds, converted, tmp_path):
+    cohort_folds = make_folds(converted, "4")
+    cohort_folds.write(tmp_path / "saved")
+    assert (
+        lab.read_table(tmp_path / "saved/folds.csv").set_index("subject")["fold"].to_dict()
+        == cohort_folds.fold_by_subject
+    )
+    assert make_folds(converted, "4").fold_by_subject == cohort_folds.fold_by_subject
     with pytest.raises(InputError, match="another --seed"):
-        cut(converted, "4", seed=5)
-    assert folds.open_repeat_folds(found, 1, tmp_path / "other").fold_by_subject != found.fold_by_subject
+        make_folds(converted, "4", seed=5)
+    assert folds.open_repeat_folds(cohort_folds, 1, tmp_path / "other").fold_by_subject != cohort_folds.fold_by_subject
 
 
-def test_the_phenotype_of_a_fold_is_scaled_on_its_training_people(cut, converted):
+def test_a_folds_phenotype_is_scaled_on_training_people(make_folds, converted):
     """Against medians, means and spreads by NumPy."""
-    one = cut(converted, "3").make_fold_cohort("1")
+    fold_cohort = make_folds(converted, "3").make_fold_cohort("1")
     raw = pd.read_csv(converted / "phenotype.csv", dtype={"subject": str}).set_index("subject")
-    training = raw.loc[sorted(by_split(one)["train"])]
+    training = raw.loc[sorted(group_by_split(fold_cohort)["train"])]
     filled = raw.fillna(training.median()).fillna(0)
     spread = filled.loc[training.index].std(ddof=0)
     expected = ((filled - filled.loc[training.index].mean()) / spread.where(spread > 1e-9)).fillna(0)
-    found = one.make_batch(range(len(one.rows)), with_volumes=False)["phenotype"]
-    np.testing.assert_allclose(found, expected.loc[[row.subject for row in one.rows]], atol=1e-4)
+    scaled_phenotype = fold_cohort.make_batch(range(len(fold_cohort.rows)), with_volumes=False)["phenotype"]
+    np.testing.assert_allclose(scaled_phenotype, expected.loc[[row.subject for row in fold_cohort.rows]], atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["3", "12", "site"])
-def test_whom_the_outer_fold_tests_are_in_no_split(how, cut, converted):
-    found = cut(converted, how)
-    for name in found.fold_names[:3]:
-        outer = found.make_fold_cohort(name)
-        inner = folds.divide_into_inner_folds(found, outer, 0)
+def test_whom_the_outer_fold_tests_are_in_no_split(how, make_folds, converted):
+    cohort_folds = make_folds(converted, how)
+    for name in cohort_folds.fold_names[:3]:
+        outer = cohort_folds.make_fold_cohort(name)
+        inner = folds.divide_into_inner_folds(cohort_folds, outer, 0)
         assert len(inner.fold_names) == 2  # as conftest says
         tested = []
         for fold in inner.fold_names:
-            splits = by_split(inner.make_inner_cohort(fold, outer))
-            held_out = set.union(*(of for split, of in splits.items() if split not in ("train", "test")))
-            assert held_out == by_split(outer)["test"] and splits["train"] and splits["test"]
-            assert splits["train"] | splits["test"] == by_split(outer)["train"]
+            splits = group_by_split(inner.make_inner_cohort(fold, outer))
+            excluded_subjects = set.union(
+                *(subjects for split, subjects in splits.items() if split not in ("train", "test"))
+            )
+            assert excluded_subjects == group_by_split(outer)["test"] and splits["train"] and splits["test"]
+            assert splits["train"] | splits["test"] == group_by_split(outer)["train"]
             tested += splits["test"]
-        assert sorted(tested) == sorted(by_split(outer)["train"])
+        assert sorted(tested) == sorted(group_by_split(outer)["train"])
         if how == "site":
             sites = {row.site for row in outer.rows if row.subject in inner.fold_by_subject}
             assert (
@@ -134,29 +139,29 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, cut, converted):
             assert len(sites) == 2
 
 
-def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_training_people(cut, converted):
-    found = cut(converted, "3")
-    outer = found.make_fold_cohort("1")
-    inner, again, other = (folds.divide_into_inner_folds(found, outer, seed) for seed in (0, 0, 1))
-    assert inner.fold_by_subject == again.fold_by_subject != other.fold_by_subject
-    one = inner.make_inner_cohort("0", outer)
-    trained = one.make_batch([at for at, row in enumerate(one.rows) if row.split == "train"], with_volumes=False)[
-        "phenotype"
-    ]
+def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_training_people(make_folds, converted):
+    cohort_folds = make_folds(converted, "3")
+    outer = cohort_folds.make_fold_cohort("1")
+    inner, repeated, reseeded = (folds.divide_into_inner_folds(cohort_folds, outer, seed) for seed in (0, 0, 1))
+    assert inner.fold_by_subject == repeated.fold_by_subject != reseeded.fold_by_subject
+    inner_cohort = inner.make_inner_cohort("0", outer)
+    trained = inner_cohort.make_batch(
+        [index for index, row in enumerate(inner_cohort.rows) if row.split == "train"], with_volumes=False
+    )["phenotype"]
     np.testing.assert_allclose(trained.mean(0), 0, atol=1e-4)
     assert abs(outer.make_batch(range(20), with_volumes=False)["phenotype"].mean(0)).max() > 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["2", "3"])
-def test_groups_who_share_a_scan_stay_together(how, cut, grouped):
-    found = cut(grouped, how)
-    assert {frozenset(group) for group in found.groups} == set(map(frozenset, GROUPS))
-    for name in found.fold_names:
-        inner = folds.divide_into_inner_folds(found, found.make_fold_cohort(name), 0)
+def test_groups_sharing_a_scan_stay_together(how, make_folds, grouped):
+    cohort_folds = make_folds(grouped, how)
+    assert {frozenset(group) for group in cohort_folds.groups} == set(map(frozenset, GROUPS))
+    for name in cohort_folds.fold_names:
+        inner = folds.divide_into_inner_folds(cohort_folds, cohort_folds.make_fold_cohort(name), 0)
         for group in GROUPS:
-            assert len({found.fold_by_subject[of] for of in group}) == 1
-            assert len({inner.fold_by_subject.get(of) for of in group}) == 1
+            assert len({cohort_folds.fold_by_subject[subject] for subject in group}) == 1
+            assert len({inner.fold_by_subject.get(subject) for subject in group}) == 1
 
 
 # Whole sites
@@ -165,7 +170,7 @@ TEN, LINKED = [f"SITE{number}" for number in range(10)], ("SITE0", "SITE7")
 
 
 @pytest.mark.parametrize("sizes", [[3, 8] * 20, [100, 82, 61, 56, 55, 42, 38, 36, 35, 30, 30, 28, 27, 25, 23, 20, 16]])
-def test_a_site_is_in_one_fold_and_folds_are_alike(sizes):
+def test_sites_stay_undivided_and_folds_are_alike(sizes):
     """In size, as far as whole sites can be: a greedy division leaves no more than the last site between two folds."""
     site, drawn = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(0)
     for seed in range(10):
@@ -175,12 +180,12 @@ def test_a_site_is_in_one_fold_and_folds_are_alike(sizes):
         assert np.ptp(np.bincount(fold)) <= max(sizes) / 3
         assert abs(pd.Series(label).groupby(fold).mean() - label.mean()).max() < 0.2
         assert (fold == site_folds(label, site, 5, seed)).all()
-    others = [tuple(site_folds(label, site, 5, seed)) for seed in range(5)]
-    assert len(set(others)) > 1 or len(set(sizes)) > 2
+    divisions = [tuple(site_folds(label, site, 5, seed)) for seed in range(5)]
+    assert len(set(divisions)) > 1 or len(set(sizes)) > 2
 
 
 @pytest.mark.parametrize("label", [[0.0] * 3 + [1.0] * 3, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
-def test_as_many_folds_as_sites_have_a_site_each(label):
+def test_as_many_folds_as_sites_have_single_sites(label):
     assert sorted(site_folds(np.array(label), np.arange(6), 6, 0)) == list(range(6))
 
 
@@ -188,47 +193,51 @@ def test_as_many_folds_as_sites_have_a_site_each(label):
 def ten_sites(tmp_path_factory) -> Path:
     """A cohort of 40 people of ten sites, of whom two of different sites share a map."""
     folder = tmp_path_factory.mktemp("sites")
-    table = lab.people(40).assign(SITE_ID=[TEN[at // 4] for at in range(40)], DX_GROUP=list("1122") * 10)
+    table = lab.people(40).assign(
+        SITE_ID=[TEN[person_number // 4] for person_number in range(40)], DX_GROUP=list("1122") * 10
+    )
     lab.pcp(folder / "lab", table)
-    first, other = (folder / f"lab/cpac/X_00{table['SUB_ID'][at]}_falff.nii.gz" for at in (1, 30))
-    other.write_bytes(first.read_bytes())
+    first_path, second_path = (
+        folder / f"lab/cpac/X_00{table['SUB_ID'][person_number]}_falff.nii.gz" for person_number in (1, 30)
+    )
+    second_path.write_bytes(first_path.read_bytes())
     done("abide-data convert {of}/lab {of}/cohort --grid reduced --seed 1", of=folder)
     return folder / "cohort"
 
 
 @pytest.mark.slow
-def test_sites_that_share_a_scan_are_in_one_fold_also_of_inner_ones(cut, ten_sites):
-    found = cut(ten_sites, "4-wholeSites")
-    site = {row.subject: row.site for row in found.full_cohort.rows}
-    table = pd.DataFrame({"site": site, "fold": found.fold_by_subject})
-    assert (table.groupby("site")["fold"].nunique() == 1).all() and found.fold_names == list("0123")
+def test_sites_sharing_a_scan_share_outer_and_inner_folds(make_folds, ten_sites):
+    cohort_folds = make_folds(ten_sites, "4-wholeSites")
+    site = {row.subject: row.site for row in cohort_folds.full_cohort.rows}
+    table = pd.DataFrame({"site": site, "fold": cohort_folds.fold_by_subject})
+    assert (table.groupby("site")["fold"].nunique() == 1).all() and cohort_folds.fold_names == list("0123")
     assert table.loc[table["site"].isin(LINKED), "fold"].nunique() == 1
-    assert any(all(name in note for name in LINKED) for note in found.warnings)
-    assert folds.open_repeat_folds(found, 1, Path("nowhere")).fold_by_subject != found.fold_by_subject
-    permuted = folds.permute_folds(found, 0, 1)
+    assert any(all(name in note for name in LINKED) for note in cohort_folds.warnings)
+    assert folds.open_repeat_folds(cohort_folds, 1, Path("nowhere")).fold_by_subject != cohort_folds.fold_by_subject
+    permuted = folds.permute_folds(cohort_folds, 0, 1)
     assert (
         permuted.fold_by_subject
-        == found.fold_by_subject
+        == cohort_folds.fold_by_subject
         == folds.make_new_folds(permuted.full_cohort, "4-wholeSites", 0).fold_by_subject
     )
-    assert labels_of(permuted.full_cohort) != labels_of(found.full_cohort)
-    for name in found.fold_names:
-        inner = folds.divide_into_inner_folds(found, found.make_fold_cohort(name), 0)
+    assert label_by_subject(permuted.full_cohort) != label_by_subject(cohort_folds.full_cohort)
+    for name in cohort_folds.fold_names:
+        inner = folds.divide_into_inner_folds(cohort_folds, cohort_folds.make_fold_cohort(name), 0)
         assert set(inner.fold_by_subject) == set(table.index[table["fold"] != name])
-        there = table["site"][list(inner.fold_by_subject)]
-        assert (pd.Series(inner.fold_by_subject).groupby(there).nunique() == 1).all()
+        inner_sites = table["site"][list(inner.fold_by_subject)]
+        assert (pd.Series(inner.fold_by_subject).groupby(inner_sites).nunique() == 1).all()
 
 
 @pytest.mark.slow
-def test_more_folds_than_sites_are_refused_with_a_number_that_is_possible(cut, ten_sites):
+def test_more_folds_than_sites_are_refused_with_a_possible_number(make_folds, ten_sites):
     with pytest.raises(InputError, match=r"9 sites.*count once.*Use --folds 9 --wholeSites"):
-        cut(ten_sites, "10-wholeSites")
-    assert len(cut(ten_sites, "9-wholeSites").fold_names) == 9
+        make_folds(ten_sites, "10-wholeSites")
+    assert len(make_folds(ten_sites, "9-wholeSites").fold_names) == 9
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "no_baselines")
-def test_a_training_and_test_on_whole_sites_are_apart_from_those_on_people(ten_sites, tmp_path):
+def test_a_training_and_test_by_sites_are_apart_from_folds_by_people(ten_sites, tmp_path):
     """In their own folders, and told as what holds sites out."""
     places = {"of": ten_sites, "to": tmp_path}
     command = (
@@ -236,8 +245,8 @@ def test_a_training_and_test_on_whole_sites_are_apart_from_those_on_people(ten_s
     )
     train = "--numIters 2 --set members=1 --set batch_size=8"
     done(f"{command.format('train', 'train')} {train} --jobs 2", **places)
-    told = done(f"{command.format('test', 'test')} --permutations 2", **places)
-    assert "3-wholeSites" in told
+    test_output = done(f"{command.format('test', 'test')} --permutations 2", **places)
+    assert "3-wholeSites" in test_output
     assert {path.name for path in (tmp_path / "ckpt/nn").iterdir()} == {"folds-3-wholeSites"}
     fold = lab.read_table(tmp_path / "ckpt/nn/folds-3-wholeSites/folds.csv").set_index("subject")["fold"]
     predictions = lab.read_table(tmp_path / "test/predictions.csv")
@@ -255,64 +264,79 @@ def test_a_training_and_test_on_whole_sites_are_apart_from_those_on_people(ten_s
 # Permuted labels
 
 
-def by_site(cohort, label: dict[str, float]) -> Counter:
+def count_labels_by_site(cohort, label: dict[str, float]) -> Counter:
     site = {row.subject: row.site for row in cohort.rows}
-    return Counter((site[subject], of) for subject, of in label.items())
+    return Counter((site[subject], subject_label) for subject, subject_label in label.items())
 
 
-def test_units_of_a_shared_scan_are_exchanged_as_a_whole(cut, grouped):
+def test_clusters_sharing_a_scan_are_exchanged_together(make_folds, grouped):
     """Of the three pairs of a site with each other; the only three keep their labels, in any order. Each site keeps
     its labels."""
-    found = cut(grouped, "2")
-    true, pairs, three = labels_of(found.full_cohort), GROUPS[:3], GROUPS[3]
-    there = Counter(true[one] + true[other] for one, other in pairs)
+    cohort_folds = make_folds(grouped, "2")
+    true, pairs, three = label_by_subject(cohort_folds.full_cohort), GROUPS[:3], GROUPS[3]
+    pair_sum_counts = Counter(true[first_member] + true[second_member] for first_member, second_member in pairs)
     seen = set()
     for seed in range(200):
-        drawn = folds.permute_labels(found, np.random.default_rng(seed))
+        drawn = folds.permute_labels(cohort_folds, np.random.default_rng(seed))
         assert drawn.keys() == true.keys() and drawn != true
-        assert Counter(drawn[one] + drawn[other] for one, other in pairs) == there
-        assert sorted(drawn[of] for of in three) == sorted(true[of] for of in three)
-        assert by_site(found.full_cohort, drawn) == by_site(found.full_cohort, true)
-        seen.add(tuple(drawn[of] for pair in pairs for of in pair))
-    mixed = sum(true[one] != true[other] for one, other in pairs)
-    orders = {(1, 1, 1): 6, (2, 1): 3, (3,): 1}[tuple(sorted(there.values(), reverse=True))]
+        assert (
+            Counter(drawn[first_member] + drawn[second_member] for first_member, second_member in pairs)
+            == pair_sum_counts
+        )
+        assert sorted(drawn[member] for member in three) == sorted(true[member] for member in three)
+        assert count_labels_by_site(cohort_folds.full_cohort, drawn) == count_labels_by_site(
+            cohort_folds.full_cohort, true
+        )
+        seen.add(tuple(drawn[member] for pair in pairs for member in pair))
+    mixed = sum(true[first_member] != true[second_member] for first_member, second_member in pairs)
+    orders = {(1, 1, 1): 6, (2, 1): 3, (3,): 1}[tuple(sorted(pair_sum_counts.values(), reverse=True))]
     assert len(seen) == orders * 2**mixed
 
 
 @pytest.mark.slow
-def test_every_order_of_a_site_is_equally_likely(tmp_path, cut):
+def test_all_orders_within_a_site_are_equally_likely(tmp_path, make_folds):
     """Four people of a site, two of each label, by a chi-square over the six orders."""
     table = lab.people(8).assign(SITE_ID=list("AAAABBBB"), DX_GROUP=list("12121212"))
     lab.pcp(tmp_path / "lab", table)
     done("abide-data convert {of}/lab {of}/cohort --grid reduced", of=tmp_path)
-    found, random = cut(tmp_path / "cohort", "2"), np.random.default_rng(0)
-    drawn = [folds.permute_labels(found, random) for _ in range(3000)]
-    counts = Counter(tuple(of[subject] for subject in table["SUB_ID"][:4]) for of in drawn)
+    cohort_folds, random = make_folds(tmp_path / "cohort", "2"), np.random.default_rng(0)
+    drawn = [folds.permute_labels(cohort_folds, random) for _ in range(3000)]
+    counts = Counter(tuple(permuted_label[subject] for subject in table["SUB_ID"][:4]) for permuted_label in drawn)
     assert len(counts) == 6
     assert sum((count - 500) ** 2 / 500 for count in counts.values()) < 20.5  # the 0.999 quantile of five degrees
 
 
-def test_numbered_folds_are_cut_anew_and_those_of_a_column_stay(cut, converted):
-    found = cut(converted, "3", 7)
-    again, same, other, seed = (folds.permute_folds(found, *of) for of in ((7, 1), (7, 1), (7, 2), (8, 1)))
-    assert (
-        labels_of(again.full_cohort) == labels_of(same.full_cohort)
-        and again.fold_by_subject == same.fold_by_subject != found.fold_by_subject
+def test_numbered_folds_are_divided_anew_and_column_folds_stay(make_folds, converted):
+    cohort_folds = make_folds(converted, "3", 7)
+    first_permutation, same_permutation, second_permutation, reseeded_permutation = (
+        folds.permute_folds(cohort_folds, *permutation) for permutation in ((7, 1), (7, 1), (7, 2), (8, 1))
     )
-    assert len({tuple(labels_of(of.full_cohort).items()) for of in (again, other, seed)}) == 3
-    for name in again.fold_names:
-        tested = [row.label for row in again.make_fold_cohort(name).rows if row.split == "test"]
-        assert abs(sum(tested) - sum(labels_of(found.full_cohort).values()) / 3) <= 1
-    sites = cut(converted, "site", 7)
+    assert (
+        label_by_subject(first_permutation.full_cohort) == label_by_subject(same_permutation.full_cohort)
+        and first_permutation.fold_by_subject == same_permutation.fold_by_subject != cohort_folds.fold_by_subject
+    )
+    assert (
+        len(
+            {
+                tuple(label_by_subject(permutation.full_cohort).items())
+                for permutation in (first_permutation, second_permutation, reseeded_permutation)
+            }
+        )
+        == 3
+    )
+    for name in first_permutation.fold_names:
+        tested = [row.label for row in first_permutation.make_fold_cohort(name).rows if row.split == "test"]
+        assert abs(sum(tested) - sum(label_by_subject(cohort_folds.full_cohort).values()) / 3) <= 1
+    sites = make_folds(converted, "site", 7)
     assert folds.permute_folds(sites, 7, 1).fold_by_subject == sites.fold_by_subject
 
 
-def test_what_is_read_stays_but_for_the_label(cut, converted):
-    found = cut(converted, "site")
-    name = found.fold_names[0]
-    before, after = found.make_fold_cohort(name), folds.permute_folds(found, 0, 1).make_fold_cohort(name)
-    at = [index for index, row in enumerate(before.rows) if row.label != after.rows[index].label]
-    one, other = before.make_batch(at), after.make_batch(at)
-    assert at and (one["label"] == 1 - other["label"]).all()
-    for part in ("volume", "phenotype"):
-        np.testing.assert_array_equal(one[part], other[part])
+def test_inputs_stay_except_the_label(make_folds, converted):
+    cohort_folds = make_folds(converted, "site")
+    name = cohort_folds.fold_names[0]
+    before, after = cohort_folds.make_fold_cohort(name), folds.permute_folds(cohort_folds, 0, 1).make_fold_cohort(name)
+    changed_indices = [index for index, row in enumerate(before.rows) if row.label != after.rows[index].label]
+    original_batch, permuted_batch = before.make_batch(changed_indices), after.make_batch(changed_indices)
+    assert changed_indices and (original_batch["label"] == 1 - permuted_batch["label"]).all()
+    for input_name in ("volume", "phenotype"):
+        np.testing.assert_array_equal(original_batch[input_name], permuted_batch[input_name])

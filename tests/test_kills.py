@@ -22,7 +22,7 @@ def torture(tmp_path_factory) -> kills.Torture:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault, name", [("kill", "convert"), ("full_disk", "pack"), ("read_only", "swap")])
-def test_a_row_of_each_fault(fault, name, torture):
+def test_a_row_per_fault(fault, name, torture):
     tally = kills.suffer(torture, name, fault, times=1, seed=0)
     assert not tally.lost
     if not tally.times:
@@ -34,7 +34,7 @@ TRAINING = f"run.py --train --set members=1 --set batch_size=8 --numIters {{coun
 
 
 @pytest.mark.slow
-def test_a_training_is_alone_in_its_folder_and_goes_on_with_the_same_people_only(converted, tmp_path):
+def test_a_training_is_alone_in_the_folder_and_goes_on_with_the_same_people_only(converted, tmp_path):
     """A table that is edited after it was stopped is told; once that is back the same command goes on."""
     places = {"cohort": shutil.copytree(converted, tmp_path / "cohort"), "to": tmp_path}
     program, *words = split_command(TRAINING, count=1_000_000, **places)
@@ -56,11 +56,11 @@ def test_a_training_is_alone_in_its_folder_and_goes_on_with_the_same_people_only
     assert f"is being written by process {process.pid} on " in second.err
     assert f"{saved} is still being trained, by process {process.pid} on " in watched.out, watched.err
     step = read_manifest(saved)["step"]
-    whole = table.read_bytes()
+    original_bytes = table.read_bytes()
     lab.edit(table, lambda people: people.assign(age="30.0"))
     refused = run(TRAINING, count=step + 2, **places)
     assert refused.status == 2 and "phenotype.csv edited" in refused.err
-    table.write_bytes(whole)
+    table.write_bytes(original_bytes)
     outcome = run(TRAINING, count=step + 2, **places)
     assert (outcome.status, outcome.err) == (0, "")
     assert f"at iteration {step}." in outcome.out

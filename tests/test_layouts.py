@@ -28,7 +28,7 @@ THAT_DIFFER = ("cohort.json", "SHA256SUMS", "check.json")  # by the command, its
 ALL = range(1, 5)
 
 
-def converted(source: Path, words: str = "", **places: Path) -> dict[str, bytes]:
+def convert_to_bytes(source: Path, words: str = "", **places: Path) -> dict[str, bytes]:
     """The files of the reduced cohort of a folder that must convert."""
     to = source.with_name(f"cohort-{source.name}")
     done(f"abide-data convert {{source}} {{to}} --grid reduced {words}", source=source, to=to, **places)
@@ -38,37 +38,41 @@ def converted(source: Path, words: str = "", **places: Path) -> dict[str, bytes]
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> dict[str, bytes]:
     """Of the layout of the Preprocessed Connectomes Project."""
-    found = converted(labs.pcp(tmp_path_factory.mktemp("reference") / "pcp", PEOPLE))
+    bytes_by_name = convert_to_bytes(labs.pcp(tmp_path_factory.mktemp("reference") / "pcp", PEOPLE))
     tables = {"subjects.csv", "covariates.csv", "phenotype.csv", "maps.csv"}
-    assert found.keys() == tables | {f"{name}.bin" for name in PEOPLE["SUB_ID"]}
-    return found
+    assert bytes_by_name.keys() == tables | {f"{name}.bin" for name in PEOPLE["SUB_ID"]}
+    return bytes_by_name
 
 
-def records(of: dict[str, bytes]) -> dict[str, bytes]:
+def drop_covariates(bytes_by_name: dict[str, bytes]) -> dict[str, bytes]:
     """Without what tells how the columns of covariates were called, or in which order they stood."""
-    return {name: content for name, content in of.items() if name != "covariates.csv"}
+    return {name: content for name, content in bytes_by_name.items() if name != "covariates.csv"}
 
 
 # Layouts
 
 
 @pytest.mark.slow
-def test_each_layout_gives_the_same_records(reference, tmp_path):
+def test_all_layouts_give_the_same_records(reference, tmp_path):
     labels = "--labelColumn group --positive A"
-    assert records(converted(labs.bids(tmp_path / "bids", PEOPLE), labels)) == records(reference)
+    assert drop_covariates(convert_to_bytes(labs.bids(tmp_path / "bids", PEOPLE), labels)) == drop_covariates(reference)
     flat = labs.flat(tmp_path / "flat", PEOPLE)
-    assert converted(flat, "--table {table}", table=tmp_path / "flat.csv") == reference
-    named = "--mapColumn path --labelColumn diagnosis --positive ASD"
-    assert records(converted(labs.write_maps_by_column(tmp_path / "named", PEOPLE), named)) == records(reference)
+    assert convert_to_bytes(flat, "--table {table}", table=tmp_path / "flat.csv") == reference
+    column_options = "--mapColumn path --labelColumn diagnosis --positive ASD"
+    assert drop_covariates(
+        convert_to_bytes(labs.write_maps_by_column(tmp_path / "named", PEOPLE), column_options)
+    ) == drop_covariates(reference)
 
 
-def stored_as(codes: str) -> Callable:
+def make_reorientation(codes: str) -> Callable:
     """The same map with its axes stored as `codes` says: LPS, or PSR for rotated axes."""
 
     def change(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         image = nibabel.Nifti1Image(values, affine)
-        wanted = orientations.axcodes2ornt(codes)
-        turned = image.as_reoriented(orientations.ornt_transform(orientations.io_orientation(affine), wanted))
+        target_orientation = orientations.axcodes2ornt(codes)
+        turned = image.as_reoriented(
+            orientations.ornt_transform(orientations.io_orientation(affine), target_orientation)
+        )
         assert "".join(orientations.aff2axcodes(turned.affine)) == codes != "LAS"
         return np.asarray(turned.dataobj), turned.affine
 
@@ -79,8 +83,8 @@ def stored_as(codes: str) -> Callable:
 def test_the_orientation_on_disk_does_not_matter(reference, tmp_path):
     folder = labs.pcp(tmp_path / "turned", PEOPLE)
     for path, codes in zip(sorted(folder.rglob("*.nii.gz")), ("RAS", "LPS", "PSR", "ILA") * 2, strict=True):
-        labs.edit(path, stored_as(codes))
-    assert converted(folder) == reference
+        labs.edit(path, make_reorientation(codes))
+    assert convert_to_bytes(folder) == reference
 
 
 @pytest.mark.slow
@@ -101,15 +105,15 @@ def test_a_folder_with_much_else_gives_the_same_records(reference, tmp_path):
     (folder / "participants.tsv").rename(folder / "people.tsv")
     (folder / "derived.csv").write_text("participant,status\n50002,done\n")  # as `derive` leaves it beside the table
     words = "--labelColumn group --positive A"
-    assert records(converted(folder, words)) == records(reference)
-    told = run(f"abide-data convert {{folder}} {{to}} --dryRun {words}", folder=folder, to=tmp_path / "x").out
-    assert re.search("left alone: 1 in space T1w, such as .*, 1 of DPABI, such as fALFFMap_1.nii", told)
+    assert drop_covariates(convert_to_bytes(folder, words)) == drop_covariates(reference)
+    dry_output = run(f"abide-data convert {{folder}} {{to}} --dryRun {words}", folder=folder, to=tmp_path / "x").out
+    assert re.search("left alone: 1 in space T1w, such as .*, 1 of DPABI, such as fALFFMap_1.nii", dry_output)
 
 
 # Tables
 
 
-def european(text: str) -> str:
+def make_european(text: str) -> str:
     return text.replace(",", ";").replace(".", ",")
 
 
@@ -121,12 +125,12 @@ def as_saved(text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", [european, lambda text: "sep=;\n" + european(text), as_saved, lambda text: text + "60001\n\n"]
+    "change", [make_european, lambda text: "sep=;\n" + make_european(text), as_saved, lambda text: text + "60001\n\n"]
 )
-def test_a_table_that_was_saved_otherwise_gives_the_same_records(change, reference, tmp_path):
+def test_a_table_saved_differently_gives_the_same_records(change, reference, tmp_path):
     folder = labs.pcp(tmp_path / "pcp", PEOPLE)
     (folder / "Phenotypic.csv").write_text(change((folder / "Phenotypic.csv").read_text()), newline="")
-    assert converted(folder) == reference
+    assert convert_to_bytes(folder) == reference
 
 
 @pytest.mark.slow
@@ -142,24 +146,24 @@ def test_a_table_that_was_saved_otherwise_gives_the_same_records(change, referen
         (["ASD", "TD", "ASD", "-9999"], "ASD", "101."),
     ],
 )
-def test_the_named_values_decide_who_has_which_label(values, words, expected, tmp_path):
+def test_the_listed_values_decide_labels(values, words, expected, tmp_path):
     folder = labs.pcp(tmp_path / "pcp", PEOPLE)
-    labs.edit(folder / "Phenotypic.csv", lambda of: of.assign(DX_GROUP=values * (8 // len(values))))
-    converted(folder, f"--labelColumn DX_GROUP --positive {words}")
+    labs.edit(folder / "Phenotypic.csv", lambda table: table.assign(DX_GROUP=values * (8 // len(values))))
+    convert_to_bytes(folder, f"--labelColumn DX_GROUP --positive {words}")
     rows = read_table(tmp_path / "cohort-pcp/subjects.csv").set_index("subject")["label"]
-    wanted = zip(PEOPLE["SUB_ID"], expected * (8 // len(expected)), strict=True)
-    assert rows.to_dict() == {subject: label for subject, label in wanted if label != "."}
+    label_pairs = zip(PEOPLE["SUB_ID"], expected * (8 // len(expected)), strict=True)
+    assert rows.to_dict() == {subject: label for subject, label in label_pairs if label != "."}
 
 
 @pytest.mark.slow
-def test_the_site_is_as_it_is_told(tmp_path):
+def test_the_site_follows_the_options(tmp_path):
     folder = labs.pcp(tmp_path / "pcp", PEOPLE.assign(MRI_system=[*"ABCD"] * 2, deviation=PEOPLE.index.astype(str)))
 
     rename = {"SITE_ID": "CENTRE"}
-    labs.edit(folder / "Phenotypic.csv", lambda of: of.replace("NYU", " New  York ").rename(columns=rename))
-    told = done("abide-data convert {of} {to} --siteColumn CENTRE --dryRun", of=folder, to=tmp_path / "x")
-    assert "CENTRE, 3 sites; MRI_system looks like a site" in told
-    converted(folder, "--siteColumn CENTRE")
+    labs.edit(folder / "Phenotypic.csv", lambda table: table.replace("NYU", " New  York ").rename(columns=rename))
+    dry_output = done("abide-data convert {of} {to} --siteColumn CENTRE --dryRun", of=folder, to=tmp_path / "x")
+    assert "CENTRE, 3 sites; MRI_system looks like a site" in dry_output
+    convert_to_bytes(folder, "--siteColumn CENTRE")
     expected = PEOPLE["SITE_ID"].replace("NYU", "New York").tolist()
     assert read_table(tmp_path / "cohort-pcp/subjects.csv")["site"].tolist() == expected
     nowhere = tmp_path / "nowhere"
@@ -173,7 +177,7 @@ def test_the_site_is_as_it_is_told(tmp_path):
 
 SEVERAL = [
     [f"{kind}fALFFMap_{n}.nii" for n in ALL for kind in ("", "m", "z")],
-    [f"Results/{of}/fALFFMap_{n}.nii" for n in ALL for of in ("fALFF_ARWC", "fALFF_ARglobalWC")],
+    [f"Results/{variant}/fALFFMap_{n}.nii" for n in ALL for variant in ("fALFF_ARWC", "fALFF_ARglobalWC")],
     [f"sub-0{n}/ses-{s}/func/sub-0{n}_ses-{s}_falff.nii.gz" for n in ALL for s in "12"],
     [f"sub-{n}/sub-{n}_space-MNI_desc-{d}_falff.nii.gz" for n in ALL for d in ("raw", "smooth")],
     [f"sub-{n}/sub-{n}_space-MNI152NLin{s}Asym_falff.nii.gz" for n in ALL for s in ("6", "2009c")],
@@ -181,7 +185,7 @@ SEVERAL = [
     [f"fALFFMap_Sub_00{n}_ses-{s}.nii" for n in ALL for s in "12"],
     [f"NYU_00{n}_session_{s}_falff.nii.gz" for n in ALL for s in "12"],
     [f"{n}_falff{suffix}" for n in ALL for suffix in (".nii", ".nii.gz")],
-    [f"{of}/{n}_falff.nii" for n in ALL for of in ("old [1]", "new")],
+    [f"{variant}/{n}_falff.nii" for n in ALL for variant in ("old [1]", "new")],
 ]
 KINDS = [  # each of other people
     [f"{kind}fALFFMap_{n}.nii" for n, kind in enumerate("mmzz")],
@@ -192,11 +196,12 @@ KINDS = [  # each of other people
 ]
 XCP = "sub-{n}/sub-{n}_stat-{map}_{rest}boldmap.nii.gz"
 TWO, SMOOTHED = (
-    [XCP.format(n=n, map=of, rest=rest) for n in ALL for of in ("alff", "reho")] for rest in ("", "desc-smooth_")
+    [XCP.format(n=n, map=variant, rest=rest) for n in ALL for variant in ("alff", "reho")]
+    for rest in ("", "desc-smooth_")
 )
 
 
-def files(folder: Path, names: list[str]) -> Path:
+def write_empty_files(folder: Path, names: list[str]) -> Path:
     """Empty files; which are chosen is told by their names."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +212,7 @@ def files(folder: Path, names: list[str]) -> Path:
 NO_TABLE = "has no table of participants"  # what is lacking once the maps are clear
 
 
-def error_of(folder: Path, words: str = "") -> str:
+def read_error(folder: Path, words: str = "") -> str:
     return run(f"abide-data convert {{folder}} {{folder}}-to {words}", folder=folder).err
 
 
@@ -218,9 +223,9 @@ def error_of(folder: Path, words: str = "") -> str:
         *((names, "alff,reho") for names in (TWO + SMOOTHED[::2], TWO + SMOOTHED)),
     ],
 )
-def test_of_several_maps_none_is_guessed_and_the_advice_works(names, maps, tmp_path):
+def test_with_several_maps_none_is_guessed_and_the_advice_works(names, maps, tmp_path):
     """The glob that is advised chooses as many of each map as it says, and is not refused."""
-    folder = files(tmp_path / "maps", names)
+    folder = write_empty_files(tmp_path / "maps", names)
     words = (
         "several maps",
         "each for other participants" if names in KINDS else "expected one a participant",
@@ -231,7 +236,7 @@ def test_of_several_maps_none_is_guessed_and_the_advice_works(names, maps, tmp_p
     (only,) = shlex.split(quoted)
     chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in {only, *only.split(",")})]
     assert len(chosen) == int(count or 1) * len(maps.split(","))
-    assert NO_TABLE in error_of(folder, f"--maps {maps} --only {quoted}")
+    assert NO_TABLE in read_error(folder, f"--maps {maps} --only {quoted}")
 
 
 @pytest.mark.parametrize(
@@ -241,16 +246,16 @@ def test_of_several_maps_none_is_guessed_and_the_advice_works(names, maps, tmp_p
         ([f"sub-{n}{'_res-1' * (n == 4)}_falff.nii.gz" for n in ALL], "each for other participants"),
     ],
 )
-def test_a_glob_that_would_lose_most_people_is_no_advice(names, words, tmp_path):
+def test_a_glob_losing_most_people_is_no_advice(names, words, tmp_path):
     """One ID is spelt in two ways; one person has another resolution."""
-    folder = files(tmp_path / "maps", names)
+    folder = write_empty_files(tmp_path / "maps", names)
     line = refused("abide-data convert {folder} {folder}-to", words, "Remove or rename one", folder=folder)
     assert "--only" not in line
 
 
-def test_sites_in_folders_and_both_compressions_are_one_kind(tmp_path):
-    folder = files(tmp_path / "maps", ["NYU/1_falff.nii", "NYU/2_falff.nii.gz", "USM/3_falff.nii.gz"])
-    assert NO_TABLE in error_of(folder)
+def test_sites_in_folders_and_both_compressions_are_a_single_kind(tmp_path):
+    folder = write_empty_files(tmp_path / "maps", ["NYU/1_falff.nii", "NYU/2_falff.nii.gz", "USM/3_falff.nii.gz"])
+    assert NO_TABLE in read_error(folder)
 
 
 ENTITIES = [f"_{name}-{value}" for name, value in (("ses", 1), ("ses", 2), ("run", 1), ("run", 2), ("desc", "smooth"))]
@@ -259,24 +264,24 @@ ENTITIES = [f"_{name}-{value}" for name, value in (("ses", 1), ("ses", 2), ("run
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
-def test_a_glob_that_a_refusal_gives_always_works(data):
+def test_a_glob_from_a_refusal_always_works(data):
     """For all maps together, of people who have several each: sessions, runs, smoothed or compressed, in folders."""
     kinds = st.tuples(st.lists(st.sampled_from(ENTITIES), unique=True, max_size=2), st.sampled_from(["", ".gz"]))
     maps = data.draw(st.sampled_from([("alff",), ("alff", "reho"), ("falff", "alff", "reho")]))
-    of_map = {name: data.draw(st.lists(kinds, min_size=1, max_size=3, unique_by=str)) for name in maps}
+    entities_by_map = {name: data.draw(st.lists(kinds, min_size=1, max_size=3, unique_by=str)) for name in maps}
     place = data.draw(st.sampled_from(["sub-{n}/func/", "", "old's [1]/"]))
     names = [
         f"{place.format(n=n)}sub-{n}{''.join(entities)}_{name}.nii{end}"
-        for name, several in of_map.items()
+        for name, several in entities_by_map.items()
         for entities, end in several
         for n in ("01", "02", "11")
     ]
     with tempfile.TemporaryDirectory() as top:
-        folder = files(Path(top) / "no/table/above/maps", names)
+        folder = write_empty_files(Path(top) / "no/table/above/maps", names)
         words = f"--maps {','.join(maps)}"
-        line = error_of(folder, words)
-        if given_glob := re.findall(r"such as with --only (.*) \(3 participants\), or", line):
-            assert NO_TABLE in error_of(folder, f"{words} --only {given_glob[0]}")
+        line = read_error(folder, words)
+        if advised_glob := re.findall(r"such as with --only (.*) \(3 participants\), or", line):
+            assert NO_TABLE in read_error(folder, f"{words} --only {advised_glob[0]}")
         else:
             assert NO_TABLE in line or "Remove or rename one, or name each" in line
 
@@ -286,38 +291,44 @@ def test_the_users_choice(reference, tmp_path):
     folder = labs.flat(tmp_path / "flat", PEOPLE)
     for path in list(folder.glob("*.nii")):
         path.with_name(path.name.replace("zf", "mf")).write_bytes(b"not chosen")
-    assert converted(folder, "--table {table} --only 'zf*'", table=tmp_path / "flat.csv") == reference
+    assert convert_to_bytes(folder, "--table {table} --only 'zf*'", table=tmp_path / "flat.csv") == reference
 
 
 DEGREES = ("Weighted", "Binarized")
 
 
 @pytest.mark.parametrize(
-    "name, wanted, other",
+    "name, map_pattern, decoy_pattern",
     [
         ("alff", "sub-{n}/sub-{n}_space-MNI_stat-alff_boldmap.nii.gz", "sub-{n}/sub-{n}_stat-falff_boldmap.nii.gz"),
         ("reho", "sub-{n}/sub-{n}_stat-reho_desc-smooth_boldmap.nii", "sub-{n}/sub-{n}_stat-alff_boldmap.nii"),
         ("degree_weighted", "NYU_{n}_degree_weighted.nii.gz", "NYU_{n}_degree_binarize.nii.gz"),
         ("alff", "Results/ALFFMap_{n}.nii", "Results/fALFFMap_{n}.nii"),
         ("reho", "szReHoMap_{n}.nii", "szALFFMap_{n}.nii"),
-        ("degree_weighted", *(f"sub-{{n}}_degree{of}.nii" for of in DEGREES)),
-        ("degree_weighted", *(f"DegreeCentrality_Positive{of}SumBrainMap_{{n}}.nii" for of in DEGREES)),
+        ("degree_weighted", *(f"sub-{{n}}_degree{variant}.nii" for variant in DEGREES)),
+        ("degree_weighted", *(f"DegreeCentrality_Positive{variant}SumBrainMap_{{n}}.nii" for variant in DEGREES)),
         ("dual_regression", "NYU_{n}_dual_regression.nii.gz", "NYU_{n}_falff.nii.gz"),
         ("dual_regression", "sub-{n}/sub-{n}_stat-dualregression_boldmap.nii.gz", "sub-{n}/sub-{n}_bold.nii.gz"),
         ("dual_regression", "sub-{n}_space-template_desc-DualReg_correlations.nii.gz", "sub-{n}_desc-MultReg_x.nii"),
-        ("degree_weighted", *(f"sub-{{n}}_desc-{of}_degree-centrality.nii" for of in ("weighted", "binarized"))),
-        ("eigenvector_weighted", *(f"sub-{{n}}_desc-weighted_{of}-centrality.nii" for of in ("eigen", "degree"))),
+        (
+            "degree_weighted",
+            *(f"sub-{{n}}_desc-{variant}_degree-centrality.nii" for variant in ("weighted", "binarized")),
+        ),
+        (
+            "eigenvector_weighted",
+            *(f"sub-{{n}}_desc-weighted_{variant}-centrality.nii" for variant in ("eigen", "degree")),
+        ),
     ],
 )
-def test_a_map_is_found_by_its_name_in_each_layout(name, wanted, other, tmp_path):
+def test_a_map_is_recognised_by_name_in_all_layouts(name, map_pattern, decoy_pattern, tmp_path):
     """Those of other names could not be read."""
-    folder = labs.write_maps_under_names(tmp_path / "maps", [wanted.format(n=f"00{n}") for n in ALL])
-    files(folder, [other.format(n=f"00{n}") for n in ALL])
+    folder = labs.write_maps_under_names(tmp_path / "maps", [map_pattern.format(n=f"00{n}") for n in ALL])
+    write_empty_files(folder, [decoy_pattern.format(n=f"00{n}") for n in ALL])
     table = pd.DataFrame({"ID": [f"00{n}" for n in ALL], "FILE_ID": [f"NYU_00{n}" for n in ALL], "dx": [*"abab"]})
     table.to_csv(folder / "people.csv", index=False)
     words = f"--maps {name} --labelColumn dx --positive a --phenotype '' --grid reduced --dryRun"
-    told = done(f"abide-data convert {{folder}} {{to}} {words}", folder=folder, to=tmp_path / "to")
-    assert ": 4 maps" in told and "train 2 (" in told
+    dry_output = done(f"abide-data convert {{folder}} {{to}} {words}", folder=folder, to=tmp_path / "to")
+    assert ": 4 maps" in dry_output and "train 2 (" in dry_output
 
 
 @pytest.mark.slow
@@ -336,7 +347,7 @@ def apart(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-def test_both_spellings_of_an_accent_are_one(tmp_path):
+def test_both_accent_spellings_are_equal(tmp_path):
     """In sites, categories, IDs, names of columns and of files, on disk, in the table or as typed."""
     table = labs.people(24).rename(columns={"SITE_ID": "Größe"})
     table["Größe"] = [spelt("Zürich") for spelt in (apart, str) * 12]
@@ -347,22 +358,22 @@ def test_both_spellings_of_an_accent_are_one(tmp_path):
     table["path"] = [f"cpac/{name}_falff.nii.gz" for name in table["FILE_ID"]]
     table.drop(columns="SUB_ID").to_csv(tmp_path / "named/Phenotypic.csv", index=False)
     words = f"--labelColumn DX_GROUP --positive 1 --siteColumn {apart('Größe')} --phenotype hand"
-    by_name = converted(tmp_path / "named", words)
+    by_name = convert_to_bytes(tmp_path / "named", words)
     rows = pd.read_csv(io.BytesIO(by_name["subjects.csv"]))
     assert {*rows["site"]} == {"Zürich"} and {*rows["subject"]} == {f"Zoë{number}" for number in range(24)}
     header = by_name["phenotype.csv"].decode().splitlines()[0]
     assert header.startswith("subject,hand_größer,hand_á,unused_3,")
     (tmp_path / "named").rename(tmp_path / "by_column")
-    assert converted(tmp_path / "by_column", f"{words} --mapColumn path --idColumn FILE_ID") == by_name
+    assert convert_to_bytes(tmp_path / "by_column", f"{words} --mapColumn path --idColumn FILE_ID") == by_name
 
 
-def test_a_cohort_of_a_script_has_one_site_for_both_spellings(tmp_path):
+def test_a_script_cohort_has_a_single_site_for_both_spellings(tmp_path):
     labs.records(tmp_path / "script", 4)
     (tmp_path / "script/4.bin").rename(tmp_path / f"script/{apart('Zoë')}.bin")
     names = ["1", "2", "3", apart("Zoë")]
     lines = [
-        f"{name}.bin,{name},{of('Zürich')},{int(at % 2 == 0)},train"
-        for at, (name, of) in enumerate(zip(names, (apart, str) * 2, strict=True))
+        f"{name}.bin,{name},{spell('Zürich')},{int(number % 2 == 0)},train"
+        for number, (name, spell) in enumerate(zip(names, (apart, str) * 2, strict=True))
     ]
     (tmp_path / "script/subjects.csv").write_text("\n".join(["file,subject,site,label,split", *lines, ""]))
     (tmp_path / "script/cohort.json").write_text('{"grid": [31, 37, 31]}')
@@ -372,7 +383,7 @@ def test_a_cohort_of_a_script_has_one_site_for_both_spellings(tmp_path):
     assert "Zürich 2/2" in done("abide-data check {of}/sealed", of=tmp_path)
 
 
-def test_of_the_tables_above_one_counts_that_has_the_people(tmp_path):
+def test_the_table_above_with_the_people_counts(tmp_path):
     """Of maps that were not converted, too; others are as good as none, and --table names one, as is then advised."""
     maps = tmp_path / "study/maps"
     labs.flat(maps, PEOPLE)
@@ -386,8 +397,8 @@ def test_of_the_tables_above_one_counts_that_has_the_people(tmp_path):
         (tmp_path / "others").rename(tmp_path / "people.csv")
 
 
-def test_maps_that_a_column_names_are_checked(tmp_path):
+def test_maps_from_a_column_are_checked(tmp_path):
     folder = labs.write_maps_by_column(tmp_path / "named", labs.people(12))
     refused("abide-data check {of}", "--mapColumn", of=folder)
-    told = done("abide-data check {of} --mapColumn path --where 'AGE_AT_SCAN > 0'", of=folder)
-    assert "12 participants, not converted" in told
+    check_output = done("abide-data check {of} --mapColumn path --where 'AGE_AT_SCAN > 0'", of=folder)
+    assert "12 participants, not converted" in check_output

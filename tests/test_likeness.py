@@ -27,13 +27,13 @@ MEASURES = (
 EACH = 3  # people are changed in one way
 
 
-def set_of(folder: Path, name: str, who: list[Path], values: dict[str, str]) -> None:
+def set_table_values(folder: Path, name: str, record_paths: list[Path], values: dict[str, str]) -> None:
     """What a table of a cohort says of the people of these records."""
-    names = [path.stem for path in who]
-    lab.edit(folder / name, lambda of: of.mask(of["subject"].isin(names), of.assign(**values)))
+    names = [path.stem for path in record_paths]
+    lab.edit(folder / name, lambda table: table.mask(table["subject"].isin(names), table.assign(**values)))
 
 
-def some(many: Path, folder: Path, split: str, chosen: slice) -> Path:
+def take_people(many: Path, folder: Path, split: str, chosen: slice) -> Path:
     """Some people of a simulated cohort, all in a split, with measures of maps before conversion and connectomes."""
     lab.copy(many, folder)
     files = lab.read_table(folder / "subjects.csv")["file"]
@@ -51,25 +51,27 @@ def some(many: Path, folder: Path, split: str, chosen: slice) -> Path:
     return folder
 
 
-def shift(axis: int, voxels: int):
+def make_shift(axis: int, voxels: int):
     return lambda volume: np.roll(volume, voxels, axis)
 
 
-def region(name: str) -> np.ndarray:
+def region_mask(name: str) -> np.ndarray:
     """The voxels of a region on the reduced grid, (x, y, z) bool."""
     regions = atlas.load_atlas(None, atlas.records.REDUCED)
-    return regions.region_labels == next(number for number, other in regions.name_by_region.items() if other == name)
+    return regions.region_labels == next(
+        number for number, region_name in regions.name_by_region.items() if region_name == name
+    )
 
 
 def without_region(volume: np.ndarray) -> np.ndarray:
-    return np.where(region("Frontal_Inf_Tri_L"), volume[0, 0, 0], volume)
+    return np.where(region_mask("Frontal_Inf_Tri_L"), volume[0, 0, 0], volume)
 
 
 VOLUMES = {  # change of a volume, and what is told
     "as they are": (lambda volume: volume, None),
-    "right": (shift(0, 1), "falff: the centre of the brain is 6 mm too far to the right"),
-    "front": (shift(1, 1), "falff: the centre of the brain is 6 mm too far to the front"),
-    "bottom": (shift(2, -1), "falff: the centre of the brain is 6 mm too far to the bottom"),
+    "right": (make_shift(0, 1), "falff: the centre of the brain is 6 mm too far to the right"),
+    "front": (make_shift(1, 1), "falff: the centre of the brain is 6 mm too far to the front"),
+    "bottom": (make_shift(2, -1), "falff: the centre of the brain is 6 mm too far to the bottom"),
     "exchanged": (lambda volume: volume[::-1], "falff: left and right look exchanged"),
     "negated": (np.negative, "falff: values look negated"),
     "region": (without_region, "falff: 1 region is missing: Frontal_Inf_Tri_L"),
@@ -93,25 +95,25 @@ CHANGES = [*VOLUMES, *TABLES, *PERSON, "connectome"]
 def folder(tmp_path_factory, large_cohort) -> Path:
     """`home`, the training people, `new` ones changed in one way each, `ckpt`, `out` of a test, and `a.zip`."""
     folder = tmp_path_factory.mktemp("likeness")
-    some(large_cohort, folder / "home", "train", slice(TRAINING))
-    new = some(large_cohort, folder / "new", "test", slice(TRAINING, TRAINING + 12 + EACH * len(CHANGES)))
-    said = json.loads((new / "cohort.json").read_text())
+    take_people(large_cohort, folder / "home", "train", slice(TRAINING))
+    new = take_people(large_cohort, folder / "new", "test", slice(TRAINING, TRAINING + 12 + EACH * len(CHANGES)))
+    metadata = json.loads((new / "cohort.json").read_text())
     for kind, (change, _) in VOLUMES.items():
-        for file in files_of(new, kind):
-            lab.edit(file, record(file, change))
+        for file in list_changed_files(new, kind):
+            lab.edit(file, change_record(file, change))
     for kind, (name, values, _) in TABLES.items():
-        set_of(new, name, files_of(new, kind), values)
-    mean, scale, median = (said[f"phenotype_{name}"][0] for name in ("mean", "scale", "median"))
+        set_table_values(new, name, list_changed_files(new, kind), values)
+    mean, scale, median = (metadata[f"phenotype_{name}"][0] for name in ("mean", "scale", "median"))
     for kind, (age, _) in PERSON.items():
         scaled = np.float32(((age or median) - mean) / scale).tobytes()
-        for file in files_of(new, kind):
+        for file in list_changed_files(new, kind):
             lab.edit(file, file.read_bytes()[:4] + scaled + file.read_bytes()[8:])
-        set_of(new, "phenotype.csv", files_of(new, kind), {"age": str(age or "")})
+        set_table_values(new, "phenotype.csv", list_changed_files(new, kind), {"age": str(age or "")})
     with h5py.File(new / "connectomes.h5", "r+") as store:
         names = [subject.decode() for subject in store["subject"]]
         noise = np.random.default_rng(1).normal(0, 0.05, store["z"].shape)
         store["z"][:] += noise  # or they are those of training people
-        for file in files_of(new, "connectome"):
+        for file in list_changed_files(new, "connectome"):
             store["z"][names.index(file.stem)] = np.abs(store["z"][names.index(file.stem)]) + 1.5
     reseal(new)
     places = "--everybody --model nn --chkPointDir {of}/ckpt --outDir {of}/"
@@ -121,22 +123,22 @@ def folder(tmp_path_factory, large_cohort) -> Path:
     return folder
 
 
-def files_of(new: Path, kind: str) -> list[Path]:
+def list_changed_files(new: Path, kind: str) -> list[Path]:
     """The records of people who are changed so; those `as they are` are more."""
     names = sorted(new.glob("*.bin"))
-    at = 12 + EACH * CHANGES.index(kind)
-    return names[at : at + EACH] if kind != CHANGES[0] else names[: 12 + EACH]
+    first_index = 12 + EACH * CHANGES.index(kind)
+    return names[first_index : first_index + EACH] if kind != CHANGES[0] else names[: 12 + EACH]
 
 
-def record(path: Path, change) -> bytes:
+def change_record(path: Path, change) -> bytes:
     content = path.read_bytes()
     volume = lab.read_record(path)[2][0]
     return content[:120] + np.ascontiguousarray(change(volume), "<f4").tobytes()
 
 
-def told(folder: Path, kind: str) -> list[str]:
+def read_reasons(folder: Path, kind: str) -> list[str]:
     table = lab.read_table(folder / "out/out_of_distribution.csv").set_index("file")["reasons"]
-    return [table.get(file.name, "") for file in files_of(folder / "new", kind)]
+    return [table.get(file.name, "") for file in list_changed_files(folder / "new", kind)]
 
 
 REASONS = {kind: words for kind, (*_, words) in (VOLUMES | TABLES | PERSON).items()}
@@ -145,57 +147,65 @@ REASONS["connectome"] = "connectome: the mean Fisher z is 1.[678]"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind, words in REASONS.items() if words])
-def test_what_is_changed_is_told_and_what_follows_from_it_is_not(kind, folder):
-    for found in told(folder, kind):
-        assert any(re.search(REASONS[kind], reason) for reason in found.split("; ")), found
-        assert ("exchanged" in found) == (kind == "exchanged") and ("negated" in found) == (kind == "negated")
-        assert kind not in ("exchanged", "negated") or not re.search("correlation with the mean|too far", found)
+def test_changes_are_reported_and_consequences_are_not(kind, folder):
+    for reason_text in read_reasons(folder, kind):
+        assert any(re.search(REASONS[kind], reason) for reason in reason_text.split("; ")), reason_text
+        assert ("exchanged" in reason_text) == (kind == "exchanged") and ("negated" in reason_text) == (
+            kind == "negated"
+        )
+        assert kind not in ("exchanged", "negated") or not re.search("correlation with the mean|too far", reason_text)
 
 
 @pytest.mark.slow
-def test_those_as_they_are_are_hardly_ever_told_nor_new_sites_and_unknown_covariates(folder):
-    found = [*told(folder, "as they are"), *told(folder, "site"), *told(folder, "unknown")]
-    assert sum(map(bool, found)) <= 3
-    assert not any(re.search("SITE|SEX|func_mean_fd", reasons_) for reasons_ in found)
+def test_unchanged_people_new_sites_and_unknown_covariates_are_hardly_ever_reported(folder):
+    reason_texts = [
+        *read_reasons(folder, "as they are"),
+        *read_reasons(folder, "site"),
+        *read_reasons(folder, "unknown"),
+    ]
+    assert sum(map(bool, reason_texts)) <= 3
+    assert not any(re.search("SITE|SEX|func_mean_fd", reasons_) for reasons_ in reason_texts)
 
 
 @pytest.fixture(scope="module")
-def kept(folder) -> dict[str, bytes]:
+def bundle_files(folder) -> dict[str, bytes]:
     return read_bundle_files(folder / "a.zip")
 
 
-def quantiles(values, shares=(0.05, 0.5, 0.95)) -> np.ndarray:
-    return np.asarray(mstats.hdquantiles(np.ma.masked_invalid(values), shares))
+def quantiles(values, probabilities=(0.05, 0.5, 0.95)) -> np.ndarray:
+    return np.asarray(mstats.hdquantiles(np.ma.masked_invalid(values), probabilities))
 
 
 @pytest.mark.slow
-def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, kept):
-    said = json.loads(kept["likeness.json"])
+def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, bundle_files):
+    likeness = json.loads(bundle_files["likeness.json"])
     raw = pd.read_csv(folder / "home/phenotype.csv", dtype={"subject": str})
     maps, covariates = (pd.read_csv(folder / "home" / name) for name in ("maps.csv", "covariates.csv"))
-    assert said["count"] == TRAINING and said["maps"] == ["falff"]
+    assert likeness["count"] == TRAINING and likeness["maps"] == ["falff"]
     for view, name, values in (
         ("person", "age", raw["age"]),
         ("person", "func_mean_fd", np.log(covariates["func_mean_fd"])),
         ("falff", "log sd", np.log(maps["sd"])),
         ("falff", "mean_in_sds", maps["mean"] / maps["sd"]),
     ):
-        found, expected = said["ranges"][view][name], quantiles(values)
+        value_range, expected = likeness["ranges"][view][name], quantiles(values)
         if view != "person":
             sd = quantiles(np.abs(values - expected[1]), 0.5) / norm.ppf(0.75)
             expected = expected[1] + sd * norm.ppf([0.05, 0.5, 0.95])
-        np.testing.assert_allclose([found[of] for of in ("low", "middle", "high")], expected, rtol=1e-3)
-    categories, females = said["categories"], (covariates["SEX"] == 2).mean()
+        np.testing.assert_allclose(
+            [value_range[range_by_end] for range_by_end in ("low", "middle", "high")], expected, rtol=1e-3
+        )
+    categories, females = likeness["categories"], (covariates["SEX"] == 2).mean()
     assert categories["SEX"] == pytest.approx({"1": 1 - females, "2": females, "unknown": 0}, abs=1e-3)
     assert categories["handedness_right"]["1"] == pytest.approx(raw["handedness_right"].mean(), abs=1e-3)
     assert "SITE_ID" not in categories
-    text = kept["likeness.json"].decode()
+    text = bundle_files["likeness.json"].decode()
     assert not any(subject in text for subject in raw["subject"])
-    ends = [round(end, 4) for of in said["ranges"]["person"].values() for end in of.values()]
+    ends = [round(end, 4) for range_by_end in likeness["ranges"]["person"].values() for end in range_by_end.values()]
     assert not pd.concat([raw["age"], raw["bmi"]]).dropna().round(4).isin(ends).any()
     records = sorted((folder / "home").glob("*.bin"))
     mean = np.mean([lab.read_record(path)[2][0] for path in records], axis=0, dtype=float)
-    means = load_npz(kept["likeness.npz"])
+    means = load_npz(bundle_files["likeness.npz"])
     np.testing.assert_allclose(means["volume"][..., 0], mean, atol=1e-6)
     with h5py.File(folder / "home/connectomes.h5") as store:
         edges = np.nanmean(store["z"], axis=0, dtype=float)
@@ -203,41 +213,48 @@ def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, kept):
 
 
 @pytest.mark.slow
-def test_what_all_maps_share_is_told_though_no_map_alone_is_unlike():
+def test_a_shift_common_to_all_maps_is_reported_though_no_map_is_unlike():
     """15 maps, 8 measures, sites that differ: one measure of all maps is moved by three SDs of a single map."""
     random = np.random.default_rng(9)
     names = ["log roughness", "log sd", "log mean", "mean_in_sds", "alike", "sd_z", "mean_z", "log mean_r"]
-    columns = pd.MultiIndex.from_product([[f"map {at}" for at in range(15)], names])
+    columns = pd.MultiIndex.from_product([[f"map {number}" for number in range(15)], names])
 
     def drawn(sites: int) -> pd.DataFrame:
         site = np.repeat(np.arange(sites), 12)
         shared = random.normal(size=(sites, 8))[site] * 0.2 + random.normal(size=(len(site), 8)) * 0.2
-        own = random.standard_t(5, (len(site), 15, 8))
-        return pd.DataFrame((own + shared[:, None]).reshape(len(site), -1), columns=columns)
+        individual = random.standard_t(5, (len(site), 15, 8))
+        return pd.DataFrame((individual + shared[:, None]).reshape(len(site), -1), columns=columns)
 
     ranges, new = reference.compute_ranges(drawn(9)), drawn(20)
     smoother = new.copy()
     smoother.loc[:, (slice(None), "log roughness")] -= 3.0
 
-    def told(of: pd.DataFrame, words: str = ".") -> float:
-        return np.mean([any(re.search(words, text) for text in one) for one in sentences_of(of, ranges)])
+    def reported_fraction(person_values: pd.DataFrame, words: str = ".") -> float:
+        return np.mean(
+            [any(re.search(words, text) for text in sentences) for sentences in make_sentences(person_values, ranges)]
+        )
 
-    assert told(new, "average") < 0.05
-    assert told(smoother, "roughness") > 0.9 and told(smoother, "maps on average: the roughness is lower") > 0.6
-    assert told(smoother, r"map \d.*roughness") < 0.4
+    assert reported_fraction(new, "average") < 0.05
+    assert (
+        reported_fraction(smoother, "roughness") > 0.9
+        and reported_fraction(smoother, "maps on average: the roughness is lower") > 0.6
+    )
+    assert reported_fraction(smoother, r"map \d.*roughness") < 0.4
 
 
-def sentences_of(values: pd.DataFrame, ranges: dict) -> list[tuple[str, ...]]:
-    return [reasons.format_deviations(one, {}) for one in reasons.find_deviations(values, ranges)]
+def make_sentences(values: pd.DataFrame, ranges: dict) -> list[tuple[str, ...]]:
+    return [
+        reasons.format_deviations(person_findings, {}) for person_findings in reasons.find_deviations(values, ranges)
+    ]
 
 
-def test_from_a_number_that_all_have_nobody_is_far_who_has_it():
+def test_nobody_is_far_from_a_number_common_to_all():
     """What is kept of a number has four digits."""
     values = pd.DataFrame({("connectome", "log volumes"): [np.log(120)] * 60, ("person", "born"): [19874321.0] * 60})
     ranges, shorter = reference.compute_ranges(values), values[:1] - [np.log(2), 0]
     assert (
-        sentences_of(values[:1], ranges) == [()]
-        and "volumes of the series is 60" in sentences_of(shorter, ranges)[0][0]
+        make_sentences(values[:1], ranges) == [()]
+        and "volumes of the series is 60" in make_sentences(shorter, ranges)[0][0]
     )
 
 
@@ -246,10 +263,12 @@ def test_where_people_do_not_differ_a_least_spread_is_the_measure(name, far):
     """Six robust SDs, each of as much at least as means anything."""
     values = pd.DataFrame({("falff", name): [0.9] * 60})
     new = pd.DataFrame({("falff", name): [0.9 - 0.97 * far, 0.9 - 1.03 * far]})
-    assert [bool(of) for of in reasons.find_deviations(new, reference.compute_ranges(values))] == [False, True]
+    assert [
+        bool(person_findings) for person_findings in reasons.find_deviations(new, reference.compute_ranges(values))
+    ] == [False, True]
 
 
-def halves_of(values: np.ndarray, side: np.ndarray) -> pd.DataFrame:
+def make_halves(values: np.ndarray, side: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({("contrast", "values"): values, ("contrast", "side"): side})
 
 
@@ -257,11 +276,13 @@ def test_maps_whose_sign_differs_between_people_are_not_called_negated_nor_mirro
     """As contrasts of a task: some lie between. Where none does, what is turned is told."""
     random = np.random.default_rng(0)
     strength = random.normal(0.5, 0.35, 80)
-    varied = halves_of(np.tanh(strength), np.tanh(strength + random.normal(0, 0.05, 80)))
-    alike = halves_of(*random.normal(0.7, 0.08, (2, 80)))
-    turned = halves_of(np.array([-0.7, 0.7]), np.array([-0.7, -0.6]))
+    varied = make_halves(np.tanh(strength), np.tanh(strength + random.normal(0, 0.05, 80)))
+    alike = make_halves(*random.normal(0.7, 0.08, (2, 80)))
+    turned = make_halves(np.array([-0.7, 0.7]), np.array([-0.7, -0.6]))
     assert (varied < -0.3).any(axis=None)
-    told = " ".join(text for one in sentences_of(varied, reference.compute_ranges(varied)) for text in one)
-    assert not re.search("negated|exchanged", told)
-    (negated,), (mirrored,) = sentences_of(turned, reference.compute_ranges(alike))
+    all_sentences = " ".join(
+        text for sentences in make_sentences(varied, reference.compute_ranges(varied)) for text in sentences
+    )
+    assert not re.search("negated|exchanged", all_sentences)
+    (negated,), (mirrored,) = make_sentences(turned, reference.compute_ranges(alike))
     assert negated == "contrast: values look negated" and mirrored == "contrast: left and right look exchanged"

@@ -34,7 +34,7 @@ LAS_3MM = np.array([[-3.0, 0, 0, 90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0,
 COUNT = 20
 
 
-def scaled(kind: str, seed: int) -> np.ndarray:
+def make_scaled_map(kind: str, seed: int) -> np.ndarray:
     """A coarse fALFF map of a subject, or what DPABI makes of it, on a brain with smooth edges."""
     values = brain_map((8, 9, 7), seed) * np.float32(1 - 0.01 * (seed % 7))
     brain = values != 0
@@ -52,7 +52,9 @@ def write_maps(folder: Path, kinds: list[str], affines: list[np.ndarray] | None 
     folder.mkdir(parents=True)
     for number, kind in enumerate(kinds):
         affine = affines[number] if affines else COARSE
-        nibabel.save(nibabel.Nifti1Image(scaled(kind, number), affine), folder / f"fALFFMap_{1001 + number}.nii")
+        nibabel.save(
+            nibabel.Nifti1Image(make_scaled_map(kind, number), affine), folder / f"fALFFMap_{1001 + number}.nii"
+        )
     with open(folder / "table.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["ID", "dx", "site"])
@@ -60,36 +62,39 @@ def write_maps(folder: Path, kinds: list[str], affines: list[np.ndarray] | None 
     return folder
 
 
-TOLD = ("--grid", "reduced", "--labelColumn", "dx", "--positive", "1", "--phenotype", "")
+DX_OPTIONS = ("--grid", "reduced", "--labelColumn", "dx", "--positive", "1", "--phenotype", "")
 
 
 @pytest.mark.parametrize("maps", [["falff"], ["falff", "null"]])
-def test_subjects_and_maps_of_any_name_are_found_again(maps, tmp_path):
+def test_subjects_and_maps_with_any_name_are_read_back(maps, tmp_path):
     subjects = ["NA", "nan", "007", "1e5", "=1+1", 'a, "b"']
     values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.MAP_MEASURES)))
-    written = {name: pd.DataFrame(of, columns=measures.MAP_MEASURES) for name, of in zip(maps, values, strict=True)}
-    measures.write_measures(tmp_path / "maps.csv", subjects, written)
-    found = measures.read_measures(tmp_path, subjects, maps)
-    assert [*found] == maps
-    for name, of in zip(maps, values, strict=True):
-        assert found[name].index.tolist() == subjects
-        np.testing.assert_array_equal(found[name], of)
-    holed = {name: table.replace(table.iloc[0, 0], np.nan) for name, table in written.items()}
-    measures.write_measures(tmp_path / "maps.csv", subjects, holed)
+    written_measures = {
+        name: pd.DataFrame(map_values, columns=measures.MAP_MEASURES)
+        for name, map_values in zip(maps, values, strict=True)
+    }
+    measures.write_measures(tmp_path / "maps.csv", subjects, written_measures)
+    measures_by_map = measures.read_measures(tmp_path, subjects, maps)
+    assert [*measures_by_map] == maps
+    for name, map_values in zip(maps, values, strict=True):
+        assert measures_by_map[name].index.tolist() == subjects
+        np.testing.assert_array_equal(measures_by_map[name], map_values)
+    incomplete_measures = {name: table.replace(table.iloc[0, 0], np.nan) for name, table in written_measures.items()}
+    measures.write_measures(tmp_path / "maps.csv", subjects, incomplete_measures)
     assert measures.read_measures(tmp_path, subjects, maps) is None
 
 
-def test_measures_of_a_map_by_hand(tmp_path):
+def test_measures_by_hand(tmp_path):
     values = np.full((61, 73, 61), -2, np.float32)
     values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]
     nibabel.save(nibabel.Nifti1Image(values, LAS_3MM), tmp_path / "map.nii")
-    found = measures.measure_image(next(read_brain_maps([MapOnDisk(tmp_path / "map.nii")])))
+    map_measures = measures.measure_image(next(read_brain_maps([MapOnDisk(tmp_path / "map.nii")])))
     expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
     expected |= {"common_value": -2, "common_share": 1 - 6 / values.size, "sides_differ": 0}
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert tuple(found) == measures.MAP_MEASURES
+    assert map_measures == pytest.approx(expected, rel=1e-5)
+    assert tuple(map_measures) == measures.MAP_MEASURES
 
 
 KINDS = {
@@ -100,21 +105,21 @@ KINDS = {
 }
 
 
-def measured(kinds: list[str]) -> pd.DataFrame:
+def describe_maps(kinds: list[str]) -> pd.DataFrame:
     rows = []
     for number, kind in enumerate(kinds):
-        values = scaled(kind, number)
+        values = make_scaled_map(kind, number)
         rows.append(measures.measure_volume(values, values != 0, COARSE))
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize("kinds", [["f"] * 9, ["z"] * 9, ["m"] * 9, ["alff"] * 9, ["f", "z", "m", "alff"] * 3])
 def test_kinds(kinds):
-    assert measures.find_kinds(measured(kinds)).tolist() == [KINDS[kind] for kind in kinds]
+    assert measures.find_kinds(describe_maps(kinds)).tolist() == [KINDS[kind] for kind in kinds]
 
 
 def test_negated_maps_are_another_kind():
-    maps = measured(["f"] * 9)
+    maps = describe_maps(["f"] * 9)
     maps.loc[3, ["mean", "min", "max"]] = (-maps.loc[3, ["mean", "max", "min"]]).tolist()
     assert measures.find_kinds(maps).tolist() == [
         *[measures.UNIT_RANGE_KIND] * 3,
@@ -123,19 +128,24 @@ def test_negated_maps_are_another_kind():
     ]
 
 
-def networks(count: int, seed: int) -> pd.DataFrame:
+def make_network_measures(count: int, seed: int) -> pd.DataFrame:
     """Measures of maps between -3 and 3 whose means lie on either side of 0, as those of networks do."""
     random = np.random.default_rng(seed)
     values = random.normal(
         random.normal(0, 0.2, count)[:, None], random.uniform(0.1, 0.5, count)[:, None], (count, 500)
     )
-    return pd.DataFrame([{"mean": of.mean(), "sd": of.std(), "min": of.min(), "max": of.max()} for of in values])
+    return pd.DataFrame(
+        [
+            {"mean": map_values.mean(), "sd": map_values.std(), "min": map_values.min(), "max": map_values.max()}
+            for map_values in values
+        ]
+    )
 
 
 @pytest.mark.parametrize("count", [16, 40, 737])
 @pytest.mark.parametrize("seed", range(5))
-def test_maps_of_networks_are_one_kind_and_half_z_scored_are_two(seed, count):
-    maps = networks(count, seed)
+def test_network_maps_are_a_single_kind_and_half_z_scored_are_two(seed, count):
+    maps = make_network_measures(count, seed)
     assert measures.find_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
     half = maps.index[::2]
     maps.loc[half, "min"], maps.loc[half, "max"] = -3.0, 3.0
@@ -145,7 +155,7 @@ def test_maps_of_networks_are_one_kind_and_half_z_scored_are_two(seed, count):
     ).nunique() == 2
 
 
-def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
+def test_a_positive_map_with_a_low_mean_is_no_z_score():
     """Homotopic connectivity has a mean of 0.5 to 2 standard deviations and a few negative values."""
     maps = pd.DataFrame(
         {"mean": np.linspace(0.49, 1.9, 60), "sd": 1.0, "min": np.where(np.arange(60) % 3, 0.01, -0.2), "max": 3.5}
@@ -154,16 +164,16 @@ def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_networks_of_few_people_are_one_kind(seed):
+def test_networks_from_few_people_are_a_single_kind(seed):
     """One map has positive values only, seven have means near 0, but not the standard deviation of z-scores."""
-    maps = networks(7, seed)
+    maps = make_network_measures(7, seed)
     maps.loc[7] = {"mean": 0.4, "sd": 0.13, "min": 0.05, "max": 0.75}
     assert measures.find_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
     z_scored = pd.DataFrame({"mean": 1e-8, "sd": 1.0, "min": -3.0, "max": 3.0}, index=range(8, 16))
     assert set(measures.find_kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED_KIND, measures.SIGNED_KIND}
 
 
-def test_a_map_with_negative_values_was_not_divided_by_its_mean():
+def test_a_map_with_negative_values_was_not_divided_by_the_mean():
     """Of few people, homotopic connectivity has a mean near 1 and a gap to the next."""
     maps = pd.DataFrame({"mean": [0.9, 1.3, 1.4, 1.5], "sd": 1.1, "min": [-0.3, 0.1, 0.2, 0.3], "max": 3.8})
     assert measures.find_kinds(maps).unique().tolist() == [measures.POSITIVE_KIND]
@@ -175,60 +185,60 @@ def test_few_people_are_rarely_called_smoothed(count):
     assert sum(measures.find_far_below(random.normal(size=count)).size > 0 for _ in range(100)) <= 1
 
 
-def test_stored_maps_of_either_sign_are_no_mixture():
+def test_stored_maps_with_either_sign_are_no_mixture():
     below = pd.DataFrame({"below": np.linspace(0.02, 0.95, 40)})
     assert measures.find_stored_kinds(below).isna().all()
     assert measures.find_stored_kinds(pd.DataFrame({"below": [0.0] * 20 + [0.5] * 20})).nunique() == 2
 
 
-def test_voxels_of_several_sizes_are_told_with_names():
+def test_voxels_with_several_sizes_are_reported_with_names():
     table = pd.DataFrame({"voxel_mm3": [27.0] * 12 + [8.0] * 3})
-    told = measures.describe_voxel_sizes(table, [f"m{number}" for number in range(15)])
-    assert told.endswith("12 of 3 mm (m0, m1, m2 and 9 more) and 3 of 2 mm (m12, m13, m14)")
+    sentence = measures.describe_voxel_sizes(table, [f"m{number}" for number in range(15)])
+    assert sentence.endswith("12 of 3 mm (m0, m1, m2 and 9 more) and 3 of 2 mm (m12, m13, m14)")
     assert measures.describe_voxel_sizes(table.iloc[:12], ["m"] * 12) == ""
 
 
-def test_amplitudes_about_1_are_one_kind():
+def test_amplitudes_about_1_are_a_single_kind():
     """ALFF in per cent: some maps lie below 1, the mean of some is 1."""
-    maps = measured(["f"] * 20)
+    maps = describe_maps(["f"] * 20)
     for name in ("mean", "sd", "min", "max"):
         maps[name] *= np.geomspace(0.4, 5, 20)
     assert measures.find_kinds(maps).nunique() == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, other", [("f", "z"), ("z", "m"), ("m", "f"), ("alff", "f"), ("m", "alff")])
-@pytest.mark.parametrize("of_label", [True, False])
-def test_a_mixture_of_kinds_is_not_converted(of_label, kind, other, data_cli, tmp_path):
-    kinds = [other if (number % 2 if of_label else number < 3) else kind for number in range(COUNT)]
+@pytest.mark.parametrize("kind, second_kind", [("f", "z"), ("z", "m"), ("m", "f"), ("alff", "f"), ("m", "alff")])
+@pytest.mark.parametrize("by_label", [True, False])
+def test_mixed_kinds_are_not_converted(by_label, kind, second_kind, data_cli, tmp_path):
+    kinds = [second_kind if (number % 2 if by_label else number < 3) else kind for number in range(COUNT)]
     folder = write_maps(tmp_path / "maps", kinds)
-    outcome = data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak")
+    outcome = data_cli("convert", folder, tmp_path / "out", *DX_OPTIONS, "--allowLeak")
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1
     assert "The maps are of several kinds: " in outcome.err
-    for name in (kind, other):
+    for name in (kind, second_kind):
         first = f"fALFFMap_{1001 + kinds.index(name)}.nii"
         assert f"{kinds.count(name)} {KINDS[name]} ({first}" in outcome.err
     assert "--only" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
-def shifted(millimetres: float) -> np.ndarray:
+def shift_affine(millimetres: float) -> np.ndarray:
     affine = COARSE.copy()
     affine[1, 3] += millimetres
     return affine
 
 
 @pytest.mark.slow
-def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
+def test_maps_revealing_the_label_are_not_converted(data_cli, tmp_path):
     """The maps of one group lie 6 mm further to the front."""
-    folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(6 * (number % 2)) for number in range(COUNT)])
-    refused = data_cli("convert", folder, tmp_path / "out", *TOLD)
+    folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shift_affine(6 * (number % 2)) for number in range(COUNT)])
+    refused = data_cli("convert", folder, tmp_path / "out", *DX_OPTIONS)
     assert refused.status == 2
     assert "The maps separate the training labels by y_mm (AUC 1.00)" in refused.err
     assert "--allowLeak" in refused.err
     assert not (tmp_path / "out").exists()
-    accepted = data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak")
+    accepted = data_cli("convert", folder, tmp_path / "out", *DX_OPTIONS, "--allowLeak")
     assert accepted.status < 2
     assert open_cohort(tmp_path / "out").metadata.accepted_leaks == ("the maps' y_mm (AUC 1.00)",)
     checked = data_cli("check", tmp_path / "out")
@@ -237,16 +247,16 @@ def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
-    folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(15 * (number == 3)) for number in range(COUNT)])
-    outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
+def test_measures_are_stored_and_honest_maps_pass(data_cli, tmp_path):
+    folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shift_affine(15 * (number == 3)) for number in range(COUNT)])
+    outcome = data_cli("convert", folder, tmp_path / "out", *DX_OPTIONS)
     assert outcome.status < 2, outcome.err
     assert " from 0 to 1\n" in outcome.out
     assert "1004.bin is unlike the others: falff: the centre of the brain is 15 mm too far to the front" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
     assert list(rows[0]) == ["subject", *measures.MAP_MEASURES]
     assert [row["subject"] for row in rows] == [str(1001 + number) for number in range(COUNT)]
-    brain = scaled("f", 5)[scaled("f", 5) != 0].astype(float)
+    brain = make_scaled_map("f", 5)[make_scaled_map("f", 5) != 0].astype(float)
     assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
     checked = data_cli("check", tmp_path / "out")
     assert not re.search("PROBLEM       .*(kinds|separate|likeness)", checked.out)
@@ -259,7 +269,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_tells_the_label_against_scipy(seed):
+def test_separating_measures_against_scipy(seed):
     random = np.random.default_rng(seed)
     label = np.arange(40) % 2.0
     table = pd.DataFrame({"chance": random.normal(size=40), "mean": random.normal(size=40) - 2.5 * label, "same": 1.0})
@@ -283,7 +293,7 @@ def test_few_subjects_tell_the_label_by_chance():
     )
 
 
-def test_sites_are_told_by_a_site_apart():
+def test_sites_differ_by_a_site_apart():
     random = np.random.default_rng(0)
     sites = ["A"] * 10 + ["B"] * 40 + ["C"] * 2
     values = random.normal(size=52)
@@ -292,44 +302,44 @@ def test_sites_are_told_by_a_site_apart():
     assert measures.find_site_measures(table, ["A"] * 52) == []
 
 
-def of_volume(volume: np.ndarray) -> dict[str, float]:
+def measure_volume(volume: np.ndarray) -> dict[str, float]:
     return measures.measure_stored_volume(volume, records.find_brain(volume), records.REDUCED)
 
 
-def test_the_background_of_a_stored_volume_parts_z_scores():
+def test_the_background_in_a_stored_volume_separates_z_scores():
     brain = brain_map(records.REDUCED.shape, 0)
-    below = [of_volume(values)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
+    below = [measure_volume(values)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
     assert below[0] == 0
     assert 0.4 < below[1] < 0.6
 
 
-def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
+def test_half_the_people_smoothed_are_listed_and_nobody_plain(cohort):
     opened = open_cohort(cohort)
     plain = [np.array(opened.read_volume(index)[..., 0]) for index in range(len(opened.rows))]
     names = [row.subject for row in opened.rows]
 
-    def told(volumes):
+    def find_group_warnings(volumes):
         findings = Findings()
         leaks.check_group_differences(
-            "maps", [pd.DataFrame(map(of_volume, volumes))[["roughness"]]], opened.rows, findings
+            "maps", [pd.DataFrame(map(measure_volume, volumes))[["roughness"]]], opened.rows, findings
         )
         return findings.notes
 
-    assert told(plain) == []
-    half = [
+    assert find_group_warnings(plain) == []
+    half_smoothed = [
         np.where(records.find_brain(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume)
-        if at % 2
+        if person_index % 2
         else volume
-        for at, volume in enumerate(plain)
+        for person_index, volume in enumerate(plain)
     ]
-    (found,) = told(half)
-    assert found.startswith(
+    (warning,) = find_group_warnings(half_smoothed)
+    assert warning.startswith(
         "20 of 40 participants have maps smoother than all others, as if only these had been smoothed: "
     )
-    assert all(name in names[1::2] for name in found.partition("smoothed: ")[2].partition(" and ")[0].split(", "))
+    assert all(name in names[1::2] for name in warning.partition("smoothed: ")[2].partition(" and ")[0].split(", "))
 
 
-def test_roughness_of_noise_is_one_and_of_a_slope_is_small():
+def test_roughness_is_1_for_noise_and_small_for_a_slope():
     everywhere = np.ones((20, 20, 20), bool)
     noise = np.random.default_rng(0).normal(size=everywhere.shape)
     assert measures.compute_roughness(noise, everywhere) == pytest.approx(1, abs=0.05)

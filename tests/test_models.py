@@ -67,18 +67,18 @@ PLAIN = (
 PHENOTYPE = dense(29, 32, bias=False) + norm(32) + dense(32, 16, bias=False) + norm(16)
 STANDARDISED = 2 * 116  # mean and spread of each region of AAL
 CUBES = 2 * 11 * 13 * 11  # mean and spread of each cube of 3x3x3 voxels
-OF_CUBES = conv(3, 1, 8, bias=True) + dense(6 * 7 * 6 * 8, 2)
+CUBE_BRANCH = conv(3, 1, 8, bias=True) + dense(6 * 7 * 6 * 8, 2)
 REGIONS = dense(116, 64) + dense(64, 2)
 SINE = dense(29, 256) + dense(256, 2)
-TWO, THREE = 2 + 1, 3 + 1  # shares of so many parts, and a bias
+TWO_BRANCHES, THREE_BRANCHES = 2 + 1, 3 + 1  # shares of so many parts, and a bias
 PARAMETERS = {
-    ("cnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + TWO,
+    ("cnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * CUBE_BRANCH + TWO_BRANCHES,
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
     ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
     ("nn", "sine"): 4 * SINE,
-    ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + 4 * SINE + THREE,
-    ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE + TWO,
+    ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * CUBE_BRANCH + 4 * SINE + THREE_BRANCHES,
+    ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE + TWO_BRANCHES,
     ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
@@ -113,18 +113,20 @@ def test_inputs_and_outputs(name, preset, build):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["regions", "residual"])
-def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
+def test_connectomes_have_a_share_in_the_mean_and_separate_weights(preset):
     module = MODELS["mmnn"].module
     config = override_settings(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
-    without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) + TWO if preset == "regions" else 0)
+    without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) + TWO_BRANCHES if preset == "regions" else 0)
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    *others, logits = map(np.array, make_branch_logits_network(network)(inputs))
-    others = [one.mean(1) for one in others]  # of maps and phenotype, or of both together
+    *branch_logits, logits = map(np.array, make_branch_logits_network(network)(inputs))
+    branch_logits = [
+        member_logits.mean(1) for member_logits in branch_logits
+    ]  # of maps and phenotype, or of both together
     np.testing.assert_allclose(
-        network(inputs), (2 * sum(others) / len(others) + logits[:, 0]) / 3, rtol=1e-4, atol=1e-6
+        network(inputs), (2 * sum(branch_logits) / len(branch_logits) + logits[:, 0]) / 3, rtol=1e-4, atol=1e-6
     )
 
 
@@ -144,12 +146,12 @@ def test_residual_needs_20_times_fewer_multiplications_than_plain(build):
     assert plain / residual >= 20
 
 
-def test_presets_are_those_of_the_mission():
-    of = {
+def test_presets_follow_the_mission():
+    settings_by_preset = {
         name: (config.strides, config.sparsity, config.batch_norm)
         for name, config in MODELS["cae"].module.PRESETS.items()
     }
-    assert of == {
+    assert settings_by_preset == {
         "stride1": ((1, 1), 0.5, False),
         "stride3": ((1, 3), 0.7, False),
         "stride3-bn": ((1, 3), 0.7, True),
@@ -175,7 +177,7 @@ def set_kernels(network, kernels) -> None:
         layer.set_weights([kernel[..., None, None], *[np.zeros(1)] * (len(layer.weights) - 1)])
 
 
-def test_code_voxel_i_is_centred_on_full_size_voxel_3i_and_decoded_there(build):
+def test_code_voxel_i_is_centred_on_full_size_voxel_3i_and_decoded_back(build):
     """With kernels that copy and average, the encoder is the block mean, and the decoder its repetition."""
     network = build("cae", "stride3")
     copy = np.zeros((3, 3, 3))
@@ -191,7 +193,7 @@ def test_code_voxel_i_is_centred_on_full_size_voxel_3i_and_decoded_there(build):
         np.testing.assert_allclose(decoded[shifted][:, :29, :], code[1:30, 1:30, 1:30], rtol=1e-5)
 
 
-def test_the_default_initialisation_of_cae_averages_blocks(build):
+def test_the_default_initialisation_makes_cae_average_blocks(build):
     """Before training its code is already close to the block mean, up to a little noise."""
     network = MODELS["cae"].module.build(MODELS["cae"].module.PRESETS["stride3"], FULL)
     volume = np.random.default_rng(1).uniform(1, 2, FULL.shape).astype(np.float32)
@@ -205,13 +207,13 @@ def test_the_default_initialisation_of_cae_averages_blocks(build):
     "kernel, stride, size",
     [(4, 1, (7, 8, 9)), (3, 1, (4, 5, 17)), (3, 3, (7, 8, 9)), (3, 3, (4, 5, 17)), (3, 2, (7, 8, 9))],
 )
-def test_one_channel_is_convolved_as_keras_does_it_and_so_are_gradients(name, kernel, stride, size):
+def test_a_single_channel_is_convolved_as_keras_does_it_and_so_are_gradients(name, kernel, stride, size):
     import keras
     import tensorflow as tf
 
     random = np.random.default_rng(0)
     volume = tf.constant(random.normal(size=(2, *size, 1)), tf.float32)
-    found = []
+    outputs_and_gradients = []
     for kind in (getattr(keras.layers, name), getattr(one_channel, name)):
         layer = kind(1, kernel, stride, padding="same")
         layer.build(volume.shape)
@@ -220,8 +222,8 @@ def test_one_channel_is_convolved_as_keras_does_it_and_so_are_gradients(name, ke
             tape.watch(volume)
             output = layer(volume)
             objective = tf.reduce_sum(tf.sin(output))
-        found.append([output, *tape.gradient(objective, [volume, *layer.trainable_variables])])
-    for expected, got in zip(*found, strict=True):
+        outputs_and_gradients.append([output, *tape.gradient(objective, [volume, *layer.trainable_variables])])
+    for expected, got in zip(*outputs_and_gradients, strict=True):
         np.testing.assert_allclose(got, expected, atol=2e-4)
 
 
@@ -239,29 +241,29 @@ def with_random_weights(network):
     return network
 
 
-def layer_of(network, kind: str):
+def find_layer(network, kind: str):
     return next(layer for layer in network.layers if type(layer).__name__ == kind)
 
 
-def test_region_means_are_those_of_the_atlas(build):
+def test_region_means_follow_the_atlas(build):
     volumes = np.random.default_rng(0).normal(size=(3, *REDUCED.shape, 2)).astype(np.float32)
-    found = layer_of(build("cnn", "regions"), "RegionMeans")(volumes)
-    np.testing.assert_allclose(found, compute_region_means(load_atlas(None, REDUCED), volumes), atol=1e-6)
+    layer_means = find_layer(build("cnn", "regions"), "RegionMeans")(volumes)
+    np.testing.assert_allclose(layer_means, compute_region_means(load_atlas(None, REDUCED), volumes), atol=1e-6)
 
 
-def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():
+def test_log_odds_from_connectomes_are_a_weighted_z_score_sum_in_which_unknown_edges_count_as_the_mean():
     module, generator = MODELS["mmnn"].module, np.random.default_rng(2)
-    layer = layer_of(module.build(module.PRESETS["regions"], REDUCED, edges=4), "RidgeLogits")
+    layer = find_layer(module.build(module.PRESETS["regions"], REDUCED, edges=4), "RidgeLogits")
     edges, (mean, scale, weights) = generator.normal(size=(5, 4)), generator.normal(size=(3, 4))
     edges[2, 1] = np.nan
     layer.assign(mean, scale, weights, 0.25)
-    found = np.array(layer(edges))
+    layer_logits = np.array(layer(edges))
     expected = np.nan_to_num((edges - mean) * scale) @ weights + 0.25
-    np.testing.assert_allclose(found[:, 0, 1] - found[:, 0, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(layer_logits[:, 0, 1] - layer_logits[:, 0, 0], expected, atol=1e-5)
     assert not layer.trainable_variables
 
 
-def test_standardised_values_are_those_of_scikit_learn():
+def test_standardised_values_equal_scikit_learns():
     from sklearn.preprocessing import StandardScaler
 
     values = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
@@ -275,7 +277,7 @@ def test_standardised_values_are_those_of_scikit_learn():
     assert layer.trainable_weights == []
 
 
-def test_sines_begin_as_the_kernel_of_an_svm():
+def test_sines_begin_as_the_svm_kernel():
     """The mean product of random Fourier features is the Gaussian kernel with scikit-learn's gamma 1 / features."""
     import keras
     from sklearn.metrics.pairwise import rbf_kernel
@@ -289,7 +291,7 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 
 
 @pytest.mark.parametrize("name", ["cnn", "nn", "mmnn"])
-def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
+def test_members_and_branches_are_averaged_with_separate_losses(name):
     import keras
 
     module = MODELS[name].module
@@ -302,31 +304,32 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     assert trained.shape == (2, 3 * {"cnn": 3, "nn": 1, "mmnn": 4}[name], 2)  # of each map, all, and of the phenotype
     expected, learned = trained.mean(1), set()
     if name != "nn":
-        last, shares = network.layers[-1], [0.25, 2.0, 0.5][: 2 + (name == "mmnn")]
-        last.assign(shares, 0.5)
+        last, branch_weights = network.layers[-1], [0.25, 2.0, 0.5][: 2 + (name == "mmnn")]
+        last.assign(branch_weights, 0.5)
         learned = {id(last.weight), id(last.bias)}
-        of_parts = [trained[:, :6], trained[:, 6:9], trained[:, 9:]]
-        expected = sum(share * of.mean(1) for share, of in zip(shares, of_parts, strict=False)) + np.array(
-            [-0.25, 0.25]
-        )
+        logits_by_branch = [trained[:, :6], trained[:, 6:9], trained[:, 9:]]
+        expected = sum(
+            share * branch_logits.mean(1)
+            for share, branch_logits in zip(branch_weights, logits_by_branch, strict=False)
+        ) + np.array([-0.25, 0.25])
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-5)
-    own = {id(weight) for weight in make_branch_logits_network(network).weights}
-    assert own | learned == {id(weight) for weight in network.weights}
+    network_weight_ids = {id(weight) for weight in make_branch_logits_network(network).weights}
+    assert network_weight_ids | learned == {id(weight) for weight in network.weights}
 
 
 @pytest.mark.parametrize("edges", [0, 6])
-def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edges):
+def test_maps_phenotype_and_connectome_count_alike_before_branch_weights_are_learned(edges):
     module = MODELS["mmnn"].module
     more = {"edges": edges} if edges else {}
     last = module.build(module.PRESETS["combined"], REDUCED, maps=2, **more).layers[-1]
     third = 1 / (2 + bool(edges))
     expected = dict.fromkeys(("regions", "regions of all maps", "convolutions"), third / 3)
     expected |= {"phenotype": third, "connectome": third}
-    assert [part.branch_name for part in last.branches] == list(expected)[: 4 + bool(edges)]
-    assert last.branch_weights == pytest.approx([expected[part.branch_name] for part in last.branches])
+    assert [branch.branch_name for branch in last.branches] == list(expected)[: 4 + bool(edges)]
+    assert last.branch_weights == pytest.approx([expected[branch.branch_name] for branch in last.branches])
 
 
-def test_regions_of_each_map_are_read_by_a_network_of_their_own():
+def test_maps_have_separate_region_networks():
     """A change of one map moves the logits of its own networks only."""
     module = MODELS["cnn"].module
     config = override_settings(module.PRESETS["regions"], ["members=2"])
@@ -334,7 +337,9 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
     changed[..., 1] += 100
-    before, after = (np.concatenate(network({"volume": of_all}), axis=1)[0] for of_all in (volume, changed))
+    before, after = (
+        np.concatenate(network({"volume": changed_or_not}), axis=1)[0] for changed_or_not in (volume, changed)
+    )
     moved = (before != after).any(1)
     assert moved.tolist() == [False, False, True, True, False, False, True, True]  # the last read all maps
 

@@ -25,19 +25,21 @@ def names(count: int) -> list[str]:
 @pytest.mark.slow
 @given(st.integers(3, 60), st.integers(1, 3), st.sampled_from([0, 1e-6, 1e-3, 1e-2]), st.integers(0, 99))
 @settings(max_examples=30)
-def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
+def test_copies_are_detected_and_nobody_else(people, maps, noise, seed):
     """Region means of random people, of whom the last third, and once the first two, are copied with noise."""
     random = np.random.default_rng(seed)
     means = random.normal(size=(116, maps)) + 0.2 * random.normal(size=(people, 116, maps))
     copied = means[-(people // 3) :] * 3 + 1  # in other units
     copied += noise * random.normal(size=copied.shape)
-    found = near_duplicates.find_near_duplicates(names(people + people // 3), np.concatenate([means, copied]))
-    expected = {(f"p{at}", f"p{at + people // 3}") for at in range(people - people // 3, people)}
-    assert set(found.same_scan) == expected
+    duplicates = near_duplicates.find_near_duplicates(names(people + people // 3), np.concatenate([means, copied]))
+    expected = {
+        (f"p{person_index}", f"p{person_index + people // 3}") for person_index in range(people - people // 3, people)
+    }
+    assert set(duplicates.same_scan) == expected
 
 
 @pytest.mark.parametrize("count, groups", [(0, 0), (1, 0), (2, 1)])
-def test_a_cohort_of_nothing_but_copies_is_one_person(count, groups):
+def test_a_cohort_with_nothing_but_copies_is_a_single_person(count, groups):
     random = np.random.default_rng(0)
     means = random.normal(size=(1, 116, 1)) + 1e-6 * random.normal(size=(count, 116, 1))
     assert len(near_duplicates.find_near_duplicates(names(count), means).same_scan) == groups
@@ -50,27 +52,27 @@ def test_people_are_compared_across_blocks():
     means = random.normal(size=(1100, 116, 1))
     means[[600, 1099]] = means[2]
     means[1030] = means[13] + 1.0 * random.normal(size=(116, 1))
-    found = near_duplicates.find_near_duplicates(names(1100), means)
-    assert found.same_scan == (("p2", "p600", "p1099"),) and found.same_person == (("p13", "p1030"),)
-    assert found.make_warnings() == ["possibly two sessions of one participant, by region means: p13 and p1030"]
+    duplicates = near_duplicates.find_near_duplicates(names(1100), means)
+    assert duplicates.same_scan == (("p2", "p600", "p1099"),) and duplicates.same_person == (("p13", "p1030"),)
+    assert duplicates.make_warnings() == ["possibly two sessions of one participant, by region means: p13 and p1030"]
 
 
 @pytest.mark.slow
-def test_region_means_of_a_volume_are_those_of_its_block_means():
+def test_region_means_by_volume_equal_means_by_blocks():
     """Those of a person's own values, each weighed by its square; the right regions are mirror images of the left."""
     volume = np.stack(
         [lab.make_map({"SUB_ID": f"{seed}", "DX_GROUP": "2"}, shape=(91, 109, 91)) for seed in (1, 2)], -1
     )
     share = ndimage.uniform_filter(np.ones(volume.shape[:3]), 3, mode="constant")[::3, ::3, ::3, None]
-    sums = [ndimage.uniform_filter(volume[..., at].astype(float), 3, mode="constant") for at in (0, 1)]
+    sums = [ndimage.uniform_filter(volume[..., map_index].astype(float), 3, mode="constant") for map_index in (0, 1)]
     reduced = (np.stack(sums, -1)[::3, ::3, ::3] / share).astype(np.float32)
     means = near_duplicates.average_volume_regions(reduced)
     np.testing.assert_allclose(near_duplicates.average_volume_regions(volume), means, rtol=1e-4)
     inside = aal() == 5
     blocks = np.repeat(np.repeat(np.repeat(reduced, 3, 0), 3, 1), 3, 2)[1:92, 1:110, 1:92]
-    for at, found in enumerate(means[4]):
-        values = blocks[inside][:, at].astype(float)
-        assert found == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-4)
+    for map_index, region_mean in enumerate(means[4]):
+        values = blocks[inside][:, map_index].astype(float)
+        assert region_mean == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-4)
     turned = near_duplicates.average_volume_regions(reduced[::-1])
     np.testing.assert_allclose(turned[:108:2], means[1:108:2], rtol=1e-5)
     np.testing.assert_allclose(turned[108:], means[108:], rtol=1e-5)
@@ -83,47 +85,54 @@ def test_region_means_of_a_volume_are_those_of_its_block_means():
 def brains() -> np.ndarray:
     """61 whole brains on the reduced grid (people, maps, x, y, z): a common pattern, and one of each person."""
     random = np.random.default_rng(0)
-    common, own = random.normal(size=(2, *lab.REDUCED_GRID)), random.normal(size=(61, 2, *lab.REDUCED_GRID))
-    smooth = [ndimage.gaussian_filter(values, (0,) * (values.ndim - 3) + (1.5,) * 3) for values in (common, own)]
-    values = 1 + 0.2 * sum(of / of.std() for of in smooth)
+    common, person_patterns = random.normal(size=(2, *lab.REDUCED_GRID)), random.normal(size=(61, 2, *lab.REDUCED_GRID))
+    smooth = [
+        ndimage.gaussian_filter(values, (0,) * (values.ndim - 3) + (1.5,) * 3) for values in (common, person_patterns)
+    ]
+    values = 1 + 0.2 * sum(pattern / pattern.std() for pattern in smooth)
     return np.where(lab.make_brain(lab.REDUCED_GRID), values, 0).astype(np.float32)
 
 
-def cut(values: np.ndarray) -> np.ndarray:
-    kept = np.zeros_like(values)
-    kept[:, 3:-3, 3:-3, 7:-4] = values[:, 3:-3, 3:-3, 7:-4]
-    return kept
+def crop_field(values: np.ndarray) -> np.ndarray:
+    cropped = np.zeros_like(values)
+    cropped[:, 3:-3, 3:-3, 7:-4] = values[:, 3:-3, 3:-3, 7:-4]
+    return cropped
 
 
-def eroded(values: np.ndarray) -> np.ndarray:
+def erode_mask(values: np.ndarray) -> np.ndarray:
     return np.where(ndimage.binary_erosion(values[0] != 0, iterations=2), values, 0)
 
 
 CHANGES = {
-    "another field of view": cut,
-    "a mask smaller by 2 voxels": eroded,
-    "mirrored, of another field of view": lambda values: cut(values[:, ::-1]),
+    "another field of view": crop_field,
+    "a mask smaller by 2 voxels": erode_mask,
+    "mirrored, of another field of view": lambda values: crop_field(values[:, ::-1]),
     "in other units, of another background": lambda values: np.where(values, 3 * values - 2, 0),
 }
 
 
-def means_of(volumes: Iterable[np.ndarray]) -> np.ndarray:
+def compute_means(volumes: Iterable[np.ndarray]) -> np.ndarray:
     """Region means (people, regions, maps) of volumes (maps, x, y, z), as a conversion has them."""
-    last = [np.moveaxis(values, 0, -1) for values in volumes]
+    maps_last = [np.moveaxis(values, 0, -1) for values in volumes]
     return np.stack(
-        [near_duplicates.average_volume_regions((of - of.mean((0, 1, 2))) / of.std((0, 1, 2))) for of in last]
+        [
+            near_duplicates.average_volume_regions((volume - volume.mean((0, 1, 2))) / volume.std((0, 1, 2)))
+            for volume in maps_last
+        ]
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("copies", [1, 10])
-def test_copies_of_another_extent_or_side_are_found_and_nobody_else(brains, change, copies):
-    found = near_duplicates.find_near_duplicates(
-        names(60 + copies), means_of([*brains[:60], *map(change, brains[:copies])])
+def test_copies_with_another_extent_or_side_are_detected_and_nobody_else(brains, change, copies):
+    duplicates = near_duplicates.find_near_duplicates(
+        names(60 + copies), compute_means([*brains[:60], *map(change, brains[:copies])])
     )
-    assert set(found.same_scan) == {(f"p{at}", f"p{60 + at}") for at in range(copies)}
-    assert not found.same_person
+    assert set(duplicates.same_scan) == {
+        (f"p{person_index}", f"p{60 + person_index}") for person_index in range(copies)
+    }
+    assert not duplicates.same_person
 
 
 # By commands
@@ -131,8 +140,10 @@ def test_copies_of_another_extent_or_side_are_found_and_nobody_else(brains, chan
 
 TRAIN = "run.py --train --model nn --numIters 1 --set members=1"
 CONVERT = "abide-data convert {of} {to} --grid reduced --maps all --connectome rois_made --parcels {of}/parcels.nii.gz"
-COPIED = {"60001": ("50002", "50006", None), "60002": ("50003", "50007", None), "60003": (None, None, "50008")}
-TOGETHER = {frozenset(pair) for pair in (("60001", "50002", "50006"), ("60002", "50003", "50007"), ("60003", "50008"))}
+DONORS_BY_COPY = {"60001": ("50002", "50006", None), "60002": ("50003", "50007", None), "60003": (None, None, "50008")}
+SAME_SCAN_GROUPS = {
+    frozenset(pair) for pair in (("60001", "50002", "50006"), ("60002", "50003", "50007"), ("60003", "50008"))
+}
 KINDS = ("falff.nii.gz", "alff.nii.gz", "rois_made.1D")
 
 
@@ -144,10 +155,10 @@ def copied(tmp_path_factory) -> Path:
     table = pd.concat([lab.people(24), lab.people(3, 60001)])
     table.loc[table["SUB_ID"] == "60003", "SITE_ID"] = "ELSEWHERE"
     lab.pcp(folder, table.replace("USM", "US/M"), ("falff", "alff"), series=True)
-    for new, parts in COPIED.items():
-        for kind, of in zip(KINDS, parts, strict=True):
-            if of:
-                shutil.copyfile(folder / f"cpac/X_00{of}_{kind}", folder / f"cpac/X_00{new}_{kind}")
+    for new, donors in DONORS_BY_COPY.items():
+        for kind, donor in zip(KINDS, donors, strict=True):
+            if donor:
+                shutil.copyfile(folder / f"cpac/X_00{donor}_{kind}", folder / f"cpac/X_00{new}_{kind}")
     noisy = folder / "cpac/X_0060001_falff.nii.gz"
     random = np.random.default_rng(5)
     lab.edit(noisy, lambda values, affine: (values * (1 + 1e-4 * random.normal(size=values.shape)), affine))
@@ -161,75 +172,83 @@ def made(copied, tmp_path_factory) -> tuple[Path, str]:
     return to, done(CONVERT, of=copied, to=to)
 
 
-def pairs_in(told: str) -> set[frozenset]:
-    found = re.search(r"one scan under several IDs: (.+)", told)
-    return {frozenset(re.findall(r"(\S+) \(\w+\)", group)) for group in found[1].split(", ")}
+def pairs_in(printed_text: str) -> set[frozenset]:
+    match = re.search(r"one scan under several IDs: (.+)", printed_text)
+    return {frozenset(re.findall(r"(\S+) \(\w+\)", group)) for group in match[1].split(", ")}
 
 
-def kept_together(groups, place: pd.Series) -> bool:
+def are_together(groups, place: pd.Series) -> bool:
     return all(place[list(group)].nunique() == 1 for group in groups)
 
 
-def trained_on_folds(of: Path, to: Path, how: str) -> tuple[pd.Series, str]:
-    told = done(f"{TRAIN} --folds {how} --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}/out", of=of, to=to)
-    return lab.read_table(to / f"ckpt/nn/folds-{how}/folds.csv").set_index("subject")["fold"], told
+def train_on_folds(cohort_folder: Path, to: Path, fold_option: str) -> tuple[pd.Series, str]:
+    printed_text = done(
+        f"{TRAIN} --folds {fold_option} --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}/out",
+        of=cohort_folder,
+        to=to,
+    )
+    return lab.read_table(to / f"ckpt/nn/folds-{fold_option}/folds.csv").set_index("subject")["fold"], printed_text
 
 
 @pytest.mark.slow
-def test_who_shares_one_map_or_the_connectome_is_in_one_split_and_fold(made, tmp_path):
-    folder, told = made
-    assert pairs_in(told) == TOGETHER
-    assert "PROBLEM       one scan" not in told
-    assert kept_together(TOGETHER, lab.read_table(folder / "subjects.csv").set_index("subject")["split"])
-    fold, _ = trained_on_folds(folder, tmp_path / "3", "3")
-    assert kept_together(TOGETHER, fold)
-    fold, told = trained_on_folds(folder, tmp_path / "site", "site")
-    assert kept_together(TOGETHER, fold) and fold["60003"] != "ELSEWHERE"
+def test_sharing_a_map_or_the_connectome_means_the_same_split_and_fold(made, tmp_path):
+    folder, printed_text = made
+    assert pairs_in(printed_text) == SAME_SCAN_GROUPS
+    assert "PROBLEM       one scan" not in printed_text
+    assert are_together(SAME_SCAN_GROUPS, lab.read_table(folder / "subjects.csv").set_index("subject")["split"])
+    fold, _ = train_on_folds(folder, tmp_path / "3", "3")
+    assert are_together(SAME_SCAN_GROUPS, fold)
+    fold, printed_text = train_on_folds(folder, tmp_path / "site", "site")
+    assert are_together(SAME_SCAN_GROUPS, fold) and fold["60003"] != "ELSEWHERE"
     assert {path.name for path in (tmp_path / "site/ckpt/nn/folds-site").iterdir()} >= {"NYU", "PITT", "US%2FM"}
     site = lab.read_table(folder / "subjects.csv").set_index("subject")["site"]
-    assert fold["60003"] == site["50008"] and "tested there: 50006 (NYU) to PITT" in told
+    assert fold["60003"] == site["50008"] and "tested there: 50006 (NYU) to PITT" in printed_text
 
 
-def of_other_label(table: pd.DataFrame) -> pd.DataFrame:
+def flip_last_label(table: pd.DataFrame) -> pd.DataFrame:
     """The last person."""
     table.iloc[-1, list(table).index("DX_GROUP")] = "2" if table["DX_GROUP"].iloc[-1] == "1" else "1"
     return table
 
 
 @pytest.mark.slow
-def test_keep_duplicates_parts_them(copied, tmp_path):
-    of = lab.copy(copied, tmp_path / "lab")
-    lab.edit(of / "Phenotypic.csv", of_other_label)
-    told = done(f"{CONVERT} --keepDuplicates", of=of, to=tmp_path / "apart")
-    assert "which folds may part" in told and re.search("PROBLEM       .*60003.* both labels", told)
-    _, told = trained_on_folds(tmp_path / "apart", tmp_path, "2")
-    assert "share a scan" not in told
+def test_keep_duplicates_separates_copies(copied, tmp_path):
+    lab_copy = lab.copy(copied, tmp_path / "lab")
+    lab.edit(lab_copy / "Phenotypic.csv", flip_last_label)
+    printed_text = done(f"{CONVERT} --keepDuplicates", of=lab_copy, to=tmp_path / "apart")
+    assert "which folds may part" in printed_text and re.search("PROBLEM       .*60003.* both labels", printed_text)
+    _, printed_text = train_on_folds(tmp_path / "apart", tmp_path, "2")
+    assert "share a scan" not in printed_text
 
 
 @pytest.mark.slow
-def test_new_people_with_a_map_of_the_training_are_refused_by_name(copied, tmp_path):
+def test_new_people_with_a_map_from_the_training_are_refused_by_name(copied, tmp_path):
     """Also if it is in other units."""
-    done(f"{CONVERT} --exclude {','.join(COPIED)}", of=copied, to=tmp_path / "first")
+    done(f"{CONVERT} --exclude {','.join(DONORS_BY_COPY)}", of=copied, to=tmp_path / "first")
     first = lab.read_table(tmp_path / "first/subjects.csv").set_index("subject")["split"]
     people = lab.copy(copied, tmp_path / "lab")
     lab.edit(people / "cpac/X_0060002_falff.nii.gz", lambda values, affine: (values * 1000, affine))
-    like = "abide-data convert {of} {to} --like {first} --exclude "
-    outcome = run(like + ",".join(sorted({*first.index})), of=people, to=tmp_path / "new", first=tmp_path / "first")
-    known = [name for name, parts in COPIED.items() if "train" in first[list(filter(None, parts))].tolist()]
-    assert outcome.status == 2 and known and not (tmp_path / "new").exists()
-    assert all(f"{name} has that of" in outcome.err for name in known) and "--exclude" in outcome.err
-    kept = done(f"{CONVERT} --keepSplit {{first}}", of=copied, to=tmp_path / "kept", first=tmp_path / "first")
-    assert "27 participants as in" in kept  # one of whom has nothing but the series in common
+    convert_command = "abide-data convert {of} {to} --like {first} --exclude "
+    outcome = run(
+        convert_command + ",".join(sorted({*first.index})), of=people, to=tmp_path / "new", first=tmp_path / "first"
+    )
+    copied_ids = [
+        name for name, donors in DONORS_BY_COPY.items() if "train" in first[list(filter(None, donors))].tolist()
+    ]
+    assert outcome.status == 2 and copied_ids and not (tmp_path / "new").exists()
+    assert all(f"{name} has that of" in outcome.err for name in copied_ids) and "--exclude" in outcome.err
+    printed_text = done(f"{CONVERT} --keepSplit {{first}}", of=copied, to=tmp_path / "kept", first=tmp_path / "first")
+    assert "27 participants as in" in printed_text  # one of whom has nothing but the series in common
 
 
 @pytest.mark.slow
 def test_simulated_people_and_swapped_copies_are_no_twins(cohort, tmp_path):
     done("abide-data swap {of} {to} --copies 1 --regions 3", of=cohort, to=tmp_path / "swapped")
-    for of in (lab.copy(cohort, tmp_path / "of"), tmp_path / "swapped"):
-        assert "share a scan" not in done("abide-data check {of}", of=of)
+    for cohort_folder in (lab.copy(cohort, tmp_path / "of"), tmp_path / "swapped"):
+        assert "share a scan" not in done("abide-data check {of}", of=cohort_folder)
 
 
-def again(path: Path, to: Path, noise: float) -> None:
+def copy_with_noise(path: Path, to: Path, noise: float) -> None:
     """The record with noise in its volume, under another name."""
     volume = lab.read_record(path)[2]
     volume = volume + noise * np.random.default_rng(0).normal(size=volume.shape)
@@ -243,34 +262,36 @@ def bare(request, cohort, tmp_path) -> Path:
     folder.mkdir()
     for path in sorted(cohort.glob("*.bin"))[:20]:
         shutil.copy(path, folder)
-        again(path, folder / f"{int(path.stem) + 100}.bin", request.param)
+        copy_with_noise(path, folder / f"{int(path.stem) + 100}.bin", request.param)
     return folder
 
 
 @pytest.mark.slow
-def test_copies_in_a_bare_folder_take_one_split_and_one_fold(bare, tmp_path):
+def test_copies_in_a_bare_folder_take_the_same_split_and_fold(bare, tmp_path):
     pairs = [(f"{number}", f"{number + 100}") for number in range(1, 21)]
-    fold, told = trained_on_folds(bare, tmp_path, "4")
-    assert kept_together(pairs, fold) and "are in one fold: 1 and 101, 2 and 102" in told
-    told = done(f"{TRAIN} --dataDir {{of}} --chkPointDir {{to}}/c --outDir {{to}}/o", of=bare, to=tmp_path)
-    assert "share a scan, and were in train and test; they are in train now." in told
+    fold, printed_text = train_on_folds(bare, tmp_path, "4")
+    assert are_together(pairs, fold) and "are in one fold: 1 and 101, 2 and 102" in printed_text
+    printed_text = done(f"{TRAIN} --dataDir {{of}} --chkPointDir {{to}}/c --outDir {{to}}/o", of=bare, to=tmp_path)
+    assert "share a scan, and were in train and test; they are in train now." in printed_text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise, told", [(0, "By their scans, whatever their names"), (0.01, "with noise or exported")])
-def test_a_training_subject_is_not_tested_under_another_name(noise, told, cohort, seen_two, tmp_path):
+@pytest.mark.parametrize(
+    "noise, expected_text", [(0, "By their scans, whatever their names"), (0.01, "with noise or exported")]
+)
+def test_a_training_subject_is_not_tested_under_another_name(noise, expected_text, cohort, seen_two, tmp_path):
     """By a network of the phenotype, too, from a cohort of its own, so that no split parts them."""
     table = lab.read_table(cohort / "subjects.csv")
     (tmp_path / "new").mkdir()
     for number, name in enumerate(table["file"][table["split"] == "train"], 5000):
-        again(cohort / name, tmp_path / f"new/{number}.bin", noise)
+        copy_with_noise(cohort / name, tmp_path / f"new/{number}.bin", noise)
     command = "run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {to}/new --outDir {to}/out"
     outcome = run(command, of=seen_two, to=tmp_path)
-    assert outcome.status == 2 and told in outcome.err and re.search(r"50\d\d", outcome.err)
+    assert outcome.status == 2 and expected_text in outcome.err and re.search(r"50\d\d", outcome.err)
     assert not (tmp_path / "out").exists()
 
 
-def test_maps_of_one_value_tie_nobody(tmp_path):
+def test_constant_maps_tie_nobody(tmp_path):
     """The second map of everybody is empty."""
     for path in lab.records(tmp_path / "of").iterdir():
         lab.edit(path, path.read_bytes() + bytes(4 * np.prod(lab.REDUCED_GRID)))

@@ -27,7 +27,7 @@ HALF = "mixed_float16" if "ONEDNN_MAX_CPU_ISA" in os.environ else "mixed_bfloat1
 GRID = REDUCED.shape
 
 
-def normalised(x, relu=True):
+def add_normalisation(x, relu=True):
     x = layers.BatchNormalization()(x)
     return layers.ReLU()(x) if relu else x
 
@@ -79,18 +79,18 @@ def recomputed(model, inputs, fill, masks):
     return np.asarray(logits, np.float64).reshape(len(masks), number, -1)
 
 
-def error(model, masks, number=4, seed=0, whole=None):
+def error(model, masks, number=4, seed=0, expected_layers=None):
     """Return the largest error of an occluded logit, with each kind of fill, relative to the largest logit; the layers
-    that are recomputed must be the `whole` ones, if these are given."""
+    that are recomputed must be the `expected_layers` ones, if these are given."""
     inputs, fills = records(model, number, seed)
     occlusion = make_occlusion(model)
-    assert whole in (None, occlusion.recomputed_layers)
-    kept, errors = occlusion.run_intact(inputs), []
+    assert expected_layers in (None, occlusion.recomputed_layers)
+    activations, errors = occlusion.run_intact(inputs), []
     for fill in fills:
         expected = recomputed(model, inputs, fill, masks)
-        found = occlusion.compute_occluded_logits(kept, fill, masks)
-        assert found.shape == expected.shape
-        errors.append(np.abs(found - expected).max() / np.abs(expected).max())
+        occluded_logits = occlusion.compute_occluded_logits(activations, fill, masks)
+        assert occluded_logits.shape == expected.shape
+        errors.append(np.abs(occluded_logits - expected).max() / np.abs(expected).max())
     return max(errors)
 
 
@@ -113,11 +113,11 @@ SMALLER = {  # which layers follow each other, and how far they reach, is that o
 }
 
 
-def network_of(name, preset, maps=1, **more):
+def build_network(name, preset, maps=1, **more):
     module = MODELS[name].module
     config = dataclasses.replace(module.PRESETS[preset], **SMALLER[preset] | more)
-    beside = {"edges": 5} if name == "mmnn" else {}
-    return module.build(config, REDUCED, maps=maps, **beside)
+    edge_options = {"edges": 5} if name == "mmnn" else {}
+    return module.build(config, REDUCED, maps=maps, **edge_options)
 
 
 def atlas_regions():
@@ -137,37 +137,37 @@ def atlas_regions():
         ("cnn", "residual", 1, {"global_average": False, "average_pool": 2}),
     ],
 )
-def test_networks_of_the_models_are_exact(name, preset, maps, more):
+def test_networks_from_the_models_are_exact(name, preset, maps, more):
     """With regions of all maps, and of one, replaced."""
     model, masks = (
-        randomise(network_of(name, preset, maps, **more)),
+        randomise(build_network(name, preset, maps, **more)),
         np.concatenate([boxes(GRID, 6), atlas_regions()[::100]]),
     )
     occlusion, (inputs, (_, fill)) = make_occlusion(model), records(model, 3)
     averages = preset in ("combined", "regions")
     assert isinstance(occlusion, FeatureOcclusion) == (more["cubes"] > 1 if "cubes" in more else averages)
-    assert error(model, masks, whole=()) < TOLERANCE
-    kept, chosen = occlusion.run_intact(inputs), [2, 0] if maps > 1 else [0]
-    together, alone = occlusion.compute_logits_by_map(kept, fill, masks, chosen)
-    np.testing.assert_array_equal(together, occlusion.compute_occluded_logits(kept, fill, masks))
-    for place, at in enumerate(chosen):
-        expected = recomputed(model, inputs, np.where(np.arange(maps) == at, fill, inputs["volume"]), masks)
+    assert error(model, masks, expected_layers=()) < TOLERANCE
+    activations, chosen = occlusion.run_intact(inputs), [2, 0] if maps > 1 else [0]
+    together, alone = occlusion.compute_logits_by_map(activations, fill, masks, chosen)
+    np.testing.assert_array_equal(together, occlusion.compute_occluded_logits(activations, fill, masks))
+    for place, map_index in enumerate(chosen):
+        expected = recomputed(model, inputs, np.where(np.arange(maps) == map_index, fill, inputs["volume"]), masks)
         np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())
         assert np.abs(expected - model(inputs, training=False)).max() > 100 * TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["residual", "combined"])
-def test_masks_that_need_more_than_is_held_at_once_pass_one_by_one(preset, monkeypatch):
+def test_masks_too_large_for_memory_pass_singly(preset, monkeypatch):
     monkeypatch.setattr(features, "MAX_CHANGED_BYTES", 1)
-    assert error(randomise(network_of("cnn", preset)), boxes(GRID, 4), whole=()) < TOLERANCE
+    assert error(randomise(build_network("cnn", preset)), boxes(GRID, 4), expected_layers=()) < TOLERANCE
 
 
 def triples(largest):
     return st.tuples(*[st.integers(1, largest)] * 3)
 
 
-def described(kind, **options):
+def layer_strategy(kind, **options):
     """Return a strategy of (kind of layer, options)."""
     return st.tuples(st.just(kind), st.fixed_dictionaries(options))
 
@@ -181,13 +181,13 @@ CONVOLUTION = {
     "activation": st.sampled_from([None, "relu", "tanh"]),
 }
 LAYERS = st.one_of(
-    described("Conv3D", **CONVOLUTION, strides=st.integers(1, 3)),
-    described("Conv3D", **CONVOLUTION, dilation_rate=triples(2)),
-    described("MaxPooling3D", pool_size=triples(3), strides=triples(3), padding=PADDING),
-    described("Add", kernel_size=st.integers(1, 3)),
-    described("Concatenate", kernel_size=st.integers(1, 3)),
-    *(described(kind) for kind in ("BatchNormalization", "ReLU", "LeakyReLU")),
-    described("Dropout", rate=st.just(0.5)),
+    layer_strategy("Conv3D", **CONVOLUTION, strides=st.integers(1, 3)),
+    layer_strategy("Conv3D", **CONVOLUTION, dilation_rate=triples(2)),
+    layer_strategy("MaxPooling3D", pool_size=triples(3), strides=triples(3), padding=PADDING),
+    layer_strategy("Add", kernel_size=st.integers(1, 3)),
+    layer_strategy("Concatenate", kernel_size=st.integers(1, 3)),
+    *(layer_strategy(kind) for kind in ("BatchNormalization", "ReLU", "LeakyReLU")),
+    layer_strategy("Dropout", rate=st.just(0.5)),
 )
 NETWORKS = st.fixed_dictionaries(
     {
@@ -200,7 +200,7 @@ NETWORKS = st.fixed_dictionaries(
 )
 
 
-def built(grid, local_layers, reduction, phenotype, maps=1):
+def build_described(grid, local_layers, reduction, phenotype, maps=1):
     """Return the described network, without the layers whose window does not fit the grid that is left, or leaves two
     voxels unread between one place and the next."""
     inputs = {"volume": keras.Input((*grid, maps), name="volume")}
@@ -228,7 +228,7 @@ def built(grid, local_layers, reduction, phenotype, maps=1):
 @given(network=NETWORKS, seed=st.integers(0, 100))
 def test_random_networks_are_exact(network, seed):
     keras.utils.set_random_seed(seed)
-    model = randomise(built(**network), seed)
+    model = randomise(build_described(**network), seed)
     assert make_occlusion(model).recomputed_layers == ()
     assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
 
@@ -246,7 +246,7 @@ def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
 
     window = {"filters": 3, "kernel_size": 3} if kind == "Conv3D" else {"pool_size": 2, "strides": 1}
     first = ("Conv3D", {"filters": 2, "kernel_size": 3, "padding": "same", "activation": "tanh"})
-    model = randomise(built((8, 7, 9), [first, (kind, window)], reduction, True))
+    model = randomise(build_described((8, 7, 9), [first, (kind, window)], reduction, True))
     assert error(model, boxes((8, 7, 9), 6)) < TOLERANCE
     monkeypatch.setattr(WindowedStep, "propagate_reach", smaller)
     assert error(model, boxes((8, 7, 9), 6)) > 50 * TOLERANCE
@@ -254,15 +254,15 @@ def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
 
 @pytest.mark.slow
 def test_a_voxel_in_the_wrong_average_is_noticed(monkeypatch):
-    of_layer = features.VoxelAverages.from_layer
+    original_average = features.VoxelAverages.from_layer
 
     def mistaken(layer, grid):
-        average = of_layer(layer, grid)
+        average = original_average(layer, grid)
         first = np.flatnonzero(average.weight_by_voxel)[0]
         average.average_by_voxel[first] = (average.average_by_voxel[first] + 1) % (average.average_by_voxel.max() + 1)
         return average
 
-    model = randomise(network_of("cnn", "combined"))
+    model = randomise(build_network("cnn", "combined"))
     first = np.zeros((1, *GRID), bool)
     first[0, :2, :2, :2] = True
     assert error(model, first) < TOLERANCE
@@ -277,12 +277,12 @@ class Flip(keras.Layer):
         return x[:, ::-1]
 
 
-def test_unknown_layer_is_recomputed_and_named():
+def test_unknown_layer_is_recomputed_and_listed():
     volume = keras.Input((7, 7, 7, 1), name="volume")
     x = Flip(name="flip")(layers.Conv3D(3, 3, name="before", activation="relu")(volume))
     x = layers.GlobalAveragePooling3D()(layers.Conv3D(3, 3, name="after")(x))
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(x)))
-    assert error(model, boxes((7, 7, 7), 6), whole=("flip", "after")) < TOLERANCE
+    assert error(model, boxes((7, 7, 7), 6), expected_layers=("flip", "after")) < TOLERANCE
 
 
 @pytest.mark.slow
@@ -303,7 +303,7 @@ def test_fully_convolutional_logits_are_followed():
     assert error(model, boxes((6, 7, 8), 6)) < TOLERANCE
 
 
-def test_shared_layer_is_followed_at_each_use():
+def test_shared_layer_is_followed_through_all_uses():
     volume = keras.Input((8, 8, 8, 1), name="volume")
     shared = layers.Conv3D(1, 3, padding="same", activation="tanh")
     x = layers.Add()([shared(shared(volume)), volume])
@@ -316,7 +316,7 @@ def test_mixed_precision_follows_the_layers():
     keras.config.set_dtype_policy(HALF)
     try:
         volume = keras.Input((9, 9, 9, 1), name="volume")
-        x = normalised(layers.Conv3D(4, 3, padding="same")(volume))
+        x = add_normalisation(layers.Conv3D(4, 3, padding="same")(volume))
         x = layers.GlobalAveragePooling3D()(layers.Conv3D(4, 3, strides=2)(x))
         model = randomise(keras.Model({"volume": volume}, layers.Dense(2, dtype="float32")(x)))
     finally:
@@ -330,10 +330,10 @@ def test_mixed_precision_follows_the_layers():
     "name, preset",
     [("mmnn", "combined"), ("cnn", "regions")],
 )
-def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
+def test_place_keeping_networks_in_mixed_precision(name, preset, policy):
     keras.config.set_dtype_policy(policy)
     try:
-        model = randomise(network_of(name, preset, maps=2))
+        model = randomise(build_network(name, preset, maps=2))
     finally:
         keras.config.set_dtype_policy("float32")
     assert error(model, boxes(GRID, 5)[1:]) < 0.05
@@ -341,42 +341,45 @@ def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
 
 @pytest.mark.slow
 def test_empty_mask_order_and_repetition():
-    model = randomise(network_of("mmnn", "residual"))
+    model = randomise(build_network("mmnn", "residual"))
     occlusion = make_occlusion(model)
     inputs, (_, fill) = records(model, 4)
-    kept, masks = occlusion.run_intact(inputs), boxes(GRID, 70)
-    found = occlusion.compute_occluded_logits(kept, fill, masks)
-    np.testing.assert_array_equal(found[0], occlusion.get_intact_logits(kept))
-    np.testing.assert_allclose(found[0], model(inputs), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found, occlusion.compute_occluded_logits(kept, fill, masks))
+    activations, masks = occlusion.run_intact(inputs), boxes(GRID, 70)
+    occluded_logits = occlusion.compute_occluded_logits(activations, fill, masks)
+    np.testing.assert_array_equal(occluded_logits[0], occlusion.get_intact_logits(activations))
+    np.testing.assert_allclose(occluded_logits[0], model(inputs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(occluded_logits, occlusion.compute_occluded_logits(activations, fill, masks))
 
 
 @pytest.mark.slow
-def test_a_volume_filled_from_itself_is_as_shown():
-    network = network_of("cnn", "residual")
+def test_a_volume_filled_from_itself_keeps_the_logits():
+    network = build_network("cnn", "residual")
     occlusion, (inputs, _) = make_occlusion(network), records(network, 4)
-    kept = occlusion.run_intact(inputs)
-    found = occlusion.compute_occluded_logits(kept, inputs["volume"], boxes(GRID, 5))
+    activations = occlusion.run_intact(inputs)
+    occluded_logits = occlusion.compute_occluded_logits(activations, inputs["volume"], boxes(GRID, 5))
     np.testing.assert_allclose(
-        found, np.broadcast_to(occlusion.get_intact_logits(kept), found.shape), rtol=1e-6, atol=1e-7
+        occluded_logits,
+        np.broadcast_to(occlusion.get_intact_logits(activations), occluded_logits.shape),
+        rtol=1e-6,
+        atol=1e-7,
     )
 
 
-def test_activations_of_a_batch_are_released():
+def test_batch_activations_are_released():
     occlusion = make_occlusion(
-        randomise(built((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False))
+        randomise(build_described((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False))
     )
-    kept = occlusion.run_intact({"volume": np.ones((2, 8, 8, 8, 1), np.float32)})
-    references = [weakref.ref(value) for value in kept.values()]
-    occlusion.compute_occluded_logits(kept, np.zeros((2, 1, 1, 1, 1), np.float32), boxes((8, 8, 8), 4))
-    del kept
+    activations = occlusion.run_intact({"volume": np.ones((2, 8, 8, 8, 1), np.float32)})
+    references = [weakref.ref(value) for value in activations.values()]
+    occlusion.compute_occluded_logits(activations, np.zeros((2, 1, 1, 1, 1), np.float32), boxes((8, 8, 8), 4))
+    del activations
     gc.collect()
     assert references and not any(reference() is not None for reference in references)
 
 
 @pytest.mark.bits
 @pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D"])
-def test_windows_that_leave_voxels_unread_are_recomputed(kind):
+def test_windows_leaving_voxels_unread_are_recomputed(kind):
     """TensorFlow 2.21 without oneDNN reads other voxels of a whole volume than of a box."""
     window = {"filters": 2, "kernel_size": 1} if kind == "Conv3D" else {"pool_size": 1}
     volume = keras.Input((6, 6, 6, 2), name="volume")

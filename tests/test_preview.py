@@ -5,23 +5,23 @@ import re
 import pytest
 from commands import done, listing
 
-HOW = "--model nn --folds 2 --dataDir {of} --chkPointDir ckpt"
+RUN_OPTIONS = "--model nn --folds 2 --dataDir {of} --chkPointDir ckpt"
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_what_then_happens_and_writes_nothing(cohort, tmp_path):
+def test_a_dry_run_predicts_the_run_and_writes_nothing(cohort, tmp_path):
     def dry(command: str) -> str:
         before = listing(tmp_path), listing(cohort)
-        told = done(f"{command} --dryRun", of=cohort)
+        printed_text = done(f"{command} --dryRun", of=cohort)
         assert (listing(tmp_path), listing(cohort)) == before
-        assert told.endswith("nothing was written\n")
-        return told
+        assert printed_text.endswith("nothing was written\n")
+        return printed_text
 
-    train = f"run.py --train --numIters 4 --set members=1 {HOW} --outDir train"
-    told = dry(train)
-    assert "2 of 2 to train, of 4 batches\n" in told and "2 folds of 19 to 21," in told
+    train = f"run.py --train --numIters 4 --set members=1 {RUN_OPTIONS} --outDir train"
+    printed_text = dry(train)
+    assert "2 of 2 to train, of 4 batches\n" in printed_text and "2 folds of 19 to 21," in printed_text
     done(train, of=cohort)
     assert "0 of 2 to train, of 4 batches\n" in dry(train)
-    told = dry(f"run.py --test --permutations 3 {HOW} --outDir test")
-    assert "2 of 2 for --test\n" in told
-    assert re.search(r" 3 more at most, each in 2 folds; .* at most about \d+ s, by \d+ s a", told)
+    printed_text = dry(f"run.py --test --permutations 3 {RUN_OPTIONS} --outDir test")
+    assert "2 of 2 for --test\n" in printed_text
+    assert re.search(r" 3 more at most, each in 2 folds; .* at most about \d+ s, by \d+ s a", printed_text)

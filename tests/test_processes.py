@@ -30,8 +30,12 @@ def wait_for(until: Callable[[], object]) -> None:
 
 def children(pid: int) -> list[int]:
     """Processes that this one started, but for the one that watches over shared memory."""
-    found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return [of for of in found if b"resource_tracker" not in Path(f"/proc/{of}/cmdline").read_bytes()]
+    child_pids = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [
+        child_pid
+        for child_pid in child_pids
+        if b"resource_tracker" not in Path(f"/proc/{child_pid}/cmdline").read_bytes()
+    ]
 
 
 def alive(pid: int) -> bool:
@@ -49,10 +53,10 @@ STOPS = {  # whom a signal reaches, which, exit status, what is told
 }
 
 
-def stopped(how: str, command: list, until: Callable[[], object], **environment: str) -> tuple[int, str]:
+def stop_command(how: str, command: list, until: Callable[[], object], **environment: str) -> tuple[int, str]:
     """A command that is stopped as soon as something holds, and whose other processes end with it: its exit status, and
     what it told."""
-    whom, number, *_ = STOPS[how]
+    signal_target, signal_number, *_ = STOPS[how]
     running = subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
@@ -64,29 +68,29 @@ def stopped(how: str, command: list, until: Callable[[], object], **environment:
         text=True,
     )
     wait_for(lambda: until() or running.poll() is not None)
-    others = children(running.pid)
-    for process in (running.pid, *others):  # so that none ends before
+    child_pids = children(running.pid)
+    for process in (running.pid, *child_pids):  # so that none ends before
         os.kill(process, signal.SIGSTOP)
-    assert others
-    for process in {"all": (running.pid, *others), "first": (running.pid,), "child": others}[whom]:
-        os.kill(process, number)
-    for process in (running.pid, *others):
+    assert child_pids
+    for process in {"all": (running.pid, *child_pids), "first": (running.pid,), "child": child_pids}[signal_target]:
+        os.kill(process, signal_number)
+    for process in (running.pid, *child_pids):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGCONT)
-    told = running.communicate(timeout=60)[1]
-    wait_for(lambda: not any(map(alive, others)))
-    assert told.count("\n") <= 1 and "Traceback" not in told
-    return running.returncode, told
+    printed_error = running.communicate(timeout=60)[1]
+    wait_for(lambda: not any(map(alive, child_pids)))
+    assert printed_error.count("\n") <= 1 and "Traceback" not in printed_error
+    return running.returncode, printed_error
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", STOPS)
-def test_a_conversion_that_is_stopped_ends_with_its_processes_and_is_completed(how, tmp_path):
+def test_a_stopped_conversion_ends_with_all_processes_and_is_completed(how, tmp_path):
     *_, number, status, words = STOPS[how]
     lab.pcp(tmp_path / "lab", lab.people(24))
     command = ["-m", "data", "convert", tmp_path / "lab", tmp_path / "out"]
-    ended, told = stopped(how, command, lambda: list(tmp_path.glob(".unfinished.out/*/*")))
-    assert ended in (status, -number) and words in told and not (tmp_path / "out").exists()
+    ended, printed_error = stop_command(how, command, lambda: list(tmp_path.glob(".unfinished.out/*/*")))
+    assert ended in (status, -number) and words in printed_error and not (tmp_path / "out").exists()
     if how == "a kill":
         for name in ("out", "whole"):
             done("abide-data convert {of}/lab {of}/{name}", of=tmp_path, name=name)
@@ -97,7 +101,7 @@ def test_a_conversion_that_is_stopped_ends_with_its_processes_and_is_completed(h
 
 @pytest.mark.slow
 @pytest.mark.bits
-def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_another(converted, tmp_path, effort):
+def test_parallel_folds_after_a_stop_go_on_and_equal_serial_folds(converted, tmp_path, effort):
     """By a signal to the first process alone, or by a kill of the others; the third fold is not begun then."""
     train = "run.py --train --model nn --folds 3 --numIters 120 --set members=1 --set batch_size=8 --dataDir {of} "
     train += "--chkPointDir {to}/ckpt --outDir {to}/train"
@@ -110,8 +114,8 @@ def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_anoth
         ("a full memory", "ckpt-60", 137, "is the memory too small for 2 jobs?"),
     ):
         until = partial(glob.glob, f"{folder}/?/{first}.index")
-        ended, told = stopped(how, side_by_side, until, ABIDE_EFFORT=saves)
-        assert ended == status and words in told
+        ended, printed_error = stop_command(how, side_by_side, until, ABIDE_EFFORT=saves)
+        assert ended == status and words in printed_error
         assert not (folder / "2/checkpoint").exists() and not (tmp_path / "two/runs.csv").exists()
     for to, more in (("two", " --jobs 2"), ("one", "")):
         done(train + more, of=converted, to=tmp_path / to)
@@ -129,12 +133,12 @@ def first_imports(lines: list[str]) -> dict[str, dict]:
     """What `first_import.py` tells of lines of modules, in an environment that says nothing of TensorFlow."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "SLURM_"))}
     command = [sys.executable, ROOT / "tests" / "first_import.py"]
-    found = subprocess.run(command, env=plain, input="\n".join(lines), capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)
+    completed = subprocess.run(command, env=plain, input="\n".join(lines), capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    return json.loads(completed.stdout)
 
 
-def asking(top: str) -> list[Path]:
+def find_tensorflow_importers(top: str) -> list[Path]:
     """Files of Python that import TensorFlow, or what brings it, somewhere."""
     paths = [path.relative_to(ROOT) for path in sorted((ROOT / top).rglob("*.py"))]
     words = re.compile("(import|from) (tensorflow|keras|tensorboard)")
@@ -142,18 +146,20 @@ def asking(top: str) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_no_import_of_ours_passes_by_what_configures_tensorflow():
+def test_no_project_import_bypasses_the_tensorflow_setup():
     """Tests are imported after `conftest`. Modules of `data` never ask for TensorFlow, not even all together."""
-    of_data = " ".join(
+    data_modules = " ".join(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted((ROOT / "data").rglob("*.py"))
     )
-    modules = [".".join(path.with_suffix("").parts) for top in ("models", "utils") for path in asking(top)]
-    modules += ["run", "conftest", "utils.jobs", *map(str, asking("tests/benchmarks"))]
-    told = first_imports([of_data, *modules])
-    assert told.pop(of_data) == {"asked": None, "found": dict.fromkeys(CONFIGURED)}
-    assert {name: of["found"] for name, of in told.items()} == dict.fromkeys(modules, CONFIGURED)
-    assert any(of["asked"] for of in told.values())
+    modules = [
+        ".".join(path.with_suffix("").parts) for top in ("models", "utils") for path in find_tensorflow_importers(top)
+    ]
+    modules += ["run", "conftest", "utils.jobs", *map(str, find_tensorflow_importers("tests/benchmarks"))]
+    report_by_module = first_imports([data_modules, *modules])
+    assert report_by_module.pop(data_modules) == {"asked": None, "found": dict.fromkeys(CONFIGURED)}
+    assert {name: report["found"] for name, report in report_by_module.items()} == dict.fromkeys(modules, CONFIGURED)
+    assert any(report["asked"] for report in report_by_module.values())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,7 @@ def test_no_import_of_ours_passes_by_what_configures_tensorflow():
         ({"TF_CONFIG": "{"}, "3"),  # told where the cluster is needed
     ],
 )
-def test_one_of_several_processes_leaves_it_to_the_chief_to_report_one_that_is_gone(variables, level, monkeypatch):
+def test_a_process_among_several_leaves_reports_on_lost_workers_to_the_chief(variables, level, monkeypatch):
     for name in ("TF_CPP_MIN_LOG_LEVEL", "SLURM_STEP_NUM_TASKS", "TF_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -16,9 +16,13 @@ from refusals import blackout, cohorts, convert, derive, runs, scores
 TABLES = (convert, cohorts, derive, runs, scores, blackout)
 PLACES = refusals.PLACES | {name: make for table in TABLES for name, make in getattr(table, "PLACES", {}).items()}
 ROWS = [
-    pytest.param(of, marks=pytest.mark.slow if of.names & SLOW else (), id=f"{' '.join(of.words)}: {of.command}"[:90])
+    pytest.param(
+        refusal_row,
+        marks=pytest.mark.slow if refusal_row.names & SLOW else (),
+        id=f"{' '.join(refusal_row.words)}: {refusal_row.command}"[:90],
+    )
     for table in TABLES
-    for of in table.ROWS
+    for refusal_row in table.ROWS
 ]
 
 
@@ -51,11 +55,11 @@ def edited(make_once, converted) -> Path:
     return make_once("edited", make)
 
 
-@pytest.mark.parametrize("of", ROWS)
-def test_it_is_refused_in_one_line(of, request, tmp_path):
-    spoilt = {name.partition("/")[0] for name in of.spoil}
+@pytest.mark.parametrize("refusal", ROWS)
+def test_input_is_refused_in_a_single_line(refusal, request, tmp_path):
+    spoilt = {name.partition("/")[0] for name in refusal.spoil}
     places = {}
-    for name in sorted(of.names):
+    for name in sorted(refusal.names):
         places[name] = tmp_path / name
         if name in PLACES:
             PLACES[name](places[name])
@@ -63,10 +67,10 @@ def test_it_is_refused_in_one_line(of, request, tmp_path):
             places[name] = request.getfixturevalue(name)
         else:
             lab.copy(request.getfixturevalue(name), places[name])
-    for name, change in of.spoil.items():
+    for name, change in refusal.spoil.items():
         path = tmp_path / name
         if callable(change) and path.suffix not in lab.EDITABLE_SUFFIXES:
             change(path)
         else:
             lab.edit(path, change)
-    refused(of.command, *of.words, **places)
+    refused(refusal.command, *refusal.words, **places)

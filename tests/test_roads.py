@@ -76,7 +76,7 @@ NO_FILES = {"--outDir", "<dataDir>_reduced", "cae"}  # what stands in that table
 # Those who walk
 
 
-def expanded(word: str) -> list[str]:
+def expand_word(word: str) -> list[str]:
     """What a shell makes of `~` and `*`."""
     return sorted(glob.glob(os.path.expanduser(word))) or [word]
 
@@ -94,9 +94,9 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
                 outcome = run_words("run.py", *words[1:])
             else:
                 module, arguments = split_module(words)
-                found = [path for word in arguments for path in expanded(word)]
+                expanded_words = [path for word in arguments for path in expand_word(word)]
                 outcome = run_words(
-                    f"abide-{module.removeprefix('utils.')}", *(found if module == "data" else arguments)
+                    f"abide-{module.removeprefix('utils.')}", *(expanded_words if module == "data" else arguments)
                 )
             assert outcome.status <= ("convert" in words), f"{command}\n{outcome.out[-500:]}\n{outcome.err}"
             for path in PROMISED.findall(command.partition("#")[2]):
@@ -110,7 +110,7 @@ def undrawn_roads():
     """Presets that a command names are as small as others."""
     with without_drawing(), pytest.MonkeyPatch.context() as patch:
         for module in (cnn, mmnn):
-            small = {name: smaller(preset) for name, preset in module.PRESETS.items()}
+            small = {name: shrink_preset(preset) for name, preset in module.PRESETS.items()}
             patch.setattr(module, "PRESETS", small)
         yield
 
@@ -118,7 +118,7 @@ def undrawn_roads():
 TWO_LAYERS = {"filters": (2, 3), "kernels": (3, 3), "strides": (3, 2), "pools": (0, 0)}
 
 
-def smaller(preset):
+def shrink_preset(preset):
     """With one member, few filters, and batches as small as the cohorts are."""
     members = {"members": 1} if hasattr(preset, "members") else {}
     layers = TWO_LAYERS if len(getattr(preset, "filters", ())) > 1 else {}
@@ -133,9 +133,9 @@ def people(count: int) -> list[dict]:
     return rows
 
 
-def own_table(rows: list[dict], **columns) -> list[dict]:
+def build_table(rows: list[dict], **columns) -> list[dict]:
     """The table of a lab: `columns` gives names and what stands in them."""
-    return [{name: of(number, row) for name, of in columns.items()} for number, row in enumerate(rows)]
+    return [{name: make_cell(number, row) for name, make_cell in columns.items()} for number, row in enumerate(rows)]
 
 
 AGE = {"age": lambda number, row: f"{8 + number * 7 % 23}"}
@@ -147,40 +147,40 @@ BIDS_ID = {"participant_id": lambda number, row: f"sub-{row['SUB_ID']}"}
 
 def write_bids(folder: Path, names=("falff",), suffix="task-rest_{0}", count: int = PEOPLE, motion=()) -> None:
     rows = people(count)
-    for at, name in enumerate(names):
+    for map_index, name in enumerate(names):
         for row in rows:
             file = f"sub-{row['SUB_ID']}_{suffix.format(name)}.nii.gz"
-            lab.save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", lab.make_map(row, at))
-    write_rows(folder / "participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE, **dict(motion)))
+            lab.save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", lab.make_map(row, map_index))
+    write_rows(folder / "participants.tsv", build_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE, **dict(motion)))
 
 
 def write_dpabi(folder: Path) -> None:
     rows = people(PEOPLE)
     for row in rows:
         lab.save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", lab.make_map(row))
-    of = {"ID": lambda number, row: row["SUB_ID"], "DX": lambda number, row: row["DX_GROUP"]}
+    id_columns = {"ID": lambda number, row: row["SUB_ID"], "DX": lambda number, row: row["DX_GROUP"]}
     iq = {"fiq": lambda number, row: f"{90 + number * 11 % 37}"}
-    write_rows(folder / "subjects.csv", own_table(rows, **of, **AGE, **SEX, **iq, **SITE))
+    write_rows(folder / "subjects.csv", build_table(rows, **id_columns, **AGE, **SEX, **iq, **SITE))
 
 
 def write_abide(folder: Path, count: int = PEOPLE) -> None:
     rows, maps = people(count), folder / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
-    for at, name in enumerate(MAPS):
+    for map_index, name in enumerate(MAPS):
         for row in rows:
-            lab.save(maps / f"{row['FILE_ID']}_{name}.nii.gz", lab.make_map(row, at))
+            lab.save(maps / f"{row['FILE_ID']}_{name}.nii.gz", lab.make_map(row, map_index))
     write_rows(folder / "abide/ABIDE_pcp/Phenotypic_V1_0b_preprocessed1.csv", rows)
 
 
-def write_named(folder: Path) -> None:
+def write_any_files(folder: Path) -> None:
     rows = people(PEOPLE)
     for number, row in enumerate(rows):
         lab.save(folder / f"maps/scan{7 * number}.nii.gz", lab.make_map(row))
-    of = {"id": lambda number, row: row["SUB_ID"], "dx": lambda number, row: row["DX_GROUP"]}
+    id_columns = {"id": lambda number, row: row["SUB_ID"], "dx": lambda number, row: row["DX_GROUP"]}
     path = {"path": lambda number, row: f"maps/scan{7 * number}.nii.gz"}
-    write_rows(folder / "subjects.csv", own_table(rows, **of, **path, **AGE))
+    write_rows(folder / "subjects.csv", build_table(rows, **id_columns, **path, **AGE))
 
 
-WRITERS = {"BIDS": write_bids, "DPABI": write_dpabi, "ABIDE": write_abide, "any files": write_named}
+WRITERS = {"BIDS": write_bids, "DPABI": write_dpabi, "ABIDE": write_abide, "any files": write_any_files}
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def walked(home, data_cli) -> Path:
     return folder
 
 
-def test_the_tutorial_has_the_commands_of_the_readme():
+def test_the_tutorial_has_the_readme_commands():
     """These are walked."""
     assert find_block(TUTORIAL, "data derive fmriprep") == find_block(README, "data derive fmriprep")
 
@@ -215,39 +215,41 @@ def run(command: str, *more: str) -> Outcome:
 
 def further_blocks() -> list:
     """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
-    found = [(page, block) for page in PAGES[1:] for block in find_command_blocks(page)]
-    own = [
+    page_blocks = [(page, block) for page in PAGES[1:] for block in find_command_blocks(page)]
+    separate_blocks = [
         block
-        for page, block in found
+        for page, block in page_blocks
         if page == SHARE or any(word in "".join(block) for word in ("convert", "data derive", "data swap", "cae"))
     ]
-    walked = [of_default(shrink_command(command)) for block in own for command in block]
+    walked = [drop_default_model(shrink_command(command)) for block in separate_blocks for command in block]
     return [
         pytest.param(block, id=f"{page.name}: {block[0][:50]}")
-        for page, block in found
-        if any(of_default(shrink_command(command)) not in walked for command in block)
+        for page, block in page_blocks
+        if any(drop_default_model(shrink_command(command)) not in walked for command in block)
     ]
 
 
-def of_default(words: list[str]) -> str:
+def drop_default_model(words: list[str]) -> str:
     """A command, without the model that it names if that is the default."""
     return " ".join(words).replace(" --model mmnn", "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("commands", further_blocks())
-def test_the_blocks_of_the_pages_go_on_from_the_readmes(commands, walked, tmp_path, data_cli):
+def test_blocks_on_further_pages_go_on_from_the_readmes(commands, walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
     walk(folder, commands, data_cli)
 
 
 @pytest.mark.slow
-def test_the_road_of_abide_ends_with_a_blackout(tmp_path, data_cli):
+def test_the_abide_road_ends_with_a_blackout(tmp_path, data_cli):
     """In folds as on the page, and leaving sites out."""
     write_abide(tmp_path, 10)
     commands = find_block(TUTORIAL, "convert abide")
     walk(tmp_path, commands, data_cli)
-    by_site = [re.sub("--folds 10", "--folds site", at.partition(" #")[0]) for at in commands if "--folds" in at]
+    by_site = [
+        re.sub("--folds 10", "--folds site", command.partition(" #")[0]) for command in commands if "--folds" in command
+    ]
     assert len(by_site) == 3
     walk(tmp_path, by_site, data_cli)
     for how in ("2", "site"):
@@ -258,12 +260,12 @@ def test_the_road_of_abide_ends_with_a_blackout(tmp_path, data_cli):
 def write_fmriprep(folder: Path, rows: list[dict]) -> None:
     """Scans, confounds and people, and an atlas of twelve parcels."""
     lab.bold(folder / "fmriprep", pd.DataFrame(rows))
-    write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
+    write_rows(folder / "fmriprep/participants.tsv", build_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
     lab.parcels(folder / "atlas.nii.gz")
 
 
 @pytest.mark.slow
-def test_tasks_of_an_array_leave_the_maps_of_one_command(tmp_path, data_cli):
+def test_array_tasks_leave_the_same_maps_as_a_single_command(tmp_path, data_cli):
     """Head motion of the maps is a covariate."""
     write_fmriprep(tmp_path, people(10))  # of 8 shares, two have two people
     walk(tmp_path, find_block(SCANS, "data convert maps"), data_cli)
@@ -273,13 +275,13 @@ def test_tasks_of_an_array_leave_the_maps_of_one_command(tmp_path, data_cli):
     share = COMMAND_LINE.search(script)[0].replace("fmriprep maps", "fmriprep shares")
     tasks = [share.replace("$SLURM_ARRAY_TASK_ID", str(task)) for task in range(first, last + 1)]
     walk(tmp_path, tasks, data_cli)
-    maps, shares = (sorted((tmp_path / name).rglob("*.nii.gz")) for name in ("maps", "shares"))
-    assert len(maps) == 5 * 10 and [path.read_bytes() for path in maps] == [path.read_bytes() for path in shares]
+    maps, share_paths = (sorted((tmp_path / name).rglob("*.nii.gz")) for name in ("maps", "shares"))
+    assert len(maps) == 5 * 10 and [path.read_bytes() for path in maps] == [path.read_bytes() for path in share_paths]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page, words", [("atlas", "seg-CC200"), ("scans", "scrubbing"), ("data", "mean_fd")])
-def test_other_beginnings(page, words, walked, tmp_path, data_cli):
+def test_further_beginnings(page, words, walked, tmp_path, data_cli):
     """Another atlas, scrubbed maps, named covariates."""
     shutil.copytree(walked / "fmriprep", tmp_path / "fmriprep")
     shutil.copy(walked / "atlas.nii.gz", tmp_path / "CC200.nii.gz")
@@ -299,14 +301,16 @@ def reduced(home, data_cli) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in read_table_cells(FILES, "What each job leaves")])
-def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced):
-    folder = home / A_JOB_LEAVES[does]
-    for name in set(re.findall(r"`([^`]+)`", leaves)) - NO_FILES:
+@pytest.mark.parametrize(
+    "job_text, output_text", [(row[0], row[2]) for row in read_table_cells(FILES, "What each job leaves")]
+)
+def test_jobs_leave_the_files_listed_on_their_page(job_text, output_text, home, walked, reduced):
+    folder = home / A_JOB_LEAVES[job_text]
+    for name in set(re.findall(r"`([^`]+)`", output_text)) - NO_FILES:
         assert list(folder.glob(name.rstrip("/"))), name
-    if "TensorBoard" in leaves:
+    if "TensorBoard" in output_text:
         assert list(folder.rglob("events.out.tfevents*"))
-    if does.startswith("no mode flag"):
+    if job_text.startswith("no mode flag"):
         assert open_cohort(folder).map_names == MAPS
     else:
         assert read_manifest(folder)["finished"]
@@ -314,17 +318,17 @@ def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced)
 
 
 @pytest.mark.slow
-def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
+def test_an_encoder_per_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     """The block of the page, a test of the encoders, and a full pass in two pieces; then what must be refused."""
     shutil.copytree(full_cohort, tmp_path / "cohort")
-    train, full_pass, *others = find_block(MODELS_PAGE, "--model cae --folds")
+    train, full_pass, *remaining_commands = find_block(MODELS_PAGE, "--model cae --folds")
     full_pass = full_pass.partition(" #")[0]
     test = "run.py --test --model cae --folds 2 --dataDir cohort --chkPointDir ckpt"
-    outcomes = walk(tmp_path, [train, test, f"{full_pass} --fold 1", full_pass, *others], data_cli)
+    outcomes = walk(tmp_path, [train, test, f"{full_pass} --fold 1", full_pass, *remaining_commands], data_cli)
     assert re.search("to do +1 of 2 folds", outcomes[3].out)
     monkeypatch.chdir(tmp_path)
-    of_folds = json.loads(Path("results/cae-test-folds-2/metrics.json").read_text())
-    assert of_folds["mse"] == pytest.approx(np.mean([fold["mse"] for fold in of_folds["folds"].values()]))
+    fold_metrics = json.loads(Path("results/cae-test-folds-2/metrics.json").read_text())
+    assert fold_metrics["mse"] == pytest.approx(np.mean([fold["mse"] for fold in fold_metrics["folds"].values()]))
     for name in "01":
         cohort = open_cohort(tmp_path / "cohort_reduced" / f"fold-{name}")
         assert set(cohort.metadata.encoder_subjects) == set(cohort.split_subjects("train"))
@@ -338,20 +342,20 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_full_pass_encodes_each_map_alone(reduced):
+def test_the_full_pass_encodes_maps_separately(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
     network = cae.build(MODELS["cae"].parse_settings(folder.manifest().settings.config), FULL)
     folder.restore(network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
-    for at in range(len(MAPS)):
-        volume = before.read_volume(3)[None, ..., at, None]
+    for index in range(len(MAPS)):
+        volume = before.read_volume(3)[None, ..., index, None]
         code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
-        np.testing.assert_allclose(after.read_volume(3)[..., at], (code - code.mean()) / code.std(), atol=1e-4)
+        np.testing.assert_allclose(after.read_volume(3)[..., index], (code - code.mean()) / code.std(), atol=1e-4)
     tested = before.split_indices("test")
-    volumes = np.concatenate([np.moveaxis(before.read_volume(int(at)), -1, 0)[..., None] for at in tested])
+    volumes = np.concatenate([np.moveaxis(before.read_volume(int(index)), -1, 0)[..., None] for index in tested])
     again = [network({"volume": volume[None]}, training=False)["reconstruction"].numpy()[0] for volume in volumes]
-    said = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
-    assert said == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
+    stored_mse = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
+    assert stored_mse == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
 
 
 @pytest.mark.slow
@@ -359,7 +363,7 @@ def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     outcomes = walk(tmp_path, [*find_block(COHORT, "data swap"), "run.py --test --chkPointDir chkpt"], data_cli)
-    assert all("SIMULATED" in outcomes[at].out for at in (0, -2, -1))
+    assert all("SIMULATED" in outcomes[outcome_index].out for outcome_index in (0, -2, -1))
 
 
 LAYOUTS = [(row[0], row[1].strip("`")) for row in read_table_cells(DATA, "Layouts")]
@@ -373,7 +377,7 @@ def with_model(model: str, data: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout, command", LAYOUTS, ids=[layout.split(",")[0] for layout, _ in LAYOUTS])
-def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, data_cli):
+def test_all_layouts_are_converted_checked_and_tested(layout, command, tmp_path, data_cli):
     """The site, or nothing, is the only covariate, and the test set is small: no baseline or line of the report
     fails."""
     next(write for name, write in WRITERS.items() if layout.startswith(name))(tmp_path)
@@ -390,7 +394,7 @@ def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, 
         ("falff,alff", "ses-1_task-rest_run-1_space-template_desc-zstd_{0}"),  # C-PAC
     ],
 )
-def test_pipelines_that_write_bids_derivatives(maps, suffix, tmp_path, data_cli):
+def test_pipelines_writing_bids_derivatives(maps, suffix, tmp_path, data_cli):
     write_bids(tmp_path, maps.split(","), suffix)
     command = next(command for layout, command in LAYOUTS if layout.startswith("BIDS"))
     walk(tmp_path, [f"{command} --maps {maps}"], data_cli)
@@ -413,7 +417,7 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
 
 
 @pytest.mark.slow
-def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
+def test_new_people_are_derived_as_a_cohort_was(walked, tmp_path, data_cli):
     """To the bytes that the options of the README gave the same people."""
     aside = open_cohort(walked / "cohort").split_subjects("test")
     shutil.copytree(walked / "cohort", tmp_path / "cohort")
@@ -432,8 +436,8 @@ def write_new_scans(folder: Path, name: str) -> None:
     """The scans of a person who has trained no model, and of whom no label is known."""
     rows = people(PEOPLE + 1)[PEOPLE:]
     write_fmriprep(folder, rows)
-    known = {"age": lambda number, row: "12", "sex": lambda number, row: "M"}
-    write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **known, **SITE))
+    person_columns = {"age": lambda number, row: "12", "sex": lambda number, row: "M"}
+    write_rows(folder / "fmriprep/participants.tsv", build_table(rows, **BIDS_ID, **person_columns, **SITE))
     (folder / "fmriprep").rename(folder / name)
     (folder / "atlas.nii.gz").unlink()
 
@@ -455,7 +459,7 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, effort):
     assert 0 < float(row["probability"]) < 1
 
 
-def test_what_was_named_is_tested_in_other_people(tmp_path, monkeypatch, capsys):
+def test_listed_regions_are_tested_in_further_people(tmp_path, monkeypatch, capsys):
     """The lines of the page, on made results, beside statsmodels, NumPy and z by hand."""
     columns = ["name", "p_reliance", "reliance_adjusted", "reliance_adjusted_low", "reliance_adjusted_high"]
     before = [("A", 0.001, 0.9, 0, 0), ("B", 0.049, 0.4, 0, 0), ("C", 0.05, 0.3, 0, 0), ("D", 0.01, 0.2, 0, 0)]
@@ -468,32 +472,32 @@ def test_what_was_named_is_tested_in_other_people(tmp_path, monkeypatch, capsys)
     Path("lines.py").write_text(lines)
     for concluded in (True, False):
         Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"told": {"concluded": concluded}}))
-        found = runpy.run_path("lines.py")
-        z = {"D": 0.2 / 0.1, "A": 0.5 / 0.5, "B": -0.1 / 0.4} if concluded else {}
-        p = [1 - NormalDist().cdf(NormalDist().inv_cdf(0.975) * of) for of in z.values()]
+        script_namespace = runpy.run_path("lines.py")
+        z_by_region = {"D": 0.2 / 0.1, "A": 0.5 / 0.5, "B": -0.1 / 0.4} if concluded else {}
+        p = [1 - NormalDist().cdf(NormalDist().inv_cdf(0.975) * z_score) for z_score in z_by_region.values()]
         expected = multipletests(p, method="holm")[1] if p else []
-        assert found["holm"].to_dict() == pytest.approx(dict(zip(z, expected, strict=True)))
+        assert script_namespace["holm"].to_dict() == pytest.approx(dict(zip(z_by_region, expected, strict=True)))
         correlation = np.corrcoef([0.9, 0.4, 0.3, 0.2], [0.5, -0.1, 0.9, 0.2])[0, 1]
         assert f"correlation of effects: {correlation:.2f}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
+def test_further_commands_on_a_cohort_follow_their_table(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked / "cohort", tmp_path / "cohort").parent
-    rows = [row for row in table_of_commands() if row.startswith("abide-data")]
+    rows = [row for row in read_command_table() if row.startswith("abide-data")]
     subject = open_cohort(folder / "cohort").rows[0].subject
     walk(folder, [row.replace("SUBJECT", subject) for row in rows], data_cli)
     assert {path.name for path in folder.iterdir()} == {"cohort", "augmented", "packed", "out.nii.gz"}
     assert len(open_cohort(folder / "augmented").rows) > len(open_cohort(folder / "packed").rows)
 
 
-def table_of_commands() -> list[str]:
+def read_command_table() -> list[str]:
     """The commands in the table `more commands`."""
     text = read_page_source(COHORT).split("| more commands |")[1].split("\n\n")[0]
     return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
 
 
-def bare(cohort: Path, target: Path) -> Path:
+def write_records_without_tables(cohort: Path, target: Path) -> Path:
     """Records without tables, their names such that one of each label is a test subject."""
     target.mkdir()
     rows = sorted(open_cohort(cohort).rows, key=lambda row: row.label)
@@ -502,28 +506,28 @@ def bare(cohort: Path, target: Path) -> Path:
     return target
 
 
-def packed(cohort: Path, target: Path, data_cli) -> None:
+def write_zip_cohort(cohort: Path, target: Path, data_cli) -> None:
     walk(target.parent, [f"abide-data pack {cohort} {target} --zip"], data_cli)
 
 
-def chunks(cohort: Path, target: Path, data_cli) -> None:
+def write_chunks_only(cohort: Path, target: Path, data_cli) -> None:
     """Zip chunks without tables."""
-    packed(bare(cohort, target.with_name("records")), target, data_cli)
+    write_zip_cohort(write_records_without_tables(cohort, target.with_name("records")), target, data_cli)
     for path in target.iterdir():
         if not path.name.startswith("compressed_"):
             path.unlink()
 
 
 FORMS = {  # how it is made, and which model reads it; files with tables are what all other roads are on
-    "packed": (packed, "ae"),
-    "chunks": (chunks, "cnn"),
-    "bare": (lambda cohort, target, data_cli: bare(cohort, target), "nn"),
+    "packed": (write_zip_cohort, "ae"),
+    "chunks": (write_chunks_only, "cnn"),
+    "bare": (lambda cohort, target, data_cli: write_records_without_tables(cohort, target), "nn"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, data_cli):
+def test_all_cohort_forms_are_trained_on_and_tested(form, walked, tmp_path, data_cli):
     make, model = FORMS[form]
     make(walked / "cohort", tmp_path / form, data_cli)
     commands = [CHECKED.replace("cohort", form), *with_model(model, form)]
@@ -533,7 +537,7 @@ def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, 
     assert read_manifest(tmp_path / f"results/{model}-test")["finished"]
 
 
-def test_every_model_of_the_readme_meets_an_end():
+def test_all_readme_models_meet_an_end():
     """In the roads above: whoever adds a model adds a row to FORMS, of any form."""
     assert set(MODELS) == {"mmnn", "cae"} | {model for _, model in FORMS.values()}
 
@@ -541,7 +545,7 @@ def test_every_model_of_the_readme_meets_an_end():
 # Advice
 
 
-def advised(outcome: Outcome, pattern: str) -> str:
+def find_advice(outcome: Outcome, pattern: str) -> str:
     """What a refusal advises, by the group of the pattern."""
     assert outcome.status == 2
     return re.search(pattern, outcome.err)[1]
@@ -555,54 +559,59 @@ def in_walked(walked, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_missing_checkpoint_is_made_by_the_command_that_is_advised(in_walked):
+def test_a_missing_checkpoint_is_made_by_the_advised_command(in_walked):
     shutil.move("cohort", "my cohort")
-    asked = "run.py --test --model nn --dataDir 'my cohort' --chkPointDir 'my ckpt'"
-    advice = advised(run(asked), "holds no checkpoint; make one: (run.py .*)")
+    test_command = "run.py --test --model nn --dataDir 'my cohort' --chkPointDir 'my ckpt'"
+    advice = find_advice(run(test_command), "holds no checkpoint; make one: (run.py .*)")
     assert run(advice).status == 0
-    outcome = run(asked)
+    outcome = run(test_command)
     assert outcome.status == 0
     assert "SIMULATED" not in outcome.out
 
 
 @pytest.mark.slow
-def test_what_cannot_continue_is_overridden_as_advised(in_walked):
-    asked = "run.py --train --model nn --dataDir cohort --chkPointDir ckpt"
-    diverging = run(asked, "--set", "learning_rate=1e30")
-    more = shlex.split(advised(diverging, "with a smaller learning rate: (.*)"))
+def test_a_training_unable_to_continue_is_overridden_as_advised(in_walked):
+    train_command = "run.py --train --model nn --dataDir cohort --chkPointDir ckpt"
+    diverging = run(train_command, "--set", "learning_rate=1e30")
+    more = shlex.split(find_advice(diverging, "with a smaller learning rate: (.*)"))
     assert more[0] == "--overrideChkpt"
-    assert run(asked).status == 0
-    other = run(asked, "--seed", "3")
-    assert run(asked, "--seed", "3", advised(other, "--train (--overrideChkpt)")).status == 0
-    assert run(asked, "--sed", "3").err.endswith("did you mean --seed?\n")
+    assert run(train_command).status == 0
+    reseeded = run(train_command, "--seed", "3")
+    assert run(train_command, "--seed", "3", find_advice(reseeded, "--train (--overrideChkpt)")).status == 0
+    assert run(train_command, "--sed", "3").err.endswith("did you mean --seed?\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["site", "sex"])
-def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
+def test_impossible_folds_are_replaced_as_advised(how, in_walked):
     cohort = open_cohort(in_walked / "cohort")
     label = {row.subject: f"label {row.label:.0f}" for row in cohort.rows}
     table = cohort.covariates.assign(sex="M", site=cohort.covariates.index.map(label))  # one value; one class each
     table.rename_axis("subject").to_csv("cohort/covariates.csv")
     reseal(in_walked / "cohort")
-    asked = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
-    count = advised(asked, r"Use --folds (\d+)\.")
+    refused_outcome = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
+    count = find_advice(refused_outcome, r"Use --folds (\d+)\.")
     assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").fold_names) == int(count)
 
 
 @pytest.mark.slow
-def test_volumes_that_are_not_reduced_are_reduced_by_the_command_of_the_page(reduced, monkeypatch):
+def test_unreduced_volumes_are_reduced_by_the_command_on_the_page(reduced, monkeypatch):
     monkeypatch.chdir(reduced)
-    advice = advised(run("run.py --train --model cnn --dataDir cohort --chkPointDir ckpt"), r"reduce it: (.*) \(or ")
+    advice = find_advice(
+        run("run.py --train --model cnn --dataDir cohort --chkPointDir ckpt"), r"reduce it: (.*) \(or "
+    )
     assert shrink_command(advice) in [shrink_command(command) for command in find_block(MODELS_PAGE, "convert abide")]
 
 
-def test_a_conversion_goes_on_as_it_is_told_to(tmp_path, data_cli, monkeypatch):
+def test_a_conversion_goes_on_as_advised(tmp_path, data_cli, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_bids(tmp_path)
-    asked = ["convert", "derivatives", "cohort", "--grid", "reduced", "--phenotype", "age"]
-    label = advised(data_cli(*asked), "Say so with (--labelColumn NAME --positive VALUE)")
-    asked += label.replace("NAME", "group").replace("VALUE", "ASD").split()
+    arguments = ["convert", "derivatives", "cohort", "--grid", "reduced", "--phenotype", "age"]
+    label = find_advice(data_cli(*arguments), "Say so with (--labelColumn NAME --positive VALUE)")
+    arguments += label.replace("NAME", "group").replace("VALUE", "ASD").split()
     shutil.copy("participants.tsv", "derivatives/one.tsv")
     shutil.copy("participants.tsv", "derivatives/other.tsv")
-    assert data_cli(*asked, advised(data_cli(*asked), "name one with (--table)"), "participants.tsv").status < 2
+    assert (
+        data_cli(*arguments, find_advice(data_cli(*arguments), "name one with (--table)"), "participants.tsv").status
+        < 2
+    )

@@ -43,7 +43,9 @@ def without_tensorflow(*commands: str) -> list[list]:
 
 
 @pytest.mark.slow
-def test_mistakes_are_told_before_tensorflow_is_imported(cohort, trained, full_cohort, on_folds, converted, tmp_path):
+def test_mistakes_are_reported_before_tensorflow_is_imported(
+    cohort, trained, full_cohort, on_folds, converted, tmp_path
+):
     """One of each kind; see RUNS in test_refusals.py."""
     data = f"--dataDir {cohort} --chkPointDir"
     commands = [
@@ -69,7 +71,7 @@ def test_mistakes_are_told_before_tensorflow_is_imported(cohort, trained, full_c
     assert not list(tmp_path.iterdir())
 
 
-def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(tmp_path):
+def test_a_non_finite_value_is_traced_to_a_record_and_ends_the_run(tmp_path):
     """It is found as it is read: bare records have no digests by which it could be told before."""
     path = lab.records(tmp_path / "records") / "4.bin"
     values = np.frombuffer(path.read_bytes(), "<f4").copy()
@@ -83,7 +85,7 @@ def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_commands_work_from_a_folder_that_has_a_folder_data(tmp_path):
+def test_the_commands_work_from_a_folder_with_a_data_folder(tmp_path):
     (tmp_path / "data").mkdir()
     for command in (["-m", "data"], ["-m", "utils"]):
         ended = subprocess.run([sys.executable, *command, "--help"], cwd=tmp_path, capture_output=True, text=True)

@@ -52,7 +52,7 @@ def test_conditions_by_hand(text, expected):
     assert truth(text) == expected
 
 
-def test_a_value_that_nobody_has_is_told():
+def test_an_absent_value_is_reported():
     condition = Condition("site == 'nyu' or site in ('SBL',)", TABLE, PATH)
     condition.evaluate_rows()
     assert condition.summary_rows == [("left out", "--where: nobody's site is nyu; it is NYU, SBL, USM")]
@@ -66,7 +66,7 @@ TEXTS = st.sampled_from(["site == 'NYU'", "site in ('SBL', 'USM')", "site != 'US
 CONDITIONS = st.recursive(
     PAIRS | TEXTS,
     lambda inner: (
-        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda parts: f"({' '.join(parts)})")
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda operands: f"({' '.join(operands)})")
         | inner.map("(not {})".format)
     ),
     max_leaves=5,
@@ -77,29 +77,32 @@ CONDITIONS = st.recursive(
 @given(CONDITIONS)
 def test_conditions_against_python(text):
     """A row is YES or NO only where Python says so for each of a few values in place of the missing ones."""
-    names, found = ["age", "fd", "sex", "site"], Condition(text, TABLE, PATH).evaluate_rows()
-    for row, value in zip(TABLE[names].replace("-9999", "").to_dict("records"), found, strict=True):
-        said = set()
+    names, truth_values = ["age", "fd", "sex", "site"], Condition(text, TABLE, PATH).evaluate_rows()
+    for row, value in zip(TABLE[names].replace("-9999", "").to_dict("records"), truth_values, strict=True):
+        possible_truths = set()
         for number, word in [(-5.0, "A"), (0.15, "NYU"), (2.0, "Q"), (40.0, "Z")]:
             filled = {name: text or word if name == "site" else float(text or number) for name, text in row.items()}
-            said.add(bool(eval(text, {}, filled)))  # noqa: S307
-        assert value in said if all(row.values()) else (value is pd.NA or said == {value})
+            possible_truths.add(bool(eval(text, {}, filled)))  # noqa: S307
+        assert value in possible_truths if all(row.values()) else (value is pd.NA or possible_truths == {value})
 
 
 @pytest.mark.slow
 def test_people_are_excluded_by_id_or_by_a_file_and_a_column_may_have_any_name(lab, tmp_path):
     """IDs as in BIDS, with leading zeros or from a spreadsheet; a heading of two lines, as Excel writes it."""
     copy = labs.copy(lab, tmp_path / "lab")
-    labs.edit(copy / "Phenotypic.csv", lambda of: of.rename(columns={"iq": "Age\n(years)"}))
+    labs.edit(copy / "Phenotypic.csv", lambda original_table: original_table.rename(columns={"iq": "Age\n(years)"}))
     (tmp_path / "bad.txt").write_text("\ufeff0050003\r\n\n 50004 \n")
     table = labs.read_table(lab / "Phenotypic.csv")
     command = "abide-data convert {lab} {to} --grid reduced --where '`Age (years)` > 100' --exclude {who}"
-    for who, excluded in (("sub-50007,50010.0", ["50007", "50010"]), (tmp_path / "bad.txt", ["50003", "50004"])):
-        done(command, lab=copy, to=(to := tmp_path / Path(who).stem), who=who)
-        kept = table[(pd.to_numeric(table["iq"]) > 100) & ~table["SUB_ID"].isin(excluded)]
-        assert sorted(labs.read_table(to / "subjects.csv")["subject"]) == sorted(kept["SUB_ID"])
+    for exclude_option, excluded in (
+        ("sub-50007,50010.0", ["50007", "50010"]),
+        (tmp_path / "bad.txt", ["50003", "50004"]),
+    ):
+        done(command, lab=copy, to=(to := tmp_path / Path(exclude_option).stem), who=exclude_option)
+        expected_rows = table[(pd.to_numeric(table["iq"]) > 100) & ~table["SUB_ID"].isin(excluded)]
+        assert sorted(labs.read_table(to / "subjects.csv")["subject"]) == sorted(expected_rows["SUB_ID"])
 
 
-def test_conditions_hold_for_no_rows_at_all():
+def test_conditions_hold_for_empty_tables():
     assert Condition("age < 18 and site == 'NYU'", TABLE.iloc[:0], PATH).evaluate_rows().shape == (0,)
     assert Condition("age < 18", TABLE.assign(age=""), PATH).evaluate_rows().isna().all()

@@ -17,13 +17,13 @@ from conftest import NUMBER, make_rung
 
 pytestmark = pytest.mark.slow
 VERBS = ("derive", "convert", "check", "swap", "pack", "export")
-PAGES = {  # by rung
+PAGES_BY_RUNG = {  # by rung
     "on_folds": ["test/report.html"],
     "blackout": ["blackout/blackout.html"],
     "several": ["compare/compare.html", "index.html"],
     "handled": ["check.html"],
 }
-PRINTED = {  # by rung, of what commands
+COMMANDS_BY_RUNG = {  # by rung, of what commands
     "converted": ["convert"],
     "newcomers": ["convert"],
     "two_derived": ["dry", "derive", "again"],
@@ -50,8 +50,8 @@ def several(make_once, on_folds, nn_on_folds) -> Path:
     """Two tests of the same people, `compare` of these, and an index of all."""
 
     def make(folder: Path) -> None:
-        for year, (of, name) in enumerate(((on_folds, "one"), (nn_on_folds, "other")), 2020):
-            labs.copy_test(of / "test", folder / name, started=f"{year}-01-02T03:04:05+0000")
+        for year, (rung_folder, name) in enumerate(((on_folds, "one"), (nn_on_folds, "other")), 2020):
+            labs.copy_test(rung_folder / "test", folder / name, started=f"{year}-01-02T03:04:05+0000")
         make_rung("compare", "abide-compare {to}/one {to}/other --outDir {to}/compare", to=folder)
         make_rung("index", "abide-report {to}", to=folder)
 
@@ -117,25 +117,25 @@ def show(lab, snapshot, request) -> Callable[..., None]:
     return compare
 
 
-def name_of(rung: str, page: str) -> str:
+def make_snapshot_name(rung: str, page: str) -> str:
     return f"page-{rung}-{page.replace('/', '-').removesuffix('.html')}"
 
 
-@pytest.mark.parametrize("rung, page", [(rung, page) for rung, pages in PAGES.items() for page in pages])
+@pytest.mark.parametrize("rung, page", [(rung, page) for rung, pages in PAGES_BY_RUNG.items() for page in pages])
 def test_a_page(rung, page, show):
-    show(name_of(rung, page), rung, read_page_text, page)
+    show(make_snapshot_name(rung, page), rung, read_page_text, page)
 
 
-@pytest.mark.parametrize("rung", PRINTED)
-def test_what_commands_print(rung, show):
-    for name in PRINTED[rung]:
+@pytest.mark.parametrize("rung", COMMANDS_BY_RUNG)
+def test_command_output(rung, show):
+    for name in COMMANDS_BY_RUNG[rung]:
         show(f"{rung}-{name}", rung, Path.read_text, f"{name}.out")
 
 
-def test_each_snapshot_is_compared():
-    names = {"bundle-card", *(f"report-{name}" for name in OTHERS)}
-    names |= {name_of(rung, page) for rung, pages in PAGES.items() for page in pages}
-    names |= {f"{rung}-{name}" for rung, commands in PRINTED.items() for name in commands}
+def test_all_snapshots_are_compared():
+    names = {"bundle-card", *(f"report-{name}" for name in CHANGE_BY_UNUSUAL_TEST)}
+    names |= {make_snapshot_name(rung, page) for rung, pages in PAGES_BY_RUNG.items() for page in pages}
+    names |= {f"{rung}-{name}" for rung, commands in COMMANDS_BY_RUNG.items() for name in commands}
     names |= {f"help-{command.replace(' ', '-')}" for command in HELPED}
     assert {path.stem for path in (ROOT / "tests/snapshots").iterdir()} == names
 
@@ -148,17 +148,17 @@ SENTENCE = re.compile(r"(?<=[.;!?])\s+")
     "rung, page",
     [
         *((rung, "test/report.html") for rung in ("on_folds", "split", "by_bundle")),
-        *((rung, page) for rung in ("blackout", "several") for page in PAGES[rung]),
+        *((rung, page) for rung in ("blackout", "several") for page in PAGES_BY_RUNG[rung]),
     ],
 )
 def test_a_page_says_nothing_twice_and_hides_no_caveat(rung, page, lab, request):
     """Cells of tables aside: no sentence of five words stands twice."""
     request.getfixturevalue(rung)
     path = lab.parents[1] / rung.replace("_", "-") / page
-    title, *every = read_page_text(path).splitlines()
-    lines = [line for line in every if " | " not in line and line != title]
-    sentences = [of for line in lines for of in SENTENCE.split(line) if len(of.split()) >= 5]
-    assert [of for of, count in Counter(sentences).items() if count > 1] == []
+    title, *page_lines = read_page_text(path).splitlines()
+    lines = [line for line in page_lines if " | " not in line and line != title]
+    sentences = [sentence for line in lines for sentence in SENTENCE.split(line) if len(sentence.split()) >= 5]
+    assert [sentence for sentence, count in Counter(sentences).items() if count > 1] == []
     verdict = re.search('class="verdict">(.*?)</p>', path.read_text())
     assert not verdict or len(verdict[1].split()) <= 60
     closed = re.findall(r'<details class="fold" id="([\w-]+)">', path.read_text())
@@ -166,7 +166,7 @@ def test_a_page_says_nothing_twice_and_hides_no_caveat(rung, page, lab, request)
 
 
 ALL_MAPS = ["falff", "alff", "reho", "vmhc", "lfcd", "degree_weighted", "dual_regression_1", "mine"]
-SAID = {  # what `run.json` may say of a test; each calls for sentences
+MANIFEST_CHANGES = {  # what `run.json` may say of a test; each calls for sentences
     "simulated": True,
     "unknown_site": True,
     "transductive": True,
@@ -190,19 +190,19 @@ PREPARED = {
     "phenotype_columns": ["AGE", "FIQ"],
     "num_phenotype": 3,
 }
-OTHERWISE = {"prepared": PREPARED, "config": {"optimizer": "rmsprop"}, "conclusion": {"small_sites": True}}
+DICT_CHANGES = {"prepared": PREPARED, "config": {"optimizer": "rmsprop"}, "conclusion": {"small_sites": True}}
 
 
-def otherwise(folder: Path) -> None:
+def apply_dict_changes(folder: Path) -> None:
     """A test of whom all is said that can be said of a cohort, its settings and its program."""
     content = read_manifest(folder)
-    more = {name: content[name] | of for name, of in OTHERWISE.items()}
-    labs.edit_manifest(folder / "run.json", **SAID | more)
+    more = {name: content[name] | dict_changes for name, dict_changes in DICT_CHANGES.items()}
+    labs.edit_manifest(folder / "run.json", **MANIFEST_CHANGES | more)
 
 
-def unlabelled(folder: Path) -> None:
+def remove_labels(folder: Path) -> None:
     """A test of people whose diagnosis is not known."""
-    labs.edit(folder / "predictions.csv", lambda of: of.assign(label=""))
+    labs.edit(folder / "predictions.csv", lambda table: table.assign(label=""))
     for name in ("metrics.json", "baselines.csv", "sites.csv", "groups.csv", "confounds.csv"):
         labs.edit(folder / name, "gone")
     for name in ("probabilities.csv", "calibration.csv", "table1.csv", "adjusted.csv"):
@@ -210,30 +210,39 @@ def unlabelled(folder: Path) -> None:
     labs.edit_manifest(folder / "run.json", conclusion=None)
 
 
-OTHERS = {"otherwise": otherwise, "unlabelled": unlabelled, "split": None, "by_bundle": None}
+CHANGE_BY_UNUSUAL_TEST = {
+    "otherwise": apply_dict_changes,
+    "unlabelled": remove_labels,
+    "split": None,
+    "by_bundle": None,
+}
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_what_a_report_says_of_other_tests(name, on_folds, request, tmp_path, show):
+@pytest.mark.parametrize("name", CHANGE_BY_UNUSUAL_TEST)
+def test_report_sentences_on_unusual_tests(name, on_folds, request, tmp_path, show):
     """Lines that stand in it, but not in the usual one."""
-    if change := OTHERS[name]:
+    if change := CHANGE_BY_UNUSUAL_TEST[name]:
         folder = tmp_path / "other"
         change(labs.copy(on_folds / "test", tmp_path / "copy"))
         done("abide-report {of}", of=labs.copy_test(tmp_path / "copy", folder))
     else:
         folder = request.getfixturevalue(name) / "test"
     usual = {NUMBER.sub("#", line) for line in read_page_text(on_folds / "test/report.html").splitlines()}
-    lines = [of for of in read_page_text(folder / "report.html").splitlines() if NUMBER.sub("#", of) not in usual]
+    lines = [
+        page_line
+        for page_line in read_page_text(folder / "report.html").splitlines()
+        if NUMBER.sub("#", page_line) not in usual
+    ]
     show(f"report-{name}", "on_folds", lambda _: "\n".join(lines), "")
 
 
-def test_the_card_of_a_bundle(show):
-    show("bundle-card", "bundle", card, "model.zip")
+def test_a_bundle_card(show):
+    show("bundle-card", "bundle", read_card, "model.zip")
 
 
-def card(bundle: Path) -> str:
-    with zipfile.ZipFile(bundle) as parts:
-        return parts.read("card.md").decode()
+def read_card(bundle: Path) -> str:
+    with zipfile.ZipFile(bundle) as bundle_zip:
+        return bundle_zip.read("card.md").decode()
 
 
 HELPED = [*MODULE_BY_PROGRAM, *(f"abide-data {verb}" for verb in VERBS)]

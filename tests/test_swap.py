@@ -12,16 +12,16 @@ from test_atlas import aal, reduced_aal
 pytestmark = pytest.mark.slow
 
 COPIES = 2
-OWN = {"file": "", "volume_sha256": ""}
+BLANK_FILE_COLUMNS = {"file": "", "volume_sha256": ""}
 
 
-def rows_of(folder: Path) -> list[dict]:
+def read_subject_rows(folder: Path) -> list[dict]:
     return lab.read_table(folder / "subjects.csv").to_dict("records")
 
 
 def new_rows(folder: Path, originals: list[dict]) -> list[dict]:
     names = {row["file"] for row in originals}
-    return [row for row in rows_of(folder) if row["file"] not in names]
+    return [row for row in read_subject_rows(folder) if row["file"] not in names]
 
 
 @pytest.fixture(scope="module")
@@ -34,43 +34,51 @@ def swapped(cohort, tmp_path_factory) -> Path:
     return target
 
 
-def check_swap(source: Path, target: Path, region_of: np.ndarray, num_regions: int) -> tuple[int, set[str]]:
+def check_swap(source: Path, target: Path, region_labels: np.ndarray, num_regions: int) -> tuple[int, set[str]]:
     """Holds every new record to the contract; gives how many there are and who gave regions."""
-    originals, shape = rows_of(source), region_of.shape
+    originals, shape = read_subject_rows(source), region_labels.shape
     bases = {Path(row["file"]).stem: row for row in originals}
     volumes = {row["file"]: lab.read_record(source / row["file"], shape=shape)[2][0] for row in originals}
     added, givers = new_rows(target, originals), set()
     for row in added:
         base = bases[row["file"].split("_swap_")[0]]
-        assert base["split"] == "train" and {**row, **OWN} == {**base, **OWN}
+        assert base["split"] == "train" and {**row, **BLANK_FILE_COLUMNS} == {**base, **BLANK_FILE_COLUMNS}
         assert (target / row["file"]).read_bytes()[:120] == (source / base["file"]).read_bytes()[:120]
         volume = lab.read_record(target / row["file"], shape=shape)[2][0]
-        changed = set(np.unique(region_of[volume != volumes[base["file"]]]).tolist())
+        changed = set(np.unique(region_labels[volume != volumes[base["file"]]]).tolist())
         assert len(changed) == num_regions and 0 not in changed
-        others = [of for of in originals if of["label"] == row["label"] and of["subject"] != row["subject"]]
+        donor_rows = [
+            donor_row
+            for donor_row in originals
+            if donor_row["label"] == row["label"] and donor_row["subject"] != row["subject"]
+        ]
         for region in changed:
-            inside = region_of == region
-            [giver] = [of["file"] for of in others if (volumes[of["file"]][inside] == volume[inside]).all()]
+            inside = region_labels == region
+            [giver] = [
+                donor_row["file"]
+                for donor_row in donor_rows
+                if (volumes[donor_row["file"]][inside] == volume[inside]).all()
+            ]
             givers.add(giver)
     return len(added), givers
 
 
-def test_each_new_record_is_its_base_with_13_regions_of_others(cohort, swapped):
+def test_new_records_equal_their_base_but_for_13_foreign_regions(cohort, swapped):
     count, givers = check_swap(cohort, swapped, reduced_aal(), 13)
-    training = {row["file"] for row in rows_of(cohort) if row["split"] == "train"}
+    training = {row["file"] for row in read_subject_rows(cohort) if row["split"] == "train"}
     assert count == 36 * COPIES and givers <= training
     assert len(givers) > 30  # a donor is drawn for each region, among all
 
 
-def test_at_full_size(full_cohort, tmp_path):
+def test_full_size(full_cohort, tmp_path):
     done("abide-data swap {of} {to} --copies 1 --regions 5 --seed 3", of=full_cohort, to=tmp_path / "out")
-    training = [row for row in rows_of(full_cohort) if row["split"] == "train"]
+    training = [row for row in read_subject_rows(full_cohort) if row["split"] == "train"]
     assert check_swap(full_cohort, tmp_path / "out", aal(), 5)[0] == len(training)
 
 
-def test_the_originals_are_kept_and_the_result_says_how_it_was_made(cohort, swapped):
-    rows = rows_of(cohort)
-    assert [row for row in rows_of(swapped) if "swap" not in row["file"]] == rows
+def test_the_originals_stay_and_the_result_records_the_options(cohort, swapped):
+    rows = read_subject_rows(cohort)
+    assert [row for row in read_subject_rows(swapped) if "swap" not in row["file"]] == rows
     assert all((swapped / row["file"]).read_bytes() == (cohort / row["file"]).read_bytes() for row in rows)
     for name in ("covariates.csv", "phenotype.csv"):
         assert (swapped / name).read_bytes() == (cohort / name).read_bytes()
@@ -81,7 +89,7 @@ def test_the_originals_are_kept_and_the_result_says_how_it_was_made(cohort, swap
 
 
 def test_the_seed_decides(cohort, swapped, tmp_path):
-    names = [row["file"] for row in new_rows(swapped, rows_of(cohort))]
+    names = [row["file"] for row in new_rows(swapped, read_subject_rows(cohort))]
     for seed in (0, 1):
         done(f"abide-data swap {{of}} {{to}}/{seed} --copies {COPIES} --seed {seed}", of=cohort, to=tmp_path)
     first = {name: (swapped / name).read_bytes() for name in names}
@@ -90,7 +98,7 @@ def test_the_seed_decides(cohort, swapped, tmp_path):
     assert len(set(first.values())) == len(names)
 
 
-def test_two_scans_of_a_subject_never_give_to_each_other(tmp_path):
+def test_two_scans_from_a_subject_never_exchange_regions(tmp_path):
     """Of each label three people, of whom one has eight scans: these take from the two others only."""
     (tmp_path / "of").mkdir()
     for number in range(20):

@@ -23,7 +23,7 @@ def nvmlInit():
 """
 
 
-def shell(folder: Path, command: str, **variables: str) -> subprocess.CompletedProcess:
+def run_in_shell(folder: Path, command: str, **variables: str) -> subprocess.CompletedProcess:
     """Does a command in a shell, with redirections; `abide-data` and `run.py` are those of this Python."""
     programs = {"abide-data": f"{sys.executable} -m data", "run.py": f"{sys.executable} {ROOT}/run.py"}
     for name, program in programs.items():
@@ -33,29 +33,29 @@ def shell(folder: Path, command: str, **variables: str) -> subprocess.CompletedP
 
 
 @pytest.mark.slow
-def test_a_warning_is_one_line_and_an_error_that_nobody_foresaw_a_traceback(tmp_path):
+def test_a_warning_is_a_single_line_and_an_unforeseen_error_a_traceback(tmp_path):
     """Where a driver's library fails."""
     data = labs.records(tmp_path / "records")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "pynvml.py").write_text(BROKEN)
     command = f"run.py --train --model nn --dataDir {data} --chkPointDir {tmp_path}/ckpt --outDir {tmp_path}/out"
-    ended = shell(tmp_path, command, PYTHONPATH=f"{tmp_path}/broken:{ROOT}")
+    ended = run_in_shell(tmp_path, command, PYTHONPATH=f"{tmp_path}/broken:{ROOT}")
     assert ended.returncode == 1 and "red\n" in ended.stdout
     assert ended.stderr.startswith("run.py: warning: odd values\nTraceback")
     assert "in nvmlInit\n" in ended.stderr and "ZeroDivisionError" in ended.stderr
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_the_output_is_bad_input_and_a_reader_that_goes_is_no_error(converted, tmp_path):
-    ended = shell(tmp_path, f"abide-data check {converted} >/dev/full")
+def test_a_full_disk_under_the_output_is_bad_input_and_a_closed_reader_is_no_error(converted, tmp_path):
+    ended = run_in_shell(tmp_path, f"abide-data check {converted} >/dev/full")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert shell(tmp_path, f"abide-data check {converted} >/dev/full 2>/dev/full").returncode == 2
-    ended = shell(tmp_path, f"ulimit -f 10; abide-data pack {converted} packed --zip")
+    assert run_in_shell(tmp_path, f"abide-data check {converted} >/dev/full 2>/dev/full").returncode == 2
+    ended = run_in_shell(tmp_path, f"ulimit -f 10; abide-data pack {converted} packed --zip")
     assert ended.returncode == 2 and re.search(r"packed.*\(ulimit -f\)", ended.stderr)
     assert "space" not in ended.stderr and not (tmp_path / "packed").exists()
-    ended = shell(tmp_path, f"abide-data check {converted} | true")
+    ended = run_in_shell(tmp_path, f"abide-data check {converted} | true")
     assert ended.stderr == "" and not list(tmp_path.glob("*.log"))
-    ended = shell(tmp_path, "abide-data check Zürich", PYTHONIOENCODING="ascii")
+    ended = run_in_shell(tmp_path, "abide-data check Zürich", PYTHONIOENCODING="ascii")
     assert ended.returncode == 2 and "Z\\xfcrich" in ended.stderr
 
 
@@ -74,8 +74,8 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(undrawn, cohort, mon
     command = "run.py --train --model nn --set members=1 --dataDir {of} --chkPointDir ckpt --numIters "
     step = re.compile(r"^Training nn (\d+)/(\d+), loss [\d.]+, (?:.*, )?\d+ s left$", re.MULTILINE)
     first = run(f"{command} 5", of=cohort)
-    found = step.findall(first.out)
-    assert (first.status, found[0], found[-1]) == (0, ("1", "5"), ("5", "5")), first.out
+    printed_steps = step.findall(first.out)
+    assert (first.status, printed_steps[0], printed_steps[-1]) == (0, ("1", "5"), ("5", "5")), first.out
     assert "\x1b" not in first.out and "\r" not in first.out
     assert step.findall(run(f"{command} 7", of=cohort).out)[0] == ("6", "7")
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's way to say that this is a terminal
@@ -85,7 +85,7 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(undrawn, cohort, mon
 
 
 RUN = "run.py {how} --folds 3 --dataDir {of} --chkPointDir {by}/ckpt --outDir out"
-ENDS = {
+COMMANDS_BY_NAME = {
     "test on folds": RUN.replace("{how}", "--test"),
     "test by a bundle": "run.py --test --bundle {model} --dataDir {others} --outDir out",
     "blackout": RUN.replace("{how}", "--blackout --donors 1"),
@@ -95,11 +95,11 @@ ENDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ENDS)
-def test_a_command_ends_in_ten_lines_of_80_columns(
+@pytest.mark.parametrize("command", COMMANDS_BY_NAME)
+def test_a_command_ends_in_ten_lines_with_80_columns(
     command, undrawn, lab, converted, on_folds, nn_on_folds, bundle, newcomers
 ):
     """A test by a bundle warns in long sentences, and says why nothing can be concluded."""
     places = {"by": on_folds, "other": nn_on_folds, "of": converted, "model": bundle, "others": newcomers, "lab": lab}
-    lines = end_in_terminal(ENDS[command], **places)
+    lines = end_in_terminal(COMMANDS_BY_NAME[command], **places)
     assert 2 <= len(lines) <= 10, "\n".join(lines)

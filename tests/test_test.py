@@ -43,29 +43,31 @@ def independent_probability(model: str, folder: Path, cohort: Path, subjects: pd
     config = read_manifest(folder)["config"]
     network = MODELS[model].module.build(MODELS[model].parse_settings(config), MODELS["cnn"].required_grid)
     tf.train.Checkpoint(model=network).restore(tf.train.latest_checkpoint(folder)).expect_partial()
-    found = []
+    probabilities = []
     for file in subjects["file"]:
         _, values, volume = lab.read_record(cohort / file)
         inputs = {"volume": np.moveaxis(volume, 0, -1)[None], "phenotype": values[None]}
         control, autism = network({name: inputs[name] for name in MODELS[model].input_names}, training=False).numpy()[0]
-        found.append(np.exp(autism) / (np.exp(control) + np.exp(autism)))
-    return found
+        probabilities.append(np.exp(autism) / (np.exp(control) + np.exp(autism)))
+    return probabilities
 
 
 @pytest.mark.slow
-def test_predictions_are_those_of_the_test_subjects_and_metrics_follow_from_them(tested, cohort):
+def test_predictions_are_for_test_subjects_and_metrics_follow(tested, cohort):
     model, folder = tested
     rows = lab.read_table(folder / "test/predictions.csv")
     expected = lab.read_table(cohort / "subjects.csv").query("split == 'test'").reset_index(drop=True)
-    said = ["file", "subject", "site", "label"]
-    assert [*rows] == [*said, "probability", *(["missingness_masked"] if model != "cnn" else [])]
-    pd.testing.assert_frame_equal(rows[said], expected[said])
+    shared_columns = ["file", "subject", "site", "label"]
+    assert [*rows] == [*shared_columns, "probability", *(["missingness_masked"] if model != "cnn" else [])]
+    pd.testing.assert_frame_equal(rows[shared_columns], expected[shared_columns])
     probability = rows["probability"].astype(float)
     independent = independent_probability(model, folder / "ckpt" / model, cohort, expected)
     assert probability.tolist() == pytest.approx(independent, abs=1e-5)
 
     label, metrics = rows["label"].astype(int), json.loads((folder / "test/metrics.json").read_text())
-    assert list(metrics) == METRICS and all(of.keys() == {"value", "low", "high"} for of in metrics.values())
+    assert list(metrics) == METRICS and all(
+        estimate.keys() == {"value", "low", "high"} for estimate in metrics.values()
+    )
     for name, value in (
         ("accuracy", accuracy_score(label, probability >= 0.5)),
         ("recall", recall_score(label, probability >= 0.5)),
@@ -81,9 +83,9 @@ def test_predictions_are_those_of_the_test_subjects_and_metrics_follow_from_them
     raw = pd.read_csv(cohort / "phenotype.csv").drop(columns="subject")
     assert prepared["num_phenotype"] == (raw.min() < raw.max()).sum() and "AGE_AT_SCAN" in prepared["phenotype_columns"]
     assert (prepared["standard"], prepared["same_scan"]) == ("" if model == "nn" else "stored", 0)
-    everybody, *others = read_rows(folder / "test/table1.csv")
+    everybody, *variable_rows = read_rows(folder / "test/table1.csv")
     assert int(everybody["autism_known"]) + int(everybody["control_known"]) == 40
-    assert {"AGE_AT_SCAN", "SEX", "func_mean_fd", "fiq"} <= {row["variable"] for row in others}
+    assert {"AGE_AT_SCAN", "SEX", "func_mean_fd", "fiq"} <= {row["variable"] for row in variable_rows}
 
 
 PLACES = "--chkPointDir {at} --dataDir {of} --outDir {at}/out"
@@ -100,7 +102,7 @@ def results(trained, cohort, undrawn, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_second_test_appends_its_row_and_keeps_the_first_results(results, cohort, tmp_path):
+def test_a_second_test_appends_a_row_and_keeps_the_first_results(results, cohort, tmp_path):
     """One that is done is not repeated, but if a file is gone. A folder with a comma in its name is one cell; what an
     editor saved in another encoding is kept, too."""
     for name in ("confusion_matrix", "roc"):  # a forest needs a site with both classes among these four
@@ -112,7 +114,9 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(results, coho
     assert len(read_rows(table)) == 1
     lab.edit(folder / "out/roc.png", "gone")
     done(f"run.py --test --model cnn {PLACES}", at=folder, of=cohort)
-    assert [Path(row["checkpoint"]) for row in read_rows(table)] == [at / "cnn/ckpt-4" for at in (results, folder)]
+    assert [Path(row["checkpoint"]) for row in read_rows(table)] == [
+        checkpoint_folder / "cnn/ckpt-4" for checkpoint_folder in (results, folder)
+    ]
     (earlier,) = (folder / "out/earlier").rglob("predictions.csv")
     assert earlier.read_bytes() == (folder / "out/predictions.csv").read_bytes() == first
     before = table.read_bytes() + "café,1,1,1,1\n".encode("latin-1")
@@ -122,11 +126,11 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(results, coho
     assert table.read_bytes().startswith(before) and len(table.read_bytes().splitlines()) == 5
 
 
-def without(cohort: Path, to: Path, gone: object) -> Path:
-    """The cohort without the test subjects whom `gone` names of a table of them."""
+def copy_without(cohort: Path, to: Path, choose_removed: object) -> Path:
+    """The cohort without the test subjects whom `choose_removed` names of a table of them."""
     shutil.copytree(cohort, to)
     table = lab.read_table(to / "subjects.csv")
-    left_out = gone(table.query("split == 'test'"))
+    left_out = choose_removed(table.query("split == 'test'"))
     for file in left_out["file"]:
         (to / file).unlink()
     lab.edit(to / "subjects.csv", lambda rows: rows[~rows["file"].isin(left_out["file"])])
@@ -134,19 +138,26 @@ def without(cohort: Path, to: Path, gone: object) -> Path:
 
 
 @pytest.mark.slow
-def test_test_subjects_of_one_class_or_one_alone_leave_metrics_undefined(trained, cohort, tmp_path):
-    of_autism = without(cohort, tmp_path / "autism", lambda table: table.query("label == '0'"))
-    alone = without(cohort, tmp_path / "alone", lambda table: table.iloc[1:])
-    for of in (of_autism, alone):
-        done("run.py --test --model cnn --chkPointDir {at} --dataDir {of} --outDir {of}-out", at=trained, of=of)
-    metrics, one = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("autism-out", "alone-out"))
+def test_test_subjects_in_a_single_class_or_a_single_subject_leave_metrics_undefined(trained, cohort, tmp_path):
+    autism_cohort = copy_without(cohort, tmp_path / "autism", lambda table: table.query("label == '0'"))
+    alone = copy_without(cohort, tmp_path / "alone", lambda table: table.iloc[1:])
+    for test_cohort in (autism_cohort, alone):
+        done(
+            "run.py --test --model cnn --chkPointDir {at} --dataDir {of} --outDir {of}-out", at=trained, of=test_cohort
+        )
+    metrics, single_subject_metrics = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("autism-out", "alone-out")
+    )
     assert metrics["auc"] == {"value": None, "low": None, "high": None}
     assert metrics["recall"]["value"] is not None
-    assert len(one.pop("problems")) == 1 and one["accuracy"]["value"] in (0.0, 1.0)
-    assert all(metric["low"] is None and metric["high"] is None for metric in one.values())
+    assert len(single_subject_metrics.pop("problems")) == 1 and single_subject_metrics["accuracy"]["value"] in (
+        0.0,
+        1.0,
+    )
+    assert all(metric["low"] is None and metric["high"] is None for metric in single_subject_metrics.values())
 
 
-def diverged(folder: Path) -> None:
+def write_nan_weights(folder: Path) -> None:
     """Weights of NaN, as a learning rate of 1e30 leaves them."""
     import tensorflow as tf
 
@@ -163,9 +174,9 @@ def diverged(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_that_diverged_is_told_before_anything_is_written(trained, cohort, tmp_path):
+def test_a_diverged_training_is_reported_before_anything_is_written(trained, cohort, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "ckpt")
-    diverged(folder / "cnn")
+    write_nan_weights(folder / "cnn")
     places = {"at": folder, "of": cohort, "new": tmp_path / "out"}
     for job in ("test", "blackout"):
         command = f"run.py --{job} --model cnn --chkPointDir {{at}} --dataDir {{of}} --outDir {{new}}"
@@ -184,11 +195,19 @@ def test_people_without_labels_get_the_same_probabilities(results, trained, coho
         shutil.copy(cohort / name, new)
     places = {"at": trained, "of": reseal(new), "new": tmp_path / "unknown"}
     command = "--model cnn --chkPointDir {at} --dataDir {of} --outDir {new}"
-    shown = done(f"run.py --test {command}", **places)
+    printed_text = done(f"run.py --test {command}", **places)
     for name in ("predictions", "baseline_predictions"):  # these by the people who trained the checkpoint
-        one, other = (lab.read_table(of / f"{name}.csv").set_index("file") for of in (results / "out", places["new"]))
-        pd.testing.assert_frame_equal(*(of.drop(columns="label", errors="ignore") for of in (one, other)))
-    assert "No diagnosis is known" in shown and (tmp_path / "unknown/report.html").is_file()
+        labelled_table, unlabelled_table = (
+            lab.read_table(folder_or_table / f"{name}.csv").set_index("file")
+            for folder_or_table in (results / "out", places["new"])
+        )
+        pd.testing.assert_frame_equal(
+            *(
+                folder_or_table.drop(columns="label", errors="ignore")
+                for folder_or_table in (labelled_table, unlabelled_table)
+            )
+        )
+    assert "No diagnosis is known" in printed_text and (tmp_path / "unknown/report.html").is_file()
     assert not (tmp_path / "unknown/metrics.json").exists()
     refused(f"run.py --blackout {command}", "no label", "one of each", **places | {"new": tmp_path / "b"})
 
@@ -211,7 +230,7 @@ def test_ae_is_measured_against_principal_components(cohort, tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(train_cae, full_cohort, tmp_path, monkeypatch):
+def test_cae_pictures_show_the_same_anatomy_on_a_single_scale(train_cae, full_cohort, tmp_path, monkeypatch):
     """Of one whose code is 11x13x11 in two channels."""
     drawn, keep = {}, "matplotlib.figure.Figure.savefig"
     monkeypatch.setattr(keep, lambda figure, file, format, **_: drawn.setdefault(figure.get_suptitle(), figure))
@@ -221,11 +240,13 @@ def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(train_cae, full_co
     done("run.py --test --model cae --chkPointDir {at} --dataDir {of} --outDir {new}", **places)
     row = lab.read_table(full_cohort / "subjects.csv").query("split == 'test'").iloc[0]
     _, _, (volume,) = lab.read_record(full_cohort / row["file"], shape=(91, 109, 91))
-    given, encoded, _ = pictures = [of for name, of in drawn.items() if f"of participant {row['subject']}" in name]
+    original_picture, encoded_picture, _ = pictures = [
+        drawn_figure for name, drawn_figure in drawn.items() if f"of participant {row['subject']}" in name
+    ]
     for figure in pictures:
         panels = figure.axes[:3]
         assert [axis.get_title().split(" (")[0] for axis in panels] == ["z = 8 mm", "z = 38 mm", "z = 48 mm"]
         assert {axis.images[0].get_clim() for axis in panels} == {(volume.min(), volume.max())}
-    assert (given.axes[0].images[0].get_array() == volume[:, :, 40].T).all()
-    assert encoded.axes[0].images[0].get_array().shape == (13, 11)
-    assert "channel 1 of 2" in encoded.get_suptitle()
+    assert (original_picture.axes[0].images[0].get_array() == volume[:, :, 40].T).all()
+    assert encoded_picture.axes[0].images[0].get_array().shape == (13, 11)
+    assert "channel 1 of 2" in encoded_picture.get_suptitle()

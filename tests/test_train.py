@@ -27,12 +27,12 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 ENDLESS = 1_000_000  # batches, or batches from checkpoint to checkpoint
 
 
-def without_speed(folder: Path) -> pd.DataFrame:
+def read_history_without_speed(folder: Path) -> pd.DataFrame:
     """The history in results but for what no two trainings share."""
     return pd.read_csv(folder / "history.csv").drop(columns="samples_per_s")
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def read_checkpoint_files(folder: Path) -> dict[str, bytes]:
     """The files of the checkpoints in a folder."""
     return {path.name: path.read_bytes() for path in folder.glob("ckpt*-*")}
 
@@ -77,12 +77,12 @@ def test_training_learns(train, tmp_path):
         ("nn", ("--precision", "mixed_float16", "--set", "batch_size=3", "--seed", "7")),
     ],
 )
-def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
+def test_continuing_is_bit_equal_to_a_single_go(model, more, train, tmp_path):
     assert train("whole", model, 5, *more).status == 0
     assert train("parts", model, 2, *more).status == 0
     assert "at iteration 2." in train("parts", model, 5, *more).out
     assert_bit_equal(tmp_path / "whole" / "ckpt" / model, tmp_path / "parts" / "ckpt" / model)
-    assert without_speed(tmp_path / "parts/out").equals(without_speed(tmp_path / "whole/out"))
+    assert read_history_without_speed(tmp_path / "parts/out").equals(read_history_without_speed(tmp_path / "whole/out"))
 
 
 @pytest.fixture(scope="module")
@@ -100,49 +100,53 @@ MMNN += " --chkPointDir {to}/ckpt --outDir {to}/out"
 
 
 @pytest.mark.slow
-def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, tmp_path):
+def test_connectomes_are_read_by_a_ridge_on_the_training_records(with_connectomes, tmp_path):
     done(MMNN, of=with_connectomes, to=tmp_path)
     with h5py.File(with_connectomes / "connectomes.h5") as store:
         edges = dict(zip(store["subject"].asstr()[:], store["z"][:], strict=True))
     rows = lab.read_table(with_connectomes / "subjects.csv").query("split == 'train'")
     target = rows["label"].astype(float) - rows["label"].astype(float).groupby(rows["site"]).transform("mean")
-    known = np.stack([edges[subject] for subject in rows["subject"]])
-    weights = [value for value in read_variables(tmp_path / "ckpt/mmnn").values() if value.shape == known.shape[1:]]
-    filled = np.where(np.isnan(known), np.nanmean(known, 0), known)
+    training_edges = np.stack([edges[subject] for subject in rows["subject"]])
+    weights = [
+        value for value in read_variables(tmp_path / "ckpt/mmnn").values() if value.shape == training_edges.shape[1:]
+    ]
+    filled = np.where(np.isnan(training_edges), np.nanmean(training_edges, 0), training_edges)
     scale = np.sqrt(1000 / filled.shape[1]) / filled.std(0)
     scores = (filled - filled.mean(0)) * scale
     ridges = [Ridge(alpha=penalty).fit(scores, target).coef_ for penalty in np.logspace(1, 4, 3)]  # those of tests
-    closest = [max(np.corrcoef(value, one)[0, 1] for one in (filled.mean(0), scale, *ridges)) for value in weights]
-    assert np.isnan(known).any() and len(weights) == 3 and min(closest) > 1 - 1e-5
+    closest = [
+        max(np.corrcoef(value, reference)[0, 1] for reference in (filled.mean(0), scale, *ridges)) for value in weights
+    ]
+    assert np.isnan(training_edges).any() and len(weights) == 3 and min(closest) > 1 - 1e-5
     places = "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
     done(f"run.py --test {places}test", of=with_connectomes, to=tmp_path)
     done(f"run.py --blackout --donors 1 {places}blackout", of=with_connectomes, to=tmp_path)
-    told = read_page_text(tmp_path / "blackout/blackout.html")
-    assert "edges stayed" in told and "--parcels" in told  # where these lie is not known
+    page_text = read_page_text(tmp_path / "blackout/blackout.html")
+    assert "edges stayed" in page_text and "--parcels" in page_text  # where these lie is not known
 
 
 @pytest.mark.slow
-def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_connectomes, cohort, tmp_path):
-    for name, more, of in (("without", " --set connectome=false", with_connectomes), ("none", "", cohort)):
-        done(MMNN + more, of=of, to=tmp_path / name)
+def test_connectomes_are_left_out_if_unwanted_or_absent(with_connectomes, cohort, tmp_path):
+    for name, more, source_cohort in (("without", " --set connectome=false", with_connectomes), ("none", "", cohort)):
+        done(MMNN + more, of=source_cohort, to=tmp_path / name)
         assert read_manifest(tmp_path / name / "ckpt/mmnn")["config"]["connectome"] is False
         assert (66,) not in {value.shape for value in read_variables(tmp_path / name / "ckpt/mmnn").values()}
 
 
 @pytest.mark.slow
-def test_what_is_done_is_not_done_again_and_a_figure_that_is_gone_is_drawn_without_training(train, seen_two, tmp_path):
+def test_finished_training_is_not_repeated_and_a_missing_figure_is_drawn_without_training(train, seen_two, tmp_path):
     folder = shutil.copytree(seen_two, tmp_path / "one")
-    before, history = content(folder / "ckpt/nn"), (folder / "out/history.csv").read_bytes()
+    before, history = read_checkpoint_files(folder / "ckpt/nn"), (folder / "out/history.csv").read_bytes()
     assert "Everything is done." in train("one", "nn", 2).out
     (folder / "out/history.png").unlink()
     outcome = train("one", "nn", 2)
     assert (outcome.status, outcome.err) == (0, "")
     assert (folder / "out/history.png").exists() and "Everything is done." in train("one", "nn", 2).out
-    assert content(folder / "ckpt/nn") == before and (folder / "out/history.csv").read_bytes() == history
+    assert read_checkpoint_files(folder / "ckpt/nn") == before and (folder / "out/history.csv").read_bytes() == history
 
 
 @pytest.mark.slow
-def test_results_of_another_training_are_moved_aside_by_one_that_goes_on(train, seen_two, tmp_path):
+def test_results_from_another_training_are_moved_aside_on_continuing(train, seen_two, tmp_path):
     """Of the same model, with other settings."""
     shutil.copytree(seen_two, tmp_path / "one")
     assert train("other", "nn", 3, "--seed", "1").status == 0
@@ -154,23 +158,25 @@ def test_results_of_another_training_are_moved_aside_by_one_that_goes_on(train, 
     assert [row["step"] for row in read_rows(out / "history.csv")] == ["1", "2", "3", "4"]
 
 
-def disturbed(command: list[str], number: int, save_every: int, rows: int = 1) -> subprocess.Popen:
+def send_signal_during(command: list[str], signal_number: int, save_interval: int, rows: int = 1) -> subprocess.Popen:
     """A training in a process of its own that gets a signal when its history has some rows; what it printed."""
-    effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": save_every}
+    effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": save_interval}
     environment = os.environ | {"ABIDE_EFFORT": json.dumps(effort)}
     history = Path(command[command.index("--outDir") + 1]) / "history.csv"
-    whole = [sys.executable, str(ROOT / "run.py"), *command]
-    with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    command_line = [sys.executable, str(ROOT / "run.py"), *command]
+    with subprocess.Popen(
+        command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert any(re.match(r"Training \w+ 1/", line) for line in process.stdout)
         while history.read_text().count("\n") <= rows:
             time.sleep(0.01)
-        process.send_signal(number)
+        process.send_signal(signal_number)
         process.out, process.err = process.communicate(timeout=60)
     return process
 
 
 @pytest.mark.slow
-def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two, cohort, tmp_path):
+def test_an_overridden_checkpoint_is_used_until_the_new_training_has_saved(train, seen_two, cohort, tmp_path):
     """Rows of the one that never saved are not continued. What the user put beside stays."""
     folder = shutil.copytree(seen_two, tmp_path / "one")
     old = (folder / "out/history.csv").read_bytes()
@@ -179,7 +185,7 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     again = training_arguments(folder, cohort, "nn", ENDLESS, "--overrideChkpt", "--seed", "1")
-    assert disturbed(again, signal.SIGKILL, save_every=ENDLESS).returncode == -signal.SIGKILL
+    assert send_signal_during(again, signal.SIGKILL, save_interval=ENDLESS).returncode == -signal.SIGKILL
     assert (folder / "out/history.csv").read_bytes() != old
     done("run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {people}", of=folder, people=cohort)
     assert "at iteration 2." in train("one", "nn", 3).out
@@ -192,14 +198,16 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
         assert read_manifest(folder / "ckpt/nn")["seed"] == seed and len(list(folder.glob("ckpt/nn/*.index"))) == 1
     assert train("fresh", "nn", 5, "--seed", "1").status == 0
     assert_bit_equal(folder / "ckpt/nn", tmp_path / "fresh/ckpt/nn")
-    assert without_speed(folder / "out").equals(without_speed(tmp_path / "fresh/out"))
+    assert read_history_without_speed(folder / "out").equals(read_history_without_speed(tmp_path / "fresh/out"))
     assert [path.read_text() for path in mine] == ["mine"] * 2
     assert "at iteration 5." in train("one", "nn", 6).out
 
 
 @pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
-    process = disturbed(training_arguments(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=40)
+    process = send_signal_during(
+        training_arguments(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_interval=40
+    )
     assert (process.returncode, process.err) == (128 + signal.SIGTERM, "")
     seen = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", process.out)[1])
     made = read_manifest(tmp_path / "parts/out")
@@ -210,10 +218,10 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 
 
 @pytest.mark.slow
-def test_killed_between_checkpoints_the_last_one_is_continued(train, cohort, tmp_path):
+def test_killed_between_checkpoints_the_last_is_continued(train, cohort, tmp_path):
     """Batches after it are done again, in weights and in history."""
-    process = disturbed(
-        training_arguments(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGKILL, save_every=4, rows=5
+    process = send_signal_during(
+        training_arguments(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGKILL, save_interval=4, rows=5
     )
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "parts/ckpt/nn"
@@ -222,22 +230,22 @@ def test_killed_between_checkpoints_the_last_one_is_continued(train, cohort, tmp
     assert int(step) % 4 == 0
     assert train("whole", "nn", 80).status == 0
     assert_bit_equal(tmp_path / "whole/ckpt/nn", folder)
-    assert without_speed(tmp_path / "whole/out").equals(without_speed(tmp_path / "parts/out"))
+    assert read_history_without_speed(tmp_path / "whole/out").equals(read_history_without_speed(tmp_path / "parts/out"))
 
 
 ROWS = ("2,0.6,1,9\n3,0.", "2\n", "9" * 5000 + ",0.5,1,9\n", "two,0.5,1,9\n")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", ROWS, ids=lambda of: of[:9])
-def test_a_history_that_was_cut_off_or_edited_is_continued_where_it_is_whole(end, train, seen_two, tmp_path):
+@pytest.mark.parametrize("end", ROWS, ids=lambda end_text: end_text[:9])
+def test_a_truncated_or_edited_history_is_continued_from_the_intact_rows(end, train, seen_two, tmp_path):
     folder = shutil.copytree(seen_two, tmp_path / "one")
-    kept_in = folder / "ckpt/nn/ckpt.csv"
-    first = kept_in.read_text().splitlines(keepends=True)[:2]
-    lab.edit(kept_in, ("".join(first) + end).encode())
+    history_path = folder / "ckpt/nn/ckpt.csv"
+    first = history_path.read_text().splitlines(keepends=True)[:2]
+    lab.edit(history_path, ("".join(first) + end).encode())
     assert train("one", "nn", 3).status == 0
-    kept = ["1", "2"] if end == ROWS[0] else ["1"]
-    assert [row["step"] for row in read_rows(folder / "out/history.csv")] == [*kept, "3"]
+    intact_steps = ["1", "2"] if end == ROWS[0] else ["1"]
+    assert [row["step"] for row in read_rows(folder / "out/history.csv")] == [*intact_steps, "3"]
     assert float(read_rows(folder / "out/history.csv")[0]["loss"]) == pytest.approx(float(first[1].split(",")[1]))
 
 
@@ -261,25 +269,25 @@ def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path
         outcome = train("first", "cnn", 2, *wide)
     assert outcome.status == 2 and "none before it" in outcome.err
     assert train("one", "cnn", 2, *wide).status == 0
-    before = content(folder)
+    before = read_checkpoint_files(folder)
     for limit in (150_000, 100):
         with largest_file(limit):
             outcome = train("one", "cnn", 4, *wide)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert content(folder) == before
+        assert read_checkpoint_files(folder) == before
     assert train("one", "cnn", 4, *wide).status == train("whole", "cnn", 4, *wide).status == 0
     assert_bit_equal(tmp_path / "whole/ckpt/cnn", folder)
 
 
-def order(cohort: Path, step: int, size: int = 8, seed: int = 0) -> list[str]:
+def find_batch_files(cohort: Path, step: int, size: int = 8, seed: int = 0) -> list[str]:
     """The training records of a batch of the first epoch, as NumPy's permutations have them."""
     table = lab.read_table(cohort / "subjects.csv").query("split == 'train'")
     places = np.random.default_rng((seed, 0)).permutation(len(table))
-    return [table["file"].iloc[at] for at in places[step * size : (step + 1) * size]]
+    return [table["file"].iloc[row_index] for row_index in places[step * size : (step + 1) * size]]
 
 
 @pytest.mark.slow
-def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_path):
+def test_the_first_loss_equals_the_first_batch_by_hand(train, cohort, tmp_path):
     """Through a network built and initialised anew; its batch norm uses the batch, as in training."""
     import keras
 
@@ -288,16 +296,16 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     keras.utils.set_random_seed(0)
     module = MODELS["nn"].module
     network = module.build(override_settings(module.PRESETS["sine"], ["batch_size=8", *DENSE_SETTINGS]), None)
-    records = [lab.read_record(cohort / file) for file in order(cohort, 0)]
-    label = np.array([int(of[0]) for of in records])
-    logits = np.array(network({"phenotype": np.stack([of[1] for of in records])}, training=True), float)
+    records = [lab.read_record(cohort / file) for file in find_batch_files(cohort, 0)]
+    label = np.array([int(record[0]) for record in records])
+    logits = np.array(network({"phenotype": np.stack([record[1] for record in records])}, training=True), float)
     expected = (np.log(np.exp(logits).sum(1)) - logits[np.arange(8), label]).mean()
     assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
     assert float(row["accuracy"]) == (logits.argmax(1) == label).mean()
 
 
 @pytest.mark.slow
-def test_the_first_loss_of_an_autoencoder_is_its_error_and_its_sparsity(train, cohort, tmp_path):
+def test_the_first_autoencoder_loss_is_error_plus_sparsity(train, cohort, tmp_path):
     import keras
 
     train("one", "ae", 1)
@@ -305,19 +313,19 @@ def test_the_first_loss_of_an_autoencoder_is_its_error_and_its_sparsity(train, c
     keras.utils.set_random_seed(0)
     module = MODELS["ae"].module
     config = override_settings(module.PRESETS["default"], ["batch_size=8"])
-    given = np.stack([lab.read_record(cohort / file)[1] for file in order(cohort, 0)])
+    phenotype = np.stack([lab.read_record(cohort / file)[1] for file in find_batch_files(cohort, 0)])
     outputs = {
-        name: np.array(of, float)
-        for name, of in module.build(config, None)({"phenotype": given}, training=True).items()
+        name: np.array(tensor, float)
+        for name, tensor in module.build(config, None)({"phenotype": phenotype}, training=True).items()
     }
     rho, rho_hat = config.sparsity, (1 / (1 + np.exp(-outputs["code"]))).mean()
     divergence = rho * np.log(rho / rho_hat) + (1 - rho) * np.log((1 - rho) / (1 - rho_hat))
-    expected = np.square(given - outputs["reconstruction"]).mean() + config.sparsity_weight * divergence
+    expected = np.square(phenotype - outputs["reconstruction"]).mean() + config.sparsity_weight * divergence
     assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
-def test_each_record_is_seen_once_an_epoch_and_the_order_changes(train, cohort, tmp_path):
+def test_records_are_seen_once_per_epoch_and_the_order_changes(train, cohort, tmp_path):
     """One record a batch, by a network that is not trained: the loss tells which it was."""
     count = len(lab.read_table(cohort / "subjects.csv").query("split == 'train'"))
     assert train("one", "ae", 2 * count, "--set", "learning_rate=1e-12", "--set", "batch_size=1").status == 0
@@ -327,7 +335,7 @@ def test_each_record_is_seen_once_an_epoch_and_the_order_changes(train, cohort, 
 
 
 @pytest.mark.slow
-def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
+def test_a_loss_is_over_the_networks_together(train, tmp_path):
     """Eight networks that begin undecided have the loss of one, and weights have no penalty."""
     train("one", "nn", 1, "--set", "members=8")
     (row,) = read_rows(tmp_path / "one/out/history.csv")
@@ -335,11 +343,11 @@ def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_names_its_batch_and_leaves_the_last_checkpoint(train, cohort, tmp_path):
+def test_a_non_finite_loss_reports_the_batch_and_leaves_the_last_checkpoint(train, cohort, tmp_path):
     assert train("one", "nn", 2).status == 0
-    before = content(tmp_path / "one/ckpt/nn")
+    before = read_checkpoint_files(tmp_path / "one/ckpt/nn")
     outcome = train("one", "nn", 9, "--set", "learning_rate=1e38", "--overrideChkpt")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     step, names = re.search(r"The loss is (?:nan|inf) at iteration (\d+), of the records (.*?): ", outcome.err).groups()
-    assert names.split(", ") == sorted(order(cohort, int(step) - 1))
-    assert content(tmp_path / "one/ckpt/nn") == before
+    assert names.split(", ") == sorted(find_batch_files(cohort, int(step) - 1))
+    assert read_checkpoint_files(tmp_path / "one/ckpt/nn") == before

@@ -18,37 +18,41 @@ from sklearn.preprocessing import StandardScaler
 CUBES, EDGES = (11, 13, 11, 2), (66,)  # shapes of the moments of a network that reads two maps, and a connectome
 
 
-def moments(folder: Path, shape: tuple[int, ...], spread: str = "spread") -> tuple[np.ndarray, np.ndarray]:
+def read_moments(folder: Path, shape: tuple[int, ...], spread: str = "spread") -> tuple[np.ndarray, np.ndarray]:
     """The mean and the spread by which a network standardises values of this shape."""
-    found = {name.split("/")[-3]: values for name, values in read_variables(folder).items() if values.shape == shape}
-    return found["mean"], found[spread]
+    values_by_moment = {
+        name.split("/")[-3]: values for name, values in read_variables(folder).items() if values.shape == shape
+    }
+    return values_by_moment["mean"], values_by_moment[spread]
 
 
-def volumes_of(cohort: Path, names: list[str]) -> np.ndarray:
+def read_record_volumes(cohort: Path, names: list[str]) -> np.ndarray:
     """(records, x, y, z, maps) float64."""
     return np.moveaxis([read_record(cohort / name, 2)[2] for name in names], 1, -1).astype(float)
 
 
 def check_moments(folder: Path, cubes: np.ndarray) -> None:
     """Those by which a network standardises cubes are those of these, but for cubes at the border."""
-    mean, spread, cubes = (of[..., 1:-1, 1:-1, 1:-1, :] for of in (*moments(folder, CUBES), cubes))
+    mean, spread, cubes = (
+        cube_values[..., 1:-1, 1:-1, 1:-1, :] for cube_values in (*read_moments(folder, CUBES), cubes)
+    )
     np.testing.assert_allclose(mean, cubes.mean(0), atol=1e-4)
     varied = cubes.std(0) > 0.01
     assert varied.sum() > 500
     np.testing.assert_allclose(spread[varied], cubes.std(0)[varied], rtol=1e-3)
 
 
-def within_brains(volumes: np.ndarray) -> np.ndarray:
+def standardise_within_brains(volumes: np.ndarray) -> np.ndarray:
     """Each map of each record by scikit-learn; its corner is no brain."""
     scores = np.zeros(volumes.shape)
-    for record, at in np.ndindex(len(volumes), 2):
-        volume = volumes[record, ..., at]
+    for record, map_index in np.ndindex(len(volumes), 2):
+        volume = volumes[record, ..., map_index]
         brain = np.abs(volume - volume[0, 0, 0]) > 1e-4 * np.ptp(volume)
-        scores[record, brain, at] = StandardScaler().fit_transform(volume[brain][:, None])[:, 0]
+        scores[record, brain, map_index] = StandardScaler().fit_transform(volume[brain][:, None])[:, 0]
     return scores
 
 
-def cube_means(volumes: np.ndarray) -> np.ndarray:
+def compute_cube_means(volumes: np.ndarray) -> np.ndarray:
     """Means of cubes of three voxels on the grid with a voxel more on each side, which holds the background."""
     outside = volumes[:, :1, :1, :1]
     padded = np.tile(outside, (1, 33, 39, 33, 1))
@@ -58,7 +62,7 @@ def cube_means(volumes: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fold", [0, 2])
-def test_a_fold_is_prepared_on_its_training_people_only(fold, converted, on_folds):
+def test_a_fold_is_prepared_on_training_people_only(fold, converted, on_folds):
     """Phenotype, volumes and connectomes, against the tables and records of the cohort."""
     folder = on_folds / f"ckpt/mmnn/folds-3/{fold}"
     saved = read_manifest(folder)
@@ -71,15 +75,17 @@ def test_a_fold_is_prepared_on_its_training_people_only(fold, converted, on_fold
     assert prepared["phenotype_median"] == pytest.approx(median.tolist())
     assert prepared["phenotype_mean"] == pytest.approx(filled.mean().tolist())
     assert prepared["phenotype_scale"] == pytest.approx(filled.std(ddof=0).tolist())
-    cubes = cube_means(within_brains(volumes_of(converted, rows["file"][training].tolist())))
+    cubes = compute_cube_means(
+        standardise_within_brains(read_record_volumes(converted, rows["file"][training].tolist()))
+    )
     check_moments(folder, cubes)
     with h5py.File(converted / "connectomes.h5") as file:
         edges = pd.DataFrame(file["z"][:], [name.decode() for name in file["subject"]]).loc[training].astype(float)
-    np.testing.assert_allclose(moments(folder, EDGES, "scale")[0], edges.mean(), atol=1e-5)
+    np.testing.assert_allclose(read_moments(folder, EDGES, "scale")[0], edges.mean(), atol=1e-5)
 
 
 @pytest.mark.slow
-def test_what_tested_people_are_like_changes_no_weight(lab, on_folds, tmp_path):
+def test_changes_to_tested_people_change_no_weight(lab, on_folds, tmp_path):
     """Their phenotype tells the label, their maps and series are those of others."""
     training = read_manifest(on_folds / "ckpt/mmnn/folds-3/1")["people"]["subjects"]
     people = labs.people(40)
@@ -101,20 +107,22 @@ def test_what_tested_people_are_like_changes_no_weight(lab, on_folds, tmp_path):
 # Standards of volumes
 
 
-def standardised(cohort: Path, how: str) -> tuple[pd.DataFrame, np.ndarray]:
+def load_standardised(cohort: Path, how: str) -> tuple[pd.DataFrame, np.ndarray]:
     """The records of a cohort and their volumes. A site is standardised by its own people whatever their labels and
     split, swapped records not among them."""
     rows = read_table(cohort / "subjects.csv")
-    volumes = volumes_of(cohort, rows["file"].tolist())
+    volumes = read_record_volumes(cohort, rows["file"].tolist())
     if how == "stored":
         return rows, volumes
-    volumes = within_brains(volumes)
+    volumes = standardise_within_brains(volumes)
     if how == "site":
         people, site = ~rows["file"].str.contains("_swap_"), rows["site"]
         for name in site.unique():
             scaler = StandardScaler().fit(volumes[people & (site == name)].reshape(sum(people & (site == name)), -1))
-            own = volumes[site == name]
-            volumes[site == name] = scaler.transform(own.reshape(len(own), -1)).reshape(own.shape)
+            site_volumes = volumes[site == name]
+            volumes[site == name] = scaler.transform(site_volumes.reshape(len(site_volumes), -1)).reshape(
+                site_volumes.shape
+            )
     return rows, volumes
 
 
@@ -135,12 +143,12 @@ def test_volumes_are_standardised_as_by_scikit_learn(how, name, request, tmp_pat
     words = f"--model cnn --numIters 1 --set batch_size=8 --set members=1 --set standardise={how}"
     places = "--dataDir {of} --chkPointDir {to}/ckpt"
     done(f"run.py --train {words} {places} --outDir {{to}}/train", of=cohort, to=tmp_path)
-    rows, volumes = standardised(cohort, how)
-    cubes = cube_means(volumes[rows["split"] == "train"])
+    rows, volumes = load_standardised(cohort, how)
+    cubes = compute_cube_means(volumes[rows["split"] == "train"])
     check_moments(tmp_path / "ckpt/cnn", cubes)
     if (how, name) == ("site", "converted"):  # which looked at tested people, and says so
-        told = done(f"run.py --test --model cnn {places} --outDir {{to}}/test", of=cohort, to=tmp_path)
-        assert "TRANSDUCTIVE" in told and "TRANSDUCTIVE" in (tmp_path / "test/report.html").read_text()
+        printed_text = done(f"run.py --test --model cnn {places} --outDir {{to}}/test", of=cohort, to=tmp_path)
+        assert "TRANSDUCTIVE" in printed_text and "TRANSDUCTIVE" in (tmp_path / "test/report.html").read_text()
         assert read_manifest(tmp_path / "test")["transductive"] is True
         assert json.loads((tmp_path / "test/metrics.json").read_text())["transductive"] is True
         assert all("TRANSDUCTIVE" in text for text in read_table(tmp_path / "runs.csv")["cohort"])

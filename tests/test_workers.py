@@ -63,11 +63,13 @@ def start_pair(folder: Path, commands: Sequence[list]) -> list[subprocess.Popen]
     step = SLURM | {"SLURM_STEP_NODELIST": "localhost", "SLURMD_NODENAME": "localhost"}
     step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_JOB_ID": f"{os.getpid()}"}
     tasks = [step | {"SLURM_PROCID": index, "SLURM_LOCALID": index} for index in "01"]
-    return [start(folder / f"of-{at}.json", commands[at], **task) for at, task in enumerate(tasks)]
+    return [
+        start(folder / f"of-{task_index}.json", commands[task_index], **task) for task_index, task in enumerate(tasks)
+    ]
 
 
 @pytest.fixture(scope="module")
-def one(cli, cohort, trained, tmp_path_factory) -> Path:
+def single_process(cli, cohort, trained, tmp_path_factory) -> Path:
     """What one process leaves of all trainings."""
     folder = tmp_path_factory.mktemp("one")
     with without_drawing():
@@ -90,24 +92,27 @@ def pair(cohort, tmp_path_factory) -> tuple[Path, Outcome]:
         training(folder / "killed", cohort, "--numIters", LONG),
     ]
     different = [training(folder / "different", cohort, "--seed", seed) for seed in (0, 1)]
-    chief, other = start_pair(folder, [[first, *both] for first in different])
-    deadline = threading.Timer(400, lambda: (chief.kill(), other.kill()))
+    chief, second_worker = start_pair(folder, [[first, *both] for first in different])
+    deadline = threading.Timer(400, lambda: (chief.kill(), second_worker.kill()))
     deadline.start()
-    while not [*folder.glob("killed/ckpt/nn/ckpt-*.index")] and other.poll() is None:
+    while not [*folder.glob("killed/ckpt/nn/ckpt-*.index")] and second_worker.poll() is None:
         time.sleep(0.05)
-    other.kill()
-    other.communicate()
-    told = chief.communicate(timeout=60)
+    second_worker.kill()
+    second_worker.communicate()
+    printed_outputs = chief.communicate(timeout=60)
     deadline.cancel()
-    return folder, Outcome(chief.returncode, *told)
+    return folder, Outcome(chief.returncode, *printed_outputs)
 
 
 @pytest.fixture(scope="module")
 def several(cohort, pair, tmp_path_factory) -> dict[str, Path]:
     """What two workers leave, and of the other trainings two devices of one."""
     folder = tmp_path_factory.mktemp("devices")
-    of_devices = start(folder / "commands.json", [training(folder, cohort, name=of) for of in ("batch norm", "rho")])
-    assert (of_devices.communicate(timeout=400)[1], of_devices.returncode) == ("", 0)
+    device_process = start(
+        folder / "commands.json",
+        [training(folder, cohort, name=training_name) for training_name in ("batch norm", "rho")],
+    )
+    assert (device_process.communicate(timeout=400)[1], device_process.returncode) == ("", 0)
     return {"workers": pair[0], "devices": folder}
 
 
@@ -116,8 +121,10 @@ def several(cohort, pair, tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     "how, name, tolerance", [("workers", "nn", 1e-6), ("devices", "batch norm", 1e-4), ("devices", "rho", 1e-6)]
 )
-def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
-    losses, expected = (pd.read_csv(of / name / "history.csv")["loss"] for of in (several[how], one))
+def test_several_train_to_the_losses_from_a_single_process(how, name, tolerance, single_process, several):
+    losses, expected = (
+        pd.read_csv(results_folder / name / "history.csv")["loss"] for results_folder in (several[how], single_process)
+    )
     assert len(expected) == int(TRAININGS[name][-1])
     np.testing.assert_allclose(losses, expected, rtol=tolerance)
     described = json.loads((several[how] / name / "run.json").read_text())["versions"]
@@ -126,7 +133,7 @@ def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
 
 @pytest.mark.slow
 @pytest.mark.bits
-def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, cli, cohort):
+def test_a_killed_worker_ends_the_rest_and_the_same_commands_go_on(pair, single_process, cli, cohort):
     """Those of two workers to the bytes of one go; of one process, too, for whom the chief has left a checkpoint."""
     folder, chief = pair
     different, lost = chief.err.splitlines()
@@ -138,20 +145,22 @@ def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, 
     outcome = cli(*training(folder / "killed", cohort, "--numIters", seen + 1))
     assert f"at iteration {seen}." in outcome.out, outcome.err
     for name in ("parts", "killed"):
-        expected, rows = (pd.read_csv(of / "nn/history.csv") for of in (one, folder / name))
+        expected, rows = (
+            pd.read_csv(results_folder / "nn/history.csv") for results_folder in (single_process, folder / name)
+        )
         assert [*rows["step"]] == [*range(1, len(rows) + 1)], name
         count = min(len(rows), len(expected))
         np.testing.assert_allclose(rows["loss"][:count], expected["loss"][:count], rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow
-def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
+def test_dropout_draws_differently_on_replicas(monkeypatch):
     import tensorflow as tf
 
     from models import MODELS
 
     model = MODELS["cnn"]
-    drops = next(of for of in model.module.PRESETS.values() if getattr(of, "dropout", 0))
+    drops = next(preset for preset in model.module.PRESETS.values() if getattr(preset, "dropout", 0))
     volume = np.random.default_rng(0).normal(size=(2, *model.required_grid.shape, 1)).astype(np.float32)
 
     def logits(replica: int) -> np.ndarray:
@@ -159,7 +168,9 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
         tf.keras.utils.set_random_seed(0)
         network = model.module.build(replace(drops, members=1), model.required_grid)
         random, context = np.random.default_rng(0), SimpleNamespace(replica_id_in_sync_group=replica)
-        network.set_weights([random.normal(size=of.shape) for of in network.get_weights()])  # some are zero at first
+        network.set_weights(
+            [random.normal(size=weight.shape) for weight in network.get_weights()]
+        )  # some are zero at first
         with monkeypatch.context() as patch:
             patch.setattr(tf.distribute, "get_replica_context", lambda: context)
             return np.asarray(network({"volume": volume}, training=True))
@@ -172,7 +183,7 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
 def started(cohort, monkeypatch):
     """`started(SLURM)` is what a training says that is started with these variables alone."""
 
-    def of(variables: dict[str, str], words: str = "--train --model nn") -> Outcome:
+    def run_refused_training(variables: dict[str, str], words: str = "--train --model nn") -> Outcome:
         for name in ("TF_CONFIG", *SLURM):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
@@ -181,12 +192,12 @@ def started(cohort, monkeypatch):
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
         return outcome
 
-    return of
+    return run_refused_training
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variables, own, addresses",
+    "variables, worker_address, addresses",
     [
         ({}, "gpu08:25248", "gpu07:25248, gpu07:25249, gpu08:25248"),
         ({"SLURM_STEP_ID": "1"}, "gpu08:25264", "gpu07:25264, gpu07:25265, gpu08:25264"),
@@ -196,13 +207,13 @@ def started(cohort, monkeypatch):
         ({"TF_CONFIG": CHIEF}, "c:25248", "a:1, b:1, c:25248"),
     ],
 )
-def test_the_tasks_of_a_job_step_are_workers(variables, own, addresses, started):
+def test_job_step_tasks_are_workers(variables, worker_address, addresses, started):
     """Whatever the order of the nodes."""
-    port = int(own.partition(":")[2])
+    port = int(worker_address.partition(":")[2])
     with socket.create_server(("", port)):  # something else, so that no worker waits for others
         outcome = started(SLURM | variables)
-    index, found = re.search(r"Worker (\d) of 3, waiting for (.*)\.", outcome.out).groups()
-    assert addresses in found and found.split(", ")[int(index)] == own
+    index, printed_addresses = re.search(r"Worker (\d) of 3, waiting for (.*)\.", outcome.out).groups()
+    assert addresses in printed_addresses and printed_addresses.split(", ")[int(index)] == worker_address
     assert "cannot listen at" in outcome.err and "each as host:port" in outcome.err
 
 
@@ -217,13 +228,13 @@ def test_the_tasks_of_a_job_step_are_workers(variables, own, addresses, started)
         {"TF_CONFIG": CHIEF.replace('"type": "worker"', '"type": "evaluator"')},
     ],
 )
-def test_what_cannot_be_understood_is_refused(variables, started):
+def test_unintelligible_variables_are_refused(variables, started):
     assert " cannot be understood " in (line := started(variables).err) and "expected TF_CONFIG=" in line
 
 
 @pytest.mark.parametrize("variables", [{"TF_CONFIG": CHIEF}, {"SLURM_STEP_NUM_TASKS": "2"}])
 @pytest.mark.parametrize("words", ["--test", "--model cae", "--train --folds 2 --choose", "--train --folds 2 --jobs 2"])
-def test_what_one_process_does_is_refused_to_several(words, variables, started, tmp_path):
+def test_single_process_jobs_are_refused_to_several(words, variables, started, tmp_path):
     outcome = started(variables, words)
     assert outcome.out == "" and "is for one process" in outcome.err and "--ntasks=1" in outcome.err
     assert not list(tmp_path.iterdir())
