@@ -140,7 +140,7 @@ def test_wrong_records_alone_are_listed(copy):
     assert (
         {moved.name, half_empty_paths[0].name}
         <= {*unlike_note_by_file}
-        <= {volume.name for volume in (mixed, moved, away, *half_empty_paths)}
+        <= {path.name for path in (mixed, moved, away, *half_empty_paths)}
     )
     (regions,) = (note for note in note_texts if note.startswith("regions with signal in under 50% of their voxels"))
     assert "by how many of 38 participants: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
@@ -452,7 +452,7 @@ def test_the_page_shows_all_people_outliers_first_and_the_excluded(copy, tmp_pat
     html = copy.with_name("check.html").read_text()
     for path in set(all_paths) - {constant_path}:
         expected_tile, different_tile = (
-            draw_expected_tile(read_stored_volume(volume)) for volume in (path, all_paths[path == all_paths[0]])
+            draw_expected_tile(read_stored_volume(tile_path)) for tile_path in (path, all_paths[path == all_paths[0]])
         )
         assert (
             np.abs(crop_tile(html, path.stem) - expected_tile).mean()

@@ -97,14 +97,14 @@ def test_a_killed_or_damaged_choice_resumes_with_equal_results(chosen, cohort, l
         lab.edit(copy / "train/fold-0/inner.csv", lambda content: content[: len(content) // 2 + 10])
         lab.edit(copy / "train/fold-1/inner.csv", "cut")
     knowing_table = read_inner_table(chosen, "0").assign(
-        probability=lambda content: 0.25 + 0.5 * content["file"].map(label)
+        probability=lambda inner_rows: 0.25 + 0.5 * inner_rows["file"].map(label)
     )
     knowing_table = knowing_table.where(knowing_table["candidate"] == CANDIDATE_NAMES[1], read_inner_table(chosen, "0"))
     lab.edit(tmp_path / "knowing/train/fold-0/inner.csv", knowing_table.to_csv(index=False).encode())
     done(TRAIN_COMMAND, to=tmp_path / "same", **places)
     for fold in "01":
         resumed_path, original_path = (
-            content / f"train/fold-{fold}/inner.csv" for content in (tmp_path / "same", chosen)
+            run_folder / f"train/fold-{fold}/inner.csv" for run_folder in (tmp_path / "same", chosen)
         )
         assert resumed_path.read_bytes() == original_path.read_bytes()
         assert_bit_equal(network_folder(tmp_path / "same", fold), network_folder(chosen, fold))

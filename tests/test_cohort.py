@@ -225,8 +225,8 @@ def test_people_are_counted_and_the_verdict_names_the_cohort(converted, tmp_path
         labels = rows["label"].value_counts()
         assert f"{split} {len(rows)} ({labels['0']} control, {labels['1']} autism)" in check_output
     sites = [
-        f"{name} {sum(cohort_folder == '1')}/{sum(cohort_folder == '0')}"
-        for name, cohort_folder in table.groupby("site")["label"]
+        f"{name} {sum(site_labels == '1')}/{sum(site_labels == '0')}"
+        for name, site_labels in table.groupby("site")["label"]
     ]
     assert f"autism/control by site: {', '.join(sites)}" in check_output
     verdict = json.loads((cohort_folder / "check.json").read_text())

@@ -62,7 +62,7 @@ def compare_runs(*runs: Path) -> pd.DataFrame:
 def test_scores_and_differences_equal_scikit_learn_with_paired_intervals(two):
     (row,) = compare_runs(*two).to_dict("records")
     assert (row["a"], row["b"], row["conclusion"], row["by"]) == (*map(str, two), "a is better", "auc_sites")
-    tables = [pd.read_csv(table / "predictions.csv", dtype={"subject": str}).sort_values("file") for table in two]
+    tables = [pd.read_csv(folder / "predictions.csv", dtype={"subject": str}).sort_values("file") for folder in two]
     areas = {
         "auc": [roc_auc_score(table["label"], table["probability"]) for table in tables],
         "auc_sites": [average_group_auc(table, "site") for table in tables],

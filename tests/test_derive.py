@@ -145,7 +145,7 @@ OBLIQUE = euler2mat(0.35, 0.24, 0.15) * 8.7
 MEASURES = "falff,alff,reho,degree_weighted,degree_binarize,eigenvector_weighted,eigenvector_binarize,vmhc"
 REGRESSORS = [
     *MOTION,
-    *(f"{name}{content}" for name in OTHERS[:2] for content in ("", "_derivative1", "_power2")),
+    *(f"{name}{suffix}" for name in OTHERS[:2] for suffix in ("", "_derivative1", "_power2")),
     "cosine00",
 ]
 REGRESSORS += [f"{name}_derivative1_power2" for name in OTHERS[:2]]
@@ -281,8 +281,8 @@ def test_dual_regression_and_series_are_two_regressions_and_means(measured):
 
 
 STRATEGIES = {  # parameters of motion that are regressed out
-    "": [f"{name}{content}" for name in MOTION for content in ("", "_derivative1", "_power2", "_derivative1_power2")],
-    "simple-12": [f"{name}{content}" for name in MOTION for content in ("", "_derivative1")],
+    "": [f"{name}{suffix}" for name in MOTION for suffix in ("", "_derivative1", "_power2", "_derivative1_power2")],
+    "simple-12": [f"{name}{suffix}" for name in MOTION for suffix in ("", "_derivative1")],
     "none": [],
 }
 

@@ -57,7 +57,7 @@ def p_over_all_orders(label, effect, unit=None):
     """p, family-wise and alone, by a loop over all orders of people, or of units of one size, and people in them."""
     count, r, d = len(effect), label - label.mean(), effect - effect.mean(0)
     unit = np.arange(count) if unit is None else unit
-    members = [np.flatnonzero(unit == place_members) for place_members in np.unique(unit)]
+    members = [np.flatnonzero(unit == unit_number) for unit_number in np.unique(unit)]
 
     def t(order):
         unit_sums = np.array([(r[order[unit_people]][:, None] * d[unit_people]).sum(0) for unit_people in members])
@@ -69,7 +69,7 @@ def p_over_all_orders(label, effect, unit=None):
         if all(
             len(place_members) == len(unit_members) for place_members, unit_members in zip(places, members, strict=True)
         )
-        for within in itertools.product(*(map(list, itertools.permutations(observed_t)) for observed_t in places))
+        for within in itertools.product(*(map(list, itertools.permutations(place_members)) for place_members in places))
     ]
     t_by_order, observed_t = np.array([t(order) for order in orders]), t(np.arange(count))
     return (t_by_order.max(1)[:, None] >= observed_t - 1e-9).mean(0), (t_by_order >= observed_t - 1e-9).mean(0)

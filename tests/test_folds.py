@@ -27,7 +27,7 @@ def people(converted) -> pd.DataFrame:
 def grouped(tmp_path_factory) -> Path:
     """A cohort of 28 people of two sites, of whom three pairs and three people share a map, whatever their labels."""
     folder = tmp_path_factory.mktemp("grouped")
-    table = lab.people(28).assign(SITE_ID=list(SITES), DX_GROUP=[str(2 - int(subject)) for subject in LABELS])
+    table = lab.people(28).assign(SITE_ID=list(SITES), DX_GROUP=[str(2 - int(label_digit)) for label_digit in LABELS])
     lab.pcp(folder / "lab", table)
     maps = {subject: folder / f"lab/cpac/X_00{subject}_falff.nii.gz" for subject in table["SUB_ID"]}
     for first, *remaining_members in GROUPS:

@@ -53,9 +53,9 @@ def test_a_label_separating_column_is_refused_with_the_auc_unless_allowed(tmp_pa
 
 def test_missingness_alone_leaks(tmp_path):
     """ADOS is given to people with autism, and no leak unless it is asked for."""
-    is_measured = {"score": lambda place, label: place * 7 % 11 if label or place < 4 else -9999}
+    score_column = {"score": lambda place, label: place * 7 % 11 if label or place < 4 else -9999}
     table = write_people_with(
-        tmp_path, **is_measured, ADOS_MODULE=lambda place, label: 1 + place % 4 if label and place > 2 else -9999
+        tmp_path, **score_column, ADOS_MODULE=lambda place, label: 1 + place % 4 if label and place > 2 else -9999
     )
     outcome = run(f"{OF_ANY} --phenotype score", of=tmp_path, to=tmp_path / "out")
     auc_match = re.search(r"score(?:_missing)? \(AUC (0\.\d\d)\)", outcome.err)
@@ -170,7 +170,7 @@ def test_a_tenth_is_tested_in_proportion_in_any_order_and_few_people_move(count,
         for _, stratum in table.groupby(columns):
             assert abs(chosen[stratum.index].sum() - len(stratum) / 10) <= 1
     assert abs(chosen.sum() - count / 10) <= 1 and set(table["DX_GROUP"][chosen]) == {"1", "2"}
-    lab.edit(tmp_path / "lab/Phenotypic.csv", lambda tested_people: tested_people[::-1])
+    lab.edit(tmp_path / "lab/Phenotypic.csv", lambda rows: rows[::-1])
     done(CONVERT, of=tmp_path, to=tmp_path / "reversed")
     assert split_by_subject(tmp_path / "reversed") == split_by_subject(tmp_path / "out")
     for left in [*sorted(before)[:2], table["SUB_ID"][5]]:
@@ -268,7 +268,7 @@ def test_shifted_and_permuted_numbers_never_give_a_wrong_row_in_silence(seed, fl
     people = random.permutation(24) + 1 if random.random() < 0.7 else np.arange(24) + 1
     numbers = [np.arange(24) + random.integers(-1, 3), people + random.integers(-3, 4), random.permutation(people)]
     columns = {"code": map(random.choice(FORMS).format, people), random.choice(NAMES): random.choice(numbers)}
-    table = pd.DataFrame({name: list(person) for name, person in columns.items()}, dtype=str)
+    table = pd.DataFrame({name: list(column_values) for name, column_values in columns.items()}, dtype=str)
     table = table.assign(dx=[str(1 + person % 2) for person in people], age=[str(AGES[person]) for person in people])
     table = table.drop(index=random.choice(24, random.integers(3), replace=False))
     table.sample(frac=1, axis=1, random_state=seed).to_csv(tmp_path / "table.csv", index=False)

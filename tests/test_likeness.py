@@ -193,7 +193,7 @@ def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, bundle_files):
             sd = quantiles(np.abs(values - expected[1]), 0.5) / norm.ppf(0.75)
             expected = expected[1] + sd * norm.ppf([0.05, 0.5, 0.95])
         np.testing.assert_allclose(
-            [value_range[range_by_end] for range_by_end in ("low", "middle", "high")], expected, rtol=1e-3
+            [value_range[end_name] for end_name in ("low", "middle", "high")], expected, rtol=1e-3
         )
     categories, females = likeness["categories"], (covariates["SEX"] == 2).mean()
     assert categories["SEX"] == pytest.approx({"1": 1 - females, "2": females, "unknown": 0}, abs=1e-3)
