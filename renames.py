@@ -1,7 +1,8 @@
 """Shows that a commit renames and does nothing else: `python renames.py [OLD] [NEW]`, by default of HEAD.
 
 `renames.csv` has a row a name: `file,scope,old,new`. `scope` is the dotted path of the function or class where the name
-is bound, empty at the top of the file; variables of comprehensions and lambdas belong to the function around them. The
+is bound, empty at the top of the file; variables of comprehensions and lambdas belong to the function around them, of
+which several may have one old name. The
 rows that NEW has and OLD has not are applied to the syntax trees of OLD, which must then equal those of NEW.
 
 Names of variables, arguments, functions, classes and imports are looked up as Python does. Of an attribute and a
@@ -102,6 +103,7 @@ class Renames:
     def __init__(self, rows: list[Row], earlier: list[Row], trees: dict[str, ast.Module]):
         self.scopes = {file: Scopes(tree) for file, tree in trees.items()}
         self.bound = {(file, scope, old): new for file, scope, old, new in rows}
+        self.in_comprehensions = set(rows)  # of which several may share a scope and the old name
         self.tops: dict[tuple[str, str], str] = {}
         self.passed_on = {}  # what a module imports from another one, and others from it
         for file, tree in trees.items():
@@ -193,13 +195,16 @@ class Comparison:
                 self.compare(getattr(old, field), getattr(new, field), scope)
 
     def compare_Name(self, old: ast.Name, new: ast.Name, scope: str) -> None:
+        if (self.file, scope, old.id, new.id) in self.renames.in_comprehensions:
+            return
         expected = self.expected(old.id, scope)
         if scope in self.scopes.classes and new.id != expected:  # read before the class binds it
             expected = self.expected(old.id, "")
         self.same_name(old, old.id, new.id, expected)
 
     def compare_arg(self, old: ast.arg, new: ast.arg, scope: str) -> None:
-        self.same_name(old, old.arg, new.arg, self.expected(old.arg, scope))
+        if (self.file, scope, old.arg, new.arg) not in self.renames.in_comprehensions:
+            self.same_name(old, old.arg, new.arg, self.expected(old.arg, scope))
         self.compare_fields(old, new, scope, ("arg",))
 
     def compare_keyword(self, old: ast.keyword, new: ast.keyword, scope: str) -> None:

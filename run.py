@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) -> Request:
-    """What the user asks for, with the bundle or the test on folds that it names. Raises InputError."""
+    """What the user asks for, with the bundle or the cross-validation that the options name. Raises InputError."""
     non_default_options = frozenset(
         option_name
         for option_name, option_value in vars(args).items()
@@ -76,7 +76,7 @@ def execute_job() -> int:
     if request.dry_run and not request.data_dir:
         raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     permutation_count = request.options.permutations if isinstance(request.options, TestOptions) else None
-    with redirect_stdout(None) if work.is_child_process() else nullcontext():  # who started it has said it
+    with redirect_stdout(None) if work.is_child_process() else nullcontext():  # the parent process has printed it
         runs = plan_runs(request, JOBS)
     if request.dry_run:
         from utils.preview import preview_run

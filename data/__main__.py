@@ -110,7 +110,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
-    """Covariates, what became of texts, and the value that separates labels best."""
+    """Summary rows: covariates, the categories of columns of text, the value that separates training labels best."""
     from data.cohorts import covariates
     from data.cohorts.records import CLASS_NAMES
     from data.cohorts.rows import MIN_CLASS_SUBJECTS, join_names

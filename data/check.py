@@ -1,7 +1,7 @@
 """abide-data check: a cohort, or a folder of maps -> counts, and whatever in it would invalidate a result.
 
-People are compared with each other as new people are with those of a training (`data/likeness`); beside that, groups
-of people are: by kind of map, label, site and scan.
+People are compared with each other as new people are with those of a training (`data/likeness`); groups of people are
+compared, too: by kind of map, label, site and scan.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
 from data.likeness.reference import compute_ranges, find_reasons
 from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
 
-# half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
+# the median distance of brains from their common centre: 2 in MNI space, 8 or more in each person's own space
 MAX_MEDIAN_OFFSET_MM = 6.0
 SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
@@ -74,8 +74,8 @@ CHECKED_MEASURES = (
 
 
 def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = None) -> CohortFindings:
-    """All findings on a cohort, its verdict stored beside the records, or a line that says why not. Every record is
-    read twice to take little memory; `pictures` are made, if wanted."""
+    """All findings on a cohort. The verdict is stored beside the records; if that is not possible, the reason is
+    printed. Every record is read twice, to save memory; `pictures` are filled, if they are given."""
     findings = cohort.take_census()
     findings.forecast_sentences = make_forecast(
         cohort.rows, find_groups_without_volumes(cohort), connectome=cohort.metadata.connectome
@@ -220,8 +220,8 @@ def check_sites(sites: set[str], findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, findings: Findings, pictures: PeoplePictures | None
 ) -> tuple[ScanSums, list[int], PeopleScans]:
-    """The scans; the positions of records that can be used: unreadable and constant ones are problems; by what people
-    are recognised, of whom the first record counts."""
+    """The sums over scans; the positions of the records that can be used (unreadable and constant ones are problems);
+    and what recognises people, from the first record of each."""
     scan_sums, usable_indices = ScanSums(cohort, range(len(cohort.rows))), list[int]()
     region_means_by_subject, digests_by_subject, stored_digests_by_subject = (
         list[np.ndarray](),
@@ -249,7 +249,7 @@ def read_volumes(
                 continue
             try:
                 scan_sums.add_record(record_index, map_volumes)
-            except InputError:  # of its connectome, which `check_connectomes` has told
+            except InputError:  # on its connectome, which `check_connectomes` has reported
                 continue
             usable_indices.append(record_index)
             if row.subject in digests_by_subject:
@@ -263,14 +263,15 @@ def read_volumes(
             digests_by_subject[row.subject] = {
                 hashlib.sha256(reduced_volume.tobytes()).hexdigest() for reduced_volume in reduced_volumes
             }
-            digests_by_subject[row.subject] |= stored_digests_by_subject[row.subject]  # which know the connectome, too
+            digests_by_subject[row.subject] |= stored_digests_by_subject[row.subject]  # they include the connectome's
             if pictures:
                 pictures.add_person(row.subject, map_volumes[0], reduced_volumes)
     return scan_sums, usable_indices, PeopleScans(digests_by_subject, np.array(region_means_by_subject))
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note; how maps were derived is
+    stated."""
     try:
         different_files, files_without_sum = compare_with_sums(cohort)
         findings.problems += [
@@ -304,7 +305,7 @@ def check_sealing(metadata: Metadata, findings: Findings) -> None:
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
-    """Values missing in one class of a site and odd numbers are worth a note; unreadable records are told already."""
+    """Values missing in one class of a site and odd numbers are worth a note; unreadable records have been reported."""
     try:
         check_agreement(cohort, findings.phenotype)
         if (raw_phenotype := cohort.raw_phenotype) is not None:
@@ -320,7 +321,8 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
 
 
 def check_agreement(cohort: Cohort, findings: Findings) -> None:
-    """A person of whom two tables give another site, or another number, is a problem. Raises InputError."""
+    """A person for whom two tables give different sites or numbers is a problem. Raises InputError for a damaged
+    table."""
     covariates, raw_phenotype, metadata = cohort.covariates, cohort.raw_phenotype, cohort.metadata
     if covariates is not None and metadata.site_column:
         site_by_subject = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(covariates.index)
@@ -359,8 +361,8 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
 
 
 def check_near_duplicates(cohort: Cohort, people: PeopleScans, findings: Findings) -> None:
-    """Subjects who share a scan are a problem as `describe_fault` says, else worth a note; so are possible sessions of
-    one person."""
+    """Subjects who share a scan are a problem if `describe_fault` finds a fault, else worth a note. Possible sessions
+    of one person are worth a note."""
     row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, find_duplicates(people)
     groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
     for subject_group in duplicates.same_scan:
@@ -391,9 +393,9 @@ def collect_sentences(
     invalidating_sentences: Sequence[Sequence[str]] | None,
     connectome_findings: Findings,
 ) -> list[list[str]]:
-    """The sentences on each record: in what it is `reasons_per_record` the others, what makes it
-    `invalidating_sentences` beside the training people, if that is known, in place of what does beside the others. A
-    group whose connectomes oppose those of others is told as one."""
+    """The sentences on each record: how it differs from the others (`reasons_per_record`). Those that invalidate
+    results are replaced by `invalidating_sentences`, from the comparison with the training people, if there is one. A
+    group whose connectomes oppose those of others is reported once, not for each record."""
     opposed_subjects = {subject for subject, oddity in connectome_findings.outliers if oddity == OPPOSED_MARK}
     sentences_per_record = list[list[str]]()
     for position, (record_index, sentences) in enumerate(zip(usable_indices, reasons_per_record, strict=True)):
@@ -420,7 +422,8 @@ def check_people(
     is_doubtful: bool,
 ) -> None:
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
-    problem with the names of all. If many are named, it is `is_doubtful` whether they or the others are."""
+    problem with the names of all. If it `is_doubtful`, for want of training people to compare with, and more than a
+    third are named, the problem says that the others may be the wrong ones."""
     rows_by_problem, reasons_by_file = defaultdict[str, list[RecordRow]](list), dict[str, list[str]]()
     for record_index, sentences in zip(usable_indices, sentences_per_record, strict=True):
         row = cohort.rows[record_index]
@@ -450,8 +453,8 @@ def check_kinds(
     cohort: Cohort, raw_measures: pd.DataFrame | None, stored_measures: pd.DataFrame, findings: Findings
 ) -> None:
     """Maps of several kinds, in the people's own space, or that separate the training labels, are problems; differences
-    by site are notes. One record a subject is checked: as `stored_measures`, and as it was before its conversion, if
-    that is known."""
+    by site are notes. One record a subject is checked: by `stored_measures`, and by `raw_measures` from before its
+    conversion, if these are known."""
     rows = [cohort.rows[record_index] for record_index in stored_measures.index]
     file_names, measure_tables, map_kinds = (
         [row.file for row in rows],

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHECK_PAGE_KIND = "check"
-BRIGHTEST_PERCENTILE = 99.5  # percent of the values of a mean map, or of a spread, that are told apart
+BRIGHTEST_PERCENTILE = 99.5  # percentile of the values of a mean or SD map that is drawn brightest
 COLOUR_BY_GROUP = {"control": "C0", "autism": "C1", "unknown": "C2"}
 
 
@@ -55,7 +55,7 @@ def check_page_path(page_path: Path) -> None:
 
 
 def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures) -> None:
-    """The page, in which all pictures lie."""
+    """Writes the page, which contains all pictures."""
     row_by_subject, motion_by_subject = {row.subject: row for row in reversed(cohort.rows)}, read_head_motion(cohort)
     tiles = make_tiles(row_by_subject, motion_by_subject, findings, pictures)
     people_images = [
@@ -144,7 +144,8 @@ def name_group(row: RecordRow) -> str:
 
 
 def read_head_motion(cohort: Cohort) -> pd.Series | None:
-    """By subject, float64, NaN where unknown; None if nothing is known, or tables are damaged, which the check says."""
+    """Head motion by subject, float64, NaN where unknown; None if all is unknown, or if tables are damaged (a
+    problem)."""
     try:
         covariates = load_all_covariates(cohort)
         motion_columns = [] if covariates is None else HEAD_MOTION_KIND.find_columns(covariates)
@@ -292,7 +293,7 @@ def make_derivation_sections(table_path: Path) -> Iterator[Section]:
 
 
 def make_signal_sections(findings: CohortFindings) -> Iterator[Section]:
-    """Regions and parcels of which people lack the signal."""
+    """Regions and parcels without signal, and in how many people."""
     table_rows = [
         {"of": map_or_series, "region or parcel": region, "participants": str(people_count)}
         for map_or_series, count_by_region in findings.no_signal_counts_by_map.items()

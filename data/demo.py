@@ -15,9 +15,9 @@ from data.simulation import PLANTED_REGIONS, SIMULATIONS, Anatomy, Simulation, d
 def simulate_cohort(
     target_folder: Path, grid: records.Grid, simulation_settings: Simulation, anatomy_class: type[Anatomy] = Anatomy
 ) -> list[RecordRow]:
-    """Writes the simulated cohort `simulation_settings`, with a kind of anatomy, into the new folder
+    """Writes the cohort that `simulation_settings` describe, with an `anatomy_class`, into the new folder
     `target_folder`; returns its rows."""
-    from data.conversion.options import ConversionOptions  # which a cohort that is made already does without
+    from data.conversion.options import ConversionOptions  # a cached cohort does not need it
     from data.conversion.plan import plan_new_cohort
 
     demographic_table = draw_demographics(simulation_settings)

@@ -47,20 +47,21 @@ EDITABLE_COLUMNS = ["site", "label", "split"]  # columns of the table of records
 NUMBERS_ADVICE = (
     "Correct them, or leave cells empty that are unknown. If the numbers are right, convert again with --missing ''."
 )
-# between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
+# of scaled values, by rounding to float32 and to six digits in tables; an age that is 0.01 years off is detected
 SCALED_TOLERANCE = 1e-4
 CellChange = dict[str, str]  # subject, column, before, after
 
 
 def key_column(table_name: str) -> str:
-    """The column that names the rows of one of EDITABLE."""
+    """The column that names the rows of one of `EDITABLE_TABLES`."""
     return "file" if table_name == SUBJECTS_FILE else SUBJECT_COLUMN
 
 
 def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
-    """The tables of a cohort that its records can contradict, as text by `key_column`, each cell that they do
-    contradict as they have it: the labels, and the phenotype if they hold what its table says. In no record is a value
-    that was equal in all training people; in place of an unknown one their median is. Raises InputError."""
+    """The tables of a cohort that its records can contradict, as text by `key_column`; a cell that they do contradict
+    has the records' value. They are the labels, and the phenotype, if its constants are known and its table has the
+    values and people of the cohort. Records do not hold a value that was equal in all training people; in place of an
+    unknown value they hold the median of these. Raises InputError."""
     record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
     tables_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
     recorded_labels, table_labels = (
@@ -85,7 +86,7 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     if tuple(phenotype_table) != cohort.metadata.phenotype or sorted(phenotype_table.index) != sorted(
         first_index_by_subject
     ):
-        return tables_by_name  # whoever reads the values refuses them
+        return tables_by_name  # reading the values raises the error
     phenotype_table = phenotype_table.loc[[*first_index_by_subject]]
     table_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     scaled_values = np.stack(
@@ -99,7 +100,7 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     )
     recorded_texts = recorded_values.map("{:.6g}".format)
     for indicator, value_columns in list_values_by_indicator(cohort.metadata).items():
-        if len(value_columns) == 1:  # a number, in place of which the median is
+        if len(value_columns) == 1:  # a number; where it is unknown, the record holds the median
             recorded_texts[value_columns[0]] = recorded_texts[value_columns[0]].mask(
                 recorded_values[indicator].round() == 1, ""
             )
@@ -108,7 +109,7 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
 
 
 def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
-    """One of EDITABLE of a cohort, as text by `key_column`. Raises InputError if it is not there."""
+    """One of `EDITABLE_TABLES` of a cohort, as text by `key_column`. Raises InputError if it is not there."""
     table_path = (cohort.tables_folder or cohort.path) / table_name
     if not table_path.is_file():
         raise InputError(f"{cohort.path} has no {table_name} that could be replaced. Leave it out.")
@@ -118,8 +119,8 @@ def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
 def find_contradicted_cells(
     cohort: Cohort, recorded_tables: Mapping[str, pd.DataFrame], replaced_tables: Collection[str]
 ) -> list[CellChange]:
-    """The cells of a cohort's tables that its `read_recorded_tables` contradict, but for those of tables that are
-    `replaced_tables` from elsewhere or by the user's word."""
+    """The cells of a cohort's tables that `recorded_tables` (`read_recorded_tables`) contradict, except those of
+    `replaced_tables`, which come from elsewhere or were edited in place."""
     contradicted_cells = list[CellChange]()
     for table_name in [table_name for table_name in recorded_tables if table_name not in replaced_tables]:
         current_table = read_editable_table(cohort, table_name).loc[recorded_tables[table_name].index]
@@ -132,10 +133,10 @@ def find_contradicted_cells(
 def replace_tables(
     cohort: Cohort, edited_folder: Path, target_folder: Path, recorded_tables: Mapping[str, pd.DataFrame]
 ) -> tuple[Cohort, list[CellChange]]:
-    """The cohort with those of EDITABLE that the folder `edited_folder` holds, which are written into its new
-    `target_folder`; its phenotype is scaled anew on the training people. And each changed cell: what tables said
-    before is known by the `recorded_tables` ones, if there are any. Raises InputError for a table of other people,
-    records or columns, and for values that cannot be."""
+    """The cohort with those of `EDITABLE_TABLES` that `edited_folder` holds, which are written into the new
+    `target_folder`; its phenotype is scaled anew on the training people. Also returns each changed cell: what a table
+    said before is taken from `recorded_tables`, if it is there, else from the cohort's own table. Raises InputError for
+    a table of other people, records or columns, and for impossible values."""
     if cohort.tables_folder is None:
         raise InputError(
             f"{cohort.path} has no tables that {edited_folder} could replace. Pack it without --tables first."
@@ -160,7 +161,7 @@ def replace_tables(
         else:
             is_comparable = (
                 not recorded_tables or table_name in recorded_tables
-            )  # what it said before, beside which every cell is new
+            )  # whether its earlier content is known; if not, every cell counts as changed
             check_edited_table(
                 cohort, table_before, table_after, table_path, table_before.ne(table_after) if is_comparable else None
             )
@@ -174,7 +175,7 @@ def replace_tables(
     if edited_folder.resolve() == cohort.path.resolve():
         pack_provenance["edited_in_place"] = table_names  # other cells of theirs may have been changed, too
     provenance: dict[str, Any] = {"pack": pack_provenance, "source": cohort.metadata.provenance}
-    if contradicted_cells := cohort.metadata.unlike_records:  # but for those that were looked at since
+    if contradicted_cells := cohort.metadata.unlike_records:  # except those that were edited since
         changed_keys = {(cell_change["subject"], cell_change["column"]) for cell_change in cell_changes}
         provenance[UNLIKE_RECORDS_KEY] = [
             cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
@@ -192,14 +193,14 @@ def replace_tables(
 
 
 def read_edited_table(table_path: Path) -> pd.DataFrame:
-    """One of EDITABLE as an editor or a spreadsheet saved it, as text by `key_column`. Raises InputError."""
+    """One of `EDITABLE_TABLES` as an editor or a spreadsheet saved it, as text by `key_column`. Raises InputError."""
     table = user_tables.read_text_table(table_path)
     user_tables.check_columns_exist(table, {"": [key_column(table_path.name)]}, table_path)
     return table.astype(object).set_index(key_column(table_path.name))
 
 
 def list_editable_tables(folder: Path) -> list[str]:
-    """Which of EDITABLE a folder holds."""
+    """Which of `EDITABLE_TABLES` a folder holds."""
     return [table_name for table_name in EDITABLE_TABLES if (folder / table_name).is_file()]
 
 
@@ -210,9 +211,9 @@ def merge_edits(
     table_path: Path,
     metadata: Metadata,
 ) -> pd.DataFrame:
-    """The edited table in the order of the one before; a cell that says the same keeps its text, a missing value is an
-    empty cell; where values were edited, so is what says whether they are missing. Raises InputError for other rows
-    than of these people, and for other columns."""
+    """The edited table in the order of the one before; a cell that says the same keeps its text, and a missing value is
+    an empty cell. Where values were edited, the indicator that says whether they are missing is computed anew. Raises
+    InputError for rows other than `row_keys`, and for other columns."""
     for axis_name, expected_names, actual_names in (
         ("rows", row_keys, table_after.index),
         ("columns", table_before.columns, table_after.columns),
@@ -246,7 +247,7 @@ def apply_row_edits(
     cohort: Cohort, table_before: pd.DataFrame, table_after: pd.DataFrame, table_path: Path
 ) -> list[RecordRow]:
     """The rows of the cohort with site, label and split of its edited table. Raises InputError for other edits, and for
-    a subject with two of one."""
+    a subject with two values of one of these."""
     if changed_fixed_columns := [
         column
         for column in table_after
@@ -285,8 +286,8 @@ def check_edited_table(
     table_path: Path,
     is_changed: pd.DataFrame | None,
 ) -> None:
-    """Raises InputError for values in a table of people (rows, columns) that a conversion would not take or give, among
-    the `is_changed` cells (bool), if it is known which these are."""
+    """Raises InputError for values in a table of people (rows, columns) that a conversion would not take or give.
+    Implausible numbers are looked for in the cells that `is_changed` (bool) marks, or in all if it is None."""
     metadata, is_phenotype = cohort.metadata, table_path.name == PHENOTYPE_FILE
     check_number_columns(table_before, table_after, is_phenotype, table_path)
     is_coded = is_phenotype and tuple(table_after) == metadata.phenotype
@@ -323,8 +324,8 @@ def compute_separations(cohort: Cohort, edited_folder: Path) -> dict[str, float]
 def check_number_columns(
     table_before: pd.DataFrame, table_after: pd.DataFrame, check_all_columns: bool, table_path: Path
 ) -> None:
-    """Raises InputError for a column of numbers that no longer holds numbers; `check_all_columns` column is one, or
-    those that most values of tell."""
+    """Raises InputError for a column of numbers that no longer holds numbers; with `check_all_columns` every column
+    counts as one, else those whose values were mostly numbers before."""
     for column in table_after:
         if check_all_columns or (
             clean_column(table_before[column]).notna().any() and is_mostly_numbers(table_before[column])
@@ -338,7 +339,7 @@ def check_number_columns(
 def find_changed_cells(
     table_before: pd.DataFrame, table_after: pd.DataFrame, rows: Sequence[RecordRow]
 ) -> list[CellChange]:
-    """The cells that differ, those of a subject's several `rows` once."""
+    """The cells that differ; the same change in several `rows` of a subject is given once."""
     subject_by_file = {row.file: row.subject for row in rows}
     changed_index = table_before.ne(table_after).stack().loc[lambda is_different: is_different].index
     change_tuples = [

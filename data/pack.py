@@ -19,12 +19,13 @@ CHUNK_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same
 EXCEPTION_BY_TABLE = {
     SUBJECTS_FILE: ", but for the labels",
     PHENOTYPE_FILE: ", but for what the records hold",
-}  # of tables edited in place
+}  # by table edited in place: what is known of its earlier content
 
 
 def open_for_packing(cohort_path: Path, edited_folder: Path | None = None) -> Cohort:
-    """The cohort at `cohort_path`, to be packed. All its files are verified but, if the folder of `edited_folder`
-    tables is its own, these tables; what has no `SHA256SUMS` is taken as it is. Raises InputError for damage."""
+    """The cohort at `cohort_path`, to be packed. All its files are verified, except tables that were edited in place
+    (`edited_folder` is its own folder); a cohort without `SHA256SUMS` is taken as it is. Raises InputError for
+    damage."""
     tables_edited_in_place = EDITABLE_TABLES if is_edited_in_place(cohort_path, edited_folder) else ()
     cohort = open_cohort(cohort_path, unverified_files=(SUMS, *tables_edited_in_place))
     different_files, _ = compare_with_sums(cohort)
@@ -51,11 +52,11 @@ def is_unsealed(cohort: Cohort) -> bool:
 def pack_cohort(
     cohort: Cohort, target_folder: Path, storage_form: str | None = None, edited_folder: Path | None = None
 ) -> tuple[str, list[str]]:
-    """Writes `cohort` into the new folder `target_folder` in one of FORMS, or in its own, with its tables or those of
-    them that lie in the folder `edited_folder`; returns the form, and each changed cell in words. Volumes are copied
-    bit by bit, label and phenotype of records are written anew; of a cohort without sums, `cohort.json` then says in
-    which cells the tables and the records differed. Raises InputError for a damaged record, and for a table that says
-    what cannot be."""
+    """Writes `cohort` into the new folder `target_folder` in the form `storage_form` of `PACK_BY_FORM`, by default its
+    own. Tables in the folder `edited_folder` replace its own ones. Returns the form, and each changed cell in words.
+    Volumes are copied bit by bit; label and phenotype of records are written anew. For a cohort without sums,
+    `cohort.json` then lists the cells in which tables and records differed. Raises InputError for a damaged record, and
+    for a table with impossible values."""
     storage_form = storage_form or ("zip" if any(entry.chunk for entry in cohort.entries) else "bin")
     cohort, cell_changes = flatten_cohort(cohort), list[dict[str, str]]()
     has_no_sums, is_in_place = is_unsealed(cohort), is_edited_in_place(cohort.path, edited_folder)
@@ -78,7 +79,7 @@ def pack_cohort(
         write_cohort_tables(
             unfinished_folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.digests_by_file
         )
-        open_cohort(unfinished_folder)  # nothing is called done that cannot be read
+        open_cohort(unfinished_folder)  # a cohort must be readable before it takes its name
     return storage_form, [
         "{subject} {column}: {before} -> {after}".format(**cell_change) for cell_change in cell_changes
     ]

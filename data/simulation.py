@@ -34,7 +34,7 @@ class Simulation:
     region_spread: float = 0.04  # between subjects, of a region's mean
     subject_spread: float = 0.02  # between subjects, of the whole brain
     voxel_spread: float = 0.04  # within a subject, smooth at about 12 mm
-    unknown: float = 1.0  # so many times as often as in ABIDE, IQ and handedness are unknown
+    unknown: float = 1.0  # how often IQ and handedness are unknown, relative to ABIDE
 
 
 # 150 are tested, so that the difference in each region shows in half of them, too (docs/howto/cohort.md).

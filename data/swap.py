@@ -49,7 +49,7 @@ def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_cou
         copy_side_tables(cohort, unfinished_folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
         write_cohort_tables(unfinished_folder, rows, metadata, cohort.digests_by_file)
-        open_cohort(unfinished_folder)  # nothing is called done that cannot be read
+        open_cohort(unfinished_folder)  # a cohort must be readable before it takes its name
     return rows
 
 

@@ -76,7 +76,7 @@ class Settings:
         )
 
     def count_weights(self) -> int:
-        """Of the network's layers, about."""
+        """The number of weights of the network's layers, about."""
         return 0
 
     def has_hidden_layers(self) -> bool:
@@ -89,12 +89,12 @@ class Settings:
         return {} if self.has_hidden_layers() else dict.fromkeys(("batch_norm", "initializer"), requirement)
 
     def layer_settings(self, l2: float) -> LayerSettings:
-        """Those of layers with a penalty `l2` on squared weights."""
+        """The settings of layers with a penalty `l2` on squared weights."""
         return LayerSettings(self.l1, l2, self.batch_norm, self.initializer)
 
 
 def count_dense_weights(*widths: int) -> int:
-    """Of dense layers from each width to the next."""
+    """The number of weights of dense layers from each width to the next."""
     return sum(input_width * output_width for input_width, output_width in pairwise(widths))
 
 
@@ -138,7 +138,7 @@ def override_settings(config: Settings, assignments: list[str]) -> Settings:
 @dataclass(frozen=True)
 class Model:
     """`input_names` names the inputs, `loss_name` a function of `models.losses`; `required_grid` is the only one that
-    it takes, if any. It also reads the `optional_inputs` inputs of which the setting with that name is true."""
+    it takes, if any. It also reads those of `optional_inputs` whose setting, of the same name, is true."""
 
     model_name: str
     input_names: tuple[str, ...]

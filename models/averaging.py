@@ -13,8 +13,8 @@ from models.parts import Branch
 
 
 class AveragedBranch(NamedTuple):
-    """A part of a classifier, whose logits are (batch, networks, 2). Each network reads one of its `input_count`, such
-    as one map; all networks of the first input come before those of the second."""
+    """A part of a classifier, whose logits are (batch, networks, 2). Each network reads one of its `input_count`
+    inputs, such as one map; all networks of the first input come before those of the second."""
 
     branch_name: str
     input_count: int
@@ -85,9 +85,9 @@ def classifier(
     member_count: int,
     connectome_logits: KerasTensor | None = None,
 ) -> keras.Model:
-    """Inputs -> the mean (batch, 2) of the logits of all parts, each of so many networks an input; `connectome_logits`
-    are the logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are several parts, and
-    several members, of whom each leaves out some training people."""
+    """Inputs -> the mean (batch, 2) of the logits of all parts, each of `member_count` networks an input;
+    `connectome_logits` are the logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are
+    several parts, and several members, of whom each leaves out some training people."""
     branch_logits = [
         make_logits(branch.build_features(member_count), member_count, branch.layer_settings, branch.starts_from_zero)
         for branch in branches

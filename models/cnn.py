@@ -102,13 +102,11 @@ class Config(Settings):
             "residual": (len(self.filters) > 1, "two filters or more"),
         }
         idle_settings = Settings.idle(self) | {
-            setting_or_branch: requirement
-            for setting_or_branch, (is_used, requirement) in requirement_by_setting.items()
-            if not is_used
+            setting: requirement for setting, (is_used, requirement) in requirement_by_setting.items() if not is_used
         }
-        for setting_or_branch, branch_settings in SETTINGS_BY_BRANCH.items():
-            if setting_or_branch not in self.parts:
-                idle_settings |= dict.fromkeys(branch_settings, f"{setting_or_branch} among the parts")
+        for branch_name, branch_settings in SETTINGS_BY_BRANCH.items():
+            if branch_name not in self.parts:
+                idle_settings |= dict.fromkeys(branch_settings, f"{branch_name} among the parts")
         return idle_settings
 
 

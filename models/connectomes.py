@@ -1,7 +1,8 @@
 """The part of a classifier that reads connectomes: Fisher z correlations -> logits, by a ridge regression.
 
 On few people with thousands of edges nothing was better than a linear classifier with a strong penalty. This one is
-fitted exactly, in closed form, before the other parts are trained (`measure` in `utils/training/train.py`).
+fitted exactly, in closed form, before the other parts are trained (`fit_input_layers` in
+`utils/training/train.py`).
 """
 
 from typing import Any

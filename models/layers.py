@@ -59,7 +59,7 @@ class RegionMeans(layers.Layer):
         self.inside_voxels = np.flatnonzero(self.region_position < self.parcels.parcel_count)
 
     def sum_by_region(self, voxel_values: Any, voxel_regions: Any) -> Any:
-        """Values (batch, voxels, maps) at the `voxel_regions` (voxels,) of their regions -> sums (batch, regions,
+        """Values (batch, voxels, maps) and the position of each voxel's region (voxels,) -> sums (batch, regions,
         maps)."""
         voxels_first = keras.ops.transpose(voxel_values, (1, 0, 2))
         region_sums = keras.ops.segment_sum(voxels_first, voxel_regions, len(self.region_sizes) + 1)
@@ -77,8 +77,7 @@ class RegionMeans(layers.Layer):
 
 
 class Standardise(layers.Layer):
-    """Values -> their z-scores by the mean and the spread of training records, which `fit_moments` sets before
-    training.
+    """Values -> z-scores by the mean and the spread of training records, which `fit_moments` sets before training.
 
     Each feature, or each voxel of each map, has its own.
     """
@@ -251,7 +250,7 @@ def hidden_layer(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTe
 
 
 def hidden_layers(x: KerasTensor, widths: Iterable[int], member_count: int, settings: LayerSettings) -> KerasTensor:
-    """`hidden_layer` layers of these widths, in each of several networks (see `dense_per_network`)."""
+    """Hidden layers of these widths, in each of several networks (see `dense_per_network`)."""
     for units in widths:
         x = apply_activation(
             dense_per_network(x, units, member_count, settings, use_bias=not settings.batch_norm), settings

@@ -24,7 +24,7 @@ def is_single_channel(layer: Any) -> bool:
 
 
 def make_lane_kernel(kernel: Any, stride: int) -> Any:
-    """(x, y, z) -> (x, y, values, LANES): the kernel of each neighbour, at the values along z that it reads."""
+    """(x, y, z) -> (x, y, values, LANE_COUNT): the kernel of each neighbour, at the values along z that it reads."""
     kernel_size = kernel.shape[2]
     value_index, lane_index, weight_index = np.ogrid[
         : (LANE_COUNT - 1) * stride + kernel_size, :LANE_COUNT, :kernel_size
@@ -33,7 +33,7 @@ def make_lane_kernel(kernel: Any, stride: int) -> Any:
 
 
 def pad_lanes(volume: Any, zeros_before: Sequence[int], padded_sizes: Sequence[int]) -> Any:
-    """(batch, x, y, z) -> (batch, *sizes), with so many zeros before each axis."""
+    """(batch, x, y, z) -> (batch, *padded_sizes), with `zeros_before` each axis."""
     zeros_after = [
         padded_size - axis_zeros - volume_size
         for axis_zeros, padded_size, volume_size in zip(zeros_before, padded_sizes, volume.shape[1:], strict=True)
@@ -42,7 +42,7 @@ def pad_lanes(volume: Any, zeros_before: Sequence[int], padded_sizes: Sequence[i
 
 
 def slice_volume(volume: Any, first_voxel: Sequence[int], slice_sizes: Sequence[int]) -> Any:
-    """(batch, x, y, z, ...) -> (batch, *sizes, ...) from the voxel `first_voxel`. Plain slicing has a gradient that
+    """(batch, x, y, z, ...) -> (batch, *slice_sizes, ...) from `first_voxel` on. Plain slicing has a gradient that
     takes ten times as long."""
     trailing_starts = [0] * (len(volume.shape) - 4)
     return tf.slice(volume, [0, *first_voxel, *trailing_starts], [-1, *slice_sizes, *(-1 for _ in trailing_starts)])

@@ -18,8 +18,8 @@ ALL_MAPS_PENALTY_FACTOR = 10  # times the penalty: a network that reads the regi
 
 
 class Branch(NamedTuple):
-    """A part of a classifier. `build_features(members)` builds the layers below the logits, for so many networks an
-    input. Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
+    """A part of a classifier. `build_features(member_count)` builds the layers below the logits, for so many networks
+    an input. Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
 
     branch_name: str
     build_features: Callable[[int], KerasTensor]
@@ -47,7 +47,7 @@ def make_region_branches(volume: KerasTensor, config: cnn.Config, grid: Grid) ->
     if region_means.shape[-1] > 1:
         branch_inputs.append(("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR))
     branches = []
-    for branch_name, input_values, penalty_factor in branch_inputs:  # values (batch, inputs, values)
+    for branch_name, input_values, penalty_factor in branch_inputs:  # `input_values` (batch, inputs, values)
         layer_settings = config.layer_settings(penalty_factor * config.region_l2)
         build_features = partial(layers.hidden_layers, input_values, config.region_units, settings=layer_settings)
         branches.append(Branch(branch_name, build_features, layer_settings, starts_from_zero=True, within_sites=True))

@@ -21,7 +21,7 @@ plt.rcParams["figure.dpi"] = 120  # dots an inch of a figure that does not say
 
 LEFT_RIGHT_CAPTION = "L is the participant's left (neurological)"
 FIGURE_SLICE_HEIGHTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
-SMOOTHING_BATCHES = 20  # batches
+SMOOTHING_BATCHES = 20  # batches of a running mean
 
 FIGURE_GLYPH_WARNING = r"Glyph \d+ .* missing from font"
 FIGURE_METADATA_BY_FORMAT: dict[

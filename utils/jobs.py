@@ -1,5 +1,5 @@
-"""The jobs of run.py in one table. A new job is a module, three functions here, which import it when it is done, and a
-row."""
+"""The jobs of run.py in one table. A new job is a module, three functions here, which import it when the job is done,
+and a row."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def check_train(run: Run, checkpoint_manifest: Manifest | None) -> None:
         guards.check_same_settings(run, checkpoint_manifest)
         guards.check_same_training(run, checkpoint_manifest)
         guards.check_checkpoint_leak(run, checkpoint_manifest)
-    if run.candidates and run.folds:  # there are people enough
+    if run.candidates and run.folds:  # raises InputError if there are too few people
         divide_into_inner_folds(run.folds, run.cohort, run.seed)
         for candidate in run.candidates:
             run.with_single_candidate(candidate)

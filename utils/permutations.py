@@ -1,13 +1,14 @@
 """--test --permutations N: the test, and then its whole procedure again on labels permuted within sites -> the p-value.
 
 Each permutation is trained in memory on relabelled folds, chooses if the training did, and leaves a row of
-`permutations/permutations.csv`. Every process of the command does permutations that no other one is at, so an array
-shares them, and a command that was killed goes on. Who finds them complete writes the p-value into the report.
+`permutations/permutations.csv`. Every process of the command does permutations that no other one is working on, so a
+job array shares them, and a command that was killed can be repeated to go on. The process that finds them complete
+writes the p-value into the report.
 
 The p-value ends early where there is little to find (Besag & Clifford 1991, Biometrika 78:301). Permutations are drawn
 until ten of them score at least as high as the true labels; then p = 10 / number drawn. If that does not happen within
-so many as were asked for, p = (1 + those as high) / (1 + number). Either way P(p <= a) <= a where there is nothing to
-find. The order of the permutations decides, not who is done first: processes that share the work get the same p.
+the requested number, p = (1 + those as high) / (1 + number). Either way P(p <= a) <= a where there is nothing to find.
+The order of the permutations decides, not which is done first: processes that share the work get the same p.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ PERMUTATION_COLUMNS = ["permutation", "score"]
 MAX_EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn
 PERMUTATIONS_FOLDER = "permutations"
 PERMUTATIONS_FILE = "permutations.csv"
-PERMUTATIONS_PER_PROCESS = 25  # permutations, a process of --jobs ends: TensorFlow keeps about 2 MB of every training
+PERMUTATIONS_PER_PROCESS = 25  # after which a process of --jobs ends: TensorFlow keeps about 2 MB of every training
 
 
 def replace_cohort(run: Run, cohort: Cohort) -> Run:
@@ -58,14 +59,14 @@ def replace_cohort(run: Run, cohort: Cohort) -> Run:
 def compute_permutation_result(
     observed_score: float, permutation_scores: Sequence[float], requested_count: int, metric: str
 ) -> PermutationResult | None:
-    """The end of a series, of whose first permutations these are the scores; None if it is not reached yet."""
+    """The result of a series, of whose first permutations these are the scores; None if its end is not reached yet."""
     exceedance_count = 0
     for drawn_count, permutation_score in enumerate(permutation_scores[:requested_count], 1):
         exceedance_count += permutation_score >= observed_score
         if exceedance_count == MAX_EXCEEDANCES or drawn_count == requested_count:
             is_stopped_early = exceedance_count == MAX_EXCEEDANCES
             p_value = exceedance_count / drawn_count if is_stopped_early else (exceedance_count + 1) / (drawn_count + 1)
-            lower_count = drawn_count - exceedance_count  # if it stopped, the last one was drawn because it was high
+            lower_count = drawn_count - exceedance_count  # if it stopped early, it did so because the last one was high
             p_upper_bound = (
                 beta.ppf(CONFIDENCE_LEVEL, exceedance_count + (not is_stopped_early), lower_count)
                 if lower_count
@@ -86,7 +87,7 @@ def compute_permutation_result(
 
 @dataclass(frozen=True)
 class PermutationSeries:
-    """The permutations of a test on folds, which `fold_runs` did; so many are `requested_count` for."""
+    """The permutations of a test on folds, which `fold_runs` did; `requested_count` of them at most."""
 
     fold_runs: Sequence[Run]
     requested_count: int
@@ -101,7 +102,8 @@ class PermutationSeries:
 
     @property
     def manifest(self) -> Manifest:
-        """That of the folder. More permutations continue fewer, and what is permuted is the training: its settings."""
+        """The record of the folder. It does not depend on the number of permutations, so that more continue fewer; what
+        is permuted is the training, so it has the training's settings."""
         checkpoint_manifests = [fold_run.checkpoints.manifest() for fold_run in self.fold_runs]
         return Manifest(
             job="permute",
@@ -114,7 +116,7 @@ class PermutationSeries:
 
     @cached_property
     def manifest_key(self) -> str:
-        """That of its record, as it was at first."""
+        """The key of its record, as it was at first."""
         return self.manifest.key
 
     @cached_property
@@ -137,7 +139,7 @@ class PermutationSeries:
         return dict(zip(score_table["permutation"].map(int), score_table["score"].map(float), strict=True))
 
     def find_result(self) -> PermutationResult | None:
-        """None if permutations are missing."""
+        """The result; None if permutations are missing."""
         score_by_permutation, (metric, observed_score) = self.load_scores(), self.observed_headline
         finished_numbers = takewhile(score_by_permutation.__contains__, range(1, self.requested_count + 1))
         return compute_permutation_result(
@@ -172,8 +174,8 @@ class PermutationSeries:
         return compute_headline_auc(Predictions.from_tables(pd.DataFrame(prediction_rows, columns=columns)))[1]
 
     def run_permutations(self, max_permutations: int) -> None:
-        """Does permutation after permutation that no other process is at, `max_permutations` at most, until no more
-        are needed."""
+        """Does permutation after permutation that no other process is working on, `max_permutations` at most, until no
+        more are needed."""
         with open_progress_bar("Permutations", self.requested_count, len(self.load_scores())) as progress_bar:
             for permutation_number in range(1, self.requested_count + 1):
                 if permutation_number in self.load_scores():
@@ -185,7 +187,7 @@ class PermutationSeries:
                         lock_stack.enter_context(
                             files.locked(self.permutations_folder / f"permutation {permutation_number}")
                         )
-                    except InputError:  # another process is at it
+                    except InputError:  # another process is working on it
                         continue
                     if permutation_number in self.load_scores():
                         continue

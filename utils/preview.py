@@ -1,4 +1,4 @@
-"""`run.py --dryRun`: what was settled -> who, what is read, how many trainings; nothing is written."""
+"""`run.py --dryRun`: the runs as settled -> the people, what is read, how many trainings; nothing is written."""
 
 from collections.abc import Iterator, Sequence
 

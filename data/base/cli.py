@@ -85,8 +85,8 @@ def list_flags(options_class: type) -> list[str]:
 def add_options(
     parser: argparse.ArgumentParser, options_class: type, group_title: str = "", excluded_flags: Collection[str] = ()
 ) -> None:
-    """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet, `excluded_flags`
-    those of these names; in a group if that has a title."""
+    """Adds an option for each field of a dataclass (see `option`) that the parser does not have yet, except
+    `excluded_flags`; in the group that the field names, or in that of `group_title`, if there is one."""
     existing_flags = {*parser._option_string_actions, *(f"--{name}" for name in excluded_flags)}
     group_by_title = {group.title: group for group in parser._action_groups}
     for field in (
@@ -104,8 +104,7 @@ def add_options(
 
 
 def make_options(args: argparse.Namespace, options_class: type[OptionsType], **extra_fields: Any) -> OptionsType:
-    """The dataclass with what the user said, and `extra_fields`; its defaults for options that the parser is
-    without."""
+    """The dataclass with what the user said, and `extra_fields`; options that the parser lacks have their defaults."""
     value_by_field = {
         field.name: getattr(args, format_flag(field.name), field.default) for field in find_option_fields(options_class)
     }
@@ -146,7 +145,7 @@ def run_guarded(program_name: str, execute: Callable[[], int]) -> int:
 
 
 def run_reporting_errors(program_name: str, execute: Callable[[], int]) -> int:
-    """`run_guarded`, with the streams as they are."""
+    """As `run_guarded`, but with the streams as they are."""
     try:
         exit_status = run_to_exit_status(execute)
         print(end="", flush=True)
@@ -154,13 +153,13 @@ def run_reporting_errors(program_name: str, execute: Callable[[], int]) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE_STATUS
     except (Exception, KeyboardInterrupt) as error:
-        if INTERRUPTED.is_set() or isinstance(error, KeyboardInterrupt):  # of which libraries make other errors
+        if INTERRUPTED.is_set() or isinstance(error, KeyboardInterrupt):  # libraries turn it into other errors
             exit_status, error_text = INTERRUPTED_STATUS, format_interrupted_line(program_name)
         elif isinstance(error, (InputError, OSError, MemoryError)):
             exit_status, error_text = 2, format_error_line(program_name, format_error(error))
         else:
             raise
-    with suppress(OSError):  # of a full disk, to which the errors are written, too
+    with suppress(OSError):  # a full disk, if stderr is written there, too
         print(error_text, file=sys.stderr)
     return exit_status
 
@@ -178,7 +177,7 @@ def format_error(error: Exception) -> str:
     if isinstance(error, OSError):
         advice = " Free space and repeat the command." if error.errno in DISK_FULL_ERRNOS else ""
         advice = f" {FILE_TOO_LARGE_ADVICE}" if error.errno == errno.EFBIG else advice
-        file_name = error.filename2 or error.filename or "input or output"  # of a copy, what is written
+        file_name = error.filename2 or error.filename or "input or output"  # of a copy, the file that is written
         return f"{file_name}: {error.strerror or error}.{advice}"
     if isinstance(error, MemoryError):
         return "The memory is full; close other programs or use a machine with more."

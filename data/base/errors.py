@@ -42,9 +42,9 @@ def quote_text(text: str) -> str:
 
 
 def find_name_clashes(names: Iterable[str], comparison_key: Callable[[str], str] = str) -> list[str]:
-    """The names that stand there several times, or that some file systems take for one: they differ in capitals or the
-    encoding of accents only. Each group has all its spellings. What is `comparison_key` of a name may be a part of
-    it."""
+    """The names that occur several times, or that some file systems take for one, since they differ only in capitals or
+    in the encoding of accents. Each group has all its spellings. `comparison_key` may select the part of a name that is
+    compared."""
     spelling_counts_by_key: dict[str, Counter[str]] = {}
     for name in names:
         spelling_counts_by_key.setdefault(compose_accents(comparison_key(name).casefold()), Counter())[name] += 1

@@ -50,7 +50,7 @@ def unfinished(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def name_file_in_errors(target: Path) -> Iterator[None]:
-    """Adds the file to the error of a disk, such as a full one, where that names none."""
+    """Adds the file to an OSError, such as that of a full disk, if it names none."""
     try:
         yield
     except OSError as error:
@@ -121,8 +121,8 @@ def create_folder(target: Path) -> Iterator[Path]:
 
 
 def check_new(target: Path) -> None:
-    """Raises InputError if there is anything at `target`; a complete one, as a command leaves that is killed at its
-    last step, need not be made again."""
+    """Raises InputError if there is anything at `target`; of a complete folder, which a command leaves that is killed
+    at its last step, the error says that it need not be made again."""
     if (target / SUMS).is_file():
         raise InputError(
             f"{target} exists and is complete, by its {SUMS}: check it (abide-data check {shlex.quote(str(target))}), "
@@ -179,9 +179,9 @@ def check_regular_file(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError
-    naming the process that has it, unless to `wait` for it; the lock of a process that died is free. If the file system
-    has no locks, as on some clusters, a warning is printed, and access is not exclusive."""
+    """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError,
+    naming the process that has it, unless told to `wait` for it; the lock of a process that died is free. If the file
+    system has no locks, as on some clusters, a warning is printed, and access is not exclusive."""
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
@@ -252,7 +252,7 @@ def read_json(path: Path, json_class: type[JsonContent]) -> JsonContent:
 
 
 def check_format(path: Path, format_version: object, advice: str) -> None:
-    """Raises InputError unless a file says this FORMAT; `advice` says what to do."""
+    """Raises InputError unless the `format_version` of a file is `FORMAT_VERSION`; `advice` says what to do."""
     if format_version != FORMAT_VERSION:
         raise InputError(
             f"{path} has the format {str(format_version)[:20]}, this program reads format {FORMAT_VERSION}; {advice}."

@@ -25,7 +25,7 @@ def compute_sum(path: Path) -> str:
 
 
 def compute_sums(paths: Iterable[Path]) -> list[str]:
-    """`compute_sum` each file, several at a time."""
+    """`compute_sum` of each file, several at a time."""
     with ThreadPoolExecutor(SUM_THREADS) as pool:
         return list(pool.map(compute_sum, paths))
 
@@ -47,8 +47,8 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def verify_sums(folder: Path, file_names: Iterable[str]) -> None:
-    """Raises InputError that names the first file that is gone, has no sum, or differs from it; not of a folder without
-    any sum."""
+    """Raises InputError, naming the first file that is gone, has no sum, or differs from it; nothing is verified in a
+    folder without a `SHA256SUMS`."""
     different_files, files_without_sum = compare_sums(folder, file_names) if (folder / SUMS).exists() else ([], [])
     if different_files:
         raise InputError(f"{folder / different_files[0]} {DIFFERENT_MESSAGE}")
@@ -82,7 +82,7 @@ def format_sums(sum_by_file: dict[str, str]) -> str:
 
 
 def parse_sums(content: bytes, source_name: object) -> dict[str, str]:
-    """Sums by name of the content of a `SHA256SUMS`. Raises InputError that names `source_name` it stands."""
+    """The sums by file name in the content of a `SHA256SUMS`. Raises InputError, naming `source_name`."""
     sum_by_file = {}
     for line_number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         if not (match := SUMS_LINE_PATTERN.fullmatch(line)):

@@ -23,8 +23,9 @@ POOL_INTERVAL_S = 0.5
 
 
 class Pool(ProcessPoolExecutor):
-    """So many processes at a time, by default one for each core; each calls `begin` first, and without one shows no
-    warnings. An error that leaves the block ends what is being done, which writes a file whole or not at all."""
+    """`process_count` processes at a time, by default one for each core. Each calls `initialise` first; without it,
+    warnings are not shown. An error that leaves the block ends running calls, which write a file whole or not at
+    all."""
 
     def __init__(self, process_count: int | None = None, initialise: Callable[[], object] | None = None):
         super().__init__(
@@ -45,17 +46,17 @@ class Pool(ProcessPoolExecutor):
     def run(
         self, progress_title: str, function: Callable[..., Result], argument_tuples: Sequence[tuple]
     ) -> list[Result]:
-        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises, at the
-        end one InputError for those of all calls, and InputError if a process is killed."""
+        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises; the
+        InputErrors of all calls become one, at the end. Raises InputError if a process is killed."""
         futures = [self.submit(function, *call_arguments) for call_arguments in argument_tuples]
         try:
             with open_progress_bar(progress_title, len(futures)) as progress_bar:
                 for future in as_completed(futures):
-                    with suppress(InputError):  # told with those of all calls
+                    with suppress(InputError):  # reported below, with those of all calls
                         future.result()
                     progress_bar.advance()
         except BrokenProcessPool as error:
-            if error.__cause__:  # not killed: what a call raised cannot be made again here
+            if error.__cause__:  # not killed: what a call raised cannot be unpickled here
                 raise
             raise InputError(
                 "A process of this command was killed, perhaps because the memory is full; close other programs and "
@@ -94,7 +95,7 @@ def prepare_process(initialise: Callable[[], object]) -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process once the parent has ended, who may have been killed; what it saved is whole."""
+    """Ends this process once its parent has ended, which may have been killed; what this process saved is whole."""
     if parent := parent_process():
         parent.join()
         os._exit(1)

@@ -17,7 +17,7 @@ SignalHandler = Callable[[int, FrameType | None], Any]
 READ_AHEAD_BATCHES = 2  # batches
 REPEATED_INTERRUPT_DELAY_S = 0.05
 INTERRUPTED = threading.Event()  # by Ctrl-C
-INTERRUPTED_STATUS = 130  # the exit status of a process that was, as a shell has it
+INTERRUPTED_STATUS = 130  # the exit status of an interrupted process, as shells have it
 
 
 def cpu_count() -> int:
@@ -29,7 +29,7 @@ def cpu_count() -> int:
 
 def has_several_processes() -> bool:
     """Whether TF_CONFIG or Slurm's variables of this srun (SLURM_NTASKS is the allocation's) name more than one."""
-    with suppress(ValueError, AttributeError, TypeError):  # told where the cluster is needed
+    with suppress(ValueError, AttributeError, TypeError):  # reported where the cluster is needed
         tf_cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
         return sum(map(len, tf_cluster.values())) > 1 or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
     return True
@@ -40,7 +40,7 @@ def prepare_tensorflow() -> None:
 
     The packages that import TensorFlow, `models` and `utils`, call this when they are imported, before their modules.
     """
-    # Errors only. Of several processes, each would report one that is gone; `lost_workers_explained` does so once.
+    # Errors only. Of several processes, each would report one that is gone; `explain_lost_workers` does so once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if has_several_processes() else "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def read_csv_rows(path: Path, required_columns: Sequence[str] = ()) -> dict[int, dict[str, str]]:
     """The rows of a table by the line on which each ends, column -> text. Raises InputError, naming the file and the
-    line, if it is not UTF-8, lacks one of `required_columns`, or has a column twice; for a row that is not as long as
+    line, if it is not UTF-8, lacks one of `required_columns`, has a column twice, or has a row that is not as long as
     the header."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -58,7 +58,8 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[objec
 
 
 def write_frame(path: Path, table: "pd.DataFrame", significant_digits: int | None = None) -> None:
-    """Writes a data frame without its index, NaN as nothing, floats with so many significant `significant_digits`."""
+    """Writes a data frame without its index, NaN as nothing, floats with `significant_digits`, by default with all
+    digits."""
     with files.open_replacement(path, newline="") as file:
         table.to_csv(
             file, index=False, float_format=significant_digits and f"%.{significant_digits}g", lineterminator="\n"

@@ -14,13 +14,13 @@ from typing import Any, NoReturn, Protocol
 from data.base.processes import INTERRUPTED_STATUS, exit_on_next_interrupt, install_interrupt_handler, repeat_interrupt
 
 LINE_INTERVAL_S = 10.0
-MAX_PROGRESS_LINES = 60  # of progress, about, in the first ten minutes, and in each three times as long
+MAX_PROGRESS_LINES = 60  # about so many in the first ten minutes, and each time that the duration triples
 MIN_TEXT_WIDTH = 20  # letters of a text that is cut
 MAX_LINE_LENGTH = 1000  # letters of a line where there is no terminal
-TOPIC_WIDTH = len("participants")  # the widest of what facts are about
-CALLBACK_INTERVAL_S = 0.5  # between what is told of progress
+TOPIC_WIDTH = len("participants")  # the longest topic
+CALLBACK_INTERVAL_S = 0.5  # between two calls of a progress callback
 ProgressCallback = Callable[[str], object]
-SummaryRow = tuple[str, str]  # what it is about, and a text
+SummaryRow = tuple[str, str]  # the topic, and a text about it
 PROGRESS_CALLBACK: ContextVar[ProgressCallback | None] = ContextVar(
     "TELL", default=None
 )  # takes progress in place of the terminal
@@ -73,15 +73,15 @@ def redirect_progress(progress_callback: ProgressCallback) -> Iterator[None]:
 
 
 def print_unless_quiet(text: str) -> None:
-    """Prints what also stands in a file, unless `redirect_progress`."""
+    """Prints what is in a file, too, except within `redirect_progress`."""
     if not PROGRESS_CALLBACK.get():
         print(text, flush=True)
 
 
 def print_table(rows: Sequence[Sequence[str]], truncate_last: bool = False, even_if_quiet: bool = False) -> None:
-    """Prints rows of texts in aligned columns, unless `redirect_progress`; `even_if_quiet` even then. Where there is a
-    terminal, a text wraps in its column, or is `truncate_last`, if it stands in a file, too; elsewhere a row is a
-    line, however long."""
+    """Prints rows of texts in aligned columns, except within `redirect_progress`; with `even_if_quiet` even there. In a
+    terminal, the last column wraps or, with `truncate_last`, is cut, if the text is in a file, too. Elsewhere a row is
+    one line of up to `MAX_LINE_LENGTH` letters."""
     from rich.console import Console  # costs `--help` nothing
     from rich.table import Table
 
@@ -96,7 +96,7 @@ def print_table(rows: Sequence[Sequence[str]], truncate_last: bool = False, even
     last_column_width = max(console.width - sum(left_column_widths) - 2 * len(left_column_widths), MIN_TEXT_WIDTH)
     for _ in left_column_widths:
         rich_table.add_column(no_wrap=True)
-    rich_table.add_column()  # it is the last one that gives way
+    rich_table.add_column()  # only the last column wraps
     for *left_cells, last_cell in rows:
         rich_table.add_row(
             *left_cells,
@@ -115,7 +115,7 @@ def print_summary(summary_rows: Iterable[SummaryRow], even_if_quiet: bool = Fals
 
 
 def merge_summary_rows(summary_rows: Iterable[SummaryRow]) -> list[SummaryRow]:
-    """One fact for all that are about the same; what begins alike up to a colon does so once."""
+    """One row for each topic; texts that begin alike up to a colon share this beginning."""
     endings_by_topic: dict[str, dict[str, list[str]]] = {}
     for topic, text in dict.fromkeys(summary_rows):
         beginning, colon, ending = text.partition(": ")
@@ -145,8 +145,8 @@ class ProgressBar(Protocol):
 
 
 class ProgressLines:
-    """One line at the first step, every ten seconds, of what takes long less often, and at the end; also if it is begun
-    before progress within it goes elsewhere. Who is told it elsewhere has it twice a second."""
+    """A line at the first step, at most every ten seconds (less often if it takes long), and at the end. Lines go where
+    progress went when this was made; a callback gets them up to twice a second."""
 
     def __init__(self, title: str, total_steps: int, done_steps: int, progress_callback: ProgressCallback | None):
         self.title, self.total_steps, self.done_steps = title, total_steps, done_steps
@@ -175,7 +175,7 @@ class ProgressLines:
 
 
 class RichProgressBar:
-    """The same, drawn by rich."""
+    """A progress bar, drawn by rich."""
 
     def __init__(self, rich_bar: Any, task_id: Any):
         self.rich_bar, self.task_id = rich_bar, task_id

@@ -55,12 +55,13 @@ class Atlas:
 
     @cached_property
     def full_region_indices(self) -> np.ndarray:
-        """The `find_region_indices` of the labels on the full grid: a blackout paints a map for each subject and
+        """`find_region_indices` of the labels on the full grid, kept, since a blackout paints one for each subject and
         map."""
         return self.find_region_indices(self.full_region_labels)
 
     def find_region_indices(self, label_volume: np.ndarray) -> np.ndarray:
-        """A label image (x, y, z) -> each label's index in `region_numbers`, (x, y, z); `len(regions)` outside them."""
+        """A label image (x, y, z) -> each label's index in `region_numbers`, (x, y, z); `len(region_numbers)` outside
+        them."""
         region_numbers = np.array(self.region_numbers)
         candidate_indices = np.minimum(np.searchsorted(region_numbers, label_volume), len(region_numbers) - 1)
         return np.where(region_numbers[candidate_indices] == label_volume, candidate_indices, len(region_numbers))
@@ -69,11 +70,11 @@ class Atlas:
 def find_dominant_places(
     parcel_indices: np.ndarray, parcel_count: int, place_indices: np.ndarray, outside_index: int
 ) -> np.ndarray:
-    """For each of `parcel_count` parts of a volume the place that holds more of its voxels than any other, and than
-    `outside_index`, (count,) int; without such a place `outside_index`, the largest of all.
+    """For each of `parcel_count` parcels, the place that holds more of its voxels than any other place, and than lie in
+    none, (parcels,) int; without such a place `outside_index`, the largest index.
 
-    `parcel_indices` (x, y, z) int numbers the part of each voxel, `parcel_count` where there is none; `place_indices`
-    (x, y, z) its place.
+    `parcel_indices` (x, y, z) int is the parcel of each voxel, `parcel_count` where there is none; `place_indices` (x,
+    y, z) int is its place, `outside_index` where there is none.
     """
     voxel_counts = np.zeros((parcel_count + 1, outside_index + 1), int)
     np.add.at(voxel_counts, (parcel_indices.ravel(), place_indices.ravel()), 1)
@@ -187,8 +188,8 @@ def reduce_labels(region_labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Parcels:
-    """Parts of a grid. `parcel_indices` (x, y, z) int is the number of each voxel's parcel; of those in none, the
-    count of parcels. `means_shape` is that of one map's means, (parcels,) or that of a coarse volume."""
+    """Parts of a grid. `parcel_indices` (x, y, z) int is the number of each voxel's parcel, `parcel_count` for voxels
+    in none. `means_shape` is the shape of one map's means, (parcels,) or that of a coarse volume."""
 
     name: str
     parcel_indices: np.ndarray
@@ -205,7 +206,7 @@ class Parcels:
 
     @cached_property
     def _membership_matrix(self) -> Any:
-        """(parcels, voxels) float32, 1 where a voxel is of a parcel."""
+        """(parcels, voxels) float32, 1 where a voxel is in a parcel."""
         from scipy import sparse
 
         flat_parcel_indices = self.parcel_indices.ravel()
@@ -216,8 +217,9 @@ class Parcels:
         return sparse.csr_array(csr_entries, (self.parcel_count, flat_parcel_indices.size))
 
     def average(self, volumes: np.ndarray) -> np.ndarray:
-        """Volumes (n, x, y, z, maps) float32 -> the mean of each map in each parcel, (n, *shape, maps) float32; summed
-        in the order of the voxels, as TensorFlow does on a CPU, so that the results are the same to the last bit."""
+        """Volumes (n, x, y, z, maps) float32 -> the mean of each map in each parcel, (n, *means_shape, maps) float32;
+        summed in the order of the voxels, as TensorFlow does on a CPU, so that the results are the same to the last
+        bit."""
         parcel_sums = np.stack(
             [self._membership_matrix @ volume.reshape(self.parcel_indices.size, -1) for volume in volumes]
         )
@@ -252,8 +254,8 @@ def make_region_parcels(atlas: Atlas) -> Parcels:
 
 def load_parcel_means(cohort: Cohort, parcellations: Sequence[Parcels]) -> list[np.ndarray]:
     """The means of all records of a cohort, standardised as its batches are, over each kind of parcels: (records,
-    *shape, maps) float32, not to be changed; kept where `cohort.kept_in` says. Raises InputError for a record that
-    cannot be read."""
+    *means_shape, maps) float32, not to be changed; kept in `cohort.means_folder`, if there is one. Raises InputError
+    for a record that cannot be read."""
     means_paths = [make_means_path(cohort, parcellation) for parcellation in parcellations]
     if missing_parcellation_by_path := {
         means_path: parcellation
@@ -268,7 +270,7 @@ def load_parcel_means(cohort: Cohort, parcellations: Sequence[Parcels]) -> list[
 
 
 def make_means_path(cohort: Cohort, parcels: Parcels) -> Path:
-    """Where a table is kept, by what decides its content; of a cohort that keeps none, only its name."""
+    """The path of a table, named by what decides its content; only the name if the cohort keeps no means."""
     site_by_record = [row.site for row in cohort.rows] if cohort.moments_by_site else None
     moment_records_and_sites = [cohort.find_unswapped_indices(), site_by_record] if site_by_record else None
     volume_digests = [record_digests.volume for record_digests in cohort.digests]
@@ -297,7 +299,7 @@ def load_valid_table(means_path: Path) -> bool:
 
 
 def make_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcels]) -> None:
-    """Computes tables by their paths, and keeps them if that is possible; another process may have made them
+    """Computes tables, and keeps them at their paths if that is possible; another process may have made them
     meanwhile."""
     try:
         if cohort.means_folder:

@@ -35,7 +35,7 @@ SERIES_FILE = "series.csv"  # of each subject with a connectome
 LIKENESS_FILE, LIKENESS_MEANS_FILE = (
     "likeness.json",
     "likeness.npz",
-)  # what those are like whom new people were prepared like
+)  # the training people whom new people were prepared like
 SIDE_TABLES = (COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE, SERIES_FILE, LIKENESS_FILE, LIKENESS_MEANS_FILE)
 UNKNOWN_LABEL = -1  # in a batch
 ADVICE_BY_EMPTY_SPLIT = {  # a split: what to do
@@ -47,9 +47,9 @@ Standard = Literal["stored", "brain", "site"]  # see `data.cohorts.variants`
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps. `entries[i]` holds the bytes of `rows[i]`, `digests[i]` tells its
-    content. `identity` tells cohorts apart: it is the SHA-256 of `SHA256SUMS` or, without tables, over the names and
-    digests of all records, which `data.cohorts.stored.open_run_cohort` computes."""
+    """Records on one grid with one number of maps. `entries[i]` holds the bytes of `rows[i]`, `digests[i]` are the
+    SHA-256 of its content. `identity` tells cohorts apart: it is the SHA-256 of `SHA256SUMS` or, without tables, over
+    the names and digests of all records, which `data.cohorts.stored.open_run_cohort` computes."""
 
     path: Path
     grid: records.Grid
@@ -69,7 +69,7 @@ class Cohort:
     connectomes: Connectomes | None = None  # of all records
     scaled_phenotype: np.ndarray | None = field(
         default=None, repr=False, compare=False
-    )  # a `phenotype` in place of the stored
+    )  # replaces the stored `phenotype`
     verified_entries: set[RecordEntry] = field(default_factory=set, repr=False, compare=False)  # in this process
 
     def __str__(self) -> str:
@@ -98,8 +98,9 @@ class Cohort:
     def find_problems(
         self, fold_by_subject: Mapping[str, str] | None = None, include_label_problems: bool = True
     ) -> list[str]:
-        """What invalidates results, by the census and the stored verdict; a split that folds replace has no part, nor
-        have labels and their split unless `include_label_problems`."""
+        """What invalidates results, by the census and the stored verdict. With `fold_by_subject`, these folds replace
+        the split. Without `include_label_problems`, problems of labels and their split, which the census finds, are
+        left out."""
         census_problems, verdict = self.take_census().list_texts("problems"), self.verdict
         current_problems = (
             self.take_census(fold_by_subject).list_texts("problems") if fold_by_subject else census_problems
@@ -128,7 +129,7 @@ class Cohort:
 
     @property
     def side_table_paths(self) -> dict[str, Path]:
-        """Those that are there, by name."""
+        """The paths of the side tables that exist, by name."""
         path_by_name = (
             {table_name: self.tables_folder / table_name for table_name in SIDE_TABLES} if self.tables_folder else {}
         )
@@ -175,7 +176,8 @@ class Cohort:
 
     @cached_property
     def raw_phenotype(self) -> "pd.DataFrame | None":
-        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above."""
+        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, in the order
+        of `rows`; None if there is none. Raises InputError."""
         from data.cohorts.phenotype import read_phenotype
 
         phenotype_path, subjects = (
@@ -236,8 +238,8 @@ class Cohort:
         return volume
 
     def make_record_bytes(self, index: int, volume_bytes: bytes | None = None) -> bytes:
-        """The bytes of one record with label and phenotype as they are now; with another `volume_bytes`, if one is
-        given, in the order in which records hold it."""
+        """The bytes of one record with label and phenotype as they are now; with `volume_bytes`, if given, in place of
+        its volume, in the order in which records hold it."""
         header = records.pack_header(self.rows[index].label, self.phenotype[index])
         return header + (records.volume_to_bytes(self.read_volume(index)) if volume_bytes is None else volume_bytes)
 
@@ -247,8 +249,8 @@ class Cohort:
         return dict(zip((row.file for row in self.rows), self.digests, strict=False))
 
     def scans_by_subject(self, split: str | None = None) -> dict[str, set[str]]:
-        """By subject, the scans of a split's records, or of all, see `Digests.scan_digests`: they tell people whatever
-        their names. None as long as digests are not known."""
+        """By subject, the digests of the scans of a split's records, or of all (see `Digests.scan_digests`): they
+        recognise people whatever their names. The sets are empty as long as digests are not known."""
         scans_by_subject: dict[str, set[str]] = {row.subject: set() for row in self.rows if split in (None, row.split)}
         for row, record_digests in zip(self.rows, self.digests, strict=False):
             if row.subject in scans_by_subject:
@@ -265,9 +267,9 @@ class Cohort:
         with_volumes: bool = True,
         table_by_name: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, np.ndarray]:
-        """`labels` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `with_volumes`, `read_volume` (n, x, y, z,
-        maps), both float32; volumes are standardised as `standard` says. Of `table_by_name` of all records, by name,
-        the rows of these."""
+        """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `with_volumes`, `volume` (n, x, y, z, maps),
+        both float32; volumes are standardised as `standard` says. Also the rows of these records in each table of
+        `table_by_name`, whose rows are all records."""
         labels = np.nan_to_num(
             [self.rows[record_index].label for record_index in record_indices], nan=UNKNOWN_LABEL
         ).astype(np.int32)

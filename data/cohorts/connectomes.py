@@ -2,8 +2,7 @@
 
 Kept in `connectomes.h5` beside the records: `z` (people, edges) float32, Fisher z; `subject` and `parcels`, text; and,
 if it is known where the parcels lie, `image` (91, 109, 91) int16. A row is verified each time it is read, by its digest
-in `subjects.csv`; the names of the parcels and the image when it is opened, by `compute_parcels_sha256` in
-`cohort.json`.
+in `subjects.csv`; the names of the parcels and the image when it is opened, by `parcels_sha256` in `cohort.json`.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ EDGE_DTYPE, PARCEL_IMAGE_DTYPE = np.dtype("<f4"), np.dtype("<i2")
 MAX_PARCELS = 2000  # which bounds the memory that a row takes
 ROWS_PER_BLOCK = 64  # rows read at once
 COPY_AGAIN_ADVICE = "Copy it again, or convert again."
-HDF5_DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # as h5py tells them
+HDF5_DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # as h5py raises them
 HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 
 
@@ -143,7 +142,7 @@ def open_connectomes(
 
 
 def read_connectome_rows(connectomes_path: Path, file_rows: np.ndarray, num_edges: int) -> np.ndarray:
-    """Rows of the file (n, edges) float32, in the order asked for. Raises InputError, naming the file."""
+    """Rows of the file (n, edges) float32, in the order of `file_rows`. Raises InputError, naming the file."""
     import h5py
 
     edge_rows = np.empty((len(file_rows), num_edges), EDGE_DTYPE)

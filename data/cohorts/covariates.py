@@ -23,19 +23,19 @@ IMPLAUSIBLE_NUMBERS_TEXT = "codes of a missing value, or numbers far from all ot
 FAR_DISTANCE_IN_RANGES, MIN_NUMBERS_TO_CALL_FAR = (
     5,
     10,
-)  # times the range of all others, of at least as many; `find_implausible_numbers`
-MIN_PLAIN_NUMBERS = 3  # others, beside which a code is told from a measurement
-# times that range: how far a number lies above all others that may be a code of a missing value
+)  # a number is far if it lies so many ranges of all others away; of at least so many numbers
+MIN_PLAIN_NUMBERS = 3  # so many others are needed to tell a code from a measurement
+# times the range of all others: a number so far above them may be a code of a missing value
 CODE_DISTANCE_IN_RANGES = 0.5
 MISSING_CODE_PATTERN = re.compile(r"-?9{2,5}|-[19]")  # 99, 999, -9999, -1, ...
 MIN_EXCEL_DATE = 30_000  # days since 1900, in the year 1982; as days of age, 82 years
 MOST_PEOPLE_SHARE = 0.9  # of the people
-WORD_START_PATTERN = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where one begins in AgeAtScan
+WORD_START_PATTERN = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where a word begins, as in AgeAtScan
 
 
 @dataclass(frozen=True)
 class CovariateKind:
-    """What is known of people, by the names of columns. In small letters these match the `name_pattern`, and do not
+    """A kind of covariate, known by the names of its columns: in small letters, these match `name_pattern`, and do not
     match `excluded_pattern`. It is a number, unless it `may_be_text`."""
 
     name_pattern: str
@@ -84,8 +84,8 @@ COVARIATE_KIND_BY_NAME = {
 
 
 def find_implausible_numbers(table: pd.DataFrame | None, is_checked: pd.DataFrame | None = None) -> list[str]:
-    """By column of numbers, those of people (rows, text or numbers) that are likely no measurements: `age 999 (2)`.
-    Nothing is said of cells that are not `is_checked` these (bool), if they are given.
+    """The numbers of each column that are likely no measurements, and how many people have them: `age 999 (2)`. `table`
+    has a row a person, text or numbers. If `is_checked` (bool) is given, only the cells that it marks are reported.
 
     They are codes of a missing value that lie above all others, or below 0 where no other does; 0 far below all others;
     numbers that are far from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
@@ -129,9 +129,9 @@ def mark_implausible(column_numbers: np.ndarray, column_name: str) -> np.ndarray
 
 def is_zero_missing_code(plain_numbers: np.ndarray, column_name: str) -> bool:
     """Whether 0 beside these other numbers (n,) of a column of this name is likely the code of a missing value. Ages,
-    IQs, heights, weights and mean head motions are not 0, unless that is the next step. Elsewhere it is a code if it
-    lies farther from all others than these lie apart. Scores of ABIDE and of OpenNeuro's ds002748 that may be 0 lie at
-    most a third as far. Fewer than FEWEST_FAR different numbers may be codes themselves."""
+    IQs, heights, weights and mean head motions are not 0, unless 0 is the next step of the scale. Elsewhere it is a
+    code if it lies farther from all others than these lie apart. Scores of ABIDE and of OpenNeuro's ds002748 that may
+    be 0 lie at most a third as far. Fewer than `MIN_NUMBERS_TO_CALL_FAR` different numbers may be codes themselves."""
     distinct_numbers = np.unique(plain_numbers)
     if plain_numbers.size < MIN_PLAIN_NUMBERS or distinct_numbers.size < 2 or distinct_numbers[0] < 0:
         return False
@@ -144,8 +144,9 @@ def is_zero_missing_code(plain_numbers: np.ndarray, column_name: str) -> bool:
 
 
 def mark_far_numbers(column_numbers: np.ndarray) -> np.ndarray:
-    """Which numbers (n,) are far from all others: beyond a gap of FAR times their range. The middle half is of them.
-    Of 2,000 samples of 10 to 1,000 normal or log-normal values (0.6), 0.4 % or less had one."""
+    """Which numbers (n,) are far from all others: beyond a gap of `FAR_DISTANCE_IN_RANGES` times the range of these
+    others, which include the middle half. Of 2,000 samples of 10 to 1,000 normal or log-normal values (0.6), 0.4 % or
+    less had one."""
     if len(column_numbers) < MIN_NUMBERS_TO_CALL_FAR:
         return np.zeros(len(column_numbers), bool)
     near_low, near_high = np.quantile(column_numbers, (0.25, 0.75), method="nearest")
@@ -170,7 +171,8 @@ def load_all_covariates(cohort: "Cohort") -> pd.DataFrame | None:
 def add_phenotype_covariates(
     covariates: pd.DataFrame | None, raw_phenotype: pd.DataFrame | None
 ) -> pd.DataFrame | None:
-    """`Cohort.covariates` with what they lack of KINDS, as far as `Cohort.raw_phenotype` tells it."""
+    """`Cohort.covariates`, and what they lack of the kinds in `COVARIATE_KIND_BY_NAME`, from `Cohort.raw_phenotype`, if
+    that has it."""
     if raw_phenotype is None:
         return covariates
     covariates = pd.DataFrame(index=raw_phenotype.index) if covariates is None else covariates
@@ -215,7 +217,7 @@ def describe_covariates(
     covariates: pd.DataFrame, raw_phenotype: pd.DataFrame, rows: Sequence[RecordRow], chosen_by_user: bool
 ) -> str:
     """Which covariates the people of these rows have: those of the table, and those of the phenotype; and what is not
-    known. If the user `chosen_by_user` them, those of the phenotype are left out."""
+    known. If covariates are `chosen_by_user`, those of the phenotype are left out."""
     all_covariates = add_phenotype_covariates(covariates, raw_phenotype)
     all_covariates = pd.DataFrame() if all_covariates is None else all_covariates
     added_names = ", ".join(all_covariates.columns[covariates.shape[1] :])

@@ -14,7 +14,7 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 
-DERIVE_PROGRAM = "autism-blackout"  # by which its folders are known
+DERIVE_PROGRAM = "autism-blackout"  # by which folders of `derive` are recognised
 DERIVATION_KEY = "Derivation"  # in the JSON beside a file
 DERIVED_TABLE_FILE = "derived.csv"  # in the folder of `derive`, with these columns
 DERIVED_COLUMNS = ("subject", "products", "mean_fd", "volumes", "volumes_kept", "voxels", "failed")
@@ -54,12 +54,12 @@ class Derivation:
     band: tuple[float, float] = (0.01, 0.1)  # Hz
     smoothing_mm: float | None = None  # of maps, full width at half maximum
     scans: str = "unknown"  # or "preprocessed", or "cleaned" if confounds were regressed out before
-    confounds: str = "none"  # one of STRATEGIES
+    confounds: str = "none"  # or one of `STRATEGY_BY_CONFOUNDS`
     networks: DerivationImage | None = None  # for dual_regression
     parcels: DerivationImage | None = None  # for series
 
     def for_product(self, product: str) -> "Derivation":
-        """What decides the file of a map, or of the series."""
+        """Only what decides the file of one product: a map, or the series."""
         return replace(
             self,
             measures=() if product == SERIES_PRODUCT else (product,),
@@ -69,11 +69,11 @@ class Derivation:
 
     @property
     def product(self) -> str:
-        """That of one file."""
+        """The product of a derivation that `for_product` returns: the series, or a map."""
         return SERIES_PRODUCT if self.parcels else self.measures[0] if self.measures else ""
 
     def format_option(self, option_name: str) -> str:
-        """The value of a field."""
+        """The value of a field, in words."""
         option_value = getattr(self, option_name)
         if option_name == "band":
             return "{:g}-{:g} Hz".format(*option_value)
@@ -99,7 +99,7 @@ class Derivation:
 
     @property
     def methods_text(self) -> str:
-        """All of it, with the confounds spelled out."""
+        """The derivation in words, with the confounds spelled out."""
         parameter_count_by_motion = {"full": 24, "derivatives": 12, "basic": 6}
         nilearn_strategy, motion_parameters = STRATEGY_BY_CONFOUNDS.get(self.confounds, ("", ""))
         strategy_text = (
@@ -112,7 +112,7 @@ class Derivation:
 
 
 def option_label(option_name: str) -> str:
-    """A field of `Derivation`, for people."""
+    """The name of a field of `Derivation`, for people."""
     return {MEASURES_FIELD: "maps", "smoothing_mm": "smoothing", PARCELS_IMAGE: "atlas"}.get(option_name, option_name)
 
 
@@ -131,7 +131,8 @@ def describe_option_differences(derivation: Derivation, expected_derivation: Der
 
 
 def summarise_option_differences(people_derivations: Iterable[tuple[str, Derivation, Derivation]]) -> str:
-    """Of whom, how they were derived, and how they should have been: which options differ, and whose; empty if none."""
+    """Which options differ, and for whom; empty if none do. `people_derivations` are subjects, how each was derived,
+    and how each should have been."""
     from data.cohorts.rows import join_names  # which imports this module
 
     subjects_by_difference = dict[str, dict[str, None]]()
@@ -154,7 +155,8 @@ def parse_derivation(sidecar: Mapping[str, Any], sidecar_path: Path) -> Derivati
 
 
 def copy_derivation_images(cohort_folder: Path, path_by_image: Mapping[str, Path]) -> None:
-    """Copies NETWORKS and PARCELS, as far as they are given, with the names beside them into the folder of a cohort."""
+    """Copies the images of networks and parcels, if they are given, and the names beside them into the folder of a
+    cohort."""
     from data.cohorts.nifti import make_sidecar_path  # imports SciPy, which `--help` can do without
 
     for image_stem, image_path in path_by_image.items():

@@ -54,8 +54,8 @@ class Division:
 
 
 class SubjectArrays(NamedTuple):
-    """Subjects in the order of their first record, with their label and site, (n,) each; and the unit that is in one
-    fold, by its first subject."""
+    """Subjects in the order of their first record, with their label and site, (n,) each; and their cluster (n,), the
+    group that is in one fold, named by its first subject."""
 
     subjects: list[str]
     labels: np.ndarray
@@ -64,7 +64,7 @@ class SubjectArrays(NamedTuple):
 
     @property
     def smaller_class_size(self) -> int:
-        """How many subjects it has; a unit counts as its first one."""
+        """How many subjects it has; a cluster counts once, as its first subject."""
         cluster_labels = self.labels[self.clusters == np.array(self.subjects)]
         return min(int(np.count_nonzero(cluster_labels == class_label)) for class_label in (0, 1))
 
@@ -90,7 +90,8 @@ def make_subject_arrays(rows: Iterable[RecordRow], groups: SubjectGroups) -> Sub
 
 
 def divide_into_numbered_folds(cohort: Cohort, folds_option: str, seed: int) -> dict[str, str]:
-    """`folds_option` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
+    """Subject -> fold. There are `folds_option` folds, 0, 1, ..., in proportion over labels and sites; a group is in
+    one."""
     subject_arrays, fold_count = make_subject_arrays(cohort.rows, cohort.groups), int(folds_option)
     smaller_class_size = subject_arrays.smaller_class_size
     if not 2 <= fold_count <= smaller_class_size:
@@ -111,17 +112,17 @@ def divide_into_numbered_folds(cohort: Cohort, folds_option: str, seed: int) -> 
 def assign_balanced_folds(
     labels: np.ndarray, sites: np.ndarray, clusters: np.ndarray, fold_count: int, seed: int
 ) -> np.ndarray:
-    """The number of the fold of each of n people, in proportion over labels and sites; a unit is in one."""
+    """The number of the fold of each of n people, in proportion over labels and sites; a cluster is in one fold."""
     strata = np.array(
         [f"{subject_label} {subject_site}" for subject_label, subject_site in zip(labels, sites, strict=True)]
     )
-    if max(Counter(strata.tolist()).values()) < fold_count:  # scikit-learn wants one that can be in every fold
+    if max(Counter(strata.tolist()).values()) < fold_count:  # scikit-learn needs a stratum that can be in every fold
         strata = labels
     return assign_stratified_folds(strata, clusters, fold_count, seed)
 
 
 def by_whole_sites(cohort: Cohort, count: int, seed: int) -> dict[str, str]:
-    """`count` folds, 0, 1, ..., of whole sites; sites that share a group are in one."""
+    """Subject -> fold. There are `count` folds, 0, 1, ..., of whole sites; sites that share a group are in one."""
     people = make_subject_arrays(cohort.rows, cohort.groups)
     site = joined_sites(people)
     sites = len(np.unique(site))
@@ -170,7 +171,7 @@ def site_folds(label: np.ndarray, site: np.ndarray, count: int, seed: int) -> np
 def assign_stratified_folds(
     strata: np.ndarray, clusters: Sequence[str] | np.ndarray, fold_count: int, seed: int
 ) -> np.ndarray:
-    """The number of the fold of each of n people, in proportion over strata; a unit is in one."""
+    """The number of the fold of each of n people, in proportion over strata; a cluster is in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     fold_numbers = np.zeros(len(strata), int)
@@ -224,7 +225,7 @@ def divide_by_column(cohort: Cohort, folds_option: str) -> dict[str, str]:
 
 
 def check_fold_classes(cohort: Cohort, fold_by_subject: Mapping[str, str], fold_noun: str = "fold") -> None:
-    """Raises InputError if a fold would be trained on one class; `fold_noun` is it, in words."""
+    """Raises InputError if a fold would be trained on one class; `fold_noun` is what the message calls it."""
     label_by_subject = {row.subject: row.label for row in cohort.rows}
     for fold_name in set(fold_by_subject.values()):
         if len({label_by_subject[subject] for subject, fold in fold_by_subject.items() if fold != fold_name}) < 2:

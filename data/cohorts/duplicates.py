@@ -1,8 +1,8 @@
 """Who is one person twice, or a relative -> groups, each of which takes one split and one fold.
 
 Two subjects share a scan if a map or the connectome of both is equal, which digests tell, or nearly so, which region
-means tell (`near_duplicates.py`). Relatives have one value in a column. Splits, folds, bootstrap and donors ask for
-groups, and what looks for leaks asks whom two sets of people have `find_people_in_common`."""
+means tell (`near_duplicates.py`). Relatives have one value in a column. Splits, folds, bootstrap and donors use groups;
+what looks for leaks uses `find_people_in_common` of two sets of people."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,8 +95,8 @@ def find_duplicates(people: PeopleScans) -> "NearDuplicates":
 
 
 def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans) -> dict[str, str]:
-    """New subjects -> the first known one who has an equal map or connectome or, where both have region means of the
-    same maps, nearly the same scan."""
+    """New subjects -> the first reference subject who has an equal map or connectome or, where both have region means
+    of the same maps, nearly the same scan."""
     reference_by_new_subject: dict[str, str] = {}
     if reference_people.region_means is not None and new_people.region_means is not None:
         from data.cohorts import near_duplicates
@@ -151,7 +151,7 @@ def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_means: boo
 
 
 def merge_recorded_groups(metadata: Metadata) -> SubjectGroups:
-    """Who is not independent as `convert` told it: who shares a scan, and who is of a family."""
+    """Who is not independent, as `convert` recorded it: who shares a scan, and who is of one family."""
     return merge_groups([*metadata.same_scan, *metadata.families.values()])
 
 
@@ -169,7 +169,8 @@ def find_groups_without_volumes(cohort: "Cohort") -> SubjectGroups:
 
 
 def add_groups(cohort: "Cohort") -> "Cohort":
-    """The cohort with its groups. Near likeness is looked for unless `convert` has, or all people are simulated."""
+    """The cohort with its groups. Nearly equal scans are looked for, unless `convert` has done so or all people are
+    simulated."""
     groups = find_groups_without_volumes(cohort)
     if cohort.is_simulated or cohort.metadata.duplicates:
         return replace(cohort, groups=groups)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.base.errors import InputError, compose_accents
 
-NON_RECORD_SUFFIXES = {".json", ".csv", ".npz", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+NON_RECORD_SUFFIXES = {".json", ".csv", ".npz", ".md", ".txt"}  # of files that may lie beside records, even zip files
 ZIP_MAGIC = b"PK\x03\x04"
 HIDDEN_FILE_PATTERN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
 ARCHIVE_DAMAGE_ERRORS = (

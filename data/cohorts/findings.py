@@ -23,15 +23,15 @@ from data.cohorts.rows import (
 )
 
 VERDICT_FILE = "check.json"  # beside a cohort's records, without a sum
-MAX_PROBLEMS_IN_LINE, MAX_NOTES_IN_TERMINAL = 3, 2  # problems of a command, and notes
+MAX_PROBLEMS_IN_LINE, MAX_NOTES_IN_TERMINAL = 3, 2  # how many problems and notes are listed
 MAX_MAPS_BELOW_PICTURE = 2  # maps whose names stand below a person's picture
 MAX_SITES_LISTED = 50
 
 
 @dataclass
 class Findings:
-    """What is known of one side of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the
-    researcher to judge. `outliers` names the subjects that these two are about, each with what is odd."""
+    """What was found on one aspect of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the
+    researcher to judge. `outliers` are the subjects of problems and notes, each with what is odd."""
 
     counts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Findings:
         self.outliers += [(subject, reason) for subject in subjects]
 
     def add_map_findings(self, findings_by_map: Mapping[str, "Findings"]) -> None:
-        """Adds the findings on parts by their names; what holds for several parts is said once."""
+        """Adds the findings on maps, with their names; what holds for several maps is said once."""
         for kind, texts in vars(self).items():
             maps_by_text: dict[str | tuple[str, str], list[str]] = {}
             for map_name, map_findings in findings_by_map.items():
@@ -76,7 +76,7 @@ class CohortFindings:
 
     @property
     def findings_by_heading(self) -> dict[str, Findings]:
-        """Those with something to say."""
+        """The findings of each heading, except empty ones."""
         field_items = vars(self).items()
         return {
             heading: findings
@@ -99,7 +99,7 @@ class CohortFindings:
         ) + site_sentence
 
     def make_count_rows(self, excluded_heading: str = "") -> Iterator[SummaryRow]:
-        """Facts for `print_facts`: what there is, `excluded_heading` those of a heading."""
+        """Rows for `print_summary`: what the cohort is, and the counts of each heading but `excluded_heading`."""
         yield "cohort", self.title
         counts_by_heading = (
             (heading, findings.counts)
@@ -109,8 +109,8 @@ class CohortFindings:
         yield from ((heading, "; ".join(counts)) for heading, counts in counts_by_heading if counts)
 
     def make_problem_rows(self, cohort_path: object) -> Iterator[SummaryRow]:
-        """The same of problems, notes and the forecast of the cohort at `cohort_path`; the first few, and how many
-        more."""
+        """Rows for `print_summary`: the first few problems and notes on the cohort at `cohort_path`, how many more
+        there are, and the forecast."""
         for kind, row_name, max_texts in (
             ("problems", "PROBLEM", MAX_PROBLEMS_IN_LINE),
             ("notes", "note", MAX_NOTES_IN_TERMINAL),

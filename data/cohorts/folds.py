@@ -1,9 +1,8 @@
 """Folds: the subjects of a cohort, divided so that each of them is tested once; kept on disk, divided again, permuted.
 
 N folds hold each label and site in proportion, or whole sites. Or one site, or one value of any covariate, is left out
-at a time.
-`folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. An encoder for each fold makes a set of
-reduced cohorts: a folder with both files, and a cohort `fold-<K>` for each fold.
+at a time. `folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. An encoder for each fold
+makes a set of reduced cohorts: a folder with both files, and a cohort `fold-<K>` for each fold.
 
 Inner folds divide the training subjects of a fold. What is chosen by them has not seen whom the outer fold tests. If
 the outer folds are whole sites, or the values of a column, the inner ones are groups of the other sites or values. So
@@ -58,17 +57,17 @@ class FoldsDescription:
 @dataclass(frozen=True)
 class Folds:
     """`fold_by_subject` gives each subject's fold; `reduced_cohort_by_fold` are the cohorts of a set of reduced
-    ones, by fold."""
+    cohorts, by fold; empty without one."""
 
     folds_option: str  # the name of a `Division`
-    full_cohort: Cohort  # of a set of reduced cohorts the first one, under the name of the set
+    full_cohort: Cohort  # for a set of reduced cohorts, the first, with the path of the set
     identity: str  # of the cohort, or of a set
     fold_by_subject: Mapping[str, str]
-    seed: int  # that says who is in which fold, of numbered ones, and how networks start
+    seed: int  # decides who is in which numbered fold, and how networks start
     reduced_cohort_by_fold: Mapping[str, Cohort] = field(default_factory=dict)
     cached_cohort_by_fold: dict[str, Cohort] = field(
         default_factory=dict, repr=False, compare=False
-    )  # cohorts that were asked for
+    )  # cohorts that `make_fold_cohort` has made
 
     @property
     def groups(self) -> SubjectGroups:
@@ -95,7 +94,7 @@ class Folds:
 
     @property
     def unchecked_cohort(self) -> Cohort:
-        """The cohort of which no verdict is known; the whole one if there is none."""
+        """The first reduced cohort of which no verdict is known; the whole cohort if there is none."""
         return next(
             (cohort for cohort in self.reduced_cohort_by_fold.values() if cohort.verdict is None), self.full_cohort
         )
@@ -186,8 +185,8 @@ def open_folds(cohort_path: Path, folds_option: str, seed: int, checkpoint_folde
 
 
 def open_repeat_folds(folds: Folds, seed: int, checkpoint_folder: Path) -> Folds:
-    """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
-    so do those of a set of reduced cohorts, to which encoders are bound."""
+    """The folds of another repeat, as `open_folds` opens them. Numbered ones are cut by another seed. Those of a column
+    stay, and so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced_cohort_by_fold:
         folds = read_saved_folds(folds.full_cohort, folds.folds_option, seed, checkpoint_folder) or make_new_folds(
             folds.full_cohort, folds.folds_option, seed
@@ -203,7 +202,8 @@ def read_saved_seed(checkpoint_folder: Path) -> int:
 
 
 def read_saved_folds(cohort: Cohort, folds_option: str, seed: int, checkpoint_folder: Path) -> Folds | None:
-    """The folds that a training has written into the folder `checkpoint_folder`, with their groups, if it has."""
+    """The folds that a training has written into the folder `checkpoint_folder`, with their groups; None if none
+    has."""
     check_divisible(cohort)
     if not (checkpoint_folder / FOLDS_FILE).is_file():
         return None
@@ -317,7 +317,7 @@ class InnerFolds:
 
     def make_inner_cohort(self, fold_name: str, outer_cohort: Cohort) -> Cohort:
         """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects. Those whom
-        the outer fold tests are held out."""
+        the outer fold tests are set aside."""
         split_by_subject = {subject: choose_split(fold, fold_name) for subject, fold in self.fold_by_subject.items()}
         return resplit(
             outer_cohort,
@@ -355,7 +355,8 @@ def divide_into_inner_folds(folds: Folds, outer_cohort: Cohort, seed: int) -> In
 
 
 def group_values_into_folds(training_cohort: Cohort, folds: Folds, fold_count: int, seed: int) -> dict[str, str]:
-    """So many groups of values of the column, alike in size and in labels as far as that is possible."""
+    """Subject -> inner fold, one of `fold_count` groups of values of the column, alike in size and in labels as far as
+    that is possible."""
     subject_arrays = make_subject_arrays(training_cohort.rows, training_cohort.groups)
     outer_folds = [folds.fold_by_subject[subject] for subject in subject_arrays.subjects]
     can_stratify = min(Counter(subject_arrays.labels.tolist()).values()) >= fold_count
@@ -370,13 +371,14 @@ def group_values_into_folds(training_cohort: Cohort, folds: Folds, fold_count: i
 
 
 def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
-    """Subject -> label, drawn anew. Units are exchanged within their site. The subjects of a group are one unit: their
-    labels go together to one of as many subjects at the same sites. Those of a site come in any order."""
+    """Subject -> label, drawn anew. Clusters exchange their labels within their site. The subjects of a group are one
+    cluster: their labels go together to a cluster of as many subjects at the same sites; those of one site come in any
+    order."""
     subjects, labels, sites, clusters = make_subject_arrays(folds.full_cohort.rows, folds.groups)
     indices_by_cluster, clusters_by_sites = defaultdict(list), defaultdict(list)
     for index, cluster in enumerate(clusters.tolist()):
         indices_by_cluster[cluster].append(index)
-    for cluster in indices_by_cluster.values():  # of which those of a key may be exchanged
+    for cluster in indices_by_cluster.values():  # those with the same key may be exchanged
         clusters_by_sites[tuple(sorted(sites[cluster]))].append(sorted(cluster, key=sites.__getitem__))
     label_by_subject: dict[str, float] = {}
     for exchangeable_clusters in clusters_by_sites.values():
@@ -394,7 +396,7 @@ def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float
 
 
 def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:
-    """The folds of the cohort with permuted labels; `permutation_number` tells one permutation of a seed. Numbered
+    """The folds of the cohort with permuted labels; `permutation_number` selects one permutation of a seed. Numbered
     folds are cut anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay; so do
     whole sites, which have as many of both labels as before."""
     label_by_subject = permute_labels(folds, np.random.default_rng((seed, permutation_number)))

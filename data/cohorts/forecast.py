@@ -35,7 +35,7 @@ PLANNED_PEOPLE_COUNTS = (
     200,
     400,
     663,
-)  # who train mmnn with connectomes, or without: its AUC, docs/understand/planning.md
+)  # training people; the AUC that mmnn reached with each number is below, see docs/understand/planning.md
 MMNN_AUCS_BY_DATA = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
 CLEAR_AUC_DIFFERENCE = 0.02  # by which an AUC must be less for other folds to be advised
 POWER_TEXT = "in 8 of 10 such studies, if that is the true one"
@@ -43,8 +43,8 @@ MORE_PEOPLE_ADVICE = "join them with others"
 
 
 class TestDesign(NamedTuple):
-    """How people are tested, whom the AUC compares, within what, and how many train (0: others). `least_auc` is the
-    least that is shown: infinite if none is enough, NaN without an interval."""
+    """How people are tested, whom the AUC compares, within what, and how many train (0: others do). `least_auc` is the
+    least AUC that is shown to be better than chance: infinite if none is enough, NaN without an interval."""
 
     design_name: str
     compared_count: int
@@ -60,9 +60,10 @@ def make_forecast(
     fold_by_subject: Mapping[str, str] | None = None,
     connectome: str = "",
 ) -> list[str]:
-    """Two sentences: what is shown by the folds `folds_option` that are given, or else by `--folds 10` of the seed 0,
-    and of whole sites or `--folds site`, without training people by a model of others; and what to do. `connectome` is
-    empty for a cohort without one. None where a label is unknown or regions were swapped, which folds refuse."""
+    """Two sentences: what can be shown, and what to do. They are about the folds of `folds_option`, if
+    `fold_by_subject` is given; else about `--folds 10` with seed 0, and folds of whole sites or `--folds site`; without
+    training people, about a model of others. `connectome` is empty for a cohort without one. No sentences if a label is
+    unknown or regions were swapped, which folds refuse."""
     if not rows or not all(row.is_labelled and not is_swapped_file(row.file) for row in rows):
         return []
     subject_arrays, folds_by_design = (
@@ -90,8 +91,8 @@ def make_forecast(
 
 
 def make_usual_folds(subject_arrays: SubjectArrays) -> dict[str, np.ndarray | None]:
-    """Those that are possible, by their name: numbered ones, then those that hold sites out. These are numbered, too,
-    if they compare more people, and there are sites enough."""
+    """The folds that are possible, by their flags: numbered ones, then those that hold sites out. The latter are
+    numbered, too, if that compares more people and there are sites enough."""
     folds_by_design: dict[str, np.ndarray | None] = {}
     subjects, labels, sites, clusters = subject_arrays
     if (fold_count := min(USUAL_FOLD_COUNT, subject_arrays.smaller_class_size)) > 1:
@@ -118,7 +119,8 @@ def trains_on_both_classes(label: np.ndarray, fold: np.ndarray) -> bool:
 
 
 def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds: np.ndarray | None) -> TestDesign:
-    """Subjects who are tested in folds (n,) or by one model, compared as `utils.scores.metrics` does."""
+    """The design in which subjects are tested in folds (n,), or by one model if they are None, and compared as
+    `utils.scores.metrics` does."""
     _, subject_labels, subject_sites, clusters = subject_arrays
     has_single_site, folds_or_zeros = (
         len(np.unique(subject_sites)) == 1,
@@ -154,10 +156,10 @@ def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds
 def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in_folds: bool) -> float:
     """The true AUC from which on 8 of 10 studies are called better than chance; infinite if none up to 0.99 is enough.
 
-    `class_counts` (2, groups) are of people of each class, `people_per_cluster` is how many people a unit has. The
-    variance is that of Hanley & McNeil (1982, Radiology 143:29), in folds twice as large. The interval is widened as
-    that of a run. Resamples may lack a class of a small group; how many do not enters by its root, see
-    docs/understand/planning.md.
+    `class_counts` (2, groups) are the people of each class in each group, `people_per_cluster` is how many people a
+    cluster has. The variance is that of Hanley & McNeil (1982, Radiology 143:29), in folds twice as large. The interval
+    is widened as that of a run. Resamples may lack a class of a small group; the share of those that do not enters by
+    its root, see docs/understand/planning.md.
     """
     (autism_counts, control_counts), group_sizes, candidate_aucs = (
         class_counts,
@@ -183,7 +185,7 @@ def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in
     standard_normal = NormalDist()
     significant_estimates = CANDIDATE_AUCS[
         CANDIDATE_AUCS - standard_normal.inv_cdf((1 + CONFIDENCE_LEVEL) / 2) * interval_se > CHANCE_AUC
-    ]  # estimates
+    ]  # estimates that are called better than chance
     sufficient_aucs = CANDIDATE_AUCS[
         CANDIDATE_AUCS - standard_normal.inv_cdf(POWER) * estimate_se >= min(significant_estimates, default=np.inf)
     ]
@@ -191,7 +193,7 @@ def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in
 
 
 def describe_design(design: TestDesign) -> str:
-    """Whom a way compares, and what it shows."""
+    """Whom a design compares, and what it shows."""
     comparison_text = f"{design.design_name} compares {design.compared_count} {design.comparison_group}"
     if np.isnan(design.least_auc):
         return f"{comparison_text}, too few for an interval"
@@ -202,7 +204,7 @@ def describe_design(design: TestDesign) -> str:
 
 
 def best_way(ways: Sequence[TestDesign]) -> TestDesign | None:
-    """The first way, unless another shows clearly more; None if nothing is shown by any."""
+    """The first design, unless another shows clearly more; None if none shows anything."""
     if not any(np.isfinite(way.least_auc) for way in ways):
         return None
     auc = dict(zip(ways, np.nan_to_num([way.least_auc for way in ways], nan=np.inf), strict=True))

@@ -38,17 +38,17 @@ SAME_SCAN_COSINE, SINGLE_MAP_COSINE_TERM = (
 MEASURED_PAIR_COUNT, COSINE_RISE_PER_DECADE = (
     2.7e5,
     0.02,
-)  # of the largest cosine of different people, for ten times as many pairs as these
-SAME_PERSON_COSINE_MARGIN = 0.05  # below SAME_SCAN: possibly one person
+)  # the largest cosine of different people rises by so much for ten times as many pairs as these
+SAME_PERSON_COSINE_MARGIN = 0.05  # below the cosine of a shared scan: possibly one person
 SINGLE_MAP_COSINE = 0.92  # the cosine of a map that two people share, whatever their others are
 MIN_REGION_VOXEL_SHARE = 0.3  # of a region's voxels; a person who has less lacks it
 MIN_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose directions are uncertain, takes more
 VARIANCE_FLOOR = 1e-6  # of a region mean, in units of a map's length; between people it is 100 times as much
-PROFILE_ROUNDS, FILLING_ROUNDS = 2, 10  # rounds of two iterations
+PROFILE_ROUNDS, FILLING_ROUNDS = 2, 10  # of `subtract_profile`, and of missing regions in `embed_people`
 PAIRED_REGION_COUNT = 108  # AAL's regions 1, 3, ... lie left, 2, 4, ... right; those behind lie in the middle
 PEOPLE_PER_BLOCK = 512  # people compared with as many at a time
-MAX_LISTED_PAIRS = 1000  # pairs
-# the last of so many parts of the directions in which people differ is left out, to save time
+MAX_LISTED_PAIRS = 1000  # of people who may be one person
+# one in so many directions in which people differ, the weakest ones, is left out, to save time
 WEAKEST_DIRECTIONS_DIVISOR = 8
 ROOT_HALF = np.float32(math.sqrt(0.5))
 
@@ -69,7 +69,7 @@ class NearDuplicates:
 
 @cache
 def make_region_weights() -> "csr_array":
-    """The share that each voxel of the reduced grid has of a region, (regions, voxels) float32. The right ones are
+    """The share that each voxel of the reduced grid has of a region, (regions, voxels) float32. The right regions are
     mirror images of the left ones, so that a mirrored map has the same means on the other side."""
     from scipy.sparse import csr_array
 
@@ -122,9 +122,8 @@ def compute_cosine_thresholds(people_count: int, map_count: int) -> tuple[float,
 
 
 def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> NearDuplicates:
-    """The near_duplicates among subjects with these region means (subjects, regions, maps). Three maps of 50,000 people
-    take 15 s
-    of processor time, and 0.4 GB."""
+    """The near duplicates among subjects with these region means (subjects, regions, maps). Three maps of 50,000 people
+    take 15 s of processor time, and 0.4 GB."""
     people_count, map_count = len(subjects), region_means.shape[-1]
     if people_count < 2:
         return NearDuplicates()
@@ -177,11 +176,12 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
 def compare_people_blocks(
     halves_by_map: Sequence[MirrorHalves], row_people: slice, column_people: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cosines of these people with those, (these, those) float32: their sum over all maps, the highest of a map."""
+    """The cosines of two blocks of people, (rows, columns) float32: their sum over all maps, and the highest of any
+    map."""
     cosines_by_map = list[np.ndarray]()
     for symmetric_half, sided_half in halves_by_map:
         cosines = sided_half[row_people] @ sided_half[column_people].T
-        np.abs(cosines, out=cosines)  # one of both may be mirrored
+        np.abs(cosines, out=cosines)  # one of the two may be mirrored
         cosines += symmetric_half[row_people] @ symmetric_half[column_people].T
         cosines_by_map.append(cosines)
     cosine_sums, max_cosines = cosines_by_map[0].copy(), cosines_by_map[0]
@@ -291,7 +291,8 @@ def merge_mirror_halves(symmetric_half: np.ndarray, sided_half: np.ndarray) -> n
 
 
 def find_directions(deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The directions in which people (subjects, values) differ, as columns, the variance of each, and with a ridge."""
+    """The directions in which people (subjects, values) differ, as columns; the variance of each; and this variance
+    with a ridge."""
     variances, axes = np.linalg.eigh(deviations.T @ deviations / np.float32(len(deviations)))
     variances = np.maximum(variances, 0)
     ridge = max(MIN_RIDGE, deviations.shape[1] / len(deviations)) * variances.mean()

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-# log odds, of a fold's own people on what their site tells, see `compute_pull`; at half, a share of 0.02
+# log odds, of `compute_pull`; at a share of autism of one half, a difference of shares of 0.02
 MAX_PULL = 0.08
-# of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
+# of subjects that count as lost to an AUC within groups: the bootstrap itself widens the interval of small groups
 MAX_LOST_SHARE = 0.25
 
 
@@ -47,7 +47,7 @@ def compute_pull(labels: np.ndarray, sites: np.ndarray, folds: np.ndarray) -> fl
 
 
 def find_peer_groups(labels: np.ndarray, sites: np.ndarray, folds: np.ndarray | None) -> np.ndarray:
-    """The site of each record (n,), or one for each site and fold if the `compute_pull` is too large."""
+    """The site of each record (n,), or one for each site and fold if the pull (`compute_pull`) is too large."""
     return sites if folds is None or compute_pull(labels, sites, folds) <= MAX_PULL else number_site_folds(sites, folds)
 
 

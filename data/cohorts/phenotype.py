@@ -55,7 +55,8 @@ IQ_TEST_VALUE_PREFIX = "iq_test_"  # begins the name of a value that is 1 where 
 
 
 def clean_column(column: pd.Series) -> pd.Series:
-    """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see MISSING_VALUE) as NaN."""
+    """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see `MISSING_VALUE_PATTERN`) as
+    NaN."""
     stripped_texts = map(str.strip, column.astype(str))
     cleaned_texts = [np.nan if MISSING_VALUE_PATTERN.fullmatch(text) else text for text in stripped_texts]
     return pd.Series(cleaned_texts, column.index, "str", column.name)
@@ -90,7 +91,7 @@ def parse_number_column(table: pd.DataFrame, column_name: str) -> pd.Series:
 def make_category_columns(
     column_text: pd.Series, codes_by_category: Mapping[str, tuple], prefix: str
 ) -> dict[str, pd.Series]:
-    """One 0/1 column for each code; a missing value is 0 in all. Raises InputError for a value without a code."""
+    """One 0/1 column for each category; a missing value is 0 in all. Raises InputError for a value without a code."""
     if (
         uncoded_values := column_text[
             column_text.notna()
@@ -157,8 +158,8 @@ def make_custom_values(table: pd.DataFrame, columns: Sequence[str], is_training:
     """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`.
 
     A column of numbers becomes one value. If it is ever missing, a second value tells where. Text becomes a 0/1 value
-    for each category. Both are learnt from the `is_training` rows (n,) bool. Raises InputError for text among numbers,
-    or more than 29 values.
+    for each category. Both are learnt from the training rows, which `is_training` (n,) bool marks. Raises InputError
+    for text among numbers, or more than 29 values.
     """
     columns_with_missing = [
         column_name for column_name in columns if clean_column(table[column_name])[is_training].isna().any()
@@ -172,8 +173,8 @@ def encode_columns(
     categories_by_column: Mapping[str, Sequence[str]],
     columns_with_missing: Collection[str],
 ) -> pd.DataFrame:
-    """`make_custom_values` with the categories `categories_by_column` of columns of text, and the columns that may
-    be `columns_with_missing`."""
+    """As `make_custom_values`, with the categories of columns of text in `categories_by_column`, and the columns that
+    may lack values in `columns_with_missing`."""
     value_by_name: dict[str, pd.Series] = {}
     for column_name in columns:
         column_text = clean_column(table[column_name])
@@ -209,7 +210,7 @@ def encode_columns(
 def learn_categories(
     table: pd.DataFrame, columns: Sequence[str], is_training: np.ndarray
 ) -> dict[str, tuple[str, ...]]:
-    """The columns that are text, each with the values that the `is_training` rows (n,) bool have."""
+    """The columns that are text, each with the values in the training rows, which `is_training` (n,) bool marks."""
     text_by_column = {
         column_name: clean_column(table[column_name])[is_training]
         for column_name in columns
@@ -232,7 +233,7 @@ def list_values_by_variable(metadata: Metadata) -> dict[str, list[str]]:
 
 
 def list_values_by_indicator(metadata: Metadata) -> dict[str, list[str]]:
-    """By value that is 1 where others are unknown and 0 elsewhere, the names of these."""
+    """By indicator, a value that is 1 where others are unknown and 0 elsewhere, the names of these others."""
     names_by_indicator = {f"{value_name}_missing": [value_name] for value_name in metadata.phenotype}
     if metadata.phenotype == list_abide_names():
         names_by_indicator |= {indicator: list(value_names) for indicator, value_names in VALUES_BY_INDICATOR.items()}
@@ -241,13 +242,13 @@ def list_values_by_indicator(metadata: Metadata) -> dict[str, list[str]]:
 
 
 def compute_indicators(raw_values: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
-    """What `list_values_by_indicator` must be beside raw values (people, 29), 0.0 or 1.0."""
+    """What the indicators (`list_values_by_indicator`) must be beside raw values (people, 29): 0.0 or 1.0."""
     category_values = [
         value_name for value_names in list_values_by_variable(metadata).values() for value_name in value_names
     ]
     is_measured = raw_values.notna() & ~(
         raw_values.eq(0) & raw_values.columns.isin(category_values)
-    )  # no category is 1
+    )  # a variable is unknown if none of its categories is 1
     names_by_indicator = list_values_by_indicator(metadata)
     return pd.DataFrame(
         {
@@ -370,7 +371,8 @@ def read_subject_table(table_path: Path, subjects: Sequence[str]) -> pd.DataFram
 
 
 def read_phenotype(phenotype_path: Path, subjects: Sequence[str], value_names: Sequence[str]) -> pd.DataFrame:
-    """The same as float64, NaN where empty. Raises InputError unless the columns are `value_names` and hold numbers."""
+    """The phenotype of these subjects, in their order, as float64, NaN where empty. Raises InputError unless the
+    columns are `value_names` and hold numbers."""
     text_table = read_subject_table(phenotype_path, subjects)
     try:
         values = text_table.map(lambda text: float(text or "nan"))
@@ -389,8 +391,8 @@ def read_phenotype(phenotype_path: Path, subjects: Sequence[str], value_names: S
 
 def describe_missing_by_class(value_table: pd.DataFrame | None, rows: Sequence[RecordRow]) -> list[str]:
     """A sentence for each site at which one class lacks values more often than the other (Fisher's exact test), the
-    clearest first. There, a classifier can read the label from the gap. `value_table` (people, columns) are NaN where
-    one is missing; nothing is said without them."""
+    clearest first. There, a classifier can read the label from the gap. `value_table` (people, columns) is NaN where a
+    value is missing; without it, there are no sentences."""
     from scipy.stats import fisher_exact
 
     if value_table is None:

@@ -24,7 +24,7 @@ WEBP_QUALITY = 75  # of WebP, which has no more than 16,383 pixels along a side
 MAX_FULL_SIZE_PEOPLE, MAX_PICTURES_PER_ROW = (
     5000,
     59,
-)  # people whose pictures, (106, 276) at 2 mm, one sheet holds; of a row of it
+)  # how many pictures, (106, 276) at 2 mm, one sheet holds, and a row of it
 
 
 @lru_cache(maxsize=8)
@@ -83,7 +83,7 @@ def encode_webp(pixels: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class PictureSheet:
-    """So many pictures of one size in one image, row by row."""
+    """`picture_count` pictures of one size in one image, row by row."""
 
     picture_count: int
 
@@ -94,7 +94,7 @@ class PictureSheet:
         return math.ceil(self.picture_count / pictures_per_row), pictures_per_row
 
     def encode_pictures(self, pictures: Sequence[np.ndarray]) -> bytes:
-        """As a WebP file."""
+        """The sheet of these pictures (rows, columns) uint8 as a WebP file."""
         (row_count, pictures_per_row), (pixel_rows, pixel_columns) = self.row_and_column_count, pictures[0].shape
         picture_slots = np.zeros((row_count * pictures_per_row, pixel_rows, pixel_columns), np.uint8)
         picture_slots[: len(pictures)] = pictures
@@ -123,7 +123,7 @@ class PeoplePictures:
     """What is kept of people's maps while these are read: pictures of each person, and sums over people."""
 
     map_names: Sequence[str]
-    expected_people_count: int  # that are to be expected
+    expected_people_count: int  # decides how finely the first map is drawn
     pictures_by_subject: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by subject, one a map
     map_sums: np.ndarray = field(init=False)  # (maps, 2, x, y, z) on the reduced grid, of values and of their squares
 
@@ -131,7 +131,7 @@ class PeoplePictures:
         self.map_sums = np.zeros((len(self.map_names), 2, *records.REDUCED.shape))
 
     def add_person(self, subject: str, first_volume: np.ndarray, reduced_volumes: Sequence[np.ndarray]) -> None:
-        """The maps of a person on the reduced grid, and the first one as it is stored."""
+        """Adds the maps of a person on the reduced grid, and the first one as it is stored."""
         first_grid = records.GRID_BY_SHAPE[first_volume.shape]
         reduced_grid = records.REDUCED
         self.pictures_by_subject[subject] = [
@@ -148,7 +148,7 @@ class PeoplePictures:
             map_sum += volume, np.square(volume, dtype=np.float64)
 
     def compute_mean_and_sd(self, map_index: int) -> dict[str, np.ndarray]:
-        """Over people, of a map, each (x, y, z), by `mean` and `SD`; of one person there is no SD."""
+        """The `mean` and the `SD` of a map over people, each (x, y, z); of one person there is no SD."""
         people_count = len(self.pictures_by_subject)
         mean, square_sums = self.map_sums[map_index, 0] / people_count, self.map_sums[map_index, 1]
         if people_count < 2:

@@ -14,13 +14,13 @@ import numpy as np
 
 from data.base.errors import InputError
 
-BLOCK_EDGE = 3  # a reduced voxel stands for BLOCK^3 full-size voxels
+BLOCK_EDGE = 3  # a reduced voxel stands for BLOCK_EDGE^3 full-size voxels
 RECORD_DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
 HEADER_VALUE_COUNT = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = RECORD_DTYPE.itemsize * HEADER_VALUE_COUNT
 MAX_MAPS = 64  # of a record, which bounds the memory that one takes
-# people of a group, such as a site or a category: what is told of fewer nearly tells who they are
+# people of a group, such as a site or a category: statistics of fewer nearly say who they are
 MIN_DESCRIBED_PEOPLE = 5
 CLASS_NAMES = ("control", "autism")  # label 0.0, label 1.0
 MIN_SPREAD = 1e-6  # of z-scores; below it is rounding
@@ -103,7 +103,8 @@ def compute_record_digests(record_content: bytes | memoryview) -> Digests:
 
 
 def compute_map_digests(map_volumes: np.ndarray) -> tuple[str, ...]:
-    """SHA-256 of each of the stored volumes (maps, ...) that is not constant: those are alike in many people."""
+    """SHA-256 of each of the stored volumes (maps, ...) that is not constant: constant ones are alike in many
+    people."""
     return tuple(
         hashlib.sha256(map_volume).hexdigest() for map_volume in map_volumes if map_volume.min() < map_volume.max()
     )
@@ -138,7 +139,7 @@ def infer_record_form(num_bytes: int, record_name: str) -> tuple[Grid, int]:
 
 
 def check_label(label: float, record_name: str, allow_unknown: bool = False) -> None:
-    """Raises InputError, naming the file, unless the label is 0.0 or 1.0, or NaN where it may be `allow_unknown`."""
+    """Raises InputError, naming the file, unless the label is 0.0, 1.0 or, with `allow_unknown`, NaN."""
     if label not in (0.0, 1.0) and not (allow_unknown and math.isnan(label)):
         raise InputError(
             f"{record_name} has the label {label:g}; expected 1 (autism) or 0 (control). "

@@ -49,8 +49,8 @@ class AxisAlignedResampler:
         return multiply_axes(map_values, self.axis_matrices)
 
     def compute_z_scored_blocks(self, map_values: np.ndarray) -> np.ndarray:
-        """Block means (31, 37, 31) float32 of the volume on the full grid, after that is z-scored; it is not formed."""
-        background_level = map_values[0, 0, 0]  # of most voxels; without it, rounding is that of what differs from it
+        """Block means (31, 37, 31) float32 of the z-scored volume on the full grid, which is not formed."""
+        background_level = map_values[0, 0, 0]  # of most voxels; without it, only what differs from it is rounded
         above_level, voxel_count = map_values - background_level, math.prod(FULL.shape)
         block_means = multiply_axes(above_level, self._block_matrices) - background_level * self._outside_share
         full_mean = np.sum(block_means * count_block_voxels(), dtype=np.float64) / voxel_count
@@ -97,8 +97,8 @@ def make_aligned_resampler(shape: tuple[int, ...], affine: bytes) -> AxisAligned
 
 
 def make_interpolation_matrix(positions: np.ndarray, value_count: int) -> "csr_array":
-    """Linear interpolation between `value_count` values, two or more, (places, count) float32; `positions` (places,)
-    are indices. As in `affine_transform`, it is 0 outside, even less than a voxel from the outer values."""
+    """Linear interpolation between `value_count` values, two or more, (places, value_count) float32; `positions`
+    (places,) are indices. As in `affine_transform`, it is 0 outside, even less than a voxel from the outer values."""
     from scipy.sparse import csr_array
 
     (inside_rows,) = np.nonzero((positions >= 0) & (positions <= value_count - 1))
@@ -112,13 +112,14 @@ def make_interpolation_matrix(positions: np.ndarray, value_count: int) -> "csr_a
 
 
 def find_axis_blocks(axis_length: int) -> np.ndarray:
-    """The block of each voxel along an axis, (size,): of BLOCK around every third, fewer at the border."""
+    """The block of each voxel along an axis, (axis_length,): of `BLOCK_EDGE` around every third, fewer at the
+    border."""
     return (np.arange(axis_length) + 1) // BLOCK_EDGE
 
 
 @cache
 def make_averaging_matrix(axis_length: int) -> "csr_array":
-    """Block means along an axis, (blocks, size) float32."""
+    """Block means along an axis, (blocks, axis_length) float32."""
     from scipy.sparse import csr_array
 
     matrix_entries = (1 / np.bincount(find_axis_blocks(axis_length))[find_axis_blocks(axis_length)]).astype(np.float32)

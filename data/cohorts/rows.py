@@ -21,13 +21,13 @@ ASIDE_SPLIT = "aside"  # the split, in memory only, of those whom an outer fold 
 CHANCE_AUC = 0.5  # AUC of guessing
 CONFIDENCE_LEVEL = 0.95  # of an interval: the share of the resamples that it holds
 POWER = 0.8  # of studies that show what is there: the share in forecasts and minimum detectable differences
-MIN_CLASS_SUBJECTS = 10  # subjects, of an interval: percentiles of fewer are too narrow
+MIN_CLASS_SUBJECTS = 10  # of each class, for an interval: percentiles of fewer are too narrow
 SUBJECTS_PER_TEST_SUBJECT = 10  # one subject in ten is a test subject
 COMMAND_KEY = "converted_by"  # in a provenance: the command
-UNSEALED_KEY = "sealed_without_sums"  # in it: true if its tables may be other than they were written
-UNLIKE_RECORDS_KEY = "unlike_records"  # in it: the cells of these that the records contradicted
+UNSEALED_KEY = "sealed_without_sums"  # in a provenance: true if tables may be other than they were written
+UNLIKE_RECORDS_KEY = "unlike_records"  # in a provenance: the cells of these tables that the records contradicted
 MAX_LISTED_NAMES = 10  # names in a line
-MAX_GROUP_MEMBERS_LISTED = 4  # members of a group in it
+MAX_GROUP_MEMBERS_LISTED = 4  # members of a group in a line
 DUPLICATES_TOGETHER, DUPLICATES_APART = "together", "apart"  # subjects who share a scan
 
 
@@ -63,7 +63,7 @@ SITE_UNKNOWN_SENTENCE = "Site is unknown, and may be the whole result"
 
 
 def find_recorded_sites(sites: Iterable[str]) -> list[str]:
-    """Each site that is known, sorted: nothing may count people of none of them as one site."""
+    """Each site that is known, sorted: people whose site is unknown must not count as one site."""
     return sorted({*sites} - {UNKNOWN_SITE, ""})
 
 
@@ -188,12 +188,13 @@ class Preparation:
 
     @property
     def has_constants(self) -> bool:
-        """Whether it holds those that impute and scale each value of the phenotype."""
+        """Whether it holds the constants that impute and scale each value of the phenotype."""
         constants = self.phenotype_median, self.phenotype_mean, self.phenotype_scale
         return {len(constant_values) for constant_values in constants} == {records.PHENOTYPE_SIZE}
 
     def select_for_inputs(self, input_names: Sequence[str]) -> dict[str, object]:
-        """What matters to a model that reads these of PREPARED_BY: floats to nine digits, None if unknown or NaN."""
+        """What matters to a model that reads these inputs of `PREPARATION_FIELDS_BY_INPUT`: floats to nine digits, None
+        if unknown or NaN."""
         value_by_field: dict[str, object] = {}
         for field_name in [
             field_name for input_name in input_names for field_name in PREPARATION_FIELDS_BY_INPUT[input_name]
@@ -219,8 +220,9 @@ PREPARATION_FIELDS_BY_INPUT = {
 class Metadata(Preparation):
     """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
     converted from, `phenotype_categories` the values of columns of text that became 0/1 values. Subjects who share a
-    scan are in `same_scan`; `duplicates` is TOGETHER, APART if the user wants it so, empty if nobody looked for them.
-    `families` are the people of each family, of one person, too, by its value in `family_column`."""
+    scan are in `same_scan`; `duplicates` is `DUPLICATES_TOGETHER`, or `DUPLICATES_APART` if the user wants it so, or
+    empty if they were not looked for. `families` are the people of each family, even of a single person, by its value
+    in `family_column`."""
 
     grid: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
@@ -230,7 +232,7 @@ class Metadata(Preparation):
     covariate_columns: tuple[str, ...] = ()
     id_column: str = ""  # as --idColumn named it
     map_column: str = ""  # as --mapColumn named it
-    column_maps: tuple[str, ...] = ()  # what files that its columns name are called; a 4-D file holds several maps
+    column_maps: tuple[str, ...] = ()  # names of the maps in files that its columns name; a 4-D file holds several maps
     site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: tuple[tuple[str, ...], ...] = ()
@@ -269,7 +271,7 @@ class Metadata(Preparation):
 
     @property
     def unlike_records(self) -> list[dict[str, str]]:
-        """The cells (subject, column, before, after) that tables without sums had other than the records."""
+        """The cells (subject, column, before, after) in which tables without sums differed from the records."""
         return next(
             (provenance[UNLIKE_RECORDS_KEY] for provenance in self.lineage if UNLIKE_RECORDS_KEY in provenance), []
         )
@@ -307,7 +309,8 @@ class Metadata(Preparation):
 
 
 def read_metadata(metadata_path: Path) -> Metadata:
-    """`cohort.json`. Raises InputError for damage, and for another format than a script's, which says none, or this."""
+    """`cohort.json`. Raises InputError for damage, and for another format than this one; that of a script, which names
+    none, is accepted."""
     content = files.read_json(metadata_path, dict)
     files.check_format(metadata_path, content.get("format", files.FORMAT_VERSION), "convert again")
     metadata = files.read_json(metadata_path, Metadata)
@@ -327,7 +330,7 @@ def join_names(names: Sequence[str], max_names: int = MAX_LISTED_NAMES, separato
 
 
 def join_group_names(groups: Sequence[Sequence[str]], format_name: Callable[[str], str] = str) -> str:
-    """The first groups, and the first members of each as they are `format_name`."""
+    """The first groups, and the first members of each, as `format_name` writes them."""
     group_texts = [" and ".join(map(format_name, group[:MAX_GROUP_MEMBERS_LISTED])) for group in groups]
     remainder_texts = [
         f" and {len(group) - MAX_GROUP_MEMBERS_LISTED} more" if len(group) > MAX_GROUP_MEMBERS_LISTED else ""

@@ -39,8 +39,8 @@ DIGEST_THREADS = 2  # that compute digests
 
 def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on, and for
-    tables that are not as they were written, unless they are `unverified_files`; if `SHA256SUMS` is, it may be absent.
-    Such cohorts are to be packed."""
+    tables that are not as they were written, unless they are among `unverified_files`; if `SHA256SUMS` is, it may be
+    absent. A cohort that is opened so is to be packed."""
     entry_by_file = find_records(cohort_path)
     grid, num_maps = find_record_form(entry_by_file.values())
     if not has_tables(cohort_path):
@@ -129,7 +129,7 @@ def list_cohort_files(cohort_path: Path, entries: Iterable[RecordEntry]) -> list
 
 def verify_cohort(cohort_path: Path, entries: Collection[RecordEntry], unverified_files: Collection[str] = ()) -> str:
     """The identity of a cohort; empty without a `SHA256SUMS`. Raises InputError that names all files that are missing,
-    edited or added; of records and connectomes only the names are known."""
+    edited or added; of records and connectomes only the names are compared."""
     quoted_path = shlex.quote(str(cohort_path))
     if not (cohort_path / SUMS).exists():
         if SUMS in unverified_files:
@@ -252,7 +252,7 @@ def write_cohort_tables(
     digests: Mapping[str, Digests] = MappingProxyType({}),
 ) -> None:
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
-    before. Of the `digests` by record, those that are not known are computed."""
+    before. Digests of records that `digests`, by file, lacks are computed."""
     cohort_rows.write_metadata(cohort_path / METADATA_FILE, metadata)
     entry_by_file, connectome_digest_by_file = (
         find_entries(cohort_path),

@@ -23,7 +23,7 @@ from data.cohorts.rows import UNKNOWN_SITE, Preparation, find_recorded_sites
 if TYPE_CHECKING:
     from data.cohorts.phenotype import Scaler
 
-FILL_TEXT_BY_STANDARD = {  # what a region becomes that is blacked out by it
+FILL_TEXT_BY_STANDARD = {  # by standard, what a region becomes that is blacked out
     "stored": "the value outside the brain",
     "brain": "0, the mean of the participant's brain",
     "site": "0, the mean of the participants of the site",
@@ -32,9 +32,9 @@ MIN_SITE_PEOPLE = 5  # people of a site that is standardised by itself
 
 
 def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
-    """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
-    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a
-    training subject of unknown label, or a group in both splits. Also if nobody is left to train."""
+    """The cohort with another split, subject -> train, test or `ASIDE_SPLIT`. Its phenotype is scaled on the training
+    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training
+    subject of unknown label, or a group in both splits, and if nobody is left to train."""
     if absent_subjects := {row.subject for row in cohort.rows} - split_by_subject.keys():
         raise InputError(
             f"The split lacks {format_participants(len(absent_subjects))} of {cohort.path}, such as "
@@ -67,7 +67,7 @@ def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
 
 
 def train_on_everybody(cohort: Cohort) -> Cohort:
-    """The cohort with everybody to train on whose label is known, as are those of the others of a group."""
+    """The cohort in which everybody is a training subject whose label is known, and so are those of the same group."""
     unlabelled_subjects = {row.subject for row in cohort.rows if not row.is_labelled}
     unlabelled_subjects |= {subject for group in cohort.groups if unlabelled_subjects & set(group) for subject in group}
     return resplit(
@@ -99,9 +99,9 @@ def rescale_phenotype(cohort: Cohort, scaler: "Scaler") -> Cohort:
 
 
 def equalise_recording(cohort: Cohort) -> Cohort | None:
-    """The cohort with the values of `phenotype.find_recording_values` set to what most training people have, of
-    families of tests to the commonest. What is missing stays imputed. None if there are no such values, or no
-    constants that scale them."""
+    """The cohort with the values of `phenotype.find_recording_values` set to what most training people have; those of
+    families of IQ tests, to the most common family. What is missing stays imputed. None if there are no such values, or
+    no constants that scale them."""
     from data.cohorts.phenotype import IQ_TEST_VALUE_PREFIX, Scaler, find_recording_values
 
     recording_indices, scaler = find_recording_values(cohort.metadata), Scaler.from_preparation(cohort.metadata)
@@ -113,10 +113,10 @@ def equalise_recording(cohort: Cohort) -> Cohort | None:
     ]
     if (
         iq_test_indices and (iq_test_frequencies := scaler.mean[iq_test_indices]).max() >= 1 - iq_test_frequencies.sum()
-    ):  # more have it than have none
+    ):  # more people have it than have none
         usual_values[iq_test_indices] = (
             np.arange(len(iq_test_indices)) == iq_test_frequencies.argmax()
-        )  # of equal ones the first
+        )  # of equally common ones, the first
     equalised_phenotype = cohort.phenotype.copy()
     equalised_phenotype[:, recording_indices] = scaler.transform(usual_values)[recording_indices]
     return replace(cohort, scaled_phenotype=equalised_phenotype)

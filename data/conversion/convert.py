@@ -59,7 +59,7 @@ LikenessMaker = Callable[[], tuple[Mapping[str, bytes], str]]  # files by name; 
 
 @dataclass(frozen=True)
 class Conversion:
-    """People to convert, and how. New people are prepared as `template`, and nothing is learnt of them;
+    """People to convert, and how. New people are prepared as those of `template` were, and nothing is learnt from them;
     `make_likeness` makes the files that tell what those of `template` are like."""
 
     source: Source
@@ -72,8 +72,8 @@ class Conversion:
     def plan_cohort(
         self, fingerprints: PeopleScans | None = None, same_scan_groups: SubjectGroups = ()
     ) -> PlannedCohort:
-        """The cohort of the subjects. What tells `fingerprints`, and who of them share a scan, is known once their
-        maps are read."""
+        """The cohort of the subjects. `fingerprints`, which tell scans apart, and `same_scan_groups`, who share a scan,
+        are known once the maps are read."""
         source, subject_table = self.source, self.source.subject_table
         if self.template:
             return plan_from_template(subject_table, same_scan_groups, source, self.template.cohort)
@@ -163,8 +163,8 @@ class Conversion:
     def complete_metadata(
         self, planned_cohort: PlannedCohort, people_maps: Sequence[PersonMaps], leak_texts: Sequence[str]
     ) -> Metadata:
-        """The metadata with what all was made of and by, and what --allowLeak accepts, `leak_texts` of maps among
-        it."""
+        """The metadata with what the cohort was made of and how, and the leaks that --allowLeak accepts, `leak_texts`
+        of maps among them."""
         source, metadata, input_digest = self.source, planned_cohort.metadata, hashlib.sha256()
         file_sums = [
             (source.table_path.name, manifest.compute_sum(source.table_path)),
@@ -203,8 +203,8 @@ class Conversion:
         self, measures_by_map: Mapping[str, pd.DataFrame], planned_cohort: PlannedCohort
     ) -> tuple[list[SummaryRow], list[str]]:
         """Facts on the maps by their measures, and those measures that separate the training labels. Raises InputError,
-        naming the map if there are several, if they are of several kinds, or not of that of `template`, or if they
-        separate the labels and that is not allowed."""
+        naming the map if there are several, if they are of several kinds or of another kind than those of `template`,
+        or if they separate the labels and that is not allowed."""
         is_training = np.array([subject_row.split == "train" for subject_row in planned_cohort.subject_rows])
         training_labels = np.array([subject_row.label for subject_row in planned_cohort.subject_rows])[is_training]
         template_measures = self.template.measures_by_map if self.template else None
@@ -214,7 +214,7 @@ class Conversion:
             try:
                 map_kind = check_map_kind(
                     map_measures,
-                    [map_file_or_measure.name for map_file_or_measure in self.source.map_files[map_name]],
+                    [map_file.name for map_file in self.source.map_files[map_name]],
                     template_measures[map_name] if template_measures else None,
                 )
                 separating_measures = check_map_measures(
@@ -226,8 +226,8 @@ class Conversion:
                 raise InputError(f"{message_prefix}{error}") from error
             summary_rows.append(("maps", f"{message_prefix}{map_kind}"))
             leak_texts += [
-                f"{map_name}'s {map_file_or_measure}" if message_prefix else f"the maps' {map_file_or_measure}"
-                for map_file_or_measure in separating_measures
+                f"{map_name}'s {measure_text}" if message_prefix else f"the maps' {measure_text}"
+                for measure_text in separating_measures
             ]
         if self.template and template_measures is None:
             message = (
@@ -387,8 +387,8 @@ def check_new_scans(source: Source, template_cohort: Cohort, fingerprints: Peopl
 
 
 def check_map_kind(map_measures: pd.DataFrame, map_names: Sequence[str], template_measures: pd.DataFrame | None) -> str:
-    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than
-    `template_measures`. The latter counts as more maps than are `map_measures`, lest these decide what all are."""
+    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than those of
+    `template_measures`. The latter are repeated until they outnumber `map_measures`, lest new maps decide the kind."""
     template_copies = (
         [] if template_measures is None else [template_measures] * (len(map_measures) // len(template_measures) + 1)
     )

@@ -32,9 +32,8 @@ from data.conversion.series import ATLASES_FOLDER
 if TYPE_CHECKING:
     from data.conversion.source import Source
 
-ATLAS_IMAGE_NAME = re.compile(
-    r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE
-)  # that `derive` keeps in the folder `atlases/`
+# images that `derive` keeps in the folder `atlases/`
+ATLAS_IMAGE_NAME = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)
 MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
 
@@ -52,7 +51,7 @@ def read_derivation(file_path: Path) -> Derivation | None:
 
 
 def read_derivations(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
-    """The same of all people with their names, for each kind of file; a 4-D file holds several maps."""
+    """For each kind of file, each subject and `read_derivation` of its file; a 4-D file of several maps is one kind."""
     paths_per_kind = [tuple(map_file.path for map_file in source.map_files[map_name]) for map_name in source.map_files]
     paths_per_kind += [tuple(source.series_paths)] if source.series_paths is not None else []
     subject_ids = source.subject_table["subject"]
@@ -76,9 +75,9 @@ def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[Su
     ]
     lists_and_commonest = zip(derivations_per_kind, commonest_derivations, strict=True)
     if differences_text := summarise_option_differences(
-        (subject_text, derivation, commonest)
-        for pairs_or_image, commonest in lists_and_commonest
-        for subject_text, derivation in pairs_or_image
+        (subject, derivation, commonest)
+        for subject_derivations, commonest in lists_and_commonest
+        for subject, derivation in subject_derivations
         if derivation and commonest
     ):
         raise InputError(
@@ -87,14 +86,14 @@ def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[Su
         )
     present_derivations = [derivation for derivation in commonest_derivations if derivation]
     underived_subjects = {
-        subject_text
+        subject
         for subject_derivations in derivations_per_kind
-        for subject_text, derivation in subject_derivations
+        for subject, derivation in subject_derivations
         if derivation is None
     }
     if present_derivations and underived_subjects:
         subject_text = join_names(
-            [derivation for derivation in source.subject_table["subject"] if derivation in underived_subjects]
+            [subject for subject in source.subject_table["subject"] if subject in underived_subjects]
         )
         return None, [
             (
@@ -114,10 +113,10 @@ def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[Su
         return None, [("derived", f"in several ways, so how is not kept: {differences_text}")]
     measure_names = tuple(dict.fromkeys(chain.from_iterable(derivation.measures for derivation in present_derivations)))
     image_by_field: dict[str, Any] = {
-        field_name: pairs_or_image
+        field_name: image
         for derivation in present_derivations
         for field_name in NAMES_SUFFIX_BY_IMAGE
-        if (pairs_or_image := getattr(derivation, field_name))
+        if (image := getattr(derivation, field_name))
     }
     return replace(comparable_settings[0], measures=measure_names, **image_by_field), []
 
@@ -161,8 +160,7 @@ def find_image_files(
 
 
 def check_derivations(source: "Source", template_cohort: Cohort) -> list[SummaryRow]:
-    """What could not be compared with a cohort. Raises InputError if a file of new people was derived
-    otherwise."""
+    """What could not be compared with a cohort. Raises InputError if a file of new people was derived otherwise."""
     template_derivation = template_cohort.metadata.derivation
     if template_derivation is None:
         message = f"how the maps of {template_cohort.path} were is not known, so that could not be compared"

@@ -1,7 +1,8 @@
 """A folder -> its maps, preprocessed scans or series of parcels by person, recognised by the names of files.
 
-ROWS says how each pipeline names them: BIDS derivatives of fMRIPrep, XCP-D and C-PAC, the Preprocessed Connectomes
-Project as `nilearn.datasets.fetch_abide_pcp` stores it, and DPABI. A column of a table may name other files instead.
+NAMING_RULES says how each pipeline names them: BIDS derivatives of fMRIPrep, XCP-D and C-PAC, the Preprocessed
+Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it, and DPABI. A column of a table may name other files
+instead.
 """
 
 import os
@@ -27,12 +28,12 @@ from data.conversion.tables import normalise_id, read_text_table
 
 @dataclass(frozen=True)
 class Product:
-    """What files may hold, and in which `traits` they may differ."""
+    """What files may hold, and in which traits (`ProductFile.trait_by_name`) they may differ."""
 
     product_name: str
     column_flag: str = ""  # the option that names such files in a table
     shared_traits: tuple[str, ...] = ("pipeline", "folder", "name")  # what files of all people must share
-    averaged_traits: tuple[str, ...] = ()  # over files of a person that differ in these; without any, one is expected
+    averaged_traits: tuple[str, ...] = ()  # over files of a person that differ in these; if empty, one is expected
 
 
 MAP_PRODUCT, PARCEL_SERIES_PRODUCT = Product("maps", "--mapColumn"), Product("series")
@@ -45,7 +46,7 @@ class NamingRule:
 
     product: Product
     pipeline: str
-    name_pattern: str  # of names, the ID as the first group; {fields} are `spellings` of what a map or series is called
+    name_pattern: str  # of names, the ID as the first group; {fields} are filled in by `make_patterns`
     example_name: str
     is_cleaned: bool | None = None  # whether confounds were regressed out of scans already, if that is known
     default_space: str = "MNI152"  # of files whose names do not say theirs; "": they must
@@ -70,7 +71,7 @@ NAMING_RULES = (  # of maps, those of the first pipeline that has any are taken
     NamingRule(MAP_PRODUCT, "PCP", f"(.+)_{{name}}{NIFTI_SUFFIX}", "*_{name}.nii.gz"),
     NamingRule(
         MAP_PRODUCT, "DPABI", f"(?i:[a-eg-z]*{{dpabi}}Map_(.+?){NIFTI_SUFFIX})", "{dpabi}Map_*.nii"
-    ),  # m, s, z: scaled, smoothed
+    ),  # prefixes m, s, z: scaled or smoothed
     NamingRule(
         SCAN_PRODUCT,
         "BIDS (fMRIPrep, C-PAC)",
@@ -126,10 +127,10 @@ class ProductFile:
     """A file of a product, recognised by its name or named by a table."""
 
     path: Path
-    relative_path: PurePosixPath  # the same in the folder of all
+    relative_path: PurePosixPath  # `path` relative to the folder that holds all
     naming_rule: NamingRule
     subject_label: str  # the subject, as the name has it
-    comparable_id: str = ""  # as `normalise_id` has it, with a session or run that ends an ID
+    comparable_id: str = ""  # by `normalise_id`, with a session or run that ends the ID
     name_glob: str = ""  # a glob of the name without the subject
     bids_entities: dict[str, str] = field(default_factory=dict)  # of its BIDS name, without `sub`
 
@@ -165,7 +166,7 @@ class ProductFile:
 
 
 def make_patterns(product: Product, map_or_series: str = "") -> dict[NamingRule, re.Pattern]:
-    """Of the files of a product, or of one kind of it."""
+    """Regular expressions of the names of a product's files, or of one kind of them, by naming rule."""
     loose_pattern = re.escape(map_or_series).replace("_", "_?")  # BIDS separates other parts of a name by underscores
     cpac_alternative = f"|{CPAC_PATTERN_BY_MAP[map_or_series]}" if map_or_series in CPAC_PATTERN_BY_MAP else ""
     pattern_by_field = {
@@ -224,8 +225,8 @@ class FolderListing:
 
     @cached_property
     def paths(self) -> list[Path]:
-        """Sorted, through links to folders too, but for those that lead back up; without hidden ones, which macOS
-        leaves beside others."""
+        """All files, sorted. Links to folders are followed, except those that lead back up; hidden files, which macOS
+        leaves beside others, are left out."""
         visible_paths = []
         for folder_path, subfolder_names, file_names in os.walk(self.folder, followlinks=True):
             real_folder = Path(folder_path).resolve()
@@ -241,7 +242,7 @@ class FolderListing:
 
     @cached_property
     def relative_paths(self) -> list[PurePosixPath]:
-        """The same in the folder."""
+        """`paths`, relative to the folder."""
         return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.paths]
 
     def find_product_files(self, product: Product, map_or_series: str = "") -> list[ProductFile]:
@@ -261,8 +262,8 @@ def find_files(
     only_globs: str | None = None,
     map_names: Iterable[str] = (),
 ) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
-    """The files of a product, or of one kind of it, as `settle_files`; if an error must advise a glob, it chooses
-    among the `map_names` of these names, too. Raises InputError if there are none."""
+    """The files of a product, or of one kind of it, by `settle_files`; a glob that an error advises chooses among the
+    maps called `map_names`, too. Raises InputError if there are none."""
     product_files = listing.find_product_files(product, map_or_series)
     if not product_files:
         raise InputError(describe_absence(listing, product, map_or_series))
@@ -332,8 +333,8 @@ def settle_files(
     only_globs: str | None,
     map_file_groups: Iterable[Sequence[ProductFile]] = (),
 ) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
-    """The files that are `choose_files`; of people of whom it is unclear which to take, why; and facts. Raises
-    InputError if there are none, and as `check_clear`, with a glob that chooses among these and `map_file_groups`."""
+    """The files that `choose_files` takes; for people of whom it is unclear which to take, why; and facts. Raises
+    InputError if there are none, and as `check_clear` does, with a glob for these and `map_file_groups`."""
     product, chosen_files = product_files[0].naming_rule.product, choose_files(product_files, only_globs)
     chosen_paths, rejected_paths_by_reason = (
         {product_file.path for product_file in chosen_files},
@@ -378,16 +379,15 @@ def settle_files(
 def check_clear(
     folder: Path, chosen_files: Sequence[ProductFile], file_groups: Iterable[Sequence[ProductFile]]
 ) -> dict[str, str]:
-    """Of people of whom it is unclear which files to take, why. Raises InputError, with a glob that chooses in all
-    `file_groups`, if these are half of all people, since then nobody knows what is usual, or any people where nothing
-    is averaged; or if the files of the others differ in kind."""
+    """For people of whom it is unclear which files to take, why. Raises InputError, with a glob that chooses in all
+    `file_groups`, if these are half of all people or more, since then nobody knows what is usual; if there are any,
+    where nothing is averaged; or if the files of the others differ in kind."""
     files_by_person, averaged_traits = (
         group_by_person(chosen_files),
         chosen_files[0].naming_rule.product.averaged_traits,
     )
-    file_lists_by_difference = dict[
-        str, list[list[ProductFile]]
-    ]()  # the files of people of whom it is unclear, by how they differ
+    # the files of people of whom it is unclear, by how they differ
+    file_lists_by_difference = dict[str, list[list[ProductFile]]]()
     for person_files in files_by_person.values():
         if is_ambiguous(person_files):
             file_lists_by_difference.setdefault(str(find_differing_traits(person_files)), []).append(person_files)
@@ -458,8 +458,8 @@ def is_ambiguous(person_files: Sequence[ProductFile]) -> bool:
 
 
 def describe_rivals(rival_files: Sequence[ProductFile], file_groups: Iterable[Sequence[ProductFile]]) -> str:
-    """That one of several files must be chosen. The shortest glob that leaves most people what is clear in all groups
-    is advised. One that leaves less than its share of them loses people, as where one ID is spelt in two ways."""
+    """That one of several files must be chosen. The shortest of the globs that leave the most people clear files in all
+    groups is advised, unless it leaves fewer than its share of people, as where one ID is spelt in two ways."""
     product, file_groups = rival_files[0].naming_rule.product, list(file_groups)
     globs_per_group = [
         dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group) for file_group in file_groups
@@ -501,7 +501,7 @@ def describe_rivals(rival_files: Sequence[ProductFile], file_groups: Iterable[Se
 
 
 def count_clear_people(only_globs: str, file_groups: Iterable[Sequence[ProductFile]]) -> int:
-    """For how many people globs leave what is clear, of one kind, in all groups; 0 if they do not in one of them."""
+    """For how many people globs leave clear files of one kind in every group; 0 if they do not in one of them."""
     clear_counts = []
     for file_group in file_groups:
         chosen_files = choose_files(file_group, only_globs)
@@ -548,8 +548,8 @@ def find_table_near(
     fits_table: Callable[[pd.DataFrame], bool] = lambda table: True,
 ) -> Path | None:
     """The only table of the first pattern of which there is any, beside files or else up to two folders above; None
-    without one. What lies above and is not called as tables of participants are must be one that `fits_table`: much
-    else may lie there. Raises InputError if there are several."""
+    without one. A table above whose name is not one for participants must pass `fits_table`: much else may lie
+    there. Raises InputError if there are several."""
     parent_folders = {
         parent_folder for path in file_paths for parent_folder in path.parents if parent_folder.is_relative_to(folder)
     }

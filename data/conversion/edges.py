@@ -108,8 +108,8 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
 
 
 def check_opposed(edge_z_by_subject: Mapping[str, np.ndarray], findings: Findings) -> None:
-    """Groups of people whose connectomes oppose each other are a problem; `edge_z_by_subject` of each subject are
-    those that `draw_compared_edges` names."""
+    """Groups of people whose connectomes oppose each other are a problem; `edge_z_by_subject` holds, for each subject,
+    the Fisher z of the edges that `draw_compared_edges` drew."""
     subject_ids = np.array([*edge_z_by_subject])
     subject_groups = [
         subject_ids[member_indices].tolist()
@@ -130,7 +130,7 @@ def check_opposed(edge_z_by_subject: Mapping[str, np.ndarray], findings: Finding
 
 
 def find_lacking_parcels(edge_z: np.ndarray, parcel_pairs: np.ndarray) -> list[int]:
-    """The positions of parcels of which no edge (edges,) is known."""
+    """The positions of parcels of which no edge is known; `edge_z` (edges,) is NaN where unknown."""
     connected_parcels = np.unique(parcel_pairs[~np.isnan(edge_z)])
     return np.setdiff1d(np.unique(parcel_pairs), connected_parcels).tolist()
 

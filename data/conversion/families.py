@@ -16,16 +16,16 @@ from data.conversion.source import Source
 from data.conversion.tables import canonicalise_value, select_column
 
 FAMILY_COLUMN_NAME = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|nr|number|code)?", re.IGNORECASE)
-MAX_FAMILY_SHARE = 0.5  # share of the people: a column with one value for as many is none of families
+MAX_FAMILY_SHARE = 0.5  # of the people: a column with one value for as many is not one of families
 
 
 def add_families(
     source: Source, family_column: str | None, used_columns: Collection[str], template_cohort: Cohort | None = None
 ) -> Source:
-    """The source with the column `family` of its subjects, empty where it is unknown; as it is without a
-    `family_column`, unless the column of `template_cohort` is there. Raises InputError for a column that is missing or
-    `used_columns` otherwise; and unless people are prepared `template_cohort` others, for one in which nobody has a
-    relative, or one family holds most of them."""
+    """The source with the column `family` of its subjects, empty where it is unknown. Without a `family_column` that of
+    `template_cohort` is taken, if the table has it; without either, the source stays as it is. Raises InputError for a
+    column that is missing, or has another use (`used_columns`, site, label); and, without a `template_cohort`, for one
+    in which nobody has a relative, or one family holds most people."""
     if template_cohort and not family_column and template_cohort.metadata.family_column in source.text_table:
         family_column = template_cohort.metadata.family_column
     if not family_column:
@@ -53,8 +53,7 @@ def add_families(
 
 
 def group_families(subject_table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The members of each family, of one member, too, by its name in the column `family_name`; none without the
-    column."""
+    """The members of each family, also of one member, by its name in the column `family`; none without the column."""
     if "family" not in subject_table:
         return {}
     rows_with_family = subject_table[subject_table["family"] != ""]
@@ -66,8 +65,8 @@ def group_families(subject_table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 def summarise_families(source: Source, template_cohort: Cohort | None = None) -> list[SummaryRow]:
     """How the column was read: how many families it has, the largest, how many people have no value, and who is a
-    relative of people of `template_cohort`. Without one, which columns look like it; or that it lacks the one of
-    `template_cohort`."""
+    relative of people of `template_cohort`. Without a column, which ones look like it; or that the table lacks
+    that of `template_cohort`."""
     family_column, person_count, subjects_by_family = (
         source.family_column,
         len(source.subject_table),

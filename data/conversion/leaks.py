@@ -114,8 +114,8 @@ def check_plausible_numbers(
     advice: str = "",
     cell_mask: pd.DataFrame | None = None,
 ) -> None:
-    """Raises InputError for numbers in these columns of a table of text that are likely no measurements, `cell_mask`
-    these cells (bool) if they are given; with an `advice` in place of --missing."""
+    """Raises InputError for numbers in these columns of a table of text that are likely no measurements, only in the
+    cells of `cell_mask` (bool) if it is given; `advice` takes the place of that on --missing."""
     if outlier_texts := find_implausible_numbers(
         text_table[list(dict.fromkeys(filter(text_table.__contains__, columns)))], cell_mask
     ):
@@ -270,7 +270,7 @@ def check_group_differences(
     findings: Findings,
 ) -> None:
     """Measures of whole maps or connectomes, a row for each of `subject_rows`, that separate the training labels are a
-    problem. If those of the last view set some people apart, or those of the first differ by site, a note tells it."""
+    problem. A note tells if those of the last table set some people apart, or those of the first differ by site."""
     is_training = np.array([subject_row.split == "train" for subject_row in subject_rows])
     training_labels = np.array([subject_row.label for subject_row in subject_rows])[is_training]
     if auc_by_measure := {
@@ -312,8 +312,9 @@ def check_group_differences(
 def group_comparable_people(
     maps_or_connectomes: str, measure_name: str, measure_table: pd.DataFrame
 ) -> Iterator[tuple[str | None, pd.DataFrame]]:
-    """Those of the people who are compared with each other by a measure of whole maps or connectomes, and what they
-    share in words: all, but by the roughness of series those of one repetition time; None if that is not known."""
+    """Groups of people who are compared with each other by a measure of whole maps or connectomes: what they share, in
+    words, and their measures. It is everybody, but for the roughness of series, those of one repetition time; their
+    words are None if that is not known."""
     if maps_or_connectomes != "connectomes" or measure_name != "roughness":
         yield "", measure_table
         return

@@ -37,10 +37,10 @@ UNIT_RANGE_KIND, Z_SCORED_KIND, MEAN_ONE_KIND = (
     "from 0 to 1",
     "z-scored",
     "with a mean of 1",
-)  # such as fALFF, ReHo; divided by the mean
+)  # the first: such as fALFF, ReHo; the last: divided by the mean
 POSITIVE_KIND = "from 0 to above 1"  # such as ALFF, degree centrality
 MAX_UNIT_RANGE = 1.1  # what is at most 1 overshoots in interpolation
-# of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
+# of the mean of a map that was divided by its mean, and smoothed; its values are above -MEAN_ONE_TOLERANCE
 MEAN_ONE_TOLERANCE = 0.15
 MIN_MEAN_RATIO = 1.3  # ratio of means: maps closer to each other than this are of one kind
 # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
@@ -49,9 +49,9 @@ Z_SCORED_SD_RANGE = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65
 EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD = (
     0.001,
     0.01,
-)  # the same of a map as z-scored; by chance, nine maps lie around for each that is exact
+)  # from 0 to the mean of a map as it was z-scored; by chance, nine maps are nearly exact for each that is exact
 MIN_EXACT_MAPS = 3  # maps
-MAX_UNCLEAR_SHARE = 0.05  # of stored maps; more if they are of one kind, of either sign
+MAX_UNCLEAR_SHARE = 0.05  # of stored maps; if more are unclear, all are of one kind, of either sign
 MIN_Z_SCORED_BELOW_SHARE, MAX_PLAIN_BELOW_SHARE = (
     0.2,
     0.05,
@@ -62,15 +62,15 @@ MIN_SITE_VARIANCE_SHARE = 0.5  # of the variance of ranks
 MIN_GROUP_DISTANCE_SD, FEW_PEOPLE_DISTANCE_SD = (
     3.5,
     40.0,
-)  # standard deviations between smoothed and plain maps; more by this / people, as by chance
+)  # standard deviations between smoothed and plain maps; the second / people is added, as for chance
 MIN_MEASURE_SPREAD = 1e-9  # of a spread
 # of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
 FAINT_DIFFERENCE_SHARE = 0.1
 EXAMPLE_MAP_COUNT = 3  # names of maps of each kind
 SAMPLED_VOXEL_COUNT = 100_000  # voxels, in which the commonest value is looked for
-# of voxels: one value other than 0 has at most 0.03 in 220 maps of grey matter, whose values are few
+# of voxels: one value other than 0 has at most 0.03 in 220 maps of grey matter, whose values are few, and 0.01 in maps
+# of ABIDE and networks of Smith; outside of a brain are 0.5 to 0.8
 MAX_COMMON_VALUE_SHARE = 0.1
-# and 0.01 in maps of ABIDE and networks of Smith; outside of a brain are 0.5 to 0.8
 
 
 def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.ndarray) -> dict[str, float]:
@@ -95,7 +95,7 @@ def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.nd
 
 def find_body(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     """The voxels of a map (x, y, z) by which its place is told, (x, y, z) bool: those of its brain (x, y, z) bool that
-    are not FAINT, and gaps of a voxel or two between them, such as where z-scores change their sign.
+    are not faint (FAINT_DIFFERENCE_SHARE), and gaps of a voxel or two between them, such as where z-scores change sign.
 
     The outline of a smoothed map is no such measure: it lies where the tail of smoothing reaches the precision of the
     file, and moves with the strength of a few voxels. By it, 11 of 220 good maps of grey matter lay 4 to 6 mm away.
@@ -106,16 +106,15 @@ def find_body(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     body_mask = brain_mask & (
         background_difference > FAINT_DIFFERENCE_SHARE * np.median(background_difference.T[brain_mask.T])
     )
-    padded_body = np.pad(
-        body_mask.astype(np.uint8), 1
-    )  # so that a body is neither cut nor widened where the volume ends
+    # so that a body is neither cut nor widened where the volume ends
+    padded_body = np.pad(body_mask.astype(np.uint8), 1)
     return ndimage.grey_closing(padded_body, 3, mode="constant")[1:-1, 1:-1, 1:-1].astype(bool)
 
 
 def measure_image(map_image: nibabel.Nifti1Image) -> dict[str, float]:
-    """MEASURES of a map as `nifti.read_map_images` reads it, before it is resampled or z-scored: those of
-    `measure_volume`, the size of a voxel, the commonest value other than 0 with its share of all voxels, and whether
-    SIDES_DIFFER, 0 or 1."""
+    """MAP_MEASURES of a map as `nifti.read_map_images` reads it, before it is resampled or z-scored: those of
+    `measure_volume`, the size of a voxel, the commonest value other than 0 with its share of all voxels, and
+    SIDES_DIFFER_KEY, 0 or 1."""
     map_values = np.asarray(map_image.dataobj)
     commonest_value = find_common_value(map_values)
     value_by_measure = measure_volume(
@@ -161,8 +160,9 @@ def compute_roughness(volume: np.ndarray, brain_mask: np.ndarray) -> float:
 
 
 def find_kinds(measure_table: pd.DataFrame) -> pd.Series:
-    """The kind of each map by its MEASURES. Maps that differ by degrees are of one kind: those of either sign, whatever
-    their means, unless the means of some are exactly 0; and those of like means, which get their commonest kind."""
+    """The kind of each map by its MAP_MEASURES. Maps that differ by degrees are of one kind: those of either sign,
+    whatever their means, unless the means of some are exactly 0; and those of like means, which get their commonest
+    kind."""
     distance_sd = (measure_table["mean"] / measure_table["sd"]).abs()
     z_scored_distance_sd = distance_sd.where(
         (measure_table["min"] < 0) & measure_table["sd"].between(*Z_SCORED_SD_RANGE), np.inf
@@ -264,8 +264,9 @@ def select_names(map_names: Sequence[str], chosen_mask: pd.Series) -> list[str]:
 
 
 def find_far_below(measure_values: np.ndarray) -> np.ndarray:
-    """The places of the lower ones of values (n,) that fall into two groups, which lie more than APART standard
-    deviations apart; nothing otherwise. Of 10 to 500 normal values, one set in 1,000 does at most.
+    """The positions of the lower group, if values (n,) fall into two groups that lie at least MIN_GROUP_DISTANCE_SD +
+    FEW_PEOPLE_DISTANCE_SD / n standard deviations apart; nothing otherwise. Of sets of 10 to 500 normal values, one in
+    1,000 does at most.
 
     By the logarithm of the roughness of maps, people of ABIDE lie up to 2.8 apart; half of them smoothed with 8 mm lie
     13 apart by fALFF, 3.8 by ALFF, 4.6 by degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not

@@ -22,7 +22,7 @@ MAX_CLUSTERED_PEOPLE = 2000  # drawn at random, among whom groups are looked for
 
 
 def draw_compared_edges(edge_count: int) -> np.ndarray:
-    """The positions of edges by which people are compared, (edges,) int: MOST_EDGES at most, in any order."""
+    """The positions of edges by which people are compared, (edges,) int: MAX_COMPARED_EDGES at most, in any order."""
     return np.random.default_rng(0).permutation(edge_count)[:MAX_COMPARED_EDGES]
 
 
@@ -55,8 +55,9 @@ def normalise_rows(edge_z: np.ndarray) -> np.ndarray:
 
 
 def split_groups(grouping_z: np.ndarray, judging_z: np.ndarray) -> Iterator[list[int]]:
-    """The positions of people of each group, without those who are unlike all others. Clusters of `normalise_rows` of
-    some edges (people, edges) are parted as long as those of other edges say that they have too little in common."""
+    """The positions of people of each group, without those who are unlike all others. `grouping_z` and `judging_z`
+    (people, edges) are `normalise_rows` of different edges: clusters by the first are parted as long as the second says
+    that they have too little in common."""
     if len(grouping_z) < 2 * MIN_GROUP_PEOPLE:
         return
     person_correlation = judging_z @ judging_z.T

@@ -55,8 +55,8 @@ def plan_new_cohort(
     site_column: str | None,
     map_names: Sequence[str],
 ) -> PlannedCohort:
-    """A new cohort of `subject_table` (subject, site, label; where a split is kept, kept: see `assign_splits`; where
-    it is asked for, family), of whom some share a scan. A `text_table` of text has the same rows. Raises InputError."""
+    """A new cohort of `subject_table` (subject, site, label; if a split is preserved, `kept`, see `assign_splits`; with
+    --family, `family`), of whom some share a scan. `text_table`, of text, has the same rows. Raises InputError."""
     phenotype_columns, labels = options.phenotype, subject_table["label"].to_numpy()
     same_scan_groups, subjects_by_family = (
         () if options.keep_duplicates else same_scan_groups,
@@ -132,7 +132,7 @@ def make_planned_cohort(
     metadata: Metadata,
     raw_phenotype: pd.DataFrame,
 ) -> PlannedCohort:
-    """The cohort whose raw phenotype has these values (subjects, 29); they are imputed and scaled as `metadata` say."""
+    """The cohort with these raw phenotype values (subjects, 29), which are imputed and scaled as `metadata` says."""
     subject_rows = [
         RecordRow(
             f"{table_row.subject}.bin",

@@ -30,7 +30,7 @@ COMPARISON_OPERATORS = EQUALITY_OPERATORS | {
     ast.GtE: operator.ge,
 }
 BACKTICKED_NAME = re.compile(r"`([^`]+)`")  # around a column's name
-PLACEHOLDER_PREFIX = "column_"  # begins what stands in its place, with the name in hexadecimal digits
+PLACEHOLDER_PREFIX = "column_"  # begins its placeholder, which goes on with the name in hexadecimal digits
 CONDITION_EXAMPLE = "\"AGE_AT_SCAN < 18 and SITE_ID in ('NYU', 'USM')\""
 ABIDE_LABEL_COLUMN, ABIDE_AUTISM_VALUE, ABIDE_CONTROL_VALUE = "DX_GROUP", "1", "2"
 ABIDE_ID_COLUMN = "SUB_ID"
@@ -63,7 +63,7 @@ class Condition:
 
     condition_text: str
     text_table: pd.DataFrame
-    table_path: Path  # of the table
+    table_path: Path  # of `text_table`
     summary_rows: list[SummaryRow] = field(default_factory=list)  # on values that no row has
 
     def evaluate_rows(self) -> pd.Series:
@@ -156,7 +156,7 @@ class Condition:
 
 
 def make_comparable(operand: pd.Series | str | float, is_text_comparison: bool) -> pd.Series | str | float:
-    """A side of a comparison, of a column as text or as numbers, NA where it is missing."""
+    """A side of a comparison; a column becomes text or numbers, NA where it is missing."""
     if isinstance(operand, pd.Series):
         if is_text_comparison:
             return clean_column(operand).map(canonicalise_value, na_action="ignore").astype("string")
@@ -181,7 +181,7 @@ def is_abide_table(text_table: pd.DataFrame) -> bool:
 def find_label_coding(
     text_table: pd.DataFrame, options: SourceOptions, table_path: Path, is_label_optional: bool
 ) -> LabelCoding | None:
-    """The coding that the options give, or ABIDE's own; None if there is neither and labels are `is_label_optional`."""
+    """The coding that the options give, or ABIDE's own; None if there is neither and `is_label_optional`."""
     label_column, positive_text = options.label_column, options.positive
     check_columns_exist(
         text_table, {"--labelColumn": [label_column], "--siteColumn": [options.site_column]}, table_path
@@ -237,8 +237,8 @@ def read_labels(
 ) -> tuple[pd.Series, pd.Series]:
     """The diagnosis of each row as a canonical value, NaN if unknown, and the label: 1.0 where it says autism, 0.0
     where it says control, NaN elsewhere. Raises InputError unless every named value occurs, and exactly one value is
-    left for control if none is named. If labels are `is_label_optional`, no label need be known, and no value need be
-    left for control. Named values may then be absent, if both sides are named."""
+    left for control if none is named. If `is_label_optional`, no label need be known, and no value need be left for
+    control. Named values may then be absent, if both sides are named."""
     if label_coding is None:
         return pd.Series(np.nan, text_table.index, object), pd.Series(np.nan, text_table.index)
     diagnosis_values = clean_column(select_column(text_table, label_coding.label_column, table_path)).map(

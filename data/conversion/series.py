@@ -58,9 +58,8 @@ class ConvertedConnectomes:
     parcel_image: np.ndarray | None
     row_paths: tuple[Path, ...]  # of each subject
     series_sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
-    series_measures: tuple[
-        dict[str, float], ...
-    ]  # `edges.measure_series` of each one's series, and its REPETITION_TIME
+    # `edges.measure_series` of each one's series, and its REPETITION_TIME_COLUMN
+    series_measures: tuple[dict[str, float], ...]
     summary_rows: list[SummaryRow]
 
     def add_to_people(self, people_maps: Sequence[PersonMaps]) -> list[PersonMaps]:
@@ -97,8 +96,8 @@ def correlate_series(
     row_folder: Path,
     template_cohort: Cohort | None,
 ) -> ConvertedConnectomes:
-    """The connectomes of all subjects, from the paths of their series and of the image of `label_image_path`; the rows
-    are written into `row_folder`. All are of the parcels of the most complete series, or of those of
+    """The connectomes of all subjects, from the paths of their series and of the label image, if any; their rows are
+    written into `row_folder`. All are of the parcels of the most complete series, or of those of
     `template_cohort`. Raises InputError, naming the file, for one that is not as expected."""
     series_paths, summary_rows, template_connectomes = (
         series_column.tolist(),
@@ -283,8 +282,8 @@ def read_series_repetition_time(series_path: Path) -> float:
 def find_parcel_image(
     listing: FolderListing, series_name: str | None, requested_path: Path | None
 ) -> tuple[Path | None, list[SummaryRow]]:
-    """The image of the parcels of a kind of series: the one that is `requested_path`, or the one of `seg-<atlas>` that
-    XCP-D leaves in `atlases/`. If there is none: None and a fact. Raises InputError if there are several."""
+    """The image of the parcels of a kind of series: `requested_path`, or the one of `seg-<atlas>` that XCP-D leaves
+    in `atlases/`. If there is none: None and a fact. Raises InputError if there are several."""
     if requested_path or series_name is None:
         return requested_path, []
     atlas_pattern = re.escape(series_name.removeprefix("seg-"))

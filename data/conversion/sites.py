@@ -1,4 +1,4 @@
-"""A table of people -> the site of each. What may be the site is asked for, since results depend on it."""
+"""A table of people -> the site of each. A column that may be the site must be confirmed: results depend on it."""
 
 import re
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ def read_sites(
     reserved_columns: Sequence[str | None],
     table_path: Path,
 ) -> tuple[str | None, pd.Series, SummaryRow]:
-    """The column of sites that is `requested_column` (empty: none), or else the first of those `default_columns`; the
-    site of each of these rows; which column that is, and which others look like one. Raises InputError if it is one of
-    `reserved_columns`, or if another one than these looks like the site and none is named."""
+    """The column of sites, `requested_column` (empty: none) or else the first of `default_columns` that is there; the
+    site of each row; and a fact: which column that is, and which others look like one. Raises InputError if it is one
+    of `reserved_columns`, or if a column that is none of these looks like the site and no column is named."""
     if requested_column and requested_column in reserved_columns:
         raise InputError(
             f"--siteColumn {requested_column} is also the diagnosis, the IDs or the maps of {table_path}; one column "

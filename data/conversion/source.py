@@ -46,7 +46,7 @@ from data.conversion.template import TemplateCohort
 from data.conversion.volumes import check_map_names, find_file_map_name, find_map_files
 
 DEFAULT_CONVERTED_MAPS = ("falff",)
-ALL_MAPS_OPTION = ("all",)  # that everybody has
+ALL_MAPS_OPTION = ("all",)  # all maps that everybody has
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Source:
     motion_columns: tuple[str, ...]  # columns of `text_table` that the table lacks, see `add_motion_column`
     left_out_by_reason: dict[str, list[str]]  # for each reason, the subjects without a record
     summary_rows: list[SummaryRow]  # how all of this was found
-    series_paths: pd.Series | None = None  # the file of each, called by what they hold; None without --connectome
+    series_paths: pd.Series | None = None  # of each subject, named by what the files hold; None without --connectome
     parcel_image_path: Path | None = None  # the image of their labels
     derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
-    image_path_by_name: Mapping[str, Path] = field(default_factory=dict)  # that were taken for it
+    image_path_by_name: Mapping[str, Path] = field(default_factory=dict)  # the images used for it
     allow_outliers: bool = False  # whether --missing says which numbers are codes, and so that all others are right
-    family_column: str | None = None  # of which `subject_table` have the column `family`
-    requested_id_column: str = ""  # that was named, now or of those who were prepared before, as the next two
+    family_column: str | None = None  # what `subject_table` has as `family`
+    requested_id_column: str = ""  # as it was named, now or for the template; so are the next two
     map_column: str = ""
     map_column_names: tuple[str, ...] = ()  # what the files that its columns name are called
 
@@ -105,9 +105,9 @@ class JoinedTable:
 def read_source(
     maps_folder: Path, options: SourceOptions, template: TemplateCohort | None = None, is_label_optional: bool = False
 ) -> Source:
-    """Joins the maps under `maps_folder` with the table. Who lacks a map or a diagnosis is left out; the latter is
-    `is_label_optional` of new people, who are prepared `template` others. Raises InputError if a choice must be made
-    by the user."""
+    """Joins the maps under `maps_folder` with the table. Who lacks a map or a diagnosis is left out; a diagnosis may be
+    lacking if `is_label_optional`, or if people are prepared as those of `template`. Raises InputError if the user must
+    make a choice."""
     if not maps_folder.is_dir():
         raise InputError(
             f"{maps_folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of participants."
@@ -334,9 +334,7 @@ def join_recognised_maps(listing: FolderListing, options: SourceOptions, templat
         for map_name, (map_files, _, _) in search_by_name.items()
     }
     map_ids = set().union(*paths_by_map.values())
-    map_path_list = [
-        map_path for paths_or_summary_rows in paths_by_map.values() for map_path in paths_or_summary_rows.values()
-    ]
+    map_path_list = [map_path for path_by_id in paths_by_map.values() for map_path in path_by_id.values()]
     table_path = options.table or find_table(
         listing.folder, map_path_list, lambda text_table: has_subject_id(text_table, map_ids)
     )
@@ -344,14 +342,10 @@ def join_recognised_maps(listing: FolderListing, options: SourceOptions, templat
     requested_id_column = find_id_column(text_table, options, template_metadata)
     matched_id_column = requested_id_column or find_matching_column(text_table, map_ids, table_path)
     row_ids = select_column(text_table, matched_id_column, table_path).map(normalise_id)
-    map_paths = pd.DataFrame(
-        {map_name: row_ids.map(paths_or_summary_rows) for map_name, paths_or_summary_rows in paths_by_map.items()}
-    )
+    map_paths = pd.DataFrame({map_name: row_ids.map(path_by_id) for map_name, path_by_id in paths_by_map.items()})
     if map_paths.isna().all(axis=None):
         raise make_unmatched_error(text_table, matched_id_column, map_ids, table_path)
-    summary_rows = [
-        summary_row for _, _, paths_or_summary_rows in search_by_name.values() for summary_row in paths_or_summary_rows
-    ]
+    summary_rows = [summary_row for _, _, search_rows in search_by_name.values() for summary_row in search_rows]
     stray_ids = sorted(map_ids - set(row_ids))
     return JoinedTable(
         table_path,
@@ -393,17 +387,14 @@ def join_map_columns(folder: Path, options: SourceOptions, template_metadata: Me
     matched_id_column = find_subject_column(text_table, requested_id_column, table_path)
     path_texts = pd.DataFrame(
         {
-            map_name_or_path_text: select_column(text_table, column_name, table_path)
-            for map_name_or_path_text, column_name in zip(map_names, map_columns, strict=True)
+            map_name: select_column(text_table, column_name, table_path)
+            for map_name, column_name in zip(map_names, map_columns, strict=True)
         }
     )
     select_column(text_table, matched_id_column, table_path)
-    map_paths = path_texts.map(lambda map_name_or_path_text: find_file(folder, map_name_or_path_text) or math.nan)
+    map_paths = path_texts.map(lambda path_text: find_file(folder, path_text) or math.nan)
     if map_paths.isna().all(axis=None):
-        paths_text = (
-            join_names([quote_text(map_name_or_path_text) for map_name_or_path_text in path_texts.iloc[:, 0]], 2)
-            or "nothing"
-        )
+        paths_text = join_names([quote_text(path_text) for path_text in path_texts.iloc[:, 0]], 2) or "nothing"
         raise InputError(
             f"{map_column} of {table_path} holds {paths_text}; expected paths of maps in {folder}. Correct them."
         )
@@ -425,8 +416,7 @@ def join_map_columns(folder: Path, options: SourceOptions, template_metadata: Me
 
 
 def find_subject_column(text_table: pd.DataFrame, requested_column: str | None, table_path: Path) -> str:
-    """The column of subjects in a table of paths: the one that is `requested_column`, or else ABIDE's or BIDS'. Raises
-    InputError."""
+    """The column of subjects in a table of paths: `requested_column`, or else ABIDE's or BIDS'. Raises InputError."""
     if id_column := requested_column or next(
         (column_name for column_name in (ABIDE_ID_COLUMN, "participant_id") if column_name in text_table), None
     ):

@@ -23,7 +23,7 @@ from data.cohorts.duplicates import (
 from data.cohorts.rows import SUBJECTS_PER_TEST_SUBJECT, Metadata, RecordRow, join_names
 from data.conversion.tables import normalise_id
 
-TRAIN_SPLIT, TEST_SPLIT, DRAWN_SPLIT = "train", "test", ""  # what is kept of somebody; DRAWN: nothing
+TRAIN_SPLIT, TEST_SPLIT, DRAWN_SPLIT = "train", "test", ""  # the split that somebody keeps; DRAWN_SPLIT: none
 ORDER_BY_SPLIT = {TEST_SPLIT: 0, DRAWN_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order of a site
 
 
@@ -34,8 +34,9 @@ def draw_uniform(*seed_terms: object) -> float:
 
 
 def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: SubjectGroups = ()) -> dict[str, str]:
-    """Subject -> train or test, whatever the order of `subject_table` (subject, site, label and, where a split is kept,
-    kept: one of PLACES). A group counts as one subject, a training subject if any of it is kept as one.
+    """Subject -> train or test, whatever the order of `subject_table` (subject, site, label and, if a split is
+    preserved, `kept`: a key of ORDER_BY_SPLIT). A group counts as one subject, and as a training subject if any of its
+    members is kept as one.
 
     Of each label a tenth, and of two or more at least one, is tested. The n subjects of a site have a drawn order and
     the keys (u + 0) / n, (u + 1) / n, ... with a drawn u; those with the least keys of all sites are tested. So each
@@ -52,11 +53,12 @@ def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: Subj
     draw_by_leader = {
         subject: 1 - (1 - draw_by_subject[subject]) ** group_size
         for subject, group_size in Counter(leader_by_subject.values()).items()
-    }  # of the least
+    }  # the least draw of a group, made uniform again
     for subject, leader in leader_by_subject.items():
+        # in the order of letters, train is the last
         preserved_split_by_subject[leader] = max(
             preserved_split_by_subject[leader], preserved_split_by_subject[subject]
-        )  # in the order of letters, train is the last
+        )
     leaders_by_label_and_site = defaultdict[str, defaultdict[str, list[str]]](partial(defaultdict, list))
     for subject, site, label in zip(
         subject_table["subject"], subject_table["site"], subject_table["label"], strict=True
@@ -94,18 +96,17 @@ def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: Subj
 
 @dataclass(frozen=True)
 class PreservedSplit:
-    """The split of a cohort in any form, which other people take on who are in it, or whose scan is."""
+    """The split of a cohort in any form; people to convert who are in it, or whose scan is, take it on."""
 
     split_cohort: Cohort
     split_by_subject: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
 
     def add_split_column(self, subject_table: pd.DataFrame, fingerprints: PeopleScans | None = None) -> pd.DataFrame:
-        """The subjects with the column `split_by_subject`: the split of those whom the cohort has by the ID and, once
-        it is known what tells `fingerprints`, also of those whose scan it has. Raises InputError if it has nobody."""
+        """The subjects with the column `kept`: the split of those whom the cohort has by ID and, if `fingerprints` are
+        given, also of those whose scan it has. Raises InputError if it then has nobody."""
         subject_ids = subject_table["subject"].tolist()
-        subject_rows = sorted(
-            self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT
-        )  # who is in both is trained on
+        # who is in both is trained on
+        subject_rows = sorted(self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT)
         cohort_split_by_subject = {subject_row.subject: subject_row.split for subject_row in reversed(subject_rows)}
         split_by_id_key = {normalise_id(subject): split for subject, split in cohort_split_by_subject.items()}
         self.split_by_subject.update(

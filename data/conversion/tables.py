@@ -106,7 +106,7 @@ def replace_decimal_commas(text_column: pd.Series) -> pd.Series:
 
 def normalise_id(raw_id: str) -> str:
     """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`, accents
-    `compose_accents`."""
+    composed."""
     bare_id = re.sub(r"^sub[-_]?(?=.)", "", compose_accents(raw_id.strip()), flags=re.IGNORECASE)
     bare_id = re.sub(r"^(\d+)\.0*$", r"\1", bare_id)
     return bare_id.lstrip("0") or "0" if bare_id.isdecimal() else bare_id
@@ -236,7 +236,7 @@ def make_unmatched_error(
 
 
 def check_identifiers(subject_ids: pd.Series, table_path: Path) -> None:
-    """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
+    """Raises InputError, naming the wrong ones, unless the IDs are unique, capitals aside, and can be file names."""
     quoted_ids = [quote_text(subject_id) for subject_id in subject_ids[~subject_ids.str.fullmatch(SUBJECT_ID_PATTERN)]]
     if wrong_ids := [*quoted_ids, *find_name_clashes(subject_ids)]:
         raise InputError(
@@ -279,7 +279,7 @@ def check_shifted_ids(id_column: pd.Series, map_ids: set[str], table_path: Path)
     """Raises InputError if IDs may be shifted, so that each subject would have the map of a neighbour. Then a column's
     IDs and the maps do not match to their ends, and IDs that are higher or lower would match as well."""
     column_triples, map_triples = (
-        {id_triples for id_text in compared_ids if (id_triples := split_numbered_id(id_text))}
+        {id_triple for id_text in compared_ids if (id_triple := split_numbered_id(id_text))}
         for compared_ids in (id_column.map(normalise_id), map_ids)
     )
     common_triples = column_triples & map_triples

@@ -89,19 +89,14 @@ def is_bundle(path: Path) -> bool:
 
 def make_bundled_data(cohort: Cohort) -> BundledData:
     """What a bundle says of a cohort."""
-    empty_fields: dict[str, Any] = {
-        field_or_map_name: getattr(Metadata(), field_or_map_name) for field_or_map_name in PEOPLE_FIELDS
-    }
+    empty_fields: dict[str, Any] = {field_name: getattr(Metadata(), field_name) for field_name in PEOPLE_FIELDS}
     measures_by_map = TemplateCohort(cohort).measures_by_map or {}
     return BundledData(
         grid=cohort.grid.name,
         num_maps=cohort.num_maps,
         metadata=replace(cohort.metadata, **empty_fields),
         cohort_sha256=cohort.identity,
-        typical={
-            field_or_map_name: map_measures.median().to_dict()
-            for field_or_map_name, map_measures in measures_by_map.items()
-        },
+        typical={map_name: map_measures.median().to_dict() for map_name, map_measures in measures_by_map.items()},
         parcels=cohort.connectomes.parcel_names if cohort.connectomes else (),
     )
 

@@ -30,8 +30,8 @@ class VolumeDescription:
 
 
 def find_file_map_name(listing: FolderListing, map_name: str) -> str:
-    """How files are called that hold the map of a name: as it is, or as it begins. So `dual_regression_3` is in those
-    called `dual_regression`."""
+    """The name of the files that hold the map of this name: the name itself, or how it begins. So `dual_regression_3`
+    is in those called `dual_regression`."""
     name_words = map_name.split("_")
     beginnings = ("_".join(name_words[:word_count]) for word_count in range(len(name_words), 0, -1))
     return next(
@@ -42,9 +42,9 @@ def find_file_map_name(listing: FolderListing, map_name: str) -> str:
 def find_map_files(
     map_paths: pd.DataFrame, map_names: Sequence[str], folder: Path
 ) -> tuple[pd.DataFrame, list[SummaryRow]]:
-    """The `map_paths` of files, a column for each of their names, as a MapOnDisk in a column for each map that is
-    `map_names`; facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ
-    in the number or the names of volumes, or a map is missing."""
+    """The files of `map_paths`, a column for each of their names, as MapOnDisk in a column for each map of `map_names`;
+    facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
+    or the names of volumes, or a map is missing."""
     files_by_map, maps_by_file_name, summary_rows = dict[str, pd.Series](), dict[str, list[str]](), list[SummaryRow]()
     for map_name, subject_paths in map_paths.items():
         volume_labels = read_volume_names(subject_paths.tolist(), str(map_name), folder)
@@ -147,7 +147,7 @@ class PersonMaps:
     """What is known of a person's maps before any record is planned."""
 
     file_sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
-    measures_per_map: list[dict[str, float]]  # MEASURES of each map
+    measures_per_map: list[dict[str, float]]  # MAP_MEASURES of each map
     region_means: np.ndarray  # (regions, maps), of the volumes in the record
     volume_digest: str  # the digest of the volumes of all maps
     map_digests: tuple[str, ...]  # that of each which is not constant

@@ -26,7 +26,7 @@ def load_confounds_and_direction_count(
 
 
 def suggest_option(derivation: Derivation, scan_file: ScanFile, bold: Bold, min_directions: int) -> str:
-    """Which other option leaves at least so many directions of this scan; that none does."""
+    """Which other option leaves at least so many directions of this scan, or that none does."""
     for option_text, alternative_derivation in list_alternative_options(derivation, bold):
         try:
             is_enough = load_confounds_and_direction_count(alternative_derivation, scan_file, bold)[1] >= min_directions

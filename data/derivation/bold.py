@@ -178,7 +178,7 @@ def compute_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     from nilearn.masking import compute_epi_mask
 
     mean_image = nibabel.Nifti1Image(np.nan_to_num(voxel_sums / bold.volume_count), bold.image.affine)
-    with warnings.catch_warnings(action="ignore"):  # of an empty one, which the remark below tells
+    with warnings.catch_warnings(action="ignore"):  # of an empty mask, which the remark below reports
         brain_mask = compute_epi_mask(mean_image).get_fdata() > 0
     if brain_mask.mean() >= MIN_BRAIN_FRACTION:
         return brain_mask, []
@@ -296,9 +296,8 @@ def load_strategy_confounds(table_path: Path, strategy: str, volume_count: int) 
                 f"{temporary_folder}/sub-1_desc-preproc_bold.nii.gz", strategy_name, motion=motion_name
             )
     except (ValueError, KeyError, IndexError) as error:
-        missing_columns = sorted(
-            set(re.findall(r"'(\w+)'", str(error)))
-        )  # nilearn names columns, or all of a kind, in quotes
+        # nilearn names columns, or all of a kind, in quotes
+        missing_columns = sorted(set(re.findall(r"'(\w+)'", str(error))))
         missing_text = f"it lacks {join_names(missing_columns, 3)}; " if missing_columns else ""
         raise UnsuitedError(
             f"{table_path} does not serve --confounds {strategy}: {missing_text}expected fMRIPrep's columns."
@@ -320,7 +319,7 @@ def compute_mean_motion(displacement_table: pd.DataFrame) -> float | None:
 
 
 def mark_censored_volumes(confounds: Confounds, outliers_path: Path, volume_count: int) -> Confounds:
-    """Without the volumes that XCP-D marked, which it leaves in the scan or takes out of it."""
+    """Confounds without the volumes that XCP-D marked, which it leaves in the scan or takes out of it."""
     outliers_table = read_number_table(outliers_path)
     outlier_marks = pd.to_numeric(
         outliers_table[DISPLACEMENT_COLUMN] if DISPLACEMENT_COLUMN in outliers_table else outliers_table.iloc[:, 0],

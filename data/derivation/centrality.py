@@ -29,8 +29,8 @@ def count_blas_threads() -> int:
 
 
 def multiply_thresholded_matrix(unit_coordinates: np.ndarray, voxel_vector: np.ndarray) -> MatrixProducts:
-    """Products of points (voxels, directions) float32 of length 1, or 0, with a vector (voxels,). They take as many
-    threads as BLAS: `threadpoolctl` or OMP_NUM_THREADS set it."""
+    """The products with a vector (voxels,), from points (voxels, directions) float32 of length 1, or 0. They take as
+    many threads as BLAS: `threadpoolctl` or OMP_NUM_THREADS set it."""
     thread_count = count_blas_threads()
     ones_column = np.ones((len(unit_coordinates), 1), np.float32)
     matrix_factors = (
@@ -51,8 +51,8 @@ def multiply_thresholded_matrix(unit_coordinates: np.ndarray, voxel_vector: np.n
 def sum_block_products(
     matrix_factors: tuple[np.ndarray, np.ndarray], voxel_vector: np.ndarray, block_starts: Iterator[int]
 ) -> np.ndarray:
-    """What the blocks of these rows add to two products, (2, voxels) float64. The product of the sides is half of
-    r - threshold: the first is of it where it is positive, the second of 1 there."""
+    """What the blocks of rows from `block_starts` add to two products with the vector, (2, voxels) float64. The product
+    of the factors is half of r - threshold: the first is with it where it is positive, the second with 1 there."""
     left_factor, right_factor = matrix_factors
     product_sums, buffer = (
         np.zeros((2, len(left_factor))),
@@ -66,7 +66,7 @@ def sum_block_products(
             block_pair = buffer[: np.prod(block_shape)].reshape(block_shape)
             half_excess, is_above = block_pair
             np.matmul(left_factor[row_slice], right_factor[:, column_slice], out=half_excess)
-            np.ceil(half_excess, out=is_above)  # 1 or 0, since half is between -0.625 and 0.375
+            np.ceil(half_excess, out=is_above)  # 1 or 0, since `half_excess` is between -0.625 and 0.375
             half_excess *= is_above
             product_sums[:, row_slice] += block_pair @ voxel_vector[column_slice]
             if column_start > row_start:
@@ -75,12 +75,12 @@ def sum_block_products(
 
 
 def compute_degree(neighbour_sums: np.ndarray, unit_coordinates: np.ndarray) -> np.ndarray:
-    """Degree centrality of the sums with a vector of ones: over all other voxels of the mask, (voxels,) float32."""
+    """Degree centrality, (voxels,) float32, from the products with a vector of ones: over all other voxels."""
     return (neighbour_sums - unit_coordinates.any(1)).astype(np.float32)
 
 
 def compute_eigenvector(unit_coordinates: np.ndarray, product_name: str, start_vector: np.ndarray) -> np.ndarray:
-    """The first eigenvector (voxels,) float32 of a kind in `MatrixProducts`, of length 1, none negative, from a start
+    """The first eigenvector (voxels,) float32 of a matrix in `MatrixProducts`, of length 1, none negative, from a start
     such as the sums with ones; 0 for a voxel that does not vary.
 
     By Lanczos's method with full orthogonalisation, which takes the fewest products; SciPy's `eigsh` looks whether it

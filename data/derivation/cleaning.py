@@ -59,7 +59,7 @@ class Sampling:
 
     @cached_property
     def frequency_indices(self) -> np.ndarray:
-        """The numbers k of the frequencies k / (count x tr_s) within the band, (bins,) int, without 0."""
+        """The numbers k of the frequencies k / (volume_count x tr_s) within the band, (bins,) int, without 0."""
         k = np.arange(1, self.volume_count // 2 + 1)
         frequencies_hz = k / (self.volume_count * self.tr_s)
         return k[
@@ -175,7 +175,7 @@ def select_confound_rows(confounds: np.ndarray, is_retained: np.ndarray) -> np.n
 
 def orthonormalise_columns(unit_columns: np.ndarray, min_singular_value: float = RELATIVE_ROUNDING) -> np.ndarray:
     """An orthonormal basis (rows, rank) of columns (rows, columns) of a length near 1. Directions whose singular values
-    are below the least follow from the others, and are left out."""
+    are not above `min_singular_value` follow from the others, and are left out."""
     left_vectors, singular_values, _ = np.linalg.svd(unit_columns, full_matrices=False)
     return left_vectors[:, singular_values > min_singular_value]
 
@@ -244,8 +244,8 @@ def regress_out(voxel_series: np.ndarray, is_retained: np.ndarray, regressors: n
 
 
 def make_sinusoids(volume_times: np.ndarray, frequency_indices: np.ndarray, volume_count: int) -> np.ndarray:
-    """Cosines and sines (times, 2 x bins) at the frequencies bins / count per volume; of length 1 each if
-    `volume_times` are all `volume_count` volumes."""
+    """Cosines and sines (times, 2 x bins) at `frequency_indices` / `volume_count` cycles per volume; of length 1
+    each if `volume_times` are all `volume_count` volumes."""
     phase_angles = 2 * np.pi / volume_count * np.outer(volume_times, frequency_indices)
     return np.hstack([np.cos(phase_angles), np.sin(phase_angles)]) * np.sqrt(
         np.tile(np.where(2 * frequency_indices == volume_count, 1, 2), 2) / volume_count
@@ -265,9 +265,8 @@ def make_amplitude_weights(volume_times: np.ndarray) -> np.ndarray:
     waves *= np.exp(-0.5j * np.angle((waves**2).sum(1, keepdims=True)))
     waves = np.stack([waves.real, waves.imag])
     wave_power = (waves**2).sum(-1, keepdims=True)
-    frequency_weights = np.where(2 * k == volume_count, 1, 0.5)[
-        :, None
-    ]  # two frequencies of the FFT, k and -k, share an amplitude
+    # two frequencies of the FFT, k and -k, share an amplitude
+    frequency_weights = np.where(2 * k == volume_count, 1, 0.5)[:, None]
     return np.where(
         wave_power > MIN_SINUSOID_POWER * len(volume_times),
         frequency_weights * waves / np.maximum(wave_power, MIN_SINUSOID_POWER),
@@ -278,8 +277,8 @@ def make_amplitude_weights(volume_times: np.ndarray) -> np.ndarray:
 def sum_amplitudes(
     cleaned_series: np.ndarray, volume_times: np.ndarray, frequency_indices: np.ndarray
 ) -> AmplitudeSums:
-    """Of a series (times, voxels) float32 at these times in volumes, the first one 0; `frequency_indices` are the k
-    in the band."""
+    """The sums of a series (times, voxels) float32 at these times in volumes, the first one 0; `frequency_indices` are
+    the k in the band."""
     amplitude_weights = make_amplitude_weights(volume_times).astype(np.float32)
     amplitude_sums = np.empty((2, cleaned_series.shape[1]), np.float32)
     for first_voxel in range(0, cleaned_series.shape[1], VOXELS_PER_CHUNK):

@@ -35,7 +35,7 @@ class ImageFile:
 
 
 def open_parcels(image_path: Path, original_name: str = "") -> ImageFile:
-    """A label image that is called `original_name`, or was, if this is a copy. Raises InputError, naming it, unless it
+    """A label image; `original_name` is what it was called, if this is a copy. Raises InputError, naming it, unless it
     holds whole numbers from 1 and its names fit."""
     label_image = open_nifti(image_path)
     with convert_nifti_errors(image_path):
@@ -89,7 +89,7 @@ def read_parcel_names(image_path: Path, parcel_numbers: tuple[int, ...]) -> tupl
 
 
 def open_networks(image_path: Path, original_name: str = "") -> ImageFile:
-    """4-D maps, as above. Raises InputError, naming the file, unless it is 4-D and its names fit."""
+    """4-D maps of networks, see `open_parcels`. Raises InputError, naming it, unless it is 4-D and its names fit."""
     volume_count = count_volumes(open_nifti(image_path))
     if volume_count is None:
         raise InputError(f"{image_path} is 3-D; expected the maps of several networks in a 4-D file.")

@@ -48,7 +48,7 @@ class DerivationPlan:
     """What is to be done, checked as far as it can be before scans are read."""
 
     output: DerivationOutput
-    scans_folder: Path  # the folder
+    scans_folder: Path  # of preprocessed scans
     table_path: Path | None  # of people, to carry over
     all_labels: list[str]  # of all shares
     person_tasks: list[PersonTask]
@@ -109,9 +109,8 @@ def plan_derivation(scans_folder: Path, output_folder: Path, options: Derivation
 def make_derivation_output(
     output_folder: Path, options: DerivationOptions, people: Sequence[ScannedPerson]
 ) -> DerivationOutput:
-    """What to make, and how: as the options say, else as in the cohort `template_derivation`, else by default. Raises
-    InputError for options that do not go together or differ from those of `template_derivation`, and for files that
-    do not serve."""
+    """What to make, and how: as the options say, else as in the cohort or bundle of --like, else by default. Raises
+    InputError for options that do not go together or differ from those of --like, and for files that do not serve."""
     template_derivation, template_image_paths = load_template_derivation(options.like) if options.like else (None, {})
     first_scan = people[0].scan_files[0]
     base_derivation = template_derivation or Derivation(
@@ -197,7 +196,7 @@ def find_participant_table(
 
 
 def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:
-    """How scans are treated, and on what is missing beside them."""
+    """Facts on how scans are treated, and on what is missing beside them."""
     labelled_scans = [(person.label, scan_file) for person in people for scan_file in person.scan_files]
     yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
     if derivation.uncleaned_warning:
@@ -211,7 +210,7 @@ def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation)
 
 
 def run_derivation(derivation_plan: DerivationPlan) -> tuple[list[SummaryRow], list[str]]:
-    """Does the plan; facts on it, of failures one a reason, and who failed."""
+    """Does the plan; returns facts, of failures one for each reason, and who failed."""
     table_message = output.write_dataset(
         derivation_plan.output, derivation_plan.scans_folder, derivation_plan.table_path
     )

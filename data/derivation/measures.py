@@ -38,9 +38,10 @@ def compute_reho(band_basis: np.ndarray, unit_coordinates: np.ndarray, mask: np.
 
     It is Kendall's W of a voxel with its 26 neighbours; (voxels,) float32.
 
-    The series are basis (times, directions) @ points.T (voxels, directions), whose scale does not matter. Ties take
-    their average rank. W is not corrected for them, since filtered series have none. Voxels outside the mask and those
-    that do not vary are left out: K is the number of the others. Where K is below 9, a third of the 27, W is 0."""
+    The series are `band_basis` (times, directions) @ `unit_coordinates`.T (directions, voxels), whose scale does not
+    matter. Ties take their average rank. W is not corrected for them, since filtered series have none. Voxels outside
+    the mask and those that do not vary are left out: K is the number of the others. Where K is below 9, a third of the
+    27, W is 0."""
     voxel_ranks, is_varying = rank_series(band_basis, unit_coordinates), np.any(unit_coordinates, axis=1)
     bounding_box = tuple(slice(axis_positions.min(), axis_positions.max() + 1) for axis_positions in np.nonzero(mask))
     box_mask = mask[bounding_box]
@@ -82,8 +83,8 @@ def compute_vmhc(unit_coordinates: np.ndarray, mask: np.ndarray, affine: np.ndar
     """Voxel-mirrored homotopic connectivity (Zuo et al. 2010, doi:10.1523/JNEUROSCI.2612-10.2010): Fisher's z of the
     correlation of each voxel with its mirror image, (voxels,) float32.
 
-    Points (voxels, directions) have length 1, in a mask (x, y, z) with its affine (4, 4). The mirror image is the voxel
-    of the grid nearest to (-x, y, z) in mm.
+    `unit_coordinates` (voxels, directions) have length 1, in a mask (x, y, z) with its affine (4, 4). The mirror
+    image is the voxel of the grid nearest to (-x, y, z) in mm.
 
     0 where the mirror image is outside the mask. Correlations beyond 0.999 count as 0.999, also that of a voxel that is
     its own mirror image."""

@@ -37,7 +37,7 @@ DESCRIPTION_FILE = "dataset_description.json"
 SOURCES_KEY = "SourceFiles"  # in the JSON beside a file: name, bytes and time of all that it was made of
 SHARED_ENTITIES = ("task", "space", "res")  # parts of BIDS names that files of all people may share
 BIDS_SUFFIX_BY_IMAGE = {NETWORKS_IMAGE: "probseg", PARCELS_IMAGE: "dseg"}  # how BIDS calls such images
-JSON_KEY_BY_COLUMN = {  # columns of `derived.csv` by their keys in the JSON
+JSON_KEY_BY_COLUMN = {  # keys in the JSON, by columns of `derived.csv`
     "mean_fd": "MeanFramewiseDisplacement",
     "volumes": "NumberOfVolumes",
     "volumes_kept": "NumberOfVolumesKept",
@@ -50,7 +50,7 @@ NOT_BIDS_PATTERNS = ("*.csv", "figures", "atlases", "*_boldmap.*", "*_timeseries
 class DerivedFile:
     """A file that is there, by the JSON beside it."""
 
-    json_path: Path  # of the JSON
+    json_path: Path
     derivation: Derivation
     json_content: Mapping[str, Any]
 
@@ -64,7 +64,7 @@ class DerivationOutput:
 
     output_folder: Path
     derivation: Derivation
-    image_file_by_name: Mapping[str, ImageFile]  # NETWORKS and PARCELS, as far as they are wanted
+    image_file_by_name: Mapping[str, ImageFile]  # of NETWORKS_IMAGE and PARCELS_IMAGE, those wanted
     bids_entities: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -177,7 +177,7 @@ def list_source_files(person: ScannedPerson) -> list[dict[str, Any]]:
 
 
 def make_bids_links(person: ScannedPerson, output_folder: Path) -> list[str]:
-    """The same files by their paths in the dataset to which the description in the `output_folder` of results links."""
+    """The files of `list_source_files`, by paths in the dataset to which the description in `output_folder` links."""
     dataset_links = files.read_json(output_folder / DESCRIPTION_FILE, dict).get("DatasetLinks") or {}
     dataset_folder = (output_folder / dataset_links.get("bold", "")).resolve()
     source_paths = [
@@ -264,8 +264,8 @@ def make_dataset_description(output_folder: Path, scans_folder: Path) -> dict[st
 
 
 def copy_atlas_image(output_folder: Path, image_name: str, image_file: ImageFile) -> None:
-    """Copies NETWORKS or PARCELS, with their names, as XCP-D lays atlases out. Raises InputError as
-    `copy_unless_same`."""
+    """Copies the image of networks or parcels, with its names, as XCP-D lays atlases out. Raises InputError as
+    `copy_unless_same` does."""
     target_stem = (
         output_folder
         / "atlases"
@@ -303,8 +303,8 @@ def copy_unless_same(source_path: Path, target_path: Path) -> None:
 
 
 def write_derived_table(output_folder: Path, all_labels: Iterable[str], failure_by_label: Mapping[str, str]) -> Path:
-    """`derived.csv`: what there is of each person, and why one failed, empty if nobody did: of those in
-    `failure_by_label` as these say, of others as an earlier command wrote. Several processes may do so."""
+    """Writes `derived.csv`: what there is of each person, and why it failed, or nothing: by `failure_by_label`, and for
+    people that are not in it as an earlier command wrote. Several processes may do so."""
     table_path = output_folder / DERIVED_TABLE_FILE
     with files.locked(output_folder, wait=True):
         if table_path.is_file():

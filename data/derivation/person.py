@@ -47,9 +47,9 @@ MAX_BAND_FRACTION = 0.9  # of the amplitudes in the band, in the median voxel; a
 # better in longer scans of as many because of confounds. Each of its 784 scans has at least 36 before confounds.
 MIN_RELIABLE_DIRECTIONS = 20
 PICTURE_SPACING_MM = 3.0  # between points of a small picture
-# of the parcels; more are missing of 3 of 784 scans of ABIDE, whose atlas is in their space
+# of the parcels; more are missing in 3 of 784 scans of ABIDE, whose atlas is in their space
 MAX_MISSING_PARCEL_FRACTION = 0.1
-MAX_SPECTRUM_FRACTION = 0.75  # of the spectrum; of a wider band, this says nothing
+MAX_SPECTRUM_FRACTION = 0.75  # of the spectrum; of a wider band, MAX_BAND_FRACTION says nothing
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class DerivedScan:
 
     @property
     def retained_volume_count(self) -> int:
-        """Of its maps in a mean: the volumes kept."""
+        """The number of volumes kept, by which its maps count in a mean."""
         return int(self.confounds.is_retained.sum())
 
 
@@ -115,8 +115,8 @@ def derive_person(task: PersonTask) -> PersonResult:
 
 
 def write_missing_products(task: PersonTask) -> list[Remark]:
-    """Writes what is missing of a person; remarks. Raises InputError as `Output.find_missing_products`, and for a
-    scan."""
+    """Writes what is missing of a person; returns remarks. Raises InputError as
+    `DerivationOutput.find_missing_products` does, and for a scan."""
     person, output = task.person, task.output
     for leftover_path in output.person_folder(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove(leftover_path)

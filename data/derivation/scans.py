@@ -168,8 +168,8 @@ def load_scans_by_column(scans_folder: Path, options: DerivationOptions) -> tupl
             f"{options.bold_column} of {table_path} names no file in {scans_folder}; expected paths of 4-D scans."
         )
     name_patterns, recognised_files = make_patterns(SCAN_PRODUCT), list[ProductFile]()
-    for unread_row in UNREAD_RULES:
-        del name_patterns[unread_row]
+    for unread_rule in UNREAD_RULES:
+        del name_patterns[unread_rule]
     for label, scan_path in zip(scan_rows["label"], scan_rows["path"], strict=True):
         path_in_folder = PurePosixPath(
             scan_path.relative_to(scans_folder) if scan_path.is_relative_to(scans_folder) else scan_path

@@ -1,7 +1,7 @@
-"""New people beside those whom they were prepared like -> findings: what each would be invalid by, and what all are.
+"""New people beside the training people whom they were prepared like -> findings: what invalidates each, or all.
 
-The comparison is that of a test (`reference.compare_with_reference`), with means and ranges that `convert --like`
-keeps beside the records. So a mirrored map is told though all other new ones are mirrored, too.
+The comparison is that of a test (`reference.compare_with_reference`), with means and ranges that `convert --like` keeps
+beside the records. So a mirrored map is found even if all other new ones are mirrored, too.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,14 @@ from data.likeness.reference import compare_with_reference, load_reference
 from data.likeness.scans import CONNECTOME_VIEW
 
 MAX_REASONS = 2  # of the person who is named
-# correlation of training people with their mean connectome; without any likeness nothing can oppose
+# correlation of training people with their mean connectome; below it, other parcels cannot be recognised
 MIN_TRAINING_CORRELATION = 0.3
 
 
 def check_newcomers(cohort: Cohort, usable_indices: Sequence[int], findings: CohortFindings) -> list[list[str]] | None:
-    """Findings on the new people of a cohort, and for each record at the `usable_indices` positions the sentences that
-    invalidate it; None if those are not known whom the people were prepared like. Raises InputError for damage."""
+    """Findings on the new people of a cohort, and for each record at the positions `usable_indices` the sentences that
+    invalidate it; None if no record is usable, or if the cohort does not describe the training people whom these were
+    prepared like. Raises InputError for damage."""
     reference = load_reference(cohort)
     if reference is None or not usable_indices:
         return None
@@ -49,7 +50,7 @@ def check_newcomers(cohort: Cohort, usable_indices: Sequence[int], findings: Coh
     invalidating_sentences = [
         [sentence for sentence in sentences if find_advice(sentence)] for sentences in sentences_per_record
     ]
-    if check_parcels(cohort, person_measures, ranges, findings.connectomes):  # which tells all of them as one
+    if check_parcels(cohort, person_measures, ranges, findings.connectomes):  # which reports all of them as one
         invalidating_sentences = [
             [sentence for sentence in sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
             for sentences in invalidating_sentences

@@ -1,8 +1,8 @@
 """Measures of people, and their ranges over others -> robust z, and what is far from the others in plain words.
 
-There is one table: each measure, its words, and its limit. All that is told of a person, beside the others of a cohort
-or beside those of a training, is a measure beyond its limit. In a cohort a tenth may be odd, and sites differ, so that
-limits that follow from the people would follow the odd ones; the limits are fixed.
+There is one table: each measure, its words, and its limit. All that is reported of a person, beside the others of a
+cohort or beside training people, is a measure beyond its limit. In a cohort a tenth may be odd, and sites differ, so
+that limits that follow from the people would follow the odd ones; the limits are fixed.
 """
 
 from collections import defaultdict
@@ -20,25 +20,25 @@ from data.likeness.scans import CONNECTOME_VIEW, HALF_MEASURES
 PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
 SDS_TO_RANGE_END = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
 NORMAL_MAD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
-# robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
+# robust SDs: 2 of 192 people of ABIDE, and none of 48 others, were beyond it in any measure of three maps
 MEASURE_LIMIT_SDS = 6.0
 PERSON_LIMIT_SDS, AVERAGE_LIMIT_SDS = (
     4.0,
     5.0,
-)  # the same of numbers of people, and of what all maps share: there are fewer of these
-MIN_AVERAGE_SD = 0.12  # of a mean z over maps, its SD counts as so much at least
+)  # the same for numbers of the person, and for means over maps: there are fewer of these
+MIN_AVERAGE_SD = 0.12  # the SD of a mean z over maps counts as so much at least
 # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
 MIN_TURNED_CORRELATION = 0.3
-# correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
+# correlation with the mean of others: below it, and far below theirs, a volume is elsewhere, or another map
 UNRELATED_MAP_CORRELATION = 0.5
 # mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.6 from the middle;
-# six times this tells 95 % of them if they are shifted by 6 mm, and all if by 8 mm
+# six times this detects 95 % of them if they are shifted by 6 mm, and all if by 8 mm
 MIN_CENTRE_SD_MM = 0.8
-MIN_RELATIVE_HALF_RANGE = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
+MIN_RELATIVE_HALF_RANGE = 1e-3  # of a number, how much its kept digits may leave out at most; a half range is no less
 MIN_HALF_RANGE_FRACTION = 0.1  # of a range; each half counts as so much at least
-# correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, even if most volumes
+# correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, and 0.11 if most volumes are left out;
+# 0.08 at most if the parcels are in another order
 UNRELATED_CONNECTOME_CORRELATION = 0.1
-# are left out 0.11; 0.08 at most if the parcels are in another order
 MAX_NAMES_IN_REASON = 3  # maps, regions in a reason
 NEGATED_WORDS, EXCHANGED_WORDS = "values look negated", "left and right look exchanged"
 UNRELATED_WORDS = "no likeness to the mean of the others"
@@ -68,7 +68,7 @@ class Measure:
     description: str
     min_sd: float
     limit_sds: float = MEASURE_LIMIT_SDS
-    to_plain_units: Callable[[float], float] = float  # as people know it, not as a logarithm, nor as Fisher z
+    to_plain_units: Callable[[float], float] = float  # as people know the number, from a logarithm or Fisher z
 
 
 MEASURE_BY_NAME = {
@@ -132,7 +132,8 @@ class Range:
     high: float
 
     def half_ranges(self, minimum: float) -> tuple[float, float]:
-        """The half ranges below and above the middle, of which each is SDS robust SDs."""
+        """The half ranges below and above the middle, each `SDS_TO_RANGE_END` robust SDs; a robust SD is `minimum` at
+        least."""
         minimum = max(
             minimum * SDS_TO_RANGE_END,
             MIN_HALF_RANGE_FRACTION * (self.high - self.low),
@@ -186,11 +187,12 @@ class Deviation:
 def looks_turned(
     view: str, measure_name: str, value_by_measure: Mapping[tuple[str, str], float], usual_range: Range, robust_z: float
 ) -> bool:
-    """Whether one of HALVES has another sign in a record, whose measures are given, than in most, whose sign is clear.
+    """Whether one of `HALF_MEASURES` has another sign in a record than in most, whose sign is clear.
 
     Contrasts of a task really differ in sign between people, and some lie between. So values look negated only if they
-    are far from those of all others, and sides exchanged only if the values are not doubtful themselves. Of 155
-    of 2,800 simulated contrasts, 18 are still told; of maps of ABIDE that are negated or mirrored, as many as without.
+    are far from those of all others, and sides exchanged only if the values are not doubtful themselves. Without these
+    rules, 155 of 2,800 simulated contrasts were called negated, with them 18; of maps of ABIDE that are negated or
+    mirrored, as many are found as without.
     """
     has_opposite_sign = (
         measure_name in HALF_MEASURES
@@ -207,8 +209,9 @@ def looks_turned(
 
 
 def compute_robust_z(measure_table: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
-    """Robust z of the columns (view, measure) that have a range. Those of AVERAGE, if there is a range, are of the mean
-    over maps, which tells what several maps share, such as more smoothing, though each may lie within its limit."""
+    """Robust z of the columns (view, measure) that have a range. Those of `AVERAGE_VIEW`, if there is a range, are of
+    the mean over maps, which shows what several maps share, such as more smoothing, even if each lies within its
+    limit."""
     z_by_column = {
         (view, measure_name): ranges[view][measure_name].robust_z(
             measure_table[view, measure_name].to_numpy(), find_measure(view, measure_name).min_sd
@@ -265,8 +268,8 @@ def format_deviations(
     deviations: Sequence[Deviation], missing_regions_by_map: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
     """Findings on a record in plain words; `missing_regions_by_map` names the regions that it lacks, by map. A measure
-    is told once for all maps. It is not told if it follows from negated values, exchanged sides, a shift or missing
-    regions."""
+    is reported once for all maps. It is not reported if it follows from negated values, exchanged sides, a shift or
+    missing regions."""
     turned_measures, far_measures = (
         {deviation.measure_name for deviation in deviations if deviation.is_turned},
         {deviation.measure_name for deviation in deviations if deviation.is_scan_measure},

@@ -49,11 +49,11 @@ from data.likeness.scans import (
     read_unconverted_measures,
 )
 
-MAX_REFERENCE_PEOPLE = 2000  # of whom they are taken, drawn at random
+MAX_REFERENCE_PEOPLE = 2000  # training people who are described, drawn at random
 RANGE_QUANTILES = 0.05, 0.5, 0.95  # the quantiles that are kept of a number
 CONSTANT_DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
 SHARE_DIGITS = 3  # the same of a share
-MAX_DISTINCT_CATEGORIES = 5  # of a number; it counts as a category
+MAX_DISTINCT_CATEGORIES = 5  # a number with so many values or fewer counts as a category
 MIN_PEOPLE_PER_CATEGORY = 2  # training people who have it, so that it is not that of one person
 MIN_PEOPLE_WITH_NUMBER = 20  # of whom a number is known
 UNKNOWN_VALUE = "unknown"
@@ -115,8 +115,8 @@ def read_reference(archive: Archive) -> Reference | None:
 
 
 def make_template_likeness(template: TemplateCohort) -> tuple[dict[str, bytes], str]:
-    """The `parts` of the training people whom new people are prepared `template`; if there are none, why. Raises
-    InputError for a record that cannot be read."""
+    """The files (`Reference.bytes_by_file`) that describe the training people of `template`, whom new people are
+    prepared like; if there are none, why. Raises InputError for a record that cannot be read."""
     cohort = template.cohort
     if template.bundle_archive:
         bundle_reference = read_reference(template.bundle_archive)
@@ -132,8 +132,8 @@ def make_template_likeness(template: TemplateCohort) -> tuple[dict[str, bytes], 
 
 
 def load_reference(cohort: Cohort) -> Reference | None:
-    """What those are like whom the people of a cohort were prepared like; None if it does not say that, or holds the
-    volumes of an encoder. Raises InputError for damage."""
+    """The training people whom the people of a cohort were prepared like; None if it does not describe them, or holds
+    the volumes of an encoder. Raises InputError for damage."""
     reference_paths = [
         cohort.side_table_paths[file_name]
         for file_name in (LIKENESS_FILE, LIKENESS_MEANS_FILE)
@@ -192,9 +192,9 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """People beside training people, a row a record. `measure_table` are measures, with columns (view, measure);
-    `people_table` is what `make_people_table` gives; `reasons_per_record` say in plain words why somebody is
-    atypical, and are empty for most."""
+    """People beside training people, a row a record. `measure_table` holds measures, with columns (view, measure);
+    `people_table` is what `make_people_table` gives; `reasons_per_record` say in plain words why somebody is atypical,
+    and are empty for most."""
 
     measure_table: pd.DataFrame
     people_table: pd.DataFrame
@@ -237,8 +237,8 @@ def compare_with_reference(
 def find_reasons(
     cohort: Cohort, measure_table: pd.DataFrame, ranges: Ranges, missing_regions_by_record: MissingRegions
 ) -> list[tuple[str, ...]]:
-    """In plain words what is far from the others in each row of measures; `missing_regions_by_record` regions by
-    record."""
+    """In plain words what is far from the others in each row of measures. `missing_regions_by_record` are the regions
+    that each record lacks, by map."""
     name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
     missing_names_per_record = [
         {
@@ -256,8 +256,8 @@ def find_reasons(
 
 
 def sample_people(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> list[int]:
-    """The positions of the first record of each person among these, of MOST_PEOPLE at most. Records of swapped regions
-    do not count."""
+    """The positions of the first record of each person among these, of `MAX_REFERENCE_PEOPLE` at most. Records of
+    swapped regions do not count."""
     unswapped_indices = np.intersect1d(record_indices, cohort.find_unswapped_indices())
     first_indices = np.array(list(cohort.first_index_by_subject(unswapped_indices.tolist()).values()), int)
     return np.sort(np.random.default_rng(0).permutation(first_indices)[:MAX_REFERENCE_PEOPLE]).tolist()
@@ -275,7 +275,8 @@ def collect_measures(
 
 
 def compute_quantiles(values: np.ndarray, levels: Sequence[float] | float) -> np.ndarray:
-    """The quantiles by Harrell and Davis: of values (n,), or of each column (n, columns) -> (shares, columns)."""
+    """The quantiles by Harrell and Davis: of values (n,) -> (levels,), or of each column (n, columns) -> (levels,
+    columns)."""
     level_column = np.reshape(levels, (-1, *np.ones(values.ndim - 1, int)))
     return stats.quantile(values, level_column, method="harrell-davis", axis=0, nan_policy="omit", keepdims=True)
 
@@ -353,7 +354,7 @@ def parse_categories(text_column: pd.Series) -> pd.Series:
 
 
 def find_number_columns(people_table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
-    """The columns of a `make_people_table` training people at these sites that are numbers of many values, float64. A
+    """The columns of numbers with many values, float64, in the `people_table` of training people at these sites. A
     column that repeats an earlier one is left out. So is one that names the sites: a new site is nothing unusual."""
     numbers_by_column: dict[str, pd.Series] = {}
     for column_name, text_column in people_table.items():
@@ -375,11 +376,11 @@ def find_number_columns(people_table: pd.DataFrame, sites: Sequence[str]) -> pd.
 def find_categories(
     people_table: pd.DataFrame, sites: Sequence[str], phenotype_columns: set[str]
 ) -> dict[str, dict[str, float]]:
-    """The categories in a `make_people_table` training people at these sites, with their shares, by column.
+    """The categories in the `people_table` of training people at these sites, with their shares, by column.
 
     A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all.
-    The share of fewer than TELLING people, or of all but these, is told as if they were so many. A column of the
-    phenotype must be known.
+    The share of fewer than `MIN_DESCRIBED_PEOPLE` people, or of all but so few, is given as if they were so many.
+    `UNKNOWN_VALUE` is always a category, but in columns of the phenotype only if several people lack the value.
     """
     frequencies_by_column: dict[str, dict[str, float]] = {}
     for column_name, text_column in people_table.items():
@@ -419,7 +420,7 @@ def identifies_site(categories: pd.Series, sites: Sequence[str]) -> bool:
 
 
 def find_atypical_values(constants: LikenessConstants, people_table: pd.DataFrame) -> list[list[str]]:
-    """For each row of a `make_people_table` people, the values that hardly any training person has, in words."""
+    """For each row of `people_table`, the values that hardly any training person has, in words."""
     reasons_per_row: list[list[str]] = [[] for _ in range(len(people_table))]
     for column_name in constants.known:
         for row_position in (

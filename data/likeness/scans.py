@@ -18,10 +18,10 @@ CONNECTOME_VIEW = "connectome"  # a view beside the maps
 MAX_SUBSETS = 10  # of people, each of which is compared with the means of the others
 NEARLY_ALL_FRACTION = 0.99  # of people; a region that holds signal in so many is expected of everybody
 MIN_COVERED_FRACTION = 0.5  # share of a region's voxels that must hold signal
-MIN_GAIN = 0.5  # share of the mean volume in a volume; below it, its place is told with less weight
+MIN_GAIN = 0.5  # share of the mean volume in a volume; below it, a shift counts for less
 MAX_FINITE_CORRELATION = 0.99999  # a correlation, so that Fisher z stays finite
 TINY_DIVISOR = np.finfo(float).tiny  # a divisor in place of 0
-HALF_MEASURES = ("side", "values")  # what tells how a volume was turned
+HALF_MEASURES = ("side", "values")  # correlations that show whether a volume was mirrored or negated
 MissingRegions = dict[int, dict[str, list[int]]]  # the regions without signal, by record and map
 
 
@@ -54,9 +54,10 @@ def find_uncovered_regions(volume: np.ndarray, region_labels: np.ndarray) -> lis
 
 
 def compute_halves(volume: np.ndarray) -> np.ndarray:
-    """HALVES of a volume (x, y, z), (2, voxels), each of length 1, within the brain, whose middle is moved to that of
-    the grid. In a mirrored volume the first has the other sign; in a negated one, both have; in one that is shifted,
-    neither: what a shift changes is taken from what differs between left and right."""
+    """What differs between left and right of a volume (x, y, z), and their sum, (2, voxels), each of length 1, within
+    the brain, whose middle is moved to that of the grid; `HALF_MEASURES` compare them. In a mirrored volume the first
+    has the other sign; in a negated one, both have; in one that is shifted, neither: what a shift changes is subtracted
+    from what differs between left and right."""
     brain_centre = np.argwhere(records.find_brain(volume)).mean(axis=0)
     centring_shift = (np.array(volume.shape) - 1) / 2 - brain_centre
     centred_volume = ndimage.shift(records.z_score_within_brain(volume[..., None])[..., 0], centring_shift, order=1)
@@ -78,8 +79,8 @@ def compute_halves(volume: np.ndarray) -> np.ndarray:
 
 
 class MeanVolume:
-    """The mean volume of a map over people, (x, y, z) on the reduced grid, and the mean of their `mean_halves`, which
-    are those of the mean volume unless they are given: what a volume is compared with."""
+    """The mean volume of a map over people, (x, y, z) on the reduced grid, and the mean of their halves
+    (`compute_halves`), which are those of the mean volume unless they are given: what a volume is compared with."""
 
     def __init__(self, mean_volume: np.ndarray, mean_halves: np.ndarray | None = None) -> None:
         self.mean_volume = np.asarray(mean_volume, np.float64)
@@ -98,8 +99,8 @@ class MeanVolume:
         return np.linalg.pinv(component_volumes @ component_volumes.T, hermitian=True) @ component_volumes
 
     def compare(self, volume: np.ndarray, volume_halves: np.ndarray) -> dict[str, float]:
-        """`similarity_z`, Fisher z of the correlation with a volume, whose `mean_halves` are given; the correlations
-        with each half; how many mm the volume lies to the right, front and top."""
+        """`alike`, Fisher z of the correlation with a volume, whose halves (`compute_halves`) are given; the
+        correlations with each half; how many mm the volume lies to the right, front and top."""
         mean_gain, *axis_slopes, _ = (self.least_squares_weights * volume.ravel()).sum(1)
         shift_mm = -records.REDUCED.spacing_mm * np.array(axis_slopes) / max(mean_gain, MIN_GAIN)
         similarity_z = compute_fisher_z(float((self.unit_length_mean * centre_to_unit_length(volume)).sum()))
@@ -124,15 +125,15 @@ class Means:
 
 
 class ScanSums:
-    """The scans of people, of whom each is compared with the means of those in other parts.
+    """The scans of people, of whom each is compared with the means of those in other subsets.
 
-    Sums are kept by part and map: of people (parts,), of volumes (parts, maps, x, y, z) on the reduced grid, of
-    `half_sums` (parts, maps, 2, voxels), of those who lack a region (parts, maps, regions), and of edges (parts, 2,
+    Sums are kept by subset and map: of people (subsets,), of volumes (subsets, maps, x, y, z) on the reduced grid, of
+    halves (subsets, maps, 2, voxels), of those who lack a region (subsets, maps, regions), and of edges (subsets, 2,
     edges), with how many are known. Halves are turned to the sign of those before: any number of people may be turned.
     """
 
     def __init__(self, cohort: Cohort, record_indices: Iterable[int]) -> None:
-        """Those whose records are at these positions; the first record of each person counts in the means."""
+        """For those whose records are at these positions; the first record of each person counts in the means."""
         self.cohort, self.region_labels = cohort, atlas.load_atlas(None, cohort.grid).region_labels
         first_index_by_subject = cohort.first_index_by_subject(record_indices)
         self.first_indices, subset_count, map_count = (
@@ -171,7 +172,8 @@ class ScanSums:
             )
 
     def compute_means(self, left_out_subset: int | None = None) -> Means:
-        """Over all parts, or all but one. The mean volumes are rounded to float32, in which they are kept."""
+        """The means over all subsets, or all but one. The mean volumes are rounded to float32, in which they are
+        kept."""
         is_used_subset = np.array([subset != left_out_subset for subset in range(len(self.people_counts))])
         people_count, map_names = self.people_counts[is_used_subset].sum(), self.cohort.map_names
         mean_volumes = (self.volume_sums[is_used_subset].sum(0) / max(people_count, 1)).astype(np.float32)
@@ -195,7 +197,8 @@ class ScanSums:
         )
 
     def measure_records(self, record_indices: Iterable[int]) -> tuple[pd.DataFrame, MissingRegions]:
-        """`measure_records` of the records at these positions, each beside the means of the parts of other people."""
+        """`measure_against_means` of the records at these positions, each beside the means of the other subsets; empty
+        if there are none."""
         indices_by_subset: dict[int, list[int]] = {}
         for record_index in record_indices:
             indices_by_subset.setdefault(self.subset_by_subject[self.cohort.rows[record_index].subject], []).append(
@@ -220,7 +223,7 @@ class ScanSums:
 
 
 def orient_halves(halves: np.ndarray, half_sums: np.ndarray) -> np.ndarray:
-    """`compute_halves` (2, voxels), each turned to the sign of those in sums (2, voxels) of others."""
+    """The halves (2, voxels) of a volume, each turned to the sign of those in sums (2, voxels) of others."""
     return np.where((halves * half_sums).sum(1, keepdims=True) < 0, -halves, halves)
 
 

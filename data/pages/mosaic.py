@@ -71,7 +71,7 @@ class Mosaic:
 
 
 def make_left_out_section(subjects_by_reason: Mapping[str, Sequence[str]], nobody_sentence: str) -> Section:
-    """Who is missing by the reason, most people first; `nobody_sentence` says that nobody is."""
+    """Who was left out, by reason, that of most people first; `nobody_sentence` if nobody was."""
     section_title, sorted_reasons = (
         "Who was left out, and why",
         sorted(subjects_by_reason.items(), key=lambda reason_and_subjects: -len(reason_and_subjects[1])),

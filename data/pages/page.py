@@ -29,7 +29,7 @@ PAGE_BEGINNING = b'<!doctype html>\n<html lang="en" data-page="'  # of every pag
 MIN_SORTABLE_ROWS, MAX_UNSCROLLED_ROWS = (
     5,
     40,
-)  # rows from which on a table can be sorted; after which it scrolls in a box
+)  # a table of so many rows can be sorted; one of more than so many scrolls in a box
 VALUE_WITH_INTERVAL_PATTERN = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ to [^()]+)\)")
 
 

@@ -21,21 +21,22 @@ COLOUR_OFFSET_BY_SIGNIFICANCE = {
 
 
 def make_colours(opacity: float) -> np.ndarray:
-    """Colours (SHADES, 4), red, green, blue and opacity in 0..1, from the largest effect against the true class on."""
+    """Colours (COLOUR_COUNT, 4): red, green, blue and opacity in 0..1, from the largest effect against the true class
+    to the largest for it."""
     return plt.get_cmap("RdBu_r")(np.linspace(0, 1, COLOUR_COUNT)) * (1, 1, 1, opacity)
 
 
 def find_largest_effect(effects: np.ndarray) -> float:
-    """The effect of the deepest colour; NaN is none."""
+    """The largest absolute effect, which has the deepest colour; NaN is ignored, and 1 stands in for 0."""
     return float(np.nanmax(np.abs(effects))) or 1.0
 
 
 def make_effect_matrix(
     feature_family: FeatureFamily, axis_columns: tuple[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean reliance on the things of a family by two of its columns, (rows, columns), NaN where there is no such pair;
-    and which are significant. Rows stand by their findings, then by their strongest effect. If a pair has no order, as
-    of two systems, both are symmetric."""
+    """The mean reliance on the features of a family by two of its columns, (rows, columns), NaN where there is no such
+    pair; and which pairs are significant. Rows with a significant pair come first; otherwise they are sorted by their
+    strongest effect. If a pair has no order, as of two systems, both tables are symmetric."""
     pair_table = feature_family.feature_table[[*axis_columns]].set_axis(["row", "column"], axis=1)
     pair_table = pair_table.assign(
         effect=feature_family.reliance_effect.subject_effects.mean(0),
@@ -60,10 +61,9 @@ def paint_effects(feature_family: FeatureFamily, atlas: Atlas) -> tuple[Nifti1Im
     """Mean reliance on the regions of an atlas on the full grid, and nilearn's options, which make it pale where it is
     not significant.
 
-    nilearn colours by value alone. So a voxel holds the effect as a share of the largest one, plus the
-    `COLOUR_OFFSET_BY_SIGNIFICANCE`. What is
-    -3 to -1 is pale, 1 to 3 full, and 0, outside the regions, transparent. Shares are a hair less than 1, so that they
-    fall on no other colours.
+    nilearn colours by value alone. So the value of a voxel is the effect as a share of the largest one, plus the
+    `COLOUR_OFFSET_BY_SIGNIFICANCE`. Values of -3 to -1 are pale, 1 to 3 full, and 0, outside the regions, is
+    transparent. Shares are a hair less than 1, so that they fall on no other colours.
     """
     mean_effects = feature_family.reliance_effect.subject_effects.mean(0)
     relative_effects = mean_effects / find_largest_effect(mean_effects) * (1 - 1 / COLOUR_COUNT)

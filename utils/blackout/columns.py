@@ -9,7 +9,7 @@ from utils.blackout.fills import FILLS, RELIANCE_FILL, UNIQUE_FILL
 from utils.blackout.replication import BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN
 from utils.report.columns import ColumnSpec
 
-MAX_SUPPRESSORS_LISTED = 5  # things to name in a footnote
+MAX_SUPPRESSORS_LISTED = 5  # suppressors to name in a footnote
 P_MEANING = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
 FAMILY_COLUMNS = {
     "name": ColumnSpec("region"),
@@ -92,7 +92,7 @@ COUNT_COLUMNS = {  # of `BlackoutResults.family_counts`
     EXPECTED_COLUMN: ColumnSpec("expected of true effects", ".1f"),
     BETWEEN_REPEATS: ColumnSpec("replicate in repeats", ".0f"),
 }
-COUNT_FOOTNOTES = {  # footnotes of these
+COUNT_FOOTNOTES = {  # footnotes of the columns of `COUNT_COLUMNS`
     UNIQUE_FILL: "They say what the rest of the brain does not.",
     BETWEEN_HALVES: "Significant in more than half of all halves, too: a second, stricter threshold "
     "on the same participants, "
@@ -108,8 +108,8 @@ def get_column_label(column_name: str) -> str:
 
 
 def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -> dict[str, str]:
-    """The footnotes of a family's columns, by name; `explained_columns` are columns of which the page has said what
-    is general."""
+    """The footnotes of a family's columns, by name; `explained_columns` are columns whose general footnotes the page
+    has shown already."""
     footnote_by_column = {
         column_name: footnote
         for column_name, footnote in FOOTNOTE_BY_COLUMN.items()
@@ -134,7 +134,7 @@ def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -
 
 
 def list_page_columns(feature_family: FeatureFamily) -> list[str]:
-    """Those of a family that its page shows, without directions if nothing there has one."""
+    """The columns of a family that its page shows; those of directions only if any feature has one."""
     effect_columns = [
         column_name
         for fill_effect in feature_family.tested_effects

@@ -1,10 +1,11 @@
-"""What a blackout says of connections: between each two systems, then between the regions of those that are found.
+"""What a blackout says of connections: between each two systems, then between the regions of significant pairs of
+systems.
 
 The part of a network that reads edges is linear. So the effect of replacing all edges between two systems is the sum of
 the effects of their pairs of regions, exactly. Edges within a region or a system, and those of parcels outside all
 regions, are pairs as well.
 
-Pairs of systems are a family of their own. Regions are tested within the pairs of systems that are found, over all such
+Pairs of systems are a family of their own. Regions are tested within the significant pairs of systems, over all such
 pairs of regions; no p is below that of its systems, as in hierarchical testing (Meinshausen 2008, Biometrika 95:265).
 """
 
@@ -35,7 +36,7 @@ SYSTEM_LEVEL, REGION_LEVEL = "systems", "regions"  # levels of the table
 
 class RegionPairs(NamedTuple):
     """Unordered pairs of regions that have edges. `pair_by_edge` (edges,) int is the pair of each edge,
-    `region_positions` (pairs, 2) int the places of both regions in the atlas, the lower first; they are one if the
+    `region_positions` (pairs, 2) int the places of both regions in the atlas, the lower first; they are equal if the
     edge lies within a region."""
 
     pair_by_edge: np.ndarray
@@ -43,10 +44,10 @@ class RegionPairs(NamedTuple):
 
 
 def find_unordered_pairs(region_by_parcel: np.ndarray, parcels_by_edge: np.ndarray) -> RegionPairs:
-    """Of each parcel's region (parcels,) and each edge's parcels (edges, 2).
+    """The pairs of regions, from each parcel's region (parcels,) and each edge's parcels (edges, 2).
 
-    Given each region's system (regions + 1,) and pairs of regions (pairs, 2), it gives pairs of systems. Then
-    `pair_by_edge` is that of each pair of regions.
+    Given each region's system (regions + 1,) and pairs of regions (pairs, 2), it returns pairs of systems;
+    `pair_by_edge` is then the pair of systems of each pair of regions.
     """
     region_pairs, pair_by_edge = np.unique(
         np.sort(region_by_parcel[parcels_by_edge], axis=1), axis=0, return_inverse=True
@@ -57,8 +58,8 @@ def find_unordered_pairs(region_by_parcel: np.ndarray, parcels_by_edge: np.ndarr
 def compute_mean_edges(
     connectomes: Connectomes, record_indices: np.ndarray, pair_by_edge: np.ndarray, pair_count: int
 ) -> np.ndarray:
-    """The mean Fisher z of the known edges of each of `pair_count` pairs, (records, count); NaN where none is known.
-    `pair_by_edge` (edges,) int is that of each edge, `pair_count` if it is of none."""
+    """The mean Fisher z of the known edges of each of `pair_count` pairs, (records, pairs); NaN where none is known.
+    `pair_by_edge` (edges,) int is the pair of each edge, `pair_count` if it is in none."""
     paired_edge_indices = np.flatnonzero(pair_by_edge < pair_count)
     edge_pair_matrix = sparse.csr_array(
         (np.ones(len(paired_edge_indices)), (paired_edge_indices, pair_by_edge[paired_edge_indices])),
@@ -81,7 +82,7 @@ def compute_mean_edges(
 
 
 def format_pair_name(first_name: str, second_name: str) -> str:
-    """What a pair is called, whichever comes first."""
+    """The name of a pair, the same in either order."""
     return f"within {first_name}" if first_name == second_name else " and ".join(sorted((first_name, second_name)))
 
 
@@ -167,13 +168,16 @@ def make_nested_connection_family(
     compute_subject_edges: Callable[[np.ndarray, int], np.ndarray],
     people: BlackoutPeople,
 ) -> FeatureFamily:
-    """`region_names` are the names of the atlas in its order; `region_by_parcel` (parcels,) is each parcel's region by
-    its place. `pair_effects` (subjects, pairs of regions) is on the logit of the true class, in the order of
-    `find_unordered_pairs`. `compute_subject_edges` gives what people have in pairs: see `compute_mean_edges`,
-    (subjects, count)."""
+    """The family of pairs of systems, whose inner family are the pairs of regions within the significant ones.
+
+    `region_names` are those of the atlas in its order; `region_by_parcel` (parcels,) is each parcel's region by its
+    place there. `pair_effects` (subjects, pairs of regions) are on the logit of the true class, in the order of
+    `find_unordered_pairs`. `compute_subject_edges` takes `pair_by_edge` and `pair_count` as `compute_mean_edges` does,
+    and returns the mean edges of each subject, (subjects, pairs).
+    """
     region_pairs = find_unordered_pairs(region_by_parcel, np.column_stack(np.triu_indices(len(region_by_parcel), 1)))
     system_pairs = find_unordered_pairs(region_systems.system_by_region, region_pairs.region_positions)
-    # All that the part says, so that correlations are an activation pattern (Haufe et al. 2014)
+    # The effect of all edges together, so that correlations are an activation pattern (Haufe et al. 2014)
     total_autism_effect = FillEffect(
         FILL_BY_NAME[RELIANCE_FILL], pair_effects.sum(axis=1, keepdims=True), people, people.adjuster
     ).autism_effects
@@ -185,8 +189,8 @@ def make_nested_connection_family(
         pair_by_edge: np.ndarray,
         fill_effect: FillEffect,
     ) -> FeatureFamily:
-        """Of the names of both `end_names` (pairs, 2) and of their systems; `pair_by_edge` (edges,) is that of each
-        edge, or their count."""
+        """The family of one level. `end_names` and `end_systems` (pairs, 2) are the names of both ends of each pair and
+        their systems; `pair_by_edge` (edges,) is the pair of each edge, the count of pairs if it is in none."""
         (first_names, second_names), (first_systems, second_systems) = end_names.T, end_systems.T
         edge_counts = np.bincount(pair_by_edge, minlength=len(end_names) + 1)[: len(end_names)]
         identifying_columns = {

@@ -1,12 +1,14 @@
-"""Values of people and effects of things (`families.py`) -> which way the classes differ there, and how it is read.
+"""Values of people and effects of features (`families.py`) -> which way the classes differ there, and how it is read.
 
 `difference`   autism minus control within sites, in standard deviations within site and class. It is the slope of least
-               squares on the label with the site as a factor. So a site weighs by n1 n0 / (n1 + n0) of its classes.
-`correlation`  of a person's value with the thing's effect on the logit of autism, within sites. Connections are read by
-               a linear part: there it is with all that this part says. So it has the sign of the activation pattern,
-               which weights need not have (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067).
+               squares on the label with the site as a factor. So the weight of a site with n1 and n0 people of the
+               classes is n1 n0 / (n1 + n0).
+`correlation`  of a person's value with the feature's effect on the logit of autism, within sites. Connections are read
+               by a linear part: their values are correlated with the effect of all connections together. So it has the
+               sign of the activation pattern, which weights need not have (Haufe et al. 2014,
+               doi:10.1016/j.neuroimage.2013.10.067).
 
-Intervals are for one thing alone. Their standard error is that of influences summed over units, so that relatives
+Intervals are for one feature alone. Their standard error is that of influences summed over clusters, so that relatives
 count together (Liang & Zeger 1986, Biometrika 73:13).
 """
 
@@ -24,20 +26,20 @@ if TYPE_CHECKING:
     from utils.blackout.families import BlackoutPeople
 
 DIFFERENCE_COLUMN, CORRELATION_COLUMN, DIRECTION_COLUMN = "difference", "correlation", "direction"
-MIN_RELATIVE_SPREAD = 1e-9  # spread over the largest value: less is rounding
-MAX_CORRELATION = 1 - 1e-12  # correlation whose Fisher z is finite
+MIN_RELATIVE_SPREAD = 1e-9  # spread as a share of the largest value: less is rounding
+MAX_CORRELATION = 1 - 1e-12  # largest correlation, so that its Fisher z is finite
 NO_DIFFERENCE_TEXT = "not shown to differ"
 DIFFERENCE_TEXT_BY_SIGN = {1: "higher in autism", -1: "lower in autism"}
 READING_TEXT_BY_SIGN = {1: ", and read so", -1: ", but read the other way", 0: "; how it is read is not shown"}
-EstimatesWithEnds = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both ends, (things,) each
+EstimatesWithEnds = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both ends, (features,) each
 
 
 def make_direction_columns(
     feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
 ) -> pd.DataFrame:
-    """A row a thing: `difference` and `correlation` with 95 % intervals, and `direction` in words. `feature_values`
-    and `autism_effects` (people, things) are what people have there and how it is read, on the logit of autism.
-    Unknown values are left out thing by thing; what is undefined is NaN, and its direction empty."""
+    """A row a feature: `difference` and `correlation` with 95 % intervals, and `direction` in words. `feature_values`
+    and `autism_effects` (people, features) are what people have there and how it is read, on the logit of autism.
+    Unknown values are left out feature by feature; what is undefined is NaN, and its direction empty."""
     direction_tables = [
         make_direction_block(feature_values[:, feature_block], autism_effects[:, feature_block], people)
         for feature_block in split_resamples(feature_values.shape[1], len(feature_values))
@@ -48,7 +50,7 @@ def make_direction_columns(
 def make_direction_block(
     feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
 ) -> pd.DataFrame:
-    """`make_direction_columns` of as many things as memory should hold."""
+    """`make_direction_columns` of as many features as fit into memory at once."""
     direction_table = pd.DataFrame()
     direction_table[estimate_columns(DIFFERENCE_COLUMN)] = np.column_stack(
         estimate_class_differences(feature_values, people)
@@ -73,12 +75,12 @@ def make_direction_block(
 
 
 def find_interval_signs(interval_lows: pd.Series, interval_highs: pd.Series) -> list[int]:
-    """On which side of 0 intervals are: 1 above, -1 below, 0 if they hold it or are unknown."""
+    """On which side of 0 intervals are: 1 above, -1 below, 0 if they contain 0 or are unknown."""
     return ((interval_lows > 0).astype(int) - (interval_highs < 0).astype(int)).tolist()
 
 
 def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeople") -> EstimatesWithEnds:
-    """Standardised differences of values (people, things). NaN of constant values, and without a site that has both
+    """Standardised differences of values (people, features). NaN for constant values, and without a site that has both
     classes; the interval is NaN where a class has fewer than `MIN_CLASS_SUBJECTS` people at such sites."""
     is_autism, site_numbers = (people.subject_labels == 1).astype(float)[:, None], encode_names(people.subject_sites)
     site_class_numbers, is_measured = 2 * site_numbers + (people.subject_labels == 1), ~np.isnan(feature_values)
@@ -93,7 +95,7 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
     )
     person_df = is_measured * (
         1 - 1 / np.maximum(sum_in_groups(is_measured, site_class_numbers), 1)
-    )  # of each person; without those of the cells' means
+    )  # degrees of freedom of each person, less those of the cells' means
     with np.errstate(divide="ignore", invalid="ignore"):
         within_variance = np.square(within_cell_deviations).sum(0) / person_df.sum(0)
         within_variance = np.where(
@@ -128,8 +130,8 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
 def estimate_correlations(
     feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
 ) -> EstimatesWithEnds:
-    """Correlations within sites of values (people, things) with effects (people, things), by Fisher's z. NaN where one
-    of both is constant; the interval is NaN of fewer than `MIN_CLASS_SUBJECTS` people."""
+    """Correlations within sites of values (people, features) with effects (people, features), by Fisher's z. NaN where
+    either is constant; the interval is NaN with fewer than `MIN_CLASS_SUBJECTS` people."""
     site_numbers, is_measured = encode_names(people.subject_sites), ~np.isnan(feature_values)
     is_measured &= sum_in_groups(is_measured, site_numbers) > 1
     standard_values, standard_effects = (
@@ -156,8 +158,8 @@ def estimate_correlations(
 
 
 def compute_margins(person_influence: np.ndarray, is_measured: np.ndarray, people: "BlackoutPeople") -> np.ndarray:
-    """Half the widths (things,) of intervals, from each person's influence (people, things) on an estimate. A mean of
-    each site and a slope are taken from the units; NaN where none is left."""
+    """Half the widths (features,) of intervals, from each person's influence (people, features) on an estimate. The
+    degrees of freedom are the clusters less the means of sites and a slope; NaN where none is left."""
     cluster_counts, site_counts = (
         (sum_by_group(is_measured.astype(float), group_numbers) > 0).sum(0)
         for group_numbers in (people.cluster_numbers, encode_names(people.subject_sites))
@@ -175,12 +177,12 @@ def encode_names(names_by_person: np.ndarray) -> np.ndarray:
 
 
 def sum_in_groups(person_values: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
-    """For each person the sum over its group of values, (people, things)."""
+    """For each person the sum of values (people, features) over the person's group."""
     return sum_by_group(person_values.astype(float), group_numbers)[group_numbers]
 
 
 def centre_in_groups(person_values: np.ndarray, is_measured: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
-    """Values (people, things) minus the mean of what is known in the group; 0 where unknown."""
+    """Values (people, features) minus the mean of what is known in the group; 0 where unknown."""
     group_means = sum_in_groups(np.where(is_measured, person_values, 0), group_numbers) / np.maximum(
         sum_in_groups(is_measured, group_numbers), 1
     )
@@ -188,12 +190,12 @@ def centre_in_groups(person_values: np.ndarray, is_measured: np.ndarray, group_n
 
 
 def find_largest_sizes(person_values: np.ndarray) -> np.ndarray:
-    """The largest size of values (people, things), (things,)."""
+    """The largest size of values (people, features), (features,)."""
     return np.abs(np.nan_to_num(person_values)).max(0)
 
 
 def scale_deviations(centred_values: np.ndarray, person_values: np.ndarray, is_measured: np.ndarray) -> np.ndarray:
-    """Deviations over their root mean square over who is known; NaN if the values are constant."""
+    """Deviations over their root mean square over the people whose values are known; NaN if the values are constant."""
     with np.errstate(divide="ignore", invalid="ignore"):
         root_mean_squares = np.sqrt(np.square(centred_values).sum(0) / is_measured.sum(0))
         return centred_values / np.where(

@@ -23,11 +23,11 @@ RecordsByPerson = dict[str, list[int]]  # person -> positions of the records
 
 
 class Donors:
-    """The donors of the records `tested_indices` of a cohort, `donors_per_record` or, if one of them has fewer
-    possible donors, fewer for each. Whose they are depends on no other tested record.
+    """The donors of the records `tested_indices` of a cohort, `donors_per_record` or, if one of them has fewer possible
+    donors, fewer for each. Who they are does not depend on the other tested records.
 
     `donors_by_record` maps a record to its donors (count,), and `origin_by_record` to the split and the site (None:
-    any) that they are of; `subject_count_by_origin` counts subjects. Records are known by position in the cohort.
+    any) that they come from; `subject_count_by_origin` counts subjects. Records are known by position in the cohort.
     """
 
     def __init__(self, cohort: Cohort, tested_indices: np.ndarray, donors_per_record: int, seed: int):
@@ -88,8 +88,8 @@ class Donors:
         )
 
     def compute_donor_pool_means(self, record_values: np.ndarray) -> np.ndarray:
-        """Of each tested record, the mean of `record_values` (records of the cohort, ...) over all people who could
-        give: (records, ...). These are whom its donors were drawn from, without its own subject."""
+        """For each tested record, the mean of `record_values` (records of the cohort, ...) over all possible donors,
+        (records, ...): the people from whom its donors were drawn, without its own subject."""
         person_means_by_origin = {
             donor_origin: {
                 person_name: record_values[record_indices].mean(0)
@@ -120,18 +120,18 @@ class Donors:
 
 
 def compute_control_variate_mean(effect_changes: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """The mean change over donors, (records, donors, things) -> (records, things). A control variate removes most of
-    the variance that is due to the random choice of donors.
+    """The mean change over donors, (records, donors, features) -> (records, features). A control variate removes most
+    of the variance that is due to the random choice of donors.
 
-    `deviations` (records, 1 + donors, things, maps) is that of `Donors.compute_donor_deviations`. The change is
-    regressed, without labels, on the difference between what the record has and what the donor has. The slope times
-    the donors' mean deviation from all people whom they were drawn from is added. The slope is shrunk by the weight of
-    one more pair, so that it is stable with few records.
+    `deviations` (records, 1 + donors, features, maps) are those of `Donors.compute_donor_deviations`. The change is
+    regressed, without labels, on the difference between the record's values and the donor's. The slope times the mean
+    deviation of the donors from all people from whom they were drawn is added. The slope is shrunk by the weight of one
+    more pair, so that it is stable with few records.
     """
     donor_deviations = deviations[:, 1:]
     donor_mean_squares = np.square(donor_deviations).mean(
         (0, 1)
-    )  # before there are as many differences, to save memory
+    )  # computed before the differences below, to save memory
     record_minus_donor = deviations[:, :1] - donor_deviations
     cross_products = np.einsum("idrm,idrk->rmk", record_minus_donor, record_minus_donor) + donor_mean_squares[
         ..., None
@@ -144,7 +144,7 @@ def compute_control_variate_mean(effect_changes: np.ndarray, deviations: np.ndar
 
 
 def merge_group_subjects(cohort: Cohort) -> list[RecordRow]:
-    """The rows of a cohort; the subjects of a group are called as the first of them."""
+    """The rows of a cohort, in which all subjects of a group have the name of its first subject."""
     leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)
     return [replace(record_row, subject=leader_by_subject[record_row.subject]) for record_row in cohort.rows]
 

@@ -10,9 +10,8 @@ from utils.blackout.options import CONNECTOME_INPUT
 
 class EdgeLogits:
     """The part of a classifier that reads connectomes is linear and reads nothing else (`models/connectomes.py`). So
-    the effects of edges and of volumes on the logits add up, exactly. `training_edge_means` (edges,) is that of the
-    training people.
-    """
+    the effects of edges and of volumes on the logits add up, exactly. `training_edge_means` (edges,) are the means of
+    the training people."""
 
     def __init__(self, model: keras.Model):
         mean_layer = model.layers[-1]
@@ -29,8 +28,8 @@ class EdgeLogits:
     def compute_contributions(
         self, edge_values: np.ndarray, edge_indices: np.ndarray | slice = slice(None)
     ) -> np.ndarray:
-        """What each of these edges adds to the log odds of autism, of their Fisher z `edge_values` (n, edges); 0 where
-        one is unknown, NaN, as where it is the mean of the training people."""
+        """What each of these edges adds to the log odds of autism, (n, edges), given Fisher z `edge_values` (n, edges).
+        An unknown edge, NaN, adds 0, as one does that is the mean of the training people."""
         edge_z_scores = (edge_values - self.training_edge_means[edge_indices]) * self._inverse_sd[edge_indices]
         return np.where(np.isnan(edge_z_scores), 0, edge_z_scores * self._edge_weights[edge_indices])
 
@@ -46,5 +45,5 @@ class EdgeLogits:
 
 
 def make_edge_logits(model: keras.Model) -> EdgeLogits | None:
-    """Of a network that reads connectomes, else None."""
+    """The `EdgeLogits` of a network that reads connectomes, else None."""
     return EdgeLogits(model) if any(tensor.name == CONNECTOME_INPUT for tensor in model.inputs) else None

@@ -1,14 +1,14 @@
 """Edges of connectomes in a blackout: which belong to a region, and what takes their place.
 
-A parcel belongs to the region that holds most of its voxels, an edge to the regions of its two parcels. With a region,
-all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `RegionContents` they are:
+A parcel belongs to the region that contains most of its voxels, an edge to the regions of its two parcels. With a
+region, all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `RegionContents` they are:
 
 `background`  Unknown, for which the network takes the mean of its training people.
 `donor`       Those of another person; what the donor's scan lacks is unknown.
 `expected`    The level that the rest of the person predicts, plus the donor's own deviation from the level that the
               rest of the donor predicts.
 
-Edges are Fisher z, NaN where unknown. Those of all records are never held at once.
+Edges are Fisher z, NaN where unknown. Those of all records are never in memory at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,14 +24,14 @@ from data.cohorts.connectomes import Connectomes
 from data.cohorts.duplicates import find_group_leaders
 
 MAX_FITTING_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
-EDGE_PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
+EDGE_PENALTIES = np.logspace(-2, 2, 5)  # for features whose squares sum to about 2 in each person
 RECORDS_PER_READ = 64  # of a cohort's connectomes read at once
 
 
 class Replacement(NamedTuple):
-    """What a network is shown of an input of n records, (n, ...), and what is `replacement_values` to replace a part
-    of it. That may broadcast, such as one value for each map (n, 1, 1, 1, maps), or be a function of the part's
-    number. `selections` index the axes after the first: a mask (x, y, z), or the numbers of edges or values."""
+    """An input of n records as a network is shown it, `input_values` (n, ...), and the `replacement_values` of its
+    parts. These may broadcast, such as one value for each map (n, 1, 1, 1, maps), or be a function of the part's
+    number. `selections` index the axes after the first: each is a mask (x, y, z), or the numbers of edges or values."""
 
     input_values: np.ndarray
     replacement_values: np.ndarray | Callable[[int], np.ndarray]
@@ -51,8 +51,8 @@ class Replacement(NamedTuple):
 
 
 class RegionContents(NamedTuple):
-    """What may stand in the regions of n records: volumes, or things that broadcast to them, or edges (n, edges).
-    `expected_values` edges are given by the region's place in the atlas, (n, edges of the region)."""
+    """What the regions of n records may contain: volumes, or arrays that broadcast to them, or edges (n, edges).
+    Expected edges are a function of the region's place in the atlas, which returns (n, edges of the region)."""
 
     person_values: np.ndarray
     background_values: np.ndarray
@@ -61,10 +61,10 @@ class RegionContents(NamedTuple):
 
 
 class RegionEdges:
-    """The edges of each region, and their substitutions.
+    """The edges of each region, and what replaces them.
 
     `edges_by_region` has the numbers of each region's edges. `region_by_parcel` (parcels,) is each parcel's region by
-    its place in the atlas, or the count of regions. `means` are those of `Fills`.
+    its place in the atlas, the count of regions if it is in none. `region_means` are those of `Fills`.
     """
 
     def __init__(self, cohort: Cohort, atlas: Atlas, region_means: np.ndarray, seed: int):
@@ -76,7 +76,7 @@ class RegionEdges:
         self._predict_expected_edges = ExpectedEdges(cohort, self.edges_by_region, region_means, seed)
 
     def load_contents(self, record_indices: np.ndarray, donor_indices: np.ndarray) -> list[RegionContents]:
-        """What may stand in the regions of records (n,) with their donors (donors, n), by donor."""
+        """The possible contents of the regions of records (n,) with their donors (donors, n), by donor."""
         person_edges, edges_by_donor = (
             self.connectomes[record_indices],
             [self.connectomes[donor_row] for donor_row in donor_indices],
@@ -105,16 +105,16 @@ class RegionEdges:
 
 
 def require_connectomes(cohort: Cohort) -> Connectomes:
-    """Those of a cohort, which must have some."""
+    """The connectomes of a cohort, which must have some."""
     if cohort.connectomes is None:
         raise ValueError(f"{cohort.path} has no connectomes")
     return cohort.connectomes
 
 
 def find_parcel_regions(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
-    """The place in the atlas of each parcel's region (parcels,). This region holds more of its voxels on the full grid
-    than any other, and than lie outside all regions. Without such a region, or without the image, it is the count of
-    regions."""
+    """The place in the atlas of each parcel's region (parcels,). This region contains more of the parcel's voxels on
+    the full grid than any other, and more than lie outside all regions. Without such a region, or without the image of
+    the parcels, it is the count of regions."""
     outside_position, parcel_count = len(atlas.region_numbers), len(connectomes.parcel_names)
     if connectomes.parcel_image is None:
         return np.full(parcel_count, outside_position)
@@ -123,8 +123,8 @@ def find_parcel_regions(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
 
 
 def find_region_edges(region_by_parcel: np.ndarray, parcels_by_edge: np.ndarray, region_count: int) -> list[np.ndarray]:
-    """For each region the numbers of the edges, between `parcels_by_edge` (edges, 2) of parcels, of which a parcel
-    is in it."""
+    """For each region the numbers of the edges of which a parcel is in it; `parcels_by_edge` (edges, 2) are the parcels
+    of each edge."""
     return [
         np.flatnonzero((region_by_parcel[parcels_by_edge] == region_index).any(1))
         for region_index in range(region_count)
@@ -136,8 +136,8 @@ class ExpectedEdges:
     do not touch the region, and the means of the other regions, both standardised and of equal weight.
 
     Fitted on training people, at most `MAX_FITTING_PEOPLE`, or on all if there are none. Those whom it is fitted on are
-    predicted from fits without them, in closed form. Each region has the penalty that predicts them best. What is
-    unknown is the mean.
+    predicted from fits without them, in closed form. Each region has the penalty that predicts them best. Unknown
+    values count as the mean.
     """
 
     def __init__(self, cohort: Cohort, edges_by_region: list[np.ndarray], region_means: np.ndarray, seed: int):
@@ -164,7 +164,7 @@ class ExpectedEdges:
         ]
 
     def __call__(self, record_indices: np.ndarray, edge_values: np.ndarray) -> list[np.ndarray]:
-        """Of records and their edges (n, edges), the expected edges of each region, (n, edges of the region)."""
+        """The expected edges of each region, (n, edges of the region), for records with these edges (n, edges)."""
         record_features = self._make_features(edge_values, record_indices)
         kernel_matrix = record_features @ self._fitting_features.T
         fitted_rows = np.array(
@@ -208,9 +208,9 @@ class ExpectedEdges:
     def _fit_region(
         self, kernel_matrix: np.ndarray, region_index: int, positions_by_person: list[np.ndarray]
     ) -> tuple[np.ndarray, sparse.csr_array]:
-        """The coefficients (people, edges of the region), and a matrix (people, people). Their product is how far each
-        record is from its prediction without the same person's records. The matrix has blocks of the inverse, inverted.
-        """
+        """The coefficients (records, edges of the region), and a matrix (records, records). Their product is how far
+        each record is from its prediction without the same person's records. The matrix consists of the inverses of
+        each person's block of the inverse kernel."""
         region_features, target_edges = (
             self._fitting_features[:, self._find_region_columns(region_index)],
             self._get_target_edges(region_index),
@@ -232,8 +232,9 @@ class ExpectedEdges:
         return best_fit[1:]
 
     def _make_features(self, edge_values: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
-        """(n, edges + regions x maps + 1) float32, the squares of each part with a sum of about 1. The last is the
-        intercept: without it z-scores, whose sum over all people is 0, would tell who is left out."""
+        """Features (n, edges + regions x maps + 1) float32; in a record the squares of edges, and those of means, sum
+        to about 1. The last is the intercept: without it, z-scores, whose sum over all people is 0, would reveal who is
+        left out."""
         region_means = self._region_means[record_indices].reshape(len(record_indices), -1)
         feature_blocks = (
             standardise_columns(edge_values, *self._edge_centres_and_spreads),
@@ -247,7 +248,7 @@ class ExpectedEdges:
         )
 
     def _find_region_columns(self, region_index: int) -> np.ndarray:
-        """The features that are of a region: its edges and its means."""
+        """The columns of the features of a region: its edges and its means."""
         map_count = self._region_means.shape[-1]
         return np.append(
             self._edges_by_region[region_index],
@@ -262,8 +263,9 @@ class ExpectedEdges:
 
 
 def choose_fitting_people(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The records of the training people, or of some of them drawn at random, those of a person one after another; and
-    where in this each person's are. Of everybody, if nobody is in training. A group counts as a person."""
+    """The records of the training people, or of some of them drawn at random, with those of a person one after another;
+    and the positions of each person's records among these. If nobody is in training, all people are taken. A group
+    counts as a person."""
     usable_record_indices = cohort.find_unswapped_indices()
     fitting_record_indices = [
         index for index in usable_record_indices if cohort.rows[index].split == "train"
@@ -294,8 +296,8 @@ def invert_blocks(square_matrix: np.ndarray, block_positions: list[np.ndarray]) 
 
 
 def compute_centres_and_spreads(column_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the spread of what is known of each column (n, columns), (columns,) each; 0 and 1 of a column that
-    is unknown in all, a spread of 1 where it is 0."""
+    """The mean and the standard deviation (columns,) of the known values of each column (n, columns); 0 and 1 for a
+    column without any, and 1 in place of a standard deviation of 0."""
     is_measured = ~np.isnan(column_values)
     measured_counts = np.maximum(is_measured.sum(0), 1)
     centres = np.where(is_measured, column_values, 0).sum(0, dtype=float) / measured_counts

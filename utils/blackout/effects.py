@@ -1,8 +1,8 @@
 """Effects of occlusion per record; over subjects their intervals and p-values, adjusted for covariates.
 
 A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z are
-taken from the label y and from the effect d on the logit of autism, as `utils.scores.adjustment` says. The adjusted
-effect is 2 (y - p(z)) (d - m(z)), with p and m by least squares.
+regressed out of the label y and out of the effect d on the logit of autism, as `utils.scores.adjustment` says. The
+adjusted effect is 2 (y - p(z)) (d - m(z)), with p and m by least squares.
 
 Its mean is 0 if d is independent of y given z, where either p or m is right. This is the generalised covariance measure
 (Shah & Peters 2020, Annals of Statistics 48:1514). Where covariates say nothing this is the effect on the true class.
@@ -23,25 +23,25 @@ from utils.scores.results import FAMILYWISE_ALPHA
 from utils.scores.statistics import bootstrap_percentile_interval, permute_within_sites, split_resamples
 
 RESAMPLE_COUNT = 5000
-FLOAT32_TOLERANCE = 1e-5  # of what lies between -1 and 1, in float32
+FLOAT32_TOLERANCE = 1e-5  # rounding error, in float32, of values between -1 and 1
 
 
 @dataclass(frozen=True)
 class RecordEffects:
-    """Effects of a blackout by record, on the true class, and what goes with them: `array_by_name` as `blackout.h5`
-    has them, by name. What the network does not read has none.
+    """Effects of a blackout by record, on the true class, and arrays that belong to them: `array_by_name`, by their
+    names in `blackout.h5`. An input that the network does not read has none.
 
     Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
-        `donors.compute_control_variate_mean` if the fill has a `level`.
+        `donors.compute_control_variate_mean` if the fill has `compute_levels`.
     `delta_probability`: (records, regions), the probability shown minus occluded with the background.
-    `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
-        connectomes are replaced, these alone come last; no maps where nothing but one map is replaced.
+    `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; if edges of
+        connectomes are replaced, edges alone are the last map; there are no maps if only one map is replaced.
     `region_means`: (records, regions, maps) float32, what people have in the regions, as the network reads it.
     `pair_reliance`: (records, pairs), `reliance` with the edges between two regions replaced (`connections.py`).
     `value_reliance`: (records, groups), `reliance` with a group of the phenotype's values replaced (`values.py`).
     `probability`: (records,) of autism with nothing occluded.
 
-    Subjects of one of the `linked_subject_groups`, who share a scan or are of one family, are one unit of intervals
+    Subjects of one of the `linked_subject_groups`, who share a scan or are of one family, are one cluster in intervals
     and tests.
     """
 
@@ -65,13 +65,13 @@ class RecordEffects:
 
     @property
     def record_cluster_leaders(self) -> np.ndarray:
-        """Of each record (records,) the first subject of its group, or its own."""
+        """For each record (records,) the first subject of its group, or its own subject if it is in none."""
         leader_by_subject = find_group_leaders(self.record_subjects, self.linked_subject_groups)
         return np.array([leader_by_subject[subject] for subject in self.record_subjects])
 
     @property
     def subject_cluster_numbers(self) -> np.ndarray:
-        """The number of the unit of each subject (subjects,)."""
+        """The number of each subject's cluster (subjects,)."""
         _, first_record_indices = np.unique(self.record_subjects, return_index=True)
         return np.unique(self.record_cluster_leaders[first_record_indices], return_inverse=True)[1]
 
@@ -122,8 +122,8 @@ def average_by_subject(record_values: np.ndarray, record_subjects: Sequence[str]
 
 
 def sum_by_group(subject_values: np.ndarray, group_numbers: np.ndarray | None) -> np.ndarray:
-    """The sums over the subjects of each unit, (subjects, ...) -> (units, ...); `group_numbers` (subjects,) numbers
-    them, and is None if each subject is one."""
+    """The sums over the subjects of each group, (subjects, ...) -> (groups, ...); `group_numbers` (subjects,) is the
+    number of each subject's group, None if each subject is a group."""
     if group_numbers is None:
         return subject_values
     group_sums = np.zeros((group_numbers.max() + 1, *subject_values.shape[1:]))
@@ -132,7 +132,7 @@ def sum_by_group(subject_values: np.ndarray, group_numbers: np.ndarray | None) -
 
 
 def inflate_spread(effects: np.ndarray, factor: float) -> np.ndarray:
-    """Effects (subjects, regions) with the same means, and so many times as far from them."""
+    """Effects (subjects, regions) with the same means, and `factor` times as far from them."""
     mean_effects = effects.mean(0)
     return mean_effects + factor * (effects - mean_effects)
 
@@ -140,8 +140,8 @@ def inflate_spread(effects: np.ndarray, factor: float) -> np.ndarray:
 def bootstrap_mean_interval(
     effects: np.ndarray, seed: int, cluster_numbers: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each. The
-    subjects of a `cluster_numbers`, see `sum_by_group`, are drawn together."""
+    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each.
+    Subjects of the same cluster (`cluster_numbers`, as `group_numbers` of `sum_by_group`) are drawn together."""
     cluster_sums, cluster_sizes = (
         sum_by_group(effects, cluster_numbers),
         sum_by_group(np.ones(len(effects)), cluster_numbers),
@@ -157,9 +157,9 @@ def bootstrap_mean_interval(
 
 
 class FamilyTest(NamedTuple):
-    """A test of things that are tested together: family-wise `family_wise_p` and false discovery rate
-    `false_discovery_q` (things,), the statistic `t_statistics` (things,), and the `critical_t` t from which on a
-    thing is significant. NaN where labels do not differ."""
+    """A test of features that are tested together: family-wise p-values `family_wise_p`, false discovery rates
+    `false_discovery_q` and `t_statistics`, (features,) each; `critical_t` is the t from which on a feature is
+    significant. NaN where labels do not differ."""
 
     family_wise_p: np.ndarray
     false_discovery_q: np.ndarray
@@ -175,17 +175,18 @@ def run_family_permutation_test(
     permutation_count: int = RESAMPLE_COUNT,
     exchange_sites: np.ndarray | None = None,
 ) -> FamilyTest:
-    """One-sided p-values: whether things speak for the true class.
+    """One-sided p-values: whether features speak for the true class.
 
-    If a thing tells nothing of the label beside covariates, anybody could have anybody's label. So the residuals of
-    labels are permuted over subjects, alike for all things, which keeps the dependence between these. Effects may be
-    skewed and classes unequal. People of a `cluster_numbers`, see `sum_by_group`, keep together and change places with
-    units of as many people. `sd_inflation` is how much wider the spread of a mean is than that of independent people.
+    If a feature says nothing of the label beyond the covariates, anybody could have anybody's label. So the residuals
+    of labels are permuted over subjects, alike for all features, which keeps the dependence between these. Effects may
+    be skewed and classes unequal. People of the same cluster (`cluster_numbers`, as `group_numbers` of `sum_by_group`)
+    stay together and change places with clusters of as many people. `sd_inflation` is how much wider the spread of a
+    mean is than that of independent people.
 
-    With a `exchange_sites` (subjects,) labels change places only within it: how residuals of labels are spread depends
-    on the share of autism at a site, and effects may be larger at some sites.
+    With `exchange_sites` (subjects,) labels change places only within a site: how residuals of labels are spread
+    depends on the share of autism at a site, and effects may be larger at some sites.
 
-    p compares the studentised covariance with the largest over things (Winkler et al. 2014). It is studentised since
+    p compares the studentised covariance with the largest over features (Winkler et al. 2014). It is studentised since
     effects of one class may vary more (Chung & Romano 2013, Annals of Statistics 41:484). q is that of Benjamini &
     Hochberg (1995). NaN if labels do not differ.
     """
@@ -200,7 +201,7 @@ def run_family_permutation_test(
     effect_root_mean_squares = np.sqrt(np.square(effect_residuals).mean(0))
     effect_root_mean_squares[
         effect_root_mean_squares <= MIN_RESIDUAL_SHARE * np.abs(adjusted_effects.effect_residuals).max(0)
-    ] = np.inf  # a thing without any effect has no evidence
+    ] = np.inf  # a feature without any effect has no evidence
     label_residuals, effect_residuals = (
         label_residuals.astype(np.float32),
         (effect_residuals / effect_root_mean_squares).astype(np.float32),
@@ -244,7 +245,7 @@ def run_family_permutation_test(
 
 
 def convert_to_t(studentised_values: np.ndarray, cluster_count: int) -> np.ndarray:
-    """A studentised covariance between -1 and 1 as a t statistic of so many units."""
+    """A studentised covariance between -1 and 1 as a t statistic of `cluster_count` clusters."""
     return (
         np.sqrt(cluster_count)
         * studentised_values
@@ -258,9 +259,9 @@ def compute_studentised_sums(
     cluster_numbers: np.ndarray,
     permutation_orders: np.ndarray,
 ) -> np.ndarray:
-    """The sum of the products of effects (subjects, things) with the labels (subjects, 1 or things) of others,
-    `permutation_orders` (k, subjects) int, -> (k, things). It is over the root of the sum of squares over units, so
-    that it rises with the studentised one, and lies between -1 and 1."""
+    """Sums (k, features) of the products of effects (subjects, features) with labels (subjects, 1 or features) in the
+    orders `permutation_orders` (k, subjects) int. Each is divided by the root of the number of clusters times the sum
+    of squares over clusters, so that it rises with the studentised sum and lies between -1 and 1."""
     cluster_order, cluster_sizes = np.argsort(cluster_numbers, kind="stable"), np.bincount(cluster_numbers)
     subject_pairs_by_shift = [
         np.stack([cluster_order[: len(cluster_order) - shift], cluster_order[shift:]])
@@ -278,7 +279,7 @@ def compute_studentised_sums(
     squared_effects, doubled_effect_products = (
         np.square(effect_residuals),
         2 * effect_residuals[first_relatives] * effect_residuals[second_relatives],
-    )  # of relatives, two at a time
+    )  # the latter of each two relatives
     studentised_sums = np.empty((len(permutation_orders), effect_residuals.shape[1]), np.float32)
     for label_column, column_labels in enumerate(label_residuals.T):
         permuted_labels, feature_columns = (
@@ -298,10 +299,10 @@ def compute_studentised_sums(
 
 
 class AdjustedEffects(NamedTuple):
-    """What covariates leave. `true_class_effects` (subjects, things) are the adjusted effects on the true class.
-    `label_residuals` (subjects, 1 or things) are the residuals of the labels, `effect_residuals` (subjects, things)
-    those of the effects on the logit of autism. Regressions fit noise, too. So their covariance spreads
-    `sd_inflation` (things,) times as far as they tell."""
+    """What covariates leave of effects. `true_class_effects` (subjects, features) are the adjusted effects on the true
+    class. `label_residuals` (subjects, 1 or features) are the residuals of the labels, `effect_residuals` (subjects,
+    features) those of the effects on the logit of autism. Regressions fit noise, too. So the spread of the covariance
+    of residuals is `sd_inflation` (features,) times what the residuals suggest."""
 
     true_class_effects: np.ndarray
     label_residuals: np.ndarray
@@ -309,7 +310,7 @@ class AdjustedEffects(NamedTuple):
     sd_inflation: np.ndarray
 
     def select_subjects(self, is_selected: np.ndarray) -> "AdjustedEffects":
-        """What they leave of these people, (subjects,) bool."""
+        """The same for the subjects in `is_selected` (subjects,) bool."""
         return AdjustedEffects(
             self.true_class_effects[is_selected],
             self.label_residuals[is_selected],
@@ -320,14 +321,14 @@ class AdjustedEffects(NamedTuple):
 
 @dataclass(frozen=True)
 class CovariateAdjuster:
-    """Effects on the true class -> the same beside covariates; `subject_labels` (subjects,) has the order of
+    """Effects on the true class -> the same, adjusted for covariates; `subject_labels` (subjects,) has the order of
     `adjustment`."""
 
     adjustment: Adjustment
     subject_labels: np.ndarray
 
     def make_unadjusted(self, true_class_effects: np.ndarray) -> AdjustedEffects:
-        """Effects (subjects, things) as they are."""
+        """Effects (subjects, features) without any adjustment."""
         autism_effects = np.where(self.subject_labels == 1, 1, -1)[:, None] * true_class_effects
         return AdjustedEffects(
             true_class_effects,
@@ -337,16 +338,16 @@ class CovariateAdjuster:
         )
 
     def __call__(self, true_class_effects: np.ndarray) -> AdjustedEffects:
-        """Effects (subjects, things), in the same unit. Regressions fit noise, too. So the mean of the products of
-        residuals is that of n - k people. Their distances from it are as in HC2 (MacKinnon & White 1985).
-        """
+        """Adjusted effects (subjects, features), on the same scale. Regressions fit noise, too. So the mean of the
+        products of residuals is their sum over n - k. The distances of subjects from it are as in HC2 (MacKinnon &
+        White 1985)."""
         unadjusted_effects = self.make_unadjusted(true_class_effects)
         if self.adjustment.reason:
             return unadjusted_effects
         label_covariates, compute_basis = (
             self.adjustment.select_terms(self.subject_labels),
             cache(self.adjustment.make_basis),
-        )  # many things follow the same
+        )  # cached, as many features follow the same terms
         label_residuals = regression_residuals(self.subject_labels, compute_basis(frozenset(label_covariates)))
         adjusted_effects, effect_residuals, sd_inflation = (
             np.empty(true_class_effects.shape),

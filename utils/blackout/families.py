@@ -1,4 +1,4 @@
-"""Things of one kind that a blackout replaces one at a time and tests together: a family, with a family-wise p of its
+"""Features of one kind that a blackout replaces one at a time and tests together: a family, with a family-wise p of its
 own. `FeatureKind` says what is special to regions, connections and so on; `kinds.py` lists them."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ SUPPRESSOR_REMARK = "possibly a suppressor"  # unique without reliance
 
 
 class BlackoutVerdict(StrEnum):
-    """Whether anything is concluded of the people; if not, why, beside how well they are predicted."""
+    """Whether anything is concluded about the people; if not, the reason, which follows how well they are predicted."""
 
     CONCLUSIVE = ""
     AT_CHANCE = "There is nothing to explain."
@@ -46,8 +46,9 @@ class BlackoutVerdict(StrEnum):
 @dataclass(frozen=True, eq=False)
 class BlackoutPeople:
     """The tested subjects, sorted by name. `subject_labels` (n,) is 1 for autism; `subject_sites` and `subject_folds`
-    (n,) are their site and the model that blacked them out; `cluster_numbers` (n,) int numbers who is drawn together.
-    `is_cross_fitted`: they also trained the models that blacked out others of them, see `compute_sd_inflation`."""
+    (n,) are their sites and the folds of the models that blacked them out; those with the same number in
+    `cluster_numbers` (n,) int are drawn together. `is_cross_fitted`: they also trained the models that blacked out
+    others of them, see `compute_sd_inflation`."""
 
     subject_labels: np.ndarray
     subject_sites: np.ndarray
@@ -64,7 +65,7 @@ class BlackoutPeople:
         return float(np.sqrt(1 + people_fraction * self.is_cross_fitted))
 
     def estimate_mean_intervals(self, subject_effects: np.ndarray) -> np.ndarray:
-        """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
+        """The mean of effects (subjects, features) with the ends of its 95 % interval, (features, 3)."""
         return np.column_stack(
             bootstrap_mean_interval(
                 inflate_spread(subject_effects, self.compute_sd_inflation()), self.seed, self.cluster_numbers
@@ -73,13 +74,13 @@ class BlackoutPeople:
 
     @property
     def exchange_sites(self) -> np.ndarray | None:
-        """The site (n,) of each subject, within which residuals of labels are permuted where these are adjusted for it;
-        None where they are not."""
+        """The site (n,) of each subject, within which the residuals of labels are permuted, if these are adjusted for
+        the site; else None."""
         return self.subject_sites if "site" in self.adjuster.adjustment.covariates else None
 
     def test_effects(self, adjusted_effects: AdjustedEffects, exchange_sites: np.ndarray | None = None) -> FamilyTest:
-        """Whether effects (subjects, things) speak for the true class; labels are permuted within a
-        `exchange_sites`."""
+        """Whether effects (subjects, features) speak for the true class; labels are permuted within `exchange_sites`,
+        if given."""
         return run_family_permutation_test(
             adjusted_effects,
             self.seed,
@@ -91,8 +92,9 @@ class BlackoutPeople:
 
 @dataclass(frozen=True, eq=False)
 class FillEffect:
-    """The effect of each thing by one fill: `subject_effects` (subjects, things), on the logit of the true class,
-    positive where a thing speaks for it. `adjust` takes covariates from it. No p is below `min_p` (things,)."""
+    """The effect of replacing each feature by one fill: `subject_effects` (subjects, features), on the logit of the
+    true class, positive where a feature speaks for it. `adjust` adjusts it for covariates. No p is below `min_p`
+    (features,)."""
 
     fill: Fill
     subject_effects: np.ndarray
@@ -107,12 +109,12 @@ class FillEffect:
 
     @cached_property
     def mean_intervals(self) -> np.ndarray:
-        """The mean with the ends of its 95 % interval, (things, 3)."""
+        """The mean with the ends of its 95 % interval, (features, 3)."""
         return self.people.estimate_mean_intervals(self.subject_effects)
 
     @property
     def adjusted_effects(self) -> np.ndarray:
-        """The effects (subjects, things) adjusted for covariates."""
+        """The effects (subjects, features) adjusted for covariates."""
         return self.covariate_adjusted.true_class_effects
 
     @cached_property
@@ -122,32 +124,32 @@ class FillEffect:
 
     @cached_property
     def family_wise_p(self) -> np.ndarray:
-        """Family-wise p-values (things,) of the adjusted effects."""
+        """Family-wise p-values (features,) of the adjusted effects."""
         return np.maximum(self.family_test.family_wise_p, self.min_p)
 
     @property
     def false_discovery_q(self) -> np.ndarray:
-        """Their false discovery rates (things,)."""
+        """False discovery rates (features,) of the adjusted effects."""
         return self.family_test.false_discovery_q
 
     @cached_property
     def unadjusted_p(self) -> np.ndarray:
-        """Family-wise p-values (things,) of the effects before adjustment."""
+        """Family-wise p-values (features,) of the effects before adjustment."""
         return self.people.test_effects(self.people.adjuster.make_unadjusted(self.subject_effects)).family_wise_p
 
     @property
     def is_significant(self) -> np.ndarray:
-        """Which things are significant (things,) bool; none if nothing is concluded of these people."""
+        """Which features are significant (features,) bool; none if nothing is concluded of these people."""
         return (self.family_wise_p < FAMILYWISE_ALPHA) & (self.people.verdict is BlackoutVerdict.CONCLUSIVE)
 
     @property
     def autism_effects(self) -> np.ndarray:
-        """The effects (subjects, things) on the logit of autism, not of the true class."""
+        """The effects (subjects, features) on the logit of autism, not of the true class."""
         return np.where(self.people.subject_labels == 1, 1, -1)[:, None] * self.subject_effects
 
     @property
     def effect_columns(self) -> pd.DataFrame:
-        """A row a thing: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
+        """A row a feature: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
         them."""
         fill_name, subject_labels = self.fill.fill_name, self.people.subject_labels
         effect_table = pd.DataFrame(self.mean_intervals, columns=estimate_columns(fill_name))
@@ -171,7 +173,7 @@ class FillEffect:
 
 @dataclass(frozen=True, eq=False)
 class Blackout:
-    """The effects of a run on `people`, of which families are made."""
+    """The effects of a run on `people`, from which families are made."""
 
     run: Run
     record_effects: RecordEffects
@@ -190,7 +192,7 @@ class Blackout:
         return self.record_effects.average_subjects(self.record_effects[array_name])
 
     def make_effect(self, fill: Fill, subject_effects: np.ndarray) -> FillEffect:
-        """Adjusted for all covariates."""
+        """The effect of a fill, adjusted for all covariates."""
         return FillEffect(fill, subject_effects, self.people, self.people.adjuster)
 
 
@@ -199,10 +201,10 @@ class FeatureKind:
     """What is special to the families of a kind: its words, how it is measured, and how a family is made of what was
     measured.
 
-    `kind_name` stands in `replication.csv`, `table_name` is the name of its CSV. `no_finding_message` is said if none
-    is significant; `inner_plural_name` is what the things within its things are called. `identifying_columns` are the
-    identifying columns that a page shows. `measure_effects` gives the arrays of `RecordEffects`; `make_family` is None
-    of what was not replaced.
+    `kind_name` is its name in `replication.csv`, `table_name` the name of its CSV. `no_finding_message` is shown if no
+    feature is significant; `inner_plural_name` is the name of the features within its features. `identifying_columns`
+    are the columns by which a page identifies a feature. `measure_effects` returns arrays of `RecordEffects`;
+    `make_family` returns None if nothing of this kind was replaced.
     """
 
     kind_name: str
@@ -218,14 +220,15 @@ class FeatureKind:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFamily:
-    """All `feature_names` of a kind, by name. `feature_table` has the columns that identify them, a row a thing.
+    """All features of a kind: their `feature_names`, and in `feature_table` the columns that identify them, a row a
+    feature.
 
-    `fill_effects`: the first is what they are ranked by. `feature_values` (subjects, things) is what people have
-    there, NaN where unknown or no number. `autism_effects` (subjects, things) is what the network makes of it, on the
-    logit of autism; None is the first effect. `inner_family` are things within those that are significant, as regions
-    within systems. `atlas`: things are its regions. `matrix_axes`: the columns of `feature_table` whose values are the
-    rows and the columns of a matrix. `footnote_by_column` are footnotes of columns. `stored_arrays` goes to
-    `blackout.h5`.
+    `fill_effects`: the first is what they are ranked by. `feature_values` (subjects, features) are what people have
+    there, NaN where unknown or no number. `autism_effects` (subjects, features) are what the network makes of these, on
+    the logit of autism; if None, those of the first of the `fill_effects`. `inner_family`: the features within those
+    that are significant, such as regions within systems. `atlas`: the one whose regions the features are.
+    `matrix_axes`: the columns of `feature_table` whose values are the rows and the columns of a matrix.
+    `footnote_by_column` are footnotes of columns. `stored_arrays` are written to `blackout.h5`.
     """
 
     feature_kind: FeatureKind
@@ -254,19 +257,20 @@ class FeatureFamily:
 
     @cached_property
     def reliance_order(self) -> np.ndarray:
-        """Things by reliance (things,); equal ones as they come."""
+        """Features by reliance (features,); equal ones as they come."""
         return np.argsort(-self.reliance_effect.subject_effects.mean(0), kind="stable")
 
     @cached_property
     def significant_first_order(self) -> np.ndarray:
-        """Things (things,) as they are shown where not all are: significant ones by p, then the others by reliance."""
+        """Features (features,) as they are shown where not all are: significant ones by p, then the others by
+        reliance."""
         significant_p = np.where(self.reliance_effect.is_significant, self.reliance_effect.family_wise_p, 1)
         return np.lexsort((-self.reliance_effect.subject_effects.mean(0), significant_p))
 
     @cached_property
     def feature_rows(self) -> pd.DataFrame:
-        """A row a thing, in the order of `feature_names`: `feature_ranks` by reliance, who it is, its effects, the
-        same adjusted, which way people differ there and how that is read."""
+        """A row a feature, in the order of `feature_names`: its `rank` by reliance, the columns that identify it, its
+        effects, the same adjusted, which way people differ there and how that is read."""
         table_blocks = [self.feature_table, *(fill_effect.effect_columns for fill_effect in self.fill_effects)]
         table_blocks += [fill_effect.adjusted_effect_columns for fill_effect in self.tested_effects]
         autism_effects = self.reliance_effect.autism_effects if self.autism_effects is None else self.autism_effects
@@ -290,12 +294,13 @@ class FeatureFamily:
         )
 
     def select_first(self, min_feature_count: int) -> np.ndarray:
-        """So many things, `significant_first_order`; more if more are significant."""
+        """The first `min_feature_count` features of `significant_first_order`; more if more are significant."""
         return self.significant_first_order[: max(min_feature_count, self.reliance_effect.is_significant.sum())]
 
     @property
     def suppressor_remarks(self) -> pd.DataFrame:
-        """What is unique without reliance; nothing if that is not tested."""
+        """The column `remark`, which marks features that are unique without reliance; no column if that is not
+        tested."""
         if UNIQUE_FILL not in (
             p_by_fill := {fill_effect.fill.fill_name: fill_effect.family_wise_p for fill_effect in self.tested_effects}
         ):

@@ -22,7 +22,7 @@ from models.layers import RegionMeans
 from utils.blackout.graph import Node, feeds, find_volume_input, list_graph_nodes
 
 ArrayByTensor = dict[KerasTensor, np.ndarray]
-MAX_CHANGED_BYTES = 2**24  # of what regions change: so many pass at once
+MAX_CHANGED_BYTES = 2**24  # of what regions change that passes through the network at once
 
 
 def split_masks(region_masks: Sequence[np.ndarray], bytes_per_mask: int) -> list[np.ndarray]:
@@ -33,7 +33,7 @@ def split_masks(region_masks: Sequence[np.ndarray], bytes_per_mask: int) -> list
 
 
 class IntactPass(NamedTuple):
-    """Of a batch with nothing occluded."""
+    """The pass of a batch with nothing occluded."""
 
     intact_volume: np.ndarray
     array_by_tensor: ArrayByTensor  # the averages and all inputs
@@ -59,17 +59,17 @@ def find_averaging_nodes(network: keras.Model) -> list[Node]:
 
 
 class VoxelAverages(NamedTuple):
-    """How a layer averages voxels of each map: of each voxel (voxels,) the number of its average, and its weight there,
-    0 if it is in none."""
+    """How a layer averages voxels of each map: for each voxel (voxels,) the number of its average, and its weight
+    there, 0 if it is in none."""
 
     average_by_voxel: np.ndarray
     weight_by_voxel: np.ndarray
 
     @classmethod
     def from_layer(cls, averaging_layer: keras.Layer, grid_shape: tuple[int, ...]) -> "VoxelAverages":
-        """Of a layer that takes no voxel twice.
+        """The averages of a layer that takes no voxel twice.
 
-        The gradient of the sum of all averages is each voxel's weight. If each average counts by its number, the
+        The gradient of the sum of all averages is each voxel's weight. If each average is multiplied by its number, the
         gradient is the weight times the number of the voxel's average.
         """
         zero_volume = tf.zeros((1, *grid_shape, 2))
@@ -99,8 +99,8 @@ class VoxelAverages(NamedTuple):
 
 
 class VolumeBranch:
-    """A part of a classifier: what it reads of `source_tensors` -> what it adds to the mean of the logits by its
-    inputs."""
+    """A part of a classifier: the values of its `source_tensors` -> what each of its inputs adds to the mean of the
+    logits."""
 
     def __init__(
         self,
@@ -134,8 +134,8 @@ class VolumeBranch:
 
 
 class FeatureOcclusion:
-    """The logits of a classifier with regions of the volume occluded; its methods are those of `LocalOcclusion`. The
-    volume is read by the `averages` of `find_averaging_nodes` alone."""
+    """The logits of a classifier with regions of the volume occluded; its methods are those of `LocalOcclusion`. Only
+    the `averaging_nodes`, see `find_averaging_nodes`, read the volume."""
 
     recomputed_layers: tuple[str, ...] = ()
 
@@ -259,11 +259,11 @@ class FeatureOcclusion:
     def _compute_replaced_logits(
         self, intact_pass: IntactPass, array_by_tensor: ArrayByTensor, map_indices: list[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits of what is read with voxels replaced, (masks, batch, classes), and of the same with those
-        of one of `map_indices` alone replaced (masks, batch, maps, classes).
+        """Return the logits with voxels replaced in all maps, (masks, batch, classes), and with those of one of
+        `map_indices` alone replaced, (masks, batch, maps, classes).
 
-        What a network that reads one map adds to the logits is due to this map. Parts that read all maps take the
-        averages of one map as replaced then, and all others as kept.
+        What a network that reads one map adds to the logits is due to this map. Parts that read all maps are then given
+        the replaced averages of one map and the intact ones of all others.
         """
         changes_by_branch = [
             branch.compute_added_logits(array_by_tensor) - intact_logits

@@ -23,7 +23,7 @@ from utils.figures import shorten
 from utils.scores.results import CONFIDENCE_LEVEL, FAMILYWISE_ALPHA, Estimate
 
 EFFECT_LABEL = "mean effect on the logit of the true class"
-MAX_BARS = MAX_MATRIX_CELLS = 20  # things with bars; rows and columns of a matrix
+MAX_BARS = MAX_MATRIX_CELLS = 20  # features with bars; rows and columns of a matrix
 FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
 FIGURE_WIDTH_INCHES, DOTS_PER_INCH = 7.2, 300  # inches of two columns of a journal, dots an inch
 FONT_POINTS, HEADING_POINTS = 6.5, 8  # points of letters, and of headings
@@ -45,7 +45,7 @@ MATPLOTLIB_STYLE: dict[Any, Any] = {
 
 
 def compute_panel_height(feature_family: FeatureFamily) -> float:
-    """Of its panel, inches."""
+    """The height of a family's panel, in inches."""
     if feature_family.matrix_axes:
         return (
             CELL_INCHES * min(MAX_MATRIX_CELLS, feature_family.feature_table[feature_family.matrix_axes[0]].nunique())
@@ -58,7 +58,8 @@ def compute_panel_height(feature_family: FeatureFamily) -> float:
 
 
 def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily) -> str:
-    """Of its panel: how many things are significant, and how many of these are shown."""
+    """The heading of a family's panel: how many features are significant, and how many rows are shown if not all
+    are."""
     panel_heading, count_row = (
         feature_family.feature_kind.plural_name.capitalize(),
         results.family_counts.loc[feature_family.feature_kind.kind_name],
@@ -112,7 +113,7 @@ def draw_blackout(results: BlackoutResults) -> Figure:
             for panel, feature_family in zip(family_panels, results.feature_families, strict=True)
         ]
         legend_panel.legend(handles=make_legend_handles(results), loc="lower left", ncols=4, frameon=False)
-        blackout_figure.draw_without_rendering()  # so that all has its place before a brain fills its own
+        blackout_figure.draw_without_rendering()  # so that all axes have their places before brains are drawn in theirs
         for side_axes, feature_family in zip(side_axes_by_family, results.feature_families, strict=True):
             if feature_family.atlas:
                 draw_brain(side_axes, feature_family, feature_family.atlas)
@@ -120,8 +121,8 @@ def draw_blackout(results: BlackoutResults) -> Figure:
 
 
 def draw_family(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
-    """A matrix, or bars of each tested effect of what is significant or strongest, beside which way people differ. The
-    axes beside these."""
+    """Draws a matrix, or bars of each tested effect of the significant or strongest features, and next to the bars
+    which way people differ. Returns the axes next to the matrix or bars."""
     largest_mean_effect = find_largest_effect(feature_family.reliance_effect.subject_effects.mean(0))
     if feature_family.matrix_axes:
         effect_matrix, is_significant = (
@@ -167,7 +168,7 @@ def draw_family(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
 
 
 def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
-    """Which way people differ in what has bars, beside these."""
+    """Writes, next to the bars, which way people differ in the features that have one."""
     text_axes.set_title("autism minus control (within sites, where known), in standard deviations", loc="left")
     feature_rows = feature_family.feature_rows.iloc[feature_family.significant_first_order[:MAX_BARS]].to_dict(
         "records"
@@ -183,7 +184,7 @@ def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
 
 
 def draw_bars(bar_axes: Axes, fill_effect: FillEffect, feature_order: np.ndarray) -> None:
-    """Mean effects of things with their intervals, from bottom to top, coloured by the p of the same effect."""
+    """Mean effects of features with their intervals, from bottom to top, coloured by the p of the same effect."""
     bar_positions, (mean_effects, interval_lows, interval_highs) = (
         np.arange(len(feature_order)),
         fill_effect.mean_intervals[feature_order].T,

@@ -22,13 +22,13 @@ REGION_PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """An effect: what is `select_input` of the `RegionContents`, what a `select_replacement` of that becomes, and what
-    a page says.
+    """An effect: which of the `RegionContents` the network is shown (`select_input`), what replaces a part of it
+    (`select_replacement`), and what a page says.
 
     The effect is on the logit of the true class: its fall, or its rise if `is_rise`, as a mean over donors if
-    `is_by_donor`. `compute_levels` gives the regions' means (records of the cohort, regions, maps) by which the chance
-    of having drawn these donors is taken out of the effect of voxels; without it nothing is. Only effects that are
-    `is_tested` have p-values; those `has_class_means` have a mean of each class.
+    `is_by_donor`. `compute_levels` returns the regions' means (records of the cohort, regions, maps) by which the
+    chance of having drawn these donors is taken out of the effect of voxels; without it, nothing is taken out. Only
+    effects with `is_tested` have p-values; those with `has_class_means` have a mean of each class.
     """
 
     fill_name: str  # a column of `regions.csv`
@@ -49,18 +49,18 @@ class Fill:
 
     @property
     def column_prefix(self) -> str:
-        """Before what a page says of it beside other effects: nothing for the first one."""
+        """What begins its column headings beside those of other effects: nothing for the first one."""
         return "" if self.fill_name == RELIANCE_FILL else f"{self.fill_name} "
 
 
-RELIANCE_FILL, UNIQUE_FILL, BACKGROUND_FILL = "reliance", "unique", "background"  # to each of which some result is tied
+RELIANCE_FILL, UNIQUE_FILL, BACKGROUND_FILL = "reliance", "unique", "background"  # fills to which some result is tied
 FILLS = (
     Fill(
         RELIANCE_FILL,
         select_input=lambda contents: contents.person_values,
         select_replacement=lambda contents: (
             contents.donor_values
-        ),  # if it has to do with neither label nor brain, both people's can be exchanged
+        ),  # if it has to do with neither the label nor the rest of the brain, the two can be exchanged
         compute_levels=lambda fills: fills.region_means,
         is_tested=True,
         meaning="How much the logit of the true class falls when another participant's takes its place. It is positive "
@@ -102,8 +102,8 @@ FILL_BY_NAME = {fill.fill_name: fill for fill in FILLS}
 
 
 class FilledBatch(NamedTuple):
-    """A batch of n records, as of `Cohort.make_batch`; and of each fill, by donor, what replaces parts of which
-    input."""
+    """A batch of n records, as made by `Cohort.make_batch`; and for each fill, by donor, the `Replacement` of each
+    input that is replaced."""
 
     batch: dict[str, np.ndarray]
     replacements_by_fill: dict[str, list[dict[str, Replacement]]]
@@ -113,9 +113,9 @@ class Fills:
     """Fills for the tested records of a cohort. Those of a record do not depend on which others are blacked out.
 
     `region_masks` (x, y, z) bool are of the atlas's regions; `is_replaced_map` (maps,) bool says which maps are
-    replaced, `separate_map_indices` the numbers of those that are also replaced one at a time.
-    `region_means` and `expected_region_means` (records of the cohort, regions, maps) are the regions' means, and what
-    the other regions predict of them. `region_edges` are those of connectomes, None if they stay.
+    replaced, `separate_map_indices` the numbers of those that are also replaced one at a time. `region_means` and
+    `expected_region_means` (records of the cohort, regions, maps) are the regions' means, and what the other regions
+    predict of them. `region_edges` are those of connectomes, None if edges are not replaced.
     """
 
     def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, blackout_options: BlackoutOptions, seed: int):
@@ -130,7 +130,7 @@ class Fills:
         )
 
     def fill_batch(self, record_indices: np.ndarray) -> FilledBatch:
-        """Of n records, with `connectome` if the cohort has any."""
+        """The `FilledBatch` of n records, with `connectome` if the cohort has any."""
         batch = self.cohort.make_batch(record_indices, table_by_name=make_connectome_tables(self.cohort))
         donor_indices = self.donors.select_donors(record_indices)
         volume_contents = self.make_volume_contents(batch["volume"], record_indices, donor_indices)
@@ -162,8 +162,8 @@ class Fills:
     def make_volume_contents(
         self, person_volumes: np.ndarray, record_indices: np.ndarray, donor_indices: np.ndarray
     ) -> list[RegionContents]:
-        """What may stand in the regions of volumes, by donor. `expected_region_means` is the donor's, moved so that
-        each region's mean is what the person's other regions predict plus the donor's own residual."""
+        """The possible contents of the regions of volumes, by donor. `expected_values` are the donor's volume, shifted
+        so that each region's mean is what the person's other regions predict plus the donor's own residual."""
         background_levels = [
             [records.find_background(map_values) for map_values in np.moveaxis(person_volume, -1, 0)]
             for person_volume in person_volumes
@@ -247,10 +247,10 @@ def predict_region_means(training_means: np.ndarray, region_means: np.ndarray) -
     for ridge_penalty in REGION_PENALTIES:
         axis_shrinkage = singular_values**2 / (
             singular_values**2 + ridge_penalty * len(training_values)
-        )  # P is the identity minus these shares of the axes,
+        )  # P is the identity minus these shares of the axes, over the penalty, which cancels
         precision_products = (
             new_values - (new_values @ principal_axes.T * axis_shrinkage) @ principal_axes
-        )  # over the penalty, which cancels
+        )  # x P, times the penalty
         region_precision = np.eye(map_count) - (axes_by_region * axis_shrinkage) @ axes_by_region.swapaxes(1, 2)
         region_residuals = np.einsum(
             "ira,rab->irb", precision_products.reshape(-1, region_count, map_count), np.linalg.inv(region_precision)

@@ -39,7 +39,7 @@ def find_volume_input(network: keras.Model) -> KerasTensor:
 
 def list_graph_nodes(network: keras.Model) -> list[Node]:
     """The uses of layers in a functional model, in the order in which they are computed."""
-    # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
+    # Only nodes distinguish the uses of a layer, and Keras gives no public access to those of one model.
     nodes_by_depth = sorted(network._nodes_by_depth.items(), reverse=True)
     return [node for _, depth_nodes in nodes_by_depth for node in depth_nodes if node.input_tensors]
 

@@ -39,13 +39,13 @@ BLACKOUT_STORE = "blackout.h5"
 TERMINAL_NAME_LETTERS, MAX_FEATURES_LISTED = (
     24,
     5,
-)  # letters of a name in the terminal, significant things of a family there
+)  # letters of a name in the terminal, significant features of a family there
 FLOAT32_ARRAYS = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
 def run_blackout(run: Run) -> int:
-    """Writes a table of each of `families.py`, `replication.csv`, `blackout.h5`, NIfTI maps, figures and the page;
-    returns the exit status."""
+    """Writes a table of each family (`families.py`), `replication.csv`, `blackout.h5`, NIfTI maps, figures and the
+    page; returns the exit status."""
     setup = BlackoutSetup.from_run(run, restore_network(run))
     run.claim_output_folder()
     measurements_by_kind = measure_all_kinds(setup)
@@ -59,8 +59,8 @@ def run_blackout(run: Run) -> int:
 
 
 def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
-    """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
-    repeats they are means of each record's effects."""
+    """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. With
+    repeats, the effects of each record are averaged over them."""
     runs_by_repeat = [
         [fold_run for fold_run in fold_runs if fold_run.repeat == repeat_number]
         for repeat_number in range(pooled_run.repeats)
@@ -88,8 +88,8 @@ def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 
 def publish_results(results: BlackoutResults, **manifest_fields: object) -> None:
-    """Writes all results and finishes the run, of which `run.json` also says what is `manifest_fields`; prints how
-    well the network predicts, and of each family what is significant."""
+    """Writes all results and finishes the run, with `manifest_fields` in its `run.json`; prints how well the network
+    predicts, and which features of each family are significant."""
     run, people = results.run, results.people
     for feature_family in results.feature_families:
         tables.write_frame(
@@ -181,7 +181,8 @@ def read_effect_stores(fold_runs: Sequence[Run]) -> list[RecordEffects]:
 
 
 def read_effect_store(fold_run: Run) -> RecordEffects:
-    """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of others."""
+    """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of other
+    participants."""
     store_path, test_rows = (
         fold_run.out_dir / BLACKOUT_STORE,
         [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.split_indices("test")],
@@ -208,8 +209,8 @@ def read_effect_store(fold_run: Run) -> RecordEffects:
 
 
 def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffects) -> None:
-    """NIfTI maps at 2 mm: of `background_effects`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of
-    each other effect `group_<effect>.nii.gz`."""
+    """NIfTI maps at 2 mm: of the effects of the background, `maps/<record>.nii.gz` and
+    `group_{all,autism,control}.nii.gz`; of each other effect `group_<effect>.nii.gz`."""
     (run_folder / "maps").mkdir(exist_ok=True)
     for record_row, region_values in zip(record_effects.record_rows, record_effects["delta_logit"], strict=True):
         write_effect_map(run_folder / "maps" / f"{Path(record_row.file).stem}.nii.gz", atlas, region_values)

@@ -1,4 +1,4 @@
-"""All kinds of things that a blackout replaces, in the order in which they are told."""
+"""All kinds of features that a blackout replaces, in the order in which they are reported."""
 
 from collections.abc import Mapping
 
@@ -32,5 +32,5 @@ def collect_effects(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Mea
 
 
 def make_families(blackout: Blackout) -> list[FeatureFamily]:
-    """Those of all that was replaced."""
+    """The families of all that was replaced."""
     return [feature_family for feature_kind in FEATURE_KINDS if (feature_family := feature_kind.make_family(blackout))]

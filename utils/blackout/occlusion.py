@@ -173,8 +173,8 @@ class LocalOcclusion:
         return tf.constant(np.pad(plan_boxes, ((0, 0), (1, 1))).astype(np.int32))
 
     def _make_plan(self, volume_box: np.ndarray) -> RegionPlan:
-        """Return the plan of a change of the volume in `volume_box`: first, how far it reaches; then backwards, what
-        has to be held of each activation for those who read it."""
+        """Return the plan of a change of the volume in `volume_box`: first, how far it reaches; then backwards, which
+        box of each activation the steps that read it need."""
         reach_by_tensor = {self._volume_tensor: volume_box}
         for step in self._steps:
             reach_by_tensor[step.target_tensor] = step.propagate_reach(
@@ -253,6 +253,6 @@ Occlusion = LocalOcclusion | FeatureOcclusion
 
 
 def make_occlusion(network: keras.Model) -> Occlusion:
-    """The exact occlusion of a network with the input "volume", of its weights as they are now."""
+    """The exact occlusion of a network with the input "volume", with its weights as they are now."""
     averaging_nodes = find_averaging_nodes(network)
     return FeatureOcclusion(network, averaging_nodes) if averaging_nodes else LocalOcclusion(network)

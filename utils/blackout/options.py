@@ -103,7 +103,7 @@ class BlackoutOptions(BundleOptions):
         return load_printable_atlas(self.atlas, grid)
 
     def load_systems(self, grid: Grid) -> "RegionSystems":
-        """The system of each region. Raises InputError for a file that does not tell it."""
+        """The system of each region. Raises InputError for a file that does not say it."""
         from utils.blackout.systems import load_region_systems  # costs a training nothing
 
         return load_region_systems(self.load_regions(grid), self.systems)
@@ -111,7 +111,8 @@ class BlackoutOptions(BundleOptions):
 
 @lru_cache(4)
 def load_printable_atlas(atlas_path: Path | None, grid: Grid) -> Atlas:
-    """The atlas, read once; a name of which nothing can be shown becomes a number, one of several regions has it."""
+    """The atlas, read once. A name with nothing printable becomes a number; a name that several regions share gets
+    their numbers."""
     atlas = load_atlas(atlas_path, grid)
     name_by_region = {
         region_number: make_printable(region_name) or f"region {region_number}"
@@ -143,7 +144,7 @@ def select_network_cohort(run: Run) -> Cohort:
 
 
 def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
-    """What its batches hold beside volumes and phenotypes: the connectomes, if it has any."""
+    """What a cohort's batches contain besides volumes and phenotypes: the connectomes, if it has any."""
     return {CONNECTOME_INPUT: cohort.connectomes} if cohort.connectomes is not None else {}
 
 
@@ -160,10 +161,10 @@ def load_blackout_covariates(cohort: Cohort, record_rows: Sequence[RecordRow]) -
 
 
 def check_blackout_possible(run: Run) -> None:
-    """The network reads more than connectomes. The labels of all test subjects are known, since an effect is that on
-    the true class; `--maps` are maps of the cohort; there are two people or more, to predict one's region from
-    another's; covariates and atlas can be read; `--systems` have edges to replace, and `--maps` and `--atlas` a
-    volume."""
+    """Raises InputError unless all of this holds: a network that reads connectomes also reads maps; the labels of all
+    test subjects are known, since an effect is that on the true class; `--maps` are maps of the cohort; there are two
+    people or more, to predict one's region from another's; covariates and atlas can be read; with `--systems` there are
+    edges to replace, with `--maps` and `--atlas` a volume."""
     cohort, blackout_options, input_names = run.cohort, get_blackout_options(run), run.model.list_inputs(run.config)
     if CONNECTOME_INPUT in input_names and "volume" not in input_names:
         raise InputError(

@@ -26,10 +26,10 @@ from utils.report.columns import make_page_rows, make_table_section
 from utils.scores.results import FAMILYWISE_ALPHA, INTERVAL_TEXT, TITLE_BY_AUC, Estimate
 
 PAGE_FOLDER = Path(__file__).parent
-MAX_PROBLEMS_LISTED = 5  # problems
+MAX_PROBLEMS_LISTED = 5  # problems to name in a warning
 FOREST_BAR_COUNT = 12  # bars of the figure, more if more are significant
 PAGE_TABLE_ROWS = 200  # of a table, or of a level of it; more if more are significant
-SLIDER_ATTRIBUTE = 'class="slider"'  # of nilearn, which does not name it
+SLIDER_ATTRIBUTE = 'class="slider"'  # of a control of nilearn's page that has no accessible name
 EXPECTED_MASK_WARNING = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 
 
@@ -55,7 +55,7 @@ def render_blackout_page(results: BlackoutResults, adjustment_table: pd.DataFram
 
 
 def make_headline_numbers(results: BlackoutResults) -> list[HeadlineNumber]:
-    """How well the network predicts; how many things of each family are significant, and replicate."""
+    """How well the network predicts; how many features of each family are significant, and replicate."""
     prediction_headline = results.prediction_headline
     score_number = HeadlineNumber(
         prediction_headline.score.text(".2f", "undefined"),
@@ -69,7 +69,7 @@ def make_headline_numbers(results: BlackoutResults) -> list[HeadlineNumber]:
 
 
 def make_family_number(results: BlackoutResults, feature_family: FeatureFamily) -> HeadlineNumber:
-    """How many things of a family are significant, and replicate."""
+    """How many features of a family are significant, and replicate."""
     count_row, feature_kind = (
         results.family_counts.loc[feature_family.feature_kind.kind_name],
         feature_family.feature_kind,
@@ -87,7 +87,7 @@ def make_family_number(results: BlackoutResults, feature_family: FeatureFamily) 
 
 
 def make_forest(results: BlackoutResults) -> Forest | None:
-    """The significant things of the first family, then the strongest; None if nothing is concluded."""
+    """The significant features of the first family, then the strongest; None if nothing is concluded."""
     if not results.is_conclusive:
         return None
     feature_family, forest_bars = results.feature_families[0], list[ForestBar]()
@@ -149,7 +149,7 @@ def list_distrust_reasons(results: BlackoutResults) -> list[str]:
 
 
 def make_counts_section(results: BlackoutResults) -> Section:
-    """How many things of each family are significant, and replicate."""
+    """How many features of each family are significant, and replicate."""
     column_names = [column_name for column_name in columns.COUNT_COLUMNS if column_name in results.family_counts]
     if not results.people.adjuster.adjustment.covariates:
         column_names = [column_name for column_name in column_names if not column_name.endswith("_plain")]
@@ -171,7 +171,8 @@ def make_counts_section(results: BlackoutResults) -> Section:
 
 
 def make_family_section(feature_family: FeatureFamily, background_meaning: str, explained_columns: Set[str]) -> Section:
-    """What is significant, by p, then what is strongest. Columns of `explained_columns` are explained before."""
+    """What is significant, by p, then what is strongest. Columns of `explained_columns` were explained earlier on the
+    page."""
     feature_kind, column_names = feature_family.feature_kind, columns.list_page_columns(feature_family)
     footnote_by_column = columns.make_footnotes(feature_family, explained_columns)
     level_families = [level_family for level_family in (feature_family, feature_family.inner_family) if level_family]

@@ -46,10 +46,9 @@ class FillLogOdds(NamedTuple):
 
     `intact_log_odds`: (records, donors), before anything was replaced.
     `occluded_log_odds`: (records, donors, regions), after the voxels of a region were replaced.
-    `edge_changes`: (records, donors, regions), what it adds to replace the region's edges, too; 0 if they stay.
+    `edge_changes`: (records, donors, regions), their change if the region's edges are replaced, too; 0 if they are not.
     `log_odds_by_map`: (records, donors, regions, maps), after a region was replaced in one of
-    `Fills.separate_map_indices` alone; of
-        `RELIANCE_FILL` only, others have no maps.
+        `Fills.separate_map_indices` alone; of `RELIANCE_FILL` only, others have no maps.
     """
 
     intact_log_odds: np.ndarray
@@ -59,7 +58,7 @@ class FillLogOdds(NamedTuple):
 
     @property
     def log_odds_falls(self) -> np.ndarray:
-        """How far it falls with the voxels, (records, donors, regions)."""
+        """How far the log odds fall if the voxels are replaced, (records, donors, regions)."""
         return self.intact_log_odds[..., None] - self.occluded_log_odds
 
 
@@ -98,7 +97,8 @@ def occlude_batch(
     filled_batch: FilledBatch,
     advance_progress: Callable[[], None],
 ) -> dict[str, FillLogOdds]:
-    """With each fill in the records of a batch. `advance_progress` is called after each donor of a fill."""
+    """The log odds with each fill in the records of a batch. `advance_progress` is called after each donor of a
+    fill."""
     fills, occlusion = volume_occlusion
     intact_pass, log_odds_by_fill = occlusion.run_intact(filled_batch.batch), dict[str, FillLogOdds]()
     for fill_name, by_donor in filled_batch.replacements_by_fill.items():
@@ -145,7 +145,7 @@ def occlude_batch(
 def compute_effect_arrays(
     setup: BlackoutSetup, fills: Fills, log_odds_by_fill: dict[str, FillLogOdds]
 ) -> dict[str, np.ndarray]:
-    """The arrays of `Effects`."""
+    """The arrays of `RecordEffects` that regions have."""
     class_signs, array_by_name = setup.class_signs, dict[str, np.ndarray]()
     for fill in FILLS:
         fill_log_odds = log_odds_by_fill[fill.fill_name]
@@ -231,7 +231,7 @@ def make_region_checks(
 
 
 def make_region_family(blackout: Blackout) -> FeatureFamily | None:
-    """Its values are known if one map is replaced: several have no direction together."""
+    """The family of regions. Its values are known if one map is replaced: several have no direction together."""
     if RELIANCE_FILL not in blackout.record_effects:
         return None
     atlas, region_means = (
@@ -263,7 +263,8 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
 
 
 def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
-    """Its values are means over a region; edges that are replaced alone have none."""
+    """The family of regions in one map each. Its values are means over a region; edges that are replaced alone have
+    none."""
     blackout_options, cohort = options.get_blackout_options(blackout.run), blackout.cohort
     map_names = [
         make_printable(cohort.map_names[map_index]) for map_index in blackout_options.find_separate_maps(cohort)

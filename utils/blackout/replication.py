@@ -1,12 +1,12 @@
-"""Effects of things (`families.py`) -> whether they replicate: `replication.csv`.
+"""Effects of features (`families.py`) -> whether they replicate: `replication.csv`.
 
-`replicate_in_halves`   These people are cut into two halves many times. Significant in most halves is a second,
-stricter threshold
-           on the same people, which most true effects miss that are found with a power of 80 %. The networks are the
-           same in both halves. So this says how much the list hangs on who is tested, not on who was trained on.
+`halves`   These people are cut into two halves many times. To be significant in most halves is a second, stricter
+           threshold on the same people, which most true effects miss that are detected with a power of 80 %. The
+           networks are the same in both halves. So this says how much the list depends on who is tested, not on who was
+           trained on.
 `repeats`  The same people with other networks and other cuts.
 
-Things that are significant nowhere have no row. The first row of a family is of all its things.
+Features that are significant nowhere have no row. The first row of a family is of all its features.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,9 +21,9 @@ from utils.blackout.effects import run_family_permutation_test, sum_by_group
 from utils.blackout.families import BlackoutPeople, BlackoutVerdict, FeatureFamily, FillEffect
 from utils.scores.results import CONFIDENCE_LEVEL, FAMILYWISE_ALPHA, MIN_BOOTSTRAP_SUBJECTS, Estimate, estimate_columns
 
-HALVING_COUNT, PERMUTATIONS_PER_HALF = 100, 500  # into halves; of labels in each half
-MIN_RANGE_VALUES = 4  # numbers that have a range
-REPLICATION_THRESHOLD = 0.5  # share of halves or repeats from which on a thing replicates
+HALVING_COUNT, PERMUTATIONS_PER_HALF = 100, 500  # cuts into halves; permutations of labels in each half
+MIN_RANGE_VALUES = 4  # fewest numbers that have a range
+REPLICATION_THRESHOLD = 0.5  # share of halves or repeats above which a feature replicates
 BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN = "halves", "repeats", "expected"
 REPLICATION_COLUMN_NAMES = [
     *("between", "family", "thing", "significant", "replicates", "expected", "positive_agreement"),
@@ -34,8 +34,8 @@ REPLICATION_COLUMN_NAMES = [
 def compute_replication(
     feature_families: Sequence[FeatureFamily], families_by_repeat: Iterable[Sequence[FeatureFamily]]
 ) -> pd.DataFrame:
-    """`replication.csv`: of each family between halves of these people, and between repeats if there are some. These
-    may come one after another, to save memory."""
+    """The table `replication.csv`: of each family between halves of these people, and between repeats if there are
+    some. The families of repeats may come one repeat after another, to save memory."""
     replication_tables = [
         replicate_in_halves(
             feature_family.feature_kind.kind_name, feature_family.feature_names, feature_family.reliance_effect
@@ -66,16 +66,16 @@ def compute_replication(
 def replicate_in_halves(
     kind_name: str, feature_names: Sequence[str], fill_effect: FillEffect, halving_count: int = HALVING_COUNT
 ) -> pd.DataFrame:
-    """Rows of `replication.csv` between halves of these people, for the things of the family `kind_name`. `replicates`
-    is the share of all halves in which a thing is significant by a test of their own. The correlation is the mean over
-    splits, its ends hold 95 % of them."""
+    """Rows of `replication.csv` between halves of these people, for the features of the family `kind_name`.
+    `replicates` is the share of all halves in which a feature is significant by a test of their own. The correlation is
+    the mean over splits, and its ends contain 95 % of them."""
     people, rng = fill_effect.people, np.random.default_rng(fill_effect.people.seed)
     cluster_sums, cluster_sizes = (
         sum_by_group(fill_effect.adjusted_effects, people.cluster_numbers),
         sum_by_group(np.ones(len(fill_effect.adjusted_effects)), people.cluster_numbers),
     )
     is_first_half = draw_halves(people, halving_count if len(cluster_sizes) >= 2 * MIN_BOOTSTRAP_SUBJECTS else 0, rng)
-    half_masks = np.stack([is_first_half, ~is_first_half], axis=1)  # (splits, 2, units)
+    half_masks = np.stack([is_first_half, ~is_first_half], axis=1)  # (splits, 2, clusters)
     half_seeds = rng.integers(2**32, size=half_masks.shape[:2])
     is_significant = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)
     critical_t_by_half = []
@@ -119,8 +119,8 @@ def replicate_in_halves(
 
 
 def compute_expected_replication(fill_effect: FillEffect, critical_t: float) -> np.ndarray:
-    """The chance (things,) that a true effect of this size is significant in most halves of other people like these: of
-    half of them, t is smaller by the root of two, and has to reach the `critical_t` t of a half."""
+    """The chance (features,) that a true effect of this size is significant in most halves of other people like these:
+    with half of the people, t is smaller by the root of two, and has to reach `critical_t`, that of a half."""
     people = fill_effect.people
     required_t = (
         critical_t * np.sqrt(2) * people.compute_sd_inflation(people_fraction=0.5) / people.compute_sd_inflation()
@@ -134,8 +134,8 @@ def replicate_in_repeats(
     repeat_outcomes: Sequence[tuple[np.ndarray, np.ndarray]],
     pooled_effect: FillEffect,
 ) -> pd.DataFrame:
-    """The same between repeats, two or more: what is significant in each and its mean effects, (things,);
-    `pooled_effect` is their mean."""
+    """The same rows between repeats, two or more. `repeat_outcomes`: what is significant in each, and its mean effects,
+    (features,) each; `pooled_effect` is their mean."""
     significance_by_repeat, means_by_repeat = zip(*repeat_outcomes, strict=True)
     significant_counts, correlation_range = (
         np.sum(significance_by_repeat, axis=0),
@@ -159,8 +159,8 @@ def replicate_in_repeats(
 
 @dataclass(frozen=True)
 class ReplicationCounts:
-    """How often things were significant (things,), of so many `trial_count`; of these, the mean number (things,) in
-    which they are in another trial, too."""
+    """In how many of `trial_count` halves or repeats features were significant (features,); and in how many of these,
+    on average, they are significant in another one, too (features,)."""
 
     significant_counts: np.ndarray
     agreeing_counts: np.ndarray
@@ -176,9 +176,10 @@ def make_replication_table(
     correlation_range: Estimate,
     expected_replication: np.ndarray | float = np.nan,
 ) -> pd.DataFrame:
-    """The row of a family, then those of the things that are significant anywhere. In the row of the family
-    `is_significant` is the number of things that are. `replicates` is the share of these that are in most trials, and
-    `expected_replication` the share that would be if all of them were true. `positive_agreement` is over all things."""
+    """The row of a family, then those of the features that are significant anywhere. In the row of the family
+    `significant` is the number of significant features, `replicates` the share of these that are significant in most
+    trials, and `expected` the share that would be if all of them were true. `positive_agreement` is over all
+    features."""
     replicating_fraction = replication_counts.significant_counts / max(replication_counts.trial_count, 1)
     positive_agreement = np.divide(
         replication_counts.agreeing_counts,
@@ -214,9 +215,9 @@ def make_replication_table(
 
 
 def draw_halves(people: BlackoutPeople, halving_count: int, rng: np.random.Generator) -> np.ndarray:
-    """Which units are in the first half, (splits, units) bool. Units are lined up by site and by fold, all else in
-    random order, and go to the halves in turn. So at each site, and in each of its folds, halves differ by one at
-    most. A unit of several sites is of that of its first person."""
+    """Which clusters are in the first half, (splits, clusters) bool. Clusters are lined up by site and by fold, all
+    else in random order, and go to the halves in turn. So at each site, and in each of its folds, halves differ by one
+    at most. A cluster of several sites counts at that of its first person."""
     _, first_subject_indices = np.unique(people.cluster_numbers, return_index=True)
     site_numbers, fold_numbers = (
         np.unique(group_names[first_subject_indices], return_inverse=True)[1]
@@ -243,7 +244,7 @@ def correlate_last_axis(first_values: np.ndarray, second_values: np.ndarray) -> 
 
 
 def estimate_central_range(correlations: Sequence[np.ndarray]) -> Estimate:
-    """The mean of numbers, and the ends that hold 95 % of them: a range, no interval."""
+    """The mean of numbers, and the ends that contain 95 % of them: a range, not a confidence interval."""
     finite_values = np.array(
         [correlation_value for correlation_value in correlations if np.isfinite(correlation_value)]
     )

@@ -1,4 +1,4 @@
-"""Effects of a blackout -> what is concluded of them, as page and figure take it."""
+"""Effects of a blackout -> what is concluded from them, for the page and the figure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ class BlackoutResults:
 
     @cached_property
     def family_counts(self) -> pd.DataFrame:
-        """A row a family, by the name of its kind: what its things are called, how many there are, how many are
+        """A row a family, by the name of its kind: what its features are called, how many there are, how many are
         significant by each tested effect, adjusted and before (`_plain`), how many of those replicate in halves, and in
         repeats if there are some."""
         replication_table, count_rows = self.replication_table, list[dict[str, Any]]()
@@ -92,7 +92,7 @@ class BlackoutResults:
     @property
     def conclusion(self) -> str:
         """What a reader takes away: how well the network predicts, how much of the first family is significant, and
-        of what no list should be published."""
+        what may be published."""
         return (
             f"{self.prediction_sentence} {self.people.verdict or self.significance_sentence} {self.publication_advice}"
         )
@@ -121,7 +121,7 @@ class BlackoutResults:
 
     @property
     def significance_sentence(self) -> str:
-        """How many things of the first family are significant, and replicate."""
+        """How many features of the first family are significant, and replicate."""
         first_counts, replication_text = self.family_counts.iloc[0], self.describe_replication(self.feature_families[0])
         significant_count = first_counts[RELIANCE_FILL]
         significance_text = (
@@ -131,7 +131,7 @@ class BlackoutResults:
         return "; ".join(filter(None, [significance_text, replication_text])) + "."
 
     def describe_replication(self, feature_family: FeatureFamily) -> str:
-        """How many significant things of a family are so in most halves, too, and how many would be if all were true;
+        """How many significant features of a family are so in most halves, too, and how many would be if all were true;
         nothing if none is significant."""
         count_row = self.family_counts.loc[feature_family.feature_kind.kind_name]
         if not count_row[RELIANCE_FILL]:
@@ -141,8 +141,8 @@ class BlackoutResults:
 
     @property
     def publication_advice(self) -> str:
-        """Of what no list or map should be published. What an unknown site, a leak or head motion does is significant,
-        too."""
+        """What a published list or map may name, if anything. What an unknown site, a leak or head motion does is
+        significant, too."""
         caveats = self.run.caveats
         if (
             not self.family_counts[RELIANCE_FILL].any()
@@ -162,7 +162,7 @@ class BlackoutResults:
 
     @property
     def cautions(self) -> list[str]:
-        """What stands beside every number."""
+        """The warnings that belong beside every number."""
         rarer_class_fraction = min(self.people.subject_labels.mean(), 1 - self.people.subject_labels.mean())
         warnings = [self.uncleaned_warning]
         warnings.append(f"{SITE_UNKNOWN_SENTENCE}." if self.run.caveats.unknown_site else "")
@@ -177,7 +177,7 @@ class BlackoutResults:
 
     @property
     def manifest_warnings(self) -> list[str]:
-        """What `run.json` says beside the verdict."""
+        """The warnings and footnotes in `run.json`."""
         return [
             *self.cautions,
             *(
@@ -210,7 +210,8 @@ def conclude_blackout(
     effects_by_repeat: Sequence[RecordEffects] = (),
 ) -> BlackoutResults:
     """The results of effects. `record_folds` (records,) names the model that blacked out each record, if there are
-    several; of repeats, in the first. `effects_by_repeat` are the effects that these are the means of."""
+    several; with repeats, the one of the first repeat. `effects_by_repeat` are the effects of which `record_effects`
+    are the means."""
     record_effects = replace(record_effects, linked_subject_groups=run.cohort.groups)
     score_by_metric = score_predictions(record_effects, record_folds, run.seed)
     prediction_headline = Headline(
@@ -274,7 +275,7 @@ def make_blackout_people(
 
 
 def decide_verdict(subject_labels: np.ndarray, score_estimate: Estimate) -> BlackoutVerdict:
-    """Whether anything is concluded of people with these labels, whom a network predicts so well."""
+    """Whether anything is concluded about people with these labels, whom a network predicts with this score."""
     rarer_class_count = np.bincount(subject_labels.astype(int), minlength=len(CLASS_NAMES)).min()
     if score_estimate.beats_chance is False:
         return BlackoutVerdict.AT_CHANCE

@@ -26,8 +26,8 @@ class VolumeOcclusion(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BlackoutSetup:
-    """A network, and who gives what replaces parts of what it reads. `volume_occlusion` is None of one that reads no
-    volume, `edge_logits` of one that reads no connectome."""
+    """A network, and the donors and fills that replace parts of what it reads. `volume_occlusion` is None for a network
+    that reads no volume, `edge_logits` for one that reads no connectome."""
 
     run: Run
     network: keras.Model
@@ -50,7 +50,7 @@ class BlackoutSetup:
 
     @property
     def class_signs(self) -> np.ndarray:
-        """That of the true class on the logit of autism, (records, 1)."""
+        """The sign of the true class on the logit of autism, (records, 1)."""
         return np.array(
             [
                 [1.0 if self.run.cohort.rows[record_index].label == 1 else -1.0]
@@ -63,13 +63,13 @@ class BlackoutSetup:
         return self.cohort.make_batch([record_index], table_by_name=make_connectome_tables(self.cohort))
 
     def compute_log_odds(self, input_by_name: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Of autism (n,), by a full pass of the network."""
+        """The log odds of autism (n,), by a full pass of the network."""
         network_inputs = {input_name: input_by_name[input_name] for input_name in self.network.input}
         return compute_autism_logit(np.asarray(self.network(network_inputs, training=False)))
 
 
 class RecomputationCheck(NamedTuple):
-    """Inputs (1, ...) with something replaced, and the log odds of autism that was measured for them."""
+    """Inputs (1, ...) with something replaced, and the log odds of autism that were measured for them."""
 
     input_by_name: Mapping[str, np.ndarray]
     measured_log_odds: float
@@ -77,8 +77,8 @@ class RecomputationCheck(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Arrays of `Effects`; `make_checks` gives, of the place of a tested record, some of what was measured, to be
-    computed again in full."""
+    """Arrays of `RecordEffects`; `make_checks` returns, for the position of a tested record, some of what was measured,
+    to be computed again in full."""
 
     array_by_name: dict[str, np.ndarray] = field(default_factory=dict)
     make_checks: Callable[[int, np.random.Generator], Iterable[RecomputationCheck]] = lambda tested_position, rng: ()

@@ -52,8 +52,8 @@ def pad_volume(activation: tf.Tensor, padding_widths: Box, padding_value: float 
 class StepPlan(NamedTuple):
     """What one step does for one region, in boxes."""
 
-    source_boxes: list[Box]  # what is read of each source, within what is held of it
-    target_box: Box  # what is computed of the target, and held
+    source_boxes: list[Box]  # what is read of each source, within the part of it that was computed
+    target_box: Box  # what is computed of the target
     used_box: Box  # of the differences that a convolution reads or gives: those that count
     padding_widths: Box  # widths before and after what the window reads or gives
 
@@ -63,8 +63,8 @@ class Step:
     """One layer of the local part of the network.
 
     A change within the reach of the sources stays within the reach of the target. The next steps may need the target on
-    a larger box, which is held; for that the step in turn reads its sources on a box of its own. This class is the
-    layer whose output voxel depends on the same voxel of its sources.
+    a larger box, which is what is computed; for that the step in turn reads its sources on a box of its own. This class
+    is the layer whose output voxel depends on the same voxel of its sources.
     """
 
     layer: Any
@@ -78,7 +78,7 @@ class Step:
 
     def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the box on which all sources are read, `StepPlan.used_box` and `StepPlan.padding_widths`, given the
-        `source_reach` of the sources, and what is `target_box` of the target."""
+        reach of the sources and the box on which the target is computed."""
         return target_box, EMPTY_BOX, EMPTY_BOX
 
     def update_target(
@@ -88,8 +88,7 @@ class Step:
         target_before: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        """Return what is held of the target, from what is read of the sources `sources_before` and `sources_after`
-        occlusion."""
+        """Return what is computed of the target, from what is read of the sources before and after occlusion."""
         return self.layer(sources_after if len(sources_after) > 1 else sources_after[0])
 
 

@@ -68,13 +68,13 @@ class RegionSystems:
 
     @property
     def unplaced_regions(self) -> np.ndarray:
-        """The places of regions that no system holds."""
+        """The places of regions that are in no system."""
         return np.flatnonzero(self.system_by_region[:-1] == self.system_by_region[-1])
 
 
 def load_region_systems(atlas: Atlas, systems_path: Path | None) -> RegionSystems:
-    """The systems that a file tells; of AAL its lobes; else each region is its own. Raises InputError for a file that
-    is neither a label image nor a table of all regions."""
+    """The systems that a file defines; without a file those of AAL are its lobes, and in other atlases each region is
+    its own. Raises InputError for a file that is neither a label image nor a table of all regions."""
     if systems_path is not None:
         is_image = systems_path.name.lower().endswith(IMAGE_SUFFIXES)
         return (
@@ -92,7 +92,7 @@ def load_region_systems(atlas: Atlas, systems_path: Path | None) -> RegionSystem
 
 
 def make_systems(region_systems: Sequence[str], ordered_systems: Iterable[str]) -> RegionSystems:
-    """Of the name of each region's system, and of the known systems in their order."""
+    """The systems, from the name of each region's system, and from the known systems in their order."""
     system_names = [
         *dict.fromkeys(system_name for system_name in ordered_systems if system_name != OUTSIDE_SYSTEM),
         OUTSIDE_SYSTEM,
@@ -104,8 +104,9 @@ def make_systems(region_systems: Sequence[str], ordered_systems: Iterable[str]) 
 
 
 def assign_systems_by_majority(atlas: Atlas, system_image: np.ndarray, name_by_label: dict[int, str]) -> RegionSystems:
-    """A region belongs to the system that holds more of its voxels on the full grid than any other, and than lie
-    outside. Without such a system it is outside. `system_image` (91, 109, 91) of one name are one system."""
+    """A region belongs to the system that contains more of its voxels on the full grid than any other, and more than
+    lie outside. Without such a system it is outside. Labels of `system_image` (91, 109, 91) that have one name are one
+    system."""
     system_by_label = {
         label_number: make_printable(label_name) or f"system {label_number}"
         for label_number, label_name in name_by_label.items()
@@ -131,8 +132,8 @@ def assign_systems_by_majority(atlas: Atlas, system_image: np.ndarray, name_by_l
 
 
 def read_system_table(atlas: Atlas, table_path: Path) -> RegionSystems:
-    """A table (CSV or TSV) with the columns region, its name or number, and system. Raises InputError for a region that
-    is unknown, there twice, or missing."""
+    """The systems of a table (CSV or TSV) with the columns region, its name or number, and system. Raises InputError
+    for a region that is unknown, there twice, or missing."""
     from data.conversion.tables import read_text_table, select_column  # pandas, which `--help` can do without
 
     system_table, system_by_region = read_text_table(table_path), dict[int, str]()

@@ -1,8 +1,8 @@
 """Groups of the phenotype's values in a blackout: each is replaced by that of the donors, while all else stays.
 
-An unknown number is what the network reads in its place, the imputed one; a donor's is taken likewise. In ABIDE's
-table the marks of what is unknown are a group of their own, so they stay if a number is replaced. In a table of one's
-own each column is a group, with its mark.
+An unknown number is the imputed one, which the network reads in its place; this holds for donors, too. In ABIDE's table
+the marks of what is unknown are a group of their own, so they stay if a number is replaced. In a user's own table each
+column is a group, with its mark.
 """
 
 import re
@@ -35,7 +35,7 @@ PHENOTYPE_INPUT = "phenotype"  # what networks call the values that they read
 MARKS_GROUP = "tests and missing values"
 DIFFERENCE_FOOTNOTE = "Of one value of the group, as the difference: the first, or how much is unknown."
 ADJUSTMENT_FOOTNOTE = "Each group is adjusted without the covariates that tell the same."
-# group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
+# group -> how the names of its values, and of their columns in ABIDE's table, begin; the first that matches
 ABIDE_PATTERN_BY_GROUP = {
     MARKS_GROUP: f"{IQ_TEST_VALUE_PREFIX}|fiq_test|.*({INDICATOR_PATTERN.pattern})",
     "age": "age(?![a-z])",
@@ -50,13 +50,13 @@ PositionsByGroup = dict[str, list[int]]
 
 
 def list_value_names(metadata: Metadata) -> tuple[str, ...]:
-    """Of the 29 values."""
+    """The names of the 29 values."""
     return metadata.phenotype or tuple(f"value {value_index + 1}" for value_index in range(PHENOTYPE_SIZE))
 
 
 def group_values(metadata: Metadata) -> PositionsByGroup:
-    """The positions of the values of each group, by its name. In ABIDE's table a group is what they measure, in a table
-    of one's own it is a column. Without names each value is a group."""
+    """The positions of the values of each group, by its name. In ABIDE's table a group is the values that measure the
+    same, in a user's own table those of a column. Without names each value is a group."""
     value_names = list_value_names(metadata)
     group_by_value = [find_value_group(metadata, value_name) for value_name in value_names]
     ordered_groups = [*ABIDE_PATTERN_BY_GROUP] if value_names == list_abide_names() else dict.fromkeys(group_by_value)
@@ -95,8 +95,9 @@ def find_value_group(metadata: Metadata, value_name: str) -> str:
 
 
 def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, group_name: str) -> pd.DataFrame:
-    """The covariates of people without those that tell what a group of values does: of the same column, or kind, such
-    as age. What is unknown is told by the phenotype's covariates that are unknown for some, such as the IQ."""
+    """The covariates of people without those that say what a group of values says: those of the same column, or of the
+    same kind, such as age. The group of marks says what the phenotype's covariates say that are unknown for some, such
+    as the IQ."""
     all_value_names, is_marks_group = list_value_names(metadata), group_name == MARKS_GROUP
     group_value_names = (
         all_value_names
@@ -123,8 +124,8 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
 
 
 def load_subject_values(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
-    """What is known of the 29 values of these subjects, NaN where unknown; of a cohort that holds only what networks
-    read, that."""
+    """The 29 values of these subjects, NaN where unknown; if the cohort stores only what networks read, these
+    values."""
     if (raw_phenotype := cohort.raw_phenotype) is not None:
         return raw_phenotype.loc[[*subjects]]
     record_by_subject = cohort.first_index_by_subject(range(len(cohort.rows)))
@@ -135,8 +136,8 @@ def load_subject_values(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame
 
 
 def summarise_groups(phenotype_table: pd.DataFrame, positions_by_group: PositionsByGroup) -> np.ndarray:
-    """One number a group of the values (subjects, 29): (subjects, groups). Of a group of marks it is how much is
-    unknown, else the first value. A category of which all values are 0 is unknown, NaN."""
+    """One number a group of the values (subjects, 29): (subjects, groups). For a group of marks it is how many values
+    are unknown, else the first value. A category of which all values are 0 is unknown, NaN."""
     values_by_group = {}
     for group_name, value_positions in positions_by_group.items():
         group_table = phenotype_table.iloc[:, value_positions]
@@ -231,7 +232,8 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
 def replace_groups(
     person_phenotypes: np.ndarray, donor_phenotypes: np.ndarray, positions_by_group: PositionsByGroup
 ) -> np.ndarray:
-    """Phenotypes (n, 29) with each group of their donors' (donors, n, 29): (n, donors, groups, 29)."""
+    """Phenotypes (n, 29) with each group in turn replaced by that of each of their donors (donors, n, 29): (n, donors,
+    groups, 29)."""
     group_masks = np.array(
         [
             np.isin(np.arange(person_phenotypes.shape[1]), value_positions)
@@ -264,7 +266,7 @@ def make_value_checks(
 
 
 def make_value_family(blackout: Blackout) -> FeatureFamily | None:
-    """Groups, each adjusted for all covariates but those that tell the same."""
+    """The family of groups of values, each adjusted for all covariates except those that say the same."""
     if "value_reliance" not in blackout.record_effects:
         return None
     metadata, subject_labels = blackout.cohort.metadata, blackout.people.subject_labels

@@ -49,7 +49,7 @@ MIDDLE_QUANTILES = (0.05, 0.95)  # the quantiles between which most people lie, 
 
 def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Manifest, Cohort]:
     """The record of a checkpoint, and the cohort that trained it. Raises InputError unless it is a classifier of
-    everybody that new people can be prepared for, and its cohort is there as it was."""
+    everybody that new people can be prepared for, and its cohort exists unchanged."""
     if not checkpoint_folder.exists or not checkpoint_folder.manifest().everybody:
         raise InputError(
             f"{checkpoint_folder.path} is no checkpoint of everybody; expected such as CKPT/mmnn/everybody. Make one: "
@@ -81,7 +81,8 @@ def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Mani
 
 
 def find_rare_values(cohort: Cohort) -> list[str]:
-    """The values of the phenotype that too few people have to be described, and categories of fewer than TELLING."""
+    """The values of the phenotype that are known for too few people to be described, and categories of fewer than
+    `MIN_DESCRIBED_PEOPLE`."""
     raw_phenotype = cohort.raw_phenotype
     if raw_phenotype is None:
         return []
@@ -97,7 +98,8 @@ def find_rare_values(cohort: Cohort) -> list[str]:
 
 
 def load_cross_validation(checkpoint_manifest: Manifest, score_folder: Path | None) -> CrossValidation | None:
-    """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for another's."""
+    """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for that of
+    another one."""
     cross_validation = (
         read_cross_validation(score_folder, checkpoint_manifest.model)
         if score_folder
@@ -206,7 +208,7 @@ def make_likeness_files(cohort: Cohort) -> dict[str, bytes]:
 
 
 def render_model_card(bundle_manifest: Manifest, cohort: Cohort, licence: str) -> str:
-    """The model card as Markdown: what it is for, of whom, how good (Mitchell et al. 2019,
+    """The model card as Markdown: what the model is for, whom it was trained on, how good it is (Mitchell et al. 2019,
     doi:10.1145/3287560.3287596)."""
     training_rows = [record_row for record_row in cohort.rows if record_row.split == "train"]
     return CARD_TEMPLATES.get_template("card.jinja").render(
@@ -249,7 +251,7 @@ def make_sites_table(training_rows: Sequence[RecordRow]) -> list[dict[str, str]]
 
 def make_variables_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> list[dict[str, str]]:
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
-    categories. Of what fewer than `MIN_DESCRIBED_PEOPLE` people have nothing is told."""
+    categories. What is known for fewer than `MIN_DESCRIBED_PEOPLE` people is left out."""
     site_by_subject = {record_row.subject: record_row.site for record_row in training_rows}
     covariate_table = make_covariate_table([*site_by_subject], [*site_by_subject.values()], load_all_covariates(cohort))
     variable_rows = []

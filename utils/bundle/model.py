@@ -78,7 +78,7 @@ class BundleFolder(CheckpointFolder):
         return record.compute_sha256(self.path)
 
     def find_training_cohort(self) -> None:
-        """Its people stay where it was made."""
+        """None: its people stay where it was made."""
 
     def load_reference(self) -> Reference | None:
         return read_reference(self.archive)
@@ -133,7 +133,8 @@ def advise_version(bundle_manifest: Manifest) -> str:
 
 
 def use_bundle(request: Request, bundle_path: Path) -> Request:
-    """The same by the network of a bundle, as by a checkpoint. Raises InputError for another model than it is of."""
+    """The request with the network of a bundle in place of a checkpoint. Raises InputError if it asks for another model
+    than that of the bundle."""
     bundle_folder = BundleFolder(bundle_path)
     model_name = bundle_folder.manifest().model
     if "model" in request.non_default_options and request.model != model_name:

@@ -28,7 +28,7 @@ from utils.scores.results import TEST_PAGE_FILE as REPORT_PAGE
 
 COMPARE_JOB, COMPARE_PAGE, COMPARE_TABLE = "compare", "compare.html", "compare.csv"
 COMPARED_SCORES = (*TITLE_BY_AUC, "brier")
-TERMINAL_ROWS = 3  # of the terminal
+TERMINAL_ROWS = 3  # rows of scores in the terminal
 MAX_PAIRS_LISTED = 3  # pairs in a sentence of the page
 BETTER_TEXT_BY_CONCLUSION = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
 UNCLEAR_TEXT_BY_CONCLUSION = {
@@ -43,7 +43,7 @@ BONFERRONI_FOOTNOTE = (
     "The intervals hold for all {} pairs together (Bonferroni). If all runs were equally good, one pair or more would "
     "seem to differ in one of twenty comparisons at most."
 )
-DECISIVE_KEYS = (  # what `run.json` says of what decides a result
+DECISIVE_KEYS = (  # keys of `run.json` that say what decides a result
     *("model", "preset", "config", "seed", "step", "precision", "grid", "folds"),
     *("cohort", "cohort_sha256", "maps", "prepared", "transductive", "unknown_site", "git_commit", "packages"),
 )
@@ -83,7 +83,7 @@ def write_comparison(folder: Path, finished_tests: Sequence[FinishedTest], pair_
 
 
 def join_marks(finished_tests: Sequence[FinishedTest]) -> str:
-    """Those of all runs, such as ` (SIMULATED)`."""
+    """The marks of all runs, such as ` (SIMULATED)`."""
     return "".join(dict.fromkeys(finished_test.description.marks for finished_test in finished_tests))
 
 
@@ -107,8 +107,8 @@ def format_pair_conclusion(pair_row: dict[str, Any]) -> str:
 def format_comparison_verdict(
     finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]], max_pairs: int = MAX_PAIRS_LISTED
 ) -> str:
-    """Who is better than whom, of whom no difference is shown, and of whom it is unknown, of each so many pairs; with
-    whether problems invalidate it."""
+    """Which run is better than which, which show no difference, and for which it is unknown, at most `max_pairs` pairs
+    of each; with whether problems invalidate it."""
     sentences = [
         join_names(
             [
@@ -137,8 +137,8 @@ def format_comparison_verdict(
 
 
 def print_comparison(finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> None:
-    """Prints the verdict, and below it the score that decides: where several pairs have a difference this difference
-    first, then that of each run."""
+    """Prints the verdict, and below it the score that decides: if there are several pairs, first the differences of
+    those that show one, then the score of each run."""
     deciding_metric, is_several = pair_rows[0]["by"], len(pair_rows) > 1
     score_rows = [
         [get_difference(pair_row, deciding_metric).text(), format_difference_name(pair_row)]

@@ -46,8 +46,8 @@ TEXT_BY_CONCLUSION = {
 
 @dataclass(frozen=True, eq=False)
 class FinishedTest:
-    """A finished test, which is called by its `test_folder` as the user gave it. `predictions_table`: predictions.csv,
-    a row a record and `repeat` (from 0), by these."""
+    """A finished test, named by its `test_folder` as the user gave it. `predictions_table`: `predictions.csv`, a row a
+    record and `repeat` (from 0), sorted by these."""
 
     test_folder: Path
     description: EvaluationManifest
@@ -55,7 +55,7 @@ class FinishedTest:
 
     @cached_property
     def predictions(self) -> Predictions:
-        """Those of every repeat; records of unknown label take no part."""
+        """The predictions of every repeat, without records of unknown label."""
         labelled_rows = self.predictions_table[self.predictions_table["label"].notna()]
         return Predictions.from_tables(*(repeat_rows for _, repeat_rows in labelled_rows.groupby("repeat")))
 
@@ -78,7 +78,7 @@ def open_tests(test_folders: Sequence[Path]) -> list[FinishedTest]:
 
 
 def read_finished_test(test_folder: Path) -> FinishedTest:
-    """Raises InputError unless a classifier's test was finished there, and is as it was written."""
+    """Raises InputError unless a classifier's test was finished there, and its files are unchanged."""
     test_manifest = read_finished_manifest(test_folder, EXPECTED_FOLDER_TEXT)
     if (
         test_manifest.job != "test"
@@ -117,8 +117,8 @@ def check_same_people(first_test: FinishedTest, second_test: FinishedTest) -> No
 
 
 def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]]:
-    """A row for each two of the runs, `first_test` and `second_test`. The intervals of the scores of `first_test`
-    minus those of `second_test`, paired as `metrics.estimate_differences` has them, hold for all rows together."""
+    """A row for each two of the runs, `first_test` (a) and `second_test` (b). The intervals of the scores of a minus
+    those of b, paired as in `metrics.estimate_differences`, hold for all rows together."""
     pair_rows, pair_count = [], comb(len(finished_tests), 2)
     for first_test, second_test in combinations(finished_tests, 2):
         difference_by_metric = estimate_differences(

@@ -42,8 +42,8 @@ CACHED_BASELINE_PREDICTIONS: dict[
 
 
 def write_baseline_predictions(results: EvaluationResults) -> list[str]:
-    """`baseline_predictions.csv`, by baselines of the cohort's training people or, if others trained the model, of
-    these. Returns what must stand beside it."""
+    """Writes `baseline_predictions.csv`, by baselines fitted on the cohort's training people or, if others trained the
+    model, on these. Returns the warnings that belong beside it."""
     run = results.run
     training_cohort, is_trained_elsewhere = None, run.everybody or not run.cohort.split_subjects("train")
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
@@ -63,8 +63,8 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
 
 def load_training_cohort(run: Run) -> Cohort | None:
     """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
-    are of the people who trained the checkpoint, and are standardised as those of `tested_cohort`. None if it is not
-    there as it was, or was prepared otherwise."""
+    are of the people who trained the checkpoint, and are standardised as those of the tested cohort. None if it is not
+    there unchanged, or was prepared otherwise."""
     tested_cohort, training_cohort, checkpoint_people = (
         run.cohort,
         run.checkpoints.find_training_cohort(),
@@ -84,7 +84,7 @@ def load_training_cohort(run: Run) -> Cohort | None:
 
 
 def describe_preparation(cohort: Cohort) -> list[object]:
-    """How everything was made that all baselines but those of connectomes read."""
+    """How all that baselines read was prepared, except connectomes."""
     covariate_columns = [] if cohort.covariates is None else sorted(cohort.covariates)
     return [cohort.grid, cohort.num_maps, cohort.metadata.select_for_inputs(("volume", "phenotype")), covariate_columns]
 

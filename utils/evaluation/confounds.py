@@ -45,14 +45,14 @@ from utils.scores.statistics import bootstrap_percentile_interval, permute_withi
 def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | None, seed: int) -> dict | None:
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
-    `covariate_table` is as `known_covariates` gives it. Each subject counts once, with the mean logit of its records
-    and repeats. The result holds:
-    - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
+    `covariate_table` is as `load_all_covariates` returns it. Each subject counts once, with the mean logit of its
+    records and repeats. The result contains:
+    - `partial`: the correlation of label and output given the covariates, and its `p`; or `reason`: why it cannot be
       computed;
     - `subjects`, and `left_out`: how many are at a site of one class;
-    - `covariate_adjustment`: the Adjustment;
-    - where the correlation is shown: `reliability` and `find_unmeasured_covariate`, as of `sensitivity.py`;
-    - `correlate_within_diagnosis`: as of the function.
+    - `beside`: the Adjustment;
+    - where the correlation is shown: `reliability` and `unmeasured`, see `sensitivity.py`;
+    - `given_diagnosis`: see `correlate_within_diagnosis`.
     """
     if covariate_table is None:
         return None
@@ -77,7 +77,7 @@ def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | 
 
 
 def make_subject_table(predictions: Predictions) -> pd.DataFrame:
-    """`label`, `site`, `unit` and `logit`, the mean of all records and repeats, by subject."""
+    """`label`, `site`, `unit` (the cluster) and `logit`, the mean of all records and repeats, by subject."""
     mean_logits = to_log_odds(predictions.probabilities).mean(0)
     repeated_columns = {"label": predictions.label, "site": predictions.site, "unit": predictions.cluster}
     grouped_records = pd.DataFrame(repeated_columns | {"logit": mean_logits}).groupby(predictions.subject)
@@ -85,7 +85,8 @@ def make_subject_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def explain_too_few_people(tested_people: pd.DataFrame) -> str:
-    """Why nothing can be said of people of both classes, as of their AUC within sites; empty if they are enough."""
+    """Why these people are too few for a statement, as they are for their AUC within sites; empty if they are
+    enough."""
     has_several_sites = tested_people["site"].nunique() > 1
     mixed_site_people = (
         tested_people[tested_people.groupby("site")["label"].transform("nunique") == 2]
@@ -125,12 +126,12 @@ def compute_partial_correlation(
     covariate_adjustment: Adjustment,
     error_widening: float,
 ) -> dict:
-    """The `partial_correlation` correlation of label and logit beside the covariates, and its `p`; or the `reason` why
-    there is none.
+    """The `partial` correlation of label and logit given the covariates, and its `p`; or the `reason` why there is
+    none.
 
-    Standard errors are robust (HC3; MacKinnon & White 1985), also to what the subjects of a unit have in common
-    (Liang & Zeger 1986). Of several folds they are `error_widening`, since their models share training subjects: see
-    `utils.scores.metrics`.
+    Standard errors are robust (HC3; MacKinnon & White 1985), also to what the subjects of a cluster have in common
+    (Liang & Zeger 1986). Those of several folds are `error_widening` times as large, since their models share training
+    subjects: see `utils.scores.metrics`.
     """
     if tested_people["label"].nunique() < 2:
         return {"reason": "the participants are of one class"}
@@ -180,11 +181,11 @@ def correlate_residuals(
     cluster: pd.Series,
 ) -> tuple[Estimate, float]:
     """The correlation of two columns of residuals (n,) of a regression on `covariate_basis` (n, k), and its p; errors
-    of a `cluster` (n,) are not independent."""
+    within a `cluster` (n,) are not independent."""
     slope = output_residuals @ label_residuals / (output_residuals @ output_residuals)
     residual_leverage = (
         1 - (covariate_basis**2).sum(axis=1) - output_residuals**2 / (output_residuals @ output_residuals)
-    )  # 0 of whom the regression fits in any case
+    )  # 0 for those whom the regression fits in any case
     error_scores = np.where(
         residual_leverage > MIN_RESIDUAL_SHARE,
         output_residuals
@@ -213,8 +214,8 @@ def correlate_within_diagnosis(
     and site, and a two-sided p of the permutations of its values among these people.
 
     An output that follows the diagnosis alone goes with whatever goes with the diagnosis. It does not when the
-    diagnosis is given (a partial confounder test; arXiv 2111.00814). Families are exchanged as a whole. The
-    interval is that of these networks. Of fewer than MIN_PER_CLASS units nothing is said.
+    diagnosis is given (a partial confounder test; arXiv 2111.00814). Families are exchanged as a whole. The interval is
+    that of these networks. What is known for fewer than `MIN_CLASS_SUBJECTS` clusters is left out.
     """
     correlation_by_covariate = {}
     for covariate, covariate_values in select_numeric_covariates(subject_covariates).items():
@@ -256,8 +257,8 @@ def correlate_within_cells(
     cluster: np.ndarray,
     seed: int,
 ) -> tuple[Estimate, float]:
-    """The correlation of two columns (n,) that have the mean 0 in each `cell_by_subject` (n,), within which values
-    change places; people of a `cluster` (n,) stay together."""
+    """The correlation of two columns (n,) that have the mean 0 in each cell, and its p; values change places within the
+    cells `cell_by_subject` (n,), and people of a `cluster` (n,) stay together."""
     first_subjects, cluster_index = index_unique(cluster)
     observed_correlation = (
         logit_deviations
@@ -317,7 +318,7 @@ def make_confound_rows(
     confound_result: dict | None, group_rows: list[dict], masked_estimates: tuple[Estimate, Estimate]
 ) -> list[dict]:
     """Rows of `confounds.csv`: the test; the correlation with each covariate given the diagnosis; the half that moved
-    least; and where missingness is `masked_estimates`: the AUC, and the score minus it."""
+    least; and the `masked_estimates`: the AUC where missingness is masked, and the score minus it."""
     confound_result = confound_result or {}
     estimate_rows: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
     if "partial" in confound_result:
@@ -347,7 +348,7 @@ def make_confound_rows(
     ]
 
 
-MIN_FINITE_P = 1e-300  # whose t is finite
+MIN_FINITE_P = 1e-300  # least p, whose t is finite
 AGE_THIRDS = ("youngest", "middle", "oldest")
 GROUPING_KINDS = ("head motion", "sex", "age")
 MOVED_LESS, MOVED_MORE = "moved less", "moved more"
@@ -387,7 +388,7 @@ def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFram
 
 
 def score_group(group_predictions: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
-    """How many subjects there are in a part, of each class, too; and its metrics."""
+    """How many subjects a part has, in all and of each class; and its metrics."""
     mask_by_count = {
         "subjects": group_predictions.label >= 0,
         "autism": group_predictions.label == 1,
@@ -432,8 +433,8 @@ def find_groupings(subject_covariates: pd.DataFrame, sites: list[str]) -> Iterat
 def make_site_score_rows(predictions: Predictions, seed: int) -> list[dict]:
     """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined.
 
-    Where sites are small the AUC is that within folds. Models of different folds have seen different people of the
-    site (`metrics.pull`).
+    Where sites are small the AUC is that within folds. Models of different folds have seen different people of the site
+    (`data.cohorts.peers.compute_pull`).
     """
     site_rows = []
     for site_name in np.unique(predictions.site):

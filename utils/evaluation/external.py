@@ -39,14 +39,14 @@ EXTERNAL_METRICS = (
     "accuracy",
     "balanced_accuracy",
     "brier",
-)  # that stand beside those of the training
+)  # metrics that are shown beside those of the training
 ExternalRow = dict[str, object]
 
 
 def write_external_tables(results: EvaluationResults) -> list[str]:
     """Writes `baseline_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
-    `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns what
-    must stand beside these, or why there are none."""
+    `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns the
+    warnings that belong beside these, or why there are none."""
     run = results.run
     if run.cohort.split_subjects("train") and not run.everybody:
         return write_baseline_predictions(results)
@@ -81,8 +81,8 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
 
 
 def load_training_reference(run: Run) -> tuple[Reference | None, list[str]]:
-    """What the people who trained a network are like, as far as their cohort is there as it was, or a bundle says it,
-    and has the same maps; and what is not known of them."""
+    """What the people who trained a network are like, if their cohort is there unchanged, or a bundle says it, and has
+    the same maps; and warnings of what is not known of them."""
     training_cohort = run.checkpoints.find_training_cohort()
     warnings = (
         []
@@ -133,8 +133,8 @@ def make_external_score_rows(
     cross_validation: CrossValidation | None = None,
     calibration: Calibration | None = None,
 ) -> Iterator[ExternalRow]:
-    """Rows of the scores, those of the training `cross_validation` beside them, and how right probabilities are, as
-    the networks give them and `calibrated_probabilities`."""
+    """Rows of the scores, with those of the training's test, `cross_validation`, beside them; and of how well
+    probabilities agree with labels, as the networks predict them and after `calibration`."""
     estimate_by_metric = estimate_scores(predictions, seed)
     for measure_name in EXTERNAL_METRICS:
         training_score = cross_validation.scores.get(measure_name) if cross_validation else None
@@ -212,8 +212,8 @@ def make_shift_rows(
 def make_shift_cells(
     tested_value: float, interval_ends: Iterable[float], training_value: float, training_sd: float, people_count: int
 ) -> ExternalRow:
-    """A number of so many people minus that of the training people, in standard deviations of these. Its interval does
-    not count that the training people are a sample."""
+    """A value of `people_count` people minus that of the training people, in standard deviations of the latter. Its
+    interval ignores that the training people are a sample."""
     low, high = interval_ends if people_count >= MIN_CLASS_SUBJECTS else (np.nan, np.nan)
     shift_estimate = Estimate.from_numbers(
         *((interval_value - training_value) / training_sd for interval_value in (tested_value, low, high))

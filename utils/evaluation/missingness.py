@@ -1,4 +1,4 @@
-"""Networks that read which values are missing -> what they predict if as much is missing of everybody as of most.
+"""Networks that read which values are missing -> what they predict if the same is missing for everybody as for most.
 
 What is missing, and which test measured the IQ, says how a site kept its records. Where it goes with the diagnosis, a
 network may read the diagnosis from it. So missingness is masked: the network is told, at the test, that these values

@@ -25,7 +25,7 @@ def parse_share(prevalence_text: str) -> float:
 
 @dataclass(frozen=True)
 class TestOptions(BundleOptions):
-    """What a test does beside the test; it changes none of its other results."""
+    """What a test does besides testing; it changes none of its other results."""
 
     permutations: int | None = option(
         None,

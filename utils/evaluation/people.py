@@ -23,7 +23,8 @@ AT_CHANCE_WARNING = (
 
 
 def load_calibration(run: Run) -> Calibration | None:
-    """How probabilities become those of people whom the network has not seen; None if no test on folds tells."""
+    """How probabilities become those of people whom the network has not seen; None without a test on folds that says
+    it."""
     calibration_fields = run.cross_validation.calibration if run.cross_validation else None
     return files.parse_json(files.format_json(calibration_fields), Calibration) if calibration_fields else None
 
@@ -35,7 +36,8 @@ def add_participants(
     outlier_table: pd.DataFrame | None,
 ) -> list[str]:
     """Adds `participants.csv` of a test, whose `predictions.csv` is `prediction_table`, with the reasons of
-    `out_of_distribution.csv`, if anybody could be compared, and what it promises; returns what speaks against it."""
+    `out_of_distribution.csv`, if anybody could be compared; sets what it promises, and returns what speaks against
+    it."""
     run, raw_probability = results.run, prediction_table["probability"].to_numpy()
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probability, probability=None, labels="")

@@ -1,5 +1,5 @@
 """Predictions of people who were left out by groups -> `probabilities.csv`, what calibration on all other groups gives
-of each, and `calibration.csv`, how well that did."""
+for each person, and `calibration.csv`, how well that did."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ from utils.scores.statistics import estimate_share
 CalibrationRow = dict[str, object]
 CALIBRATION_TEXT_COLUMNS = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
 SET_SIZE_MEASURES = (NO_LABEL, ONE_LABEL, BOTH_LABELS)  # of a set, by its number of labels
-MAX_INTERVAL_SLOPE = 1e3  # a slope that is infinite in a resample, in an interval
+MAX_INTERVAL_SLOPE = 1e3  # what the infinite slope of a resample counts as in an interval
 
 
 def make_probability_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def make_probability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     fold_count_by_site = first_records.groupby("site")["fold"].nunique()
     is_site_seen = (
         len(fold_count_by_site) > 1 and fold_count_by_site.max() > 1
-    )  # to the models that predict others of a site
+    )  # by the models that predict others of the site
     calibrated_probability, prevalence, label_sets = calibrate_left_out_groups(
         label, raw_probability, fold_names, first_records["site"].to_numpy() if is_site_seen else None
     )
@@ -99,7 +99,7 @@ def make_calibration_table(probability_table: pd.DataFrame, group_column: str, s
 
 def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0) -> dict[str, Estimate]:
     """How probabilities agree with labels, each person once, by the first record: the numbers of `compute_agreements`,
-    with intervals like those of all scores; none of fewer than MIN_PER_CLASS units of a class."""
+    with intervals like those of all scores; none with fewer than `MIN_CLASS_SUBJECTS` clusters of a class."""
     subject_predictions = predictions.select_records(
         np.isin(np.arange(len(predictions.label)), predictions.subject_positions[0])
     )
@@ -146,9 +146,9 @@ def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0)
 
 
 def make_level_rows(set_table: pd.DataFrame, coverage_level: float) -> Iterator[CalibrationRow]:
-    """The sets of one level (`set`): for how many people of each class they hold the label, and how many labels they
-    have. A row for all people, and one for each group. Units count once (`CLUSTER_COUNT_COLUMN`), in the group of
-    their first."""
+    """The sets of one level (`set`): for how many people of each class they contain the label, and how many labels they
+    have. A row for all people, and one for each group. Clusters count once (`CLUSTER_COUNT_COLUMN`), in the group of
+    their first person."""
     set_table = set_table.assign(first=~set_table.duplicated(["label", "unit"]))
     for group_name, group_rows in [
         ("", set_table),
@@ -170,8 +170,8 @@ def make_level_rows(set_table: pd.DataFrame, coverage_level: float) -> Iterator[
 
 
 def make_share_cells(is_holding: pd.Series, cluster: pd.Series) -> CalibrationRow:
-    """The share of people (n,) bool, with the Wilson interval of as many people as there are units; of nobody it is
-    undefined."""
+    """The share of people (n,) bool, with the Wilson interval of as many people as there are clusters; undefined for
+    nobody."""
     if not len(is_holding):
         return make_estimate_cells(0, UNDEFINED)
     cluster_share = estimate_share(is_holding.mean() * cluster.nunique(), cluster.nunique())

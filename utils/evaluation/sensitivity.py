@@ -1,9 +1,9 @@
-"""How far "carries more than the covariates" hangs on what nobody knows: how reliably covariates are measured, and a
+"""How far "carries more than the covariates" depends on what nobody knows: how reliably covariates are measured, and a
 covariate that nobody measured.
 
 An output that follows the true IQ carries more than an IQ that is measured with error. So the test is repeated as if
 numbers had been measured with less and less reliability (errors in variables; Fuller 1987, Measurement Error Models):
-their error is taken from their covariances, and what they then explain from that of diagnosis and output.
+their error is subtracted from their covariances, and what they then explain from that of diagnosis and output.
 
 A covariate that nobody measured would have to go with both diagnosis and output. How strongly, is the robustness value
 of Cinelli and Hazlett (2020, J R Stat Soc B 82:39, doi:10.1111/rssb.12348).
@@ -25,8 +25,9 @@ RELIABILITIES = np.linspace(0.99, 0.3, 70)  # at which the test is repeated, one
 @dataclass(frozen=True)
 class UnmeasuredCovariate:
     """A covariate that nobody measured makes the result vanish if its partial correlation with both diagnosis and
-    output is at least `correlation`: so many `times_strongest` that of the `strongest_measured` measured one, with
-    that of both with which it goes less; NaN and "" if none goes with both."""
+    output is at least `correlation`. That is `times_strongest` times the partial correlation of `strongest_measured`,
+    the strongest measured covariate, with the one of both with which it goes less; NaN and "" if none goes with
+    both."""
 
     correlation: float
     strongest_measured: str
@@ -35,9 +36,9 @@ class UnmeasuredCovariate:
 
 @dataclass(frozen=True)
 class CovariateTestInputs:
-    """What the test beside covariates was of: `label` and `output` (n,), z-scored; the `cluster` (n,) of each person;
-    the `subject_covariates` covariates, a row a person; the `adjustment`, and which of its `term_indices` entered; how
-    much `error_widening` the spread is than that of independent people."""
+    """The inputs of the test given covariates: `label` and `output` (n,), z-scored; the `cluster` (n,) of each person;
+    `subject_covariates`, a row a person; the `adjustment`, and the `term_indices` of those of its terms that entered;
+    `error_widening`, how much wider the spread is than that of independent people."""
 
     label: np.ndarray
     output: np.ndarray
@@ -48,8 +49,8 @@ class CovariateTestInputs:
     error_widening: float
 
     def is_mean_above_zero(self, products: np.ndarray, parameter_count: int) -> bool:
-        """Whether the mean of products (n,) is above 0, as `correlated` in `confounds.py` judges it: those of a unit
-        are not independent, and a regression had so many parameters."""
+        """Whether the mean of products (n,) is above 0, as `correlate_residuals` in `confounds.py` judges it: those of
+        a cluster are not independent, and the regression had `parameter_count` parameters."""
         cluster_sums = np.bincount(self.cluster, products - products.mean())
         freedom_degrees = max(len(cluster_sums) - parameter_count - 1, 1)
         sum_error = self.error_widening * np.sqrt(cluster_sums @ cluster_sums) * len(cluster_sums) / freedom_degrees
@@ -57,7 +58,7 @@ class CovariateTestInputs:
 
 
 def find_error_prone_covariates(test_inputs: CovariateTestInputs) -> list[str]:
-    """The numbers among the covariates in the test, but for the age, which is known exactly."""
+    """The numbers among the covariates in the test, except age and sex, which are known exactly."""
     covariate_names = test_inputs.adjustment.covariates
     return [
         covariate
@@ -70,7 +71,7 @@ def find_error_prone_covariates(test_inputs: CovariateTestInputs) -> list[str]:
 
 def find_least_reliability(test_inputs: CovariateTestInputs) -> float | None:
     """The highest reliability, the same of all numbers, at which the output no longer carries more than the covariates;
-    None if no number is measured with error, and the lowest of RELIABILITIES if it does at all of them."""
+    None if no number is measured with error, and the lowest of `RELIABILITIES` if it carries more at all of them."""
     error_prone_covariates = find_error_prone_covariates(test_inputs)
     if not error_prone_covariates:
         return None
@@ -118,8 +119,8 @@ def find_least_reliability(test_inputs: CovariateTestInputs) -> float | None:
 def find_unmeasured_covariate(
     test_inputs: CovariateTestInputs, t_value: float, freedom_degrees: int
 ) -> UnmeasuredCovariate:
-    """How strong a covariate would have to be that nobody measured, where the test beside all others has this
-    `t_value`, of so many degrees of freedom; and the strongest of those that were measured."""
+    """How strong a covariate that nobody measured would have to be to explain the result, if the test given all others
+    has this `t_value` and these `freedom_degrees`; and the strongest of those that were measured."""
     needed_strength = abs(t_value) / np.sqrt(freedom_degrees) - stats.t.ppf(
         (1 + CONFIDENCE_LEVEL) / 2, freedom_degrees - 1
     ) / np.sqrt(freedom_degrees - 1)
@@ -143,7 +144,7 @@ def find_unmeasured_covariate(
 
 
 def measure_covariate_strength(test_inputs: CovariateTestInputs, covariate: str) -> float:
-    """The multiple partial correlation of a covariate with the label, or with the output if that is less, beside all
+    """The multiple partial correlation of a covariate with the label, or with the output if that is less, given all
     other covariates."""
     remaining_columns = [
         make_linear_columns(test_inputs.subject_covariates[remaining_covariate])

@@ -30,7 +30,7 @@ CHI_SQUARED_RESAMPLES = 9999  # of the chi-squared test where fewer are expected
 def make_table1(cohort: Cohort) -> pd.DataFrame:
     """A row for each variable, with a test, and for each category of it; the same at each site, without tests.
 
-    `variable`, `site_name` (empty: all), `category`; of each class `_known`, `_missing` people, and `_mean`, `_sd`,
+    `variable`, `site` (empty: all), `category`; of each class `_known`, `_missing` people, and `_mean`, `_sd`,
     `_median` of numbers or `_share` of a category; `test`, `statistic`, `p`, and for numbers `p_ranks`, of the
     Mann-Whitney test. Prints which columns have too many categories. Raises InputError for text among numbers.
     """
@@ -90,8 +90,8 @@ CLASS_STATISTICS = ("known", "missing", "mean", "sd", "median", "share")  # of a
 def make_variable_table(cohort: Cohort) -> pd.DataFrame:
     """What is known of each subject (rows): numbers, or categories, NaN where unknown.
 
-    The covariates, but for the site, also those that only the phenotype tells; and all of its IQs. A number with two
-    values is a code, and so a category; the phenotype's names of the sexes replace codes.
+    The covariates except the site, including those that only the phenotype has, and all of the phenotype's IQs. A
+    number with two values is a code, and so a category; the phenotype's names of the sexes replace codes.
     """
     site_by_subject = {row.subject: row.site for row in cohort.rows}
     values_by_variable: dict[str, pd.Series] = {}

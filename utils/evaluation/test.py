@@ -69,7 +69,7 @@ def run_test(run: Run) -> int:
 
 def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
-    autoencoders'."""
+    the metrics of autoencoders."""
     if pooled_run.model.predicted == "input":
         autoencoders.pool_autoencoders(pooled_run, fold_runs)
         return
@@ -90,7 +90,7 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 
 def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
-    """A table of one run as a part of that of all."""
+    """A table of one run, as a part of the table of all runs."""
     fold_table = read_result_table(fold_run, table_name)
     return fold_table.assign(fold=fold_run.fold, **({"repeat": fold_run.repeat} if fold_run.repeats > 1 else {}))
 
@@ -263,8 +263,8 @@ def measure_test(
 
 
 def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame) -> None:
-    """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
-    are reported of a person; the folds are those of the first repeat."""
+    """Calibrates the predictions of a run on folds, if there are enough people. These are means over repeats, as they
+    are reported for a person; the folds are those of the first repeat."""
     probability_table, folds = probabilities.make_probability_table(mean_predictions), results.run.folds
     if len(probability_table) and folds:
         results.add_table("probabilities", probability_table)
@@ -321,7 +321,8 @@ def make_data_preparation(run: Run) -> DataPreparation:
 
 
 def make_subject_counts(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
-    """Subjects by split, of a run on folds `is_by_fold` or all together, by site and by label."""
+    """Subjects by split, by site and by label; in a pooled run on folds the split is the fold if `is_by_fold`, else one
+    for all."""
     subject_counts: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split

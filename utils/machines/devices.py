@@ -105,13 +105,12 @@ def make_strategy(gpu_names: tuple[str, ...]) -> Any:
 def find_free_gpus(share_gpu: bool) -> list[tuple[str, str]]:
     """UUID and name of the GPUs that no other process holds; none where there is no GPU. Asks NVML, before TensorFlow
     could take memory; honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held by other processes, raises
-    InputError that names them or, to `share_gpu`, gives the one that fewest hold."""
+    InputError that names them or, with `share_gpu`, returns the one that fewest hold."""
     import pynvml
 
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible_devices and visible_devices.startswith(
-        "MIG-"
-    ):  # a slice of a GPU, which its scheduler has already given to this run
+    # a slice of a GPU, which its scheduler has already given to this run
+    if visible_devices and visible_devices.startswith("MIG-"):
         return [(visible_devices, "the MIG device of CUDA_VISIBLE_DEVICES")]
     try:
         pynvml.nvmlInit()
@@ -137,8 +136,8 @@ def find_free_gpus(share_gpu: bool) -> list[tuple[str, str]]:
 
 
 def choose_device(share_gpu: bool, allow_several: bool = False) -> str:
-    """Lets TensorFlow, which must not have been imported, see a free GPU, or `allow_several`; returns `gpu` or `cpu`,
-    and prints which."""
+    """Lets TensorFlow, which must not have been imported, see a free GPU, or all of them if `allow_several`;
+    returns `gpu` or `cpu`, and prints which."""
     chosen_gpus = find_free_gpus(share_gpu)[: None if allow_several else 1]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in chosen_gpus) or "-1"

@@ -31,7 +31,7 @@ def connect_workers() -> Workers:
         tf.train.ClusterSpec({"worker": worker_addresses}), task_type="worker", task_id=worker_index
     )
     wait_for_workers(worker_addresses, worker_index)
-    # Signals end the process while TensorFlow connects and blocks Python; then come the handlers of before, since
+    # Signals end the process while TensorFlow connects and blocks Python; then the earlier handlers are restored, since
     # TensorFlow installs its own for SIGTERM.
     with handle_signals(signal.SIG_DFL, (signal.SIGINT, signal.SIGTERM)):
         return Workers(len(worker_addresses), worker_index, tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver))
@@ -52,14 +52,13 @@ def find_worker_addresses() -> tuple[list[str], int]:
             job_id, step_id, local_task_id = (
                 int(os.environ[f"SLURM_{variable_name}"]) for variable_name in ("JOB_ID", "STEP_ID", "LOCALID")
             )
-            first_port = (
-                20_000 + MAX_TASKS_PER_NODE * (8 * job_id + step_id) % 10_000
-            )  # no other step's; below those of the system
+            # no other step's; below those of the system
+            first_port = 20_000 + MAX_TASKS_PER_NODE * (8 * job_id + step_id) % 10_000
             local_address = f"{os.environ['SLURMD_NODENAME']}:{first_port + local_task_id}"
             gpu_options = {
                 "gpus_per_node": MAX_TASKS_PER_NODE,
                 "gpus_per_task": 1,
-            }  # only said; TensorFlow finds them itself
+            }  # only stated; TensorFlow finds them itself
             cluster_resolver = resolvers.SlurmClusterResolver(port_base=first_port, auto_set_gpu=False, **gpu_options)
         addresses_by_role = cluster_resolver.cluster_spec().as_dict()
         worker_addresses = [*addresses_by_role.get("chief", []), *addresses_by_role.get("worker", [])]

@@ -1,4 +1,4 @@
-"""An adjustment for covariates -> a table of what is in the test, what is not, and why: told once on a page."""
+"""An adjustment for covariates -> a table of what is in the test, what is not, and why: shown once on a page."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ NEVER_MEASURED = "what nobody measured, such as the length of the scan and medic
 
 
 def make_adjusted_table(adjustment: Adjustment) -> pd.DataFrame:
-    """A row for each covariate, product or curve that is in a test, or is not; see ADJUSTED."""
+    """A row for each covariate, product or curve that is in a test, or is not; the columns are `ADJUSTED_COLUMNS`."""
     return pd.DataFrame(make_adjusted_rows(adjustment), columns=[*ADJUSTED_COLUMNS])
 
 
@@ -50,5 +50,5 @@ def make_adjusted_rows(adjustment: Adjustment) -> Iterator[tuple[str, str, float
 
 
 def make_adjusted_section(table: pd.DataFrame, introduction: str) -> Section:
-    """What stands in no test may explain a result."""
+    """The section with the table of `make_adjusted_table`: what is not in the test may explain a result."""
     return make_table_section("Covariates", table, ADJUSTED_COLUMNS, introduction, ADJUSTED_COLUMN_SPECS, open=True)

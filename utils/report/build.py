@@ -45,19 +45,19 @@ INTENDED_USE = (
     "For research on groups. Not a diagnosis: no probability here says anything reliable about one participant, and "
     "nothing here has been tested for clinical use."
 )
-MIN_TESTED_PEOPLE = 100  # test participants
+MIN_TESTED_PEOPLE = 100  # test participants below which a page warns
 SEEN_BY_AUTHORS_CAVEAT = (
     "The preset was made by results on ABIDE I, on whose participants the score may be a little too good"
 )
 PUBLISHED_ACCURACY = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS_ACCURACY = 0.80  # accuracy that is far above it, however wide its interval
-MAX_LISTED_PROBLEMS = 5  # problems
+MAX_LISTED_PROBLEMS = 5  # problems to name in a message
 INVALID_PREFIX = "Problems invalidate this. "
 
 
 def write_report(folder: Path, tables: EvaluationTables) -> list[Path]:
-    """Writes the page into a folder, and beside it, unless it is of one fold, its figures; the page is the first of the
-    files."""
+    """Writes the page into a folder and, unless the test is of one fold, its figures. Returns the paths of the files,
+    the page first."""
     manifest, page_sections, forest_plot = (
         tables.manifest,
         [*make_report_sections(tables)],
@@ -142,8 +142,8 @@ def make_people_number(tables: EvaluationTables) -> HeadlineNumber:
 
 
 def make_baseline_forest(tables: EvaluationTables) -> Forest | None:
-    """The AUC of the verdict, that of the model and of baselines; None without baselines. What has no interval is not
-    drawn."""
+    """The forest plot of the AUC that the verdict rests on, of the model and of baselines; None without baselines. What
+    has no interval is not drawn."""
     baseline_table = tables.baselines
     if baseline_table is None or not tables.scores:
         return None
@@ -167,7 +167,7 @@ def make_forest_bar(bar_name: str, auc_estimate: Estimate, bar_kind: str) -> For
 
 
 def list_caveat_messages(caveats: Caveats) -> list[str]:
-    """What a reader must know before any number, of any page."""
+    """What a reader must know before any number, on any page."""
     messages = []
     if caveats.simulated:
         messages.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")

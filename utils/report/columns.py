@@ -1,5 +1,5 @@
-"""Tables -> sections of a page. What a column is called, how its numbers are written and what it means stands in one
-registry, `SPEC_BY_COLUMN`; so do metrics, which are columns of one table and rows of another."""
+"""Tables -> sections of a page. What a column is called, how its numbers are written and what it means is in one
+registry, `SPEC_BY_COLUMN`; metrics are there, too, as they are columns of one table and rows of another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ COUNT_FORMAT, NAME_FORMAT = "count", "name"  # forms of cells: a number of parti
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """Its heading; the format of its numbers, COUNT or NAME, or none where it holds text; what it means."""
+    """The heading of a column; the format of its numbers, `COUNT_FORMAT` or `NAME_FORMAT`, or none where it contains
+    text; what it means."""
 
     heading: str
     cell_format: str = ""

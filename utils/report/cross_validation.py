@@ -61,7 +61,7 @@ def read_cross_validation(folder: Path, model_name: str) -> CrossValidation:
 
 
 def fit_fold_calibration(tables: EvaluationTables) -> dict[str, Any] | None:
-    """The calibration by what folds predicted; None if there were too few people."""
+    """The calibration, fitted on what the folds predicted; None if there were too few people."""
     probability_table = tables.probabilities
     if probability_table is None:
         return None
@@ -73,8 +73,8 @@ def fit_fold_calibration(tables: EvaluationTables) -> dict[str, Any] | None:
 
 
 def find_lowest_coverage(tables: EvaluationTables) -> float | None:
-    """The lowest share of a class whose sets of the first level held their label, at a group that was left out; None
-    of random folds, or if no group has enough people."""
+    """The lowest share, over groups that were left out and classes, of people whose set of the first level contained
+    their label; None for random folds, or if no group has enough people."""
     calibration_table = tables.calibration
     if calibration_table is None or not Division.parse(tables.manifest.folds or "").holds_groups_out:
         return None

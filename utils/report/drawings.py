@@ -29,7 +29,7 @@ from utils.scores.results import (
 from utils.scores.statistics import estimate_share
 
 WHITE_TEXT_SHARE = 0.6  # share of a class from which on its cell takes white letters
-REPORT_FIGURE_INCHES = 4.2  # inches
+REPORT_FIGURE_INCHES = 4.2  # width of a figure
 CALIBRATION_BIN_COUNT = 10  # of probabilities, in a figure
 MAX_BASELINE_NAME_LENGTH, BASELINE_LINE_LENGTH = 60, 26  # characters of a baseline's name, of a line of it
 EstimateByMetric = Mapping[str, Estimate]
@@ -190,9 +190,9 @@ def draw_calibration(labels: np.ndarray, probability_by_kind: Mapping[str, np.nd
 
 
 def make_calibration_bins(labels: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
-    """A row for each of `CALIBRATION_BIN_COUNT` bins of equal width that holds a record.
+    """A row for each of `CALIBRATION_BIN_COUNT` bins of equal width that contains a record.
 
-    `bin`, `record_count`, `predicted` (mean probability), and `observed` (share of autism) with its Wilson interval
+    `bin`, `count` (records), `predicted` (mean probability), and `observed` (share of autism) with its Wilson interval
     `low`, `high`.
     """
     bin_by_record = np.minimum((probability * CALIBRATION_BIN_COUNT).astype(int), CALIBRATION_BIN_COUNT - 1)

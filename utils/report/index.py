@@ -22,7 +22,7 @@ from utils.scores.results import TEST_PAGE_FILE as TEST_REPORT_PAGE
 INDEX_FILE, INDEX_PAGE_KIND = "index.html", "index"
 PAGE_FILE_BY_JOB = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
 NO_INTERVAL_TEXT_BY_METRIC = dict.fromkeys(TITLE_BY_AUC, NO_INTERVAL_TEXT) | {"explained_variance": "no interval"}
-PICTURE_FILES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
+PICTURE_FILES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that exists is shown
 INDEX_MEANINGS = {
     "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same participants.",
     "participants": "How participants were divided. Empty: by the split of the cohort.",
@@ -49,11 +49,11 @@ class FinishedRun:
 
 
 def find_finished_runs(folder: Path) -> list[FinishedRun]:
-    """The finished runs whose folders lie in a folder, by name; a `run.json` that is damaged is none."""
+    """The finished runs whose folders lie in a folder, by name; those with a damaged `run.json` are left out."""
     finished_runs = []
     try:
         subfolders = sorted(folder.iterdir())
-    except OSError:  # one may not list it
+    except OSError:  # no permission to list it
         return []
     for run_folder in subfolders:
         with suppress(InputError):
@@ -122,7 +122,7 @@ def describe_folds(manifest: Manifest) -> str:
 
 
 def make_page_link(finished_run: FinishedRun) -> str:
-    """Its name, which opens its page."""
+    """The name of a run, which links to its page."""
     if finished_run.page_path is None:
         return finished_run.folder_name
     page_address = quote(f"{finished_run.folder_name}/{finished_run.page_path.name}")
@@ -130,7 +130,7 @@ def make_page_link(finished_run: FinishedRun) -> str:
 
 
 def make_picture_link(finished_run: FinishedRun) -> str:
-    """A small figure of it, which opens its page or itself."""
+    """A small figure of a run, which links to the page of the run or, without one, to the figure."""
     picture_file = next(
         (picture_file for picture_file in PICTURE_FILES if (finished_run.folder / picture_file).is_file()), None
     )

@@ -27,7 +27,7 @@ BATCH_SETTINGS = (
     "optimizer",
     "learning_rate",
     "decay",
-)  # hyper-parameters that have a place in a sentence
+)  # hyper-parameters that a sentence of its own names
 PRESETS_CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/reference/evidence.md
 CITATION_BY_MEASURE = {  # of maps, by the beginning of their names: the work that defines it
     "alff": "Zang et al. 2007, doi:10.1016/j.braindev.2006.07.002",
@@ -47,7 +47,7 @@ CITATION_BY_PARCELS = {  # of connectomes, by a pattern of what is in their name
 
 
 def format_site_count(sites: Iterable[str]) -> str:
-    """How many are known, in words."""
+    """How many sites are known, in words."""
     site_count = len(find_recorded_sites(sites))
     return f"{site_count} site{'s' if site_count > 1 else ''}" if site_count else "unknown site"
 
@@ -60,7 +60,7 @@ class MethodsContext:
     scores: Mapping[str, Estimate]
     folds: int  # 0: one split
     division: Division  # how people are divided into them
-    same_folds: bool  # in all repeats, if there are some
+    same_folds: bool  # whether all repeats have the same folds, if there are some
     grid: Grid | None  # of the volumes that the model reads
     reads_phenotype: bool
     maps: list[str]  # each measure, and the work that defines it

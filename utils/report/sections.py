@@ -139,7 +139,7 @@ def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
 
 
 def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
-    """Rows as the table of a section; those that hold nothing but counts are folded, if others hold more."""
+    """The rows of a section's table; those that contain nothing but counts are folded away, if others contain more."""
     count_headings = {SPEC_BY_COLUMN[column_name].heading for column_name in SITE_COUNT_COLUMNS}
     scored_rows = [
         row
@@ -156,7 +156,7 @@ def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
 
 
 def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
-    """The AUC of the verdict, the model's minus it, then the pooled AUC and the accuracy of each baseline."""
+    """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
     auc_name, secondary_count = (
         choose_headline_metric(baseline_table),
         int((baseline_table[ROLE_COLUMN] == SECONDARY_ROLE).sum()),
@@ -184,7 +184,7 @@ def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
 
 
 def sort_prespecified_first(baseline_table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `baselines.csv` as a page has them."""
+    """The rows of `baselines.csv` as a page has them: the pre-specified one first."""
     return baseline_table.sort_values(
         ROLE_COLUMN, key=lambda role_column: role_column != PRESPECIFIED_ROLE, kind="stable"
     )
@@ -257,7 +257,7 @@ def make_repeats_section(repeats_table: pd.DataFrame) -> Section:
 
 
 def make_choices_section(manifest: EvaluationManifest) -> Section:
-    """What inner folds chose in each fold, and by what."""
+    """Which candidate inner folds chose in each fold, and by which scores."""
     choice_rows = []
     for fold, choice in manifest.chosen.items():
         remaining_candidates = [
@@ -277,7 +277,8 @@ def make_choices_section(manifest: EvaluationManifest) -> Section:
 
 
 def make_confusion_section(predictions: Predictions, tables: EvaluationTables) -> Section:
-    """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
+    """True classes by predicted ones. With repeats the counts are those of mean probabilities, which have no
+    interval."""
     estimate_by_metric, no_interval_text = (
         (tables.scores, NO_INTERVAL_TEXT) if tables.manifest.repeats <= 1 else ({}, "no interval: means over repeats")
     )
@@ -296,7 +297,7 @@ def make_confusion_section(predictions: Predictions, tables: EvaluationTables) -
 
 
 def make_folds_section(tables: EvaluationTables) -> Section:
-    """The scores in each fold, if it tests TELLING participants of each class."""
+    """The scores in each fold, if it tests at least `MIN_DESCRIBED_PEOPLE` participants of each class."""
     subject_count_by_fold = tables.predictions.groupby("fold")["subject"].nunique()
     subject_count_by_fold_and_label = (
         tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
@@ -325,7 +326,8 @@ def make_group_rows(
     score_names: list[str],
     spec_by_column: Mapping[str, ColumnSpec] = SPEC_BY_COLUMN,
 ) -> list[CellByHeading]:
-    """A row a group: its participants and its scores; a dash where fewer than TELLING of a class decide one."""
+    """A row a group: its participants and its scores; a score is a dash if it rests on fewer than
+    `MIN_DESCRIBED_PEOPLE` of a class, or the accuracy on fewer than that in all."""
     smaller_class_count = group_table[["autism", "control"]].min(axis=1)
     masked_table = group_table.copy()
     for score_name in score_names:
@@ -408,7 +410,8 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
 
 
 def make_label_sets_section(calibration_table: pd.DataFrame, everybody_text: str) -> Section:
-    """How many sets hold the label, by diagnosis, and how many labels they have: of all participants and of groups."""
+    """How many sets contain the label, by diagnosis, and how many labels they have: of all participants and of
+    groups."""
     level_rows, page_rows = calibration_table[calibration_table["level"] == PAGE_SET_LEVEL], []
     for group in level_rows["group"].unique():
         group_rows = level_rows[level_rows["group"] == group].set_index(["measure", "diagnosis"])
@@ -438,7 +441,7 @@ def make_label_sets_section(calibration_table: pd.DataFrame, everybody_text: str
 
 
 def format_share_with_count(coverage_row: pd.Series) -> str:
-    """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING participants."""
+    """`81% of 70 (70% to 88%)`; a dash for fewer than `MIN_DESCRIBED_PEOPLE` participants."""
     if coverage_row["participants"] < MIN_DESCRIBED_PEOPLE:
         return "-"
     return (

@@ -33,9 +33,9 @@ DIAGNOSIS_COUNT_FIELDS = ("autism", "control", "unknown")
 COLUMN_BY_PROBABILITY_KIND = {
     "as predicted": "probability",
     "calibrated": "calibrated",
-}  # of it, and their columns in probabilities.csv
-COVERAGE_MEASURE, NO_LABEL, ONE_LABEL, BOTH_LABELS = "coverage", "none", "one", "both"  # measures there
-FOLDS_KEY = "folds"  # of metrics.json: the scores of each
+}  # kinds of probabilities, and their columns in probabilities.csv
+COVERAGE_MEASURE, NO_LABEL, ONE_LABEL, BOTH_LABELS = "coverage", "none", "one", "both"  # measures of calibration.csv
+FOLDS_KEY = "folds"  # of metrics.json: the scores of each fold
 TABLE_DIGITS = 8  # of numbers in tables, significant ones
 MODEL_MINUS_PREFIX = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
 
@@ -72,8 +72,8 @@ class DataPreparation:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateChoice:
-    """The candidate that inner folds chose in a training, with its settings, and the scores of all: the `metric`
-    there."""
+    """The candidate that inner folds chose in a training, with its settings, and the `scores` of all candidates: their
+    `metric` in the inner folds."""
 
     name: str
     preset: str
@@ -85,8 +85,9 @@ class CandidateChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class PermutationResult:
-    """The end of a series: `high` of `count` permutations score at least as high as the `observed` score. `bound` is
-    the upper end of the one-sided 95 % interval of the p of infinitely many permutations (Clopper & Pearson 1934)."""
+    """The result of a series of permutations, of which at most `asked` were requested: `high` of `count` permutations
+    score at least as high as the `observed` score. `bound` is the upper end of the one-sided 95 % interval of the p of
+    infinitely many permutations (Clopper & Pearson 1934)."""
 
     p: float
     bound: float
@@ -111,7 +112,8 @@ class PermutationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationManifest(Choices, Caveats):
-    """The record of a test, without groups; `left_out` holds the number of people by the reason of a conversion."""
+    """The record of a test with all fields on one level; `left_out` is the number of people whom the conversion left
+    out, by reason."""
 
     command: list[str]
     cohort: str
@@ -136,7 +138,7 @@ class EvaluationManifest(Choices, Caveats):
     prepared: DataPreparation
     promise: str = ""  # what probabilities and sets of labels promise to new people
     baseline_settings: dict[str, str]  # of each classifier that is a baseline
-    shares: dict[str, float]  # what each part of the networks counts, if it was learned
+    shares: dict[str, float]  # the weight of each part of the networks, if it was learned
     cross_validation: CrossValidation | None = None  # the test on folds that goes with a model of everybody
 
     @property
@@ -145,7 +147,7 @@ class EvaluationManifest(Choices, Caveats):
 
     @property
     def cohort_name(self) -> str:
-        """What a page says of where the cohort lies: nothing of the folders of who made it."""
+        """The cohort as a page names it: its folder without the folders above, which say who made it."""
         return Path(self.cohort).name
 
 
@@ -168,7 +170,7 @@ class EvaluationTables:
     def from_tables(
         cls, manifest: EvaluationManifest, read_tables: Mapping[str, pd.DataFrame], metrics_json: Mapping[str, Any]
     ) -> "EvaluationTables":
-        """Of typed tables by name, and the content of `metrics.json`."""
+        """From typed tables by name, and the content of `metrics.json`."""
         table_by_name = {
             name: table for name, table in read_tables.items() if len(table) or name == "out_of_distribution"
         }
@@ -196,7 +198,7 @@ class EvaluationTables:
 
 
 def parse_estimates(metrics_json: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Scores by name, of `metrics.json`."""
+    """Scores by name, from `metrics.json`."""
     return {metric: Estimate(**estimate_fields) for metric, estimate_fields in metrics_json.items()}
 
 

@@ -1,10 +1,9 @@
-"""Checkpoints on disk: TensorFlow's files in `<chkPointDir>/<model>`, each with the `Manifest` of its training beside
-it.
+"""Checkpoints on disk: TensorFlow's files in `<chkPointDir>/<model>`, each beside the `Manifest` of its training.
 
 A training from zero beside an earlier one gives its files another name. So the earlier checkpoint is the one in use
 until the new training has saved, when TensorFlow's state file is replaced; then it is removed. If a checkpoint is not
 as it was saved, the one before is used and a warning is printed. Other files in the folder stay: `folds-<how>/<K>` and
-`train_on_everybody`, checkpoints of other trainings, and the user's.
+`everybody`, checkpoints of other trainings, and the user's.
 """
 
 import os
@@ -65,7 +64,7 @@ class CheckpointFolder:
 
     @property
     def checkpoint_prefixes(self) -> list[Path]:
-        """Those of this training's checkpoints, the latest first. Where the state file names none, those count
+        """The prefixes of this training's checkpoints, the latest first. Where the state file names none, those count
         whose digest is recorded: the first one may not have been completed."""
         name_matches = [
             name_match
@@ -105,7 +104,7 @@ class CheckpointFolder:
             return None
 
     def is_intact(self, checkpoint_prefix: Path) -> bool:
-        """Whether a checkpoint is as it was saved; one whose digest was not recorded any more is, if it is there."""
+        """Whether a checkpoint is as it was saved; if its digests were not recorded any more, whether it is there."""
         file_paths, recorded_digests = list_checkpoint_files(checkpoint_prefix), self.read_digests(checkpoint_prefix)
         return (
             recorded_digests == compute_digests(file_paths)
@@ -134,7 +133,7 @@ class CheckpointFolder:
         return None
 
     def latest_prefix(self) -> Path:
-        """The same. Raises InputError if there is none."""
+        """`latest_intact`. Raises InputError if there is none."""
         if intact_prefix := self.latest_intact:
             return intact_prefix
         if not self.exists:
@@ -161,7 +160,7 @@ class CheckpointFolder:
         return damaged_names if self.state_prefix in checkpoint_prefixes else [STATE_FILE, *damaged_names]
 
     def manifest(self) -> Manifest:
-        """That of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
+        """The record of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
         return self.read_prefix_manifest(self.latest_prefix())
 
     @property
@@ -177,17 +176,17 @@ class CheckpointFolder:
         return record.compute_sha256(*list_checkpoint_files(self.latest_prefix()))
 
     def history_path(self, checkpoint_name: str) -> Path:
-        """What a training kept of its history, whose checkpoints have this name."""
+        """Where the history of the training is kept whose checkpoints have this name."""
         return self.path / f"{checkpoint_name}.csv"
 
     def print_if_training(self) -> None:
-        """Prints it if a training still runs, whose later checkpoints are not used."""
+        """If a training still runs, prints that its later checkpoints are not used."""
         if writer_text := files.find_writer(self.path):
             print(f"{self.path} is still being trained, by {writer_text}; used as it was last saved.", flush=True)
 
     def prepare_folder(self, is_from_zero: bool) -> str:
-        """Makes the folder, removes the files of checkpoints but the latest whole ones, and returns the name that those
-        of a training are to have."""
+        """Makes the folder, removes the files of all checkpoints but the latest whole ones, and returns the name for
+        the checkpoints of a training."""
         self.path.mkdir(parents=True, exist_ok=True)
         intact_prefix = self.latest_intact
         used_name = get_checkpoint_name(intact_prefix) if intact_prefix else CHECKPOINT_NAMES[0]
@@ -214,7 +213,7 @@ class CheckpointFolder:
                 files.remove(file_path)
 
     def write_manifest(self, prefix_name: str, manifest: Manifest, is_saved: bool) -> None:
-        """Writes the record of a checkpoint: before, and once it is `is_saved`, with its digest."""
+        """Writes the record of a checkpoint: before it is saved, and again once it is, with its files' digests."""
         digest_by_file = compute_digests(list_checkpoint_files(self.path / prefix_name)) if is_saved else {}
         record.write_manifest(
             self.path / f"{prefix_name}.json", replace(manifest, outputs=digest_by_file, finished=is_saved)
@@ -275,8 +274,8 @@ class CheckpointFolder:
         )
 
     def find_training_cohort(self) -> Cohort | None:
-        """The cohort of the training; None if it is gone or not as it was. If the checkpoint was moved with it, it lies
-        from here as before."""
+        """The cohort of the training; None if it is gone or not as it was. If it was moved with the checkpoint, it has
+        the same relative path from here as before."""
         manifest = self.manifest()
         candidate_folders = [
             Path(manifest.cohort),
@@ -286,7 +285,7 @@ class CheckpointFolder:
 
 
 def open_training_cohorts(manifest: Manifest, cohort_folders: Iterable[Path]) -> Iterator[Cohort]:
-    """The cohorts in these folders that are those of a record."""
+    """The cohorts in these folders whose identity is that in a record."""
     from data.cohorts.variants import train_on_everybody
 
     for cohort_folder in cohort_folders:

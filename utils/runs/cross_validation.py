@@ -8,7 +8,7 @@ from data.cohorts.division import Division
 from utils.scores.conclusion import Conclusion
 from utils.scores.results import Estimate
 
-MIN_PEOPLE_PER_GROUP = 10  # people of whom a group's score is told
+MIN_PEOPLE_PER_GROUP = 10  # people; the score of a smaller group is not reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,7 @@ class GroupScore:
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
-    concluded. `folds` is the name of a `Division`. It holds aggregates,
-    nothing of a single person."""
+    concluded. `folds` is the name of a `Division`. It holds aggregates, nothing of a single person."""
 
     folder: str
     preset: str
@@ -40,13 +39,13 @@ class CrossValidation:
     groups: tuple[GroupScore, ...]
     conclusion: Conclusion
     calibration: dict[str, Any] | None  # see `utils.scores.calibration`; None if there were too few people
-    lowest_coverage: float | None  # of sets, at one left-out site or value of a column with enough people of a class
-    chosen: dict[str, int]  # in how many folds each candidate was
+    lowest_coverage: float | None  # of prediction sets, at one left-out site or column value with enough of a class
+    chosen: dict[str, int]  # in how many folds each candidate was chosen
     marks: str  # see `Caveats`
 
     @property
     def score(self) -> Estimate:
-        """That of the headline."""
+        """The score of the headline."""
         return self.conclusion.score
 
     @property

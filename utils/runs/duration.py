@@ -15,21 +15,21 @@ from data.base.effort import EFFORT
 from data.base.terminal import format_duration, print_summary
 from utils.runs.run import Run
 
-# batches at least, of which the median counts; the first one, for which the network is compiled, is none
+# batches at least, of which the median counts; the first one, for which the network is compiled, does not
 MIN_MEASURED_BATCHES = 3
 MIN_MEASURED_S = 2.0  # at least
 
 
 @dataclass(frozen=True)
 class TrainingsAhead:
-    """So many trainings that last as long as one another are to come, 0 if it was said how long they take;
-    `printed_settings` are the settings of which it was."""
+    """`training_count` trainings of equal length are to come, 0 if how long they take is not to be printed;
+    `printed_settings` are the settings for which it was printed."""
 
     training_count: int = 1
     printed_settings: set[str] = field(default_factory=set)
 
     def multiply(self, factor: int) -> "TrainingsAhead":
-        """So many in place of each."""
+        """`factor` trainings in place of each."""
         return TrainingsAhead(factor * self.training_count, self.printed_settings)
 
 
@@ -51,7 +51,7 @@ def set_trainings_ahead(trainings_ahead: TrainingsAhead) -> Iterator[None]:
 
 @dataclass
 class BatchTimer:
-    """Measures the first batches of a training that has `batches_done` some."""
+    """Measures the first batches of a training that begins with `batches_done` batches seen."""
 
     run: Run
     batches_done: int

@@ -1,6 +1,6 @@
 """What a run must not do, checked before anything is written: each guard returns None, or raises an InputError.
 
-A guard looks at a run and at `saved`, the record of its checkpoint, if there is one.
+A guard looks at a run and at `checkpoint_manifest`, the record of its checkpoint, if there is one.
 """
 
 from collections.abc import Collection, Mapping
@@ -122,7 +122,7 @@ def check_same_training(run: Run, checkpoint_manifest: Manifest) -> None:
 def check_no_difference(
     location: object, reference_settings: Mapping[str, Any], requested_settings: Mapping[str, Any], advice: str
 ) -> None:
-    """Raises InputError for what is otherwise here than there."""
+    """Raises InputError for requested settings that differ from those at `location`."""
     differing_names = [
         setting_name
         for setting_name in requested_settings
@@ -196,8 +196,8 @@ def check_checkpoint_leak(run: Run, checkpoint_manifest: Manifest) -> None:
 def check_no_leak(
     run: Run, trained_network_text: str, training_subjects: Collection[str], training_scans: Collection[str]
 ) -> None:
-    """Raises InputError if a test subject is one of those who trained `trained_network_text`, by the name or by the
-    scan under another name."""
+    """Raises InputError if a test subject is one of those who trained what `trained_network_text` names, by the
+    ID, or by the scan under another ID."""
     if not training_subjects and not training_scans:
         return  # as of an encoder, where there is none
     cohort, training_names = run.cohort, set(map(strip_leading_zeros, training_subjects))
@@ -230,7 +230,7 @@ def check_near_copies(run: Run, checkpoint_manifest: Manifest) -> None:
     cannot be compared is printed."""
     cohort = run.cohort
     if checkpoint_manifest.cohort_sha256 == cohort.identity or cohort.is_simulated:
-        return  # its own cohort, in which near_duplicates are in one split
+        return  # its own cohort, in which near copies are in one split
     if not checkpoint_manifest.everybody and checkpoint_manifest.cohort_sha256 == cohort.metadata.provenance.get(
         "like"
     ):

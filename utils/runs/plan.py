@@ -233,8 +233,8 @@ class Request:
         return load_demo_cohort(self.model_spec.required_grid or REDUCED)
 
     def choose_config(self, checkpoint_manifest: Manifest | None) -> tuple[str, Settings]:
-        """The preset's name and the hyper-parameters, as `checkpoint_manifest` unless the user says. Raises
-        InputError."""
+        """The preset's name and the hyper-parameters, as in `checkpoint_manifest` unless the user says otherwise.
+        Raises InputError."""
         config_by_preset, earlier_settings = (
             self.model_spec.module.PRESETS,
             checkpoint_manifest.settings if checkpoint_manifest else self.cross_validation,
@@ -254,7 +254,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RunLocation:
-    """Where one run of a job reads and writes: its cohort, its checkpoint and results, what it is of all."""
+    """Where one run of a job reads and writes: its cohort, its checkpoint and results, and which of all runs it is."""
 
     cohort: Cohort
     checkpoint_path: Path
@@ -285,8 +285,8 @@ def check_folders_apart(path_by_flag: Mapping[str, Path | None]) -> None:
 
 
 def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
-    """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong; of
-    `all_jobs` the options are known that this one does not take."""
+    """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong;
+    `all_jobs` tell which jobs take the options that this one does not."""
     check_options(request, all_jobs)
     request = replace(request, seed=choose_seed(request))
     if request.preset or not request.checkpoint_root.exists():
@@ -361,9 +361,8 @@ def make_runs(request: Request) -> Iterator[Run]:
         read_checkpoint_manifest(request, location, checkpoint_folder)
         for location, checkpoint_folder in zip(locations, checkpoint_folders, strict=True)
     ]
-    default_manifest = next(
-        filter(None, checkpoint_manifests), None
-    )  # a fold that is not trained yet is as one that is
+    # a fold that is not trained yet takes its choices from one that is
+    default_manifest = next(filter(None, checkpoint_manifests), None)
     site_moments = None
     for location, checkpoint_folder, checkpoint_manifest in zip(
         locations, checkpoint_folders, checkpoint_manifests, strict=True
@@ -371,9 +370,8 @@ def make_runs(request: Request) -> Iterator[Run]:
         run = make_run(
             request, location, checkpoint_folder, checkpoint_manifest, checkpoint_manifest or default_manifest
         )
-        if run.transductive and not (
-            location.folds and location.folds.reduced_cohort_by_fold
-        ):  # sites are the same in all folds
+        # sites are the same in all folds
+        if run.transductive and not (location.folds and location.folds.reduced_cohort_by_fold):
             site_moments = site_moments or run.cohort.moments_by_site
             run = replace(run, cohort=replace(run.cohort, moments_by_site=site_moments))
         yield run
@@ -390,7 +388,7 @@ def make_checkpoint_folder(request: Request, location: RunLocation) -> Checkpoin
 
 
 def make_run_locations(request: Request) -> Iterator[RunLocation]:
-    """The cohort and the folders of each run. Raises InputError if the cohort cannot be divided as is asked for."""
+    """The cohort and the folders of each run. Raises InputError if the cohort cannot be divided as requested."""
     results_folder = request.results_folder
     if not request.folds:
         cohort = open_run_cohort(request.cohort_path)
@@ -500,7 +498,7 @@ def make_run(
     checkpoint_manifest: Manifest | None,
     default_manifest: Manifest | None,
 ) -> Run:
-    """A run with every choice made, as `default_manifest` where the user says nothing. Raises InputError."""
+    """A run with every choice made, as in `default_manifest` where the user says nothing. Raises InputError."""
     model_spec, train_options, cross_validation = request.model_spec, request.train_options, request.cross_validation
     cross_validation = cross_validation or (checkpoint_manifest.cross_validation if checkpoint_manifest else None)
     preset, config = request.choose_config(default_manifest)
@@ -571,7 +569,7 @@ def make_run(
 
 
 def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
-    """What must stand beside whatever the network of a bundle says: the caveats of the cohort that trained them."""
+    """What must stand beside whatever the network of a bundle says: the caveats of the cohort that trained it."""
     training_problems = tuple(
         f"of the training participants: {problem}" for problem in checkpoint_manifest.caveats.problems
     )
@@ -581,8 +579,8 @@ def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
 def fit_config_to_cohort(
     config: Settings, cohort: Cohort, model_spec: Model, explicit_requests: Collection[object]
 ) -> Settings:
-    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if something
-    `explicit_requests` needs them: a checkpoint, or what the user says."""
+    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if there are
+    `explicit_requests` for them: by a checkpoint, or by the user."""
     if cohort.connectomes or "connectome" not in model_spec.list_inputs(config):
         return config
     if any(explicit_requests):

@@ -65,7 +65,7 @@ class Caveats:
 
     @property
     def active_fields(self) -> dict[str, Any]:
-        """Those that hold, for JSON, without what the cohort's metadata say themselves."""
+        """The caveats that hold, for JSON, without those that the cohort's metadata holds itself."""
         field_names = ("problems", "transductive", "unknown_site")
         return {field_name: getattr(self, field_name) for field_name in field_names if getattr(self, field_name)}
 
@@ -187,7 +187,7 @@ def find_changed_outputs(results_folder: Path, manifest: Manifest) -> list[str]:
 
 
 def read_finished_manifest(results_folder: Path, expectation: str) -> Manifest:
-    """The record of the finished run in a folder. Raises InputError that says what is `expectation`: unless the run is
+    """The record of the finished run in a folder. Raises InputError, which says the `expectation`, unless the run is
     finished, and its outputs are as it wrote them."""
     if results_folder.is_file():
         raise InputError(f"{results_folder} is a file; {expectation}.")
@@ -256,14 +256,14 @@ def compute_stamped_sha256(stamped_paths: tuple[tuple[Path, int, int], ...]) -> 
 
 
 def normalise_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they are read again."""
+    """Settings as they are read again from JSON."""
     return json.loads(json.dumps(settings))
 
 
 def claim_folder(results_folder: Path, manifest: Manifest) -> None:
-    """Makes a folder for a run. What another one left there is moved aside, and named, so are finished results; what
-    the same one began stays: a training of the same start, another job by the same weights. Raises InputError, see
-    `check_folder_free`."""
+    """Makes a folder for a run. What another run left there, and finished results, are moved aside, which is printed;
+    what the same run began stays: a training of the same start, another job by the same weights. Raises InputError,
+    see `check_folder_free`."""
     earlier_manifest = check_folder_free(results_folder, manifest.job, manifest.model)
     if earlier_manifest and earlier_manifest.fold and not manifest.fold:
         raise InputError(f"{results_folder} holds fold {earlier_manifest.fold} of another run; name another --outDir.")
@@ -279,7 +279,7 @@ def claim_folder(results_folder: Path, manifest: Manifest) -> None:
 
 
 def is_same_run(earlier_manifest: Manifest, new_manifest: Manifest) -> bool:
-    """Whether a run goes on with what is found. The weights of parts may be trained yet."""
+    """Whether a run goes on with what is there. The weights of parts may differ: they may still be trained."""
     if new_manifest.begun:
         return (earlier_manifest.key, earlier_manifest.begun) == (new_manifest.key, new_manifest.begun)
     has_same_weights = earlier_manifest.weights == new_manifest.weights or isinstance(new_manifest.weights, dict)
@@ -310,8 +310,8 @@ def check_folder_free(results_folder: Path, job_name: str, model_name: str) -> M
 
 
 def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None:
-    """Moves all that lies in a folder to `earlier/<when>` in it, with its `moves_fold_folders` or without; this is
-    printed. Folders of other runs stay."""
+    """Moves all that lies in a folder to `earlier/<when>` in it, with the folders of its parts if
+    `moves_fold_folders`; this is printed. Folders of other runs stay."""
     target_folder = (
         results_folder
         / EARLIER_FOLDER
@@ -331,16 +331,15 @@ def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None
             ):
                 lock_stack.enter_context(files.locked(locked_folder))  # raises InputError if another process is at it
         target_folder.mkdir(parents=True)
-        for child_path in sorted(
-            moved_paths, key=lambda child_path: child_path.name == MANIFEST_FILE
-        ):  # that last, if a kill comes between
+        # the manifest last, if a kill comes between
+        for child_path in sorted(moved_paths, key=lambda child_path: child_path.name == MANIFEST_FILE):
             child_path.rename(target_folder / child_path.name)
     print(f"The earlier results in {results_folder} are now in {target_folder}.")
 
 
 @contextmanager
 def rewrite_outputs(results_folder: Path, output_names: Sequence[str], **manifest_extras: Any) -> Iterator[None]:
-    """Outputs of a finished run are made again in the block, and what it told is amended. Its record does not have them
+    """Outputs of a finished run are made again in the block, and its `told` is amended. Its record does not have them
     meanwhile: a kill leaves the run done."""
     manifest = read_manifest(results_folder)
     if manifest is None:

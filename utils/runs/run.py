@@ -103,8 +103,8 @@ class Run:
     everybody: bool = False  # whether the model is one of all people of its cohort
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
     network_caveats: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
-    training_id: str = ""  # tells a training from others from zero
-    # weights, while it uses these; of all parts, if it stands for them
+    training_id: str = ""  # tells trainings from zero apart
+    # of the weights, while it uses these; of all parts, if it stands for them
     used_weights_sha256: str | dict[str, str] | None = None
     workers: Workers = field(default_factory=Workers)
     start_time: float = field(default_factory=time.time)
@@ -139,8 +139,8 @@ class Run:
 
     @cached_property
     def run_key(self) -> str:
-        """Decides its results, with the weights: what was asked for, the data, and who is tested. What the weights
-        decide is not asked for again."""
+        """SHA-256 of what decides its results, with the weights: the choices, the data, and who is tested; without the
+        choices that the weights already decide."""
         key_choices = asdict(self.choices)
         if self.job.needs_checkpoint:
             key_choices = {field_name: key_choices[field_name] for field_name in ("model", "seed", "precision")}
@@ -160,7 +160,8 @@ class Run:
 
     @property
     def weights_sha256(self) -> str | dict[str, str] | None:
-        """SHA-256 of its checkpoint as it is now, of what stands for several parts by their name; None without one."""
+        """SHA-256 of its checkpoint, as it is now or was when its use began; by part, if it stands for several; None
+        without a checkpoint."""
         if self.used_weights_sha256 is not None:
             return self.used_weights_sha256
         return self.checkpoints.digest() if self.checkpoints.latest_intact else None
@@ -168,7 +169,7 @@ class Run:
     def make_manifest(
         self, is_finished: bool = False, headline: Headline | None = None, **manifest_extras: Any
     ) -> Manifest:
-        """What is known of it now; of finished results with the marks of all outputs."""
+        """What is known of it now; of finished results with the fingerprints of all outputs."""
         metadata = self.cohort.metadata
         return Manifest(
             job=self.job.name,
@@ -365,9 +366,8 @@ def make_pooled_run(runs: Sequence[Run]) -> Run:
         return first_run
     folder_levels = int(first_run.repeats > 1)
     preset_names = {run.choices.preset for run in runs}
-    widest_run = max(
-        runs, key=lambda run: (run.transductive, len(run.model.list_inputs(run.config)))
-    )  # of those that were chosen
+    # of those that were chosen
+    widest_run = max(runs, key=lambda run: (run.transductive, len(run.model.list_inputs(run.config))))
     choices = replace(first_run.choices, preset=", ".join(sorted(preset_names)), config=widest_run.choices.config)
     return replace(
         first_run,

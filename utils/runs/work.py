@@ -30,7 +30,7 @@ from utils.runs.run import Run, make_pooled_run
 CHILD_VARIABLE = "ABIDE_IS_CHILD"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 POLL_INTERVAL_S = 0.2
-KILLED_STATUS = 137  # the exit status of a process that was, as a shell has it
+KILLED_STATUS = 137  # the exit status of a process that was killed, as a shell has it
 
 
 def is_child_process() -> bool:
@@ -64,7 +64,7 @@ def perform_runs(runs: Sequence[Run], process_count: int, share_gpu: bool) -> in
 
 
 def perform_in_process(runs: Sequence[Run], device: str) -> int:
-    """The same in this process."""
+    """`perform_runs`, all in this process."""
     requested_runs, is_chief = [run for run in runs if run.is_requested], runs[0].workers.is_chief
     if is_chief:
         claim_folders(runs)
@@ -148,8 +148,8 @@ def run_subprocesses(
     worker_environments: Sequence[Mapping[str, str]],
     progress_title: str = "Folds",
 ) -> int:
-    """Does this command with other options added, each by a name, in as many processes at a time as there are
-    environments (`worker_environments`); returns the exit status of the first that fails. After a failure or a signal
+    """Does this command once for each of `commands`, a name and the options to add, in as many processes at a time as
+    there are `worker_environments`; returns the exit status of the first that fails. After a failure or a signal
     no other one is begun."""
     waiting_commands, free_environments, command_by_process = (
         [*commands],

@@ -1,10 +1,10 @@
-"""Covariates of people -> what they leave of values, for tests that ask for more than covariates.
+"""Covariates of people -> what they leave of values, for tests of whether there is more than covariates.
 
 Each covariate enters a least-squares regression as it is: numbers as lines, text as dummies. There are many more terms:
 products of every two covariates, of each with the site, and curves of numbers: squares, kinks and steps, and squares
-and kinks within each category of another covariate. Those enter that one of the values follows. A lasso picks them. Its
-penalty is not tuned: chance alone makes none of so many terms larger. So the number of terms costs little, and few
-people suffice (Belloni, Chernozhukov & Hansen 2014, Review of Economic Studies 81:608).
+and kinks within each category of another covariate. Of these, the ones enter that predict one of the values. A lasso
+selects them. Its penalty is not tuned, but such that chance alone lets none of so many terms in. So the number of terms
+costs little, and few people suffice (Belloni, Chernozhukov & Hansen 2014, Review of Economic Studies 81:608).
 """
 
 from collections.abc import Iterable, Iterator, Set
@@ -25,28 +25,29 @@ SUBJECTS_PER_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J C
 EXTRA_PARAMETERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
 MIN_MEASURED_SHARE = 0.5  # share of the subjects whose value of a covariate must be known to use it
 MAX_IMPUTED_SHARE = 0.1  # share of unknown values; a covariate with more of them may explain what is found
-MAX_CATEGORY_VALUES = 6  # of a number: more of them have a curve
-MAX_QUANTILES = 40  # most of a number, as many people in each; its kinks and steps lie between them
+MAX_CATEGORY_VALUES = 6  # distinct values of a number: one with more has a curve
+MAX_QUANTILES = 40  # most quantile groups of a number, as many people in each; kinks and steps lie between them
 LASSO_PENALTY_FACTOR, LASSO_ERROR_RATE, NOISE_ROUNDS = (
     1.1,
     0.05,
     3,
-)  # of the lasso: how much above the limit, its error, estimates of the noise
-MIN_NOISE_SHARE = 0.1  # share of the spread beside covariates; a term of less is not looked for
+)  # of the lasso: factor of its penalty, its error rate, how often the noise is estimated
+MIN_NOISE_SHARE = 0.1  # least noise, as a share of the spread that covariates leave; smaller terms are not looked for
 MIN_RESIDUAL_SHARE = 1e-6  # share of the spread that covariates must leave
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """Which covariates of people are taken from their values, and how.
+    """Which covariates of people are regressed out of their values, and how.
 
-    `covariates`: those that enter; `unusable_covariates`: those that cannot; `unmeasured_kinds`: as of the function.
-    `oversized_products`: products that may not enter as a whole, the first of each two by the second.
-    `imputed_count_by_covariate`: for how many a covariate that enters is not known, by name. `incomplete_covariates`:
-    those of which this is more than MOST_IMPUTED of the people: they enter, but nothing may be said to go beyond them.
-    `reason`: why nothing is adjusted. `covariate_basis`: an orthonormal basis (n, k) of the intercept and the
-    covariates; `term_columns`: all other columns (n, m) beside these, z-scored. `product_indices_and_bases`: which
-    columns belong to a product of several, and an orthonormal basis of these.
+    `covariates`: those that enter; `unusable_covariates`: those that cannot; `unmeasured_kinds`: see
+    `find_unmeasured_kinds`. `oversized_products`: products that may not enter as a whole, the first covariates of each
+    two by the second. `imputed_count_by_covariate`: for how many people a covariate that enters is not known, by name.
+    `incomplete_covariates`: those of which this is more than `MAX_IMPUTED_SHARE` of the people: they enter, but nothing
+    may be said to go beyond them. `reason`: why nothing is adjusted. `covariate_basis`: an orthonormal basis (n, k) of
+    the intercept and the covariates; `term_columns`: what a regression on these leaves of all other columns (n, m),
+    z-scored. `product_indices_and_bases`: which columns belong to a product of several, and an orthonormal basis of
+    these.
     """
 
     covariates: tuple[str, ...] = ()
@@ -71,8 +72,8 @@ class Adjustment:
         return self.term_columns.T @ self.term_columns
 
     def select_terms(self, target_values: np.ndarray) -> set[int]:
-        """The columns of `term_columns` that a value (n,) follows: those of the lasso, and of the products that tell
-        of what it leaves."""
+        """The columns of `term_columns` that predict a value (n,): those that the lasso selects, and those of the
+        products that predict what it leaves."""
         subject_count, term_count = self.term_columns.shape
         covariate_residuals, chosen_terms = regression_residuals(target_values, self.covariate_basis), np.empty(0, int)
         if term_count == 0 or covariate_residuals.std() <= MIN_RESIDUAL_SHARE * target_values.std():
@@ -113,12 +114,12 @@ class Adjustment:
 
 
 def make_basis_with_intercept(columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (n, k) of the columns of `columns` (n, any) and an intercept."""
+    """An orthonormal basis (n, k) of `columns` (n, any) and an intercept."""
     return make_orthonormal_basis(np.column_stack([np.ones(len(columns)), columns]))
 
 
 def make_orthonormal_basis(columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (n, k) of the columns of `columns` (n, any)."""
+    """An orthonormal basis (n, k) of `columns` (n, any)."""
     left_vectors, singular_values, _ = np.linalg.svd(columns, full_matrices=False)
     return left_vectors[:, singular_values > singular_values.max(initial=0) * len(columns) * np.finfo(float).eps]
 
@@ -136,11 +137,12 @@ def find_measured_covariates(covariate_table: pd.DataFrame) -> list[str]:
 
 
 def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | None = None) -> Adjustment:
-    """The adjustment for the covariates of people. While people are too few, that of the most columns is left out.
+    """The adjustment for the covariates of people. As long as people are too few, the covariate with the most columns
+    is left out.
 
-    `covariate_table` has a row a person, as of `utils.scores.features.make_covariate_table`; `site_names` are as of
-    `find_unmeasured_kinds`. An unknown number takes the median and a mark of its own. A covariate with
-    `incomplete_columns` does not enter alone.
+    `covariate_table` has a row a person, as made by `utils.scores.features.make_covariate_table`; `site_names` are as
+    in `find_unmeasured_kinds`. An unknown number takes the median and a mark of its own. Covariates that are unknown
+    for more than `MAX_IMPUTED_SHARE` do not enter without others.
     """
     empty_adjustment = Adjustment(
         (),
@@ -201,7 +203,8 @@ def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | N
 
 
 def find_unmeasured_kinds(covariate_table: pd.DataFrame, site_names: Iterable[str] | None) -> tuple[str, ...]:
-    """Which of KINDS are not known for enough people; the site first, if these `site_names` of theirs are none."""
+    """Which kinds of covariates (`COVARIATE_KIND_BY_NAME`) are not known for enough people; the site first, if none of
+    the people's `site_names` is known."""
     site_kinds = ("site",) if site_names is not None and not find_recorded_sites(site_names) else ()
     return (
         *site_kinds,
@@ -214,7 +217,8 @@ def find_unmeasured_kinds(covariate_table: pd.DataFrame, site_names: Iterable[st
 
 
 def add_terms(adjustment: Adjustment, term_blocks: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
-    """The adjustment with the columns of `make_further_terms`. A product that has no room as a whole is named."""
+    """The adjustment with the columns of `make_further_terms`. A product with too many columns to enter as a whole is
+    named."""
     max_product_columns = (
         len(adjustment.covariate_basis) // SUBJECTS_PER_PARAMETER - adjustment.covariate_basis.shape[1] - 1
     )
@@ -259,8 +263,8 @@ def make_linear_columns(covariate_values: pd.Series) -> np.ndarray:
 def make_further_terms(
     covariate_table: pd.DataFrame, columns_by_covariate: dict[str, np.ndarray]
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """The terms beyond the linear `columns_by_covariate`: the two covariates of a product or the one of a curve,
-    columns (n, any)."""
+    """The terms beyond the linear `columns_by_covariate`: for each the two covariates of a product or the one of a
+    curve, and columns (n, any)."""
     covariates_without_site = [covariate for covariate in columns_by_covariate if covariate != "site"]
     for first_covariate, second_covariate in combinations(covariates_without_site, 2):
         yield (

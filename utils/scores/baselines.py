@@ -1,4 +1,4 @@
-"""Baselines: plain classifiers of the same subjects, beside which every score stands.
+"""Baselines: plain classifiers of the same subjects, with which every score is compared.
 
 Everything that is learnt, imputation, categories, scaling, penalties and calibration included, is learnt on training
 records only. Each classifier reads each set of features on which it adds something:
@@ -48,7 +48,7 @@ CONNECTOME_FEATURES = "connectome"  # which ridge alone reads
 LOGISTIC_STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
 INNER_FOLDS_TEXT = f"{EFFORT.inner_folds} inner folds"
-SETTINGS_BY_CLASSIFIER = {  # of each classifier by its name in those of baselines, for the methods of a paper
+SETTINGS_BY_CLASSIFIER = {  # by the classifier's part of the names of baselines, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(LOGISTIC_STRENGTHS)} strengths the one with the best mean AUC "
     f"in {INNER_FOLDS_TEXT}",
     RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.RIDGE_PENALTIES)} penalties "
@@ -90,7 +90,7 @@ def fit_logistic(training_features: np.ndarray, training_set: TrainingSet) -> ri
 
 
 def predict_by_svm(training_features: np.ndarray, test_features: np.ndarray, training_set: TrainingSet) -> np.ndarray:
-    """The probability of autism of `test_features` records (n, features) by an SVM with fixed settings. It is
+    """The probability of autism (n,) of records with `test_features` (n, features) by an SVM with fixed settings. It is
     calibrated over the inner folds, for all of which its kernel is computed once."""
     training_features = training_features[training_set.positions]
     gamma = 1 / (training_features.shape[1] * (training_features.var() or 1))  # scikit-learn's "scale"
@@ -106,8 +106,9 @@ def predict_by_svm(training_features: np.ndarray, test_features: np.ndarray, tra
 
 
 def make_training_sets(training_rows: Sequence[RecordRow], cluster_by_record: np.ndarray) -> list[TrainingSet]:
-    """What linear classifiers take of training records with these rows, of these people (n,), and what SVMs do, at most
-    MAX_SVM_RECORDS of them, drawn at random; nothing if they are too few for inner folds."""
+    """The training sets of linear classifiers and of SVMs, from training records with these rows, of these clusters of
+    people (n,). SVMs take at most `MAX_SVM_RECORDS` of them, drawn at random. Empty if they are too few for inner
+    folds."""
     record_sets = []
     for max_records in (len(training_rows), MAX_SVM_RECORDS):
         positions = np.sort(np.random.default_rng(0).permutation(len(training_rows))[:max_records])
@@ -122,7 +123,7 @@ def make_training_sets(training_rows: Sequence[RecordRow], cluster_by_record: np
 
 
 def describe_record_limits(training_count: int, has_connectomes: bool = False) -> list[str]:
-    """What must stand beside baselines of so many training records, the most of any fold."""
+    """What must be said beside baselines with `training_count` training records, the most of any fold."""
     limit_by_classifier = {"SVM": MAX_SVM_RECORDS} | (
         {"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if has_connectomes else {}
     )
@@ -138,7 +139,7 @@ def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> 
     """Probability of autism of the test records (rows by file, in their order) by each baseline (columns).
 
     `majority`, then `<features>, <classifier>`. Baselines are fitted on the cohort's own training records, or on those
-    of `training_cohort`, see `training_people`. Prints what had to be left out.
+    of `training_cohort`, see `utils.evaluation.comparisons.load_training_cohort`. Prints what had to be left out.
     """
     fitting_cohort, feature_cohorts = (
         training_cohort or cohort,
@@ -230,8 +231,8 @@ def fit_connectome_baselines(
     probability_by_baseline: dict[str, np.ndarray], fitting_cohort: Cohort, test_cohort: Cohort
 ) -> dict[str, np.ndarray]:
     """Probabilities of the test records of `test_cohort` by the edges of connectomes, fitted on training records of
-    `fitting_cohort`. First by edges alone, then with those that were `probability_by_baseline` by maps and phenotype.
-    None unless both cohorts have the same edges."""
+    `fitting_cohort`: first by edges alone, then by the mean of these and of those by maps and phenotype in
+    `probability_by_baseline`. Empty unless both cohorts have the same edges."""
     has_same_edges = fitting_cohort.metadata.select_for_inputs(
         [CONNECTOME_FEATURES]
     ) == test_cohort.metadata.select_for_inputs([CONNECTOME_FEATURES])

@@ -29,15 +29,15 @@ THRESHOLD_DIGITS = 4  # of a threshold, which is a probability of one person: ro
 CLASS_COUNT = 2
 ROUNDING_TOLERANCE = 1e-9  # that a product of binary fractions may lie below a whole number
 NEWTON_STEPS, MAX_NEWTON_STEP, NEWTON_TOLERANCE = 30, 2.0, 1e-9  # of Newton's method
-MIN_CALIBRATED_SD = 0.05  # SD of log odds, 1 % of a probability, up to which calibrated ones say nothing
-# log odds for a standard deviation, of a slope that no data of people decide: it counts as infinite
+MIN_CALIBRATED_SD = 0.05  # SD of log odds, 1 % of a probability, up to which calibrated probabilities say nothing
+# log odds for a standard deviation; a steeper slope is not determined by the data and counts as infinite
 MAX_DECIDED_SLOPE = 20.0
 
 
 def fit_platt(decision_values: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """The slope and the shift that make log odds of autism of decision values (n,), by a logistic regression of the
+    """The slope and the shift that turn decision values (n,) into log odds of autism, by a logistic regression of the
     labels. Labels are a little less than certain (Platt 1999), so that a perfect order has a slope, too. Values that go
-    the wrong way or are all the same count nothing."""
+    the wrong way or are all the same get a slope of 0."""
     decision_sd, class_counts = decision_values.std(), np.bincount(label.astype(int), minlength=CLASS_COUNT)
     constant_scaling = 0.0, float(logit(label.mean()))
     if not np.ptp(decision_values):
@@ -85,7 +85,7 @@ class Calibration:
 
     def find_label_sets(self, raw_probability: np.ndarray, coverage_level: float) -> np.ndarray:
         """Raw probabilities of autism (n,) -> whether control and autism are in the set (n, 2) bool, at one of
-        LEVELS."""
+        `COVERAGE_LEVELS`."""
         thresholds = next(
             level_thresholds for level_thresholds in self.sets_of if level_thresholds.level == coverage_level
         )
@@ -143,8 +143,8 @@ def calibrate_left_out_groups(
     label: np.ndarray, probability: np.ndarray, group: np.ndarray, site: np.ndarray | None = None
 ) -> tuple[np.ndarray, ...]:
     """Calibrates each group (n,) by all others -> the probabilities (n,), the `prevalence` of those others (n,), and
-    sets (levels, n, 2) bool. With a `site` (n,), which models of other groups know, sets are of
-    `centre_probabilities_on_sites` probabilities."""
+    sets (levels, n, 2) bool. With a `site` (n,), which models of other groups have seen, sets are made of the
+    probabilities of `centre_probabilities_on_sites`."""
     calibrated_probability, prevalence = np.empty((2, len(label)))
     label_sets = np.empty((len(COVERAGE_LEVELS), len(label), CLASS_COUNT), bool)
     for group_name in np.unique(group):
@@ -170,14 +170,14 @@ def calibrate_left_out_groups(
 def centre_probabilities_on_sites(
     probability: np.ndarray, label: np.ndarray, site: np.ndarray, group: np.ndarray, tested_group: object
 ) -> np.ndarray:
-    """Probabilities (n,) whose log odds are taken from the middle of the site, by nobody of the `group` (n,) that
-    `tested_group` is, nor of the person's own."""
+    """Probabilities (n,) whose log odds are relative to the middle of the person's site. The middle is computed without
+    the people of `tested_group`, one of the groups in `group` (n,), and without the person's own group."""
     logits, is_outside = to_log_odds(probability), group != tested_group
     middle_logits = compute_site_middles(logits, label, site, is_outside)
     for outside_group in np.unique(group[is_outside]):
         is_in_group = group == outside_group
         is_reference = is_outside & ~is_in_group
-        if len(np.unique(label[is_reference])) < CLASS_COUNT:  # of two groups nobody is left
+        if len(np.unique(label[is_reference])) < CLASS_COUNT:  # with two groups nobody is left
             is_reference = is_outside
         middle_logits[is_in_group] = compute_site_middles(logits, label, site, is_reference)[is_in_group]
     return expit(logits - middle_logits)
@@ -188,7 +188,8 @@ def compute_site_middles(logits: np.ndarray, label: np.ndarray, site: np.ndarray
     bool; that of all of them where a site lacks a class.
 
     A model that knows a site predicts its more common class for most of its people. Sets by one threshold for all sites
-    then hold the rarer class of such a site too seldom. Without its middle they hold both classes alike.
+    then contain the rarer class of such a site too seldom. If the middle is subtracted, they contain both classes
+    alike.
     """
     _, site_index = np.unique(site, return_inverse=True)
     logit_sums, people_counts = np.empty((2, CLASS_COUNT, site_index.max() + 1))  # by class and site
@@ -207,11 +208,10 @@ def compute_agreements(
     """How probabilities (n,) agree with labels (n,), under each of the weightings (k, n), (k,) each.
 
     `slope` of the labels' log odds on theirs (Cox 1958): 1 is right, less is too sure. It is infinite if labels are
-    told apart without error, and NaN if log odds have no SD above `min_sd`. For calibrated ones that is
-    `MIN_CALIBRATED_SD`: below it they only say how common autism is in other groups, which goes the wrong way.
-    `intercept` with the slope fixed at 1 (calibration in the large; Van Calster et al. 2019,
-    doi:10.1186/s12916-019-1466-7): 0 is right, more says that autism is more common than predicted. Both are NaN if
-    all labels are the same. `brier`: the Brier score.
+    separated perfectly, and NaN if log odds have no SD above `min_sd`. For calibrated ones that is `MIN_CALIBRATED_SD`:
+    below it they only say how common autism is in other groups, which goes the wrong way. `intercept` with the slope
+    fixed at 1 (calibration in the large; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7): 0 is right, more says
+    that autism is more common than predicted. Both are NaN if all labels are the same. `brier`: the Brier score.
     """
     logits = to_log_odds(probability)
     logit_sd = logits.std() if np.ptp(logits) else 0.0
@@ -244,7 +244,7 @@ def fit_weighted_logistic(
         gradient = (record_weights * (label - expected_label)) @ predictors.T
         curvature_weights = record_weights * expected_label * (1 - expected_label)
         curvature = np.einsum("kn,in,jn->kij", curvature_weights, predictors, predictors, optimize=True)
-        curvature += NEWTON_TOLERANCE * np.eye(len(predictors))  # where labels are told apart without error it vanishes
+        curvature += NEWTON_TOLERANCE * np.eye(len(predictors))  # it vanishes where labels are separated perfectly
         newton_step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         coefficients += np.clip(newton_step, -MAX_NEWTON_STEP, MAX_NEWTON_STEP)
         if np.abs(newton_step).max() < NEWTON_TOLERANCE:

@@ -20,8 +20,8 @@ FOLD_VERDICT = "What counts is the result of all folds together."
 MODEL_BETTER, NO_DIFFERENCE, MODEL_WORSE, CANNOT_BE_TOLD = "better", "no difference shown", "worse", "cannot be told"
 ABOVE_CHANCE, BELOW_CHANCE = "better than chance", "worse than chance"
 CARRIES_MORE, MORE_NOT_SHOWN = "yes", "not shown"
-MAX_TERMINAL_COVARIATES, MAX_VERDICT_COVARIATES = 3, 2  # of covariates in a row of the terminal, and in the verdict
-ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # there, where the first row says why
+MAX_TERMINAL_COVARIATES, MAX_VERDICT_COVARIATES = 3, 2  # covariates in a row of the terminal, and in the verdict
+ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # in the terminal, where the first row says why
 
 
 def judge_auc_difference(auc_difference: Estimate) -> str:
@@ -38,8 +38,8 @@ def would_show(detectable: float | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineComparison:
-    """The pre-specified one: its AUC, and the model's minus it. It `lacks` some of what the network reads, and reads
-    others `besides`. `where` it was fitted, if not for these participants."""
+    """The pre-specified baseline: its `auc`, and `less`, the model's AUC minus it. It `lacks` some of what the network
+    reads, and reads others `besides`. `where` it was fitted, if not for these participants."""
 
     name: str
     auc: Estimate
@@ -81,10 +81,11 @@ class BaselineComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class CovariateResult:
-    """Whether the output says more of the diagnosis than covariates do: the `partial` correlation of both beside these
-    `names`; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since their site has
-    one class. It would not be shown if numbers had this `reliability`, or if an `unmeasured` covariate had this partial
-    correlation with diagnosis and output: so many `times_strongest` that of the `strongest` measured one."""
+    """Whether the output says more of the diagnosis than covariates do: the `partial` correlation of both given the
+    covariates `names`; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since their
+    site has one class. It would not be shown if numbers had this `reliability`, or if an `unmeasured` covariate had
+    this partial correlation with diagnosis and output, which is `times_strongest` times that of the `strongest`
+    measured one."""
 
     names: list[str] = field(default_factory=list)
     partial: Estimate = UNDEFINED
@@ -119,7 +120,7 @@ class CovariateResult:
 
     @property
     def short_sentence(self) -> str:
-        """The same in few words."""
+        """The `sentence` in fewer words."""
         return "It carries more than the covariates." if self.carries_more == CARRIES_MORE else self.sentence
 
     @property
@@ -139,8 +140,8 @@ class CovariateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """`score`: the AUC (`metric`) that the verdict rests on; `why` nothing can be concluded of it, empty if something
-    can. `notes` are footnotes of it. `others`: how many other baselines there are, by the model's standing beside
+    """`score`: the AUC (`metric`) that the verdict rests on; `why`: the reason if nothing can be concluded from it,
+    else empty. `notes` are its footnotes. `others`: how many other baselines there are, by how the model compares with
     them. `masked`: the AUC where missingness is masked, and `minus_masked` the score minus it."""
 
     metric: str
@@ -211,7 +212,7 @@ class Conclusion:
         place_text = " in the training's own test" if self.baseline.where else ""
         detectable = (
             self.baseline.detectable if not secondary_text and not place_text else None
-        )  # else 60 words are too few
+        )  # else the verdict would exceed 60 words
         least = "" if detectable is None else f", minimum detectable {detectable:.3f}"
         comparison_text = {
             MODEL_BETTER: f"It is better than {baseline_text}{place_text}: {difference_text}",

@@ -23,7 +23,8 @@ def make_covariate_table(
     """The covariates of each of the subjects (n,), in their order, and their site, if there are several.
 
     Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `source_table` is as
-    `known_covariates` gives it; a column that repeats the site is left out. Raises InputError for text among numbers.
+    `load_all_covariates` returns it; a column that repeats the site is left out. Raises InputError for text among
+    numbers.
     """
     values_by_column: dict[str, np.ndarray] = {"site": np.array(sites, object)} if len(set(sites)) > 1 else {}
     source_table = pd.DataFrame(index=sorted(set(subjects))) if source_table is None else source_table
@@ -56,13 +57,13 @@ def make_feature_encoder() -> ColumnTransformer:
 
 
 def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """What each kind of baseline reads, which holds no label: a row a record, in the order of one or several cohorts,
-    the first of which has the training people.
+    """What each kind of baseline reads, which contains no label: a row a record, in the order of one or several
+    cohorts, the first of which has the training people.
 
-    `make_covariate_table` (see there), `phenotype` (29), `make_region_parcels` (the volume's mean in each AAL region;
-    of several maps, those of a region lie side by side), and `all` of them; then `missingness`, the part of the
-    phenotype that says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in
-    all records, are left out.
+    `covariates` (see `make_covariate_table`), `phenotype` (29), `regions` (the volume's mean in each AAL region; with
+    several maps, those of a region lie side by side), and `all` of them; then `missingness`, the part of the phenotype
+    that says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all
+    records, are left out.
     """
     header_batches = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])
@@ -76,7 +77,7 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     subjects, sites = [row.subject for row in record_rows], [row.site for row in record_rows]
     covariate_tables = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]
     table = pd.concat(covariate_tables) if covariate_tables else None
-    if table is not None:  # one who is in both cohorts is the same person, see `no_leak`
+    if table is not None:  # a subject who is in both cohorts is the same person, see `guards.check_no_leak`
         table = table[~table.index.duplicated(keep="last")]
     feature_tables = {
         "covariates": make_covariate_table(subjects, sites, table).reset_index(drop=True),

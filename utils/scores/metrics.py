@@ -5,8 +5,8 @@ subjects. Each pair of subjects then meets twice: each of them helps to train th
 have in common moves the score twice. Resampling, which leaves the models as they are, sees it once. If models read
 noise, the variance is therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine Learning 52:239) correct
 that of k folds by nearly the same, 1 + k / (k - 1). `Predictions.interval_widening` says how much wider an interval is
-made. How often it then holds the truth, `tests/benchmarks/coverage.py` counts: that is the mean score on fresh people
-of models trained on as many.
+made. `tests/benchmarks/coverage.py` counts how often it then contains the truth: the mean score on fresh people of
+models trained on as many.
 """
 
 from collections import Counter
@@ -63,8 +63,8 @@ class Predictions:
     Of each record (n,): `label`, 1 autism, 0 control; `subject`; `site`; `cluster`, its subject, or the first of a
     group of subjects, who are drawn together. Of each repeat and record (repeats, n): the probability of autism, and
     the fold, which is the model that predicted it. Every score is the mean over repeats; the intervals are those of the
-    folds of the first one. There, `training_cluster_counts` (n,) says how many units of the test were in the training
-    of a record's model; they are 0 if all records have one model. `in_small_sites`: whether sites are so small
+    folds of the first one. There, `training_cluster_counts` (n,) says how many clusters of the test were in the
+    training of a record's model; they are 0 if all records have one model. `in_small_sites`: whether sites are so small
     (`compute_pull`), in any repeat, that the AUC within sites compares people of one fold only.
     """
 
@@ -80,7 +80,8 @@ class Predictions:
     @classmethod
     def from_tables(cls, *repeat_tables: pd.DataFrame) -> "Predictions":
         """From tables with the columns of `predictions.csv`, one a repeat, of the same records in the same order, no
-        label unknown. Without a column, all records are of one site, one fold, or a unit for each subject."""
+        label unknown. If a column is missing, all records are of one site or of one fold, or each subject is a
+        cluster."""
         filled_tables = [
             repeat_table.reindex(columns=SCORED_PREDICTION_COLUMNS, fill_value="") for repeat_table in repeat_tables
         ]
@@ -140,7 +141,7 @@ class Predictions:
 
     @property
     def groups_by_auc(self) -> dict[str, np.ndarray]:
-        """Those of the first repeat."""
+        """The groups of the first repeat."""
         return self.repeats_to_score[0].groups_by_auc
 
     @property
@@ -150,17 +151,17 @@ class Predictions:
 
     @cached_property
     def cluster_positions(self) -> tuple[np.ndarray, np.ndarray]:
-        """`subject_positions`, of whom those of a group count as one: the units of a bootstrap."""
+        """The same as `subject_positions` for clusters, which a bootstrap draws as units."""
         return index_unique(self.cluster)
 
     @property
     def uncompared_subject_count(self) -> int:
-        """Subjects whose peers are all of one class, in every repeat."""
+        """How many subjects have only peers of one class, in every repeat."""
         is_alone_by_repeat = [~mark_mixed_groups(self.label, repeat_peers) for repeat_peers in self.peer_groups]
         return len(np.unique(self.subject[np.all(is_alone_by_repeat, axis=0)]))
 
     def with_probabilities(self, probabilities: ArrayLike) -> "Predictions":
-        """Those of another classifier (repeats, n)."""
+        """The same records with the probabilities (repeats, n) of another classifier."""
         return replace(self, probabilities=np.array(probabilities, float))
 
     def select_records(self, row_mask: np.ndarray) -> "Predictions":
@@ -175,15 +176,15 @@ class Predictions:
         return len(np.unique(self.subject[row_mask]))
 
     def count_clusters(self, row_mask: np.ndarray) -> int:
-        """How many units of a bootstrap they are of, whom an interval rests on."""
+        """How many clusters they are of, on which an interval rests."""
         return len(np.unique(self.cluster[row_mask]))
 
     def bootstrap_interval(
         self, statistic: WeightedStatistic, seed: int, resample_count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Both ends of a statistic's interval over subjects; `statistic` takes records' weights. Those of a whole test
-        are drawn within their fold, whose size is fixed. How many of a part, such as a site, are in a fold is chance;
-        few are, and they hardly vary among themselves."""
+        """Both ends of a statistic's interval over subjects; `statistic` takes the weights of records. Subjects of a
+        whole test are drawn within their fold, whose size is fixed. Those of a part of it, such as a site, are not: how
+        many of them are in a fold is chance; few are, and they hardly vary among themselves."""
         (first_records, cluster_index), generator = self.cluster_positions, np.random.default_rng(seed)
         cluster_folds = self.fold_names[0, first_records]
         is_subset = (
@@ -200,9 +201,9 @@ class Predictions:
     def interval_widening(self, metric: str) -> float:
         """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.
 
-        The variance grows by a share of a unit's training units: those who are themselves in the score, tested by
-        another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class. A
-        bootstrap loses one a fold: of units, of which a fold has few, more than of as many people.
+        The variance grows by the share of the clusters in a cluster's training that are themselves in the score, tested
+        by another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class. A
+        bootstrap loses one a fold: of clusters, of which a fold has few, more than of as many people.
         """
         if not self.training_cluster_counts.any():
             return 1.0
@@ -230,7 +231,7 @@ class Predictions:
 
 
 def index_unique(identifiers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of the different names (n,) stands first, in sorted order, and the place of each there (n,)."""
+    """The first position of each distinct name (n,), names sorted; and the place of each name among these (n,)."""
     _, first_positions, unique_index = np.unique(identifiers, return_index=True, return_inverse=True)
     return first_positions, unique_index
 
@@ -302,8 +303,8 @@ def find_needed_masks(repeat: RepeatToScore, metric: str) -> tuple[np.ndarray, .
 def average_over_repeats(
     predictions: Predictions, score_repeat: RepeatScorer, record_weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Each score (k,) as its mean over the repeats that have it.
-    A site may be in one fold of a repeat, whose AUC is then that within folds."""
+    """Each score (k,) as its mean over the repeats in which it is defined. The records of a site may be in one fold of
+    a repeat, whose AUC is then that within folds."""
     scores_by_repeat = [score_repeat(repeat, record_weights) for repeat in predictions.repeats_to_score]
     metrics = dict.fromkeys(metric for repeat in scores_by_repeat for metric in repeat)
     repeat_values_by_metric = {
@@ -326,11 +327,11 @@ def estimate_with_intervals(
     """The estimate of each statistic, which lies between `lowest_value` and 1.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by
-    `Predictions.interval_widening`, and by `widen_for_comparisons` where it is one of `comparison_count` that are
+    `Predictions.interval_widening`, and by `widen_for_comparisons` if it is one of `comparison_count` that are
     compared. There is none if one of the `find_needed_masks` of a statistic, of any repeat, has fewer subjects than
-    MIN_CLASS_SUBJECTS; those who are drawn together count as one. All resamples of a perfect score are perfect. So no
-    score is surer than that so many subjects pass all alike: that has probability 0.025 at its low end (Clopper &
-    Pearson 1934). Differences, whose `lowest_value` is -1, have no such limit.
+    `MIN_CLASS_SUBJECTS`; those who are drawn together count as one. All resamples of a perfect score are perfect. So
+    the interval reaches at least to the score at which this many subjects are all right with probability 0.025, and to
+    its counterpart for all wrong (Clopper & Pearson 1934). Differences, whose `lowest_value` is -1, have no such limit.
     """
     value_by_statistic, estimate_by_statistic = compute_statistics(np.ones((1, len(predictions.label)))), {}
     bootstrap_ends = predictions.bootstrap_interval(
@@ -391,7 +392,7 @@ def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str
     ]
     distances_to_ends = np.hypot(
         *np.nan_to_num(np.array(combined_scores_by_end) - combined_scores).swapaxes(0, 1)
-    )  # below and above, of each name
+    )  # below and above, of each metric
     for metric, distance_below, distance_above in zip(combined_metrics, *distances_to_ends, strict=True):
         value, low, high = estimate_by_metric[metric].value_low_high
         widened_by_metric[metric] = Estimate.from_numbers(

@@ -12,7 +12,7 @@ INPUT_BY_FEATURE_WORD = {
     "phenotype": "phenotype",
     "regions": "maps",
     CONNECTOME_FEATURES: "connectome",
-}  # by word
+}  # what a baseline reads, by a word of its name
 KINDS_WITHIN_ALL = (
     "covariates",
     "phenotype",
@@ -39,9 +39,9 @@ class PrespecifiedBaseline:
 def choose_prespecified_baseline(
     baseline_names: Sequence[str], network_inputs: Sequence[str]
 ) -> PrespecifiedBaseline | None:
-    """The one of the baselines that reads what a network with these inputs reads. If there are several, the STRONGEST
-    classifier; if there is none, the one that lacks the fewest inputs, and of these the one that reads the least
-    besides. None if no baseline reads any of the inputs."""
+    """The one of the baselines that reads what a network with these inputs reads. If there are several, the one whose
+    classifier comes first in `CLASSIFIERS_BY_STRENGTH`; if there is none, the one that lacks the fewest inputs, and of
+    these the one that reads the least besides. None if no baseline reads any of the inputs."""
     needed_inputs = ["maps" if name == "volume" else name for name in network_inputs]
     split_name_by_baseline = {baseline: baseline.partition(", ") for baseline in baseline_names}
     kinds_within_all = [

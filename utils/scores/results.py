@@ -53,7 +53,7 @@ def estimate_columns(estimate_name: str = "") -> list[str]:
 
 
 def format_people_count(people_count: float) -> str:
-    """A number of people where it may leave the lab: fewer than TELLING are not told apart."""
+    """A number of people where it may leave the lab: those below `MIN_DESCRIBED_PEOPLE` are not told apart."""
     return (
         f"< {MIN_DESCRIBED_PEOPLE}"
         if 0 < people_count < MIN_DESCRIBED_PEOPLE
@@ -73,16 +73,16 @@ class Estimate:
 
     @classmethod
     def from_numbers(cls, value: float | None, low: float | None = None, high: float | None = None) -> "Estimate":
-        """Of numbers that may be NaN or infinite, which are undefined."""
+        """From numbers; those that are NaN or infinite are undefined."""
         return cls(finite_or_none(value), finite_or_none(low), finite_or_none(high))
 
     @classmethod
     def from_row(cls, row: "Mapping[str, Any] | pd.Series", estimate_name: str = "") -> "Estimate":
-        """From the columns `estimate_columns(name)` of a row of a table."""
+        """From the columns `estimate_columns(estimate_name)` of a row of a table."""
         return cls.from_numbers(*(row[column] for column in estimate_columns(estimate_name)))
 
     def to_cells(self, estimate_name: str = "") -> dict[str, float | None]:
-        """The cells of the columns `estimate_columns(name)`; without a name they are the estimate in JSON."""
+        """The cells of the columns `estimate_columns(estimate_name)`; without a name they are the estimate in JSON."""
         return dict(zip(estimate_columns(estimate_name), astuple(self), strict=True))
 
     @property
@@ -106,7 +106,8 @@ class Estimate:
     def text(
         self, number_format: str = ".3f", undefined_text: str = "-", no_interval_text: str = NO_INTERVAL_TEXT
     ) -> str:
-        """`0.610 (0.500 to 0.720)`, or `0.610 (no interval: too few people)`: no value stands without one of both."""
+        """`0.610 (0.500 to 0.720)`, or `0.610 (no interval: too few participants)`: a value always comes with one of
+        the two."""
         return (
             undefined_text
             if self.value is None
@@ -118,7 +119,7 @@ UNDEFINED = Estimate(None, None, None)
 
 
 def widen_for_comparisons(comparison_count: int) -> float:
-    """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
+    """How many times as wide intervals must be to contain all of `comparison_count` numbers at once (Bonferroni)."""
     standard_normal = NormalDist()
     return standard_normal.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / (2 * comparison_count)) / standard_normal.inv_cdf(
         (1 + CONFIDENCE_LEVEL) / 2
@@ -127,7 +128,8 @@ def widen_for_comparisons(comparison_count: int) -> float:
 
 def find_detectable_difference(difference: Estimate, comparison_count: int = 1) -> float | None:
     """The true difference, of a score that is 1 at most, which 8 of 10 studies with intervals of this width would show
-    (POWER); None without an interval. `comparison_count` is that of `widen_for_comparisons`."""
+    (`POWER`); None without an interval. The interval was widened for `comparison_count` comparisons, see
+    `widen_for_comparisons`."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return None
     half_width, standard_normal = (difference.high - difference.low) / 2, NormalDist()

@@ -1,8 +1,8 @@
 """Ridge regression as a classifier: features and labels of training records -> weights and a bias that give log odds.
 
 The penalty and the calibration are chosen in inner folds of the training records. A group of subjects, such as those
-who share a scan, is on one side of each. What is fitted is how far a label, -1 or 1, is from the mean of its site. The
-effect of a scanner on features shall not tell how common autism is at its site.
+who share a scan, is on one side of each. What is fitted is how far a label, -1 or 1, is from the mean of its site. So
+the effect of a scanner on features does not reveal how common autism is at its site.
 
 Connectomes have many more edges than there are training records, which span few of their directions. Products of people
 are enough to find these. They are summed over a block of people at a time: memory does not grow with the number of
@@ -26,9 +26,9 @@ from utils.scores.calibration import fit_platt
 RIDGE_PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
 MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
 MAX_CACHED_CLASSIFIERS = 8  # classifiers of edges that are kept in memory
-# all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
+# all edges together weigh as this many z-scored features, so that the same penalties fit any number of parcels
 EQUIVALENT_FEATURE_COUNT = 1000
-EDGE_BLOCK_BYTES = 2**27  # of people held at once
+EDGE_BLOCK_BYTES = 2**27  # of people in memory at once
 MIN_RELATIVE_VARIANCE = 1e-10  # of the greatest variance along an axis; below it is rounding
 InnerFoldIndices = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted
 
@@ -46,14 +46,14 @@ class LinearClassifier:
 
 
 def find_record_clusters(cohort: Cohort, record_indices: np.ndarray) -> np.ndarray:
-    """Who each of the records at these positions is of; those of a group count as one."""
+    """The cluster of each of the records at these positions: its subject, or the first subject of its group."""
     subjects = [cohort.rows[record_index].subject for record_index in record_indices]
     leader_by_subject = find_group_leaders(subjects, cohort.groups)
     return np.array([leader_by_subject[subject] for subject in subjects])
 
 
 def read_labels_and_sites(cohort: Cohort, record_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the records at these positions, (n,) each."""
+    """Labels and sites of the records at these positions, (n,) each."""
     rows = [cohort.rows[record_index] for record_index in record_indices]
     return np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
@@ -127,8 +127,8 @@ def subtract_site_means(values: np.ndarray, site: np.ndarray) -> np.ndarray:
 
 
 def find_record_axes(record_products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Products (n, n) of records -> their coordinates (n, rank) along orthonormal axes of what they span, what makes
-    these axes of the records (n, rank). An L2 penalty does not change with the axes."""
+    """Products (n, n) of records -> their coordinates (n, rank) along orthonormal axes of what they span, and the
+    weights (n, rank) of records in these axes. An L2 penalty does not change with the axes."""
     eigenvalues, eigenvectors = np.linalg.eigh(record_products)
     is_above_rounding = eigenvalues > MIN_RELATIVE_VARIANCE * eigenvalues[-1]
     axis_lengths = np.sqrt(eigenvalues[is_above_rounding])
@@ -136,7 +136,7 @@ def find_record_axes(record_products: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def fit_ridge_path(features: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The weights (features, penalties) and biases (penalties,) of ridge regressions, these not penalised; one
+    """The weights (features, penalties) and the biases (penalties,), which are not penalised, of ridge regressions; one
     decomposition serves all penalties."""
     feature_means = features.mean(0)
     centred_features = features - feature_means
@@ -178,7 +178,7 @@ class EdgeClassifier:
         )
 
     def predict_log_odds(self, connectomes: Connectomes, record_indices: np.ndarray) -> np.ndarray:
-        """Of autism, of the records at these positions (n,)."""
+        """The log odds of autism of the records at these positions (n,)."""
         return self.scaled_classifier.bias + sum_edge_log_odds(self.edge_means_and_weights, connectomes, record_indices)
 
 
@@ -194,7 +194,7 @@ def sum_edge_log_odds(
 
 
 def read_edge_blocks(connectomes: Connectomes, record_indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The records (n,) in blocks of places among them (few,), and their edges (few, edges) float64."""
+    """Blocks of the records (n,): their positions among these (block,), and their edges (block, edges) float64."""
     block_size = max(1, EDGE_BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
     for positions in split_into_batches(np.arange(len(record_indices)), block_size):
         yield positions, connectomes[record_indices[positions]].astype(float)
@@ -223,7 +223,7 @@ def load_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indi
     """`fit_ridge` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If
     these are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the
     same people take the same one."""
-    if not connectomes.digest_by_record:  # what the edges hold is not known
+    if not connectomes.digest_by_record:  # the edges have no digests to be known by
         return fit_edge_classifier(cohort, connectomes, training_indices)
     edges_key = (connectomes.path, connectomes.digest_by_record, MAX_EDGE_RECORDS)
     cache_key = (*edges_key, tuple(cohort.rows[index] for index in training_indices), cohort.groups)

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from utils.scores.results import CONFIDENCE_LEVEL, MIN_BOOTSTRAP_SUBJECTS, UNDEFINED, Estimate
 
-MIN_PROBABILITY_DISTANCE = 1e-7  # that a probability comes to 0 or 1 in log odds
+MIN_PROBABILITY_DISTANCE = 1e-7  # least distance of a probability from 0 and 1, for finite log odds
 MAX_BLOCK_WEIGHTS = 4_000_000  # weights that a statistic gets at once, 32 MB
 WeightedStatistic = Callable[[np.ndarray], np.ndarray]
 
@@ -65,7 +65,7 @@ def draw_resample_weights(
 
 
 def split_resamples(resample_count: int, subject_count: int) -> list[slice]:
-    """Resamples of so many subjects, as many at a time as memory should hold."""
+    """Slices of resamples of `subject_count` subjects, each as many as fit into memory at once."""
     block_size = max(1, MAX_BLOCK_WEIGHTS // max(subject_count, 1))
     return [slice(start, min(start + block_size, resample_count)) for start in range(0, resample_count, block_size)]
 
@@ -73,14 +73,14 @@ def split_resamples(resample_count: int, subject_count: int) -> list[slice]:
 def permute_within_sites(
     cluster: np.ndarray, site: np.ndarray, order_count: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Orders of people (count, subjects) in which units of as many people at the same sites change places, and people
-    of one site within each unit."""
+    """Orders of people (order_count, subjects) in which clusters of as many people at the same sites change places, and
+    people of one site within each cluster."""
     _, cluster_index, cluster_sizes = np.unique(cluster, return_inverse=True, return_counts=True)
     subjects_by_cluster, subject_orders = np.lexsort((site, cluster_index)), np.empty((order_count, len(cluster)), int)
     for cluster_size in np.unique(cluster_sizes):
         cluster_members = subjects_by_cluster[
             cluster_sizes[cluster_index[subjects_by_cluster]] == cluster_size
-        ].reshape(-1, cluster_size)  # a row of people each
+        ].reshape(-1, cluster_size)  # a row of people for each cluster
         site_lists, site_list_index = np.unique(site[cluster_members], axis=0, return_inverse=True)
         for list_index, sites in enumerate(site_lists):
             exchangeable_members = cluster_members[site_list_index == list_index]
@@ -139,5 +139,5 @@ def estimate_share(people_count: float, total_count: int) -> Estimate:
 
 
 def to_log_odds(probability: np.ndarray) -> np.ndarray:
-    """Of probabilities (n,), finite for 0 and 1 too."""
+    """The log odds of probabilities (n,), finite for 0 and 1 too."""
     return logit(np.clip(probability, MIN_PROBABILITY_DISTANCE, 1 - MIN_PROBABILITY_DISTANCE))

@@ -53,7 +53,7 @@ def choose_candidate(run: Run, store_path: Path | None = None) -> tuple[Candidat
     goes on where it was."""
     assert run.folds
     inner_fold_set = divide_into_inner_folds(run.folds, run.cohort, run.seed)
-    run_by_candidate = {str(one): run.with_single_candidate(one) for one in run.candidates}
+    run_by_candidate = {str(candidate): run.with_single_candidate(candidate) for candidate in run.candidates}
     training_keys = [
         (candidate_name, inner_fold, str(run.num_iters))
         for candidate_name in run_by_candidate
@@ -79,9 +79,9 @@ def choose_candidate(run: Run, store_path: Path | None = None) -> tuple[Candidat
             predictions_by_key[candidate_name, inner_fold, batch_count] = predictions
             if store_path:
                 table_rows = [
-                    (*training_key, *one)
+                    (*training_key, *file_and_probability)
                     for training_key in training_keys
-                    for one in predictions_by_key.get(training_key, {}).items()
+                    for file_and_probability in predictions_by_key.get(training_key, {}).items()
                 ]
                 write_frame(store_path, pd.DataFrame(table_rows, columns=INNER_COLUMNS))
             progress_bar.advance(f"{candidate_name}, inner fold {inner_fold}")
@@ -92,7 +92,7 @@ def choose_candidate(run: Run, store_path: Path | None = None) -> tuple[Candidat
         )
         for candidate_name in run_by_candidate
     }
-    best_candidate = max(run.candidates, key=lambda one: result_by_candidate[str(one)][1])
+    best_candidate = max(run.candidates, key=lambda candidate: result_by_candidate[str(candidate)][1])
     metric_name, _ = result_by_candidate[str(best_candidate)]
     score_by_candidate = {candidate_name: score for candidate_name, (_, score) in result_by_candidate.items()}
     chosen_settings = {

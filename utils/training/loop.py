@@ -43,7 +43,7 @@ class Training:
     caught_signals: list[int] = field(default_factory=list)
 
     def draw_record_indices(self, first_batch: int, stop_batch: int) -> Iterator[np.ndarray]:
-        """The records of batches start..stop-1, positions in the cohort."""
+        """The records of batches first_batch..stop_batch-1, positions in the cohort."""
         train_indices, seed, batch_size = (
             self.run.cohort.split_indices("train"),
             self.run.seed,
@@ -55,7 +55,8 @@ class Training:
         )
 
     def read_device_batches(self, batches_done: int) -> Iterator[list[Batch]]:
-        """For batches done, done + 1, ..., the shares of this process's devices, with volumes if they are read."""
+        """For each batch from number `batches_done` on, the shares of this process's devices, with volumes if they are
+        read."""
         run, batch_size = self.run, self.run.config.batch_size
         positions_by_replica = np.array_split(np.arange(batch_size), run.workers.replica_count)
         device_positions = [positions_by_replica[replica_index] for replica_index in run.workers.local_replicas]
@@ -143,8 +144,8 @@ class Training:
         return [layer for layer in self.network._flatten_layers() if isinstance(layer, layer_type)]
 
     def run_steps(self, batches_done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
-        """Trains on batches done+1..num_iters; yields how many have been seen, the metrics of the last one, and whether
-        training stops there because a worker has caught a signal."""
+        """Trains until `num_iters` batches have been seen; yields, after each, how many have been, its metrics, and
+        whether training stops there because a worker has caught a signal."""
         run, last_time, batch_timer = self.run, time.perf_counter(), BatchTimer(self.run, batches_done)
         dropout_layers = [layer for layer in self.find_layers(keras.layers.Dropout) if layer.rate]
         for device_batches in self.read_device_batches(batches_done):
@@ -251,7 +252,7 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 
 
 def batch_positions(seed: int, batch_number: int, batch_size: int, record_count: int) -> np.ndarray:
-    """Positions (batch_size,) in 0..count-1 of batch `batch_number` (0, 1, ...): batches run through one seeded
+    """Positions (batch_size,) in 0..record_count-1 of batch `batch_number` (0, 1, ...): batches run through one seeded
     permutation after another, so every record is seen once an epoch."""
     epoch_by_position, positions = np.divmod(
         np.arange(batch_number * batch_size, (batch_number + 1) * batch_size), record_count
@@ -263,7 +264,7 @@ def batch_positions(seed: int, batch_number: int, batch_size: int, record_count:
 
 
 def make_loss_inputs(run: Run, logit_mean: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
-    """What the losses of networks read of each record of the cohort beside its label, float32. `member_weights`
+    """What the losses of networks read of each record of the cohort beside its label, float32. `weight`
     (records, members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the
     training people of its site, minus those among all."""
     config: Any = run.config  # of a classifier
@@ -300,11 +301,11 @@ def compute_site_log_odds(labels: np.ndarray, sites: np.ndarray) -> np.ndarray:
 
 
 def select_batch_rows(batch: Batch, record_positions: np.ndarray) -> Batch:
-    """The part of a batch that holds these of its `record_positions`, in order and without gaps."""
+    """The part of a batch that holds the records at `record_positions`, which are in order and without gaps."""
     first_record, stop_record = record_positions[0], record_positions[-1] + 1
     rows_per_record = {
         input_name: len(input_values) // len(batch["label"]) for input_name, input_values in batch.items()
-    }  # of a record, one a map
+    }  # one, or one for each map
     return {
         input_name: input_values[first_record * rows_per_record[input_name] : stop_record * rows_per_record[input_name]]
         for input_name, input_values in batch.items()

@@ -60,9 +60,8 @@ class CheckpointSaver:
         """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
         prefix_name, has_earlier_checkpoint = f"{self.checkpoint_name}-{manifest.step}", self.checkpoint_folder.exists
         try:
-            self.checkpoint_folder.write_manifest(
-                prefix_name, manifest, is_saved=False
-            )  # first: a checkpoint without its record cannot be used
+            # first: a checkpoint without its record cannot be used
+            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=False)
             self.checkpoint_manager.save(checkpoint_number=manifest.step)
             self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=True)
             self.checkpoint_folder.remove_checkpoints_except(
@@ -100,7 +99,7 @@ def check_network_finite(run: Run, array_kind: str, nested_arrays: Any) -> None:
 @dataclass(frozen=True)
 class NetworkReader:
     """The part of a network that a run computes, and what it reads. The cohort keeps the means of volumes over parcels,
-    so the layers that give them need not be computed. `table_by_input` are these means, and connectomes."""
+    so the layers that give them need not be computed. `table_by_input` holds these means, and connectomes."""
 
     run: Run
     network: keras.Model
@@ -117,8 +116,7 @@ class NetworkReader:
 
 
 def make_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> NetworkReader:
-    """How a run reads records for a network: means of volumes where it begins with these, unless it needs
-    `needs_volumes`."""
+    """How a run reads records for a network: means of volumes where it begins with these, unless `needs_volumes`."""
     remaining_network, parcel_sets = (network, []) if needs_volumes else split_after_means(network)
     table_by_input: dict[str, Any] = {}
     if parcel_sets:
@@ -198,8 +196,8 @@ def run_network(
 def predict_probabilities(
     run: Run, network: keras.Model, index_batches: list[np.ndarray], phenotype_cohorts: Sequence[Cohort] = ()
 ) -> np.ndarray:
-    """Probabilities of autism of the records in all batches (1 + others, n), also with the phenotype of
-    `phenotype_cohorts`."""
+    """Probabilities of autism of the records in all batches (1 + cohorts, n): first as they are, then with
+    the phenotype of each of the `phenotype_cohorts`."""
     batch_logits = [
         batch_outputs for _, _, batch_outputs in run_network(run, network, index_batches, "Testing", phenotype_cohorts)
     ]

@@ -77,8 +77,8 @@ def predict_left_out(
 def fit_branch_weights(
     log_odds: np.ndarray, labels: np.ndarray, sites: np.ndarray, prior_weights: np.ndarray
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """Log odds (n, parts) of records that were left out, and what parts count `prior_weights` -> what they count. It
-    is the weights of log odds (parts,), the bias, and each part's share of the weights of z-scores."""
+    """Log odds (n, parts) of records that were left out, and the weights before, `prior_weights` -> the weights of log
+    odds (parts,), the bias, and each part's share of the weights of z-scores."""
     log_odds_sd = log_odds.std(0)
     log_odds_sd[log_odds_sd < MIN_LOG_ODDS_SD] = 1
     z_scores = (log_odds - log_odds.mean(0)) / log_odds_sd

@@ -77,7 +77,7 @@ def train_network(run: Run) -> int:
             training = replace(training, caught_signals=caught_signals)
             make_checkpoint_manifest = cache(
                 lambda: replace(run.make_manifest(**manifest_extras), people=run.training_people, weights=None)
-            )  # slow: when needed
+            )  # slow, so only when needed
             batches_done = run_training_loop(training, batches_done, saver, history, make_checkpoint_manifest)
         finally:
             history.close()
@@ -94,7 +94,7 @@ def train_network(run: Run) -> int:
 
 
 def choose_training_id(run: Run) -> str:
-    """Tells a training from zero apart from others: as results say that were begun and never saved, or new."""
+    """What tells a training from zero apart: as in results of one that was begun and never saved, or else new."""
     earlier_manifest, checkpoint_training_id = (
         record.read_manifest(run.out_dir),
         run.checkpoints.manifest().begun if run.checkpoints.latest_intact else "",
@@ -127,24 +127,22 @@ def run_training_loop(
     history: "TrainingHistory",
     make_checkpoint_manifest: Callable[[], Manifest],
 ) -> int:
-    """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
+    """Runs until `num_iters` batches have been seen, saving on the way; returns how many have been."""
     run = training.run
     with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, batches_done) as progress_bar:
         for batches_seen, batch_metrics, is_stopping in training.run_steps(batches_done):
             batches_done = batches_seen
             progress_bar.advance(f"loss {batch_metrics['loss']:.4f}, {batch_metrics['samples_per_s']:.0f} samples/s")
-            is_stopping |= (
-                bool(training.caught_signals) and run.workers.worker_count == 1
-            )  # several stop together, at the next batch
+            # several workers stop together, at the next batch
+            is_stopping |= bool(training.caught_signals) and run.workers.worker_count == 1
             history.add_row(batches_done, batch_metrics)
             if is_stopping or is_save_due(batches_done, run.num_iters):
                 max_seconds = math.inf if is_save_due(batches_done, run.num_iters) else STOPPING_S
                 branch_weights = training.calibrate(
                     batches_done, max_seconds, lambda message: progress_bar.advance(message, 0)
                 )
-                history.save_copy(
-                    run.checkpoints.history_path(saver.checkpoint_name)
-                )  # first: rows after it are dropped on continuing
+                # before the checkpoint: rows after it are dropped on continuing
+                history.save_copy(run.checkpoints.history_path(saver.checkpoint_name))
                 wall_time_s = round(time.time() - run.start_time, 2)
                 saver.save(
                     replace(
@@ -216,8 +214,8 @@ def fit_input_layers(training: Training) -> None:
 
 
 class TrainingHistory:
-    """`history.csv`, written row by row, and the same numbers for TensorBoard. What was `kept` beside a checkpoint of
-    so many batches (`step`) goes on."""
+    """`history.csv`, written row by row, and the same numbers for TensorBoard. The history at `earlier_path`,
+    kept beside a checkpoint of `batches_done` batches, is continued."""
 
     def __init__(self, output_folder: Path, earlier_path: Path, batches_done: int):
         self.csv_path = output_folder / HISTORY_FILE
