@@ -12,7 +12,7 @@ SECTIONS = {
     "How-to": [f"/docs/howto/{page}" for page in ("scans", "atlas", "data", "cohort", "run", "share")],
     "Understand": [f"/docs/understand/{page}" for page in ("report", "statistics", "blackout", "models", "planning")],
     "Reference": [f"/docs/reference/{page}" for page in ("commands", "files", "glossary", "evidence")],
-    "Project": ["README </README>", "/ARCHITECTURE", "/CHANGELOG"],
+    "Project": ["README </README>", "/ARCHITECTURE", "/CONTRIBUTING", "/CHANGELOG"],
 }
 PROGRAM_BY_MODULE = {
     "run": "run.py",

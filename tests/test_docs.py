@@ -20,7 +20,7 @@ from utils.bundle import __main__ as bundle_main
 from utils.compare import __main__ as compare_main
 from utils.report import __main__ as report_main
 
-LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
+LINKED = [*PAGES, *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"))]
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PROGRAMS = {
