@@ -330,7 +330,7 @@ SLOW = {
     "seen_two",
     "seen_six",
 }
-SLOW |= {"of_scans", "derived", "full_cohort", "swapped"}  # rungs that take seconds to make
+SLOW |= {"scan_cohort", "derived", "full_cohort", "swapped"}  # rungs that take seconds to make
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

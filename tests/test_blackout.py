@@ -183,7 +183,10 @@ def replace_values(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
     ],
 )
 def test_reliance_is_how_far_full_passes_fall_with_donors_values(array, make_changes, passes):
-    stored_effects, all_changes = passes.found[array].reshape(len(passes.each), -1), [*make_changes(passes)]
+    stored_effects, all_changes = (
+        passes.stored_arrays[array].reshape(len(passes.person_indices), -1),
+        [*make_changes(passes)],
+    )
     assert stored_effects.shape[1] == len(all_changes) and np.abs(stored_effects).max() > 1e-3
     for stored_effect, change in zip(stored_effects.T, all_changes, strict=True):
         expected = passes.over_donors(lambda donor, change=change: passes.base - passes.log_odds(**change(donor)))
@@ -192,7 +195,7 @@ def test_reliance_is_how_far_full_passes_fall_with_donors_values(array, make_cha
 
 @pytest.mark.bits
 def test_a_region_becomes_the_background_or_alone_remains(passes):
-    stored_arrays, volume, edges = passes.found, passes.volume, passes.edges
+    stored_arrays, volume, edges = passes.stored_arrays, passes.volume, passes.edges
     assert [name.decode() for name in stored_arrays["subject"]] == passes.people["subject"].tolist()
     assert stored_arrays["label"].tolist() == passes.people["label"].tolist() and stored_arrays["region"].tolist() == [
         *REGION_NAMES

@@ -113,7 +113,7 @@ def test_an_edit_in_any_map_or_table_is_refused_or_converted(seed, tmp_path):
     table, maps = [folder / "Phenotypic.csv"], [path for path in files_in(folder) if path.suffix != ".csv"]
     damage_file(folder, table if draw.random() < 2 / 3 else maps, draw)
     command = "abide-data convert {of} {to} --grid reduced --connectome rois_made"
-    if run_unless_refused(command, person_values=folder, to=tmp_path / "cohort") is None:
+    if run_unless_refused(command, of=folder, to=tmp_path / "cohort") is None:
         assert not (tmp_path / "cohort").exists()
     else:
         done("abide-data check {to}", to=tmp_path / "cohort")

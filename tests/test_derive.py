@@ -243,41 +243,41 @@ def add_motion(table: pd.DataFrame, volumes) -> pd.DataFrame:
 def test_maps_equal_independent_computations(which, measured):
     person = measured[which]
     for name in ("falff", "alff"):
-        assert_close(person.found(name), getattr(person.of, name)())
+        assert_close(person.read_brain_values(name), getattr(person.cleaned, name)())
     vmhc = person.vmhc()
-    np.testing.assert_allclose(person.found("vmhc")[person.some], vmhc, atol=3e-5)
+    np.testing.assert_allclose(person.read_brain_values("vmhc")[person.sampled_voxels], vmhc, atol=3e-5)
     assert np.count_nonzero(vmhc) > 60
-    reho = person.found("reho")[person.some]
+    reho = person.read_brain_values("reho")[person.sampled_voxels]
     assert np.count_nonzero(reho) > 60
-    for voxel, w in zip(person.some, reho, strict=True):
+    for voxel, w in zip(person.sampled_voxels, reho, strict=True):
         assert np.abs(person.possible_reho(voxel) - w).min() < 1e-6
     for kind in ("weighted", "binarize"):
-        least, most = person.neighbours(kind)
-        degree = person.found(f"degree_{kind}") + np.diag(least)  # with the voxel itself
+        least, most = person.neighbour_correlations(kind)
+        degree = person.read_brain_values(f"degree_{kind}") + np.diag(least)  # with the voxel itself
         assert (degree > least.sum(1) - 1e-3).all() and (degree < most.sum(1) + 1e-3).all()
         # The first eigenvector is that without negative values.
-        vector = person.found(f"eigenvector_{kind}")
+        vector = person.read_brain_values(f"eigenvector_{kind}")
         (eigenvalue,) = eigsh(most, 1, return_eigenvectors=False)
         assert (vector >= 0).all() and vector @ most @ vector == pytest.approx(eigenvalue, rel=1e-3)
         assert (vector > least @ vector / eigenvalue - 2e-4).all()
         assert (vector < most @ vector / eigenvalue + 2e-4).all()
-    assert person.of.varies.sum() + which == len(person.places)
-    assert not any(person.found(name)[~person.of.varies].any() for name in MEASURES.split(",")[2:])
+    assert person.cleaned.varies.sum() + which == len(person.places)
+    assert not any(person.read_brain_values(name)[~person.cleaned.varies].any() for name in MEASURES.split(",")[2:])
 
 
 @pytest.mark.slow
 def test_dual_regression_and_series_are_two_regressions_and_means(measured):
     person = measured[0]
     networks = nibabel.load(find_single_file(person.out, "*nets_probseg.nii.gz")).get_fdata()[INSIDE]
-    series = person.of.filtered / person.of.filtered.std(0)
+    series = person.cleaned.filtered / person.cleaned.filtered.std(0)
     design = np.column_stack([np.ones(len(networks)), networks])
     courses = np.linalg.lstsq(design, series.T)[0][1:].T
-    assert_close(person.found("dual_regression"), np.linalg.lstsq(courses / courses.std(0), series)[0].T)
+    assert_close(person.read_brain_values("dual_regression"), np.linalg.lstsq(courses / courses.std(0), series)[0].T)
     labels = nibabel.load(find_single_file(person.out, "*myatlas_dseg.nii.gz")).get_fdata()[INSIDE]
     table = pd.read_csv(find_single_file(person.out, "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
     assert list(table) == [f"parcel{number}" for number in range(1, 5)]
     for number, column in enumerate(table, 1):
-        np.testing.assert_allclose(table[column], person.of.filtered[:, labels == number].mean(1), atol=1e-4)
+        np.testing.assert_allclose(table[column], person.cleaned.filtered[:, labels == number].mean(1), atol=1e-4)
 
 
 STRATEGIES = {  # parameters of motion that are regressed out

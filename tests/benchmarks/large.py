@@ -115,7 +115,7 @@ def main() -> None:
     print(f"\n| {args.people} people | first iteration (s) | in all (s) | peak memory (GB) | exit status |")
     print("|---|---|---|---|---|")
     for name, cost in costs.items():
-        first_iteration_text = "" if cost.started is None else f"{cost.started:.1f}"
+        first_iteration_text = "" if cost.first_iteration_s is None else f"{cost.first_iteration_s:.1f}"
         print(f"| {name} | {first_iteration_text} | {cost.seconds:.1f} | {cost.peak_gb:.2f} | {cost.status} |")
 
 

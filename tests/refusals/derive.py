@@ -83,8 +83,8 @@ def list_scans(*labels: str) -> Callable[[Path], None]:
 
 
 DERIVE_NEW = "abide-data derive {scans} {missing}"
-DERIVE_LIKE = f"{DERIVE_NEW} --like {{of_scans}}"
-DERIVED_DIFFERENTLY = "--like {of_scans} was derived otherwise"
+DERIVE_LIKE = f"{DERIVE_NEW} --like {{scan_cohort}}"
+DERIVED_DIFFERENTLY = "--like {scan_cohort} was derived otherwise"
 DERIVE: list[Row] = [
     row(f"{DERIVE_NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
     row(f"{DERIVE_NEW} --maps dual_regression", "--networks", "go together"),
@@ -158,7 +158,7 @@ DERIVE: list[Row] = [
         spoil={"scans/my_atlas.tsv": b"index\tname\n1\tleft\n"},
     ),
     row(f"{DERIVE_LIKE} --band 0.01,0.1", "band 0.01-0.1 Hz, not 0.02-0.08 Hz", DERIVED_DIFFERENTLY),
-    row(DERIVE_LIKE, "does not keep the networks nets.nii.gz", spoil={"of_scans": remove_derivation}),
+    row(DERIVE_LIKE, "does not keep the networks nets.nii.gz", spoil={"scan_cohort": remove_derivation}),
     row(
         f"{DERIVE_LIKE} --maps alff,dual_regression",
         "maps alff, dual_regression, not falff, dual_regression",
@@ -178,7 +178,9 @@ DERIVE: list[Row] = [
         DERIVED_DIFFERENTLY,
         spoil={"scans": rename_files("preproc", "denoised")},
     ),
-    row(DERIVE_LIKE, "networks.nii.gz edited", "Copy it again", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(
+        DERIVE_LIKE, "networks.nii.gz edited", "Copy it again", spoil={"scan_cohort/derivation/networks.nii.gz": "cut"}
+    ),
     row(
         CONVERT_DERIVED,
         "Participants' maps were derived in several ways: band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 2",
