@@ -70,9 +70,11 @@ def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
-    effects_by_repeat = [join_folds(read_effect_stores(of)) for of in runs_by_repeat]
+    effects_by_repeat = [join_folds(read_effect_stores(repeat_runs)) for repeat_runs in runs_by_repeat]
     donor_descriptions = dict.fromkeys(
-        str(of.told.get("donors_from", "")) for fold_run in fold_runs if (of := record.read_manifest(fold_run.out_dir))
+        str(fold_manifest.told.get("donors_from", ""))
+        for fold_run in fold_runs
+        if (fold_manifest := record.read_manifest(fold_run.out_dir))
     )
     assert pooled_run.folds
     mean_effects, effects_by_repeat = (

@@ -206,11 +206,13 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
             with_volumes=phenotype_function.has_further_inputs,
             table_by_name=make_connectome_tables(cohort),
         )
-        own = phenotypes[record_indices]
+        intact_phenotypes = phenotypes[record_indices]
         replaced_phenotypes = replace_groups(
-            own, phenotypes[donors.select_donors(record_indices)], positions_by_group
-        ).reshape(len(own), -1, own.shape[1])
-        log_odds_by_batch.append(phenotype_function(batch, np.concatenate([own[:, None], replaced_phenotypes], axis=1)))
+            intact_phenotypes, phenotypes[donors.select_donors(record_indices)], positions_by_group
+        ).reshape(len(intact_phenotypes), -1, intact_phenotypes.shape[1])
+        log_odds_by_batch.append(
+            phenotype_function(batch, np.concatenate([intact_phenotypes[:, None], replaced_phenotypes], axis=1))
+        )
     log_odds = np.concatenate(log_odds_by_batch)
     check_network_finite(run, "outputs", log_odds)
     intact_log_odds, replaced_log_odds = (
@@ -218,8 +220,8 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
         log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(positions_by_group)),
     )
     group_levels = np.zeros((len(phenotypes), len(positions_by_group), max(map(len, positions_by_group.values()))))
-    for group_index, own in enumerate(positions_by_group.values()):
-        group_levels[:, group_index, : len(own)] = phenotypes[:, own]
+    for group_index, value_positions in enumerate(positions_by_group.values()):
+        group_levels[:, group_index, : len(value_positions)] = phenotypes[:, value_positions]
     log_odds_falls = compute_control_variate_mean(
         intact_log_odds[:, None, None] - replaced_log_odds, donors.compute_donor_deviations(group_levels)
     )

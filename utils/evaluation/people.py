@@ -43,11 +43,11 @@ def add_participants(
     participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probability, probability=None, labels="")
     if calibration:
         label_sets = [
-            [label_or_labels for label_or_labels, is_in_set in zip(CLASS_NAMES, set_mask, strict=True) if is_in_set]
+            [class_name for class_name, is_in_set in zip(CLASS_NAMES, set_mask, strict=True) if is_in_set]
             for set_mask in calibration.find_label_sets(raw_probability, PARTICIPANT_SET_LEVEL)
         ]
         participant_table["probability"] = calibration.calibrate(raw_probability, prevalence)
-        participant_table["labels"] = [" or ".join(label_or_labels) or "none" for label_or_labels in label_sets]
+        participant_table["labels"] = [" or ".join(set_labels) or "none" for set_labels in label_sets]
     if outlier_table is not None:
         outlier_reasons = participant_table["file"].map(outlier_table.set_index("file")["reasons"])
         participant_table["out_of_distribution"] = outlier_reasons.astype(object).fillna("")

@@ -142,7 +142,7 @@ def conclude_test(
     if not run.fold and len(table1_rows := make_table1(run.cohort)):
         results.add_table("table1", table1_rows)
     estimate_by_metric, metrics_json, conclusion = (
-        measure_test(results, [repeat_or_manifest.select_records(labelled_files) for repeat_or_manifest in repeats])
+        measure_test(results, [repeat.select_records(labelled_files) for repeat in repeats])
         if len(labelled_files)
         else ({}, {}, None)
     )
@@ -156,11 +156,11 @@ def conclude_test(
         "warnings": warnings,
         "prepared": asdict(make_data_preparation(run)),
         "baseline_settings": baselines.SETTINGS_BY_CLASSIFIER,
-        "shares": average_branch_weights([repeat_or_manifest.shares for _, repeat_or_manifest in runs_with_manifest]),
+        "shares": average_branch_weights([fold_manifest.shares for _, fold_manifest in runs_with_manifest]),
         "chosen": {
-            fold_run.fold_label: repeat_or_manifest.told["chosen"]
-            for fold_run, repeat_or_manifest in runs_with_manifest
-            if "chosen" in repeat_or_manifest.told
+            fold_run.fold_label: fold_manifest.told["chosen"]
+            for fold_run, fold_manifest in runs_with_manifest
+            if "chosen" in fold_manifest.told
         },
         "promise": results.promise,
         "conclusion": None if run.fold or conclusion is None else asdict(conclusion),
@@ -207,16 +207,13 @@ def measure_test(
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
     run, network_inputs = results.run, results.run.model.list_inputs(results.run.config)
-    predictions = Predictions.from_tables(*(repeat_or_scores.predictions for repeat_or_scores in repeats))
+    predictions = Predictions.from_tables(*(repeat.predictions for repeat in repeats))
     estimate_by_metric = estimate_scores(predictions, run.seed)
     has_same_folds = (
         predictions.training_cluster_counts.any() and (predictions.fold_names == predictions.fold_names[0]).all()
     )
     metrics_by_fold = (
-        {
-            name: to_metrics_json(repeat_or_scores)
-            for name, repeat_or_scores in score_folds(predictions, run.seed).items()
-        }
+        {name: to_metrics_json(fold_scores) for name, fold_scores in score_folds(predictions, run.seed).items()}
         if has_same_folds
         else {}
     )
@@ -225,9 +222,9 @@ def measure_test(
     results.add_table("sites", pd.DataFrame(make_site_score_rows(predictions, run.seed)))
     drawings.save_classification_figures(predictions, estimate_by_metric, run.out_dir, run.marks)
     if run.folds is not None and run.is_pooled:
-        write_calibration(results, average_tables([repeat_or_scores.predictions for repeat_or_scores in repeats]))
+        write_calibration(results, average_tables([repeat.predictions for repeat in repeats]))
     baseline_rows = comparisons.make_baseline_rows(
-        predictions, [repeat_or_scores.baseline_predictions for repeat_or_scores in repeats], run.seed, network_inputs
+        predictions, [repeat.baseline_predictions for repeat in repeats], run.seed, network_inputs
     )
     if baseline_rows:
         results.add_table("baselines", pd.DataFrame(baseline_rows))
@@ -237,7 +234,7 @@ def measure_test(
         confounds.make_group_score_rows(predictions, covariate_table, run.seed),
     )
     masked_estimates = missingness.estimate_masked_auc(
-        predictions, [repeat_or_scores.predictions for repeat_or_scores in repeats], run.seed
+        predictions, [repeat.predictions for repeat in repeats], run.seed
     )
     for name, table_rows in (
         ("groups", group_rows),

@@ -377,17 +377,14 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
     labels, autism_share = probability_table["label"].to_numpy(), probability_table["label"].mean()
     calibration_figure = drawings.draw_calibration(
         labels,
-        {
-            kind: probability_table[column_or_row].to_numpy()
-            for kind, column_or_row in COLUMN_BY_PROBABILITY_KIND.items()
-        },
+        {kind: probability_table[column_name].to_numpy() for kind, column_name in COLUMN_BY_PROBABILITY_KIND.items()},
     )
     agreement_rows = calibration_table[calibration_table["measure"].isin(["slope", "intercept", "brier"])]
     page_rows = [
         {"measure": find_heading(measure)}
         | {
-            column_or_row["probabilities"]: Estimate.from_row(column_or_row).text()
-            for _, column_or_row in measure_rows.iterrows()
+            measure_row["probabilities"]: Estimate.from_row(measure_row).text()
+            for _, measure_row in measure_rows.iterrows()
         }
         for measure, measure_rows in agreement_rows.groupby("measure", sort=False)
     ]
