@@ -21,7 +21,7 @@ from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.terminal import format_participants, merge_summary_rows, open_progress_bar, print_summary
 from data.cohorts import atlas, near_duplicates, records, resampling
-from data.cohorts.cohort import COVARIATES_FILE, MAPS_FILE, PHENOTYPE_FILE, Cohort
+from data.cohorts.cohort import COVARIATES_FILE, MAP_MEASURES_FILE, PHENOTYPE_FILE, Cohort
 from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, find_implausible_numbers
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVATION_TABLE
 from data.cohorts.duplicates import PeopleScans, find_duplicates, find_groups_without_volumes
@@ -121,7 +121,7 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
             map_name: pd.DataFrame([person.measures_per_map[map_index] for person in person_maps])
             for map_index, map_name in enumerate(map_names)
         }
-        measures.write_measures(Path(work_folder) / MAPS_FILE, subjects, measures_by_map)
+        measures.write_measures(Path(work_folder) / MAP_MEASURES_FILE, subjects, measures_by_map)
         covariate_table = source.text_table.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
         write_subject_table(Path(work_folder) / COVARIATES_FILE, covariate_table)
         yield Cohort(
@@ -170,7 +170,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePicture
     measure_table, missing_regions_by_record = scan_sums.measure_records(usable_indices)
     first_indices = [*cohort.first_index_by_subject(usable_indices).values()]
     raw_measures_by_map = (
-        measures.read_measures(cohort.tables_folder, people.subjects, cohort.map_names)
+        measures.read_map_measures(cohort.tables_folder, people.subjects, cohort.map_names)
         if cohort.tables_folder
         else None
     )

@@ -71,7 +71,7 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
         map_names,
         ";".join(f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_images)),
     )
-    problems, marked_count = findings.list_texts("problems"), sum(bool(tile.odd) for tile in tiles)
+    problems, marked_count = findings.list_texts("problems"), sum(bool(tile.outlier_notes) for tile in tiles)
     headline_numbers = [
         HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(people_images):,} of them with pictures"),
         HeadlineNumber(str(len(problems)), "problems", "invalidate results"),

@@ -88,10 +88,10 @@ def pack_cohort(
 def mark_unsealed(cohort: Cohort, contradicted_cells: list[dict[str, str]], is_edited: bool) -> Cohort:
     """A cohort without sums, whose provenance says so from now on, and names the cells that its records contradict."""
     earlier_provenance = cohort.metadata.provenance
-    all_contradicted_cells = [*cohort.metadata.unlike_records, *contradicted_cells]
+    all_contradicted_table_cells = [*cohort.metadata.unlike_records, *contradicted_cells]
     provenance = (earlier_provenance if is_edited else {"source": earlier_provenance}) | {
         UNSEALED_KEY: True,
-        UNLIKE_RECORDS_KEY: all_contradicted_cells,
+        UNLIKE_RECORDS_KEY: all_contradicted_table_cells,
     }
     return replace(cohort, metadata=replace(cohort.metadata, provenance=provenance))
 

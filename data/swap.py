@@ -45,12 +45,14 @@ def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_cou
                 f"{cohort.path} has no other training participant with the label of {only_subject}; add some."
             )
     with create_folder(target_folder) as unfinished_folder:
-        rows = write_swapped_records(unfinished_folder, cohort, num_regions, copy_count, np.random.default_rng(seed))
+        original_and_swapped_rows = write_swapped_records(
+            unfinished_folder, cohort, num_regions, copy_count, np.random.default_rng(seed)
+        )
         copy_side_tables(cohort, unfinished_folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
-        write_cohort_tables(unfinished_folder, rows, metadata, cohort.digests_by_file)
+        write_cohort_tables(unfinished_folder, original_and_swapped_rows, metadata, cohort.digests_by_file)
         open_cohort(unfinished_folder)  # a cohort must be readable before it takes its name
-    return rows
+    return original_and_swapped_rows
 
 
 def write_swapped_records(

@@ -626,7 +626,9 @@ def test_an_unknown_value_takes_the_median_and_a_mark():
         {"age": 60, "sex": 23},
         ("age", "sex"),
     )
-    assert fitted_adjustment.covariates == ("site", "age", "sex") and fitted_adjustment.complete_covariates == ("site",)
+    assert fitted_adjustment.covariates == ("site", "age", "sex") and fitted_adjustment.nearly_complete_covariates == (
+        "site",
+    )
     assert make_adjustment(covariate_table[["age", "sex"]]).reason == "no covariate can be used", (
         "nothing would go beyond these"
     )

@@ -11,7 +11,7 @@ from commands import done, refused
 
 from data.base.errors import InputError
 from data.cohorts import folds
-from data.cohorts.division import site_folds
+from data.cohorts.division import assign_site_folds
 
 GROUPS = (("50002", "50005"), ("50006", "50009"), ("50010", "50011"), ("50012", "50013", "50014"))
 LABELS, SITES = "0110100101101001011010010110", "A" * 16 + "B" * 12
@@ -175,18 +175,18 @@ def test_sites_stay_undivided_and_folds_are_alike(sizes):
     site, drawn = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(0)
     for seed in range(10):
         label = (drawn.random(len(site)) < drawn.uniform(0.3, 0.7, len(sizes))[site]).astype(float)
-        fold = site_folds(label, site, 5, seed)
+        fold = assign_site_folds(label, site, 5, seed)
         assert (pd.Series(fold).groupby(site).nunique() == 1).all() and set(fold) == set(range(5))
         assert np.ptp(np.bincount(fold)) <= max(sizes) / 3
         assert abs(pd.Series(label).groupby(fold).mean() - label.mean()).max() < 0.2
-        assert (fold == site_folds(label, site, 5, seed)).all()
-    divisions = [tuple(site_folds(label, site, 5, seed)) for seed in range(5)]
+        assert (fold == assign_site_folds(label, site, 5, seed)).all()
+    divisions = [tuple(assign_site_folds(label, site, 5, seed)) for seed in range(5)]
     assert len(set(divisions)) > 1 or len(set(sizes)) > 2
 
 
 @pytest.mark.parametrize("label", [[0.0] * 3 + [1.0] * 3, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
 def test_as_many_folds_as_sites_have_single_sites(label):
-    assert sorted(site_folds(np.array(label), np.arange(6), 6, 0)) == list(range(6))
+    assert sorted(assign_site_folds(np.array(label), np.arange(6), 6, 0)) == list(range(6))
 
 
 @pytest.fixture(scope="module")

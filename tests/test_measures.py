@@ -74,14 +74,14 @@ def test_subjects_and_maps_with_any_name_are_read_back(maps, tmp_path):
         for name, map_values in zip(maps, values, strict=True)
     }
     measures.write_measures(tmp_path / "maps.csv", subjects, written_measures)
-    measures_by_map = measures.read_measures(tmp_path, subjects, maps)
+    measures_by_map = measures.read_map_measures(tmp_path, subjects, maps)
     assert [*measures_by_map] == maps
     for name, map_values in zip(maps, values, strict=True):
         assert measures_by_map[name].index.tolist() == subjects
         np.testing.assert_array_equal(measures_by_map[name], map_values)
     incomplete_measures = {name: table.replace(table.iloc[0, 0], np.nan) for name, table in written_measures.items()}
     measures.write_measures(tmp_path / "maps.csv", subjects, incomplete_measures)
-    assert measures.read_measures(tmp_path, subjects, maps) is None
+    assert measures.read_map_measures(tmp_path, subjects, maps) is None
 
 
 def test_measures_by_hand(tmp_path):

@@ -52,8 +52,8 @@ def test_volumes_equal_nilearns(name):
     image = make_noise_image(shape, affine, background)
     full = records.z_score_volume(resample_by_nilearn(image))
     within = WITHIN * max(1, background / 10)  # float32 has no more digits
-    np.testing.assert_allclose(nifti.make_record_volume(image, records.FULL), full, atol=within, rtol=0)
-    reduced = nifti.make_record_volume(image, records.REDUCED)
+    np.testing.assert_allclose(nifti.make_z_scored_volume(image, records.FULL), full, atol=within, rtol=0)
+    reduced = nifti.make_z_scored_volume(image, records.REDUCED)
     assert reduced.shape == records.REDUCED.shape and reduced.dtype == np.float32
     np.testing.assert_allclose(reduced, resampling.average_blocks(full), atol=within, rtol=0)
 
@@ -84,7 +84,7 @@ def test_an_oblique_map_has_no_matrices():
     image = make_noise_image((31, 37, 31), affine)
     assert resampling.make_aligned_resampler(image.shape, image.affine.tobytes()) is None
     np.testing.assert_array_equal(nifti.resample_to_full_grid(image, "linear"), resample_by_nilearn(image))
-    reduced = nifti.make_record_volume(image, records.REDUCED)
+    reduced = nifti.make_z_scored_volume(image, records.REDUCED)
     np.testing.assert_array_equal(
         reduced, resampling.average_blocks(records.z_score_volume(resample_by_nilearn(image)))
     )

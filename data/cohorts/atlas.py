@@ -30,9 +30,9 @@ from data.cohorts.cohort import Cohort, split_into_batches
 AAL_REGIONS = 116  # on both grids
 MAX_REGIONS = 2000
 MAX_REGION_BRAIN_SHARE = 0.95  # of the voxels that AAL labels
-MEANS_FOLDER = "means"
+PARCEL_MEANS_FOLDER = "means"
 RECORDS_PER_CHUNK = 16  # records read at once
-MEANS_TABLE_BY_PATH: dict[Path, np.ndarray] = {}  # of means that this process has verified or made, by their paths
+LOADED_MEANS_BY_PATH: dict[Path, np.ndarray] = {}  # of means that this process has verified or made, by their paths
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def load_parcel_means(cohort: Cohort, parcellations: Sequence[Parcels]) -> list[
     }:
         make_means_tables(cohort, missing_parcellation_by_path)
     return [
-        MEANS_TABLE_BY_PATH[means_path].reshape(len(cohort.rows), *parcellation.means_shape, -1)
+        LOADED_MEANS_BY_PATH[means_path].reshape(len(cohort.rows), *parcellation.means_shape, -1)
         for means_path, parcellation in zip(means_paths, parcellations, strict=True)
     ]
 
@@ -290,12 +290,12 @@ def make_means_path(cohort: Cohort, parcels: Parcels) -> Path:
 
 def load_valid_table(means_path: Path) -> bool:
     """Whether this process has a table, which it reads if it was kept and is as it was written."""
-    if means_path not in MEANS_TABLE_BY_PATH:
+    if means_path not in LOADED_MEANS_BY_PATH:
         with suppress(InputError):
             description = files.read_json(means_path.with_suffix(".json"), dict)
             if description.get("sha256") == manifest.compute_sum(means_path):
-                MEANS_TABLE_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")
-    return means_path in MEANS_TABLE_BY_PATH
+                LOADED_MEANS_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")
+    return means_path in LOADED_MEANS_BY_PATH
 
 
 def make_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcels]) -> None:
@@ -315,7 +315,7 @@ def make_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcel
         print(
             f"{cohort.means_folder} cannot keep means of volumes ({error.strerror}): computed for this run.", flush=True
         )
-    MEANS_TABLE_BY_PATH.update(
+    LOADED_MEANS_BY_PATH.update(
         zip(
             parcellation_by_path,
             map(np.concatenate, zip(*average_in_chunks(cohort, parcellation_by_path.values()), strict=True)),
@@ -352,4 +352,4 @@ def write_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parce
     for means_path, parcellation in parcellation_by_path.items():
         description = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": parcellation.name}
         files.write_json(means_path.with_suffix(".json"), description | {"sha256": manifest.compute_sum(means_path)})
-        MEANS_TABLE_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")
+        LOADED_MEANS_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")

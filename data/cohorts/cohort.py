@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from data.cohorts.phenotype import Scaler
 
-COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE = (
+COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE = (
     "covariates.csv",
     "phenotype.csv",
     "maps.csv",
@@ -36,7 +36,7 @@ LIKENESS_FILE, LIKENESS_MEANS_FILE = (
     "likeness.json",
     "likeness.npz",
 )  # the training people whom new people were prepared like
-SIDE_TABLES = (COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE, SERIES_FILE, LIKENESS_FILE, LIKENESS_MEANS_FILE)
+SIDE_TABLES = (COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE, SERIES_FILE, LIKENESS_FILE, LIKENESS_MEANS_FILE)
 UNKNOWN_LABEL = -1  # in a batch
 ADVICE_BY_EMPTY_SPLIT = {  # a split: what to do
     "train": "Train on others: participants whom convert --like made are for tests only.",

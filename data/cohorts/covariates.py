@@ -29,7 +29,7 @@ MIN_PLAIN_NUMBERS = 3  # so many others are needed to tell a code from a measure
 CODE_DISTANCE_IN_RANGES = 0.5
 MISSING_CODE_PATTERN = re.compile(r"-?9{2,5}|-[19]")  # 99, 999, -9999, -1, ...
 MIN_EXCEL_DATE = 30_000  # days since 1900, in the year 1982; as days of age, 82 years
-MOST_PEOPLE_SHARE = 0.9  # of the people
+MIN_NONNEGATIVE_SHARE = 0.9  # of the people
 WORD_START_PATTERN = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where a word begins, as in AgeAtScan
 
 
@@ -106,25 +106,23 @@ def find_implausible_numbers(table: pd.DataFrame | None, is_checked: pd.DataFram
     return descriptions
 
 
-def mark_implausible(column_numbers: np.ndarray, column_name: str) -> np.ndarray:
+def mark_implausible(known_numbers: np.ndarray, column_name: str) -> np.ndarray:
     """Which numbers (n,) of a column of this name are odd, see `find_implausible_numbers`."""
     is_measured_kind = any(kind.matches_name(column_name) for kind in (AGE_KIND, IQ_KIND, HEAD_MOTION_KIND))
-    is_code = np.array(
-        [MISSING_CODE_PATTERN.fullmatch(f"{number:.12g}") is not None for number in column_numbers], bool
-    )
-    is_implausible = np.zeros(len(column_numbers), bool)
-    is_implausible[~is_code] = mark_far_numbers(column_numbers[~is_code])
-    plain_numbers = column_numbers[~(is_code | is_implausible)]
+    is_code = np.array([MISSING_CODE_PATTERN.fullmatch(f"{number:.12g}") is not None for number in known_numbers], bool)
+    is_implausible = np.zeros(len(known_numbers), bool)
+    is_implausible[~is_code] = mark_far_numbers(known_numbers[~is_code])
+    plain_numbers = known_numbers[~(is_code | is_implausible)]
     if is_zero_missing_code(plain_numbers[plain_numbers != 0], column_name):
-        is_implausible |= column_numbers == 0
+        is_implausible |= known_numbers == 0
         plain_numbers = plain_numbers[plain_numbers != 0]
     if plain_numbers.size >= MIN_PLAIN_NUMBERS:
-        is_above = column_numbers > plain_numbers.max() + CODE_DISTANCE_IN_RANGES * np.ptp(plain_numbers)
-        is_below = (column_numbers < 0) & (plain_numbers.min() >= 0) & (is_measured_kind | (column_numbers != -1))
+        is_above = known_numbers > plain_numbers.max() + CODE_DISTANCE_IN_RANGES * np.ptp(plain_numbers)
+        is_below = (known_numbers < 0) & (plain_numbers.min() >= 0) & (is_measured_kind | (known_numbers != -1))
         is_implausible |= is_code & (is_above | is_below)
-    if is_measured_kind and (column_numbers >= 0).mean() > MOST_PEOPLE_SHARE:
-        is_implausible |= column_numbers < 0
-    return is_implausible | (column_numbers >= MIN_EXCEL_DATE) & AGE_KIND.matches_name(column_name)
+    if is_measured_kind and (known_numbers >= 0).mean() > MIN_NONNEGATIVE_SHARE:
+        is_implausible |= known_numbers < 0
+    return is_implausible | (known_numbers >= MIN_EXCEL_DATE) & AGE_KIND.matches_name(column_name)
 
 
 def is_zero_missing_code(plain_numbers: np.ndarray, column_name: str) -> bool:

@@ -121,51 +121,67 @@ def assign_balanced_folds(
     return assign_stratified_folds(strata, clusters, fold_count, seed)
 
 
-def by_whole_sites(cohort: Cohort, count: int, seed: int) -> dict[str, str]:
-    """Subject -> fold. There are `count` folds, 0, 1, ..., of whole sites; sites that share a group are in one."""
-    people = make_subject_arrays(cohort.rows, cohort.groups)
-    site = joined_sites(people)
-    sites = len(np.unique(site))
-    if not 2 <= count <= sites:
-        joined = ", of which those that share participants count once" if sites < len(np.unique(people.sites)) else ""
-        expected = f"expected 2 to {sites}. Use --folds {sites} --wholeSites."
-        raise InputError(
-            f"--folds {count} --wholeSites cannot cut {cohort.path}. It has {sites} site{'s'[: sites != 1]}{joined}; "
-            f"{expected if sites > 1 else f'expected several. {people.fold_advice}'}"
+def divide_into_whole_sites(cohort: Cohort, fold_count: int, seed: int) -> dict[str, str]:
+    """Subject -> fold. There are `fold_count` folds, 0, 1, ..., of whole sites; sites that share a group are in one."""
+    subject_arrays = make_subject_arrays(cohort.rows, cohort.groups)
+    merged_sites = merge_linked_sites(subject_arrays)
+    site_count = len(np.unique(merged_sites))
+    if not 2 <= fold_count <= site_count:
+        merged_text = (
+            ", of which those that share participants count once"
+            if site_count < len(np.unique(subject_arrays.sites))
+            else ""
         )
-    return dict(zip(people.subjects, map(str, site_folds(people.labels, site, count, seed)), strict=True))
+        advice_text = f"expected 2 to {site_count}. Use --folds {site_count} --wholeSites."
+        raise InputError(
+            f"--folds {fold_count} --wholeSites cannot cut {cohort.path}. It has {site_count} "
+            f"site{'s'[: site_count != 1]}{merged_text}; "
+            f"{advice_text if site_count > 1 else f'expected several. {subject_arrays.fold_advice}'}"
+        )
+    return dict(
+        zip(
+            subject_arrays.subjects,
+            map(str, assign_site_folds(subject_arrays.labels, merged_sites, fold_count, seed)),
+            strict=True,
+        )
+    )
 
 
-def joined_sites(people: SubjectArrays) -> np.ndarray:
+def merge_linked_sites(subject_arrays: SubjectArrays) -> np.ndarray:
     """The site of each person (n,); of sites that share a family or a scan, the first."""
-    units: dict[str, set[str]] = {}
-    for unit, site in zip(people.clusters.tolist(), people.sites.tolist(), strict=True):
-        units.setdefault(unit, set()).add(site)
-    sites = np.unique(people.sites).tolist()
-    first = find_group_leaders(sites, merge_groups([sorted(names) for names in units.values() if len(names) > 1]))
-    return np.array([first[site] for site in people.sites.tolist()])
+    sites_by_cluster: dict[str, set[str]] = {}
+    for cluster, site in zip(subject_arrays.clusters.tolist(), subject_arrays.sites.tolist(), strict=True):
+        sites_by_cluster.setdefault(cluster, set()).add(site)
+    site_names = np.unique(subject_arrays.sites).tolist()
+    first_site_by_site = find_group_leaders(
+        site_names,
+        merge_groups([sorted(cluster_sites) for cluster_sites in sites_by_cluster.values() if len(cluster_sites) > 1]),
+    )
+    return np.array([first_site_by_site[site] for site in subject_arrays.sites.tolist()])
 
 
-def site_folds(label: np.ndarray, site: np.ndarray, count: int, seed: int) -> np.ndarray:
+def assign_site_folds(labels: np.ndarray, sites: np.ndarray, fold_count: int, seed: int) -> np.ndarray:
     """The number of the fold of each of n people, of whole sites: the largest first, each goes to the fold that has
     fewest of the people that it adds, by class and in all. The seed orders sites of one size.
 
     scikit-learn's StratifiedGroupKFold takes large sites with as many of both classes last: ten folds of sites of 16 to
     150 people then had 55 to 178, these 65 to 150.
     """
-    names, place = np.unique(site, return_inverse=True)
-    kinds = (label == 0, label == 1, np.ones(len(label)))
-    sizes = np.stack([np.bincount(place, kind, len(names)) for kind in kinds], axis=1)  # (sites, kinds)
-    weight = 1 / np.maximum(sizes.sum(0), 1) ** 2
+    site_names, site_indices = np.unique(sites, return_inverse=True)
+    subset_masks = (labels == 0, labels == 1, np.ones(len(labels)))
+    site_counts = np.stack(
+        [np.bincount(site_indices, subset_mask, len(site_names)) for subset_mask in subset_masks], axis=1
+    )  # (sites, kinds)
+    subset_weights = 1 / np.maximum(site_counts.sum(0), 1) ** 2
 
-    shuffled = np.random.default_rng(seed).permutation(len(names))
-    largest_first = shuffled[np.argsort(-sizes[shuffled, -1], kind="stable")]
-    fold_of_site = np.zeros(len(names), int)
-    held = np.zeros((count, len(kinds)))  # by each fold so far
-    for number in largest_first:
-        fold_of_site[number] = np.argmin(held @ (weight * sizes[number]))
-        held[fold_of_site[number]] += sizes[number]
-    return fold_of_site[place]
+    shuffled_sites = np.random.default_rng(seed).permutation(len(site_names))
+    largest_first = shuffled_sites[np.argsort(-site_counts[shuffled_sites, -1], kind="stable")]
+    fold_by_site = np.zeros(len(site_names), int)
+    fold_counts = np.zeros((fold_count, len(subset_masks)))  # by each fold so far
+    for site_index in largest_first:
+        fold_by_site[site_index] = np.argmin(fold_counts @ (subset_weights * site_counts[site_index]))
+        fold_counts[fold_by_site[site_index]] += site_counts[site_index]
+    return fold_by_site[site_indices]
 
 
 def assign_stratified_folds(

@@ -26,13 +26,13 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.division import (
     Division,
     assign_stratified_folds,
-    by_whole_sites,
     check_fold_classes,
     divide_by_column,
     divide_into_numbered_folds,
+    divide_into_whole_sites,
     encode_folder_name,
-    joined_sites,
     make_subject_arrays,
+    merge_linked_sites,
 )
 from data.cohorts.duplicates import SubjectGroups, add_groups, describe_tie
 from data.cohorts.rows import join_group_names, join_names
@@ -110,7 +110,7 @@ class Folds:
             )
         if self.division.whole_sites:
             people = make_subject_arrays(self.full_cohort.rows, self.groups)
-            site = joined_sites(people)
+            site = merge_linked_sites(people)
             for name in np.unique(site[site != people.sites]):
                 joined = join_names(np.unique(people.sites[site == name]).tolist())
                 warnings.append(f"Sites {joined} are in one fold, since they have such participants in common.")
@@ -217,7 +217,7 @@ def make_new_folds(cohort: Cohort, folds_option: str, seed: int) -> Folds:
     if division.column:
         fold_by_subject = divide_by_column(cohort, folds_option)
     elif division.whole_sites:
-        fold_by_subject = by_whole_sites(cohort, division.count, seed)
+        fold_by_subject = divide_into_whole_sites(cohort, division.count, seed)
     else:
         fold_by_subject = divide_into_numbered_folds(cohort, folds_option, seed)
     check_fold_classes(cohort, fold_by_subject)
@@ -261,8 +261,8 @@ def open_reduced_folds(set_path: Path, folds_option: str, seed: int) -> Folds:
     manifest.verify_sums(set_path, manifest.read_sums(set_path))
     description, fold_by_subject = read_folds(set_path)
     if description.folds != folds_option:
-        made, wanted = Division.parse(description.folds).flags, Division.parse(folds_option).flags
-        raise InputError(f"{set_path} was reduced with {made}, this run has {wanted}; use the same.")
+        stored_flags, requested_flags = Division.parse(description.folds).flags, Division.parse(folds_option).flags
+        raise InputError(f"{set_path} was reduced with {stored_flags}, this run has {requested_flags}; use the same.")
     stored_cohort_by_fold = {
         fold_name: open_run_cohort(make_fold_folder(set_path, fold_name), unite_groups=False)
         for fold_name in dict.fromkeys(fold_by_subject.values())
@@ -335,7 +335,7 @@ def divide_into_inner_folds(folds: Folds, outer_cohort: Cohort, seed: int) -> In
             f"value of {folds.folds_option}",
         )
     elif division.whole_sites:
-        max_fold_count, limit_noun = len(np.unique(joined_sites(people))), "site"
+        max_fold_count, limit_noun = len(np.unique(merge_linked_sites(people))), "site"
     else:
         max_fold_count, limit_noun = people.smaller_class_size, "participants of a class"
     fold_count = min(EFFORT.inner_folds, max_fold_count)
@@ -347,7 +347,7 @@ def divide_into_inner_folds(folds: Folds, outer_cohort: Cohort, seed: int) -> In
     if division.column:
         inner_fold_by_subject = group_values_into_folds(training_cohort, folds, fold_count, seed)
     elif division.whole_sites:
-        inner_fold_by_subject = by_whole_sites(training_cohort, fold_count, seed)
+        inner_fold_by_subject = divide_into_whole_sites(training_cohort, fold_count, seed)
     else:
         inner_fold_by_subject = divide_into_numbered_folds(training_cohort, str(fold_count), seed)
     check_fold_classes(training_cohort, inner_fold_by_subject, "inner fold")

@@ -12,9 +12,9 @@ from data.cohorts.division import (
     Division,
     SubjectArrays,
     assign_balanced_folds,
-    joined_sites,
+    assign_site_folds,
     make_subject_arrays,
-    site_folds,
+    merge_linked_sites,
 )
 from data.cohorts.duplicates import SubjectGroups
 from data.cohorts.peers import MAX_LOST_SHARE, find_peer_groups, mark_mixed_groups
@@ -78,15 +78,17 @@ def make_forecast(
         else folds_by_design
     )
     designs = [
-        assess_design(name, subject_arrays, subject_folds)
-        for name, subject_folds in (requested_folds_by_design | folds_by_design | requested_folds_by_design).items()
+        assess_design(name, subject_arrays, fold_per_subject)
+        for name, fold_per_subject in (requested_folds_by_design | folds_by_design | requested_folds_by_design).items()
     ]
-    best = best_way(designs)
-    requested_designs = [way for way in designs if way.design_name in requested_folds_by_design or way is best]
+    best_design = choose_best_design(designs)
+    requested_designs = [
+        design for design in designs if design.design_name in requested_folds_by_design or design is best_design
+    ]
     designs_text = "; ".join(map(describe_design, requested_designs)) or "no folds are possible"
     power_text = f" ({POWER_TEXT})" if any(np.isfinite(design.least_auc) for design in requested_designs) else ""
     site_text = "" if find_recorded_sites(subject_arrays.sites) else f"{SITE_UNKNOWN_SENTENCE}; "
-    advice_text = f"{site_text}{advise_design(best, connectome)}."
+    advice_text = f"{site_text}{advise_design(best_design, connectome)}."
     return [f"{designs_text}{power_text}.", advice_text[0].upper() + advice_text[1:]]
 
 
@@ -97,19 +99,19 @@ def make_usual_folds(subject_arrays: SubjectArrays) -> dict[str, np.ndarray | No
     subjects, labels, sites, clusters = subject_arrays
     if (fold_count := min(USUAL_FOLD_COUNT, subject_arrays.smaller_class_size)) > 1:
         fold = folds_by_design[f"--folds {fold_count}"] = assign_balanced_folds(labels, sites, clusters, fold_count, 0)
-        joined = joined_sites(subject_arrays)
-        if len(np.unique(joined)) >= fold_count:
-            by_site = site_folds(labels, joined, fold_count, 0)
-            more = (
-                assess_design("", subject_arrays, by_site).compared_count
+        merged_sites = merge_linked_sites(subject_arrays)
+        if len(np.unique(merged_sites)) >= fold_count:
+            whole_site_folds = assign_site_folds(labels, merged_sites, fold_count, 0)
+            compares_more = (
+                assess_design("", subject_arrays, whole_site_folds).compared_count
                 > assess_design("", subject_arrays, fold).compared_count
             )
-            if more and trains_on_both_classes(labels, by_site):
-                return folds_by_design | {Division.parse(f"{fold_count}{WHOLE_SITES}").flags: by_site}
+            if compares_more and trains_on_both_classes(labels, whole_site_folds):
+                return folds_by_design | {Division.parse(f"{fold_count}{WHOLE_SITES}").flags: whole_site_folds}
     site_by_subject = dict(zip(subjects, sites, strict=True))
-    tested = np.array([site_by_subject[first_subject] for first_subject in clusters])
-    if 1 < len(np.unique(tested)) <= len(subjects) / 2 and trains_on_both_classes(labels, tested):
-        folds_by_design["--folds site"] = tested
+    cluster_sites = np.array([site_by_subject[first_subject] for first_subject in clusters])
+    if 1 < len(np.unique(cluster_sites)) <= len(subjects) / 2 and trains_on_both_classes(labels, cluster_sites):
+        folds_by_design["--folds site"] = cluster_sites
     return folds_by_design
 
 
@@ -203,12 +205,16 @@ def describe_design(design: TestDesign) -> str:
     )
 
 
-def best_way(ways: Sequence[TestDesign]) -> TestDesign | None:
+def choose_best_design(designs: Sequence[TestDesign]) -> TestDesign | None:
     """The first design, unless another shows clearly more; None if none shows anything."""
-    if not any(np.isfinite(way.least_auc) for way in ways):
+    if not any(np.isfinite(design.least_auc) for design in designs):
         return None
-    auc = dict(zip(ways, np.nan_to_num([way.least_auc for way in ways], nan=np.inf), strict=True))
-    return min(ways, key=lambda way: auc[way] + CLEAR_AUC_DIFFERENCE * (way is not ways[0]))
+    least_auc_by_design = dict(
+        zip(designs, np.nan_to_num([design.least_auc for design in designs], nan=np.inf), strict=True)
+    )
+    return min(
+        designs, key=lambda design: least_auc_by_design[design] + CLEAR_AUC_DIFFERENCE * (design is not designs[0])
+    )
 
 
 def advise_design(best_design: TestDesign | None, connectome_name: str) -> str:

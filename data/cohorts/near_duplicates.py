@@ -73,17 +73,24 @@ def make_region_weights() -> "csr_array":
     mirror images of the left ones, so that a mirrored map has the same means on the other side."""
     from scipy.sparse import csr_array
 
-    region_labels = atlas.load_atlas(None, records.REDUCED).full_region_labels.astype(
+    voxel_region_labels = atlas.load_atlas(None, records.REDUCED).full_region_labels.astype(
         np.intp
     )  # (x, y, z), x from left to right
-    is_sided, middle_x = (region_labels > 0) & (region_labels <= PAIRED_REGION_COUNT), len(region_labels) // 2
-    region_labels = np.where(is_sided, region_labels - 1 + region_labels % 2, region_labels)  # all of the left
-    region_labels[middle_x] = np.where(is_sided[middle_x], 0, region_labels[middle_x])
-    mirrored_labels = region_labels[middle_x - 1 :: -1]
-    region_labels[middle_x + 1 :] = mirrored_labels + ((mirrored_labels > 0) & (mirrored_labels <= PAIRED_REGION_COUNT))
+    is_sided, middle_x = (
+        (voxel_region_labels > 0) & (voxel_region_labels <= PAIRED_REGION_COUNT),
+        len(voxel_region_labels) // 2,
+    )
+    voxel_region_labels = np.where(
+        is_sided, voxel_region_labels - 1 + voxel_region_labels % 2, voxel_region_labels
+    )  # all of the left
+    voxel_region_labels[middle_x] = np.where(is_sided[middle_x], 0, voxel_region_labels[middle_x])
+    mirrored_labels = voxel_region_labels[middle_x - 1 :: -1]
+    voxel_region_labels[middle_x + 1 :] = mirrored_labels + (
+        (mirrored_labels > 0) & (mirrored_labels <= PAIRED_REGION_COUNT)
+    )
     block_indices = np.ix_(*map(resampling.find_axis_blocks, records.FULL.shape))
-    reduced_voxels = np.ravel_multi_index(block_indices, records.REDUCED.shape)[region_labels > 0]
-    region_indices = region_labels[region_labels > 0] - 1
+    reduced_voxels = np.ravel_multi_index(block_indices, records.REDUCED.shape)[voxel_region_labels > 0]
+    region_indices = voxel_region_labels[voxel_region_labels > 0] - 1
     voxel_weights = (1 / np.bincount(region_indices)[region_indices]).astype(np.float32)
     return csr_array(
         (voxel_weights, (region_indices, reduced_voxels)), (atlas.AAL_REGIONS, math.prod(records.REDUCED.shape))

@@ -208,7 +208,7 @@ def read_brain_maps(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
         yield image
 
 
-def make_record_volume(image: nibabel.Nifti1Image, grid: records.Grid) -> np.ndarray:
+def make_z_scored_volume(image: nibabel.Nifti1Image, grid: records.Grid) -> np.ndarray:
     """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
     aligned_resampler = resampling.make_aligned_resampler(image.shape, image.affine.tobytes())
     if aligned_resampler and grid == records.REDUCED:

@@ -254,19 +254,24 @@ def write_cohort_tables(
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
     before. Digests of records that `digests`, by file, lacks are computed."""
     cohort_rows.write_metadata(cohort_path / METADATA_FILE, metadata)
-    entry_by_file, connectome_digest_by_file = (
+    record_location_by_file, connectome_digest_by_file = (
         find_entries(cohort_path),
         {file_name: record_digests.connectome for file_name, record_digests in digests.items()},
     )
     if metadata.connectome and not all(connectome_digest_by_file.get(row.file) for row in rows):
         connectome_digest_by_file = cohort_connectomes.compute_connectome_digests(cohort_path, metadata, rows)
-    undigested_entries = {file_name: entry for file_name, entry in entry_by_file.items() if file_name not in digests}
+    undigested_entries = {
+        file_name: entry for file_name, entry in record_location_by_file.items() if file_name not in digests
+    }
     digests_by_file = {**digests, **(compute_digests_by_file(undigested_entries) if undigested_entries else {})}
     is_header_in_tables = metadata.has_constants and (cohort_path / PHENOTYPE_FILE).is_file()
     header_digest_by_file = (
         {}
         if is_header_in_tables
-        else {file_name: records.compute_digest(entry.read(HEADER_BYTES)) for file_name, entry in entry_by_file.items()}
+        else {
+            file_name: records.compute_digest(entry.read(HEADER_BYTES))
+            for file_name, entry in record_location_by_file.items()
+        }
     )
     file_names = [row.file for row in rows]
     digests_by_row = [
@@ -278,4 +283,4 @@ def write_cohort_tables(
         for file_name in file_names
     ]
     cohort_rows.write_subjects_table(cohort_path / SUBJECTS_FILE, rows, digests_by_row)
-    manifest.write_sums(cohort_path, list_cohort_files(cohort_path, entry_by_file.values()))
+    manifest.write_sums(cohort_path, list_cohort_files(cohort_path, record_location_by_file.values()))

@@ -19,7 +19,7 @@ from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.terminal import SummaryRow
 from data.cohorts import phenotype, records
-from data.cohorts.cohort import MAPS_FILE, Cohort
+from data.cohorts.cohort import MAP_MEASURES_FILE, Cohort
 from data.cohorts.derivation import copy_derivation_images
 from data.cohorts.duplicates import (
     PeopleScans,
@@ -146,7 +146,7 @@ class Conversion:
                 volume_path.rename(cohort_folder / subject_row.file)
         summary_rows += self.write_likeness(cohort_folder)
         copy_derivation_images(cohort_folder, source.image_path_by_name)
-        measures.write_measures(cohort_folder / MAPS_FILE, subject_ids, measures_by_map)
+        measures.write_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
         planned_cohort.write_tables(cohort_folder, [person_maps.record_digests for person_maps in people_maps])
         open_cohort(cohort_folder)  # nothing is called done that cannot be read
         return planned_cohort, [*summary_rows, *(connectomes.summary_rows if connectomes else [])]
@@ -194,7 +194,7 @@ class Conversion:
             metadata,
             id_column=source.requested_id_column,
             map_column=source.map_column,
-            column_maps=source.map_column_names,
+            column_maps=source.column_map_names,
             provenance=input_provenance | preparation_provenance,
             derivation=source.derivation,
         )
@@ -232,7 +232,7 @@ class Conversion:
         if self.template and template_measures is None:
             message = (
                 f"whether those of {self.template.cohort.path} were of this kind is not known, since it has no "
-                f"{MAPS_FILE}"
+                f"{MAP_MEASURES_FILE}"
             )
             summary_rows.append(("maps", message))
         return summary_rows, leak_texts

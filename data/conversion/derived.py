@@ -132,7 +132,7 @@ def find_image_files(
     atlas_paths = (
         [
             image_path
-            for image_path in listing.paths
+            for image_path in listing.all_file_paths
             if ATLASES_FOLDER in image_path.parts and ATLAS_IMAGE_NAME.fullmatch(image_path.name)
         ]
         if image_by_field

@@ -224,7 +224,7 @@ class FolderListing:
     folder: Path
 
     @cached_property
-    def paths(self) -> list[Path]:
+    def all_file_paths(self) -> list[Path]:
         """All files, sorted. Links to folders are followed, except those that lead back up; hidden files, which macOS
         leaves beside others, are left out."""
         visible_paths = []
@@ -242,8 +242,8 @@ class FolderListing:
 
     @cached_property
     def relative_paths(self) -> list[PurePosixPath]:
-        """`paths`, relative to the folder."""
-        return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.paths]
+        """`all_file_paths`, relative to the folder."""
+        return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.all_file_paths]
 
     def find_product_files(self, product: Product, map_or_series: str = "") -> list[ProductFile]:
         """All files of a product, or of one kind of it, of all pipelines."""
@@ -297,7 +297,9 @@ def describe_absence(listing: FolderListing, product: Product, map_or_series: st
         if product is MAP_PRODUCT and listing.find_product_files(MAP_PRODUCT, map_name)
     ]
     series_names = [
-        path.name for path in listing.paths if product is PARCEL_SERIES_PRODUCT and PARCEL_SERIES_NAME.search(path.name)
+        path.name
+        for path in listing.all_file_paths
+        if product is PARCEL_SERIES_PRODUCT and PARCEL_SERIES_NAME.search(path.name)
     ]
     present_names = [*present_maps, *series_names[:1]]
     return f"{message} It holds {', '.join(present_names)}." if present_names else message
@@ -311,7 +313,7 @@ def matches_globs(relative_path: PurePosixPath, only_globs: str | None) -> bool:
     )
 
 
-def choose_files(product_files: Sequence[ProductFile], only_globs: str | None) -> list[ProductFile]:
+def choose_usable_files(product_files: Sequence[ProductFile], only_globs: str | None) -> list[ProductFile]:
     """The files that match one of the globs `A,B` and lie in MNI space; maps of one pipeline. Series have no voxels:
     all are taken if no name matches, or says MNI space."""
     product, matching_files = (
@@ -333,9 +335,9 @@ def settle_files(
     only_globs: str | None,
     map_file_groups: Iterable[Sequence[ProductFile]] = (),
 ) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
-    """The files that `choose_files` takes; for people of whom it is unclear which to take, why; and facts. Raises
-    InputError if there are none, and as `check_clear` does, with a glob for these and `map_file_groups`."""
-    product, chosen_files = product_files[0].naming_rule.product, choose_files(product_files, only_globs)
+    """The files that `choose_usable_files` takes; for people of whom it is unclear which to take, why; and facts.
+    Raises InputError if there are none, and as `check_clear` does, with a glob for these and `map_file_groups`."""
+    product, chosen_files = product_files[0].naming_rule.product, choose_usable_files(product_files, only_globs)
     chosen_paths, rejected_paths_by_reason = (
         {product_file.path for product_file in chosen_files},
         dict[str, list[PurePosixPath]](),
@@ -478,7 +480,7 @@ def describe_rivals(rival_files: Sequence[ProductFile], file_groups: Iterable[Se
     )
     clear_count, person_count = (
         count_clear_people(best_glob, file_groups),
-        min(len(group_by_person(choose_files(file_group, None))) for file_group in file_groups),
+        min(len(group_by_person(choose_usable_files(file_group, None))) for file_group in file_groups),
     )
     advice = "Remove or rename one"
     if clear_count and clear_count * len(rival_files) >= person_count:
@@ -504,7 +506,7 @@ def count_clear_people(only_globs: str, file_groups: Iterable[Sequence[ProductFi
     """For how many people globs leave clear files of one kind in every group; 0 if they do not in one of them."""
     clear_counts = []
     for file_group in file_groups:
-        chosen_files = choose_files(file_group, only_globs)
+        chosen_files = choose_usable_files(file_group, only_globs)
         files_by_person = group_by_person(chosen_files)
         is_clear = len({product_file.shared_kind for product_file in chosen_files}) == 1 and not any(
             map(is_ambiguous, files_by_person.values())

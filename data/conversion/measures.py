@@ -15,7 +15,7 @@ import pandas as pd
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import records
-from data.cohorts.cohort import MAPS_FILE
+from data.cohorts.cohort import MAP_MEASURES_FILE
 from data.cohorts.nifti import SIDES_DIFFER_KEY
 from data.cohorts.rows import join_names
 
@@ -146,15 +146,15 @@ def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: reco
 def compute_roughness(volume: np.ndarray, brain_mask: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
     variance. It is 1 for noise without any smoothness, and nearly 0 for a smooth volume."""
-    square_sum, pair_count = 0.0, 0
+    square_sum, neighbour_pair_count = 0.0, 0
     for axis in range(3):
         moved_mask, moved_volume = np.moveaxis(brain_mask, axis, 0), np.moveaxis(volume, axis, 0)
         is_brain_pair = moved_mask[1:] & moved_mask[:-1]
         square_sum += np.square((moved_volume[1:] - moved_volume[:-1]) * is_brain_pair, dtype=np.float64).sum()
-        pair_count += int(np.count_nonzero(is_brain_pair))
+        neighbour_pair_count += int(np.count_nonzero(is_brain_pair))
     return (
-        float(square_sum / pair_count / max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD))
-        if pair_count
+        float(square_sum / neighbour_pair_count / max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD))
+        if neighbour_pair_count
         else 1.0
     )
 
@@ -328,11 +328,11 @@ def write_measures(csv_path: Path, subject_ids: Sequence[str], measures_by_map: 
     tables.write_frame(csv_path, measure_table[columns])
 
 
-def read_measures(
+def read_map_measures(
     cohort_folder: Path, subject_ids: Sequence[str], map_names: Sequence[str]
 ) -> dict[str, pd.DataFrame] | None:
     """By map, `maps.csv` for these subjects; None if it, a subject or a value is missing. Raises InputError."""
-    csv_path = cohort_folder / MAPS_FILE
+    csv_path = cohort_folder / MAP_MEASURES_FILE
     if not csv_path.is_file():
         return None
     try:

@@ -113,7 +113,8 @@ def correlate_series(
         parcel_image, summary_rows = make_parcel_image(label_image_path, parcel_names)
     row_paths = tuple(row_folder / f"{subject_index}.edges" for subject_index in range(len(series_paths)))
     write_tasks = [
-        (series_path, parcel_names, row_path) for series_path, row_path in zip(series_paths, row_paths, strict=True)
+        (series_path, parcel_names, connectome_row_path)
+        for series_path, connectome_row_path in zip(series_paths, row_paths, strict=True)
     ]
     series_sums, series_measures = zip(*pool.run("Correlating", write_connectome_row, write_tasks), strict=True)
     return ConvertedConnectomes(
@@ -290,7 +291,7 @@ def find_parcel_image(
     image_pattern = re.compile(rf"(?i:(?:.*_)?(?:atlas|seg)-{atlas_pattern}_(?:.*_)?dseg\.nii(?:\.gz)?)")
     image_paths = [
         image_path
-        for image_path in listing.paths
+        for image_path in listing.all_file_paths
         if ATLASES_FOLDER in image_path.parts and image_pattern.fullmatch(image_path.name)
     ]
     if len(image_paths) > 1:
@@ -368,8 +369,8 @@ def read_label_numbers(image_path: Path) -> dict[str, int]:
         for column_name in label_table.columns.drop(INDEX_COLUMN)[::-1]
     )
     return {
-        label_name: int(label_number)
+        image_label_name: int(label_number)
         for name_number_pairs in name_number_columns
-        for label_name, label_number in name_number_pairs
-        if label_name
+        for image_label_name, label_number in name_number_pairs
+        if image_label_name
     }

@@ -70,7 +70,7 @@ class Source:
     family_column: str | None = None  # what `subject_table` has as `family`
     requested_id_column: str = ""  # as it was named, now or for the template; so are the next two
     map_column: str = ""
-    map_column_names: tuple[str, ...] = ()  # what the files that its columns name are called
+    column_map_names: tuple[str, ...] = ()  # what the files that its columns name are called
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def read_source(
         allow_outliers=options.missing is not None,
         requested_id_column=joined_table.requested_id_column,
         map_column=joined_table.map_column,
-        map_column_names=tuple(map(str, joined_table.map_paths)) if joined_table.map_column else (),
+        column_map_names=tuple(map(str, joined_table.map_paths)) if joined_table.map_column else (),
     )
     derivation, derivation_summary = derived.find_common_derivation(source)
     image_path_by_name, missing_image_summary = derived.find_image_files(derivation, listing, options.parcels)

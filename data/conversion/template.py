@@ -77,7 +77,7 @@ class TemplateCohort:
         cohort = self.cohort
         subject_ids = [subject_row.subject for subject_row in cohort.rows]
         return (
-            measures.read_measures(cohort.tables_folder, subject_ids, cohort.map_names)
+            measures.read_map_measures(cohort.tables_folder, subject_ids, cohort.map_names)
             if cohort.tables_folder and subject_ids
             else None
         )

@@ -85,9 +85,11 @@ def check_map_names(map_names: Sequence[str]) -> None:
         )
 
 
-def is_distinct(names: Sequence[str]) -> bool:
+def is_distinct(map_or_volume_names: Sequence[str]) -> bool:
     """Whether names differ, and can be parts of file names."""
-    return len({*names}) == len(names) and all(re.fullmatch(r"\w[\w.-]*", name) for name in names)
+    return len({*map_or_volume_names}) == len(map_or_volume_names) and all(
+        re.fullmatch(r"\w[\w.-]*", name) for name in map_or_volume_names
+    )
 
 
 def read_volume_names(file_paths: Sequence[Path], map_name: str, folder: Path) -> list[str]:
@@ -171,7 +173,7 @@ def read_person_maps(map_files: Sequence[MapOnDisk], grid: records.Grid, record_
     with open(record_path, "wb") as record_file:
         record_file.write(bytes(records.HEADER_BYTES))
         for map_image in nifti.read_brain_maps(map_files):
-            volume = np.ascontiguousarray(nifti.make_record_volume(map_image, grid), records.RECORD_DTYPE)
+            volume = np.ascontiguousarray(nifti.make_z_scored_volume(map_image, grid), records.RECORD_DTYPE)
             record_file.write(volume.data)
             volumes_hash.update(volume.data)
             map_digests += records.compute_map_digests(volume[None])

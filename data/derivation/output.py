@@ -302,24 +302,28 @@ def copy_unless_same(source_path: Path, target_path: Path) -> None:
         shutil.copyfile(source_path, unfinished_path)
 
 
-def write_derived_table(output_folder: Path, all_labels: Iterable[str], failure_by_label: Mapping[str, str]) -> Path:
-    """Writes `derived.csv`: what there is of each person, and why it failed, or nothing: by `failure_by_label`, and for
-    people that are not in it as an earlier command wrote. Several processes may do so."""
+def write_derived_table(
+    output_folder: Path, all_labels: Iterable[str], failure_text_by_person: Mapping[str, str]
+) -> Path:
+    """Writes `derived.csv`: what there is of each person, and why it failed, or nothing: by `failure_text_by_person`,
+    and for people that are not in it as an earlier command wrote. Several processes may do so."""
     table_path = output_folder / DERIVED_TABLE_FILE
     with files.locked(output_folder, wait=True):
         if table_path.is_file():
             earlier_table = pd.read_csv(table_path, dtype=str, keep_default_na=False).reindex(
                 columns=DERIVED_COLUMNS, fill_value=""
             )
-            failure_by_label = {
+            failure_text_by_person = {
                 earlier_row.subject: earlier_row.failed
                 for earlier_row in earlier_table.itertuples()
                 if earlier_row.failed
-            } | dict(failure_by_label)
+            } | dict(failure_text_by_person)
         files_by_label = find_derived_files(output_folder)
-        sorted_labels = sorted({*all_labels, *files_by_label, *failure_by_label}, key=lambda label: label.zfill(20))
+        sorted_labels = sorted(
+            {*all_labels, *files_by_label, *failure_text_by_person}, key=lambda label: label.zfill(20)
+        )
         table_rows = [
-            make_derived_row(label, files_by_label.get(label, []), failure_by_label.get(label, ""))
+            make_derived_row(label, files_by_label.get(label, []), failure_text_by_person.get(label, ""))
             for label in sorted_labels
         ]
         with files.open_replacement(table_path, newline="") as csv_file:

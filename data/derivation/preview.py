@@ -54,11 +54,13 @@ def estimate_duration(doable_tasks: Sequence[PersonTask], process_count: int) ->
     except InputError as error:
         yield "time", f"not known yet, since the first scan cannot be derived. {error}"
         return
-    scan_seconds = time.monotonic() - start_time
+    first_scan_seconds = time.monotonic() - start_time
     total_bytes = sum(scan_file.path.stat().st_size for task in doable_tasks for scan_file in task.person.scan_files)
-    total_seconds = scan_seconds * total_bytes / first_scan.path.stat().st_size / min(process_count, len(doable_tasks))
+    total_seconds = (
+        first_scan_seconds * total_bytes / first_scan.path.stat().st_size / min(process_count, len(doable_tasks))
+    )
     yield (
         "time",
         f"about {format_duration(total_seconds)}, {process_count} at a time; {first_scan.path.name} took "
-        f"{scan_seconds:.1f} s",
+        f"{first_scan_seconds:.1f} s",
     )

@@ -29,8 +29,8 @@ def summarise_remarks(labelled_remarks: Iterable[tuple[str, Remark]]) -> list[Su
     summary_rows = list[SummaryRow]()
     for remark_kind in sorted(labels_by_kind, key=lambda remark_kind: remark_kind[0]):
         is_note, remark_text = remark_kind
-        if kind_numbers := numbers_by_kind.get(remark_kind):
-            range_ends = dict.fromkeys([f"{min(kind_numbers):g}", f"{max(kind_numbers):g}"])
+        if measured_numbers := numbers_by_kind.get(remark_kind):
+            range_ends = dict.fromkeys([f"{min(measured_numbers):g}", f"{max(measured_numbers):g}"])
             remark_text = remark_text.replace("{}", " to ".join(range_ends))
         kind_labels = [*labels_by_kind[remark_kind]]
         summary_rows.append(

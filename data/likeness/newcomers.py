@@ -47,15 +47,15 @@ def check_newcomers(cohort: Cohort, usable_indices: Sequence[int], findings: Coh
         )
     person_measures = comparison.measure_table[~pd.Series([row.subject for row in rows]).duplicated().to_numpy()]
     check_units(person_measures, ranges, findings.phenotype)
-    invalidating_sentences = [
+    invalidating_sentences_per_record = [
         [sentence for sentence in sentences if find_advice(sentence)] for sentences in sentences_per_record
     ]
     if check_parcels(cohort, person_measures, ranges, findings.connectomes):  # which reports all of them as one
-        invalidating_sentences = [
+        invalidating_sentences_per_record = [
             [sentence for sentence in sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
-            for sentences in invalidating_sentences
+            for sentences in invalidating_sentences_per_record
         ]
-    return invalidating_sentences
+    return invalidating_sentences_per_record
 
 
 def check_units(person_measures: pd.DataFrame, ranges: Ranges, findings: Findings) -> None:

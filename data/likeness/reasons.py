@@ -164,7 +164,7 @@ class Deviation:
     value: float
     usual_range: Range
     robust_z: float
-    is_turned: bool  # see `looks_turned`
+    is_turned: bool  # see `looks_negated_or_mirrored`
 
     @property
     def is_scan_measure(self) -> bool:
@@ -184,7 +184,7 @@ class Deviation:
         return f"{value_text}, usually {low_text} to {high_text}"
 
 
-def looks_turned(
+def looks_negated_or_mirrored(
     view: str, measure_name: str, value_by_measure: Mapping[tuple[str, str], float], usual_range: Range, robust_z: float
 ) -> bool:
     """Whether one of `HALF_MEASURES` has another sign in a record than in most, whose sign is clear.
@@ -249,15 +249,15 @@ def find_deviations(measure_table: pd.DataFrame, ranges: Ranges) -> list[list[De
     usual_ranges = [ranges[view][measure_name] for view, measure_name in z_table]
     deviations_per_row = []
     for row_values, row_z in zip(measures_and_means.to_numpy().tolist(), z_table.to_numpy().tolist(), strict=True):
-        value_by_measure, row_deviations = dict(zip(z_table, row_values, strict=True)), list[Deviation]()
+        value_by_measure, deviations_of_all_measures = dict(zip(z_table, row_values, strict=True)), list[Deviation]()
         for (view, measure_name), usual_range, robust_z in zip(z_table, usual_ranges, row_z, strict=True):
-            is_turned = looks_turned(view, measure_name, value_by_measure, usual_range, robust_z)
-            row_deviations.append(
+            is_turned = looks_negated_or_mirrored(view, measure_name, value_by_measure, usual_range, robust_z)
+            deviations_of_all_measures.append(
                 Deviation(view, measure_name, value_by_measure[view, measure_name], usual_range, robust_z, is_turned)
             )
         deviations_per_row.append(
             sorted(
-                (deviation for deviation in row_deviations if deviation.is_far),
+                (deviation for deviation in deviations_of_all_measures if deviation.is_far),
                 key=lambda deviation: -abs(deviation.robust_z),
             )
         )
@@ -335,9 +335,11 @@ def describe_deviation(
         axis = deviation.measure_name.removeprefix("shift_")[0]
         return f"{opening_words}{abs(offset_mm):.0f} mm too far to the {DIRECTIONS_BY_AXIS[axis][int(offset_mm > 0)]}"
     if deviation.measure_name == "lacking_regions":
-        missing_regions = missing_regions_by_map[deviation.view]
+        missing_region_names = missing_regions_by_map[deviation.view]
         missing_count_text = (
-            "1 region is missing" if len(missing_regions) == 1 else f"{len(missing_regions)} regions are missing"
+            "1 region is missing"
+            if len(missing_region_names) == 1
+            else f"{len(missing_region_names)} regions are missing"
         )
-        return f"{missing_count_text}: {join_names(missing_regions, MAX_NAMES_IN_REASON)}"
+        return f"{missing_count_text}: {join_names(missing_region_names, MAX_NAMES_IN_REASON)}"
     return f"the {description} is {deviation.value_with_range}"

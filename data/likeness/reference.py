@@ -214,7 +214,7 @@ def compare_with_reference(
     if cohort.connectomes and cohort.metadata.parcels_sha256 != constants.parcels_sha256:
         cohort = cohort.without_connectomes
     with open_progress_bar("Comparing participants", len(int_indices)) as progress_bar:
-        scan_measures, missing_regions_by_record = measure_against_means(
+        scan_measures, missing_regions_by_record_and_map = measure_against_means(
             cohort, int_indices, reference.means, progress_bar
         )
     people_table = make_people_table(cohort, int_indices)
@@ -222,7 +222,7 @@ def compare_with_reference(
         [column for column in constants.ranges.get(PERSON_VIEW, {}) if column in people_table]
     ].apply(parse_numbers)
     measure_table = collect_measures(cohort, int_indices, scan_measures, number_columns)
-    deviation_reasons = find_reasons(cohort, measure_table, constants.ranges, missing_regions_by_record)
+    deviation_reasons = find_reasons(cohort, measure_table, constants.ranges, missing_regions_by_record_and_map)
     value_reasons = find_atypical_values(constants, people_table)
     return Comparison(
         measure_table,

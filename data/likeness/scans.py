@@ -304,7 +304,7 @@ def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> 
     subjects = [cohort.rows[record_index].subject for record_index in record_indices]
     values_by_column: dict[tuple[str, str], np.ndarray] = {}
     measures_by_map = (
-        measures.read_measures(cohort.tables_folder, subjects, cohort.map_names) if cohort.tables_folder else None
+        measures.read_map_measures(cohort.tables_folder, subjects, cohort.map_names) if cohort.tables_folder else None
     )
     for name, map_measures in (measures_by_map or {}).items():
         sd = map_measures["sd"].clip(lower=measures.MIN_MEASURE_SPREAD)

@@ -49,11 +49,11 @@ class Tile:
     name: str
     about: str
     style: str
-    odd: Sequence[str] = ()
+    outlier_notes: Sequence[str] = ()
 
     @property
     def label(self) -> str:
-        return ", ".join([self.name, *filter(None, [self.about]), *self.odd])
+        return ", ".join([self.name, *filter(None, [self.about]), *self.outlier_notes])
 
 
 @dataclass(frozen=True)

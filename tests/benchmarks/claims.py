@@ -35,7 +35,7 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.division import SubjectArrays, assign_balanced_folds, site_folds
+from data.cohorts.division import SubjectArrays, assign_balanced_folds, assign_site_folds
 from data.cohorts.forecast import assess_design
 from tests.benchmarks.coverage import FEATURES, tested
 from utils.blackout.effects import CovariateAdjuster, run_family_permutation_test
@@ -276,7 +276,7 @@ def at_tiny_sites(difference: float, seed: int, sites: int = 40, features: int =
     alone = np.arange(len(site))
     folds = {
         "ten folds": assign_balanced_folds(label, site, alone, 10, seed),
-        "ten folds of whole sites": site_folds(label, site, 10, seed),
+        "ten folds of whole sites": assign_site_folds(label, site, 10, seed),
     }
     claims: Claims = {}
     for way, fold in folds.items():

@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.cohort import COVARIATES_FILE, MAPS_FILE, PHENOTYPE_FILE, Cohort
+from data.cohorts.cohort import COVARIATES_FILE, MAP_MEASURES_FILE, PHENOTYPE_FILE, Cohort
 from data.cohorts.rows import DUPLICATES_APART
 from data.cohorts.stored import open_cohort, write_cohort_tables
 
@@ -63,7 +63,7 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
         os.link(entry.path, folder / rows[-1].file)
         original_by_subject[rows[-1].subject] = row.subject
     copies = pd.DataFrame({"subject": original_by_subject.values(), "copy": original_by_subject.keys()})
-    for table_name in (COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE):
+    for table_name in (COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE):
         if (source.tables_folder / table_name).is_file():
             table = pd.read_csv(source.tables_folder / table_name, dtype=str, keep_default_na=False)
             merged = copies.merge(table, on="subject").assign(subject=lambda merged_table: merged_table["copy"])

@@ -26,11 +26,11 @@ class EdgeLogits:
         self._edge_weights = branch_weight[CONNECTOME_INPUT] * ridge_layer.kernel.numpy().astype(float)
 
     def compute_contributions(
-        self, edge_values: np.ndarray, edge_indices: np.ndarray | slice = slice(None)
+        self, edge_fisher_z: np.ndarray, edge_indices: np.ndarray | slice = slice(None)
     ) -> np.ndarray:
-        """What each of these edges adds to the log odds of autism, (n, edges), given Fisher z `edge_values` (n, edges).
-        An unknown edge, NaN, adds 0, as one does that is the mean of the training people."""
-        edge_z_scores = (edge_values - self.training_edge_means[edge_indices]) * self._inverse_sd[edge_indices]
+        """What each of these edges adds to the log odds of autism, (n, edges), given Fisher z `edge_fisher_z` (n,
+        edges). An unknown edge, NaN, adds 0, as one does that is the mean of the training people."""
+        edge_z_scores = (edge_fisher_z - self.training_edge_means[edge_indices]) * self._inverse_sd[edge_indices]
         return np.where(np.isnan(edge_z_scores), 0, edge_z_scores * self._edge_weights[edge_indices])
 
     def compute_log_odds_changes(self, replacement: Replacement) -> np.ndarray:

@@ -93,19 +93,19 @@ class BlackoutPeople:
 @dataclass(frozen=True, eq=False)
 class FillEffect:
     """The effect of replacing each feature by one fill: `subject_effects` (subjects, features), on the logit of the
-    true class, positive where a feature speaks for it. `adjust` adjusts it for covariates. No p is below `min_p`
-    (features,)."""
+    true class, positive where a feature speaks for it. `adjust_for_covariates` adjusts it for covariates. No p is
+    below `min_p` (features,)."""
 
     fill: Fill
     subject_effects: np.ndarray
     people: BlackoutPeople
-    adjust: Callable[[np.ndarray], AdjustedEffects]
+    adjust_for_covariates: Callable[[np.ndarray], AdjustedEffects]
     min_p: np.ndarray | float = 0.0
 
     @cached_property
     def covariate_adjusted(self) -> AdjustedEffects:
         """What covariates leave of it."""
-        return self.adjust(self.subject_effects)
+        return self.adjust_for_covariates(self.subject_effects)
 
     @cached_property
     def mean_intervals(self) -> np.ndarray:

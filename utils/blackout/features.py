@@ -283,10 +283,12 @@ class FeatureOcclusion:
             for map_position, map_index in enumerate(map_indices):
                 is_replaced_map = np.arange(self._map_count) == map_index
                 mixed_arrays = array_by_tensor | {
-                    average_tensor: np.where(
-                        is_replaced_map, array_by_tensor[average_tensor], intact_pass.array_by_tensor[average_tensor]
+                    voxel_averages_tensor: np.where(
+                        is_replaced_map,
+                        array_by_tensor[voxel_averages_tensor],
+                        intact_pass.array_by_tensor[voxel_averages_tensor],
                     )
-                    for average_tensor in average_tensors
+                    for voxel_averages_tensor in average_tensors
                 }
                 single_map_logits[:, :, map_position] += (
                     branch.compute_added_logits(mixed_arrays) - intact_logits

@@ -67,7 +67,7 @@ def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily
     if results.is_conclusive:
         significance_texts = (
             f"{count_row[RELIANCE_FILL]} of {count_row['things']:,} significant",
-            results.describe_replication(feature_family),
+            results.describe_replication_in_halves(feature_family),
         )
         panel_heading += f": {', '.join(filter(None, significance_texts))}"
     if (
@@ -81,7 +81,7 @@ def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily
 
 def draw_blackout(results: BlackoutResults) -> Figure:
     """The page: a panel for each family, one below the other."""
-    covariate_count = len(results.people.adjuster.adjustment.complete_covariates)
+    covariate_count = len(results.people.adjuster.adjustment.nearly_complete_covariates)
     adjustment_text = f"p adjusted for {covariate_count} covariate{'s' if covariate_count > 1 else ''} (adjusted.csv)"
     summary_texts = [results.conclusion, *results.cautions, *([adjustment_text] if covariate_count else [])]
     summary_lines = [

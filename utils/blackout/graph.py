@@ -94,9 +94,9 @@ def follow_volume(nodes: list[Node], volume_tensor: KerasTensor) -> tuple[list[S
             continue
         affected_tensors.update(node.output_tensors)
         (first_source, *_), target_tensor = node.input_tensors, node.output_tensors[0]
-        step = make_step(node) if {volume_tensor, *step_by_tensor}.issuperset(node.input_tensors) else None
+        local_step = make_step(node) if {volume_tensor, *step_by_tensor}.issuperset(node.input_tensors) else None
         previous_step = step_by_tensor.get(first_source)
-        if step is None:
+        if local_step is None:
             tail_nodes.append(node)
         elif (
             isinstance(previous_step, ConvolutionStep)
@@ -106,5 +106,5 @@ def follow_volume(nodes: list[Node], volume_tensor: KerasTensor) -> tuple[list[S
             previous_step.fold_normalisation(node.operation, target_tensor)
             step_by_tensor[target_tensor] = step_by_tensor.pop(first_source)
         else:
-            step_by_tensor[target_tensor] = step
+            step_by_tensor[target_tensor] = local_step
     return list(step_by_tensor.values()), tail_nodes, affected_tensors

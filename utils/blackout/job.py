@@ -119,7 +119,7 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
         subjects=len(people.subject_labels),
         better_than_chance=results.prediction_headline.score.beats_chance,
         concluded=results.is_conclusive,
-        adjusted_for=list(people.adjuster.adjustment.complete_covariates),
+        adjusted_for=list(people.adjuster.adjustment.nearly_complete_covariates),
         conclusion=results.conclusion,
         notes=results.manifest_warnings,
         **manifest_fields,

@@ -120,14 +120,14 @@ class LocalOcclusion:
         )
         with ThreadPoolExecutor(OCCLUSION_THREADS) as thread_pool:
             for mask_group in split_masks(region_masks, bytes_per_mask):
-                changed_activations = [
+                occluded_activations = [
                     tf.concat(region_activations, 0)
                     for region_activations in zip(*thread_pool.map(occlude_region, mask_group), strict=True)
                 ]
                 constant_activations = [
                     tf.concat([intact_pass[tensor]] * len(mask_group), 0) for tensor in self._constant_tensors
                 ]
-                group_logits = self._run_tail(changed_activations + constant_activations).numpy()
+                group_logits = self._run_tail(occluded_activations + constant_activations).numpy()
                 logits_by_group.append(group_logits.reshape(len(mask_group), volume_values.shape[0], -1))
         return np.concatenate(logits_by_group)
 

@@ -81,7 +81,7 @@ def make_family_number(results: BlackoutResults, feature_family: FeatureFamily) 
     return HeadlineNumber(
         f"{count_row[RELIANCE_FILL]} of {count_row['things']:,}",
         f"{feature_kind.plural_name} significant",
-        results.describe_replication(feature_family),
+        results.describe_replication_in_halves(feature_family),
         no_finding_messages,
     )
 
@@ -235,13 +235,16 @@ def make_brain_section(feature_family: FeatureFamily, atlas: Atlas) -> Section:
     pale_meaning = (
         "all is pale, as nothing is concluded" if feature_family.people.verdict else "pale is not significant"
     )
-    explanation = (
+    colour_explanation = (
         f"Red speaks for the true class, blue against it (deepest at {largest_mean_effect:.3g}); {pale_meaning}"
     )
-    explanation += f"; the cross-hair begins in {first_region_name}, and moves with a click."
+    colour_explanation += f"; the cross-hair begins in {first_region_name}, and moves with a click."
     iframe_markup = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
     return Section(
-        "The brain", [explanation], markup=iframe_markup.format(render_brain_viewer(feature_family, atlas)), open=True
+        "The brain",
+        [colour_explanation],
+        markup=iframe_markup.format(render_brain_viewer(feature_family, atlas)),
+        open=True,
     )
 
 

@@ -178,9 +178,11 @@ def compute_falls_by_map(fills: Fills, fill_log_odds: FillLogOdds) -> np.ndarray
     donor_deviations = fills.compute_replaced_deviations(fills.region_means)
     falls_by_map = np.empty((len(fill_log_odds.intact_log_odds), *fill_log_odds.log_odds_by_map.shape[2:]))
     for map_position in range(falls_by_map.shape[-1]):  # one after another, to save memory
-        log_odds_falls = fill_log_odds.intact_log_odds[..., None] - fill_log_odds.log_odds_by_map[..., map_position]
+        log_odds_falls_by_donor = (
+            fill_log_odds.intact_log_odds[..., None] - fill_log_odds.log_odds_by_map[..., map_position]
+        )
         falls_by_map[..., map_position] = compute_control_variate_mean(
-            log_odds_falls, donor_deviations[..., [map_position]]
+            log_odds_falls_by_donor, donor_deviations[..., [map_position]]
         )
     return (
         np.concatenate([falls_by_map, -fill_log_odds.edge_changes.mean(1)[..., None]], axis=-1)

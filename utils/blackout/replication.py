@@ -80,7 +80,7 @@ def replicate_in_halves(
     is_significant = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)
     critical_t_by_half = []
     for halving_index, half_index in np.argwhere(half_masks.any(2) & (people.verdict is BlackoutVerdict.CONCLUSIVE)):
-        is_in_half, half_seed = (
+        is_in_half, permutation_seed = (
             half_masks[halving_index, half_index][people.cluster_numbers],
             int(half_seeds[halving_index, half_index]),
         )
@@ -91,7 +91,7 @@ def replicate_in_halves(
         )
         half_sites = None if people.exchange_sites is None else people.exchange_sites[is_in_half]
         half_test = run_family_permutation_test(
-            half_effects, half_seed, half_clusters, sd_inflation, PERMUTATIONS_PER_HALF, half_sites
+            half_effects, permutation_seed, half_clusters, sd_inflation, PERMUTATIONS_PER_HALF, half_sites
         )
         is_significant[halving_index, half_index] = half_test.family_wise_p < FAMILYWISE_ALPHA
         critical_t_by_half.append(half_test.critical_t)

@@ -122,7 +122,10 @@ class BlackoutResults:
     @property
     def significance_sentence(self) -> str:
         """How many features of the first family are significant, and replicate."""
-        first_counts, replication_text = self.family_counts.iloc[0], self.describe_replication(self.feature_families[0])
+        first_counts, replication_text = (
+            self.family_counts.iloc[0],
+            self.describe_replication_in_halves(self.feature_families[0]),
+        )
         significant_count = first_counts[RELIANCE_FILL]
         significance_text = (
             f"Of {first_counts['things']:,} {first_counts['family']}, {significant_count or 'none'} "
@@ -130,7 +133,7 @@ class BlackoutResults:
         )
         return "; ".join(filter(None, [significance_text, replication_text])) + "."
 
-    def describe_replication(self, feature_family: FeatureFamily) -> str:
+    def describe_replication_in_halves(self, feature_family: FeatureFamily) -> str:
         """How many significant features of a family are so in most halves, too, and how many would be if all were true;
         nothing if none is significant."""
         count_row = self.family_counts.loc[feature_family.feature_kind.kind_name]

@@ -140,8 +140,8 @@ def make_baseline_rows(
                 for metric, estimate in estimate_scores(baseline_predictions, seed).items()
                 if metric in TITLE_BY_AUC
             }
-        of_pairs = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
-        difference_by_metric = estimate_differences(predictions, baseline_predictions, seed, of_pairs)
+        comparison_count = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
+        difference_by_metric = estimate_differences(predictions, baseline_predictions, seed, comparison_count)
         difference_by_column = {
             f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
             for auc_name in ("auc", *predictions.groups_by_auc)
@@ -153,7 +153,7 @@ def make_baseline_rows(
             row
             | {
                 DETECTABLE: find_detectable_difference(
-                    difference_by_metric[choose_headline_metric(difference_by_metric)], of_pairs
+                    difference_by_metric[choose_headline_metric(difference_by_metric)], comparison_count
                 )
             }
         )

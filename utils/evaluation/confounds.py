@@ -361,7 +361,7 @@ def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFram
     there is the latter only, see `make_site_score_rows`."""
     if covariate_table is None:
         return []
-    first_records, _ = predictions.subject_positions
+    first_records, _ = predictions.first_records_and_subject_indices
     subjects, sites = predictions.subject[first_records].tolist(), predictions.site[first_records].tolist()
     subject_covariates = make_covariate_table(subjects, sites, covariate_table)
     group_rows = []

@@ -158,9 +158,9 @@ def make_external_score_rows(
         estimates_by_kind["calibrated"] = estimate_agreement(
             predictions.with_probabilities(calibrated_probabilities), seed, MIN_CALIBRATED_SD
         )
-    for kind, estimate_by_measure in estimates_by_kind.items():
+    for calibration_kind, estimate_by_measure in estimates_by_kind.items():
         for measure_name, estimate in estimate_by_measure.items():
-            yield {"kind": kind, "measure": measure_name, **estimate.to_cells()}
+            yield {"kind": calibration_kind, "measure": measure_name, **estimate.to_cells()}
 
 
 def make_shift_rows(

@@ -101,7 +101,7 @@ def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0)
     """How probabilities agree with labels, each person once, by the first record: the numbers of `compute_agreements`,
     with intervals like those of all scores; none with fewer than `MIN_CLASS_SUBJECTS` clusters of a class."""
     subject_predictions = predictions.select_records(
-        np.isin(np.arange(len(predictions.label)), predictions.subject_positions[0])
+        np.isin(np.arange(len(predictions.label)), predictions.first_records_and_subject_indices[0])
     )
 
     def compute_clipped_agreements(record_weights: np.ndarray) -> np.ndarray:

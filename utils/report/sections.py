@@ -157,11 +157,13 @@ def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
 
 def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
     """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
-    auc_name, secondary_count = (
+    headline_auc_name, secondary_count = (
         choose_headline_metric(baseline_table),
         int((baseline_table[ROLE_COLUMN] == SECONDARY_ROLE).sum()),
     )
-    score_names = dict.fromkeys((auc_name, f"{MODEL_MINUS_PREFIX}{auc_name}", DETECTABLE, "auc", "accuracy"))
+    score_names = dict.fromkeys(
+        (headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", DETECTABLE, "auc", "accuracy")
+    )
     baseline_table = sort_prespecified_first(baseline_table)
     marked_names = baseline_table["baseline"] + baseline_table[ROLE_COLUMN].map(
         {PRESPECIFIED_ROLE: f" ({PRESPECIFIED_ROLE})"}
@@ -170,7 +172,9 @@ def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
         f"The interval of the {PRESPECIFIED_ROLE} baseline holds for itself, those of the {secondary_count} others "
         "(without the majority) for all together."
     )
-    footnotes = {find_heading(f"{MODEL_MINUS_PREFIX}{auc_name}"): interval_footnote} if secondary_count > 1 else {}
+    footnotes = (
+        {find_heading(f"{MODEL_MINUS_PREFIX}{headline_auc_name}"): interval_footnote} if secondary_count > 1 else {}
+    )
     introduction = "Plain classifiers of the same participants, trained on the same others."
     column_names = ["baseline", *(score_name for score_name in score_names if score_name in baseline_table)]
     return make_table_section(
@@ -247,13 +251,13 @@ def make_repeats_section(repeats_table: pd.DataFrame) -> Section:
     ]
     column_names = ["repeat", "seed", *score_names, *({PRESPECIFIED_BASELINE_COLUMN} & set(repeats_table))]
     auc_sd = repeats_table[auc_name].std()
-    footnotes = (
+    footnote_by_heading = (
         {find_heading(auc_name): f"SD over repeats {auc_sd:.3f}: no interval over participants."}
         if pd.notna(auc_sd)
         else {}
     )
     introduction = f"Report the mean: the best of {len(repeats_table)} repeats is picked, and so too good."
-    return make_table_section("Repeats", repeats_table, column_names, introduction, notes=footnotes)
+    return make_table_section("Repeats", repeats_table, column_names, introduction, notes=footnote_by_heading)
 
 
 def make_choices_section(manifest: EvaluationManifest) -> Section:

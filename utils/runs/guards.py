@@ -123,7 +123,7 @@ def check_no_difference(
     location: object, reference_settings: Mapping[str, Any], requested_settings: Mapping[str, Any], advice: str
 ) -> None:
     """Raises InputError for requested settings that differ from those at `location`."""
-    differing_names = [
+    differing_setting_names = [
         setting_name
         for setting_name in requested_settings
         if reference_settings.get(setting_name) != requested_settings[setting_name]
@@ -131,7 +131,7 @@ def check_no_difference(
     if difference_texts := [
         f"{setting_name}={reference_settings.get(setting_name)} there, "
         f"{setting_name}={requested_settings[setting_name]} asked for"
-        for setting_name in differing_names
+        for setting_name in differing_setting_names
     ]:
         raise InputError(f"{location} differs: {join_names(difference_texts, 3, '; ')}. {advice}")
 

@@ -563,7 +563,7 @@ def make_run(
         else Caveats(),
         training_id=checkpoint_manifest.begun if checkpoint_manifest and train_options else "",
     )
-    means_folder = request.chk_point_dir / atlas.MEANS_FOLDER
+    means_folder = request.chk_point_dir / atlas.PARCEL_MEANS_FOLDER
     cohort = standardise_cohort(run.cohort, run.standardisation)
     return replace(run, cohort=cohort if request.bundle_folder else replace(cohort, means_folder=means_folder))
 

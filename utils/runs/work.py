@@ -156,9 +156,9 @@ def run_subprocesses(
         [*worker_environments],
         dict[subprocess.Popen, tuple](),
     )
-    printed_lines, exit_statuses, signal_statuses = set[str](), list[int](), list[int]()
+    printed_lines, exit_statuses, received_signal_statuses = set[str](), list[int](), list[int]()
     with (
-        handle_signals(lambda signal_number, _: signal_statuses.append(128 + signal_number)),
+        handle_signals(lambda signal_number, _: received_signal_statuses.append(128 + signal_number)),
         open_progress_bar(progress_title, len(commands)) as progress_bar,
         tempfile.TemporaryDirectory() as output_folder,
     ):
@@ -180,8 +180,8 @@ def run_subprocesses(
                         output_paths,
                     )
                 time.sleep(POLL_INTERVAL_S)
-                if signal_statuses and not any(exit_statuses):  # each saves what it has
-                    exit_statuses += signal_statuses
+                if received_signal_statuses and not any(exit_statuses):  # each saves what it has
+                    exit_statuses += received_signal_statuses
                     for process in command_by_process:
                         process.terminate()
                 for _, _, (out_path, _) in command_by_process.values():
@@ -201,7 +201,7 @@ def run_subprocesses(
         finally:
             for process in command_by_process:  # none stays if this one fails
                 process.terminate()
-    if signal_statuses:
+    if received_signal_statuses:
         print("Stopped; each has saved what it had, and the same command goes on.", flush=True)
     return next(filter(None, exit_statuses), 0)
 
@@ -237,7 +237,7 @@ def print_new_lines(lines: Iterable[str], stream: TextIO, printed_lines: set[str
             print(line, file=stream, flush=True)
 
 
-def make_environments(process_count: int, share_gpu: bool) -> list[dict[str, str]]:
+def make_environments(process_count: int, may_share_gpus: bool) -> list[dict[str, str]]:
     """What each process finds in its environment: its share of the cores and, of free GPUs, one. Raises InputError if
     there are GPUs, but fewer than processes."""
     cores_per_process = max(1, cpu_count() // process_count)
@@ -245,7 +245,7 @@ def make_environments(process_count: int, share_gpu: bool) -> list[dict[str, str
         variable_name: str(cores_per_process) for variable_name in THREAD_VARIABLES if variable_name not in os.environ
     }
     gpu_ids = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-    if gpu_ids[0] != "-1" and len(gpu_ids) < process_count and not share_gpu:
+    if gpu_ids[0] != "-1" and len(gpu_ids) < process_count and not may_share_gpus:
         raise InputError(
             f"--jobs {process_count} needs as many free GPUs, but {len(gpu_ids)} are free; use fewer jobs, or "
             "--shareGPU."

@@ -62,7 +62,7 @@ class Adjustment:
     product_indices_and_bases: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     @property
-    def complete_covariates(self) -> tuple[str, ...]:
+    def nearly_complete_covariates(self) -> tuple[str, ...]:
         """The covariates that enter and are known for nearly everybody."""
         return tuple(covariate for covariate in self.covariates if covariate not in self.incomplete_covariates)
 

@@ -105,7 +105,7 @@ def predict_by_svm(training_features: np.ndarray, test_features: np.ndarray, tra
     return expit(slope * full_svm.decision_function(rbf_kernel(test_features, training_features, gamma)) + shift)
 
 
-def make_training_sets(training_rows: Sequence[RecordRow], cluster_by_record: np.ndarray) -> list[TrainingSet]:
+def make_training_sets(training_rows: Sequence[RecordRow], cluster_id_by_record: np.ndarray) -> list[TrainingSet]:
     """The training sets of linear classifiers and of SVMs, from training records with these rows, of these clusters of
     people (n,). SVMs take at most `MAX_SVM_RECORDS` of them, drawn at random. Empty if they are too few for inner
     folds."""
@@ -117,7 +117,7 @@ def make_training_sets(training_rows: Sequence[RecordRow], cluster_by_record: np
             for field_name in ("label", "site")
         )
         record_sets.append(
-            TrainingSet(positions, label, site, ridge.make_inner_folds(label, cluster_by_record[positions]))
+            TrainingSet(positions, label, site, ridge.make_inner_folds(label, cluster_id_by_record[positions]))
         )
     return record_sets if all(training_set.inner_folds for training_set in record_sets) else []
 
@@ -160,16 +160,16 @@ def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> 
             cohort.num_maps,
         )
         probability_by_baseline |= fit_connectome_baselines(probability_by_baseline, fitting_cohort, cohort)
-        left_out_features = [
+        left_out_feature_kinds = [
             feature_kind for feature_kind in ("covariates", "phenotype") if feature_kind not in feature_tables
         ]
-        left_out_features += (
+        left_out_feature_kinds += (
             [CONNECTOME_FEATURES]
             if fitting_cohort.connectomes and f"{CONNECTOME_FEATURES}, {RIDGE}" not in probability_by_baseline
             else []
         )
-        if left_out_features:
-            print(f"Baselines left out: {'; '.join(left_out_features)}.")
+        if left_out_feature_kinds:
+            print(f"Baselines left out: {'; '.join(left_out_feature_kinds)}.")
     else:
         print("Baselines: too few training participants of a class to choose penalties, so there is only the majority.")
     return pd.DataFrame(

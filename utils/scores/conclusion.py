@@ -258,13 +258,15 @@ class Conclusion:
             reliability_text = (
                 f", if reliability > {covariate_result.reliability:.2f}" if covariate_result.reliability else ""
             )
-            correlation_text = f"partial correlation {covariate_result.partial.text('.2f')} beside {covariates_text}"
+            output_label_correlation_text = (
+                f"partial correlation {covariate_result.partial.text('.2f')} beside {covariates_text}"
+            )
             carries_more = covariate_result.carries_more
             terminal_rows.append(
                 (
                     "more than covariates",
                     f"{carries_more}{reliability_text}",
-                    covariate_result.reason if carries_more == CANNOT_BE_TOLD else correlation_text,
+                    covariate_result.reason if carries_more == CANNOT_BE_TOLD else output_label_correlation_text,
                 )
             )
         else:

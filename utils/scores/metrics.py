@@ -145,13 +145,13 @@ class Predictions:
         return self.repeats_to_score[0].groups_by_auc
 
     @property
-    def subject_positions(self) -> tuple[np.ndarray, np.ndarray]:
+    def first_records_and_subject_indices(self) -> tuple[np.ndarray, np.ndarray]:
         """The first record of each subject (subjects,), and the place of each record's subject there (n,)."""
         return index_unique(self.subject)
 
     @cached_property
     def cluster_positions(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same as `subject_positions` for clusters, which a bootstrap draws as units."""
+        """The same as `first_records_and_subject_indices` for clusters, which a bootstrap draws as units."""
         return index_unique(self.cluster)
 
     @property
@@ -218,7 +218,7 @@ class Predictions:
         ]
         people_freedom, cluster_freedom = (
             max(1 - len(cluster_count_by_fold) / len(first_positions), 1 / 2)
-            for first_positions in (self.subject_positions[0], first_records)
+            for first_positions in (self.first_records_and_subject_indices[0], first_records)
         )
         variance_factor = (1 + sum(variance_terms) / len(first_records)) * people_freedom / cluster_freedom
         if metric in self.groups_by_auc:

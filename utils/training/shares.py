@@ -88,13 +88,13 @@ def fit_branch_weights(
     )
     prior_mean, score_weights = site_centred_scores @ prior_weights, prior_weights
     if prior_mean @ site_centred_labels > 0:  # else nothing is found
-        prior_scale = max(
+        prior_weights_factor = max(
             prior_mean @ site_centred_labels,
             MIN_PRIOR_CORRELATION * np.sqrt((prior_mean @ prior_mean) * (site_centred_labels @ site_centred_labels)),
         ) / (prior_mean @ prior_mean)
         penalty_rows, penalty_targets = (
             np.sqrt(PRIOR_PEOPLE) * np.eye(len(prior_weights)),
-            np.sqrt(PRIOR_PEOPLE) * prior_scale * prior_weights,
+            np.sqrt(PRIOR_PEOPLE) * prior_weights_factor * prior_weights,
         )
         score_weights, _ = nnls(
             np.vstack([site_centred_scores, penalty_rows]), np.concatenate([site_centred_labels, penalty_targets])
