@@ -23,15 +23,15 @@ RUN_PY_EXAMPLES = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    job_parser = Parser(prog="run.py", description=__doc__, examples=RUN_PY_EXAMPLES)
+    job_parser = Parser(prog="run.py", description=__doc__, example_arguments_by_purpose=RUN_PY_EXAMPLES)
     job_parser.set_defaults(job=ENCODE_JOB)
     job_group = job_parser.add_argument_group(
         "job", "without --train, --test or --blackout: the full pass of cae, reduces a cohort"
     )
-    exclusive_flags = job_group.add_mutually_exclusive_group()
+    exclusive_flag_group = job_group.add_mutually_exclusive_group()
     for job in JOBS:
         if job.has_flag:
-            exclusive_flags.add_argument(job.flag, dest="job", action="store_const", const=job, help=job.help)
+            exclusive_flag_group.add_argument(job.flag, dest="job", action="store_const", const=job, help=job.help_text)
     add_options(job_parser, Request)
     add_options(job_parser, BundleOptions, "--test and --blackout only")
     for job in JOBS:
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) -> Request:
     """What the user asks for, with the bundle or the cross-validation that the options name. Raises InputError."""
-    non_default_options = frozenset(
+    non_default_option_names = frozenset(
         option_name
         for option_name, option_value in vars(args).items()
         if option_value != job_parser.get_default(option_name)
@@ -53,12 +53,12 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         Request,
         job=args.job,
         options=make_options(args, args.job.options_class),
-        non_default_options=non_default_options,
+        non_default_options=non_default_option_names,
     )
     if isinstance(request.options, BundleOptions) and request.options.bundle:
-        from utils.bundle.model import use_bundle
+        from utils.bundle.model import use_bundle_in_request
 
-        return use_bundle(request, request.options.bundle)
+        return use_bundle_in_request(request, request.options.bundle)
     if request.train_options and request.train_options.score and request.everybody:
         from utils.report.cross_validation import read_cross_validation
 
@@ -100,13 +100,13 @@ def execute_job() -> int:
 
 def check_several_processes(args: argparse.Namespace) -> None:
     """Raises InputError if several processes were started for what one does."""
-    is_single_process_by_flag = {
+    needs_single_process_by_flag = {
         args.job.flag: not args.job.takes_several_devices,
         "--choose": args.choose is not None,
         f"--jobs {args.jobs}": args.jobs > 1,
     }
     if refused_flag := next(
-        (flag for flag, is_single_process in is_single_process_by_flag.items() if is_single_process), None
+        (flag for flag, needs_single_process in needs_single_process_by_flag.items() if needs_single_process), None
     ):
         raise InputError(
             f"{refused_flag} is for one process, but srun or TF_CONFIG names several, which only train a network "

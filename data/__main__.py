@@ -20,7 +20,7 @@ from data.base.cli import (
     run_guarded,
 )
 from data.base.errors import InputError
-from data.base.files import check_new
+from data.base.files import check_target_is_new
 from data.base.terminal import SummaryRow, format_participants, merge_summary_rows, print_summary, run_program
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
@@ -28,7 +28,7 @@ from data.derivation.options import DerivationOptions
 if TYPE_CHECKING:
     from data.conversion.plan import PlannedCohort
 
-OPTIONS_SET_BY_TEMPLATE = (
+OPTION_NAMES_SET_BY_TEMPLATE = (
     *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
     *("seed", "keepSplit", "keepDuplicates", "allowLeak"),
 )  # options of convert
@@ -68,12 +68,16 @@ EXAMPLES_BY_VERB = {
 def convert(args: argparse.Namespace) -> int:
     conversion_options, source_options = make_options(args, ConversionOptions), make_options(args, SourceOptions)
     if args.like and (
-        conflicting_options := [
-            option_name for option_name in OPTIONS_SET_BY_TEMPLATE if getattr(args, option_name) not in (None, False)
+        conflicting_option_names := [
+            option_name
+            for option_name in OPTION_NAMES_SET_BY_TEMPLATE
+            if getattr(args, option_name) not in (None, False)
         ]
     ):
-        raise InputError(f"--{conflicting_options[0]} does not go with --like: all is as in {args.like}. Leave it out.")
-    check_new(args.cohort)
+        raise InputError(
+            f"--{conflicting_option_names[0]} does not go with --like: all is as in {args.like}. Leave it out."
+        )
+    check_target_is_new(args.cohort)
     from data import check as checks
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
@@ -82,9 +86,9 @@ def convert(args: argparse.Namespace) -> int:
 
     template, likeness_maker = TemplateCohort.from_path(args.like) if args.like else None, None
     if template:
-        from data.likeness.reference import make_template_likeness
+        from data.likeness.reference import make_likeness_files_or_reason
 
-        likeness_maker = partial(make_template_likeness, template)
+        likeness_maker = partial(make_likeness_files_or_reason, template)
     source = read_source(args.source, source_options, template)
     print_summary(merge_summary_rows(source.summary_rows))
     command_line, target_folder = (
@@ -106,7 +110,7 @@ def convert(args: argparse.Namespace) -> int:
     print_summary(
         [("cohort", cohort_sentence), *findings.make_problem_rows(args.cohort), ("checked", findings.conclusion)]
     )
-    return 1 if findings.list_texts("problems") else 0
+    return 1 if findings.list_finding_texts("problems") else 0
 
 
 def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
@@ -127,17 +131,20 @@ def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
     )
     for column, categories in metadata.phenotype_categories.items():
         yield "phenotype", f"{column} is text and became {len(categories)} categories: {join_names(categories)}"
-    count_by_label = Counter(
+    training_subject_count_by_label = Counter(
         int(row.label) for row in planned_cohort.subject_rows if row.split == "train" and row.is_labelled
     )
-    rarest_label = min(range(len(CLASS_NAMES)), key=lambda label: count_by_label[label])
+    rarest_label = min(range(len(CLASS_NAMES)), key=lambda label: training_subject_count_by_label[label])
     for column, auc in list(metadata.phenotype_auc.items())[:1]:
-        if count_by_label[rarest_label] < MIN_CLASS_SUBJECTS:
-            too_few_text = (
-                f"{format_participants(count_by_label[rarest_label], 'training')} of {CLASS_NAMES[rarest_label]}; "
-                f"{MIN_CLASS_SUBJECTS} are needed"
+        if training_subject_count_by_label[rarest_label] < MIN_CLASS_SUBJECTS:
+            too_few_subjects_text = (
+                f"{format_participants(training_subject_count_by_label[rarest_label], 'training')} of "
+                f"{CLASS_NAMES[rarest_label]}; {MIN_CLASS_SUBJECTS} are needed"
             )
-            yield "phenotype", f"whether a value separates the training labels is not known, since {too_few_text}"
+            yield (
+                "phenotype",
+                f"whether a value separates the training labels is not known, since {too_few_subjects_text}",
+            )
         else:
             yield "phenotype", f"no value separates the training labels better than {column}, AUC {auc:.2f}"
 
@@ -171,15 +178,15 @@ def check(args: argparse.Namespace) -> int:
 
     if args.html:
         check_page.check_page_path(args.html)
-    is_map_folder, source_options = checks.holds_maps(args.cohort), make_options(args, SourceOptions)
+    is_map_folder, source_options = checks.has_unconverted_maps(args.cohort), make_options(args, SourceOptions)
     if not is_map_folder and (
-        misplaced_options := [
+        misplaced_option_names := [
             option_name for option_name, option_value in vars(source_options).items() if option_value is not None
         ]
     ):
         raise InputError(
-            f"--{format_flag(misplaced_options[0])} is about a folder of maps and their table; {args.cohort} is none. "
-            "Leave it out."
+            f"--{format_flag(misplaced_option_names[0])} is about a folder of maps and their table; {args.cohort} is "
+            "none. Leave it out."
         )
     with (
         checks.read_maps_as_cohort(args.cohort, source_options)
@@ -193,15 +200,15 @@ def check(args: argparse.Namespace) -> int:
         )
         if pictures:
             check_page.write_check_page(args.html, cohort, findings, pictures)
-    return 1 if findings.list_texts("problems") else 0
+    return 1 if findings.list_finding_texts("problems") else 0
 
 
 def swap(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
     from data.swap import swap_regions
 
-    rows = swap_regions(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
-    print(f"{len(rows)} records in {args.out}")
+    original_and_swapped_rows = swap_regions(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
+    print(f"{len(original_and_swapped_rows)} records in {args.out}")
 
 
 def pack(args: argparse.Namespace) -> int:
@@ -210,9 +217,12 @@ def pack(args: argparse.Namespace) -> int:
     from data.pack import pack_cohort as write_packed_cohort
 
     cohort = open_for_packing(args.cohort, args.tables)
-    storage_form, cell_changes = write_packed_cohort(cohort, args.out, args.form, args.tables)
+    storage_form, cell_change_texts = write_packed_cohort(cohort, args.out, args.form, args.tables)
     print_summary(
-        [*(("changed", cell_change) for cell_change in cell_changes), ("packed", f"as {storage_form}: {args.out}")]
+        [
+            *(("changed", cell_change_text) for cell_change_text in cell_change_texts),
+            ("packed", f"as {storage_form}: {args.out}"),
+        ]
     )
     if not args.tables and not is_unsealed(cohort):
         return 0
@@ -221,7 +231,7 @@ def pack(args: argparse.Namespace) -> int:
     findings = checks.check_and_store_verdict(open_cohort(args.out))
     findings.forecast_sentences = []
     print_summary([*findings.make_problem_rows(args.out), ("checked", findings.conclusion)])
-    return 1 if findings.list_texts("problems") else 0
+    return 1 if findings.list_finding_texts("problems") else 0
 
 
 def export(args: argparse.Namespace) -> None:
@@ -233,8 +243,8 @@ def export(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    verb_parser = Parser(prog="abide-data", description=__doc__)
-    verb_parsers = verb_parser.add_subparsers(required=True, metavar="VERB")
+    program_parser = Parser(prog="abide-data", description=__doc__)
+    verb_parsers = program_parser.add_subparsers(required=True, metavar="VERB")
 
     def add_verb(command: Callable[[argparse.Namespace], int | None], help_text: str) -> argparse.ArgumentParser:
         verb_parser = verb_parsers.add_parser(
@@ -268,7 +278,7 @@ def make_parser() -> argparse.ArgumentParser:
         check_parser,
         SourceOptions,
         "of a folder of maps, as for convert",
-        excluded_flags=("connectome", "parcels", "missing"),
+        excluded_flag_names=("connectome", "parcels", "missing"),
     )
     add_argument = add_verb(swap, "augment: swap regions between training participants of the same label").add_argument
     add_argument("cohort", type=Path)
@@ -282,9 +292,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     pack_parser.add_argument("cohort", type=Path)
     pack_parser.add_argument("out", type=Path, help="folder to write, in the form of the cohort without --zip or --bin")
-    form_flags = pack_parser.add_mutually_exclusive_group()
+    form_flag_group = pack_parser.add_mutually_exclusive_group()
     for form_name, form_help in (("zip", "zip chunks of about 250 MB"), ("bin", "a file a record")):
-        form_flags.add_argument(f"--{form_name}", dest="form", action="store_const", const=form_name, help=form_help)
+        form_flag_group.add_argument(
+            f"--{form_name}", dest="form", action="store_const", const=form_name, help=form_help
+        )
     tables_help = "folder with edited subjects.csv, covariates.csv or phenotype.csv: the phenotype is scaled anew"
     pack_parser.add_argument("--tables", type=Path, metavar="FOLDER", help=tables_help)
     add_argument = add_verb(export, "one volume as NIfTI, with its true affine").add_argument
@@ -292,7 +304,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_argument("subject", help="a participant, or a record's file name")
     add_argument("out", type=Path, help="a .nii or .nii.gz file")
     add_argument("--map", metavar="NAME", help="which of several maps")
-    return verb_parser
+    return program_parser
 
 
 def execute_verb() -> int:

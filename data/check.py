@@ -22,7 +22,7 @@ from data.base.pool import Pool
 from data.base.terminal import format_participants, merge_summary_rows, open_progress_bar, print_summary
 from data.cohorts import atlas, near_duplicates, records, resampling
 from data.cohorts.cohort import COVARIATES_FILE, MAP_MEASURES_FILE, PHENOTYPE_FILE, Cohort
-from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, find_implausible_numbers
+from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVATION_TABLE
 from data.cohorts.duplicates import PeopleScans, find_duplicates, find_groups_without_volumes
 from data.cohorts.entries import RecordEntry
@@ -48,16 +48,16 @@ from data.derivation.job import summarise_failures
 from data.derivation.person import PersonResult
 from data.likeness.newcomers import check_newcomers
 from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
-from data.likeness.reference import compute_ranges, find_reasons
+from data.likeness.reference import compute_usual_ranges, find_deviation_sentences
 from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
 
 # the median distance of brains from their common centre: 2 in MNI space, 8 or more in each person's own space
-MAX_MEDIAN_OFFSET_MM = 6.0
+MAX_MEDIAN_BRAIN_OFFSET_MM = 6.0
 SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
-EDIT_BOTH_ADVICE = "edit both"  # tables that differ
+EDIT_BOTH_TABLES_ADVICE = "edit both"  # tables that differ
 MAX_PEOPLE_NOTED = 10  # of those who are unlike the others; the page has all
-CHECKED_MEASURES = (
+CHECKED_MAP_MEASURE_NAMES = (
     "background",
     "mean",
     "sd",
@@ -78,14 +78,14 @@ def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = No
     printed. Every record is read twice, to save memory; `pictures` are filled, if they are given."""
     findings = cohort.take_census()
     findings.forecast_sentences = make_forecast(
-        cohort.rows, find_groups_without_volumes(cohort), connectome=cohort.metadata.connectome
+        cohort.rows, find_groups_without_volumes(cohort), connectome_name=cohort.metadata.connectome
     )
     check_files(cohort, findings.files)
     check_phenotype(cohort, findings)
-    missing_count_by_parcel = check_connectomes(cohort, findings.connectomes)
+    no_signal_people_count_by_parcel = check_connectomes(cohort, findings.connectomes)
     check_maps(cohort, findings, pictures)
     if cohort.connectomes:
-        findings.no_signal_counts_by_map[cohort.connectomes.series_name] = missing_count_by_parcel
+        findings.no_signal_counts_by_map[cohort.connectomes.series_name] = no_signal_people_count_by_parcel
     unstored_reason: str | None = "records without tables have no place for it"
     if cohort.tables_folder:
         unstored_reason = write_verdict(cohort.tables_folder, cohort.identity, findings)
@@ -94,7 +94,7 @@ def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = No
     return findings
 
 
-def holds_maps(folder: Path) -> bool:
+def has_unconverted_maps(folder: Path) -> bool:
     """Whether a folder holds maps that were not converted."""
     return not (folder / METADATA_FILE).exists() and any(folder.rglob("*.nii*"))
 
@@ -103,25 +103,25 @@ def holds_maps(folder: Path) -> bool:
 def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
-    default_maps = None if source_options.map_column else ALL_MAPS_OPTION
+    default_maps_option = None if source_options.map_column else ALL_MAPS_OPTION
     source = read_source(
-        folder, replace(source_options, maps=source_options.maps or default_maps), is_label_optional=True
+        folder, replace(source_options, maps=source_options.maps or default_maps_option), is_label_optional=True
     )
     print_summary(merge_summary_rows(source.summary_rows))
     subjects, map_names = source.subject_table["subject"].tolist(), tuple(map(str, source.map_files))
     with tempfile.TemporaryDirectory() as work_folder, Pool() as pool:
         record_paths = [Path(work_folder) / f"{subject}.bin" for subject in subjects]
-        person_files = zip(source.map_files.to_numpy().tolist(), record_paths, strict=True)
-        person_maps = pool.run(
+        map_files_and_record_paths = zip(source.map_files.to_numpy().tolist(), record_paths, strict=True)
+        maps_per_person = pool.run(
             "Reading maps",
             read_person_maps,
-            [(person, records.REDUCED, record_path) for person, record_path in person_files],
+            [(person, records.REDUCED, record_path) for person, record_path in map_files_and_record_paths],
         )
-        measures_by_map = {
-            map_name: pd.DataFrame([person.measures_per_map[map_index] for person in person_maps])
+        measure_table_by_map = {
+            map_name: pd.DataFrame([person.measures_per_map[map_index] for person in maps_per_person])
             for map_index, map_name in enumerate(map_names)
         }
-        measures.write_measures(Path(work_folder) / MAP_MEASURES_FILE, subjects, measures_by_map)
+        measures.write_map_measures(Path(work_folder) / MAP_MEASURES_FILE, subjects, measure_table_by_map)
         covariate_table = source.text_table.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
         write_subject_table(Path(work_folder) / COVARIATES_FILE, covariate_table)
         yield Cohort(
@@ -132,7 +132,7 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
                 for subject_row in source.subject_table.itertuples()
             ),
             entries=tuple(RecordEntry(record_path, record_path.stat().st_size) for record_path in record_paths),
-            metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out_by_reason}),
+            metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out_subjects_by_reason}),
             tables_folder=Path(work_folder),
             num_maps=len(map_names),
         )
@@ -144,9 +144,11 @@ def check_map_folder(cohort: Cohort, pictures: PeoplePictures | None) -> CohortF
         f"{cohort.path}: {', '.join(cohort.map_names)} of {format_participants(len(cohort.rows))}, not converted"
     )
     if (cohort.path / DERIVATION_TABLE).is_file():
-        derivation_rows = tables.read_frame(cohort.path / DERIVATION_TABLE).itertuples()
-        failures = summarise_failures(PersonResult(row.subject, failure=row.failed) for row in derivation_rows)
-        findings.participants.notes += [f"not derived, {failure_text}" for _, failure_text in failures]
+        derivation_rows = tables.read_csv_frame(cohort.path / DERIVATION_TABLE).itertuples()
+        failure_summary_rows = summarise_failures(
+            PersonResult(row.subject, failure_text=row.failed) for row in derivation_rows
+        )
+        findings.participants.notes += [f"not derived, {failure_text}" for _, failure_text in failure_summary_rows]
     check_maps(cohort, findings, pictures)
     return findings
 
@@ -154,65 +156,82 @@ def check_map_folder(cohort: Cohort, pictures: PeoplePictures | None) -> CohortF
 def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures | None) -> None:
     """Findings on all volumes, and on the sites that they are compared by."""
     check_sites({row.site for row in cohort.rows}, findings.sites)
-    scan_sums, usable_indices, people = read_volumes(cohort, findings.files, pictures)
-    invalidating_sentences = check_newcomers(cohort, usable_indices, findings)
-    if len(people.subjects) < 2:  # nobody to compare with
-        check_people(cohort, usable_indices, invalidating_sentences or [], findings.maps, is_doubtful=False)
+    scan_sums, usable_record_indices, people_scans = read_volumes(cohort, findings.files, pictures)
+    invalidating_sentences_per_record = check_newcomers(cohort, usable_record_indices, findings)
+    if len(people_scans.subjects) < 2:  # nobody to compare with
+        check_people(
+            cohort,
+            usable_record_indices,
+            invalidating_sentences_per_record or [],
+            findings.maps,
+            may_name_wrong_people=False,
+        )
         return
-    check_near_duplicates(cohort, people, findings.participants)
+    check_near_duplicates(cohort, people_scans, findings.participants)
     name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
-    for map_name, missing_counts in zip(cohort.map_names, scan_sums.missing_counts.sum(0), strict=True):
-        missing_count_by_region = {
-            name_by_region[region_number]: int(missing_counts[region_number])
-            for region_number in np.flatnonzero(missing_counts).tolist()
+    for map_name, no_signal_people_counts in zip(cohort.map_names, scan_sums.missing_region_counts.sum(0), strict=True):
+        no_signal_people_count_by_region = {
+            name_by_region[region_number]: int(no_signal_people_counts[region_number])
+            for region_number in np.flatnonzero(no_signal_people_counts).tolist()
         }
-        findings.no_signal_counts_by_map[map_name] = Counter(missing_count_by_region)
-    measure_table, missing_regions_by_record = scan_sums.measure_records(usable_indices)
-    first_indices = [*cohort.first_index_by_subject(usable_indices).values()]
-    raw_measures_by_map = (
-        measures.read_map_measures(cohort.tables_folder, people.subjects, cohort.map_names)
+        findings.no_signal_counts_by_map[map_name] = Counter(no_signal_people_count_by_region)
+    measure_table, missing_regions_by_record_and_map = scan_sums.measure_records(usable_record_indices)
+    first_record_indices = [*cohort.find_first_record_indices(usable_record_indices).values()]
+    raw_measure_table_by_map = (
+        measures.read_map_measures(cohort.tables_folder, people_scans.subjects, cohort.map_names)
         if cohort.tables_folder
         else None
     )
     findings_by_map = {map_name: Findings() for map_name in cohort.map_names}
     for map_name, map_findings in findings_by_map.items():
-        stored_measures = measure_table.loc[first_indices, map_name][[*CHECKED_MEASURES]]
-        check_kinds(
+        stored_measure_table = measure_table.loc[first_record_indices, map_name][[*CHECKED_MAP_MEASURE_NAMES]]
+        check_map_kinds_and_groups(
             cohort,
-            raw_measures_by_map[map_name].set_axis(first_indices) if raw_measures_by_map else None,
-            stored_measures,
+            raw_measure_table_by_map[map_name].set_axis(first_record_indices) if raw_measure_table_by_map else None,
+            stored_measure_table,
             map_findings,
         )
-        if region_counts := [
+        if region_count_texts := [
             f"{region} in {people_count}"
             for region, people_count in findings.no_signal_counts_by_map[map_name].most_common()
         ]:
             coverage_words = (
                 f"in under {MIN_COVERED_FRACTION:.0%} of their voxels, by how many of "
-                f"{format_participants(len(first_indices))}"
+                f"{format_participants(len(first_record_indices))}"
             )
-            map_findings.notes.append(f"regions with signal {coverage_words}: {join_names(region_counts)}")
+            map_findings.notes.append(f"regions with signal {coverage_words}: {join_names(region_count_texts)}")
     findings.maps.add_map_findings(findings_by_map)
     if len(findings_by_map) == 1:
         findings.maps.counts = [f"{cohort.map_names[0]}: {count_text}" for count_text in findings.maps.counts]
-    measure_table = pd.concat([measure_table, read_unconverted_measures(cohort, usable_indices)], axis=1)
-    reasons_per_record = find_reasons(
-        cohort, measure_table, compute_ranges(measure_table.loc[first_indices]), missing_regions_by_record
+    measure_table = pd.concat([measure_table, read_unconverted_measures(cohort, usable_record_indices)], axis=1)
+    reason_sentences_per_record = find_deviation_sentences(
+        cohort,
+        measure_table,
+        compute_usual_ranges(measure_table.loc[first_record_indices]),
+        missing_regions_by_record_and_map,
     )
-    sentences_per_record = collect_sentences(
-        cohort, usable_indices, reasons_per_record, invalidating_sentences, findings.connectomes
+    sentences_per_record = collect_record_sentences(
+        cohort,
+        usable_record_indices,
+        reason_sentences_per_record,
+        invalidating_sentences_per_record,
+        findings.connectomes,
     )
     check_people(
-        cohort, usable_indices, sentences_per_record, findings.maps, is_doubtful=invalidating_sentences is None
+        cohort,
+        usable_record_indices,
+        sentences_per_record,
+        findings.maps,
+        may_name_wrong_people=invalidating_sentences_per_record is None,
     )
 
 
 def check_sites(sites: set[str], findings: Findings) -> None:
     """Two spellings of a site are worth a note."""
-    spellings_by_site = defaultdict[str, list[str]](list)
+    spellings_by_normalised_site = defaultdict[str, list[str]](list)
     for site in sorted(sites):
-        spellings_by_site[re.sub(r"[\W_]", "", site).casefold()].append(repr(site))
-    for spellings in spellings_by_site.values():
+        spellings_by_normalised_site[re.sub(r"[\W_]", "", site).casefold()].append(repr(site))
+    for spellings in spellings_by_normalised_site.values():
         if len(spellings) > 1:
             findings.notes.append(f"{' and '.join(spellings)} count as sites of their own; write one name for all")
 
@@ -222,11 +241,11 @@ def read_volumes(
 ) -> tuple[ScanSums, list[int], PeopleScans]:
     """The sums over scans; the positions of the records that can be used (unreadable and constant ones are problems);
     and what recognises people, from the first record of each."""
-    scan_sums, usable_indices = ScanSums(cohort, range(len(cohort.rows))), list[int]()
-    region_means_by_subject, digests_by_subject, stored_digests_by_subject = (
+    scan_sums, usable_record_indices = ScanSums(cohort, range(len(cohort.rows))), list[int]()
+    region_means_per_subject, scan_digests_by_subject, stored_scan_digests_by_subject = (
         list[np.ndarray](),
         dict[str, set[str]](),
-        cohort.scans_by_subject(),
+        cohort.collect_scan_digests(),
     )
     with open_progress_bar("Checking", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
@@ -238,10 +257,10 @@ def read_volumes(
                 findings.mark_outliers("cannot be read", [row.subject])
                 continue
             map_volume_pairs = zip(cohort.map_names, map_volumes, strict=True)
-            if constant_maps := [
+            if constant_maps_and_values := [
                 (map_name, volume.flat[0]) for map_name, volume in map_volume_pairs if volume.min() == volume.max()
             ]:
-                map_name, constant_value = constant_maps[0]
+                map_name, constant_value = constant_maps_and_values[0]
                 findings.problems.append(
                     f"{row.file} is constant ({constant_value:g}); its map of {map_name} was empty"
                 )
@@ -251,35 +270,37 @@ def read_volumes(
                 scan_sums.add_record(record_index, map_volumes)
             except InputError:  # on its connectome, which `check_connectomes` has reported
                 continue
-            usable_indices.append(record_index)
-            if row.subject in digests_by_subject:
+            usable_record_indices.append(record_index)
+            if row.subject in scan_digests_by_subject:
                 continue
             reduced_volumes = [resampling.reduce_volume(reduced_volume) for reduced_volume in map_volumes]
-            region_means_by_subject.append(
+            region_means_per_subject.append(
                 np.column_stack(
                     [near_duplicates.average_reduced_regions(reduced_volume) for reduced_volume in reduced_volumes]
                 )
             )
-            digests_by_subject[row.subject] = {
+            scan_digests_by_subject[row.subject] = {
                 hashlib.sha256(reduced_volume.tobytes()).hexdigest() for reduced_volume in reduced_volumes
             }
-            digests_by_subject[row.subject] |= stored_digests_by_subject[row.subject]  # they include the connectome's
+            scan_digests_by_subject[row.subject] |= stored_scan_digests_by_subject[
+                row.subject
+            ]  # they include the connectome's
             if pictures:
-                pictures.add_person(row.subject, map_volumes[0], reduced_volumes)
-    return scan_sums, usable_indices, PeopleScans(digests_by_subject, np.array(region_means_by_subject))
+                pictures.add_person_maps(row.subject, map_volumes[0], reduced_volumes)
+    return scan_sums, usable_record_indices, PeopleScans(scan_digests_by_subject, np.array(region_means_per_subject))
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
     """A file that differs from its sum is a problem; one without a sum is worth a note; how maps were derived is
     stated."""
     try:
-        different_files, files_without_sum = compare_with_sums(cohort)
+        different_file_names, file_names_without_sum = compare_with_sums(cohort)
         findings.problems += [
-            f"{cohort.path / file_name} {manifest.DIFFERENT_MESSAGE}" for file_name in different_files
+            f"{cohort.path / file_name} {manifest.DIFFERENT_FILE_MESSAGE}" for file_name in different_file_names
         ]
-        if files_without_sum:
+        if file_names_without_sum:
             findings.notes.append(
-                f"no sum in {manifest.SUMS}, so damage cannot be detected: {join_names(files_without_sum)}"
+                f"no sum in {manifest.SUMS_FILE}, so damage cannot be detected: {join_names(file_names_without_sum)}"
             )
         if cohort.tables_folder and (derivation := cohort.metadata.derivation):
             findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
@@ -292,14 +313,14 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def check_sealing(metadata: Metadata, findings: Findings) -> None:
     """Tables that were sealed without sums are worth a note; if the records said otherwise, that is a problem."""
     if metadata.is_unsealed:
-        findings.notes.append(f"sealed without {manifest.SUMS}: {UNSEALED_CAVEAT}")
-    if contradicted_cells := metadata.unlike_records:
+        findings.notes.append(f"sealed without {manifest.SUMS_FILE}: {UNSEALED_CAVEAT}")
+    if contradicted_cells := metadata.cells_unlike_records:
         cell_texts = [
             "{subject} {column} ({before} in the record, {after} in the table)".format(**cell)
             for cell in contradicted_cells
         ]
         findings.problems.append(
-            f"tables and records differed when this was sealed without {manifest.SUMS}: {join_names(cell_texts)}; "
+            f"tables and records differed when this was sealed without {manifest.SUMS_FILE}: {join_names(cell_texts)}; "
             "correct them, or seal the original by pack --tables if its tables are right"
         )
 
@@ -307,20 +328,23 @@ def check_sealing(metadata: Metadata, findings: Findings) -> None:
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     """Values missing in one class of a site and odd numbers are worth a note; unreadable records have been reported."""
     try:
-        check_agreement(cohort, findings.phenotype)
+        check_covariates_agree(cohort, findings.phenotype)
         if (raw_phenotype := cohort.raw_phenotype) is not None:
             findings.phenotype.problems += describe_impossible_values(raw_phenotype, cohort.metadata)
         findings.phenotype.notes += describe_missing_by_class(raw_phenotype, cohort.rows)
-        if outliers := [*find_implausible_numbers(cohort.covariates), *find_implausible_numbers(cohort.raw_phenotype)]:
+        if implausible_number_texts := [
+            *describe_implausible_numbers(cohort.covariates),
+            *describe_implausible_numbers(cohort.raw_phenotype),
+        ]:
             findings.phenotype.notes.append(
-                f"{IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(outliers)} participants; correct them, or convert with "
-                "--missing"
+                f"{IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(implausible_number_texts)} participants; correct them, or "
+                "convert with --missing"
             )
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 
 
-def check_agreement(cohort: Cohort, findings: Findings) -> None:
+def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
     """A person for whom two tables give different sites or numbers is a problem. Raises InputError for a damaged
     table."""
     covariates, raw_phenotype, metadata = cohort.covariates, cohort.raw_phenotype, cohort.metadata
@@ -330,11 +354,11 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
         if differing_subjects := site_by_subject.index[
             covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
         ].tolist():
-            problem = (
+            difference_sentence = (
                 f"{COVARIATES_FILE} and the table of records differ in the site of {join_names(differing_subjects)}; "
-                f"{EDIT_BOTH_ADVICE}"
+                f"{EDIT_BOTH_TABLES_ADVICE}"
             )
-            findings.problems.append(problem)
+            findings.problems.append(difference_sentence)
     if covariates is None or raw_phenotype is None:
         return
     full_covariates = covariates.reindex(columns=covariates.columns.union(metadata.phenotype_columns), fill_value="")
@@ -353,30 +377,30 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
             if differing_subjects := raw_phenotype.index[
                 has_value & ~np.isclose(encoded_phenotype[value_name], raw_phenotype[value_name], rtol=1e-6)
             ].tolist():
-                problem = (
+                difference_sentence = (
                     f"{COVARIATES_FILE} and {PHENOTYPE_FILE} differ in the {value_name} of "
-                    f"{join_names(differing_subjects)}; {EDIT_BOTH_ADVICE}"
+                    f"{join_names(differing_subjects)}; {EDIT_BOTH_TABLES_ADVICE}"
                 )
-                findings.problems.append(problem)
+                findings.problems.append(difference_sentence)
 
 
-def check_near_duplicates(cohort: Cohort, people: PeopleScans, findings: Findings) -> None:
-    """Subjects who share a scan are a problem if `describe_fault` finds a fault, else worth a note. Possible sessions
-    of one person are worth a note."""
-    row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, find_duplicates(people)
-    groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
-    for subject_group in duplicates.same_scan:
+def check_near_duplicates(cohort: Cohort, people_scans: PeopleScans, findings: Findings) -> None:
+    """Subjects who share a scan are a problem if `describe_shared_scan_fault` finds a fault, else worth a note.
+    Possible sessions of one person are worth a note."""
+    row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, find_duplicates(people_scans)
+    subject_groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
+    for subject_group in duplicates.same_scan_groups:
         findings.mark_outliers("one scan under several IDs", subject_group)
-        groups_by_fault[describe_fault(cohort, [row_by_subject[subject] for subject in subject_group])].append(
-            subject_group
-        )
-    for fault, subject_groups in groups_by_fault.items():
+        subject_groups_by_fault[
+            describe_shared_scan_fault(cohort, [row_by_subject[subject] for subject in subject_group])
+        ].append(subject_group)
+    for fault, subject_groups in subject_groups_by_fault.items():
         groups_text = join_group_names(subject_groups, lambda subject: f"{subject} ({row_by_subject[subject].split})")
         (findings.problems if fault else findings.notes).append(f"one scan under several IDs: {groups_text}{fault}")
-    findings.notes += duplicates.make_warnings()
+    findings.notes += duplicates.make_same_person_warnings()
 
 
-def describe_fault(cohort: Cohort, subject_rows: Sequence[RecordRow]) -> str:
+def describe_shared_scan_fault(cohort: Cohort, subject_rows: Sequence[RecordRow]) -> str:
     """What is wrong with several subjects who share a scan; empty if nothing is."""
     labels_fault = (
         ", one scan with both labels" if len({row.label for row in subject_rows if row.is_labelled}) > 1 else ""
@@ -386,29 +410,31 @@ def describe_fault(cohort: Cohort, subject_rows: Sequence[RecordRow]) -> str:
     return f"{labels_fault}, {SAME_SCAN_ADVICE}" if cohort.metadata.duplicates == DUPLICATES_APART else labels_fault
 
 
-def collect_sentences(
+def collect_record_sentences(
     cohort: Cohort,
-    usable_indices: Sequence[int],
-    reasons_per_record: Sequence[Sequence[str]],
-    invalidating_sentences: Sequence[Sequence[str]] | None,
+    usable_record_indices: Sequence[int],
+    reason_sentences_per_record: Sequence[Sequence[str]],
+    invalidating_sentences_per_record: Sequence[Sequence[str]] | None,
     connectome_findings: Findings,
 ) -> list[list[str]]:
-    """The sentences on each record: how it differs from the others (`reasons_per_record`). Those that invalidate
-    results are replaced by `invalidating_sentences`, from the comparison with the training people, if there is one. A
-    group whose connectomes oppose those of others is reported once, not for each record."""
+    """The sentences on each record: how it differs from the others (`reason_sentences_per_record`). Those that
+    invalidate results are replaced by `invalidating_sentences_per_record`, from the comparison with the training
+    people, if there is one. A group whose connectomes oppose those of others is reported once, not for each record."""
     opposed_subjects = {subject for subject, oddity in connectome_findings.outliers if oddity == OPPOSED_MARK}
     sentences_per_record = list[list[str]]()
-    for position, (record_index, sentences) in enumerate(zip(usable_indices, reasons_per_record, strict=True)):
+    for position, (record_index, sentences) in enumerate(
+        zip(usable_record_indices, reason_sentences_per_record, strict=True)
+    ):
         is_in_opposed_group = cohort.rows[record_index].subject in opposed_subjects
         remaining_sentences = [
             sentence for sentence in sentences if not (is_in_opposed_group and sentence.endswith(OTHER_ATLAS_WORDS))
         ]
         sentences_per_record.append(
             remaining_sentences
-            if invalidating_sentences is None
+            if invalidating_sentences_per_record is None
             else [
                 *(sentence for sentence in remaining_sentences if not find_advice(sentence)),
-                *invalidating_sentences[position],
+                *invalidating_sentences_per_record[position],
             ]
         )
     return sentences_per_record
@@ -416,69 +442,75 @@ def collect_sentences(
 
 def check_people(
     cohort: Cohort,
-    usable_indices: Sequence[int],
+    usable_record_indices: Sequence[int],
     sentences_per_record: Sequence[Sequence[str]],
     findings: Findings,
-    is_doubtful: bool,
+    may_name_wrong_people: bool,
 ) -> None:
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
-    problem with the names of all. If it `is_doubtful`, for want of training people to compare with, and more than a
-    third are named, the problem says that the others may be the wrong ones."""
-    rows_by_problem, reasons_by_file = defaultdict[str, list[RecordRow]](list), dict[str, list[str]]()
-    for record_index, sentences in zip(usable_indices, sentences_per_record, strict=True):
+    problem with the names of all. If it `may_name_wrong_people`, for want of training people to compare with, and more
+    than a third are named, the problem says that the others may be the wrong ones."""
+    rows_by_problem, reason_sentences_by_file = defaultdict[str, list[RecordRow]](list), dict[str, list[str]]()
+    for record_index, sentences in zip(usable_record_indices, sentences_per_record, strict=True):
         row = cohort.rows[record_index]
         for sentence in sentences:
             findings.mark_outliers(sentence, [row.subject])
             if find_advice(sentence):
                 rows_by_problem[sentence].append(row)
             else:
-                reasons_by_file.setdefault(row.file, []).append(sentence)
+                reason_sentences_by_file.setdefault(row.file, []).append(sentence)
     for sentence, problem_rows in rows_by_problem.items():
-        doubt_words = " (or in all others)" if is_doubtful and len(problem_rows) > len(usable_indices) / 3 else ""
+        doubt_words = (
+            " (or in all others)"
+            if may_name_wrong_people and len(problem_rows) > len(usable_record_indices) / 3
+            else ""
+        )
         findings.problems.append(
             f"{sentence} in {', '.join(row.file for row in problem_rows)}{doubt_words}; {find_advice(sentence)}"
         )
-    files_by_reason_count = sorted(reasons_by_file, key=lambda file_name: -len(reasons_by_file[file_name]))
+    file_names_most_reasons_first = sorted(
+        reason_sentences_by_file, key=lambda file_name: -len(reason_sentences_by_file[file_name])
+    )
     findings.notes += [
-        f"{file_name} is unlike the others: {'; '.join(reasons_by_file[file_name])}"
-        for file_name in files_by_reason_count[:MAX_PEOPLE_NOTED]
+        f"{file_name} is unlike the others: {'; '.join(reason_sentences_by_file[file_name])}"
+        for file_name in file_names_most_reasons_first[:MAX_PEOPLE_NOTED]
     ]
-    if (unlisted_count := len(files_by_reason_count) - MAX_PEOPLE_NOTED) > 0:
+    if (unlisted_people_count := len(file_names_most_reasons_first) - MAX_PEOPLE_NOTED) > 0:
         findings.notes.append(
-            f"{format_participants(unlisted_count, 'more')} unlike the others; the page, --html, names all"
+            f"{format_participants(unlisted_people_count, 'more')} unlike the others; the page, --html, names all"
         )
 
 
-def check_kinds(
-    cohort: Cohort, raw_measures: pd.DataFrame | None, stored_measures: pd.DataFrame, findings: Findings
+def check_map_kinds_and_groups(
+    cohort: Cohort, raw_measure_table: pd.DataFrame | None, stored_measure_table: pd.DataFrame, findings: Findings
 ) -> None:
     """Maps of several kinds, in the people's own space, or that separate the training labels, are problems; differences
-    by site are notes. One record a subject is checked: by `stored_measures`, and by `raw_measures` from before its
-    conversion, if these are known."""
-    rows = [cohort.rows[record_index] for record_index in stored_measures.index]
+    by site are notes. One record a subject is checked: by `stored_measure_table`, and by `raw_measure_table` from
+    before its conversion, if these are known."""
+    rows = [cohort.rows[record_index] for record_index in stored_measure_table.index]
     file_names, measure_tables, map_kinds = (
         [row.file for row in rows],
-        [stored_measures],
-        measures.find_stored_kinds(stored_measures),
+        [stored_measure_table],
+        measures.find_stored_volume_kinds(stored_measure_table),
     )
-    if raw_measures is not None:  # which tells kinds better
+    if raw_measure_table is not None:  # which tells kinds better
         measure_tables, map_kinds = (
-            [raw_measures[[*measures.COMPARED_MEASURES]], stored_measures],
-            measures.find_kinds(raw_measures),
+            [raw_measure_table[[*measures.COMPARED_MEASURES]], stored_measure_table],
+            measures.find_map_kinds(raw_measure_table),
         )
         findings.counts.append(f"values {', '.join(sorted(set(map_kinds)))}")
-        kind_warnings = [
-            measures.describe_side_conflicts(raw_measures, file_names),
-            measures.describe_filled_maps(raw_measures, file_names),
-            measures.describe_voxel_sizes(raw_measures, file_names),
+        measure_warnings = [
+            measures.describe_side_conflicts(raw_measure_table, file_names),
+            measures.describe_filled_backgrounds(raw_measure_table, file_names),
+            measures.describe_voxel_sizes(raw_measure_table, file_names),
         ]
-        findings.notes += filter(None, kind_warnings)
-    if mixture_text := measures.describe_mixture(map_kinds, file_names):
+        findings.notes += filter(None, measure_warnings)
+    if mixture_text := measures.describe_kind_mixture(map_kinds, file_names):
         findings.problems.append(f"maps of several kinds: {mixture_text}; convert maps of one kind")
-    brain_centres_mm = stored_measures[["x_mm", "y_mm", "z_mm"]]
+    brain_centres_mm = stored_measure_table[["x_mm", "y_mm", "z_mm"]]
     if (
         median_offset_mm := np.median(np.linalg.norm(brain_centres_mm - brain_centres_mm.median(), axis=1))
-    ) > MAX_MEDIAN_OFFSET_MM:
+    ) > MAX_MEDIAN_BRAIN_OFFSET_MM:
         findings.problems.append(
             f"half of the brains lie more than {median_offset_mm:.0f} mm from the middle of all, as in each "
             "participant's own space; make maps in MNI space"

@@ -56,41 +56,51 @@ def check_page_path(page_path: Path) -> None:
 
 def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures) -> None:
     """Writes the page, which contains all pictures."""
-    row_by_subject, motion_by_subject = {row.subject: row for row in reversed(cohort.rows)}, read_head_motion(cohort)
-    tiles = make_tiles(row_by_subject, motion_by_subject, findings, pictures)
-    people_images = [
+    row_by_subject, head_motion_by_subject = (
+        {row.subject: row for row in reversed(cohort.rows)},
+        read_head_motion(cohort),
+    )
+    tiles = make_tiles(row_by_subject, head_motion_by_subject, findings, pictures)
+    map_images_per_person = [
         pictures.pictures_by_subject[tile.name] for tile in tiles if tile.name in pictures.pictures_by_subject
     ]
-    map_names = pictures.map_names if people_images else []
-    sheet_images = [
-        PictureSheet(len(people_images)).encode_pictures([person_images[map_index] for person_images in people_images])
+    map_names = pictures.map_names if map_images_per_person else []
+    sheet_image_per_map = [
+        PictureSheet(len(map_images_per_person)).encode_pictures(
+            [person_images[map_index] for person_images in map_images_per_person]
+        )
         for map_index in range(len(map_names))
     ]
     mosaic = Mosaic(
         tiles,
         map_names,
-        ";".join(f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_images)),
+        ";".join(
+            f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_image_per_map)
+        ),
     )
-    problems, marked_count = findings.list_texts("problems"), sum(bool(tile.outlier_notes) for tile in tiles)
+    problems, marked_people_count = (
+        findings.list_finding_texts("problems"),
+        sum(bool(tile.outlier_notes) for tile in tiles),
+    )
     headline_numbers = [
-        HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(people_images):,} of them with pictures"),
+        HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(map_images_per_person):,} of them with pictures"),
         HeadlineNumber(str(len(problems)), "problems", "invalidate results"),
-        HeadlineNumber(str(marked_count), "participants with something odd", "listed first"),
+        HeadlineNumber(str(marked_people_count), "participants with something odd", "listed first"),
     ]
     sections = [
         Section("Pictures of participants", [PICTURES_WARNING], kind="warning"),
         *([Section("Problems", problems, kind="warning")] if problems else []),
-        *make_caveat_sections(cohort, motion_by_subject),
-        Section("Everybody", describe_mosaic(motion_by_subject, pictures), markup=mosaic.markup, open=True),
+        *make_caveat_sections(cohort, head_motion_by_subject),
+        Section("Everybody", describe_mosaic(head_motion_by_subject, pictures), markup=mosaic.markup, open=True),
         *(
             [Section("What these participants can show", findings.forecast_sentences[:1], open=True)]
             if findings.forecast_sentences
             else []
         ),
         *make_group_sections(pictures),
-        *make_motion_sections(row_by_subject, motion_by_subject),
+        *make_motion_sections(row_by_subject, head_motion_by_subject),
         *make_derivation_sections(cohort.path / DERIVATION_TABLE),
-        *make_signal_sections(findings),
+        *make_no_signal_sections(findings),
         make_left_out_section(cohort.metadata.left_out_people_by_reason, "The conversion names nobody."),
         *make_heading_sections(findings),
     ]
@@ -115,7 +125,7 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
 
 def make_tiles(
     row_by_subject: dict[str, RecordRow],
-    motion_by_subject: pd.Series | None,
+    head_motion_by_subject: pd.Series | None,
     findings: CohortFindings,
     pictures: PeoplePictures,
 ) -> list[Tile]:
@@ -129,9 +139,11 @@ def make_tiles(
     for row in sorted(
         row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
     ):
-        caption_words = [row.site, name_group(row)]
-        if motion_by_subject is not None and np.isfinite(subject_motion := motion_by_subject[row.subject]):
-            caption_words.append(f"{subject_motion:.3g}")
+        caption_words = [row.site, name_diagnosis_group(row)]
+        if head_motion_by_subject is not None and np.isfinite(
+            subject_head_motion := head_motion_by_subject[row.subject]
+        ):
+            caption_words.append(f"{subject_head_motion:.3g}")
         has_picture = row.subject in pictures.pictures_by_subject
         tile_style = sheet.make_css_style(picture_index) if has_picture else "background:#000"
         tiles.append(Tile(row.subject, ", ".join(caption_words), tile_style, oddities_by_subject.get(row.subject, ())))
@@ -139,7 +151,7 @@ def make_tiles(
     return tiles
 
 
-def name_group(row: RecordRow) -> str:
+def name_diagnosis_group(row: RecordRow) -> str:
     return records.CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
 
 
@@ -148,33 +160,37 @@ def read_head_motion(cohort: Cohort) -> pd.Series | None:
     problem)."""
     try:
         covariates = load_all_covariates(cohort)
-        motion_columns = [] if covariates is None else HEAD_MOTION_KIND.find_columns(covariates)
-        motion_by_subject = parse_number_column(covariates, motion_columns[0]) if motion_columns else None
+        motion_columns = [] if covariates is None else HEAD_MOTION_KIND.find_matching_column_names(covariates)
+        head_motion_by_subject = parse_number_column(covariates, motion_columns[0]) if motion_columns else None
     except InputError:
         return None
-    return motion_by_subject if motion_by_subject is not None and motion_by_subject.notna().any() else None
+    return (
+        head_motion_by_subject if head_motion_by_subject is not None and head_motion_by_subject.notna().any() else None
+    )
 
 
-def make_caveat_sections(cohort: Cohort, motion_by_subject: pd.Series | None) -> Iterator[Section]:
+def make_caveat_sections(cohort: Cohort, head_motion_by_subject: pd.Series | None) -> Iterator[Section]:
     """What a check cannot see and a reader must know."""
     derivation = cohort.metadata.derivation
-    caveats = [
+    caveat_sentences = [
         derivation.uncleaned_warning if derivation else "",
-        "" if motion_by_subject is not None else MOTION_UNKNOWN_WARNING,
+        "" if head_motion_by_subject is not None else MOTION_UNKNOWN_WARNING,
     ]
-    if any(caveats):
-        yield Section("What is not known", [*filter(None, caveats)], kind="warning")
+    if any(caveat_sentences):
+        yield Section("What is not known", [*filter(None, caveat_sentences)], kind="warning")
 
 
-def describe_mosaic(motion_by_subject: pd.Series | None, pictures: PeoplePictures) -> list[str]:
+def describe_mosaic(head_motion_by_subject: pd.Series | None, pictures: PeoplePictures) -> list[str]:
     """How to read the mosaic."""
-    number_sentences = (
-        [] if motion_by_subject is None else [f"The number below a picture is head motion, {motion_by_subject.name}."]
+    motion_sentences = (
+        []
+        if head_motion_by_subject is None
+        else [f"The number below a picture is head motion, {head_motion_by_subject.name}."]
     )
     map_choice_sentences = ["Choose another map above the pictures."] if len(pictures.map_names) > 1 else []
     return [
         f"A picture shows {SLICES_CAPTION}. {MOSAIC_LEGEND}",
-        " ".join(["Marked participants come first.", *number_sentences, *map_choice_sentences, ENLARGE_HINT]),
+        " ".join(["Marked participants come first.", *motion_sentences, *map_choice_sentences, ENLARGE_HINT]),
     ]
 
 
@@ -185,66 +201,80 @@ def make_group_sections(pictures: PeoplePictures) -> Iterator[Section]:
             f"Of {format_participants(len(pictures.pictures_by_subject))}, one record each, on the grid of 6 mm; "
             f"{SLICES_CAPTION}. Values are as records hold them: z-scores over the whole volume."
         )
-        yield Section("Mean and spread of the group", [group_sentence], draw_group(pictures), open=True)
+        yield Section("Mean and spread of the group", [group_sentence], draw_group_mean_and_spread(pictures), open=True)
 
 
-def draw_group(pictures: PeoplePictures) -> "Figure":
+def draw_group_mean_and_spread(pictures: PeoplePictures) -> "Figure":
     """A row a map: its mean and, of several people, its standard deviation over them, each with its scale."""
     from matplotlib.figure import Figure
 
-    map_statistics = [pictures.compute_mean_and_sd(map_index) for map_index in range(len(pictures.map_names))]
-    figure = Figure(figsize=(4.2 * len(map_statistics[0]), 0.3 + 1.5 * len(map_statistics)), layout="constrained")
+    statistic_volumes_per_map = [
+        pictures.compute_mean_and_sd(map_index) for map_index in range(len(pictures.map_names))
+    ]
+    figure = Figure(
+        figsize=(4.2 * len(statistic_volumes_per_map[0]), 0.3 + 1.5 * len(statistic_volumes_per_map)),
+        layout="constrained",
+    )
     figure.set_label("mean-and-spread-of-the-group")
-    axes_grid = figure.subplots(len(map_statistics), len(map_statistics[0]), squeeze=False)
+    axes_grid = figure.subplots(len(statistic_volumes_per_map), len(statistic_volumes_per_map[0]), squeeze=False)
     for map_index, map_name in enumerate(pictures.map_names):
-        for panel_axes, (statistic, volume) in zip(
-            axes_grid[map_index], map_statistics[map_index].items(), strict=True
+        for panel_axes, (statistic_name, statistic_volume) in zip(
+            axes_grid[map_index], statistic_volumes_per_map[map_index].items(), strict=True
         ):
-            slice_values = sample_slices(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
+            slice_values = sample_slices(statistic_volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
             darkest, brightest = slice_values.min(), np.percentile(slice_values, BRIGHTEST_PERCENTILE)
             image = panel_axes.imshow(
-                slice_values, cmap="inferno" if statistic == "SD" else "gray", vmin=darkest, vmax=brightest
+                slice_values, cmap="inferno" if statistic_name == "SD" else "gray", vmin=darkest, vmax=brightest
             )
             panel_axes.set_axis_off()
-            panel_axes.set_title(f"{make_printable(map_name)}, {statistic}")
+            panel_axes.set_title(f"{make_printable(map_name)}, {statistic_name}")
             figure.colorbar(image, ax=panel_axes, shrink=0.9, aspect=12)
     return figure
 
 
 def make_motion_sections(
-    row_by_subject: dict[str, RecordRow], motion_by_subject: pd.Series | None
+    row_by_subject: dict[str, RecordRow], head_motion_by_subject: pd.Series | None
 ) -> Iterator[Section]:
     """Head motion by site and group: each person a point, and medians."""
-    if motion_by_subject is None:
+    if head_motion_by_subject is None:
         return
-    rows = [row_by_subject[subject] for subject in motion_by_subject.index]
-    measured_motion = pd.DataFrame(
-        {"site": [row.site for row in rows], "group": [*map(name_group, rows)], "motion": motion_by_subject}
+    rows = [row_by_subject[subject] for subject in head_motion_by_subject.index]
+    measured_motion_table = pd.DataFrame(
+        {
+            "site": [row.site for row in rows],
+            "group": [*map(name_diagnosis_group, rows)],
+            "motion": head_motion_by_subject,
+        }
     ).dropna()
-    motion_with_all_sites = pd.concat([measured_motion, measured_motion.assign(site="all sites")])
-    median_by_site_and_group = (
-        motion_with_all_sites.groupby(["site", "group"])["motion"].median().map("{:.3g}".format).unstack(fill_value="-")
+    motion_table_with_all_sites = pd.concat([measured_motion_table, measured_motion_table.assign(site="all sites")])
+    median_text_by_site_and_group = (
+        motion_table_with_all_sites.groupby(["site", "group"])["motion"]
+        .median()
+        .map("{:.3g}".format)
+        .unstack(fill_value="-")
     )
-    count_by_site = motion_with_all_sites["site"].value_counts()
+    people_count_by_site = motion_table_with_all_sites["site"].value_counts()
     table_rows = [
         {
             "site": site,
-            "participants": str(count_by_site[site]),
-            **median_by_site_and_group.loc[site].add_prefix("median, "),
+            "participants": str(people_count_by_site[site]),
+            **median_text_by_site_and_group.loc[site].add_prefix("median, "),
         }
-        for site in sorted(median_by_site_and_group.index, key=lambda site: (site != "all sites", site))
+        for site in sorted(median_text_by_site_and_group.index, key=lambda site: (site != "all sites", site))
     ]
-    motion_sentence = f"{motion_by_subject.name}, known of {len(measured_motion)} of {format_participants(len(rows))}."
+    motion_sentence = (
+        f"{head_motion_by_subject.name}, known of {len(measured_motion_table)} of {format_participants(len(rows))}."
+    )
     yield Section(
         "Head motion by site and group",
         [motion_sentence],
-        draw_motion(measured_motion, str(motion_by_subject.name)),
+        draw_motion(measured_motion_table, str(head_motion_by_subject.name)),
         table_rows,
         open=True,
     )
 
 
-def draw_motion(motion_table: pd.DataFrame, motion_name: str) -> "Figure":
+def draw_motion(motion_table: pd.DataFrame, motion_column_name: str) -> "Figure":
     """A row a site, by group."""
     from matplotlib.figure import Figure
 
@@ -263,15 +293,15 @@ def draw_motion(motion_table: pd.DataFrame, motion_name: str) -> "Figure":
         )
     axes.set_yticks(range(len(sites)), [make_printable(site) for site in sites])
     axes.set_ylim(len(sites) - 0.5, -0.5)
-    axes.set_xlabel(make_printable(motion_name))
+    axes.set_xlabel(make_printable(motion_column_name))
     axes.legend(loc="best")
     return figure
 
 
-def make_derivation_sections(table_path: Path) -> Iterator[Section]:
+def make_derivation_sections(derivation_table_path: Path) -> Iterator[Section]:
     """What `derive` wrote of each person: head motion, volumes kept, what failed; who failed comes first."""
-    if table_path.is_file():
-        derivation_table = tables.read_frame(table_path)
+    if derivation_table_path.is_file():
+        derivation_table = tables.read_csv_frame(derivation_table_path)
         is_failed = derivation_table["failed"].ne("")
         failure_sentence = (
             f"{format_participants(is_failed.sum())} of {len(derivation_table)} could not be derived. Head motion is "
@@ -280,24 +310,24 @@ def make_derivation_sections(table_path: Path) -> Iterator[Section]:
         table_rows = [
             {column: cell or "-" for column, cell in row.items()} for row in derivation_table.to_dict("records")
         ]
-        failed_first_rows = sorted(
+        failed_first_pairs = sorted(
             zip(~is_failed, table_rows, strict=True), key=lambda status_and_row: bool(status_and_row[0])
         )
         yield Section(
             "Derivation",
             [failure_sentence],
-            table=[row for _, row in failed_first_rows],
+            table=[row for _, row in failed_first_pairs],
             open=bool(is_failed.any()),
             filtered=True,
         )
 
 
-def make_signal_sections(findings: CohortFindings) -> Iterator[Section]:
+def make_no_signal_sections(findings: CohortFindings) -> Iterator[Section]:
     """Regions and parcels without signal, and in how many people."""
     table_rows = [
         {"of": map_or_series, "region or parcel": region, "participants": str(people_count)}
-        for map_or_series, count_by_region in findings.no_signal_counts_by_map.items()
-        for region, people_count in count_by_region.most_common()
+        for map_or_series, people_count_by_region in findings.no_signal_counts_by_map.items()
+        for region, people_count in people_count_by_region.most_common()
     ]
     if table_rows:
         region_sentence = (

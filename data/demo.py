@@ -37,7 +37,7 @@ def simulate_cohort(
         zip(planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True)
     ):
         (target_folder / row.file).write_bytes(
-            records.pack_record(row.label, scaled_phenotype, *anatomy.volumes(subject_index, row.label))
+            records.pack_record(row.label, scaled_phenotype, *anatomy.draw_map_volumes(subject_index, row.label))
         )
     provenance = {
         "simulation": asdict(simulation_settings),
@@ -51,22 +51,22 @@ def simulate_cohort(
     return planned_cohort.subject_rows
 
 
-def load_demo_cohort(grid: records.Grid) -> Path:
+def get_demo_cohort_path(grid: records.Grid) -> Path:
     """The cached demo cohort on a grid; made at the first call. The cache is `$XDG_CACHE_HOME` or `~/.cache`."""
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falff-demo"
     simulation_settings = SIMULATIONS[grid.name]
     split_module_path = Path(__file__).with_name("conversion") / "split.py"
-    source_code = b"".join(
+    source_bytes = b"".join(
         Path(module_path).read_bytes() for module_path in (simulation.__file__, split_module_path, __file__)
     )
     cohort_folder = (
         cache_folder / f"{grid.name}-"
-        f"{hashlib.sha256(source_code + repr((files.FORMAT_VERSION, simulation_settings)).encode()).hexdigest()[:12]}"
+        f"{hashlib.sha256(source_bytes + repr((files.FORMAT_VERSION, simulation_settings)).encode()).hexdigest()[:12]}"
     )
     if cohort_folder.exists():
         return cohort_folder
-    with files.locked(cohort_folder, wait=True):
+    with files.lock_exclusively(cohort_folder, wait=True):
         if not cohort_folder.exists():  # another first run may have made it meanwhile
-            with files.unfinished(cohort_folder) as unfinished_folder:
+            with files.make_unfinished_path(cohort_folder) as unfinished_folder:
                 simulate_cohort(unfinished_folder, grid, simulation_settings)
     return cohort_folder

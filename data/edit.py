@@ -21,10 +21,10 @@ from data.cohorts.phenotype import (
     SUBJECT_COLUMN,
     Scaler,
     clean_column,
-    compute_indicators,
+    compute_expected_indicators,
     describe_impossible_values,
     is_mostly_numbers,
-    list_values_by_indicator,
+    list_value_names_by_indicator,
     parse_number_column,
 )
 from data.cohorts.rows import (
@@ -36,7 +36,7 @@ from data.cohorts.rows import (
     find_recorded_sites,
     join_names,
 )
-from data.cohorts.stored import EDITABLE_TABLES
+from data.cohorts.stored import EDITABLE_TABLE_FILES
 from data.cohorts.variants import resplit
 from data.conversion import leaks
 from data.conversion import tables as user_tables
@@ -44,128 +44,136 @@ from data.conversion.sites import check_sites_complete
 from data.conversion.template import encode_phenotype
 
 EDITABLE_COLUMNS = ["site", "label", "split"]  # columns of the table of records that may change
-NUMBERS_ADVICE = (
+IMPLAUSIBLE_NUMBERS_ADVICE = (
     "Correct them, or leave cells empty that are unknown. If the numbers are right, convert again with --missing ''."
 )
 # of scaled values, by rounding to float32 and to six digits in tables; an age that is 0.01 years off is detected
-SCALED_TOLERANCE = 1e-4
+SCALED_PHENOTYPE_TOLERANCE = 1e-4
 CellChange = dict[str, str]  # subject, column, before, after
 
 
-def key_column(table_name: str) -> str:
-    """The column that names the rows of one of `EDITABLE_TABLES`."""
+def get_key_column(table_name: str) -> str:
+    """The column that names the rows of one of `EDITABLE_TABLE_FILES`."""
     return "file" if table_name == SUBJECTS_FILE else SUBJECT_COLUMN
 
 
 def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
-    """The tables of a cohort that its records can contradict, as text by `key_column`; a cell that they do contradict
-    has the records' value. They are the labels, and the phenotype, if its constants are known and its table has the
-    values and people of the cohort. Records do not hold a value that was equal in all training people; in place of an
-    unknown value they hold the median of these. Raises InputError."""
+    """The tables of a cohort that its records can contradict, as text by `get_key_column`; a cell that they do
+    contradict has the records' value. They are the labels, and the phenotype, if its constants are known and its table
+    has the values and people of the cohort. Records do not hold a value that was equal in all training people; in
+    place of an unknown value they hold the median of these. Raises InputError."""
     record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
-    tables_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
+    recorded_table_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
     recorded_labels, table_labels = (
         np.array([label for label, _ in record_headers]),
         np.array([row.label for row in cohort.rows]),
     )
     is_different = ~((recorded_labels == table_labels) | (np.isnan(recorded_labels) & np.isnan(table_labels)))
-    recorded_texts = (
-        pd.Series(recorded_labels, tables_by_name[SUBJECTS_FILE].index)
+    recorded_cell_texts = (
+        pd.Series(recorded_labels, recorded_table_by_name[SUBJECTS_FILE].index)
         .map("{:g}".format, na_action="ignore")
         .fillna("")
     )
-    tables_by_name[SUBJECTS_FILE]["label"] = tables_by_name[SUBJECTS_FILE]["label"].mask(is_different, recorded_texts)
-
-    scaler, first_index_by_subject = (
-        Scaler.from_preparation(cohort.metadata),
-        cohort.first_index_by_subject(range(len(cohort.rows))),
+    recorded_table_by_name[SUBJECTS_FILE]["label"] = recorded_table_by_name[SUBJECTS_FILE]["label"].mask(
+        is_different, recorded_cell_texts
     )
-    if PHENOTYPE_FILE not in cohort.side_table_paths or scaler is None:
-        return tables_by_name
+
+    scaler, first_record_index_by_subject = (
+        Scaler.from_preparation(cohort.metadata),
+        cohort.find_first_record_indices(range(len(cohort.rows))),
+    )
+    if PHENOTYPE_FILE not in cohort.side_table_path_by_name or scaler is None:
+        return recorded_table_by_name
     phenotype_table = read_editable_table(cohort, PHENOTYPE_FILE)
     if tuple(phenotype_table) != cohort.metadata.phenotype or sorted(phenotype_table.index) != sorted(
-        first_index_by_subject
+        first_record_index_by_subject
     ):
-        return tables_by_name  # reading the values raises the error
-    phenotype_table = phenotype_table.loc[[*first_index_by_subject]]
-    table_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    scaled_values = np.stack(
-        [record_headers[record_index][1] for record_index in first_index_by_subject.values()]
+        return recorded_table_by_name  # reading the values raises the error
+    phenotype_table = phenotype_table.loc[[*first_record_index_by_subject]]
+    table_phenotype_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    recorded_scaled_values = np.stack(
+        [record_headers[record_index][1] for record_index in first_record_index_by_subject.values()]
     ).astype(float)
-    is_different = ~np.isclose(scaler.transform(table_values), scaled_values, atol=SCALED_TOLERANCE) & (
-        scaler.scale > 0
+    is_different = ~np.isclose(
+        scaler.transform(table_phenotype_values), recorded_scaled_values, atol=SCALED_PHENOTYPE_TOLERANCE
+    ) & (scaler.scale > 0)
+    recorded_unscaled_values = pd.DataFrame(
+        recorded_scaled_values * scaler.scale + scaler.mean, phenotype_table.index, phenotype_table.columns
     )
-    recorded_values = pd.DataFrame(
-        scaled_values * scaler.scale + scaler.mean, phenotype_table.index, phenotype_table.columns
-    )
-    recorded_texts = recorded_values.map("{:.6g}".format)
-    for indicator, value_columns in list_values_by_indicator(cohort.metadata).items():
+    recorded_cell_texts = recorded_unscaled_values.map("{:.6g}".format)
+    for indicator, value_columns in list_value_names_by_indicator(cohort.metadata).items():
         if len(value_columns) == 1:  # a number; where it is unknown, the record holds the median
-            recorded_texts[value_columns[0]] = recorded_texts[value_columns[0]].mask(
-                recorded_values[indicator].round() == 1, ""
+            recorded_cell_texts[value_columns[0]] = recorded_cell_texts[value_columns[0]].mask(
+                recorded_unscaled_values[indicator].round() == 1, ""
             )
-    tables_by_name[PHENOTYPE_FILE] = phenotype_table.mask(is_different, recorded_texts)
-    return tables_by_name
+    recorded_table_by_name[PHENOTYPE_FILE] = phenotype_table.mask(is_different, recorded_cell_texts)
+    return recorded_table_by_name
 
 
 def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
-    """One of `EDITABLE_TABLES` of a cohort, as text by `key_column`. Raises InputError if it is not there."""
+    """One of `EDITABLE_TABLE_FILES` of a cohort, as text by `get_key_column`. Raises InputError if it is not there."""
     table_path = (cohort.tables_folder or cohort.path) / table_name
     if not table_path.is_file():
         raise InputError(f"{cohort.path} has no {table_name} that could be replaced. Leave it out.")
-    return tables.read_frame(table_path, [key_column(table_name)]).set_index(key_column(table_name))
+    return tables.read_csv_frame(table_path, [get_key_column(table_name)]).set_index(get_key_column(table_name))
 
 
 def find_contradicted_cells(
-    cohort: Cohort, recorded_tables: Mapping[str, pd.DataFrame], replaced_tables: Collection[str]
+    cohort: Cohort, recorded_table_by_name: Mapping[str, pd.DataFrame], replaced_table_names: Collection[str]
 ) -> list[CellChange]:
-    """The cells of a cohort's tables that `recorded_tables` (`read_recorded_tables`) contradict, except those of
-    `replaced_tables`, which come from elsewhere or were edited in place."""
+    """The cells of a cohort's tables that `recorded_table_by_name` (`read_recorded_tables`) contradict, except those of
+    `replaced_table_names`, which come from elsewhere or were edited in place."""
     contradicted_cells = list[CellChange]()
-    for table_name in [table_name for table_name in recorded_tables if table_name not in replaced_tables]:
-        current_table = read_editable_table(cohort, table_name).loc[recorded_tables[table_name].index]
+    for table_name in [table_name for table_name in recorded_table_by_name if table_name not in replaced_table_names]:
+        current_table = read_editable_table(cohort, table_name).loc[recorded_table_by_name[table_name].index]
         contradicted_cells += find_changed_cells(
-            recorded_tables[table_name], current_table, cohort.rows if table_name == SUBJECTS_FILE else []
+            recorded_table_by_name[table_name], current_table, cohort.rows if table_name == SUBJECTS_FILE else []
         )
     return contradicted_cells
 
 
 def replace_tables(
-    cohort: Cohort, edited_folder: Path, target_folder: Path, recorded_tables: Mapping[str, pd.DataFrame]
+    cohort: Cohort, edited_folder: Path, target_folder: Path, recorded_table_by_name: Mapping[str, pd.DataFrame]
 ) -> tuple[Cohort, list[CellChange]]:
-    """The cohort with those of `EDITABLE_TABLES` that `edited_folder` holds, which are written into the new
+    """The cohort with those of `EDITABLE_TABLE_FILES` that `edited_folder` holds, which are written into the new
     `target_folder`; its phenotype is scaled anew on the training people. Also returns each changed cell: what a table
-    said before is taken from `recorded_tables`, if it is there, else from the cohort's own table. Raises InputError for
-    a table of other people, records or columns, and for impossible values."""
+    said before is taken from `recorded_table_by_name`, if it is there, else from the cohort's own table. Raises
+    InputError for a table of other people, records or columns, and for impossible values."""
     if cohort.tables_folder is None:
         raise InputError(
             f"{cohort.path} has no tables that {edited_folder} could replace. Pack it without --tables first."
         )
-    if not (table_names := list_editable_tables(edited_folder)):
+    if not (table_names := list_editable_table_names(edited_folder)):
         raise InputError(
-            f"{edited_folder} has none of {', '.join(EDITABLE_TABLES)}; expected tables of {cohort.path}, edited."
+            f"{edited_folder} has none of {', '.join(EDITABLE_TABLE_FILES)}; expected tables of {cohort.path}, edited."
         )
     rows, cell_changes = list(cohort.rows), list[CellChange]()
     for table_name in table_names:
         table_path = edited_folder / table_name
         table_before = (
-            recorded_tables[table_name] if table_name in recorded_tables else read_editable_table(cohort, table_name)
+            recorded_table_by_name[table_name]
+            if table_name in recorded_table_by_name
+            else read_editable_table(cohort, table_name)
         )
         table_after = read_edited_table(table_path)
-        row_keys = (
-            table_before.index if table_name == SUBJECTS_FILE else [*cohort.first_index_by_subject(range(len(rows)))]
+        expected_row_keys = (
+            table_before.index if table_name == SUBJECTS_FILE else [*cohort.find_first_record_indices(range(len(rows)))]
         )
-        table_after = merge_edits(table_before, table_after, row_keys, table_path, cohort.metadata)
+        table_after = merge_table_edits(table_before, table_after, expected_row_keys, table_path, cohort.metadata)
         if table_name == SUBJECTS_FILE:
             rows = apply_row_edits(cohort, table_before, table_after, table_path)
         else:
-            is_comparable = (
-                not recorded_tables or table_name in recorded_tables
+            has_earlier_content = (
+                not recorded_table_by_name or table_name in recorded_table_by_name
             )  # whether its earlier content is known; if not, every cell counts as changed
             check_edited_table(
-                cohort, table_before, table_after, table_path, table_before.ne(table_after) if is_comparable else None
+                cohort,
+                table_before,
+                table_after,
+                table_path,
+                table_before.ne(table_after) if has_earlier_content else None,
             )
-            tables.write_frame(target_folder / table_name, table_after.reset_index())
+            tables.write_csv_frame(target_folder / table_name, table_after.reset_index())
         cell_changes += find_changed_cells(table_before, table_after, rows if table_name == SUBJECTS_FILE else [])
     if not cell_changes and edited_folder.resolve() != cohort.path.resolve():
         raise InputError(
@@ -175,7 +183,7 @@ def replace_tables(
     if edited_folder.resolve() == cohort.path.resolve():
         pack_provenance["edited_in_place"] = table_names  # other cells of theirs may have been changed, too
     provenance: dict[str, Any] = {"pack": pack_provenance, "source": cohort.metadata.provenance}
-    if contradicted_cells := cohort.metadata.unlike_records:  # except those that were edited since
+    if contradicted_cells := cohort.metadata.cells_unlike_records:  # except those that were edited since
         changed_keys = {(cell_change["subject"], cell_change["column"]) for cell_change in cell_changes}
         provenance[UNLIKE_RECORDS_KEY] = [
             cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
@@ -188,34 +196,35 @@ def replace_tables(
     edited_cohort = resplit(edited_cohort, split_by_subject)
     return replace(
         edited_cohort,
-        metadata=replace(edited_cohort.metadata, phenotype_auc=compute_separations(edited_cohort, edited_folder)),
+        metadata=replace(edited_cohort.metadata, phenotype_auc=compute_phenotype_aucs(edited_cohort, edited_folder)),
     ), cell_changes
 
 
 def read_edited_table(table_path: Path) -> pd.DataFrame:
-    """One of `EDITABLE_TABLES` as an editor or a spreadsheet saved it, as text by `key_column`. Raises InputError."""
+    """One of `EDITABLE_TABLE_FILES` as an editor or a spreadsheet saved it, as text by `get_key_column`. Raises
+    InputError."""
     table = user_tables.read_text_table(table_path)
-    user_tables.check_columns_exist(table, {"": [key_column(table_path.name)]}, table_path)
-    return table.astype(object).set_index(key_column(table_path.name))
+    user_tables.check_columns_exist(table, {"": [get_key_column(table_path.name)]}, table_path)
+    return table.astype(object).set_index(get_key_column(table_path.name))
 
 
-def list_editable_tables(folder: Path) -> list[str]:
-    """Which of `EDITABLE_TABLES` a folder holds."""
-    return [table_name for table_name in EDITABLE_TABLES if (folder / table_name).is_file()]
+def list_editable_table_names(folder: Path) -> list[str]:
+    """Which of `EDITABLE_TABLE_FILES` a folder holds."""
+    return [table_name for table_name in EDITABLE_TABLE_FILES if (folder / table_name).is_file()]
 
 
-def merge_edits(
+def merge_table_edits(
     table_before: pd.DataFrame,
     table_after: pd.DataFrame,
-    row_keys: Collection[str],
+    expected_row_keys: Collection[str],
     table_path: Path,
     metadata: Metadata,
 ) -> pd.DataFrame:
     """The edited table in the order of the one before; a cell that says the same keeps its text, and a missing value is
     an empty cell. Where values were edited, the indicator that says whether they are missing is computed anew. Raises
-    InputError for rows other than `row_keys`, and for other columns."""
+    InputError for rows other than `expected_row_keys`, and for other columns."""
     for axis_name, expected_names, actual_names in (
-        ("rows", row_keys, table_after.index),
+        ("rows", expected_row_keys, table_after.index),
         ("columns", table_before.columns, table_after.columns),
     ):
         if (
@@ -233,10 +242,10 @@ def merge_edits(
     is_unchanged = table_before.eq(table_after) | is_equal_number
     table_after = table_after.apply(clean_column).fillna("").where(~is_unchanged, table_before)
     if tuple(table_after) == metadata.phenotype:
-        expected_indicators = compute_indicators(table_after.apply(pd.to_numeric, errors="coerce"), metadata).map(
-            "{:.1f}".format
-        )
-        for indicator, value_columns in list_values_by_indicator(metadata).items():
+        expected_indicators = compute_expected_indicators(
+            table_after.apply(pd.to_numeric, errors="coerce"), metadata
+        ).map("{:.1f}".format)
+        for indicator, value_columns in list_value_names_by_indicator(metadata).items():
             table_after[indicator] = table_after[indicator].where(
                 is_unchanged[value_columns].all(axis=1), expected_indicators[indicator]
             )
@@ -290,19 +299,21 @@ def check_edited_table(
     Implausible numbers are looked for in the cells that `is_changed` (bool) marks, or in all if it is None."""
     metadata, is_phenotype = cohort.metadata, table_path.name == PHENOTYPE_FILE
     check_number_columns(table_before, table_after, is_phenotype, table_path)
-    is_coded = is_phenotype and tuple(table_after) == metadata.phenotype
-    if is_coded and (
-        problems := describe_impossible_values(table_after.apply(pd.to_numeric, errors="coerce"), metadata)
+    has_coded_phenotype = is_phenotype and tuple(table_after) == metadata.phenotype
+    if has_coded_phenotype and (
+        impossible_value_texts := describe_impossible_values(
+            table_after.apply(pd.to_numeric, errors="coerce"), metadata
+        )
     ):
-        raise InputError(f"{table_path}: {problems[0]}. Correct it.")
-    measured_columns = [column for column in table_after if column != metadata.site_column]
-    leaks.check_plausible_numbers(table_after, measured_columns, table_path, NUMBERS_ADVICE, is_changed)
+        raise InputError(f"{table_path}: {impossible_value_texts[0]}. Correct it.")
+    columns_without_site = [column for column in table_after if column != metadata.site_column]
+    leaks.check_plausible_numbers(table_after, columns_without_site, table_path, IMPLAUSIBLE_NUMBERS_ADVICE, is_changed)
     if not is_phenotype:  # which it must be possible to code
         all_columns = table_after.columns.union(metadata.phenotype_columns)
         encode_phenotype(table_after.reindex(columns=all_columns, fill_value=""), metadata)
 
 
-def compute_separations(cohort: Cohort, edited_folder: Path) -> dict[str, float]:
+def compute_phenotype_aucs(cohort: Cohort, edited_folder: Path) -> dict[str, float]:
     """How well each value of the phenotype separates the training labels, see `leaks.compute_largest_aucs`. Raises
     InputError if one does so too well, as a conversion does, unless it was accepted there."""
     if cohort.raw_phenotype is None or not cohort.metadata.phenotype_columns:
@@ -341,7 +352,7 @@ def find_changed_cells(
 ) -> list[CellChange]:
     """The cells that differ; the same change in several `rows` of a subject is given once."""
     subject_by_file = {row.file: row.subject for row in rows}
-    changed_index = table_before.ne(table_after).stack().loc[lambda is_different: is_different].index
+    changed_cell_keys = table_before.ne(table_after).stack().loc[lambda is_different: is_different].index
     change_tuples = [
         (
             subject_by_file.get(row_key, row_key),
@@ -349,7 +360,7 @@ def find_changed_cells(
             table_before.at[row_key, column],
             table_after.at[row_key, column],
         )
-        for row_key, column in changed_index
+        for row_key, column in changed_cell_keys
     ]
     return [
         dict(zip(("subject", "column", "before", "after"), change_tuple, strict=True))

@@ -7,16 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.base.errors import InputError
-from data.base.files import check_new, create_folder, locked
-from data.base.manifest import DIFFERENT_MESSAGE, SUMS
+from data.base.files import check_target_is_new, create_folder, lock_exclusively
+from data.base.manifest import DIFFERENT_FILE_MESSAGE, SUMS_FILE
 from data.base.terminal import open_progress_bar
-from data.cohorts.cohort import PHENOTYPE_FILE, Cohort, flatten_cohort
+from data.cohorts.cohort import PHENOTYPE_FILE, Cohort, flatten_record_files
 from data.cohorts.rows import SUBJECTS_FILE, UNLIKE_RECORDS_KEY, UNSEALED_KEY, RecordRow, join_names
-from data.cohorts.stored import EDITABLE_TABLES, compare_with_sums, copy_side_tables, open_cohort, write_cohort_tables
+from data.cohorts.stored import (
+    EDITABLE_TABLE_FILES,
+    compare_with_sums,
+    copy_side_tables,
+    open_cohort,
+    write_cohort_tables,
+)
 
 CHUNK_BYTES = 250_000_000
 CHUNK_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
-EXCEPTION_BY_TABLE = {
+EXCEPTION_TEXT_BY_TABLE = {
     SUBJECTS_FILE: ", but for the labels",
     PHENOTYPE_FILE: ", but for what the records hold",
 }  # by table edited in place: what is known of its earlier content
@@ -26,15 +32,17 @@ def open_for_packing(cohort_path: Path, edited_folder: Path | None = None) -> Co
     """The cohort at `cohort_path`, to be packed. All its files are verified, except tables that were edited in place
     (`edited_folder` is its own folder); a cohort without `SHA256SUMS` is taken as it is. Raises InputError for
     damage."""
-    tables_edited_in_place = EDITABLE_TABLES if is_edited_in_place(cohort_path, edited_folder) else ()
-    cohort = open_cohort(cohort_path, unverified_files=(SUMS, *tables_edited_in_place))
-    different_files, _ = compare_with_sums(cohort)
-    if damaged_files := [file_name for file_name in different_files if file_name not in tables_edited_in_place]:
-        raise InputError(f"{cohort_path / damaged_files[0]} {DIFFERENT_MESSAGE}")
-    for file_name in different_files:
+    table_names_edited_in_place = EDITABLE_TABLE_FILES if is_edited_in_place(cohort_path, edited_folder) else ()
+    cohort = open_cohort(cohort_path, unverified_files=(SUMS_FILE, *table_names_edited_in_place))
+    different_file_names, _ = compare_with_sums(cohort)
+    if damaged_file_names := [
+        file_name for file_name in different_file_names if file_name not in table_names_edited_in_place
+    ]:
+        raise InputError(f"{cohort_path / damaged_file_names[0]} {DIFFERENT_FILE_MESSAGE}")
+    for file_name in different_file_names:
         print(
             f"{cohort_path / file_name} was edited in place: what it said before is not "
-            f"known{EXCEPTION_BY_TABLE.get(file_name, '')}."
+            f"known{EXCEPTION_TEXT_BY_TABLE.get(file_name, '')}."
         )
     return cohort
 
@@ -52,30 +60,32 @@ def is_unsealed(cohort: Cohort) -> bool:
 def pack_cohort(
     cohort: Cohort, target_folder: Path, storage_form: str | None = None, edited_folder: Path | None = None
 ) -> tuple[str, list[str]]:
-    """Writes `cohort` into the new folder `target_folder` in the form `storage_form` of `PACK_BY_FORM`, by default its
-    own. Tables in the folder `edited_folder` replace its own ones. Returns the form, and each changed cell in words.
-    Volumes are copied bit by bit; label and phenotype of records are written anew. For a cohort without sums,
+    """Writes `cohort` into the new folder `target_folder` in the form `storage_form` of `PACK_FUNCTION_BY_FORM`, by
+    default its own. Tables in the folder `edited_folder` replace its own ones. Returns the form, and each changed cell
+    in words. Volumes are copied bit by bit; label and phenotype of records are written anew. For a cohort without sums,
     `cohort.json` then lists the cells in which tables and records differed. Raises InputError for a damaged record, and
     for a table with impossible values."""
-    storage_form = storage_form or ("zip" if any(entry.chunk for entry in cohort.entries) else "bin")
-    cohort, cell_changes = flatten_cohort(cohort), list[dict[str, str]]()
+    storage_form = storage_form or ("zip" if any(entry.zip_chunk for entry in cohort.entries) else "bin")
+    cohort, cell_changes = flatten_record_files(cohort), list[dict[str, str]]()
     has_no_sums, is_in_place = is_unsealed(cohort), is_edited_in_place(cohort.path, edited_folder)
     with create_folder(target_folder) as unfinished_folder:
         copy_side_tables(cohort, unfinished_folder)
         if edited_folder or has_no_sums:
             from data import edit  # pandas, which packing alone can do without
 
-            recorded_tables = (
+            recorded_table_by_name = (
                 edit.read_recorded_tables(cohort) if has_no_sums or (is_in_place and cohort.tables_folder) else {}
             )
             contradicted_cells = edit.find_contradicted_cells(
-                cohort, recorded_tables, edit.list_editable_tables(edited_folder) if edited_folder else []
+                cohort, recorded_table_by_name, edit.list_editable_table_names(edited_folder) if edited_folder else []
             )
             if edited_folder:
-                cohort, cell_changes = edit.replace_tables(cohort, edited_folder, unfinished_folder, recorded_tables)
+                cohort, cell_changes = edit.replace_tables(
+                    cohort, edited_folder, unfinished_folder, recorded_table_by_name
+                )
             if has_no_sums:
                 cohort = mark_unsealed(cohort, contradicted_cells, edited_folder is not None)
-        PACK_BY_FORM[storage_form](cohort, unfinished_folder)
+        PACK_FUNCTION_BY_FORM[storage_form](cohort, unfinished_folder)
         write_cohort_tables(
             unfinished_folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.digests_by_file
         )
@@ -85,24 +95,24 @@ def pack_cohort(
     ]
 
 
-def mark_unsealed(cohort: Cohort, contradicted_cells: list[dict[str, str]], is_edited: bool) -> Cohort:
+def mark_unsealed(cohort: Cohort, contradicted_cells: list[dict[str, str]], has_edited_tables: bool) -> Cohort:
     """A cohort without sums, whose provenance says so from now on, and names the cells that its records contradict."""
     earlier_provenance = cohort.metadata.provenance
-    all_contradicted_table_cells = [*cohort.metadata.unlike_records, *contradicted_cells]
-    provenance = (earlier_provenance if is_edited else {"source": earlier_provenance}) | {
+    all_contradicted_table_cells = [*cohort.metadata.cells_unlike_records, *contradicted_cells]
+    provenance = (earlier_provenance if has_edited_tables else {"source": earlier_provenance}) | {
         UNSEALED_KEY: True,
         UNLIKE_RECORDS_KEY: all_contradicted_table_cells,
     }
     return replace(cohort, metadata=replace(cohort.metadata, provenance=provenance))
 
 
-def pack_bin(cohort: Cohort, folder: Path) -> None:
+def write_record_files(cohort: Cohort, target_folder: Path) -> None:
     """One file for each record."""
     for row, record_bytes in iterate_records(cohort):
-        (folder / row.file).write_bytes(record_bytes)
+        (target_folder / row.file).write_bytes(record_bytes)
 
 
-def pack_zip(cohort: Cohort, folder: Path, max_chunk_bytes: int = CHUNK_BYTES) -> None:
+def write_zip_chunks(cohort: Cohort, target_folder: Path, max_chunk_bytes: int = CHUNK_BYTES) -> None:
     """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
     zip_file, chunk_count = None, 0
     with ExitStack() as exit_stack:
@@ -110,7 +120,7 @@ def pack_zip(cohort: Cohort, folder: Path, max_chunk_bytes: int = CHUNK_BYTES) -
             if zip_file is None or zip_file.start_dir >= max_chunk_bytes:
                 exit_stack.close()
                 chunk_file = zipfile.ZipFile(
-                    folder / f"compressed_{chunk_count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+                    target_folder / f"compressed_{chunk_count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1
                 )
                 zip_file = exit_stack.enter_context(chunk_file)
                 chunk_count += 1
@@ -119,7 +129,7 @@ def pack_zip(cohort: Cohort, folder: Path, max_chunk_bytes: int = CHUNK_BYTES) -
             zip_file.writestr(zip_info, record_bytes)
 
 
-PACK_BY_FORM = {"bin": pack_bin, "zip": pack_zip}
+PACK_FUNCTION_BY_FORM = {"bin": write_record_files, "zip": write_zip_chunks}
 
 
 def iterate_records(cohort: Cohort) -> Iterator[tuple[RecordRow, bytes]]:
@@ -162,6 +172,6 @@ def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_n
     if not target_path.parent.is_dir():
         raise InputError(f"{target_path.parent} is no folder; make it or name another one.")
     volume = cohort.read_volume(record_indices[0])
-    with locked(target_path):
-        check_new(target_path)
+    with lock_exclusively(target_path):
+        check_target_is_new(target_path)
         nifti.save_nifti(nifti.make_mni_image(volume[..., map_index], cohort.grid), target_path)

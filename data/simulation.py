@@ -41,7 +41,7 @@ class Simulation:
 SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=1500, effect=0.055, unknown=0.3)}
 
 
-def make_subject_names(simulation: Simulation) -> list[str]:
+def make_subject_ids(simulation: Simulation) -> list[str]:
     """The subjects: `0000001`, ..."""
     return [f"{subject_number:07d}" for subject_number in range(1, simulation.subjects + 1)]
 
@@ -55,17 +55,19 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
         list(PERCENT_AND_MEAN_AGE_BY_SITE), subject_count, p=site_percentages / site_percentages.sum()
     )
     labels = random_generator.permutation(np.arange(subject_count) % 2)
-    mean_ages = np.array([PERCENT_AND_MEAN_AGE_BY_SITE[name][1] for name in site])
+    site_mean_ages_years = np.array([PERCENT_AND_MEAN_AGE_BY_SITE[name][1] for name in site])
     handedness_frequencies = HANDEDNESS_FREQUENCIES | {"": simulation.unknown * HANDEDNESS_FREQUENCIES[""]}
-    iq_by_scale = {
+    iq_values_by_scale = {
         name: random_generator.normal(108, 14, subject_count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")
     }
     demographic_table = pd.DataFrame(
         {
-            "subject": make_subject_names(simulation),
+            "subject": make_subject_ids(simulation),
             "site": site,
             "label": labels.astype(float),
-            "AGE_AT_SCAN": np.clip(mean_ages * random_generator.lognormal(0, 0.2, subject_count), 6, 64).round(2),
+            "AGE_AT_SCAN": np.clip(
+                site_mean_ages_years * random_generator.lognormal(0, 0.2, subject_count), 6, 64
+            ).round(2),
             "SEX": np.where(random_generator.random(subject_count) < MALE_FRACTION, 1, 2),
             "HANDEDNESS_CATEGORY": random_generator.choice(
                 list(handedness_frequencies),
@@ -77,7 +79,7 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
             ),
             **{
                 name: np.where(random_generator.random(subject_count) < 0.1 * simulation.unknown, -9999, iq_values)
-                for name, iq_values in iq_by_scale.items()
+                for name, iq_values in iq_values_by_scale.items()
             },
             "FIQ_TEST_TYPE": random_generator.choice(
                 list(IQ_TEST_FREQUENCIES), subject_count, p=list(IQ_TEST_FREQUENCIES.values())
@@ -95,8 +97,8 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
         [f"WISC_IV_{wisc_index}" for wisc_index in phenotype.WISC_INDICES],
     ] = ""
     demographic_table.loc[random_generator.random(subject_count) > 0.03, "BMI"] = "-9999"
-    motion_mm = np.random.default_rng([simulation.seed, MOTION_SEED]).lognormal(np.log(0.1), 0.5, subject_count)
-    return demographic_table.assign(SITE_ID=site, func_mean_fd=motion_mm.round(4).astype(str))
+    head_motion_mm = np.random.default_rng([simulation.seed, MOTION_SEED]).lognormal(np.log(0.1), 0.5, subject_count)
+    return demographic_table.assign(SITE_ID=site, func_mean_fd=head_motion_mm.round(4).astype(str))
 
 
 class Anatomy:
@@ -111,36 +113,38 @@ class Anatomy:
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
         self.atlas = atlas.load_atlas(None, grid)
         self.is_brain = ndimage.binary_closing(np.pad(self.atlas.region_labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
-        region_by_name = {region_name: region for region, region_name in self.atlas.name_by_region.items()}
-        self.planted_regions = [region_by_name[region_name] for region_name in PLANTED_REGIONS]
+        region_number_by_name = {
+            region_name: region_number for region_number, region_name in self.atlas.name_by_region.items()
+        }
+        self.planted_region_numbers = [region_number_by_name[region_name] for region_name in PLANTED_REGIONS]
         random_generator = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
-        self.mean_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.name_by_region) + 1)
-        self.mean_by_region[0] = 0.30  # white matter has less slow signal than grey
+        self.mean_falff_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.name_by_region) + 1)
+        self.mean_falff_by_region[0] = 0.30  # white matter has less slow signal than grey
 
-    def region_values(self, subject_index: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+    def draw_region_means(self, subject_index: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         """One subject's mean fALFF in each region (regions + 1,), and the generator that draws the rest."""
         simulation = self.simulation
         random_generator = np.random.default_rng([simulation.seed, subject_index + 1000])
-        region_means = self.mean_by_region + random_generator.normal(
-            0, simulation.region_spread, self.mean_by_region.shape
+        region_means = self.mean_falff_by_region + random_generator.normal(
+            0, simulation.region_spread, self.mean_falff_by_region.shape
         )
-        region_means[self.planted_regions] += simulation.effect * (label - 0.5)
+        region_means[self.planted_region_numbers] += simulation.effect * (label - 0.5)
         return region_means, random_generator
 
-    def volumes(self, subject_index: int, label: float) -> list[np.ndarray]:
+    def draw_map_volumes(self, subject_index: int, label: float) -> list[np.ndarray]:
         """One subject's volume of each of `maps`."""
-        return [self.volume(subject_index, label)]
+        return [self.draw_volume(subject_index, label)]
 
-    def volume(self, subject_index: int, label: float) -> np.ndarray:
+    def draw_volume(self, subject_index: int, label: float) -> np.ndarray:
         """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
         simulation = self.simulation
-        region_means, random_generator = self.region_values(subject_index, label)
+        region_means, random_generator = self.draw_region_means(subject_index, label)
         noise = self.ndimage.gaussian_filter(random_generator.normal(size=records.REDUCED.shape), 0.85)
         noise *= simulation.voxel_spread / noise.std()
         if self.grid == records.FULL:
             noise = self.ndimage.zoom(noise, records.BLOCK_EDGE, order=1, grid_mode=True, mode="nearest")
             noise = noise[tuple(slice(1, 1 + axis_length) for axis_length in self.grid.shape)]
-        activity = (
+        falff_volume = (
             region_means[self.atlas.region_labels] + random_generator.normal(0, simulation.subject_spread) + noise
         )
-        return records.z_score_volume(np.where(self.is_brain, np.clip(activity, 0, 1), 0))
+        return records.z_score_volume(np.where(self.is_brain, np.clip(falff_volume, 0, 1), 0))

@@ -10,30 +10,43 @@ from data.base.errors import InputError
 from data.base.files import create_folder
 from data.base.terminal import open_progress_bar
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, flatten_cohort
-from data.cohorts.rows import MAX_RECORDS, RecordRow, make_swapped_name
+from data.cohorts.cohort import Cohort, flatten_record_files
+from data.cohorts.rows import MAX_RECORDS, RecordRow, make_swapped_file_name
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 
 
-def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_count: int, seed: int) -> list[RecordRow]:
-    """Writes `cohort`, and `copy_count` new records for each training record, into the new folder `target_folder`. Its
-    connectomes are left out, which is printed: they belong to scans as they were.
+def swap_regions(
+    cohort: Cohort, target_folder: Path, swapped_region_count: int, copies_per_record: int, seed: int
+) -> list[RecordRow]:
+    """Writes `cohort`, and `copies_per_record` new records for each training record, into the new folder
+    `target_folder`. Its connectomes are left out, which is printed: they belong to scans as they were.
 
-    In each new record, `num_regions` random AAL regions come from other training subjects of the same label, in all
-    maps. A donor is drawn for each region; the rest stays that of the base record. Returns the rows. Raises InputError
-    if a subject has no donor, or if the cohort was swapped before.
+    In each new record, `swapped_region_count` random AAL regions come from other training subjects of the same label,
+    in all maps. A donor is drawn for each region; the rest stays that of the base record. Returns the rows. Raises
+    InputError if a subject has no donor, or if the cohort was swapped before.
     """
-    if num_regions > atlas.AAL_REGIONS:
-        raise InputError(f"--regions {num_regions} is more than AAL has; expected at most {atlas.AAL_REGIONS}.")
-    if (record_count := len(cohort.rows) + copy_count * len(cohort.split_indices("train"))) > MAX_RECORDS:
-        raise InputError(f"--copies {copy_count} makes {record_count:,} records; expected at most {MAX_RECORDS:,}.")
-    swap_provenance = {"regions": num_regions, "copies": copy_count, "seed": seed, "source_sha256": cohort.identity}
+    if swapped_region_count > atlas.AAL_REGION_COUNT:
+        raise InputError(
+            f"--regions {swapped_region_count} is more than AAL has; expected at most {atlas.AAL_REGION_COUNT}."
+        )
+    if (
+        record_count := len(cohort.rows) + copies_per_record * len(cohort.find_split_record_indices("train"))
+    ) > MAX_RECORDS:
+        raise InputError(
+            f"--copies {copies_per_record} makes {record_count:,} records; expected at most {MAX_RECORDS:,}."
+        )
+    swap_provenance = {
+        "regions": swapped_region_count,
+        "copies": copies_per_record,
+        "seed": seed,
+        "source_sha256": cohort.identity,
+    }
     provenance = {"swap": swap_provenance, "source": cohort.metadata.provenance}
     if cohort.connectomes:
         print(f"The connectomes of {cohort.path} are left out: they are of scans whose regions are as they were.")
-    cohort = flatten_cohort(cohort.without_connectomes)
+    cohort = flatten_record_files(cohort.without_connectomes)
     new_file_names = {
-        make_swapped_name(row.file, copy_index) for row in cohort.rows for copy_index in range(copy_count)
+        make_swapped_file_name(row.file, copy_index) for row in cohort.rows for copy_index in range(copies_per_record)
     }
     if taken_file_names := sorted(new_file_names & {row.file for row in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken_file_names[0]}; swap the cohort that it was made from.")
@@ -46,7 +59,7 @@ def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_cou
             )
     with create_folder(target_folder) as unfinished_folder:
         original_and_swapped_rows = write_swapped_records(
-            unfinished_folder, cohort, num_regions, copy_count, np.random.default_rng(seed)
+            unfinished_folder, cohort, swapped_region_count, copies_per_record, np.random.default_rng(seed)
         )
         copy_side_tables(cohort, unfinished_folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
@@ -56,41 +69,58 @@ def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_cou
 
 
 def write_swapped_records(
-    folder: Path, cohort: Cohort, num_regions: int, copy_count: int, random_generator: np.random.Generator
+    target_folder: Path,
+    cohort: Cohort,
+    swapped_region_count: int,
+    copies_per_record: int,
+    random_generator: np.random.Generator,
 ) -> list[RecordRow]:
     """Writes every record, then its copies, which are made of the written ones; returns their rows."""
-    record_paths = [folder / row.file for row in cohort.rows]
+    record_paths = [target_folder / row.file for row in cohort.rows]
     with open_progress_bar("Copying", len(cohort.rows)) as progress_bar:
         for record_index, record_path in enumerate(record_paths):
             record_path.write_bytes(cohort.make_record_bytes(record_index))
             progress_bar.advance()
 
     region_atlas = atlas.load_atlas(None, cohort.grid)
-    region_voxels = [np.flatnonzero(region_atlas.region_labels == region) for region in region_atlas.region_numbers]
-    training_indices, rows = cohort.split_indices("train"), list[RecordRow]()
+    voxel_indices_per_region = [
+        np.flatnonzero(region_atlas.region_labels == region) for region in region_atlas.region_numbers
+    ]
+    training_record_indices, original_and_swapped_rows = cohort.find_split_record_indices("train"), list[RecordRow]()
     training_labels, training_subjects = (
-        np.array([getattr(cohort.rows[training_index], attribute) for training_index in training_indices])
+        np.array(
+            [
+                getattr(cohort.rows[training_record_index], attribute)
+                for training_record_index in training_record_indices
+            ]
+        )
         for attribute in ("label", "subject")
     )
     with open_progress_bar("Swapping", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
-            rows.append(row)
-            donor_indices = training_indices[(training_labels == row.label) & (training_subjects != row.subject)]
-            for copy_index in range(copy_count if row.split == "train" else 0):
+            original_and_swapped_rows.append(row)
+            donor_record_indices = training_record_indices[
+                (training_labels == row.label) & (training_subjects != row.subject)
+            ]
+            for copy_index in range(copies_per_record if row.split == "train" else 0):
                 volume = np.array(read_written_volume(record_paths[record_index], cohort.num_maps))
-                for region in random_generator.choice(len(region_voxels), num_regions, replace=False):
+                for region in random_generator.choice(
+                    len(voxel_indices_per_region), swapped_region_count, replace=False
+                ):
                     donor_volume = read_written_volume(
-                        record_paths[random_generator.choice(donor_indices)], cohort.num_maps
+                        record_paths[random_generator.choice(donor_record_indices)], cohort.num_maps
                     )
-                    volume[:, region_voxels[region]] = donor_volume[:, region_voxels[region]]
-                rows.append(replace(row, file=make_swapped_name(row.file, copy_index)))
-                (folder / rows[-1].file).write_bytes(cohort.make_record_bytes(record_index, volume.tobytes()))
+                    volume[:, voxel_indices_per_region[region]] = donor_volume[:, voxel_indices_per_region[region]]
+                original_and_swapped_rows.append(replace(row, file=make_swapped_file_name(row.file, copy_index)))
+                (target_folder / original_and_swapped_rows[-1].file).write_bytes(
+                    cohort.make_record_bytes(record_index, volume.tobytes())
+                )
             progress_bar.advance()
-    return rows
+    return original_and_swapped_rows
 
 
-def read_written_volume(path: Path, num_maps: int) -> np.ndarray:
+def read_written_volume(record_path: Path, num_maps: int) -> np.ndarray:
     """The volume of a written record, (maps, voxels); only the bytes that are used are read."""
-    with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
+    with open(record_path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
         mapped_bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped_bytes, records.RECORD_DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1)

@@ -85,8 +85,8 @@ class Settings:
 
     def idle(self) -> dict[str, str]:
         """The settings that change nothing with the others as they are, and what they need."""
-        requirement = "region_units, phenotype_activation=relu or a second layer on the phenotype"
-        return {} if self.has_hidden_layers() else dict.fromkeys(("batch_norm", "initializer"), requirement)
+        requirement_text = "region_units, phenotype_activation=relu or a second layer on the phenotype"
+        return {} if self.has_hidden_layers() else dict.fromkeys(("batch_norm", "initializer"), requirement_text)
 
     def layer_settings(self, l2: float) -> LayerSettings:
         """The settings of layers with a penalty `l2` on squared weights."""
@@ -119,26 +119,26 @@ def override_settings(config: Settings, assignments: list[str]) -> Settings:
             f"--set {setting[:MAX_QUOTED_LENGTH]} is unknown; expected one of {', '.join(sorted(type_by_setting))}.",
         )
         is_tuple = isinstance(getattr(config, setting), tuple)
-        value_texts = (
+        value_text_or_texts = (
             [element_text for element_text in value_text.split(",") if element_text] if is_tuple else value_text
         )
         try:
             value_by_setting[setting] = files.parse_json(
-                json.dumps(value_texts), type_by_setting[setting], strict=False
+                json.dumps(value_text_or_texts), type_by_setting[setting], strict=False
             )
         except ValueError as error:
             raise InputError(f"--set {assignment[:MAX_QUOTED_LENGTH]} does not fit ({error}).") from None
     changed_config = replace(config, **value_by_setting)
-    for setting, requirement in changed_config.idle().items():
+    for setting, requirement_text in changed_config.idle().items():
         if setting in value_by_setting and value_by_setting[setting] != getattr(config, setting):
-            raise InputError(f"--set {setting} changes nothing here: it needs {requirement}.")
+            raise InputError(f"--set {setting} changes nothing here: it needs {requirement_text}.")
     return changed_config
 
 
 @dataclass(frozen=True)
 class Model:
     """`input_names` names the inputs, `loss_name` a function of `models.losses`; `required_grid` is the only one that
-    it takes, if any. It also reads those of `optional_inputs` whose setting, of the same name, is true."""
+    it takes, if any. It also reads those of `optional_input_names` whose setting, of the same name, is true."""
 
     model_name: str
     input_names: tuple[str, ...]
@@ -147,7 +147,7 @@ class Model:
     required_grid: Grid | None = None
     reduces: bool = False  # its code is the reduced volume
     is_map_by_map: bool = False  # each map of a record is a sample of its own
-    optional_inputs: tuple[str, ...] = ()
+    optional_input_names: tuple[str, ...] = ()
 
     @property
     def classifies(self) -> bool:
@@ -161,29 +161,36 @@ class Model:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError for damage."""
         try:
             settings = files.parse_json(json.dumps(saved_config), self.module.Config)
-            if wrong_names := sorted(saved_config.keys() ^ vars(settings).keys()):
-                raise ValueError(f"{wrong_names[0]} is missing or unknown")
+            if wrong_setting_names := sorted(saved_config.keys() ^ vars(settings).keys()):
+                raise ValueError(f"{wrong_setting_names[0]} is missing or unknown")
             return settings
         except ValueError as error:
             raise InputError(f"The checkpoint's hyper-parameters are damaged ({error}); train again.") from None
 
-    def list_inputs(self, config: Settings) -> tuple[str, ...]:
+    def list_input_names(self, config: Settings) -> tuple[str, ...]:
         """The names of the inputs with these hyper-parameters."""
-        return (*self.input_names, *(input_name for input_name in self.optional_inputs if getattr(config, input_name)))
+        return (
+            *self.input_names,
+            *(input_name for input_name in self.optional_input_names if getattr(config, input_name)),
+        )
 
     def read_batches(
-        self, cohort: Cohort, record_selections: Iterable[np.ndarray], with_volumes: bool, tables: Mapping[str, Any]
+        self,
+        cohort: Cohort,
+        record_index_batches: Iterable[np.ndarray],
+        with_volumes: bool,
+        table_by_name: Mapping[str, Any],
     ) -> Iterator[dict[str, np.ndarray]]:
         """The batches (see `Cohort.make_batch`) of each selection of records, read ahead. For a model that reads maps
         one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
-        for batch in cohort.iterate_batches(record_selections, with_volumes, tables):
+        for batch in cohort.iterate_batches(record_index_batches, with_volumes, table_by_name):
             if self.is_map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
             yield batch
 
     def build_network(self, config: Settings, cohort: Cohort) -> Any:
         """The untrained network for the records of a cohort."""
-        connectomes = cohort.connectomes if "connectome" in self.list_inputs(config) else None
+        connectomes = cohort.connectomes if "connectome" in self.list_input_names(config) else None
         edge_options = {"edges": connectomes.num_edges} if connectomes else {}
         return self.module.build(config, cohort.grid, 1 if self.is_map_by_map else cohort.num_maps, **edge_options)
 
@@ -195,6 +202,6 @@ MODELS = {
         Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, is_map_by_map=True),
         Model("cnn", ("volume",), "label", "cross_entropy", REDUCED),
         Model("nn", ("phenotype",), "label", "cross_entropy"),
-        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, optional_inputs=("connectome",)),
+        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, optional_input_names=("connectome",)),
     )
 }

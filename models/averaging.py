@@ -28,7 +28,8 @@ class MeanOfLogits(keras.layers.Layer):
     A mean, not a sum: each network has learnt how common autism is in the training records. A sum would count that, and
     whatever several networks know, several times. Each has a loss of its own (`make_branch_logits_network`).
 
-    Where they are learned, `assign` sets the shares of the parts, and a bias (`utils/training/shares.py`).
+    Where they are learned, `assign_branch_weights` sets the shares of the parts, and a bias
+    (`utils/training/shares.py`).
     """
 
     def __init__(self, branches: Sequence[AveragedBranch], is_learned: bool, **layer_options: Any) -> None:
@@ -42,9 +43,9 @@ class MeanOfLogits(keras.layers.Layer):
                 name="share", shape=(len(self.branches),), initializer="zeros", **weight_options
             )
             self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **weight_options)
-            self.assign([branch.branch_weight for branch in self.branches], 0.0)
+            self.assign_branch_weights([branch.branch_weight for branch in self.branches], 0.0)
 
-    def assign(self, branch_weights: Sequence[float] | np.ndarray, bias: float) -> None:
+    def assign_branch_weights(self, branch_weights: Sequence[float] | np.ndarray, bias: float) -> None:
         """Sets what the log odds of each part count, and what is added to all."""
         self.weight.assign(branch_weights)
         self.bias.assign(bias)
@@ -54,7 +55,7 @@ class MeanOfLogits(keras.layers.Layer):
         """What each part counts."""
         return self.weight.numpy().tolist() if self.is_learned else [branch.branch_weight for branch in self.branches]
 
-    def average_initially(self, branch_logits: list) -> Any:
+    def average_with_initial_weights(self, branch_logits: list) -> Any:
         """The mean with the shares before they are learned."""
         return sum(
             branch.branch_weight * keras.ops.mean(network_logits, axis=1)
@@ -63,7 +64,7 @@ class MeanOfLogits(keras.layers.Layer):
 
     def call(self, logits: list) -> Any:
         if not self.is_learned:
-            return self.average_initially(logits)
+            return self.average_with_initial_weights(logits)
         weighted_mean = sum(
             self.weight[branch_index] * keras.ops.mean(network_logits, axis=1)
             for branch_index, network_logits in enumerate(logits)
@@ -92,7 +93,7 @@ def classifier(
         make_logits(branch.build_features(member_count), member_count, branch.layer_settings, branch.starts_from_zero)
         for branch in branches
     ]
-    weight_sum, scan_branches_weight = (
+    branch_weight_sum, non_connectome_weight = (
         sum(branch.branch_weight for branch in branches),
         1 if connectome_logits is None else 1 - connectomes.CONNECTOME_WEIGHT,
     )
@@ -100,7 +101,7 @@ def classifier(
         AveragedBranch(
             branch.branch_name,
             network_logits.shape[1] // member_count,
-            scan_branches_weight * branch.branch_weight / weight_sum,
+            non_connectome_weight * branch.branch_weight / branch_weight_sum,
             branch.within_sites,
         )
         for branch, network_logits in zip(branches, branch_logits, strict=True)

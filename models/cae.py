@@ -49,7 +49,7 @@ PRESETS = {
 }
 
 
-def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
+def compute_code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     """(x, y, z, channels) of the code."""
     total_stride = math.prod(config.strides)
     return (*(math.ceil(grid_size / total_stride) for grid_size in grid.shape), config.filters[-1])
@@ -63,13 +63,13 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
 
     layer_settings = config.layer_settings(config.l2)
     volume = x = layers.volume_input(grid, maps)
-    layer_shapes = []
+    layer_input_shapes = []
     for layer_index, (filter_count, stride) in enumerate(zip(config.filters, config.strides, strict=True)):
         x = layers.apply_activation(x, layer_settings) if layer_index else x
-        layer_shapes.append(x.shape[1:])
+        layer_input_shapes.append(x.shape[1:])
         x = layers.convolution(x, filter_count, config.kernel, stride, layer_settings)
     code = x = layers.apply_batch_norm(x, layer_settings)
     for layer_index, stride in reversed(list(enumerate(config.strides))):
-        x = layers.transposed_convolution(x, layer_shapes[layer_index], config.kernel, stride, layer_settings)
+        x = layers.transposed_convolution(x, layer_input_shapes[layer_index], config.kernel, stride, layer_settings)
         x = layers.apply_activation(x, layer_settings) if layer_index else x
     return keras.Model({"volume": volume}, {"code": code, "reconstruction": x}, name="cae")

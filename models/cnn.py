@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
-from data.cohorts.atlas import AAL_REGIONS
-from data.cohorts.cohort import Standard
+from data.cohorts.atlas import AAL_REGION_COUNT
+from data.cohorts.cohort import VolumeStandard
 from data.cohorts.records import REDUCED, Grid
 from models import (
     BelowOne,
@@ -50,7 +50,7 @@ class Config(Settings):
 
     parts: Annotated[tuple[Literal["regions", "convolutions"], ...], Len(1, 2)]
     members: MemberCount = 1
-    standardise: Standard = "stored"  # how volumes are z-scored: see `data.cohorts.variants`
+    standardise: VolumeStandard = "stored"  # how volumes are z-scored: see `data.cohorts.variants`
     region_units: WidthsOrNone = (64,)
     region_l2: Penalty = 0.01
     cubes: Edge = 1
@@ -72,15 +72,17 @@ class Config(Settings):
 
     def count_weights(self) -> int:
         kernels_and_channels = zip(self.kernels, pairwise((1, *self.filters)), strict=True)
-        convolution_weights = 2 * sum(
+        convolution_weight_count = 2 * sum(
             kernel_edge**3 * input_channels * output_channels
             for kernel_edge, (input_channels, output_channels) in kernels_and_channels
         )
         return self.members * (
-            count_dense_weights(AAL_REGIONS, *self.region_units) + convolution_weights + self.count_flattened() ** 2
+            count_dense_weights(AAL_REGION_COUNT, *self.region_units)
+            + convolution_weight_count
+            + self.count_flattened_activations() ** 2
         )
 
-    def count_flattened(self) -> int:
+    def count_flattened_activations(self) -> int:
         """The activations that are passed through a dense layer of their number."""
         if "convolutions" not in self.parts or self.global_average or self.average_pool:
             return 0
@@ -96,21 +98,23 @@ class Config(Settings):
         return not self.global_average and self.average_pool > 0
 
     def idle(self) -> dict[str, str]:
-        requirement_by_setting = {
+        usage_and_requirement_by_setting = {
             "average_pool": (not self.global_average, "global_average=false"),
             "dropout": (self.keeps_place, "global_average=false and average_pool"),
             "residual": (len(self.filters) > 1, "two filters or more"),
         }
-        idle_settings = Settings.idle(self) | {
-            setting: requirement for setting, (is_used, requirement) in requirement_by_setting.items() if not is_used
+        requirement_by_idle_setting = Settings.idle(self) | {
+            setting: requirement
+            for setting, (is_used, requirement) in usage_and_requirement_by_setting.items()
+            if not is_used
         }
-        for branch_name, branch_settings in SETTINGS_BY_BRANCH.items():
+        for branch_name, branch_setting_names in SETTING_NAMES_BY_BRANCH.items():
             if branch_name not in self.parts:
-                idle_settings |= dict.fromkeys(branch_settings, f"{branch_name} among the parts")
-        return idle_settings
+                requirement_by_idle_setting |= dict.fromkeys(branch_setting_names, f"{branch_name} among the parts")
+        return requirement_by_idle_setting
 
 
-SETTINGS_BY_BRANCH = {
+SETTING_NAMES_BY_BRANCH = {
     "regions": ("region_units", "region_l2"),
     "convolutions": (
         *("cubes", "filters", "kernels", "strides", "pools", "residual"),

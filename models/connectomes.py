@@ -18,7 +18,7 @@ class RidgeLogits(layers.Layer):
     """Fisher z correlations (batch, edges), NaN where unknown -> logits (batch, 1, 2) of (control, autism).
 
     Edges are z-scored by training records; an unknown one counts as their mean. Nothing of it is trained by batches:
-    `assign` sets what a regression on the training records gave (`utils/scores/ridge.py`).
+    `assign_ridge_weights` sets what a regression on the training records gave (`utils/scores/ridge.py`).
     """
 
     def build(self, input_shape: tuple) -> None:
@@ -29,7 +29,9 @@ class RidgeLogits(layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=edge_shape, initializer="zeros", **weight_options)
         self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **weight_options)
 
-    def assign(self, edge_means: np.ndarray, inverse_sd: np.ndarray, edge_weights: np.ndarray, bias: float) -> None:
+    def assign_ridge_weights(
+        self, edge_means: np.ndarray, inverse_sd: np.ndarray, edge_weights: np.ndarray, bias: float
+    ) -> None:
         """Sets the log odds of autism: `edge_weights` (edges,) of edges minus `edge_means`, times `inverse_sd`; and
         `bias`."""
         self.mean.assign(edge_means)
@@ -37,10 +39,10 @@ class RidgeLogits(layers.Layer):
         self.kernel.assign(edge_weights)
         self.bias.assign(bias)
 
-    def standardise_edges(self, edge_z: Any) -> Any:
+    def standardise_edges(self, edge_fisher_z: Any) -> Any:
         """Scaled edges (batch, edges), 0 where unknown."""
-        edge_scores = (keras.ops.cast(edge_z, "float32") - self.mean) * self.scale
-        return keras.ops.where(keras.ops.isnan(edge_scores), 0.0, edge_scores)
+        scaled_edges = (keras.ops.cast(edge_fisher_z, "float32") - self.mean) * self.scale
+        return keras.ops.where(keras.ops.isnan(scaled_edges), 0.0, scaled_edges)
 
     def call(self, edges: Any) -> Any:
         half_log_odds = (keras.ops.matmul(self.standardise_edges(edges), self.kernel[:, None]) + self.bias) / 2

@@ -54,26 +54,26 @@ class RegionMeans(layers.Layer):
     def __init__(self, grid: Grid, **layer_options: Any) -> None:
         super().__init__(**layer_options)
         self.grid, self.parcels = grid, make_region_parcels(load_atlas(None, grid))
-        self.region_position = self.parcels.parcel_indices  # (x, y, z); the last is no region
-        self.region_sizes = self.parcels.voxel_counts  # voxels of each region
-        self.inside_voxels = np.flatnonzero(self.region_position < self.parcels.parcel_count)
+        self.region_index_by_voxel = self.parcels.parcel_indices  # (x, y, z); the last is no region
+        self.region_voxel_counts = self.parcels.parcel_voxel_counts  # voxels of each region
+        self.inside_voxel_indices = np.flatnonzero(self.region_index_by_voxel < self.parcels.parcel_count)
 
-    def sum_by_region(self, voxel_values: Any, voxel_regions: Any) -> Any:
+    def sum_by_region(self, voxel_values: Any, voxel_region_indices: Any) -> Any:
         """Values (batch, voxels, maps) and the position of each voxel's region (voxels,) -> sums (batch, regions,
         maps)."""
         voxels_first = keras.ops.transpose(voxel_values, (1, 0, 2))
-        region_sums = keras.ops.segment_sum(voxels_first, voxel_regions, len(self.region_sizes) + 1)
+        region_sums = keras.ops.segment_sum(voxels_first, voxel_region_indices, len(self.region_voxel_counts) + 1)
         return keras.ops.transpose(region_sums[:-1], (1, 0, 2))
 
     def call(self, volume: Any) -> Any:
-        flat_volume = keras.ops.reshape(volume, (-1, self.region_position.size, volume.shape[-1]))
-        inside_values = keras.ops.take(flat_volume, self.inside_voxels, axis=1)
-        region_sums, region_sizes = (
-            self.sum_by_region(inside_values, self.region_position.ravel()[self.inside_voxels]),
-            self.region_sizes[:, None],
+        flat_volume = keras.ops.reshape(volume, (-1, self.region_index_by_voxel.size, volume.shape[-1]))
+        inside_values = keras.ops.take(flat_volume, self.inside_voxel_indices, axis=1)
+        region_sums, region_voxel_counts = (
+            self.sum_by_region(inside_values, self.region_index_by_voxel.ravel()[self.inside_voxel_indices]),
+            self.region_voxel_counts[:, None],
         )
         # A graph would multiply by the reciprocal of a constant in place of a plain division
-        return tf.math.divide_no_nan(region_sums, region_sizes.astype(self.compute_dtype))
+        return tf.math.divide_no_nan(region_sums, region_voxel_counts.astype(self.compute_dtype))
 
 
 class Standardise(layers.Layer):
@@ -91,9 +91,9 @@ class Standardise(layers.Layer):
         """Sets the mean and the spread to those of all batches (n, ...); a constant value is only centred."""
         moments = RunningMoments()
         for batch_values in value_batches:
-            moments.add(batch_values)
+            moments.add_batch(batch_values)
         self.mean.assign(moments.mean)
-        self.spread.assign(moments.spread)
+        self.spread.assign(moments.nonzero_sd)
 
     def call(self, values: Any) -> Any:
         return self.compute_z_scores(values, self.mean, self.spread)
@@ -153,9 +153,10 @@ class MemberInitializer(keras.initializers.Initializer):
         self.single_initializer, self.member_count = single_initializer, member_count
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        member_shape = (*shape[:-1], shape[-1] // self.member_count)
+        member_kernel_shape = (*shape[:-1], shape[-1] // self.member_count)
         member_kernels = [
-            keras.initializers.get(self.single_initializer)(member_shape, dtype) for _ in range(self.member_count)
+            keras.initializers.get(self.single_initializer)(member_kernel_shape, dtype)
+            for _ in range(self.member_count)
         ]
         return keras.ops.concatenate(member_kernels, axis=-1)
 
@@ -208,10 +209,14 @@ def apply_batch_norm(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
     (batch, inputs, members, features), each feature of each is normalised by itself."""
     if not settings.batch_norm:
         return x
-    has_replicas = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    batch_norm_layer = layers.BatchNormalization(synchronized=has_replicas)
-    has_networks = len(x.shape) == NETWORKS_RANK
-    return layers.Reshape(x.shape[1:])(batch_norm_layer(layers.Flatten()(x))) if has_networks else batch_norm_layer(x)
+    has_several_replicas = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    batch_norm_layer = layers.BatchNormalization(synchronized=has_several_replicas)
+    has_several_networks = len(x.shape) == NETWORKS_RANK
+    return (
+        layers.Reshape(x.shape[1:])(batch_norm_layer(layers.Flatten()(x)))
+        if has_several_networks
+        else batch_norm_layer(x)
+    )
 
 
 def apply_activation(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
@@ -304,9 +309,9 @@ def transposed_convolution(
     """The mirror image of `convolution` from `output_shape` (x, y, z, channels): padding is cropped evenly."""
     kernel_options = make_kernel_options(settings, AveragingInitializer(stride, is_transposed=True))
     x = Conv3DTranspose(output_shape[3], kernel_edge, stride, padding="same", **kernel_options)(x)
-    excess_voxels = [x.shape[1 + axis] - output_size for axis, output_size in enumerate(output_shape[:3])]
+    excess_voxels_per_axis = [x.shape[1 + axis] - output_size for axis, output_size in enumerate(output_shape[:3])]
     return (
-        Cropping3D([(axis_excess // 2, axis_excess - axis_excess // 2) for axis_excess in excess_voxels])(x)
-        if any(excess_voxels)
+        Cropping3D([(axis_excess // 2, axis_excess - axis_excess // 2) for axis_excess in excess_voxels_per_axis])(x)
+        if any(excess_voxels_per_axis)
         else x
     )

@@ -21,19 +21,19 @@ class Config(cnn.Config, nn.Config):
     connectome: bool = True  # a cohort without any turns it off
 
     def count_weights(self) -> int:
-        joined_weights = self.members * count_dense_weights(*self.joined_units)
-        return cnn.Config.count_weights(self) + nn.Config.count_weights(self) + joined_weights
+        joined_weight_count = self.members * count_dense_weights(*self.joined_units)
+        return cnn.Config.count_weights(self) + nn.Config.count_weights(self) + joined_weight_count
 
     def has_hidden_layers(self) -> bool:
         has_branch_layers = cnn.Config.has_hidden_layers(self) or nn.Config.has_hidden_layers(self)
         return has_branch_layers or self.fusion == "features"
 
     def idle(self) -> dict[str, str]:
-        idle_settings = cnn.Config.idle(self) | nn.Config.idle(self)
+        requirement_by_idle_setting = cnn.Config.idle(self) | nn.Config.idle(self)
         if self.fusion == "logits":
-            return idle_settings | {"joined_units": "fusion=features"}
+            return requirement_by_idle_setting | {"joined_units": "fusion=features"}
         return {
-            setting: requirement for setting, requirement in idle_settings.items() if setting != "l2"
+            setting: requirement for setting, requirement in requirement_by_idle_setting.items() if setting != "l2"
         }  # the penalty of joined layers, too
 
 

@@ -24,8 +24,8 @@ class Config(Settings):
         return len(self.phenotype_units) > (self.phenotype_activation == "sine")
 
     def idle(self) -> dict[str, str]:
-        idle_settings = {} if self.phenotype_units else {"phenotype_activation": "phenotype_units"}
-        return Settings.idle(self) | idle_settings
+        requirement_by_idle_setting = {} if self.phenotype_units else {"phenotype_activation": "phenotype_units"}
+        return Settings.idle(self) | requirement_by_idle_setting
 
 
 PRESETS = {

@@ -14,7 +14,7 @@ from keras import layers
 LANE_COUNT = 8  # of float32 in a register of AVX2
 
 
-def is_single_channel(layer: Any) -> bool:
+def may_compute_in_lanes(layer: Any) -> bool:
     """Whether `Conv3D` or `Conv3DTranspose` computes this 'same' convolution by `LANE_COUNT` neighbours along z.
 
     It must have one channel, one filter, and strides of 1 or as wide as its kernel. The neighbours take the place of
@@ -32,11 +32,13 @@ def make_lane_kernel(kernel: Any, stride: int) -> Any:
     return tf.einsum("xyw,vlw->xyvl", kernel, tf.cast(value_index - lane_index * stride == weight_index, kernel.dtype))
 
 
-def pad_lanes(volume: Any, zeros_before: Sequence[int], padded_sizes: Sequence[int]) -> Any:
+def pad_to_lanes(volume: Any, zeros_before: Sequence[int], padded_sizes: Sequence[int]) -> Any:
     """(batch, x, y, z) -> (batch, *padded_sizes), with `zeros_before` each axis."""
     zeros_after = [
-        padded_size - axis_zeros - volume_size
-        for axis_zeros, padded_size, volume_size in zip(zeros_before, padded_sizes, volume.shape[1:], strict=True)
+        padded_size - axis_zeros_before - volume_size
+        for axis_zeros_before, padded_size, volume_size in zip(
+            zeros_before, padded_sizes, volume.shape[1:], strict=True
+        )
     ]
     return tf.pad(volume, [(0, 0), *zip(zeros_before, zeros_after, strict=True)])
 
@@ -48,68 +50,72 @@ def slice_volume(volume: Any, first_voxel: Sequence[int], slice_sizes: Sequence[
     return tf.slice(volume, [0, *first_voxel, *trailing_starts], [-1, *slice_sizes, *(-1 for _ in trailing_starts)])
 
 
-def correlate_volume(volume: Any, kernel: Any, zero_count: int) -> Any:
-    """(batch, x, y, z) with `zero_count` zeros before each axis, and as many as are needed after, times (k, k, k) ->
-    (batch, x, y, z)."""
+def correlate_volume(volume: Any, kernel: Any, leading_zero_count: int) -> Any:
+    """(batch, x, y, z) with `leading_zero_count` zeros before each axis, and as many as are needed after, times (k, k,
+    k) -> (batch, x, y, z)."""
     x, y, z = volume.shape[1:]
     padded_z, extra_voxels = math.ceil(z / LANE_COUNT) * LANE_COUNT, kernel.shape[0] - 1
-    padded_volume = pad_lanes(volume, [zero_count] * 3, (x + extra_voxels, y + extra_voxels, padded_z + extra_voxels))
+    padded_volume = pad_to_lanes(
+        volume, [leading_zero_count] * 3, (x + extra_voxels, y + extra_voxels, padded_z + extra_voxels)
+    )
     lane_sums = tf.nn.conv3d(
         tf.expand_dims(padded_volume, -1), make_lane_kernel(kernel, 1)[..., None, :], (1, 1, 1, LANE_COUNT, 1), "VALID"
     )
     return slice_volume(tf.reshape(lane_sums, (-1, x, y, padded_z)), [0] * 3, (x, y, z))
 
 
-def convolve_volume(volume: Any, kernel: Any, zero_count: int) -> Any:
+def convolve_volume(volume: Any, kernel: Any, leading_zero_count: int) -> Any:
     """`correlate_volume` with a gradient that is one, too; that of TensorFlow takes several times as long."""
 
     @tf.custom_gradient
-    def differentiable(volume: Any, kernel: Any) -> tuple:
+    def correlate_differentiably(volume: Any, kernel: Any) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(kernel)
-            correlation = correlate_volume(volume, kernel, zero_count)
+            correlation = correlate_volume(volume, kernel, leading_zero_count)
 
-        def gradient(upstream_gradient: Any) -> tuple:
+        def compute_gradients(upstream_gradient: Any) -> tuple:
             volume_gradient = correlate_volume(
-                upstream_gradient, kernel[::-1, ::-1, ::-1], kernel.shape[0] - 1 - zero_count
+                upstream_gradient, kernel[::-1, ::-1, ::-1], kernel.shape[0] - 1 - leading_zero_count
             )
             return volume_gradient, tape.gradient(correlation, kernel, upstream_gradient)
 
-        return correlation, gradient
+        return correlation, compute_gradients
 
-    return differentiable(volume, kernel)
+    return correlate_differentiably(volume, kernel)
 
 
 class Conv3D(layers.Conv3D):
-    """A convolution; see `is_single_channel`."""
+    """A convolution; see `may_compute_in_lanes`."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        if not is_single_channel(self):
+        if not may_compute_in_lanes(self):
             return super().convolution_op(inputs, kernel)
         volume, kernel, stride = tf.squeeze(inputs, -1), tf.squeeze(kernel, (3, 4)), self.strides[0]
         if stride == 1:
             return tf.expand_dims(convolve_volume(volume, kernel, (kernel.shape[0] - 1) // 2), -1)
         x, y, z = (math.ceil(volume_size / stride) for volume_size in volume.shape[1:])
-        block_count = math.ceil(z / LANE_COUNT)
+        lane_block_count = math.ceil(z / LANE_COUNT)
         zeros_before = [
             (output_size * stride - volume_size) // 2
             for output_size, volume_size in zip((x, y, z), volume.shape[1:], strict=True)
         ]
-        padded_volume = pad_lanes(volume, zeros_before, (x * stride, y * stride, block_count * LANE_COUNT * stride))
-        padded_volume = tf.reshape(padded_volume, (-1, x * stride, y * stride, block_count, LANE_COUNT * stride))
+        padded_volume = pad_to_lanes(
+            volume, zeros_before, (x * stride, y * stride, lane_block_count * LANE_COUNT * stride)
+        )
+        padded_volume = tf.reshape(padded_volume, (-1, x * stride, y * stride, lane_block_count, LANE_COUNT * stride))
         lane_sums = tf.nn.conv3d(
             padded_volume, make_lane_kernel(kernel, stride)[:, :, None], (1, stride, stride, 1, 1), "VALID"
         )
         return tf.expand_dims(
-            slice_volume(tf.reshape(lane_sums, (-1, x, y, block_count * LANE_COUNT)), [0] * 3, (x, y, z)), -1
+            slice_volume(tf.reshape(lane_sums, (-1, x, y, lane_block_count * LANE_COUNT)), [0] * 3, (x, y, z)), -1
         )
 
 
 class Conv3DTranspose(layers.Conv3DTranspose):
-    """A transposed convolution; see `is_single_channel`."""
+    """A transposed convolution; see `may_compute_in_lanes`."""
 
     def call(self, inputs: Any) -> Any:
-        if not is_single_channel(self):
+        if not may_compute_in_lanes(self):
             return super().call(inputs)
         input_volume, kernel, stride = tf.squeeze(inputs, -1), tf.squeeze(self.kernel, (3, 4)), self.strides[0]
         if stride == 1:
@@ -118,15 +124,16 @@ class Conv3DTranspose(layers.Conv3DTranspose):
                 + self.bias
             )
         x, y, z = input_volume.shape[1:]
-        block_count = math.ceil(z / LANE_COUNT)
+        lane_block_count = math.ceil(z / LANE_COUNT)
         input_volume = tf.reshape(
-            pad_lanes(input_volume, [0] * 3, (x, y, block_count * LANE_COUNT)), (-1, x, y, block_count, LANE_COUNT)
+            pad_to_lanes(input_volume, [0] * 3, (x, y, lane_block_count * LANE_COUNT)),
+            (-1, x, y, lane_block_count, LANE_COUNT),
         )
-        output_shape = (tf.shape(input_volume)[0], x * stride, y * stride, block_count, LANE_COUNT * stride)
+        output_shape = (tf.shape(input_volume)[0], x * stride, y * stride, lane_block_count, LANE_COUNT * stride)
         lane_values = tf.nn.conv3d_transpose(
             input_volume, make_lane_kernel(kernel, stride)[:, :, None], output_shape, (1, stride, stride, 1, 1), "VALID"
         )
-        output_volume = tf.reshape(lane_values, (-1, *output_shape[1:3], block_count * LANE_COUNT * stride))
+        output_volume = tf.reshape(lane_values, (-1, *output_shape[1:3], lane_block_count * LANE_COUNT * stride))
         return tf.expand_dims(slice_volume(output_volume, [0] * 3, (*output_shape[1:3], z * stride)), -1) + self.bias
 
 

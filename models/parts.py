@@ -43,11 +43,17 @@ def make_region_branches(volume: KerasTensor, config: cnn.Config, grid: Grid) ->
     """(batch, x, y, z, maps) -> the part that reads the means of regions of each map, and that which reads those of all
     maps if there are several."""
     region_means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    branch_inputs = [("regions", Permute((2, 1))(region_means), 1)]
+    branch_names_inputs_and_penalties = [("regions", Permute((2, 1))(region_means), 1)]
     if region_means.shape[-1] > 1:
-        branch_inputs.append(("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR))
+        branch_names_inputs_and_penalties.append(
+            ("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR)
+        )
     branches = []
-    for branch_name, input_values, penalty_factor in branch_inputs:  # `input_values` (batch, inputs, values)
+    for (
+        branch_name,
+        input_values,
+        penalty_factor,
+    ) in branch_names_inputs_and_penalties:  # `input_values` (batch, inputs, values)
         layer_settings = config.layer_settings(penalty_factor * config.region_l2)
         build_features = partial(layers.hidden_layers, input_values, config.region_units, settings=layer_settings)
         branches.append(Branch(branch_name, build_features, layer_settings, starts_from_zero=True, within_sites=True))
@@ -56,8 +62,8 @@ def make_region_branches(volume: KerasTensor, config: cnn.Config, grid: Grid) ->
 
 def make_convolution_branch(volume: KerasTensor, config: cnn.Config) -> Branch:
     """(batch, x, y, z, maps) -> the part that convolves all maps, or each map by the same filters."""
-    map_count, is_by_map, layer_settings = volume.shape[-1], config.cubes > 1, config.layer_settings(config.l2)
-    if is_by_map:
+    map_count, is_map_by_map, layer_settings = volume.shape[-1], config.cubes > 1, config.layer_settings(config.l2)
+    if is_map_by_map:
         volume = layers.Standardise(dtype="float32")(layers.cube_means(volume, config.cubes))
         filter_counts = tuple(
             math.ceil(filter_count * MAX_MAPS_FULL_FILTERS / max(map_count, MAX_MAPS_FULL_FILTERS))
@@ -66,24 +72,26 @@ def make_convolution_branch(volume: KerasTensor, config: cnn.Config) -> Branch:
         config = replace(config, filters=filter_counts)
 
     def build_features(member_count: int) -> KerasTensor:
-        x = layers.SplitMaps(dtype="float32")(volume) if is_by_map else volume
+        x = layers.SplitMaps(dtype="float32")(volume) if is_map_by_map else volume
         x = apply_convolutions(x, config, layer_settings, member_count)
         if config.global_average:
             x = GlobalAveragePooling3D(keepdims=True)(x)
         elif config.average_pool:
             x = layers.cube_means(x, config.average_pool)
         member_activations = layers.SplitMembers(member_count)(x)
-        joined_activations = (
+        map_member_activations = (
             layers.JoinMaps(map_count)(member_activations)
-            if is_by_map
+            if is_map_by_map
             else Reshape((1, *member_activations.shape[1:]))(member_activations)
         )
         if config.keeps_place:
-            return layers.Dropout(config.dropout)(joined_activations)
+            return layers.Dropout(config.dropout)(map_member_activations)
         return (
-            joined_activations
+            map_member_activations
             if config.global_average
-            else layers.hidden_layers(joined_activations, joined_activations.shape[-1:], member_count, layer_settings)
+            else layers.hidden_layers(
+                map_member_activations, map_member_activations.shape[-1:], member_count, layer_settings
+            )
         )
 
     return Branch("convolutions", build_features, layer_settings, config.keeps_place, within_sites=True)
@@ -96,36 +104,40 @@ def apply_convolutions(
     filters). Their first convolutions, which read the same, are one layer."""
     first_layer, *later_layers = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
     filter_count, kernel_edge, stride, pool_stride = first_layer
-    first_settings = layer_settings
+    first_layer_settings = layer_settings
     if member_count > 1:
-        first_settings = replace(
+        first_layer_settings = replace(
             layer_settings, initializer=layers.MemberInitializer(layer_settings.initializer, member_count)
         )
     x = apply_max_pool(
         layers.apply_activation(
-            layers.convolution(x, member_count * filter_count, kernel_edge, stride, first_settings), layer_settings
+            layers.convolution(x, member_count * filter_count, kernel_edge, stride, first_layer_settings),
+            layer_settings,
         ),
         pool_stride,
     )
     if not later_layers:
         return x
-    towers = []
+    activations_per_member = []
     for member_index in range(member_count):
-        tower = (
+        member_activations = (
             layers.ChannelSlice(member_index * filter_count, (member_index + 1) * filter_count)(x)
             if member_count > 1
             else x
         )
-        for layer_filters, kernel_edge, stride, pool_stride in later_layers:
+        for layer_filter_count, kernel_edge, stride, pool_stride in later_layers:
             if config.residual:
-                tower = layers.residual_block(tower, layer_filters, kernel_edge, stride, layer_settings)
-            else:
-                tower = layers.apply_activation(
-                    layers.convolution(tower, layer_filters, kernel_edge, stride, layer_settings), layer_settings
+                member_activations = layers.residual_block(
+                    member_activations, layer_filter_count, kernel_edge, stride, layer_settings
                 )
-            tower = apply_max_pool(tower, pool_stride)
-        towers.append(tower)
-    return Concatenate()(towers) if member_count > 1 else towers[0]
+            else:
+                member_activations = layers.apply_activation(
+                    layers.convolution(member_activations, layer_filter_count, kernel_edge, stride, layer_settings),
+                    layer_settings,
+                )
+            member_activations = apply_max_pool(member_activations, pool_stride)
+        activations_per_member.append(member_activations)
+    return Concatenate()(activations_per_member) if member_count > 1 else activations_per_member[0]
 
 
 def apply_max_pool(x: KerasTensor, pool_stride: int) -> KerasTensor:

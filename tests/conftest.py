@@ -71,7 +71,7 @@ def session(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         with redirect_stdout(io.StringIO()):
-            devices.choose_device(share_gpu=False)
+            devices.choose_device(may_share_gpus=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small_simulations = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small_simulations)
@@ -135,7 +135,7 @@ def no_baselines():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.scores.baselines.make_feature_tables", lambda *_: {})
         patch.setattr(
-            "utils.scores.baselines.fit_feature_baselines",
+            "utils.scores.baselines.predict_feature_baselines",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},
         )
         yield
@@ -158,7 +158,7 @@ def make_once(tmp_path_factory) -> Callable[..., Path]:
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
         folder, complete = shared_folder / name, shared_folder / f"{name}.complete"
-        with files.locked(folder, wait=True), without_drawing():
+        with files.lock_exclusively(folder, wait=True), without_drawing():
             if not complete.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # another process failed
                 folder.mkdir()

@@ -108,7 +108,7 @@ class Tries:
 
 
 def execute() -> int:
-    gpus = devices.find_free_gpus(share_gpu=False)
+    gpus = devices.find_free_gpus(may_share_gpus=False)
     if not gpus:
         print("No GPU: nothing to measure.")
         return 0

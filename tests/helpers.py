@@ -72,7 +72,7 @@ def read_variables(folder: Path) -> dict[str, np.ndarray]:
     """Everything in the latest checkpoint, weights, optimizer and step, but for the number of saves."""
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(CheckpointFolder(folder).latest_prefix()))
+    reader = tf.train.load_checkpoint(str(CheckpointFolder(folder).require_intact_prefix()))
     names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name]
     return {name: reader.get_tensor(name) for name in names if "OBJECT_GRAPH" not in name}
 

@@ -53,7 +53,7 @@ class MadeUp:
     simulated = False
     connectomes: Connectomes | None = None
 
-    split_indices = Cohort.split_indices
+    split_indices = Cohort.find_split_record_indices
 
     @property
     def label(self) -> np.ndarray:
@@ -245,7 +245,7 @@ def test_with_several_maps_all_have_separate_svms():
     rows = [RecordRow(f"{row_index}.bin", str(row_index), "A", label[row_index], "train") for row_index in train]
     fitting = baselines.make_training_sets(rows, train)
     tables = {"phenotype": pd.DataFrame(phenotype), "regions": pd.DataFrame(regions)}
-    predictions = baselines.fit_feature_baselines(fitting, tables, train, test, 2)
+    predictions = baselines.predict_feature_baselines(fitting, tables, train, test, 2)
     odds = []
     for values in (*regions_by_map, phenotype):
         scaled = StandardScaler().fit(values[train]).transform(values)
@@ -397,7 +397,7 @@ def test_people_sharing_a_scan_share_an_inner_fold(monkeypatch):
 def new_cohort(cohort) -> Cohort:
     """The test people of the demo cohort as a cohort of new people, whose labels are not known."""
     opened = open_cohort(cohort)
-    test = opened.split_indices("test")
+    test = opened.find_split_record_indices("test")
     return replace(
         opened,
         rows=tuple(replace(opened.rows[row_index], label=float("nan")) for row_index in test),
@@ -412,14 +412,14 @@ class Trained(CheckpointFolder):
 
     saved_manifest: Manifest | None = None
 
-    def manifest(self):
+    def read_latest_manifest(self):
         return self.saved_manifest
 
 
 def training_people(new: Cohort, source_cohort: Cohort, subjects: Sequence[str] = (), **changes) -> Cohort | None:
     """Those of a checkpoint that some training people of a cohort trained, or all of them, for new people."""
     data_fields = {"cohort": str(source_cohort.path), "cohort_sha256": source_cohort.identity}
-    people = TrainingPeople(subjects=tuple(subjects or source_cohort.split_subjects("train")))
+    people = TrainingPeople(subjects=tuple(subjects or source_cohort.list_split_subjects("train")))
     saved_manifest = Manifest(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | data_fields | changes)
     return comparisons.load_training_cohort(
         SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved_manifest=saved_manifest))
@@ -438,9 +438,9 @@ def test_new_people_get_baselines_from_the_checkpoints_training_people(cohort, n
 
 def test_only_people_in_the_checkpoint_train_baselines(cohort, new_cohort):
     opened = open_cohort(cohort)
-    trained = tuple(opened.split_subjects("train")[2:])
+    trained = tuple(opened.list_split_subjects("train")[2:])
     source = training_people(new_cohort, opened, trained)
-    assert tuple(source.split_subjects("train")) == trained
+    assert tuple(source.list_split_subjects("train")) == trained
 
 
 def test_without_the_cohort_as_it_was_no_baseline_is_fitted_for_new_people(cohort, new_cohort):
@@ -616,7 +616,7 @@ def test_a_fit_on_edges_equals_the_fit_on_z_scores(block_bytes, cohort, monkeypa
     monkeypatch.setattr(ridge, "EDGE_BLOCK_BYTES", block_bytes)
     folder = shutil.copytree(cohort, tmp_path / "cohort")
     made_cohort = add_connectomes(folder)
-    train, test = made_cohort.split_indices("train"), made_cohort.split_indices("test")
+    train, test = made_cohort.find_split_record_indices("train"), made_cohort.find_split_record_indices("test")
     edges, label = (
         made_cohort.connectomes[np.arange(len(made_cohort.rows))].astype(float),
         np.array([row.label for row in made_cohort.rows]),
@@ -628,7 +628,7 @@ def test_a_fit_on_edges_equals_the_fit_on_z_scores(block_bytes, cohort, monkeypa
     expected = ridge.fit_ridge(
         scores[train], label[train], np.array([made_cohort.rows[row_index].site for row_index in train]), folds
     )
-    edge_fit = ridge.load_edge_classifier(made_cohort, made_cohort.connectomes, train)
+    edge_fit = ridge.fit_or_reuse_edge_classifier(made_cohort, made_cohort.connectomes, train)
     np.testing.assert_allclose(
         edge_fit.predict_log_odds(made_cohort.connectomes, test), expected.predict_log_odds(scores[test]), atol=1e-7
     )

@@ -21,7 +21,7 @@ def simulate_labels(separation=1.0, seed=0, site=SITES):
 
 def measure_agreement(label, probability, least=0.0) -> list[float]:
     """Slope, intercept and Brier score."""
-    values_by_measure = calibration.compute_agreements(label, probability, np.ones((1, len(label))), least)
+    values_by_measure = calibration.compute_calibration_measures(label, probability, np.ones((1, len(label))), least)
     return [float(value[0]) for value in values_by_measure.values()]
 
 
@@ -43,7 +43,7 @@ def test_a_simulated_distortion_is_estimated_and_undone():
 def test_agreement_equals_statsmodels_and_scikit_learn():
     label, raw = simulate_labels(seed=1)
     weight = np.random.default_rng(2).integers(0, 4, (3, len(label))).astype(float)
-    values_by_measure = calibration.compute_agreements(label, raw, weight)
+    values_by_measure = calibration.compute_calibration_measures(label, raw, weight)
     for draw_index, draw_weights in enumerate(weight):
         options = {"family": families.Binomial(), "freq_weights": draw_weights}
         slope = GLM(label, add_constant(logit(raw)), **options).fit().params[1]

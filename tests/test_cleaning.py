@@ -110,7 +110,7 @@ def test_a_constant_voxel_is_0():
     series[:, 0], series[:, 1] = 1234.5678, 3 * confounds[:, 0]
     series[:, 2] = 1000 + np.cos(np.pi * np.arange(120))  # half the sampling rate
     scan = clean_scan(series, acquisition(120), np.column_stack([confounds, np.full(120, 0.1), confounds]))
-    assert scan.unit_coordinates[:3].any(1).tolist() == [False, False, False]
+    assert scan.unit_series_coordinates[:3].any(1).tolist() == [False, False, False]
     assert not scan.cleaned_series[:, :2].any()
     assert scan.cleaned_series[:, 2].any()
 

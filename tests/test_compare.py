@@ -12,7 +12,7 @@ from oracles import average_group_auc
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from utils.scores.metrics import Predictions, estimate_differences
+from utils.scores.metrics import Predictions, estimate_score_differences
 
 pytestmark = pytest.mark.slow
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & <b>額"
@@ -69,7 +69,7 @@ def test_scores_and_differences_equal_scikit_learn_with_paired_intervals(two):
         "auc_folds": [average_group_auc(table, "fold") for table in tables],
         "brier": [brier_score_loss(table["label"], table["probability"]) for table in tables],
     }
-    paired = estimate_differences(*map(Predictions.from_tables, tables), seed=0)
+    paired = estimate_score_differences(*map(Predictions.from_tables, tables), seed=0)
     for name, (first_value, second_value) in areas.items():
         assert (row[f"{name}_a"], row[f"{name}_b"]) == pytest.approx((first_value, second_value))
         difference_with_ends = [row[f"a_minus_b_{name}{end}"] for end in ("", "_low", "_high")]

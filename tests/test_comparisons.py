@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from utils.evaluation import comparisons
-from utils.report.tables import average_tables
+from utils.report.tables import average_record_tables
 from utils.scores import metrics
 from utils.scores.conclusion import CovariateResult, judge_auc_difference
 from utils.scores.results import UNDEFINED, Estimate, flatten_estimates
@@ -41,7 +41,7 @@ def test_rows_hold_all_baselines_with_the_paired_difference():
     model, expected = (
         metrics.estimate_scores(scored_predictions, 0) for scored_predictions in (test_predictions, baseline)
     )
-    difference_by_metric = metrics.estimate_differences(test_predictions, baseline, 0)
+    difference_by_metric = metrics.estimate_score_differences(test_predictions, baseline, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
         assert Estimate.from_row(svm, name) == expected[name]
     for name in ("auc", "auc_sites", "auc_folds"):
@@ -65,7 +65,7 @@ def test_a_baseline_is_pre_specified_and_the_remaining_intervals_hold_together()
     rows = comparisons.make_baseline_rows(test_predictions, [table], 0, VOLUME)
     assert [row["role"] for row in rows] == ["", "pre-specified", *["other"] * 5]
     for number, name in ((1, "regions, SVM"), (2, "regions, a")):
-        difference = metrics.estimate_differences(
+        difference = metrics.estimate_score_differences(
             test_predictions, test_predictions.with_probabilities([table[name]]), 0
         )["auc_sites"]
         among = 1 if number == 1 else 5
@@ -187,7 +187,7 @@ def test_nothing_is_concluded_without_an_interval_and_the_reason_is_reported(
     assert (
         conclusion.score_verdict == "cannot be told"
         and conclusion.why in conclusion.verdict
-        and conclusion.summary_rows[0][2].endswith(conclusion.why)
+        and conclusion.terminal_summary_rows[0][2].endswith(conclusion.why)
     )
 
 
@@ -244,7 +244,7 @@ def test_a_pre_specified_baseline_lacking_an_input_says_so():
     """In the verdict and in the terminal."""
     for rows, lacks in (([LR, REGIONS, SVM], ""), ([REGIONS], "phenotype")):
         conclusion = comparisons.make_conclusion({"auc": HIGH}, make_test_people(), rows, BOTH)
-        printed = next(text for name, _, text in conclusion.summary_rows if name.endswith(" baseline"))
+        printed = next(text for name, _, text in conclusion.terminal_summary_rows if name.endswith(" baseline"))
         assert all(("lacks" in text) == bool(lacks) and lacks in text for text in (conclusion.verdict, printed))
 
 
@@ -308,8 +308,11 @@ def test_conclusions_claim_no_more_than_intervals_and_are_few(area, score, rows,
         BOTH,
     )
     conclusion = replace(conclusion, covariates=covariates, masked=masked, minus_masked=less)
-    conclusion_text = "; ".join([conclusion.verdict, *map(" ".join, conclusion.summary_rows)])
-    assert len(f"Problems invalidate this. {conclusion.verdict}".split()) <= 60 and len(conclusion.summary_rows) <= 6
+    conclusion_text = "; ".join([conclusion.verdict, *map(" ".join, conclusion.terminal_summary_rows)])
+    assert (
+        len(f"Problems invalidate this. {conclusion.verdict}".split()) <= 60
+        and len(conclusion.terminal_summary_rows) <= 6
+    )
     estimate_by_basis = {
         "score": score,
         "less": conclusion.baseline and conclusion.baseline.less,
@@ -329,10 +332,10 @@ OTHER = pd.DataFrame({"file": ["b", "a"], "label": [0, 1], "probability": [0.8, 
 
 
 def test_repeats_are_averaged_by_file_as_far_as_all_know():
-    mean = average_tables([ONE, OTHER])
+    mean = average_record_tables([ONE, OTHER])
     assert list(mean) == ["file", "label", "probability", "fold"]  # not what only one of them has
     assert mean["file"].tolist() == ["a", "b"] and mean["label"].tolist() == [1, 0]
     assert mean["probability"].tolist() == pytest.approx([0.15, 0.7])
-    assert average_tables([ONE, OTHER.assign(fold=["0", "0"])])["fold"].tolist() == ["0", "1"]  # of the first
-    unknown = average_tables([ONE, OTHER.assign(probability=[0.8, None])])
+    assert average_record_tables([ONE, OTHER.assign(fold=["0", "0"])])["fold"].tolist() == ["0", "1"]  # of the first
+    unknown = average_record_tables([ONE, OTHER.assign(probability=[0.8, None])])
     assert unknown["probability"].isna().tolist() == [True, False]

@@ -21,9 +21,9 @@ from utils.evaluation.confounds import (
     make_group_score_rows,
     measure_confounds,
 )
-from utils.evaluation.sensitivity import CovariateTestInputs, find_least_reliability, find_unmeasured_covariate
+from utils.evaluation.sensitivity import CovariateTestInputs, find_critical_reliability, find_unmeasured_covariate
 from utils.report.adjusted import make_adjusted_table
-from utils.scores.adjustment import make_adjustment, make_basis_with_intercept, regression_residuals
+from utils.scores.adjustment import compute_regression_residuals, make_adjustment, make_basis_with_intercept
 from utils.scores.features import make_covariate_table
 from utils.scores.metrics import Predictions, estimate_scores
 from utils.scores.results import UNDEFINED, Estimate
@@ -70,7 +70,7 @@ def test_an_output_reading_motion_carries_nothing_more_and_reading_the_label_doe
     assert motion_result["partial"].low < 0 < motion_result["partial"].high and motion_result["p"] > 0.05
     correlation, p = motion_result["given_diagnosis"]["log func_mean_fd"]
     assert correlation.low > 0.5 and p < 0.01 < motion_result["given_diagnosis"]["age"][1]
-    assert make_covariate_result(motion_result).carries_more == "not shown" and make_covariate_result(
+    assert make_covariate_result(motion_result).carries_more_verdict == "not shown" and make_covariate_result(
         motion_result
     ).names == [
         "site",
@@ -83,7 +83,7 @@ def test_an_output_reading_motion_carries_nothing_more_and_reading_the_label_doe
         0,
         (),
     )
-    assert make_covariate_result(motion_result).carries_more.startswith("yes") and list_open_covariates(
+    assert make_covariate_result(motion_result).carries_more_verdict.startswith("yes") and list_open_covariates(
         motion_result
     ) == [
         "sex",
@@ -367,7 +367,7 @@ def test_uncomputable_results_are_explained(change, reason):
     motion_result = measure_sample(sample, np.asarray(sample["probability"]))
     assert "partial" not in motion_result and reason in motion_result["reason"]
     assert (
-        make_covariate_result(motion_result).carries_more == "cannot be told"
+        make_covariate_result(motion_result).carries_more_verdict == "cannot be told"
         and reason in make_covariate_result(motion_result).reason
     )
 
@@ -472,7 +472,7 @@ def test_few_people_with_any_covariates_get_a_result_or_a_reason(sample):
     assert (
         ("partial" in motion_result)
         != ("reason" in motion_result)
-        == (make_covariate_result(motion_result).carries_more == "cannot be told")
+        == (make_covariate_result(motion_result).carries_more_verdict == "cannot be told")
     )
 
 
@@ -583,9 +583,11 @@ def test_only_terms_followed_by_a_value_enter(read):
     terms |= {"square": age**2, "kink": np.maximum(age, 0.5), "step": 2.0 * (age > 0)}
     fitted_adjustment, noise = make_adjustment(covariate_table), random.normal(size=200)
     term = terms[read].to_numpy()
-    assert fitted_adjustment.select_terms(noise) == set()
-    left = regression_residuals(term, fitted_adjustment.make_basis(fitted_adjustment.select_terms(3 * term + noise)))
-    assert left.std() < 0.35 * regression_residuals(term, fitted_adjustment.covariate_basis).std()
+    assert fitted_adjustment.select_term_indices(noise) == set()
+    left = compute_regression_residuals(
+        term, fitted_adjustment.make_basis_with_terms(fitted_adjustment.select_term_indices(3 * term + noise))
+    )
+    assert left.std() < 0.35 * compute_regression_residuals(term, fitted_adjustment.covariate_basis).std()
 
 
 def test_the_covariates_enter_as_lines_and_dummies():
@@ -596,13 +598,15 @@ def test_the_covariates_enter_as_lines_and_dummies():
     )
     expected = sm.OLS(value, sm.add_constant(dummies.to_numpy())).fit().resid
     fitted_adjustment = make_adjustment(covariate_table)
-    assert regression_residuals(value, fitted_adjustment.covariate_basis) == pytest.approx(expected)
+    assert compute_regression_residuals(value, fitted_adjustment.covariate_basis) == pytest.approx(expected)
     assert np.abs(
         fitted_adjustment.covariate_basis.T @ fitted_adjustment.term_columns
     ).max() < 1e-9 and fitted_adjustment.term_columns.std(axis=0) == pytest.approx(1)
     square = np.square(covariate_table["age"].to_numpy() - covariate_table["age"].mean())
     assert (
-        regression_residuals(square, fitted_adjustment.make_basis(fitted_adjustment.select_terms(square))).std()
+        compute_regression_residuals(
+            square, fitted_adjustment.make_basis_with_terms(fitted_adjustment.select_term_indices(square))
+        ).std()
         < 1e-6 * square.std()
     ), "a curve leaves nothing"
 
@@ -629,7 +633,7 @@ def test_an_unknown_value_takes_the_median_and_a_mark():
     assert fitted_adjustment.covariates == ("site", "age", "sex") and fitted_adjustment.nearly_complete_covariates == (
         "site",
     )
-    assert make_adjustment(covariate_table[["age", "sex"]]).reason == "no covariate can be used", (
+    assert make_adjustment(covariate_table[["age", "sex"]]).no_adjustment_reason == "no covariate can be used", (
         "nothing would go beyond these"
     )
 
@@ -659,7 +663,7 @@ def test_a_text_with_many_values_alone_is_left_out():
     assert (
         fitted_adjustment.covariates == ("site", "age", "sex", "scanner")
         and fitted_adjustment.unusable_covariates == ("note",)
-        and not fitted_adjustment.reason
+        and not fitted_adjustment.no_adjustment_reason
     )
     assert fitted_adjustment.covariate_basis == pytest.approx(
         make_adjustment(text_table.drop(columns="note")).covariate_basis
@@ -673,10 +677,13 @@ def test_a_product_mostly_carried_by_an_outlier_enters():
     sign = np.where(covariate_table["sex"] == covariate_table["sex"].iloc[0], 1, -1)
     term = sign * (covariate_table["age"] - covariate_table["age"].mean()).to_numpy() / covariate_table["age"].std()
     fitted_adjustment = make_adjustment(covariate_table)
-    left = regression_residuals(
-        term, fitted_adjustment.make_basis(fitted_adjustment.select_terms(term + random.normal(0, 0.3, 200)))
+    left = compute_regression_residuals(
+        term,
+        fitted_adjustment.make_basis_with_terms(
+            fitted_adjustment.select_term_indices(term + random.normal(0, 0.3, 200))
+        ),
     )
-    assert left.std() < 1e-6 and regression_residuals(term, fitted_adjustment.covariate_basis).std() > 0.5
+    assert left.std() < 1e-6 and compute_regression_residuals(term, fitted_adjustment.covariate_basis).std() > 0.5
 
 
 def test_too_few_people_for_any_product_lead_to_the_sufficient_number():
@@ -685,7 +692,8 @@ def test_too_few_people_for_any_product_lead_to_the_sufficient_number():
         make_adjustment(simulate_covariates(count, 1)[0][["age", "sex"]]) for count in (19, 20, 24, 25)
     ]
     assert (
-        fitted_adjustments[0].reason == "19 participants are too few for curves and products of covariates; 20 would do"
+        fitted_adjustments[0].no_adjustment_reason
+        == "19 participants are too few for curves and products of covariates; 20 would do"
     )
     assert [fitted_adjustment.covariates for fitted_adjustment in fitted_adjustments] == [
         (),
@@ -699,7 +707,7 @@ def test_too_few_people_for_any_product_lead_to_the_sufficient_number():
         ("age",),
         (),
     ]
-    assert not any(fitted_adjustment.reason for fitted_adjustment in fitted_adjustments[1:])
+    assert not any(fitted_adjustment.no_adjustment_reason for fitted_adjustment in fitted_adjustments[1:])
 
 
 def test_unknown_or_constant_covariates_are_listed():
@@ -720,7 +728,9 @@ def test_unknown_or_constant_covariates_are_listed():
         "age",
         "IQ",
     )
-    assert make_adjustment(covariate_table[["site"]].assign(site="one")).reason == "no covariate can be used"
+    assert (
+        make_adjustment(covariate_table[["site"]].assign(site="one")).no_adjustment_reason == "no covariate can be used"
+    )
     assert [make_adjustment(covariate_table[["age"]], sites).unmeasured_kinds[0] for sites in (["unknown"], ["A"])] == [
         "site",
         "sex",
@@ -743,10 +753,11 @@ def test_slopes_for_many_small_sites_enter_together():
     slope = dict(zip(covariate_table["site"].unique(), random.choice([-0.6, 0.6], 16), strict=True))
     term = (covariate_table["site"].map(slope) * (covariate_table["age"] - 20) / 5).to_numpy()
     fitted_adjustment = make_adjustment(covariate_table)
-    left = regression_residuals(
-        term, fitted_adjustment.make_basis(fitted_adjustment.select_terms(term + random.normal(size=320)))
+    left = compute_regression_residuals(
+        term,
+        fitted_adjustment.make_basis_with_terms(fitted_adjustment.select_term_indices(term + random.normal(size=320))),
     )
-    assert left.std() < 1e-6 and regression_residuals(term, fitted_adjustment.covariate_basis).std() > 0.5
+    assert left.std() < 1e-6 and compute_regression_residuals(term, fitted_adjustment.covariate_basis).std() > 0.5
     few = make_adjustment(simulate_covariates(120, 16)[0])
     assert few.oversized_products == {"site": ["age", "sex"]}
 
@@ -767,12 +778,12 @@ def test_the_explaining_strength_equals_the_sensemakr_robustness_value():
     )
     unmeasured_limit = find_unmeasured_covariate(tested, 4.18, 783)
     assert (
-        unmeasured_limit.correlation**2 == pytest.approx(0.076, abs=0.0005)
-        and unmeasured_limit.strongest_measured == "age"
+        unmeasured_limit.needed_correlation**2 == pytest.approx(0.076, abs=0.0005)
+        and unmeasured_limit.strongest_measured_covariate == "age"
     )
-    assert unmeasured_limit.times_strongest * min(
+    assert unmeasured_limit.times_strongest_measured * min(
         abs(np.corrcoef(covariate_table["age"], outcome)[0, 1]) for outcome in (label, output)
-    ) == pytest.approx(unmeasured_limit.correlation)
+    ) == pytest.approx(unmeasured_limit.needed_correlation)
 
 
 @pytest.mark.parametrize("reliability", [0.6, 0.9])
@@ -794,8 +805,9 @@ def test_a_covariate_explains_an_output_down_to_the_measured_reliability(reliabi
             frozenset(),
             1.0,
         )
-        assert find_least_reliability(tested) == pytest.approx(expected, abs=0.05)
+        assert find_critical_reliability(tested) == pytest.approx(expected, abs=0.05)
     alone = make_adjustment(covariate_table[["age"]])
     assert (
-        find_least_reliability(replace(tested, subject_covariates=covariate_table[["age"]], adjustment=alone)) is None
+        find_critical_reliability(replace(tested, subject_covariates=covariate_table[["age"]], adjustment=alone))
+        is None
     )

@@ -66,7 +66,7 @@ def test_a_free_gpu_is_taken_among_the_visible(
     processes_by_gpu, driver_options, several, visible_devices, expected_output, driver, capsys
 ):
     driver(processes_by_gpu, **driver_options)
-    device = devices.choose_device(share_gpu=False, allow_several=several)
+    device = devices.choose_device(may_share_gpus=False, may_use_several=several)
     assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == (
         "cpu" if visible_devices == "-1" else "gpu",
         visible_devices,
@@ -76,7 +76,7 @@ def test_a_free_gpu_is_taken_among_the_visible(
 
 def test_sharing_goes_ahead_on_the_gpu_with_fewest_processes(driver):
     driver([[11, 12], [13]])
-    assert devices.choose_device(share_gpu=True) == "gpu"
+    assert devices.choose_device(may_share_gpus=True) == "gpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 

@@ -25,9 +25,9 @@ def make_people(label, site=None, unit=None) -> BlackoutPeople:
         subject_labels=np.asarray(label, float),
         subject_sites=np.full(count, "a") if site is None else np.asarray(site),
         subject_folds=np.zeros(count, int),
-        cluster_numbers=np.arange(count) if unit is None else unit,
-        adjuster=CovariateAdjuster(Adjustment(reason="none"), np.asarray(label, float)),
-        seed=0,
+        subject_cluster_numbers=np.arange(count) if unit is None else unit,
+        adjuster=CovariateAdjuster(Adjustment(no_adjustment_reason="none"), np.asarray(label, float)),
+        resampling_seed=0,
     )
 
 
@@ -167,7 +167,7 @@ def test_intervals_hold_the_truth():
     unit[1::2] = unit[::2]  # of any label and site
     people = make_people(people.subject_labels, people.subject_sites, np.unique(unit, return_inverse=True)[1])
     shared, individual_noise = (random.standard_normal((150, 2000)) for _ in range(2))
-    noise = np.sqrt(0.5) * (shared[people.cluster_numbers] + individual_noise)
+    noise = np.sqrt(0.5) * (shared[people.subject_cluster_numbers] + individual_noise)
     for truth, ends in (
         (0.7, estimate_class_differences(noise + 0.7 * people.subject_labels[:, None], people)),
         (0.6, estimate_correlations(noise, 0.6 * noise + 0.8 * random.standard_normal(noise.shape), people)),

@@ -80,12 +80,12 @@ def mask_touching_edges(connectomes: TableConnectomes, region: int) -> np.ndarra
 
 def test_a_parcel_lies_with_most_voxels_and_an_edge_with_the_parcels(drawn):
     connectomes = drawn[1]
-    assert edges.find_parcel_regions(connectomes, make_atlas()).tolist() == list(IN_REGION)
-    edges_by_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    assert edges.find_parcel_region_indices(connectomes, make_atlas()).tolist() == list(IN_REGION)
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     for region, region_edges in enumerate(edges_by_region):
         assert region_edges.tolist() == np.flatnonzero(mask_touching_edges(connectomes, region)).tolist()
     unplaced = Connectomes(Path(), "rois", PARCELS, None, np.arange(2))
-    assert edges.find_parcel_regions(unplaced, make_atlas()).tolist() == [len(REGIONS)] * len(PARCELS)
+    assert edges.find_parcel_region_indices(unplaced, make_atlas()).tolist() == [len(REGIONS)] * len(PARCELS)
 
 
 def predict_by_ridge(
@@ -114,7 +114,7 @@ def predict_by_ridge(
 def test_expected_edges_equal_ridge_regressions_without_the_person(drawn, monkeypatch, penalty):
     cohort, connectomes, means = drawn
     monkeypatch.setattr(edges, "EDGE_PENALTIES", [penalty])
-    edges_by_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
     levels_by_region = ExpectedEdges(cohort, edges_by_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(levels_by_region):
@@ -126,7 +126,7 @@ def test_expected_edges_equal_ridge_regressions_without_the_person(drawn, monkey
 @pytest.mark.slow
 def test_regions_have_the_penalty_predicting_training_people_best(drawn):
     cohort, connectomes, means = drawn
-    edges_by_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     training, edge_values = np.arange(20), connectomes.values.copy()
     scaled = (edge_values - np.nanmean(edge_values[training], 0)) / np.nanstd(edge_values[training], 0)
     for region, region_edges in enumerate(edges_by_region):
@@ -149,7 +149,7 @@ def test_people_are_not_identified_by_the_remaining_z_scores(drawn, monkeypatch)
     cohort, connectomes, _ = drawn
     random = np.random.default_rng(3)
     connectomes.values = random.normal(size=(PEOPLE, 15)).astype(np.float32)
-    edges_by_region = edges.find_region_edges(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
     monkeypatch.setattr(edges, "EDGE_PENALTIES", [1e-3])
     monkeypatch.setattr(edges, "MAX_FITTING_PEOPLE", 8)
     expected = ExpectedEdges(cohort, edges_by_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
@@ -176,9 +176,9 @@ def test_edges_become_unknown_or_the_donors_or_expected_or_stay_among_the_donors
     cohort, connectomes, means = drawn
     region_edges = RegionEdges(cohort, make_atlas(), means, 0)
     indices, positions = np.array([20, 22]), np.array([[3, 5], [7, 21]])
-    expected, record_edges = ExpectedEdges(cohort, region_edges.edges_by_region, means, 0), connectomes[indices]
+    expected, record_edges = ExpectedEdges(cohort, region_edges.edge_indices_by_region, means, 0), connectomes[indices]
     levels = expected(indices, record_edges)
-    for edge_contents, position in zip(region_edges.load_contents(indices, positions), positions, strict=True):
+    for edge_contents, position in zip(region_edges.load_edge_contents(indices, positions), positions, strict=True):
         donor = connectomes[position]
         expected_for_donor = expected(position, donor)
         for region in range(len(REGIONS)):
@@ -195,6 +195,8 @@ def test_edges_become_unknown_or_the_donors_or_expected_or_stay_among_the_donors
                 (edge_contents.person_values, edge_contents.expected_values, record_edges, moved),
                 (edge_contents.donor_values, edge_contents.person_values, donor, record_edges[:, inside]),
             ):
-                put_in = Replacement(outer_edges, inner_edges, region_edges.edges_by_region).apply_replacement(region)
+                put_in = Replacement(outer_edges, inner_edges, region_edges.edge_indices_by_region).apply_replacement(
+                    region
+                )
                 np.testing.assert_allclose(put_in[:, inside], taken, atol=1e-6)
                 assert np.array_equal(put_in[:, ~inside], base[:, ~inside], equal_nan=True)

@@ -35,7 +35,7 @@ def simulate_effects(random, subjects=40, regions=30, planted=0.0, share=0.5):
 
 
 def make_plain_effects(effect, label) -> AdjustedEffects:
-    return CovariateAdjuster(Adjustment(reason="none"), label).make_unadjusted(effect)
+    return CovariateAdjuster(Adjustment(no_adjustment_reason="none"), label).make_unadjusted_effects(effect)
 
 
 @pytest.mark.slow
@@ -196,7 +196,9 @@ def test_an_effect_is_the_product_with_the_diagnosis_after_covariates():
     effect, adjuster = random.normal(size=(200, 3)), adjust(covariate_table, label)
     on_autism = effect * (2 * label[:, None] - 1)
     for region in range(3):
-        followed = adjuster.adjustment.select_terms(label) | adjuster.adjustment.select_terms(on_autism[:, region])
+        followed = adjuster.adjustment.select_term_indices(label) | adjuster.adjustment.select_term_indices(
+            on_autism[:, region]
+        )
         assert followed  # the square of age, or kinks in place of it
         site = (covariate_table["site"] == "b").to_numpy(float)
         columns = sm.add_constant(
@@ -229,7 +231,7 @@ def test_a_region_carrying_covariates_alone_is_flagged_before_and_a_true_region_
     adjuster = adjust(covariate_table, label)
     plain_flags, adjusted_flags = (
         run_family_permutation_test(tested_effects, 0)[0] < 0.05
-        for tested_effects in (adjuster.make_unadjusted(effect), adjuster(effect))
+        for tested_effects in (adjuster.make_unadjusted_effects(effect), adjuster(effect))
     )
     assert plain_flags.tolist() == [True, True, False] and adjusted_flags.tolist() == [False, True, False]
     assert adjuster.adjustment.covariates == ("site", "age", "sex") and not adjuster.adjustment.unusable_covariates
@@ -244,12 +246,12 @@ def test_uninformative_covariates_leave_an_effect_unchanged():
 
 def test_where_nothing_is_adjusted_effects_stay_as_they_are():
     adjuster = CovariateAdjuster(make_adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
-    assert adjuster.adjustment.reason and (adjuster(np.eye(40)).true_class_effects == np.eye(40)).all()
+    assert adjuster.adjustment.no_adjustment_reason and (adjuster(np.eye(40)).true_class_effects == np.eye(40)).all()
 
 
 def test_missing_values_are_not_adjusted_for_missingness():
     """A covariate with unknown values has a mark of its own, which tells what the group of marks tells."""
-    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.list_abide_names())
+    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.list_abide_value_names())
     unknown = random.random(240) < 0.5
     iq = np.where(unknown, np.nan, random.normal(100, 15, 240))
     covariate_table = pd.DataFrame({"fiq": iq, "age": random.normal(size=240)})

@@ -69,7 +69,7 @@ def test_a_column_makes_groups_preserved_by_all_forms(made, tmp_path):
         assert read_families(to) == FAMILIES
     swapped = open_cohort(tmp_path / "swap")
     files = [
-        swapped.rows[index].file for index in swapped.find_unswapped_indices()
+        swapped.rows[index].file for index in swapped.find_unswapped_record_indices()
     ]  # whose regions are their own, such as of donors
     assert files == read_table(cohort / "subjects.csv")["file"].tolist() and len(swapped.rows) > len(files)
 

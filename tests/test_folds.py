@@ -132,9 +132,12 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, make_folds, converted):
             tested += splits["test"]
         assert sorted(tested) == sorted(group_by_split(outer)["train"])
         if how == "site":
-            sites = {row.site for row in outer.rows if row.subject in inner.fold_by_subject}
+            sites = {row.site for row in outer.rows if row.subject in inner.inner_fold_by_subject}
             assert (
-                len({(row.site, inner.fold_by_subject.get(row.subject)) for row in outer.rows if row.site != name}) == 2
+                len(
+                    {(row.site, inner.inner_fold_by_subject.get(row.subject)) for row in outer.rows if row.site != name}
+                )
+                == 2
             )
             assert len(sites) == 2
 
@@ -143,7 +146,7 @@ def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_tra
     cohort_folds = make_folds(converted, "3")
     outer = cohort_folds.make_fold_cohort("1")
     inner, repeated, reseeded = (folds.divide_into_inner_folds(cohort_folds, outer, seed) for seed in (0, 0, 1))
-    assert inner.fold_by_subject == repeated.fold_by_subject != reseeded.fold_by_subject
+    assert inner.inner_fold_by_subject == repeated.inner_fold_by_subject != reseeded.inner_fold_by_subject
     inner_cohort = inner.make_inner_cohort("0", outer)
     trained = inner_cohort.make_batch(
         [index for index, row in enumerate(inner_cohort.rows) if row.split == "train"], with_volumes=False
@@ -161,7 +164,7 @@ def test_groups_sharing_a_scan_stay_together(how, make_folds, grouped):
         inner = folds.divide_into_inner_folds(cohort_folds, cohort_folds.make_fold_cohort(name), 0)
         for group in GROUPS:
             assert len({cohort_folds.fold_by_subject[subject] for subject in group}) == 1
-            assert len({inner.fold_by_subject.get(subject) for subject in group}) == 1
+            assert len({inner.inner_fold_by_subject.get(subject) for subject in group}) == 1
 
 
 # Whole sites
@@ -223,9 +226,9 @@ def test_sites_sharing_a_scan_share_outer_and_inner_folds(make_folds, ten_sites)
     assert label_by_subject(permuted.full_cohort) != label_by_subject(cohort_folds.full_cohort)
     for name in cohort_folds.fold_names:
         inner = folds.divide_into_inner_folds(cohort_folds, cohort_folds.make_fold_cohort(name), 0)
-        assert set(inner.fold_by_subject) == set(table.index[table["fold"] != name])
-        inner_sites = table["site"][list(inner.fold_by_subject)]
-        assert (pd.Series(inner.fold_by_subject).groupby(inner_sites).nunique() == 1).all()
+        assert set(inner.inner_fold_by_subject) == set(table.index[table["fold"] != name])
+        inner_sites = table["site"][list(inner.inner_fold_by_subject)]
+        assert (pd.Series(inner.inner_fold_by_subject).groupby(inner_sites).nunique() == 1).all()
 
 
 @pytest.mark.slow

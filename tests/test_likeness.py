@@ -225,7 +225,7 @@ def test_a_shift_common_to_all_maps_is_reported_though_no_map_is_unlike():
         individual = random.standard_t(5, (len(site), 15, 8))
         return pd.DataFrame((individual + shared[:, None]).reshape(len(site), -1), columns=columns)
 
-    ranges, new = reference.compute_ranges(drawn(9)), drawn(20)
+    ranges, new = reference.compute_usual_ranges(drawn(9)), drawn(20)
     smoother = new.copy()
     smoother.loc[:, (slice(None), "log roughness")] -= 3.0
 
@@ -251,7 +251,7 @@ def make_sentences(values: pd.DataFrame, ranges: dict) -> list[tuple[str, ...]]:
 def test_nobody_is_far_from_a_number_common_to_all():
     """What is kept of a number has four digits."""
     values = pd.DataFrame({("connectome", "log volumes"): [np.log(120)] * 60, ("person", "born"): [19874321.0] * 60})
-    ranges, shorter = reference.compute_ranges(values), values[:1] - [np.log(2), 0]
+    ranges, shorter = reference.compute_usual_ranges(values), values[:1] - [np.log(2), 0]
     assert (
         make_sentences(values[:1], ranges) == [()]
         and "volumes of the series is 60" in make_sentences(shorter, ranges)[0][0]
@@ -264,7 +264,8 @@ def test_where_people_do_not_differ_a_least_spread_is_the_measure(name, far):
     values = pd.DataFrame({("falff", name): [0.9] * 60})
     new = pd.DataFrame({("falff", name): [0.9 - 0.97 * far, 0.9 - 1.03 * far]})
     assert [
-        bool(person_findings) for person_findings in reasons.find_deviations(new, reference.compute_ranges(values))
+        bool(person_findings)
+        for person_findings in reasons.find_deviations(new, reference.compute_usual_ranges(values))
     ] == [False, True]
 
 
@@ -281,8 +282,8 @@ def test_maps_whose_sign_differs_between_people_are_not_called_negated_nor_mirro
     turned = make_halves(np.array([-0.7, 0.7]), np.array([-0.7, -0.6]))
     assert (varied < -0.3).any(axis=None)
     all_sentences = " ".join(
-        text for sentences in make_sentences(varied, reference.compute_ranges(varied)) for text in sentences
+        text for sentences in make_sentences(varied, reference.compute_usual_ranges(varied)) for text in sentences
     )
     assert not re.search("negated|exchanged", all_sentences)
-    (negated,), (mirrored,) = make_sentences(turned, reference.compute_ranges(alike))
+    (negated,), (mirrored,) = make_sentences(turned, reference.compute_usual_ranges(alike))
     assert negated == "contrast: values look negated" and mirrored == "contrast: left and right look exchanged"

@@ -73,14 +73,14 @@ def test_subjects_and_maps_with_any_name_are_read_back(maps, tmp_path):
         name: pd.DataFrame(map_values, columns=measures.MAP_MEASURES)
         for name, map_values in zip(maps, values, strict=True)
     }
-    measures.write_measures(tmp_path / "maps.csv", subjects, written_measures)
+    measures.write_map_measures(tmp_path / "maps.csv", subjects, written_measures)
     measures_by_map = measures.read_map_measures(tmp_path, subjects, maps)
     assert [*measures_by_map] == maps
     for name, map_values in zip(maps, values, strict=True):
         assert measures_by_map[name].index.tolist() == subjects
         np.testing.assert_array_equal(measures_by_map[name], map_values)
     incomplete_measures = {name: table.replace(table.iloc[0, 0], np.nan) for name, table in written_measures.items()}
-    measures.write_measures(tmp_path / "maps.csv", subjects, incomplete_measures)
+    measures.write_map_measures(tmp_path / "maps.csv", subjects, incomplete_measures)
     assert measures.read_map_measures(tmp_path, subjects, maps) is None
 
 
@@ -115,13 +115,13 @@ def describe_maps(kinds: list[str]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("kinds", [["f"] * 9, ["z"] * 9, ["m"] * 9, ["alff"] * 9, ["f", "z", "m", "alff"] * 3])
 def test_kinds(kinds):
-    assert measures.find_kinds(describe_maps(kinds)).tolist() == [KINDS[kind] for kind in kinds]
+    assert measures.find_map_kinds(describe_maps(kinds)).tolist() == [KINDS[kind] for kind in kinds]
 
 
 def test_negated_maps_are_another_kind():
     maps = describe_maps(["f"] * 9)
     maps.loc[3, ["mean", "min", "max"]] = (-maps.loc[3, ["mean", "max", "min"]]).tolist()
-    assert measures.find_kinds(maps).tolist() == [
+    assert measures.find_map_kinds(maps).tolist() == [
         *[measures.UNIT_RANGE_KIND] * 3,
         measures.SIGNED_KIND,
         *[measures.UNIT_RANGE_KIND] * 5,
@@ -146,11 +146,11 @@ def make_network_measures(count: int, seed: int) -> pd.DataFrame:
 @pytest.mark.parametrize("seed", range(5))
 def test_network_maps_are_a_single_kind_and_half_z_scored_are_two(seed, count):
     maps = make_network_measures(count, seed)
-    assert measures.find_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
+    assert measures.find_map_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
     half = maps.index[::2]
     maps.loc[half, "min"], maps.loc[half, "max"] = -3.0, 3.0
     maps.loc[half, "mean"], maps.loc[half, "sd"] = 1e-8, 1.0
-    assert (measures.find_kinds(maps)[half] == measures.Z_SCORED_KIND).all() and measures.find_kinds(
+    assert (measures.find_map_kinds(maps)[half] == measures.Z_SCORED_KIND).all() and measures.find_map_kinds(
         maps
     ).nunique() == 2
 
@@ -160,7 +160,7 @@ def test_a_positive_map_with_a_low_mean_is_no_z_score():
     maps = pd.DataFrame(
         {"mean": np.linspace(0.49, 1.9, 60), "sd": 1.0, "min": np.where(np.arange(60) % 3, 0.01, -0.2), "max": 3.5}
     )
-    assert measures.find_kinds(maps).nunique() == 1
+    assert measures.find_map_kinds(maps).nunique() == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -168,27 +168,27 @@ def test_networks_from_few_people_are_a_single_kind(seed):
     """One map has positive values only, seven have means near 0, but not the standard deviation of z-scores."""
     maps = make_network_measures(7, seed)
     maps.loc[7] = {"mean": 0.4, "sd": 0.13, "min": 0.05, "max": 0.75}
-    assert measures.find_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
+    assert measures.find_map_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
     z_scored = pd.DataFrame({"mean": 1e-8, "sd": 1.0, "min": -3.0, "max": 3.0}, index=range(8, 16))
-    assert set(measures.find_kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED_KIND, measures.SIGNED_KIND}
+    assert set(measures.find_map_kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED_KIND, measures.SIGNED_KIND}
 
 
 def test_a_map_with_negative_values_was_not_divided_by_the_mean():
     """Of few people, homotopic connectivity has a mean near 1 and a gap to the next."""
     maps = pd.DataFrame({"mean": [0.9, 1.3, 1.4, 1.5], "sd": 1.1, "min": [-0.3, 0.1, 0.2, 0.3], "max": 3.8})
-    assert measures.find_kinds(maps).unique().tolist() == [measures.POSITIVE_KIND]
+    assert measures.find_map_kinds(maps).unique().tolist() == [measures.POSITIVE_KIND]
 
 
 @pytest.mark.parametrize("count", [10, 20, 40])
 def test_few_people_are_rarely_called_smoothed(count):
     random = np.random.default_rng(count)
-    assert sum(measures.find_far_below(random.normal(size=count)).size > 0 for _ in range(100)) <= 1
+    assert sum(measures.find_lower_group_indices(random.normal(size=count)).size > 0 for _ in range(100)) <= 1
 
 
 def test_stored_maps_with_either_sign_are_no_mixture():
     below = pd.DataFrame({"below": np.linspace(0.02, 0.95, 40)})
-    assert measures.find_stored_kinds(below).isna().all()
-    assert measures.find_stored_kinds(pd.DataFrame({"below": [0.0] * 20 + [0.5] * 20})).nunique() == 2
+    assert measures.find_stored_volume_kinds(below).isna().all()
+    assert measures.find_stored_volume_kinds(pd.DataFrame({"below": [0.0] * 20 + [0.5] * 20})).nunique() == 2
 
 
 def test_voxels_with_several_sizes_are_reported_with_names():
@@ -203,7 +203,7 @@ def test_amplitudes_about_1_are_a_single_kind():
     maps = describe_maps(["f"] * 20)
     for name in ("mean", "sd", "min", "max"):
         maps[name] *= np.geomspace(0.4, 5, 20)
-    assert measures.find_kinds(maps).nunique() == 1
+    assert measures.find_map_kinds(maps).nunique() == 1
 
 
 @pytest.mark.slow
@@ -298,12 +298,12 @@ def test_sites_differ_by_a_site_apart():
     sites = ["A"] * 10 + ["B"] * 40 + ["C"] * 2
     values = random.normal(size=52)
     table = pd.DataFrame({"mean": values, "coverage": np.where(np.array(sites) == "A", 5 + values, values), "sd": 1.0})
-    assert measures.find_site_measures(table, sites) == ["coverage"]
-    assert measures.find_site_measures(table, ["A"] * 52) == []
+    assert measures.find_site_dependent_measures(table, sites) == ["coverage"]
+    assert measures.find_site_dependent_measures(table, ["A"] * 52) == []
 
 
 def measure_volume(volume: np.ndarray) -> dict[str, float]:
-    return measures.measure_stored_volume(volume, records.find_brain(volume), records.REDUCED)
+    return measures.measure_stored_volume(volume, records.find_brain_mask(volume), records.REDUCED)
 
 
 def test_the_background_in_a_stored_volume_separates_z_scores():
@@ -327,7 +327,7 @@ def test_half_the_people_smoothed_are_listed_and_nobody_plain(cohort):
 
     assert find_group_warnings(plain) == []
     half_smoothed = [
-        np.where(records.find_brain(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume)
+        np.where(records.find_brain_mask(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume)
         if person_index % 2
         else volume
         for person_index, volume in enumerate(plain)

@@ -18,7 +18,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from data.cohorts.peers import MAX_PULL, compute_pull
+from data.cohorts.peers import MAX_PULL_LOG_ODDS, compute_pull_log_odds
 from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import make_site_score_rows, score_folds
@@ -30,10 +30,10 @@ from utils.scores.metrics import (
     Predictions,
     choose_headline_metric,
     compute_scores,
-    estimate_differences,
+    estimate_score_differences,
     estimate_scores,
 )
-from utils.scores.results import CONFIDENCE_LEVEL, UNDEFINED, Estimate, estimate_columns, flatten_estimates
+from utils.scores.results import CONFIDENCE_LEVEL, UNDEFINED, Estimate, flatten_estimates, list_estimate_columns
 from utils.scores.statistics import bootstrap_percentile_interval, to_log_odds
 
 
@@ -213,9 +213,9 @@ def test_people_in_small_sites_are_compared_in_their_fold_only(size, is_small):
         for site_number in both
     ]
     slopes = [1 / label[site == site_number].var() for site_number in both]  # of log odds over a share
-    assert compute_pull(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
+    assert compute_pull_log_odds(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
     test_predictions = make_predictions(label, autism_fraction, fold=fold, site=site)
-    assert test_predictions.in_small_sites == is_small == (compute_pull(label, site, fold) > MAX_PULL)
+    assert test_predictions.in_small_sites == is_small == (compute_pull_log_odds(label, site, fold) > MAX_PULL_LOG_ODDS)
     if is_small:
         assert auc_within(label, autism_fraction, site) < 0.2
         assert estimate_scores(test_predictions, 0)["auc_sites"].value == 0.5
@@ -283,7 +283,7 @@ def test_intervals_within_folds_equal_a_loop(is_small, effort):
     test = make_predictions(label, probability, subject=subject, fold=fold, site=site)
     assert test.in_small_sites == is_small
     estimate_by_score = estimate_scores(test, 0)
-    less = estimate_differences(test, test.with_probabilities([second_probability]), 0)
+    less = estimate_score_differences(test, test.with_probabilities([second_probability]), 0)
     estimate_by_score |= {"difference": less["auc"], "brier difference": less["brier"]}
     assert estimate_by_score["difference"].value == pytest.approx(
         estimate_by_score["auc"].value - sklearn_metrics.roc_auc_score(label, second_probability)
@@ -324,7 +324,7 @@ def test_the_difference_is_paired_between_the_two_aucs():
     label, probability = make_sample(80, 8)
     second_probability = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
     test = make_predictions(label, probability)
-    both = estimate_differences(test, test.with_probabilities([second_probability]), 0)
+    both = estimate_score_differences(test, test.with_probabilities([second_probability]), 0)
     briers = [sklearn_metrics.brier_score_loss(label, values) for values in (probability, second_probability)]
     assert both["brier"].value == pytest.approx(briers[0] - briers[1])
     auc_difference = both["auc"]
@@ -332,14 +332,14 @@ def test_the_difference_is_paired_between_the_two_aucs():
     assert auc_difference.value == pytest.approx(aucs[0] - aucs[1])
     alone = estimate_scores(test, 0)["auc"]
     assert auc_difference.high - auc_difference.low < (alone.high - alone.low) / 2
-    assert estimate_differences(test, test, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
+    assert estimate_score_differences(test, test, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
 
 
 def test_a_difference_among_thirteen_is_as_wide_as_all_need():
     label, probability = make_sample(80, 8)
     test = make_predictions(label, probability)
     second_test = test.with_probabilities([np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 80), 0, 1)])
-    alone, among_thirteen = (estimate_differences(test, second_test, 0, among)["auc"] for among in (1, 13))
+    alone, among_thirteen = (estimate_score_differences(test, second_test, 0, among)["auc"] for among in (1, 13))
     wider = stats.norm.ppf(1 - 0.025 / 13) / stats.norm.ppf(0.975)
     assert among_thirteen.high - among_thirteen.value == pytest.approx(wider * (alone.high - alone.value))
     assert among_thirteen.value - among_thirteen.low == pytest.approx(wider * (alone.value - alone.low))
@@ -349,7 +349,7 @@ def test_a_difference_stays_within_the_possible():
     label, fold = np.tile([0, 1], 20), np.repeat([0, 1], 20)
     right, wrong = np.random.default_rng(0).random((2, 40)) / 2 + [label / 3, (1 - label) / 3]
     test = make_predictions(label, right, fold=fold)
-    auc_difference = estimate_differences(test, test.with_probabilities([wrong]), 0, comparison_count=1000)["auc"]
+    auc_difference = estimate_score_differences(test, test.with_probabilities([wrong]), 0, comparison_count=1000)["auc"]
     assert auc_difference.low < auc_difference.value < auc_difference.high == 1
 
 
@@ -364,14 +364,16 @@ def test_people_tested_by_further_models_widen_an_interval_by_their_share_in_the
     all_predictions, half = make_predictions(label, probability, fold=fold), np.arange(60) % 2 == 0
     half_counts = [((fold == name) & half).sum() for name in range(3)]
     widening_terms = [count * (half.sum() - count) / 40 for count in half_counts]
-    assert all_predictions.interval_widening("accuracy") == pytest.approx(np.sqrt(2))
-    assert all_predictions.select_records(half).interval_widening("accuracy") == pytest.approx(
+    assert all_predictions.compute_interval_widening("accuracy") == pytest.approx(np.sqrt(2))
+    assert all_predictions.select_records(half).compute_interval_widening("accuracy") == pytest.approx(
         np.sqrt(1 + sum(widening_terms) / half.sum())
     )
-    assert all_predictions.select_records(half).select_records(fold[half] == 0).interval_widening("accuracy") == 1
     assert (
-        all_predictions.select_records(fold == 0).interval_widening("auc")
-        == make_predictions(label, probability).interval_widening("auc")
+        all_predictions.select_records(half).select_records(fold[half] == 0).compute_interval_widening("accuracy") == 1
+    )
+    assert (
+        all_predictions.select_records(fold == 0).compute_interval_widening("auc")
+        == make_predictions(label, probability).compute_interval_widening("auc")
         == 1
     )
 
@@ -622,11 +624,11 @@ def collect_rows_and_sentences(
     rows += [
         {
             f"difference {name}": value
-            for name, value in flatten_estimates(estimate_differences(test, baseline_predictions, 0)).items()
+            for name, value in flatten_estimates(estimate_score_differences(test, baseline_predictions, 0)).items()
         }
     ]
     rows += [
-        {row["measure"] + end: row[end] for end in estimate_columns()}
+        {row["measure"] + end: row[end] for end in list_estimate_columns()}
         for row in external.make_external_score_rows(test, 0)
     ]
     rows += [probabilities.make_share_cells(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.cluster))]
@@ -664,7 +666,7 @@ def test_in_small_calibrations_and_covariates_no_number_is_impossible(effort):
             people.assign(probability=probability, fold=np.arange(170) % 3)
         )
         rows = probabilities.make_calibration_table(people_table, "site", 0).to_dict("records")
-        cells = [(row["measure"], row[end]) for row in rows for end in estimate_columns() if row[end] == row[end]]
+        cells = [(row["measure"], row[end]) for row in rows for end in list_estimate_columns() if row[end] == row[end]]
         assert not [cell for cell in cells if outside(*cell)]
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
         test = make_predictions(
@@ -791,10 +793,10 @@ def test_observed_frequencies_are_counted_by_hand(site_predictions):
 def test_intervals_hold_the_true_slope(effort, monkeypatch):
     effort(resamples=100)
     monkeypatch.setattr(
-        "utils.scores.metrics.Predictions.interval_widening", lambda *_: 1
+        "utils.scores.metrics.Predictions.compute_interval_widening", lambda *_: 1
     )  # these labels share no models
     rows = [
-        probabilities.estimate_agreement(Predictions.from_tables(simulation), 0)
+        probabilities.estimate_label_agreement(Predictions.from_tables(simulation), 0)
         for simulation in map(make_site_predictions, range(100))
     ]
     slope, intercept = (
@@ -863,4 +865,4 @@ def test_intervals_over_several_folds_are_made_wider_by_their_families():
     twice, once = Predictions.from_tables(table), Predictions.from_tables(table[::2])
     fewer = np.sqrt((1 - 5 / 120) / (1 - 5 / 60))  # degrees of freedom of the bootstrap, one a fold
     for name in ("auc", "auc_sites", "auc_folds"):
-        assert twice.interval_widening(name) == pytest.approx(once.interval_widening(name) * fewer)
+        assert twice.compute_interval_widening(name) == pytest.approx(once.compute_interval_widening(name) * fewer)

@@ -35,14 +35,14 @@ def test_copies_are_detected_and_nobody_else(people, maps, noise, seed):
     expected = {
         (f"p{person_index}", f"p{person_index + people // 3}") for person_index in range(people - people // 3, people)
     }
-    assert set(duplicates.same_scan) == expected
+    assert set(duplicates.same_scan_groups) == expected
 
 
 @pytest.mark.parametrize("count, groups", [(0, 0), (1, 0), (2, 1)])
 def test_a_cohort_with_nothing_but_copies_is_a_single_person(count, groups):
     random = np.random.default_rng(0)
     means = random.normal(size=(1, 116, 1)) + 1e-6 * random.normal(size=(count, 116, 1))
-    assert len(near_duplicates.find_near_duplicates(names(count), means).same_scan) == groups
+    assert len(near_duplicates.find_near_duplicates(names(count), means).same_scan_groups) == groups
 
 
 @pytest.mark.slow
@@ -53,8 +53,12 @@ def test_people_are_compared_across_blocks():
     means[[600, 1099]] = means[2]
     means[1030] = means[13] + 1.0 * random.normal(size=(116, 1))
     duplicates = near_duplicates.find_near_duplicates(names(1100), means)
-    assert duplicates.same_scan == (("p2", "p600", "p1099"),) and duplicates.same_person == (("p13", "p1030"),)
-    assert duplicates.make_warnings() == ["possibly two sessions of one participant, by region means: p13 and p1030"]
+    assert duplicates.same_scan_groups == (("p2", "p600", "p1099"),) and duplicates.same_person_pairs == (
+        ("p13", "p1030"),
+    )
+    assert duplicates.make_same_person_warnings() == [
+        "possibly two sessions of one participant, by region means: p13 and p1030"
+    ]
 
 
 @pytest.mark.slow
@@ -129,10 +133,10 @@ def test_copies_with_another_extent_or_side_are_detected_and_nobody_else(brains,
     duplicates = near_duplicates.find_near_duplicates(
         names(60 + copies), compute_means([*brains[:60], *map(change, brains[:copies])])
     )
-    assert set(duplicates.same_scan) == {
+    assert set(duplicates.same_scan_groups) == {
         (f"p{person_index}", f"p{60 + person_index}") for person_index in range(copies)
     }
-    assert not duplicates.same_person
+    assert not duplicates.same_person_pairs
 
 
 # By commands

@@ -84,7 +84,7 @@ def error(model, masks, number=4, seed=0, expected_layers=None):
     that are recomputed must be the `expected_layers` ones, if these are given."""
     inputs, fills = records(model, number, seed)
     occlusion = make_occlusion(model)
-    assert expected_layers in (None, occlusion.recomputed_layers)
+    assert expected_layers in (None, occlusion.recomputed_layer_names)
     activations, errors = occlusion.run_intact(inputs), []
     for fill in fills:
         expected = recomputed(model, inputs, fill, masks)
@@ -229,7 +229,7 @@ def build_described(grid, local_layers, reduction, phenotype, maps=1):
 def test_random_networks_are_exact(network, seed):
     keras.utils.set_random_seed(seed)
     model = randomise(build_described(**network), seed)
-    assert make_occlusion(model).recomputed_layers == ()
+    assert make_occlusion(model).recomputed_layer_names == ()
     assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
 
 
@@ -259,7 +259,9 @@ def test_a_voxel_in_the_wrong_average_is_noticed(monkeypatch):
     def mistaken(layer, grid):
         average = original_average(layer, grid)
         first = np.flatnonzero(average.weight_by_voxel)[0]
-        average.average_by_voxel[first] = (average.average_by_voxel[first] + 1) % (average.average_by_voxel.max() + 1)
+        average.average_index_by_voxel[first] = (average.average_index_by_voxel[first] + 1) % (
+            average.average_index_by_voxel.max() + 1
+        )
         return average
 
     model = randomise(build_network("cnn", "combined"))
@@ -292,7 +294,7 @@ def test_gate_from_global_average_is_recomputed():
     gate = layers.Dense(3, "sigmoid")(layers.GlobalAveragePooling3D(keepdims=True)(x))
     x = layers.Multiply(name="gate")([x, gate])
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(layers.Flatten()(x))))
-    assert "gate" in make_occlusion(model).recomputed_layers
+    assert "gate" in make_occlusion(model).recomputed_layer_names
     assert error(model, boxes((6, 7, 8), 6)) < TOLERANCE
 
 
@@ -385,5 +387,5 @@ def test_windows_leaving_voxels_unread_are_recomputed(kind):
     volume = keras.Input((6, 6, 6, 2), name="volume")
     x = layers.Flatten()(getattr(layers, kind)(strides=3, padding="same", **window)(volume))
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(x)))
-    assert len(make_occlusion(model).recomputed_layers) == 1
+    assert len(make_occlusion(model).recomputed_layer_names) == 1
     assert error(model, boxes((6, 6, 6), 6), number=8) < TOLERANCE

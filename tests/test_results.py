@@ -230,7 +230,7 @@ def test_p_is_from_effects_adjusted_for_covariates(family):
     table = family.table
     for name, effect in family.tested.items():
         adjusted_effect = family.adjust_effect(effect)
-        p, q, *_ = run_family_permutation_test(adjusted_effect, 0, sd_inflation=WIDER)
+        p, q, *_ = run_family_permutation_test(adjusted_effect, 0, mean_sd_inflation=WIDER)
         np.testing.assert_allclose(table[[f"p_{name}", f"q_{name}"]].T, [p, q], atol=1e-4)
         names = [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high"]
         np.testing.assert_allclose(

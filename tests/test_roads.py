@@ -331,7 +331,7 @@ def test_an_encoder_per_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     assert fold_metrics["mse"] == pytest.approx(np.mean([fold["mse"] for fold in fold_metrics["folds"].values()]))
     for name in "01":
         cohort = open_cohort(tmp_path / "cohort_reduced" / f"fold-{name}")
-        assert set(cohort.metadata.encoder_subjects) == set(cohort.split_subjects("train"))
+        assert set(cohort.metadata.encoder_subjects) == set(cohort.list_split_subjects("train"))
     rows = read_rows(tmp_path / "results/cnn-test-folds-2/predictions.csv")
     assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(full_cohort).rows)
     later = "run.py --train --model cnn --chkPointDir other --dataDir cohort_reduced"
@@ -344,14 +344,14 @@ def test_an_encoder_per_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 @pytest.mark.slow
 def test_the_full_pass_encodes_maps_separately(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
-    network = cae.build(MODELS["cae"].parse_settings(folder.manifest().settings.config), FULL)
-    folder.restore(network)
+    network = cae.build(MODELS["cae"].parse_settings(folder.read_latest_manifest().settings.config), FULL)
+    folder.restore_latest_weights(network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for index in range(len(MAPS)):
         volume = before.read_volume(3)[None, ..., index, None]
         code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
         np.testing.assert_allclose(after.read_volume(3)[..., index], (code - code.mean()) / code.std(), atol=1e-4)
-    tested = before.split_indices("test")
+    tested = before.find_split_record_indices("test")
     volumes = np.concatenate([np.moveaxis(before.read_volume(int(index)), -1, 0)[..., None] for index in tested])
     again = [network({"volume": volume[None]}, training=False)["reconstruction"].numpy()[0] for volume in volumes]
     stored_mse = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
@@ -404,7 +404,7 @@ def test_pipelines_writing_bids_derivatives(maps, suffix, tmp_path, data_cli):
 @pytest.mark.slow
 def test_new_people_are_predicted(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
-    aside = open_cohort(folder / "cohort").split_subjects("test")
+    aside = open_cohort(folder / "cohort").list_split_subjects("test")
     (folder / "maps").rename(folder / "NEW")
     for path in (folder / "NEW").glob("sub-*"):
         if path.name.removeprefix("sub-") not in aside:
@@ -419,13 +419,13 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
 @pytest.mark.slow
 def test_new_people_are_derived_as_a_cohort_was(walked, tmp_path, data_cli):
     """To the bytes that the options of the README gave the same people."""
-    aside = open_cohort(walked / "cohort").split_subjects("test")
+    aside = open_cohort(walked / "cohort").list_split_subjects("test")
     shutil.copytree(walked / "cohort", tmp_path / "cohort")
     for subject in aside:
         shutil.copytree(walked / "fmriprep" / f"sub-{subject}", tmp_path / "NEW" / f"sub-{subject}")
     shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
     walk(tmp_path, find_block(COHORT, "derive NEW"), data_cli)
-    assert set(open_cohort(tmp_path / "new").split_subjects("test")) == set(aside)
+    assert set(open_cohort(tmp_path / "new").list_split_subjects("test")) == set(aside)
     made = sorted((tmp_path / "new_maps").rglob("func/sub-*.*"))
     assert len(made) == 12 * len(aside)
     for path in made:

@@ -9,7 +9,7 @@ from commands import done
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.conversion.selection import Condition
+from data.conversion.selection import RowCondition
 
 PATH = Path("table.csv")
 TABLE = pd.DataFrame(
@@ -25,7 +25,7 @@ TABLE = pd.DataFrame(
 
 
 def truth(text: str) -> str:
-    return "".join({True: "y", False: "n"}.get(value, "?") for value in Condition(text, TABLE, PATH).evaluate_rows())
+    return "".join({True: "y", False: "n"}.get(value, "?") for value in RowCondition(text, TABLE, PATH).evaluate_rows())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_conditions_by_hand(text, expected):
 
 
 def test_an_absent_value_is_reported():
-    condition = Condition("site == 'nyu' or site in ('SBL',)", TABLE, PATH)
+    condition = RowCondition("site == 'nyu' or site in ('SBL',)", TABLE, PATH)
     condition.evaluate_rows()
     assert condition.summary_rows == [("left out", "--where: nobody's site is nyu; it is NYU, SBL, USM")]
 
@@ -77,7 +77,7 @@ CONDITIONS = st.recursive(
 @given(CONDITIONS)
 def test_conditions_against_python(text):
     """A row is YES or NO only where Python says so for each of a few values in place of the missing ones."""
-    names, truth_values = ["age", "fd", "sex", "site"], Condition(text, TABLE, PATH).evaluate_rows()
+    names, truth_values = ["age", "fd", "sex", "site"], RowCondition(text, TABLE, PATH).evaluate_rows()
     for row, value in zip(TABLE[names].replace("-9999", "").to_dict("records"), truth_values, strict=True):
         possible_truths = set()
         for number, word in [(-5.0, "A"), (0.15, "NYU"), (2.0, "Q"), (40.0, "Z")]:
@@ -104,5 +104,5 @@ def test_people_are_excluded_by_id_or_by_a_file_and_a_column_may_have_any_name(l
 
 
 def test_conditions_hold_for_empty_tables():
-    assert Condition("age < 18 and site == 'NYU'", TABLE.iloc[:0], PATH).evaluate_rows().shape == (0,)
-    assert Condition("age < 18", TABLE.assign(age=""), PATH).evaluate_rows().isna().all()
+    assert RowCondition("age < 18 and site == 'NYU'", TABLE.iloc[:0], PATH).evaluate_rows().shape == (0,)
+    assert RowCondition("age < 18", TABLE.assign(age=""), PATH).evaluate_rows().isna().all()

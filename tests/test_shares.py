@@ -129,7 +129,7 @@ def train_in_memory(cohort, fixed_label_data=None, relabelled=()):
     top = make_parser()
     (run,) = plan_runs(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
     run = replace(run, workers=run.workers.with_strategy(devices.start_tensorflow("cpu")))
-    with run.start_fresh():
+    with run.with_fresh_keras():
         training = make_training(run)
         fit_input_layers(training)
         if fixed_label_data:
@@ -141,7 +141,7 @@ def train_in_memory(cohort, fixed_label_data=None, relabelled=()):
             training = replace(training, run=replace(run, cohort=replace(run.cohort, rows=tuple(rows))))
             training.__dict__["loss_inputs"] = fixed_label_data
         list(training.run_steps(0))
-        training.calibrate(3)
+        training.calibrate_batch_norm_and_branches(3)
     return training
 
 
@@ -179,9 +179,9 @@ def test_a_member_learns_nothing_from_left_out_people(cohort, effort):
 def test_branches_are_weighed_by_member_predictions_for_left_out_people(cohort):
     """Each person by a pass of their own."""
     training = train_in_memory(cohort)
-    run, last, label_data = training.run, training.logit_mean, training.loss_inputs
+    run, last, label_data = training.run, training.logit_mean_layer, training.loss_inputs
     branch_network, odds, record_indices = make_branch_logits_network(training.network), [], []
-    for record in run.cohort.split_indices("train"):
+    for record in run.cohort.find_split_record_indices("train"):
         members = np.flatnonzero(label_data["weight"][record] == 0)
         if not members.size:
             continue

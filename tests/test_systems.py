@@ -34,7 +34,7 @@ def test_aal_regions_are_in_a_single_lobe_within_their_hemisphere(grid):
     assert (
         len(systems.system_names) == 20
         and systems.system_names[-1] == OUTSIDE_SYSTEM
-        and not systems.unplaced_regions.size
+        and not systems.unplaced_region_positions.size
         and not systems.is_system_per_region
     )
     system = dict(zip([*atlas.name_by_region.values(), None], find_system_names(systems), strict=True))
@@ -56,7 +56,7 @@ def test_a_left_aal_region_lies_on_the_left():
     systems = load_region_systems(atlas, None)
     for place, region in enumerate(atlas.region_numbers):
         x = FULL.affine[0][0] * np.argwhere(atlas.full_region_labels == region)[:, 0].mean() + FULL.affine[0][3]
-        name = systems.system_names[systems.system_by_region[place]]
+        name = systems.system_names[systems.system_index_by_region[place]]
         assert ("left" in name and x < 0) or ("right" in name and x > 0) or (name == "vermis" and abs(x) < 5)
 
 
@@ -87,7 +87,7 @@ def test_a_region_belongs_to_the_system_with_most_voxels_in_common(tmp_path):
         "motor",
         "elsewhere",
         OUTSIDE_SYSTEM,
-    ) and systems.unplaced_regions.tolist() == [2]
+    ) and systems.unplaced_region_positions.tolist() == [2]
     (tmp_path / "two.txt").unlink()
     assert load_region_systems(make_row_atlas(), path).system_names == (
         "region 1",

@@ -174,9 +174,9 @@ def test_halves_share_out_sites_and_folds_and_keep_relatives(related):
         subject_labels=np.arange(151) % 2,
         subject_sites=site,
         subject_folds=fold,
-        cluster_numbers=cluster,
+        subject_cluster_numbers=cluster,
         adjuster=None,
-        seed=0,
+        resampling_seed=0,
     )
     chosen = draw_halves(people, 20, np.random.default_rng(0))
     cluster_count = cluster.max() + 1

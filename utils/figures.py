@@ -34,9 +34,9 @@ FIGURE_METADATA_BY_FORMAT: dict[
 FIGURE_RC_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure"}
 
 
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Writes a figure as PNG to `path`, as SVG beside it, and closes it; equal figures give equal bytes."""
-    written_paths = [path.with_suffix(f".{file_format}") for file_format in FIGURE_METADATA_BY_FORMAT]
+def save_figure(figure: Figure, png_path: Path) -> list[Path]:
+    """Writes a figure as PNG to `png_path`, as SVG beside it, and closes it; equal figures give equal bytes."""
+    written_paths = [png_path.with_suffix(f".{file_format}") for file_format in FIGURE_METADATA_BY_FORMAT]
     for target_path, file_format in zip(written_paths, FIGURE_METADATA_BY_FORMAT, strict=True):
         with files.open_replacement(target_path, "w" if file_format == "svg" else "wb") as file:
             write_figure(figure, file, file_format)
@@ -58,13 +58,16 @@ def save_history_figure(history_rows: list[dict], figure_path: Path) -> None:
         1, len(metric_names), figsize=(5 * len(metric_names), 3.5), layout="constrained", squeeze=False
     )
     batches_seen = np.array([row["step"] for row in history_rows], float)
-    window_width = min(SMOOTHING_BATCHES, len(history_rows))
+    window_batches = min(SMOOTHING_BATCHES, len(history_rows))
     for metric, ax in zip(metric_names, axes[0], strict=True):
         metric_values = np.array([row[metric] for row in history_rows], float)
-        running_mean = np.convolve(metric_values, np.full(window_width, 1 / window_width), "valid")
+        running_mean = np.convolve(metric_values, np.full(window_batches, 1 / window_batches), "valid")
         ax.plot(batches_seen, metric_values, color="0.75", linewidth=0.8, label="each batch")
         ax.plot(
-            batches_seen[window_width - 1 :], running_mean, color="C0", label=f"mean of the last {window_width} batches"
+            batches_seen[window_batches - 1 :],
+            running_mean,
+            color="C0",
+            label=f"mean of the last {window_batches} batches",
         )
         ax.set(xlabel="batches seen", ylabel=f"training {metric}")
         ax.legend(fontsize=8)
@@ -79,7 +82,7 @@ class VolumePicture:
     title: str
     volume: np.ndarray
     grid: Grid
-    unit: str
+    value_unit: str
 
 
 def save_slices_figure(picture: VolumePicture, grey_limits: tuple[float, float], figure_path: Path) -> None:
@@ -91,7 +94,9 @@ def save_slices_figure(picture: VolumePicture, grey_limits: tuple[float, float],
     volume, grid = picture.volume, picture.grid
     figure, axes = plt.subplots(1, len(FIGURE_SLICE_HEIGHTS_MM), figsize=(10, 4.4), layout="constrained")
     black_value, white_value = grey_limits
-    x_extents, y_extents, _ = ((grid_extent_mm(grid, axis), grid_extent_mm(FULL, axis)) for axis in range(3))
+    x_extents_mm, y_extents_mm, _ = (
+        (compute_grid_extent_mm(grid, axis), compute_grid_extent_mm(FULL, axis)) for axis in range(3)
+    )
     for z_mm, axis in zip(FIGURE_SLICE_HEIGHTS_MM, axes, strict=True):
         slice_index = int(np.clip(round((z_mm - grid.origin_mm[2]) / grid.spacing_mm), 0, grid.shape[2] - 1))
         slice_z_mm = grid.origin_mm[2] + grid.spacing_mm * slice_index
@@ -101,9 +106,9 @@ def save_slices_figure(picture: VolumePicture, grey_limits: tuple[float, float],
             cmap="gray",
             vmin=black_value,
             vmax=white_value,
-            extent=(*x_extents[0], *y_extents[0]),
+            extent=(*x_extents_mm[0], *y_extents_mm[0]),
         )
-        axis.set(xlim=x_extents[1], ylim=y_extents[1], xticks=[], yticks=[], facecolor="black")
+        axis.set(xlim=x_extents_mm[1], ylim=y_extents_mm[1], xticks=[], yticks=[], facecolor="black")
         axis.set_title(
             f"z = {z_mm} mm" if slice_z_mm == z_mm else f"z = {z_mm} mm (slice at {slice_z_mm:g} mm)", fontsize=10
         )
@@ -112,17 +117,17 @@ def save_slices_figure(picture: VolumePicture, grey_limits: tuple[float, float],
     figure.suptitle(picture.title)
     figure.supxlabel(f"axial slices, MNI space; {LEFT_RIGHT_CAPTION}", fontsize=9)
     colorbar_extend = ("neither", "min", "max", "both")[(volume.min() < black_value) + 2 * (volume.max() > white_value)]
-    figure.colorbar(image, ax=axes, shrink=0.8, label=picture.unit, extend=colorbar_extend)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=picture.value_unit, extend=colorbar_extend)
     save_figure(figure, figure_path)
 
 
-def grid_extent_mm(grid: Grid, axis: int) -> tuple[float, float]:
+def compute_grid_extent_mm(grid: Grid, axis_index: int) -> tuple[float, float]:
     """Both ends of a grid along an axis, mm."""
-    begin_mm = grid.origin_mm[axis] - grid.spacing_mm / 2
-    return begin_mm, begin_mm + grid.spacing_mm * grid.shape[axis]
+    begin_mm = grid.origin_mm[axis_index] - grid.spacing_mm / 2
+    return begin_mm, begin_mm + grid.spacing_mm * grid.shape[axis_index]
 
 
-def shorten(text: str, max_length: int) -> str:
+def shorten_text(text: str, max_length: int) -> str:
     """At most `max_length` characters, the last one an ellipsis if any were cut off."""
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 

@@ -15,8 +15,8 @@ from utils.runs.run import Job, Run
 def check_train(run: Run, checkpoint_manifest: Manifest | None) -> None:
     guards.check_encoder_leak(run)
     guards.check_two_classes(run)
-    guards.check_run_score(run)
-    guards.check_output_free(run)
+    guards.check_run_cross_validation(run)
+    guards.check_output_folder_free(run)
     if checkpoint_manifest:
         guards.check_same_settings(run, checkpoint_manifest)
         guards.check_same_training(run, checkpoint_manifest)
@@ -41,7 +41,7 @@ def pool_train(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 def check_test(run: Run, checkpoint_manifest: Manifest | None) -> None:
     guards.check_encoder_leak(run)
-    guards.check_output_free(run)
+    guards.check_output_folder_free(run)
     guards.check_checkpoint_use(run, checkpoint_manifest)
     check_prevalence(run)
 
@@ -61,7 +61,7 @@ def pool_test(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 def check_blackout(run: Run, checkpoint_manifest: Manifest | None) -> None:
     check_test(run, checkpoint_manifest)
     blackout_options.check_blackout_possible(run)
-    guards.check_distinct_names(run)
+    guards.check_distinct_record_files(run)
 
 
 def do_blackout(run: Run) -> int:
@@ -77,9 +77,9 @@ def pool_blackout(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 
 def check_encode(run: Run, checkpoint_manifest: Manifest | None) -> None:
-    guards.check_code_shape(run)
-    guards.check_distinct_names(run)
-    guards.check_output_new(run)
+    guards.check_autoencoder_code_shape(run)
+    guards.check_distinct_record_files(run)
+    guards.check_output_folder_new(run)
     if checkpoint_manifest:
         guards.check_same_settings(run, checkpoint_manifest)
         guards.check_same_preparation(run, checkpoint_manifest)
@@ -98,44 +98,44 @@ def pool_encode(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 
 TRAIN_JOB = Job(
-    name="train",
-    help="train on the training participants",
-    check=check_train,
-    do=do_train,
-    pool=pool_train,
+    job_name="train",
+    help_text="train on the training participants",
+    check_run=check_train,
+    perform=do_train,
+    pool_results=pool_train,
     options_class=TrainOptions,
     needs_checkpoint=False,
     takes_several_devices=True,
 )
 TEST_JOB = Job(
-    name="test",
-    help="measure on the test participants",
-    check=check_test,
-    do=do_test,
-    pool=pool_test,
+    job_name="test",
+    help_text="measure on the test participants",
+    check_run=check_test,
+    perform=do_test,
+    pool_results=pool_test,
     options_class=TestOptions,
 )
 BLACKOUT_JOB = Job(
-    name="blackout",
-    help="replace regions, connections and values one at a time",
-    check=check_blackout,
-    do=do_blackout,
-    pool=pool_blackout,
+    job_name="blackout",
+    help_text="replace regions, connections and values one at a time",
+    check_run=check_blackout,
+    perform=do_blackout,
+    pool_results=pool_blackout,
     options_class=blackout_options.BlackoutOptions,
     required_property="classifies",
-    refusal="{model} cannot be blacked out, since it predicts no label; use --model {able}.",
+    refusal_template="{model} cannot be blacked out, since it predicts no label; use --model {able}.",
 )
 ENCODE_JOB = Job(
-    name="encode",
-    help="reduce the whole cohort",
-    check=check_encode,
-    do=do_encode,
-    pool=pool_encode,
+    job_name="encode",
+    help_text="reduce the whole cohort",
+    check_run=check_encode,
+    perform=do_encode,
+    pool_results=pool_encode,
     required_property="reduces",
-    refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
+    refusal_template="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
     "run.py --train --model {model}?",
     has_flag=False,
-    is_repeated=False,
-    out_dir="{data}_reduced",
+    may_be_repeated=False,
+    results_path_pattern="{data}_reduced",
 )
 JOBS = (TRAIN_JOB, TEST_JOB, BLACKOUT_JOB, ENCODE_JOB)

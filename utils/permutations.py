@@ -23,7 +23,7 @@ from scipy.stats import beta
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import read_frame, write_frame
+from data.base.tables import read_csv_frame, write_csv_frame
 from data.base.terminal import format_duration, open_progress_bar, print_summary, print_unless_quiet, redirect_progress
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permute_folds
@@ -32,7 +32,7 @@ from utils.report.tables import PERMUTATIONS_KEY, PermutationResult, read_predic
 from utils.runs import record
 from utils.runs.record import MANIFEST_FILE, Manifest
 from utils.runs.run import Run, make_pooled_run
-from utils.runs.work import is_child_process, make_environments, run_subprocesses
+from utils.runs.work import is_child_process, make_process_environments, run_subprocesses
 from utils.scores.metrics import Predictions, compute_headline_auc
 from utils.scores.results import CONFIDENCE_LEVEL, RESULT_TABLE_BY_NAME, Estimate, Headline
 
@@ -45,19 +45,19 @@ PERMUTATIONS_PER_PROCESS = 25  # after which a process of --jobs ends: TensorFlo
 
 def replace_cohort(run: Run, cohort: Cohort) -> Run:
     """The run on another cohort of the same records, whose volumes are read as before."""
-    run_cohort = run.cohort
-    cohort = cohort if run_cohort.connectomes else cohort.without_connectomes
+    original_cohort = run.cohort
+    cohort = cohort if original_cohort.connectomes else cohort.without_connectomes
     cohort = replace(
         cohort,
-        standard=run_cohort.standard,
-        moments_by_site=run_cohort.moments_by_site,
-        means_folder=run_cohort.means_folder,
+        standard=original_cohort.standard,
+        moments_by_site=original_cohort.moments_by_site,
+        means_folder=original_cohort.means_folder,
     )
     return replace(run, cohort=cohort)
 
 
 def compute_permutation_result(
-    observed_score: float, permutation_scores: Sequence[float], requested_count: int, metric: str
+    observed_score: float, permutation_scores: Sequence[float], requested_count: int, metric_name: str
 ) -> PermutationResult | None:
     """The result of a series, of whose first permutations these are the scores; None if its end is not reached yet."""
     exceedance_count = 0
@@ -66,10 +66,12 @@ def compute_permutation_result(
         if exceedance_count == MAX_EXCEEDANCES or drawn_count == requested_count:
             is_stopped_early = exceedance_count == MAX_EXCEEDANCES
             p_value = exceedance_count / drawn_count if is_stopped_early else (exceedance_count + 1) / (drawn_count + 1)
-            lower_count = drawn_count - exceedance_count  # if it stopped early, it did so because the last one was high
+            lower_score_count = (
+                drawn_count - exceedance_count
+            )  # if it stopped early, it did so because the last one was high
             p_upper_bound = (
-                beta.ppf(CONFIDENCE_LEVEL, exceedance_count + (not is_stopped_early), lower_count)
-                if lower_count
+                beta.ppf(CONFIDENCE_LEVEL, exceedance_count + (not is_stopped_early), lower_score_count)
+                if lower_score_count
                 else 1.0
             )
             return PermutationResult(
@@ -79,7 +81,7 @@ def compute_permutation_result(
                 count=drawn_count,
                 asked=requested_count,
                 observed=observed_score,
-                metric=metric,
+                metric=metric_name,
                 mean=sum(permutation_scores[:drawn_count]) / drawn_count,
             )
     return None
@@ -101,10 +103,10 @@ class PermutationSeries:
         return self.pooled_run.out_dir / PERMUTATIONS_FOLDER
 
     @property
-    def manifest(self) -> Manifest:
+    def permutations_manifest(self) -> Manifest:
         """The record of the folder. It does not depend on the number of permutations, so that more continue fewer; what
         is permuted is the training, so it has the training's settings."""
-        checkpoint_manifests = [fold_run.checkpoints.manifest() for fold_run in self.fold_runs]
+        checkpoint_manifests = [fold_run.checkpoints.read_latest_manifest() for fold_run in self.fold_runs]
         return Manifest(
             job="permute",
             key=record.compute_run_key(
@@ -117,10 +119,10 @@ class PermutationSeries:
     @cached_property
     def manifest_key(self) -> str:
         """The key of its record, as it was at first."""
-        return self.manifest.key
+        return self.permutations_manifest.key
 
     @cached_property
-    def observed_headline(self) -> tuple[str, float]:
+    def observed_auc_name_and_value(self) -> tuple[str, float]:
         """The AUC that the verdict rests on, by its name, as the test has it."""
         return compute_headline_auc(
             Predictions.from_tables(
@@ -128,11 +130,11 @@ class PermutationSeries:
             )
         )
 
-    def load_scores(self) -> dict[int, float]:
+    def load_score_by_permutation(self) -> dict[int, float]:
         """The scores of the permutations that are done, by number."""
         table_path = self.permutations_folder / PERMUTATIONS_FILE
         score_table = (
-            read_frame(table_path, PERMUTATION_COLUMNS)
+            read_csv_frame(table_path, PERMUTATION_COLUMNS)
             if table_path.is_file()
             else pd.DataFrame(columns=PERMUTATION_COLUMNS)
         )
@@ -140,18 +142,21 @@ class PermutationSeries:
 
     def find_result(self) -> PermutationResult | None:
         """The result; None if permutations are missing."""
-        score_by_permutation, (metric, observed_score) = self.load_scores(), self.observed_headline
-        finished_numbers = takewhile(score_by_permutation.__contains__, range(1, self.requested_count + 1))
+        score_by_permutation, (metric_name, observed_score) = (
+            self.load_score_by_permutation(),
+            self.observed_auc_name_and_value,
+        )
+        finished_permutation_numbers = takewhile(score_by_permutation.__contains__, range(1, self.requested_count + 1))
         return compute_permutation_result(
             observed_score,
-            [score_by_permutation[permutation_number] for permutation_number in finished_numbers],
+            [score_by_permutation[permutation_number] for permutation_number in finished_permutation_numbers],
             self.requested_count,
-            metric,
+            metric_name,
         )
 
     def score_permutation(self, permutation_number: int, report_progress: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
-        from utils.training.choose import train_and_predict
+        from utils.training.choose import train_and_predict_by_file
 
         original_folds = self.fold_runs[0].folds
         assert original_folds
@@ -160,36 +165,40 @@ class PermutationSeries:
             relabelled_run = replace(
                 replace_cohort(fold_run, relabelled_folds.make_fold_cohort(fold_name)), folds=relabelled_folds
             )
-            probability_by_file = train_and_predict(relabelled_run)
+            probability_by_file = train_and_predict_by_file(relabelled_run)
             row_by_file = {subject_row.file: subject_row for subject_row in relabelled_run.cohort.rows}
-            rows_with_probability = [
+            row_probability_pairs = [
                 (row_by_file[file], probability) for file, probability in probability_by_file.items()
             ]
             prediction_rows += [
                 (subject_row.subject, subject_row.site, subject_row.label, fold_name, probability)
-                for subject_row, probability in rows_with_probability
+                for subject_row, probability in row_probability_pairs
             ]
             report_progress(f"{permutation_number}: fold {fold_name} is done")
-        columns = ["subject", "site", "label", "fold", "probability"]
-        return compute_headline_auc(Predictions.from_tables(pd.DataFrame(prediction_rows, columns=columns)))[1]
+        prediction_columns = ["subject", "site", "label", "fold", "probability"]
+        return compute_headline_auc(Predictions.from_tables(pd.DataFrame(prediction_rows, columns=prediction_columns)))[
+            1
+        ]
 
     def run_permutations(self, max_permutations: int) -> None:
         """Does permutation after permutation that no other process is working on, `max_permutations` at most, until no
         more are needed."""
-        with open_progress_bar("Permutations", self.requested_count, len(self.load_scores())) as progress_bar:
+        with open_progress_bar(
+            "Permutations", self.requested_count, len(self.load_score_by_permutation())
+        ) as progress_bar:
             for permutation_number in range(1, self.requested_count + 1):
-                if permutation_number in self.load_scores():
+                if permutation_number in self.load_score_by_permutation():
                     continue
                 if self.find_result() or not max_permutations:
                     return
                 with ExitStack() as lock_stack:
                     try:
                         lock_stack.enter_context(
-                            files.locked(self.permutations_folder / f"permutation {permutation_number}")
+                            files.lock_exclusively(self.permutations_folder / f"permutation {permutation_number}")
                         )
                     except InputError:  # another process is working on it
                         continue
-                    if permutation_number in self.load_scores():
+                    if permutation_number in self.load_score_by_permutation():
                         continue
                     self.add_score(
                         permutation_number,
@@ -200,13 +209,13 @@ class PermutationSeries:
 
     def add_score(self, permutation_number: int, permutation_score: float) -> None:
         """Adds a row, in the order of numbers."""
-        with files.locked(self.permutations_folder, wait=True):
+        with files.lock_exclusively(self.permutations_folder, wait=True):
             if (
                 folder_manifest := record.read_manifest(self.permutations_folder)
             ) is None or folder_manifest.key != self.manifest_key:
                 raise InputError(f"{self.permutations_folder} is of another training now; repeat the command.")
-            score_rows = sorted((self.load_scores() | {permutation_number: permutation_score}).items())
-            write_frame(
+            score_rows = sorted((self.load_score_by_permutation() | {permutation_number: permutation_score}).items())
+            write_csv_frame(
                 self.permutations_folder / PERMUTATIONS_FILE, pd.DataFrame(score_rows, columns=PERMUTATION_COLUMNS)
             )
 
@@ -215,72 +224,85 @@ class PermutationSeries:
         is_continued = (
             folder_manifest := record.read_manifest(self.permutations_folder)
         ) is not None and folder_manifest.key == self.manifest_key
-        remaining_count = (
+        remaining_permutation_count = (
             0
             if is_continued and self.find_result()
-            else self.requested_count - (len(self.load_scores()) if is_continued else 0)
+            else self.requested_count - (len(self.load_score_by_permutation()) if is_continued else 0)
         )
-        training_seconds = [
+        seconds_per_training = [
             checkpoint_manifest.wall_time_s
             for fold_run in self.fold_runs
-            if (checkpoint_manifest := fold_run.checkpoints.manifest()).wall_time_s
+            if (checkpoint_manifest := fold_run.checkpoints.read_latest_manifest()).wall_time_s
         ]
-        mean_seconds = sum(training_seconds) / max(len(training_seconds), 1)
+        mean_training_seconds = sum(seconds_per_training) / max(len(seconds_per_training), 1)
         duration_text = (
-            f"at most about {format_duration(remaining_count * len(self.fold_runs) * mean_seconds)}, by "
-            f"{format_duration(mean_seconds)} a training"
+            f"at most about "
+            f"{format_duration(remaining_permutation_count * len(self.fold_runs) * mean_training_seconds)}, by "
+            f"{format_duration(mean_training_seconds)} a training"
         )
         work_text = (
-            f"{remaining_count} more at most, each in {len(self.fold_runs)} folds; {MAX_EXCEEDANCES} as high end it "
-            "early"
+            f"{remaining_permutation_count} more at most, each in {len(self.fold_runs)} folds; {MAX_EXCEEDANCES} as "
+            "high end it early"
         )
-        return f"{work_text}; time {duration_text if training_seconds else 'not known yet: the first one tells'}"
+        return f"{work_text}; time {duration_text if seconds_per_training else 'not known yet: the first one tells'}"
 
 
-def run_permutation_test(fold_runs: Sequence[Run], requested_count: int, process_count: int, share_gpu: bool) -> int:
+def run_permutation_test(
+    fold_runs: Sequence[Run], requested_count: int, process_count: int, may_share_gpus: bool
+) -> int:
     """Does the permutations that are missing, in `process_count` processes if there are several; returns the exit
     status."""
     series = PermutationSeries(fold_runs, requested_count)
-    manifests = [record.read_manifest(series.permutations_folder), record.read_manifest(series.pooled_run.out_dir)]
-    stored_results = [
-        manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None for manifest in manifests
+    permutations_and_test_manifests = [
+        record.read_manifest(series.permutations_folder),
+        record.read_manifest(series.pooled_run.out_dir),
+    ]
+    stored_result_dicts = [
+        manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None
+        for manifest in permutations_and_test_manifests
     ]
     if (
-        manifests[0]
-        and manifests[0].key == series.manifest_key
-        and stored_results[0]
-        and stored_results[0] == stored_results[1]
-        and stored_results[0]["asked"] == requested_count
+        permutations_and_test_manifests[0]
+        and permutations_and_test_manifests[0].key == series.manifest_key
+        and stored_result_dicts[0]
+        and stored_result_dicts[0] == stored_result_dicts[1]
+        and stored_result_dicts[0]["asked"] == requested_count
     ):
         print("Everything is done.")
         series.pooled_run.print_results_location()
         return 0
-    with files.locked(series.permutations_folder, wait=True):
-        changed_files = manifests[0] and record.find_changed_outputs(series.permutations_folder, manifests[0])
-        if manifests[0] is None or manifests[0].key != series.manifest_key or changed_files:
-            record.claim_folder(series.permutations_folder, series.manifest)
+    with files.lock_exclusively(series.permutations_folder, wait=True):
+        changed_files = permutations_and_test_manifests[0] and record.find_changed_outputs(
+            series.permutations_folder, permutations_and_test_manifests[0]
+        )
+        if (
+            permutations_and_test_manifests[0] is None
+            or permutations_and_test_manifests[0].key != series.manifest_key
+            or changed_files
+        ):
+            record.claim_results_folder(series.permutations_folder, series.permutations_manifest)
     if not is_child_process():
         print_summary([("permutations", series.describe_remaining_work())])
     if process_count == 1:
         with redirect_stdout(None) if is_child_process() else nullcontext():
-            device = devices.choose_device(share_gpu)
-        workers = fold_runs[0].workers.with_strategy(devices.start_tensorflow(device))
+            device_kind = devices.choose_device(may_share_gpus)
+        workers = fold_runs[0].workers.with_strategy(devices.start_tensorflow(device_kind))
         process_series = PermutationSeries(
             [replace(fold_run, workers=workers) for fold_run in series.fold_runs], requested_count
         )
         with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
             process_series.run_permutations(PERMUTATIONS_PER_PROCESS if is_child_process() else requested_count)
     else:
-        previous_count, exit_status = -1, 0
+        previous_score_count, exit_status = -1, 0
         while (
             not exit_status
             and series.find_result() is None
-            and previous_count < (previous_count := len(series.load_scores()))
+            and previous_score_count < (previous_score_count := len(series.load_score_by_permutation()))
         ):
-            devices.choose_device(share_gpu, allow_several=True)
-            process_commands = [("A process of permutations", list[str]())] * process_count
+            devices.choose_device(may_share_gpus, may_use_several=True)
+            process_names_and_options = [("A process of permutations", list[str]())] * process_count
             exit_status = run_subprocesses(
-                process_commands, make_environments(process_count, share_gpu), "Permutations"
+                process_names_and_options, make_process_environments(process_count, may_share_gpus), "Permutations"
             )
         if exit_status:
             return exit_status
@@ -290,16 +312,16 @@ def run_permutation_test(fold_runs: Sequence[Run], requested_count: int, process
 def conclude_permutations(series: PermutationSeries) -> int:
     """Writes the p-value, here and into the report of the test, if no permutation is missing."""
     pooled_run, permutations_folder = series.pooled_run, series.permutations_folder
-    with files.locked(permutations_folder, wait=True):
+    with files.lock_exclusively(permutations_folder, wait=True):
         if (permutation_result := series.find_result()) is None:
             print("Other processes are still at permutations; the last one of all writes the p-value.")
             return 0
         for lock_path in permutations_folder.glob(".*.lock"):  # of a process that was killed
-            files.remove(lock_path)
+            files.remove_file_or_folder(lock_path)
         amend_test_report(pooled_run, permutation_result)
         manifest_fields = {PERMUTATIONS_KEY: asdict(permutation_result)}
         finished_manifest = replace(
-            series.manifest,
+            series.permutations_manifest,
             finished=True,
             outputs=record.fingerprint_outputs(permutations_folder),
             told=manifest_fields,
@@ -308,7 +330,7 @@ def conclude_permutations(series: PermutationSeries) -> int:
         replace(pooled_run, out_dir=permutations_folder).add_to_ledger(
             Headline("p of permutations", Estimate(permutation_result.p, None, permutation_result.bound))
         )
-    print_unless_quiet(permutation_result.sentence)
+    print_unless_quiet(permutation_result.permutation_sentence)
     pooled_run.print_results_location()
     return 0
 
@@ -320,7 +342,7 @@ def amend_test_report(pooled_run: Run, permutation_result: PermutationResult) ->
 
     manifest_fields = {PERMUTATIONS_KEY: asdict(permutation_result)}
     with (
-        files.locked(pooled_run.out_dir, wait=True),
+        files.lock_exclusively(pooled_run.out_dir, wait=True),
         record.rewrite_outputs(pooled_run.out_dir, REWRITTEN_FILES, **manifest_fields),
     ):
         write_report(pooled_run.out_dir, read_test_folder(pooled_run.out_dir))

@@ -44,21 +44,21 @@ def describe_people(run: Run) -> Iterator[SummaryRow]:
     """The people, by split or fold, class and site, unless they are printed before a training anyhow; what they can
     show; and who was left out when the cohort was converted."""
     cohort = run.folds.full_cohort if run.folds else run.cohort
-    fold_method, fold_by_subject = (run.folds.folds_option, run.folds.fold_by_subject) if run.folds else ("", None)
+    folds_option, fold_by_subject = (run.folds.folds_option, run.folds.fold_by_subject) if run.folds else ("", None)
     if not is_training(run):
         yield from cohort.take_census(fold_by_subject).make_count_rows("sites")
     if run.model.classifies:
         yield (
             "forecast",
             " ".join(
-                make_forecast(cohort.rows, cohort.groups, fold_method, fold_by_subject, cohort.metadata.connectome)
+                make_forecast(cohort.rows, cohort.groups, folds_option, fold_by_subject, cohort.metadata.connectome)
             ),
         )
-    if count_by_reason := cohort.metadata.left_out_count_by_reason:
+    if left_out_count_by_reason := cohort.metadata.left_out_count_by_reason:
         yield (
             "left out",
             f"by convert: "
-            f"{', '.join(f'{left_out_count} ({reason})' for reason, left_out_count in count_by_reason.items())}",
+            f"{', '.join(f'{people_count} ({reason})' for reason, people_count in left_out_count_by_reason.items())}",
         )
 
 
@@ -69,4 +69,4 @@ def describe_inputs(run: Run) -> str:
         "phenotype": f"phenotype {join_names(metadata.phenotype_columns or metadata.phenotype)}",
         "connectome": f"connectomes {metadata.connectome}",
     }
-    return "; ".join(text_by_input[input_name] for input_name in run.model.list_inputs(run.config))
+    return "; ".join(text_by_input[input_name] for input_name in run.model.list_input_names(run.config))

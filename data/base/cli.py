@@ -15,7 +15,7 @@ from data import __version__
 from data.base.errors import InputError, parse_natural_number, quote_text
 from data.base.files import DISK_FULL_ERRNOS, FILE_TOO_LARGE_ADVICE
 from data.base.processes import INTERRUPTED, INTERRUPTED_STATUS
-from data.base.terminal import flush_or_discard, format_interrupted_line
+from data.base.terminal import flush_or_discard_output, format_interrupted_line
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
@@ -25,15 +25,15 @@ OptionsType = TypeVar("OptionsType")
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors are one line, without the usage; an empty value is an error. The help ends with `examples`: what
-    each is for, and the words after the program's name."""
+    """Argument errors are one line, without the usage; an empty value is an error. The help ends with
+    `example_arguments_by_purpose`: what each is for, and the words after the program's name."""
 
-    def __init__(self, *, examples: Mapping[str, str] | None = None, **argparse_arguments: Any):
+    def __init__(self, *, example_arguments_by_purpose: Mapping[str, str] | None = None, **argparse_arguments: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **argparse_arguments)
-        self.examples = examples or {}
+        self.example_arguments_by_purpose = example_arguments_by_purpose or {}
         example_lines = [
             f"  {self.prog} {command_arguments}\n      {purpose}"
-            for purpose, command_arguments in self.examples.items()
+            for purpose, command_arguments in self.example_arguments_by_purpose.items()
         ]
         self.epilog = "\n".join(["examples:", *example_lines]) if example_lines else None
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -41,9 +41,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, as a shell variable that is not set leaves it."""
         for previous_word, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
-            flag, equals, flag_value = word.partition("=") if word.startswith("--") else (previous_word, "", word)
+            flag, equals_sign, flag_value = word.partition("=") if word.startswith("--") else (previous_word, "", word)
             flag = flag if flag.startswith("--") else ""
-            if not flag_value.strip() and (equals or not word) and flag not in MAY_BE_EMPTY_FLAGS:
+            if not flag_value.strip() and (equals_sign or not word) and flag not in MAY_BE_EMPTY_FLAGS:
                 self.error(f"{flag or 'an argument'} has nothing as its value; give one, or leave it out.")
         return super().parse_args(args, namespace)
 
@@ -83,16 +83,19 @@ def list_flags(options_class: type) -> list[str]:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, options_class: type, group_title: str = "", excluded_flags: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    options_class: type,
+    group_title: str = "",
+    excluded_flag_names: Collection[str] = (),
 ) -> None:
     """Adds an option for each field of a dataclass (see `option`) that the parser does not have yet, except
-    `excluded_flags`; in the group that the field names, or in that of `group_title`, if there is one."""
-    existing_flags = {*parser._option_string_actions, *(f"--{name}" for name in excluded_flags)}
+    `excluded_flag_names`; in the group that the field names, or in that of `group_title`, if there is one."""
+    skipped_flags = {*parser._option_string_actions, *(f"--{name}" for name in excluded_flag_names)}
     group_by_title = {group.title: group for group in parser._action_groups}
     for field in (
         option_field
         for option_field in find_option_fields(options_class)
-        if f"--{format_flag(option_field.name)}" not in existing_flags
+        if f"--{format_flag(option_field.name)}" not in skipped_flags
     ):
         add_argument_options = dict(field.metadata)
         name = add_argument_options.pop("group", group_title)
@@ -111,19 +114,19 @@ def make_options(args: argparse.Namespace, options_class: type[OptionsType], **e
     return options_class(**value_by_field, **extra_fields)  # type: ignore
 
 
-def parse_names(text: str) -> tuple[str, ...]:
+def parse_names(comma_separated_names: str) -> tuple[str, ...]:
     """`A,B` -> A, B."""
-    return tuple(text.split(","))
+    return tuple(comma_separated_names.split(","))
 
 
 def make_int_parser(smallest: int, largest: int) -> Callable[[str], int]:
     """The type of an option that is a whole number within bounds."""
 
-    def parse_int(text: str) -> int:
-        number = parse_natural_number(text)
+    def parse_int(number_text: str) -> int:
+        number = parse_natural_number(number_text)
         if number is None or not smallest <= number <= largest:
             expectation = f"expected a whole number from {smallest} to {largest}"
-            raise argparse.ArgumentTypeError(f"{quote_text(text)} is not allowed; {expectation}")
+            raise argparse.ArgumentTypeError(f"{quote_text(number_text)} is not allowed; {expectation}")
         return number
 
     return parse_int
@@ -141,7 +144,7 @@ def run_guarded(program_name: str, execute: Callable[[], int]) -> int:
     try:
         return run_reporting_errors(program_name, execute)
     finally:
-        flush_or_discard()
+        flush_or_discard_output()
 
 
 def run_reporting_errors(program_name: str, execute: Callable[[], int]) -> int:

@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 JsonContent = TypeVar("JsonContent")
-LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
+LEDGER_FILE = "runs.csv"  # of finished runs, in the folder that holds their folders
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes
 FILE_TOO_LARGE_ADVICE = (
     "Files may not be so large here: raise the limit (ulimit -f), or name another disk, and repeat the command."
 )
-SUMS = "SHA256SUMS"  # what is written last into a folder that is complete
+SUMS_FILE = "SHA256SUMS"  # what is written last into a folder that is complete
 NO_LOCKS_ERRNOS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
 FORMAT_VERSION = 1  # of what this program writes and reads again; nothing of another number is read
 
 
 @contextmanager
-def unfinished(target: Path) -> Iterator[Path]:
+def make_unfinished_path(target: Path) -> Iterator[Path]:
     """A path beside `target` for a file or a folder that replaces it when the block succeeds."""
     unfinished_path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
-    remove(unfinished_path)
+    remove_file_or_folder(unfinished_path)
     try:
         with name_file_in_errors(target):
             yield unfinished_path
             os.replace(unfinished_path, target)
     finally:
-        remove(unfinished_path)
+        remove_file_or_folder(unfinished_path)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def name_file_in_errors(target: Path) -> Iterator[None]:
         raise
 
 
-def remove(path: Path) -> None:
+def remove_file_or_folder(path: Path) -> None:
     """Removes a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -71,7 +71,7 @@ def open_replacement(target: Path, mode: str = "w", **open_options: Any) -> Iter
     """Opens a file that replaces `target` when the block succeeds; text is UTF-8 whatever the locale."""
     if "b" not in mode:
         open_options.setdefault("encoding", "utf-8")
-    with unfinished(target) as unfinished_path, open(unfinished_path, mode, **open_options) as file:
+    with make_unfinished_path(target) as unfinished_path, open(unfinished_path, mode, **open_options) as file:
         yield file
 
 
@@ -83,13 +83,13 @@ class Hdf5Storage(io.FileIO):
     def write(self, content: Any) -> int:
         bytes_left = memoryview(content).cast("B")
         while bytes_left and self.write_error is None:
-            bytes_left = bytes_left[self.try_call(super().write, bytes_left) :]
+            bytes_left = bytes_left[self.call_recording_error(super().write, bytes_left) :]
         return len(content)
 
     def truncate(self, size: int | None = None) -> int:
-        return self.try_call(super().truncate, size) if self.write_error is None else size or 0
+        return self.call_recording_error(super().truncate, size) if self.write_error is None else size or 0
 
-    def try_call(self, file_method: Callable[..., int], argument: object) -> int:
+    def call_recording_error(self, file_method: Callable[..., int], argument: object) -> int:
         try:
             return file_method(argument)
         except OSError as error:
@@ -102,7 +102,7 @@ def create_hdf5(target: Path) -> Iterator["h5py.File"]:
     """Opens an HDF5 file that replaces `target` when the block succeeds. Raises OSError on a full disk."""
     import h5py  # costs `--help` nothing
 
-    with unfinished(target) as unfinished_path, Hdf5Storage(unfinished_path, "w+b") as storage:
+    with make_unfinished_path(target) as unfinished_path, Hdf5Storage(unfinished_path, "w+b") as storage:
         try:
             with h5py.File(storage, "w") as hdf5_file:
                 yield hdf5_file
@@ -114,37 +114,37 @@ def create_hdf5(target: Path) -> Iterator["h5py.File"]:
 @contextmanager
 def create_folder(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""
-    check_new(target)
-    with locked(target), unfinished(target) as unfinished_folder:
+    check_target_is_new(target)
+    with lock_exclusively(target), make_unfinished_path(target) as unfinished_folder:
         unfinished_folder.mkdir()
         yield unfinished_folder
 
 
-def check_new(target: Path) -> None:
+def check_target_is_new(target: Path) -> None:
     """Raises InputError if there is anything at `target`; of a complete folder, which a command leaves that is killed
     at its last step, the error says that it need not be made again."""
-    if (target / SUMS).is_file():
+    if (target / SUMS_FILE).is_file():
         raise InputError(
-            f"{target} exists and is complete, by its {SUMS}: check it (abide-data check {shlex.quote(str(target))}), "
-            "or remove it or name another folder."
+            f"{target} exists and is complete, by its {SUMS_FILE}: check it (abide-data check "
+            f"{shlex.quote(str(target))}), or remove it or name another folder."
         )
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists; remove it or name another folder.")
 
 
-def check_writable(target: Path, advice: str = "name another folder") -> None:
+def check_folder_writable(target: Path, advice: str = "name another folder") -> None:
     """Raises InputError with `advice` unless a file can be made in the folder `target`; if it is none, in the nearest
     one above it. Permissions do not tell: those of /proc allow it."""
     nearest_parent = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
-    nearest_folder = target if target.is_dir() else nearest_parent
-    if not nearest_folder.is_dir():
-        raise InputError(f"{target} cannot be written ({nearest_folder} is a file); {advice}.")
+    nearest_existing_folder = target if target.is_dir() else nearest_parent
+    if not nearest_existing_folder.is_dir():
+        raise InputError(f"{target} cannot be written ({nearest_existing_folder} is a file); {advice}.")
     try:
-        with tempfile.TemporaryFile(dir=nearest_folder):
+        with tempfile.TemporaryFile(dir=nearest_existing_folder):
             pass
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
-            reason = f"no file can be made in {nearest_folder}: {error.strerror}"
+            reason = f"no file can be made in {nearest_existing_folder}: {error.strerror}"
             raise InputError(f"{target} cannot be written ({reason}); {advice}.") from error
 
 
@@ -178,7 +178,7 @@ def check_regular_file(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+def lock_exclusively(folder: Path, wait: bool = False) -> Iterator[None]:
     """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError,
     naming the process that has it, unless told to `wait` for it; the lock of a process that died is free. If the file
     system has no locks, as on some clusters, a warning is printed, and access is not exclusive."""
@@ -187,7 +187,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
     lock_path = folder.with_name(f".{folder.name}.lock")
     if not folder.is_dir():
-        check_writable(folder)  # where no file can be made, a lock would be waited for without end
+        check_folder_writable(folder)  # where no file can be made, a lock would be waited for without end
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_path, fallback_to_soft=False)
     try:
@@ -211,8 +211,9 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def find_writer(folder: Path) -> str | None:
-    """The other process that has the folder `locked`, as it says itself; None if there is none, or nobody can tell."""
+def find_writing_process(folder: Path) -> str | None:
+    """The other process that has the folder `lock_exclusively`, as it says itself; None if there is none, or nobody
+    can tell."""
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))
@@ -251,7 +252,7 @@ def read_json(path: Path, json_class: type[JsonContent]) -> JsonContent:
         raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
 
 
-def check_format(path: Path, format_version: object, advice: str) -> None:
+def check_format_version(path: Path, format_version: object, advice: str) -> None:
     """Raises InputError unless the `format_version` of a file is `FORMAT_VERSION`; `advice` says what to do."""
     if format_version != FORMAT_VERSION:
         raise InputError(
@@ -285,10 +286,10 @@ def make_type_adapter(checked_type: Any) -> "TypeAdapter":
     return TypeAdapter(checked_type)
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, json_content: object) -> None:
     with open_replacement(path) as file:
-        file.write(format_json(content))
+        file.write(format_json(json_content))
 
 
-def format_json(content: object) -> str:
-    return json.dumps(content, indent=2) + "\n"
+def format_json(json_content: object) -> str:
+    return json.dumps(json_content, indent=2) + "\n"

@@ -27,12 +27,12 @@ class Pool(ProcessPoolExecutor):
     warnings are not shown. An error that leaves the block ends running calls, which write a file whole or not at
     all."""
 
-    def __init__(self, process_count: int | None = None, initialise: Callable[[], object] | None = None):
+    def __init__(self, process_count: int | None = None, initialise_process: Callable[[], object] | None = None):
         super().__init__(
             process_count or cpu_count(),
             get_context("spawn"),
             prepare_process,
-            (initialise or partial(warnings.simplefilter, "ignore"),),
+            (initialise_process or partial(warnings.simplefilter, "ignore"),),
         )
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keyword_arguments: Any) -> Future:
@@ -63,16 +63,18 @@ class Pool(ProcessPoolExecutor):
                 "repeat the command."
             ) from error
         error_messages = [str(call_error) for future in futures if (call_error := future.exception())]
-        if distinct_messages := list(dict.fromkeys(error_messages)):
+        if distinct_error_messages := list(dict.fromkeys(error_messages)):
             count_sentence = (
-                f"{len(error_messages)} of {len(futures)} cannot be used. " if len(distinct_messages) > 1 else ""
+                f"{len(error_messages)} of {len(futures)} cannot be used. " if len(distinct_error_messages) > 1 else ""
             )
             remaining_sentence = (
-                f" And {len(distinct_messages) - MAX_ERRORS_LISTED} more."
-                if len(distinct_messages) > MAX_ERRORS_LISTED
+                f" And {len(distinct_error_messages) - MAX_ERRORS_LISTED} more."
+                if len(distinct_error_messages) > MAX_ERRORS_LISTED
                 else ""
             )
-            raise InputError(count_sentence + " ".join(distinct_messages[:MAX_ERRORS_LISTED]) + remaining_sentence)
+            raise InputError(
+                count_sentence + " ".join(distinct_error_messages[:MAX_ERRORS_LISTED]) + remaining_sentence
+            )
         return [future.result() for future in futures]
 
     def __exit__(self, error_class: type[BaseException] | None, *_: object) -> None:
@@ -87,11 +89,11 @@ def terminate_processes() -> None:
         process.terminate()
 
 
-def prepare_process(initialise: Callable[[], object]) -> None:
+def prepare_process(initialise_process: Callable[[], object]) -> None:
     """Prepares a process of a pool."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
-    initialise()
+    initialise_process()
 
 
 def end_with_parent() -> None:

@@ -86,11 +86,11 @@ def repeat_interrupt(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
         return
     signal.signal(signal.SIGINT, raise_interrupt)
-    timer = threading.Timer(
+    interrupt_timer = threading.Timer(
         REPEATED_INTERRUPT_DELAY_S, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]
     )
-    timer.daemon = True
-    timer.start()
+    interrupt_timer.daemon = True
+    interrupt_timer.start()
 
 
 def exit_on_next_interrupt() -> None:
@@ -99,13 +99,13 @@ def exit_on_next_interrupt() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def read_ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
+def read_ahead(read_argument: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
     """`map(read, arguments)`, a few results ahead, each in another thread."""
-    pending_results: deque[Future] = deque()
-    with ThreadPoolExecutor(READ_AHEAD_BATCHES) as pool:
+    pending_futures: deque[Future] = deque()
+    with ThreadPoolExecutor(READ_AHEAD_BATCHES) as thread_pool:
         for argument in arguments:
-            pending_results.append(pool.submit(read, argument))
-            if len(pending_results) > READ_AHEAD_BATCHES:
-                yield pending_results.popleft().result()
-        while pending_results:
-            yield pending_results.popleft().result()
+            pending_futures.append(thread_pool.submit(read_argument, argument))
+            if len(pending_futures) > READ_AHEAD_BATCHES:
+                yield pending_futures.popleft().result()
+        while pending_futures:
+            yield pending_futures.popleft().result()

@@ -41,7 +41,7 @@ def read_csv_rows(path: Path, required_columns: Sequence[str] = ()) -> dict[int,
     return {line_number: dict(zip(header, cells, strict=True)) for line_number, cells in numbered_rows}
 
 
-def read_frame(path: Path, required_columns: Sequence[str] = ()) -> "pd.DataFrame":
+def read_csv_frame(path: Path, required_columns: Sequence[str] = ()) -> "pd.DataFrame":
     """`read_csv_rows` as a data frame of text (dtype object)."""
     import pandas as pd
 
@@ -49,15 +49,15 @@ def read_frame(path: Path, required_columns: Sequence[str] = ()) -> "pd.DataFram
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else list(required_columns), dtype=object)
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+def write_csv_rows(path: Path, column_names: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Writes a table whole or not at all; values are written as `str` makes them."""
     with files.open_replacement(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(column_names)
         writer.writerows(rows)
 
 
-def write_frame(path: Path, table: "pd.DataFrame", significant_digits: int | None = None) -> None:
+def write_csv_frame(path: Path, table: "pd.DataFrame", significant_digits: int | None = None) -> None:
     """Writes a data frame without its index, NaN as nothing, floats with `significant_digits`, by default with all
     digits."""
     with files.open_replacement(path, newline="") as file:
@@ -66,14 +66,14 @@ def write_frame(path: Path, table: "pd.DataFrame", significant_digits: int | Non
         )
 
 
-def add_row(path: Path, value_by_column: Mapping[str, object]) -> None:
+def add_csv_row(path: Path, value_by_column: Mapping[str, object]) -> None:
     """Adds a row to a table, which need not exist; those before it stay byte by byte, several processes lose none. None
     and NaN become an empty cell. Raises InputError if the table has other columns."""
     import pandas as pd
 
     csv_text = pd.DataFrame([value_by_column]).to_csv(index=False, float_format="%.6g", lineterminator="\n")
     header_line, _, row_line = csv_text.encode().partition(b"\n")
-    with files.locked(path, wait=True):
+    with files.lock_exclusively(path, wait=True):
         content_before = path.read_bytes() if path.exists() else header_line
         if content_before.partition(b"\n")[0].rstrip() != header_line:
             raise InputError(

@@ -15,10 +15,10 @@ from data.base.processes import INTERRUPTED_STATUS, exit_on_next_interrupt, inst
 
 LINE_INTERVAL_S = 10.0
 MAX_PROGRESS_LINES = 60  # about so many in the first ten minutes, and each time that the duration triples
-MIN_TEXT_WIDTH = 20  # letters of a text that is cut
+MIN_LAST_COLUMN_WIDTH = 20  # letters of a text that is cut
 MAX_LINE_LENGTH = 1000  # letters of a line where there is no terminal
 TOPIC_WIDTH = len("participants")  # the longest topic
-CALLBACK_INTERVAL_S = 0.5  # between two calls of a progress callback
+PROGRESS_CALLBACK_INTERVAL_S = 0.5  # between two calls of a progress callback
 ProgressCallback = Callable[[str], object]
 SummaryRow = tuple[str, str]  # the topic, and a text about it
 PROGRESS_CALLBACK: ContextVar[ProgressCallback | None] = ContextVar(
@@ -26,7 +26,7 @@ PROGRESS_CALLBACK: ContextVar[ProgressCallback | None] = ContextVar(
 )  # takes progress in place of the terminal
 
 
-def flush_or_discard() -> None:
+def flush_or_discard_output() -> None:
     """What a full disk or a reader that has gone does not take goes to the null device, or Python would complain."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
@@ -78,10 +78,10 @@ def print_unless_quiet(text: str) -> None:
         print(text, flush=True)
 
 
-def print_table(rows: Sequence[Sequence[str]], truncate_last: bool = False, even_if_quiet: bool = False) -> None:
+def print_table(rows: Sequence[Sequence[str]], truncate_last_column: bool = False, even_if_quiet: bool = False) -> None:
     """Prints rows of texts in aligned columns, except within `redirect_progress`; with `even_if_quiet` even there. In a
-    terminal, the last column wraps or, with `truncate_last`, is cut, if the text is in a file, too. Elsewhere a row is
-    one line of up to `MAX_LINE_LENGTH` letters."""
+    terminal, the last column wraps or, with `truncate_last_column`, is cut, if the text is in a file, too. Elsewhere a
+    row is one line of up to `MAX_LINE_LENGTH` letters."""
     from rich.console import Console  # costs `--help` nothing
     from rich.table import Table
 
@@ -93,7 +93,9 @@ def print_table(rows: Sequence[Sequence[str]], truncate_last: bool = False, even
         Table.grid(padding=(0, 2, 0, 0)),
     )
     *left_column_widths, _ = [max(map(len, column_texts)) for column_texts in zip_longest(*rows, fillvalue="")]
-    last_column_width = max(console.width - sum(left_column_widths) - 2 * len(left_column_widths), MIN_TEXT_WIDTH)
+    last_column_width = max(
+        console.width - sum(left_column_widths) - 2 * len(left_column_widths), MIN_LAST_COLUMN_WIDTH
+    )
     for _ in left_column_widths:
         rich_table.add_column(no_wrap=True)
     rich_table.add_column()  # only the last column wraps
@@ -101,7 +103,7 @@ def print_table(rows: Sequence[Sequence[str]], truncate_last: bool = False, even
         rich_table.add_row(
             *left_cells,
             f"{last_cell[: last_column_width - 1]}…"
-            if truncate_last and len(last_cell) > last_column_width
+            if truncate_last_column and len(last_cell) > last_column_width
             else last_cell,
         )
     with console.capture() as captured_output:
@@ -116,13 +118,13 @@ def print_summary(summary_rows: Iterable[SummaryRow], even_if_quiet: bool = Fals
 
 def merge_summary_rows(summary_rows: Iterable[SummaryRow]) -> list[SummaryRow]:
     """One row for each topic; texts that begin alike up to a colon share this beginning."""
-    endings_by_topic: dict[str, dict[str, list[str]]] = {}
+    endings_by_topic_and_beginning: dict[str, dict[str, list[str]]] = {}
     for topic, text in dict.fromkeys(summary_rows):
         beginning, colon, ending = text.partition(": ")
-        endings_by_topic.setdefault(topic, {}).setdefault(beginning + colon, []).append(ending)
+        endings_by_topic_and_beginning.setdefault(topic, {}).setdefault(beginning + colon, []).append(ending)
     return [
         (topic, "; ".join(beginning + ", ".join(endings) for beginning, endings in endings_by_beginning.items()))
-        for topic, endings_by_beginning in endings_by_topic.items()
+        for topic, endings_by_beginning in endings_by_topic_and_beginning.items()
     ]
 
 
@@ -151,14 +153,14 @@ class ProgressLines:
     def __init__(self, title: str, total_steps: int, done_steps: int, progress_callback: ProgressCallback | None):
         self.title, self.total_steps, self.done_steps = title, total_steps, done_steps
         self.print_line = progress_callback or partial(print, flush=True)
-        self.interval_s = CALLBACK_INTERVAL_S if progress_callback else LINE_INTERVAL_S
+        self.min_line_interval_s = PROGRESS_CALLBACK_INTERVAL_S if progress_callback else LINE_INTERVAL_S
         self.start_time, self.initial_done_steps, self.last_print_time = time.monotonic(), done_steps, float("-inf")
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.done_steps += steps
         now = time.monotonic()
         if (
-            now - self.last_print_time < max(self.interval_s, (now - self.start_time) / MAX_PROGRESS_LINES)
+            now - self.last_print_time < max(self.min_line_interval_s, (now - self.start_time) / MAX_PROGRESS_LINES)
             and self.done_steps < self.total_steps
         ):
             return
@@ -199,12 +201,12 @@ def open_progress_bar(title: str, total_steps: int, done_steps: int = 0) -> Iter
     note_column = rich_progress.TextColumn(
         "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)
     )  # cut where too long
-    columns = (
+    progress_columns = (
         "{task.description}",
         rich_progress.BarColumn(20),
         rich_progress.MofNCompleteColumn(),
         *time_columns,
         note_column,
     )
-    with rich_progress.Progress(*columns, console=console, expand=True) as rich_bar:
+    with rich_progress.Progress(*progress_columns, console=console, expand=True) as rich_bar:
         yield RichProgressBar(rich_bar, rich_bar.add_task(title, total=total_steps, completed=done_steps, note=""))

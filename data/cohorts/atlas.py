@@ -27,7 +27,7 @@ from data.base.terminal import open_progress_bar
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, split_into_batches
 
-AAL_REGIONS = 116  # on both grids
+AAL_REGION_COUNT = 116  # on both grids
 MAX_REGIONS = 2000
 MAX_REGION_BRAIN_SHARE = 0.95  # of the voxels that AAL labels
 PARCEL_MEANS_FOLDER = "means"
@@ -49,7 +49,7 @@ class Atlas:
     def region_numbers(self) -> list[int]:
         return sorted(self.name_by_region)
 
-    def paint(self, region_values: np.ndarray) -> np.ndarray:
+    def paint_regions(self, region_values: np.ndarray) -> np.ndarray:
         """One value a region (regions,) -> the regions filled with them on the full grid, (x, y, z) float32, else 0."""
         return np.append(np.asarray(region_values, np.float32), np.float32(0))[self.full_region_indices]
 
@@ -97,14 +97,22 @@ def load_aal(grid: records.Grid) -> Atlas:
 def make_atlas(full_region_labels: np.ndarray, name_by_region: dict[int, str], grid: records.Grid) -> Atlas:
     """The atlas of these labels (91, 109, 91) on a grid."""
     region_labels = full_region_labels if grid == records.FULL else reduce_labels(full_region_labels)
-    remaining_regions = set(np.unique(region_labels).tolist())
-    vanished_names = [region_name for region, region_name in name_by_region.items() if region not in remaining_regions]
+    remaining_region_numbers = set(np.unique(region_labels).tolist())
+    vanished_region_names = [
+        region_name
+        for region_number, region_name in name_by_region.items()
+        if region_number not in remaining_region_numbers
+    ]
     return Atlas(
         region_labels,
-        {region: region_name for region, region_name in name_by_region.items() if region in remaining_regions},
+        {
+            region_number: region_name
+            for region_number, region_name in name_by_region.items()
+            if region_number in remaining_region_numbers
+        },
         grid,
         full_region_labels,
-        vanished_names,
+        vanished_region_names,
     )
 
 
@@ -155,33 +163,37 @@ def read_label_image(label_image_path: Path) -> tuple[np.ndarray, dict[int, str]
             f"{label_image_path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions."
         )
     region_labels = np.rint(resample_to_full_grid(label_nifti, "nearest")).astype(np.int32)
-    brain_voxel_counts = np.bincount(region_labels[brain_mask := read_aal_2mm()[0] > 0], minlength=2)[1:]
-    if not brain_voxel_counts.any() or brain_voxel_counts.max() > MAX_REGION_BRAIN_SHARE * np.count_nonzero(brain_mask):
-        region_description = (
-            f"region {brain_voxel_counts.argmax() + 1} in all of the brain"
-            if brain_voxel_counts.any()
+    brain_voxels_per_region = np.bincount(region_labels[brain_mask := read_aal_2mm()[0] > 0], minlength=2)[1:]
+    if not brain_voxels_per_region.any() or brain_voxels_per_region.max() > MAX_REGION_BRAIN_SHARE * np.count_nonzero(
+        brain_mask
+    ):
+        region_fault_text = (
+            f"region {brain_voxels_per_region.argmax() + 1} in all of the brain"
+            if brain_voxels_per_region.any()
             else "no region within the brain"
         )
         raise InputError(
-            f"{label_image_path} has {region_description}; expected regions of a brain in MNI space. Check its affine "
+            f"{label_image_path} has {region_fault_text}; expected regions of a brain in MNI space. Check its affine "
             "and labels."
         )
     names_path = make_sidecar_path(label_image_path, ".txt")
     name_by_region = read_region_names(names_path) if names_path.is_file() else {}
     return region_labels, {
-        int(region): name_by_region.get(region, f"region {region:.0f}") for region in np.unique(voxel_labels) if region
+        int(region_label): name_by_region.get(region_label, f"region {region_label:.0f}")
+        for region_label in np.unique(voxel_labels)
+        if region_label
     }
 
 
-def reduce_labels(region_labels: np.ndarray) -> np.ndarray:
+def reduce_labels(full_region_labels: np.ndarray) -> np.ndarray:
     """Full-size labels -> reduced: each voxel takes the most common non-zero label of its block, the lowest if tied."""
-    labels_by_block = np.lib.stride_tricks.sliding_window_view(np.pad(region_labels, 1), 3 * (records.BLOCK_EDGE,))
+    labels_by_block = np.lib.stride_tricks.sliding_window_view(np.pad(full_region_labels, 1), 3 * (records.BLOCK_EDGE,))
     labels_by_block = labels_by_block[:: records.BLOCK_EDGE, :: records.BLOCK_EDGE, :: records.BLOCK_EDGE].reshape(
         *records.REDUCED.shape, -1
     )
     label_counts = (labels_by_block[..., :, None] == labels_by_block[..., None, :]).sum(-1) * (labels_by_block > 0)
     most_common_labels = np.where(
-        label_counts == label_counts.max(-1, keepdims=True), labels_by_block, np.iinfo(region_labels.dtype).max
+        label_counts == label_counts.max(-1, keepdims=True), labels_by_block, np.iinfo(full_region_labels.dtype).max
     ).min(-1)
     return np.where(label_counts.max(-1) > 0, most_common_labels, 0)
 
@@ -196,7 +208,7 @@ class Parcels:
     means_shape: tuple[int, ...]
 
     @cached_property
-    def voxel_counts(self) -> np.ndarray:
+    def parcel_voxel_counts(self) -> np.ndarray:
         """Voxels of each parcel (parcels,)."""
         return np.bincount(self.parcel_indices.ravel(), minlength=self.parcel_count + 1)[:-1]
 
@@ -210,38 +222,42 @@ class Parcels:
         from scipy import sparse
 
         flat_parcel_indices = self.parcel_indices.ravel()
-        voxels_by_parcel = np.argsort(flat_parcel_indices, kind="stable")[
+        voxel_indices_by_parcel = np.argsort(flat_parcel_indices, kind="stable")[
             : np.count_nonzero(flat_parcel_indices < self.parcel_count)
         ]
-        csr_entries = np.ones(len(voxels_by_parcel), np.float32), voxels_by_parcel, np.cumsum([0, *self.voxel_counts])
+        csr_entries = (
+            np.ones(len(voxel_indices_by_parcel), np.float32),
+            voxel_indices_by_parcel,
+            np.cumsum([0, *self.parcel_voxel_counts]),
+        )
         return sparse.csr_array(csr_entries, (self.parcel_count, flat_parcel_indices.size))
 
-    def average(self, volumes: np.ndarray) -> np.ndarray:
+    def average_volumes(self, volumes: np.ndarray) -> np.ndarray:
         """Volumes (n, x, y, z, maps) float32 -> the mean of each map in each parcel, (n, *means_shape, maps) float32;
         summed in the order of the voxels, as TensorFlow does on a CPU, so that the results are the same to the last
         bit."""
         parcel_sums = np.stack(
             [self._membership_matrix @ volume.reshape(self.parcel_indices.size, -1) for volume in volumes]
         )
-        return (parcel_sums / self.voxel_counts[:, None].astype(np.float32)).reshape(
+        return (parcel_sums / self.parcel_voxel_counts[:, None].astype(np.float32)).reshape(
             len(volumes), *self.means_shape, -1
         )
 
 
 @lru_cache(4)
-def make_cube_parcels(grid: records.Grid, cube_edge: int) -> Parcels:
-    """Cubes of `cube_edge` voxels, fewer at the border, as a pooling with padding "same" lays them."""
-    cube_counts = [math.ceil(axis_length / cube_edge) for axis_length in grid.shape]
+def make_cube_parcels(grid: records.Grid, cube_edge_voxels: int) -> Parcels:
+    """Cubes of `cube_edge_voxels` voxels, fewer at the border, as a pooling with padding "same" lays them."""
+    cube_counts = [math.ceil(axis_length / cube_edge_voxels) for axis_length in grid.shape]
     padding_before = [
-        (cube_count * cube_edge - axis_length) // 2
+        (cube_count * cube_edge_voxels - axis_length) // 2
         for cube_count, axis_length in zip(cube_counts, grid.shape, strict=True)
     ]
     cube_indices = [
-        (np.arange(axis_length) + axis_padding) // cube_edge
+        (np.arange(axis_length) + axis_padding) // cube_edge_voxels
         for axis_length, axis_padding in zip(grid.shape, padding_before, strict=True)
     ]
     return Parcels(
-        f"cubes{cube_edge}",
+        f"cubes{cube_edge_voxels}",
         np.ravel_multi_index(np.meshgrid(*cube_indices, indexing="ij"), cube_counts),
         tuple(cube_counts),
     )
@@ -260,7 +276,7 @@ def load_parcel_means(cohort: Cohort, parcellations: Sequence[Parcels]) -> list[
     if missing_parcellation_by_path := {
         means_path: parcellation
         for means_path, parcellation in zip(means_paths, parcellations, strict=True)
-        if not load_valid_table(means_path)
+        if not try_load_means_table(means_path)
     }:
         make_means_tables(cohort, missing_parcellation_by_path)
     return [
@@ -272,7 +288,7 @@ def load_parcel_means(cohort: Cohort, parcellations: Sequence[Parcels]) -> list[
 def make_means_path(cohort: Cohort, parcels: Parcels) -> Path:
     """The path of a table, named by what decides its content; only the name if the cohort keeps no means."""
     site_by_record = [row.site for row in cohort.rows] if cohort.moments_by_site else None
-    moment_records_and_sites = [cohort.find_unswapped_indices(), site_by_record] if site_by_record else None
+    moment_records_and_sites = [cohort.find_unswapped_record_indices(), site_by_record] if site_by_record else None
     volume_digests = [record_digests.volume for record_digests in cohort.digests]
     key_content = [
         files.FORMAT_VERSION,
@@ -288,12 +304,12 @@ def make_means_path(cohort: Cohort, parcels: Parcels) -> Path:
     return (cohort.means_folder or Path()) / f"{parcels.name}-{table_key[:16]}.npy"
 
 
-def load_valid_table(means_path: Path) -> bool:
+def try_load_means_table(means_path: Path) -> bool:
     """Whether this process has a table, which it reads if it was kept and is as it was written."""
     if means_path not in LOADED_MEANS_BY_PATH:
         with suppress(InputError):
-            description = files.read_json(means_path.with_suffix(".json"), dict)
-            if description.get("sha256") == manifest.compute_sum(means_path):
+            table_description = files.read_json(means_path.with_suffix(".json"), dict)
+            if table_description.get("sha256") == manifest.compute_checksum(means_path):
                 LOADED_MEANS_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")
     return means_path in LOADED_MEANS_BY_PATH
 
@@ -303,11 +319,11 @@ def make_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcel
     meanwhile."""
     try:
         if cohort.means_folder:
-            with files.locked(cohort.means_folder, wait=True):
+            with files.lock_exclusively(cohort.means_folder, wait=True):
                 if missing_parcellation_by_path := {
                     means_path: parcellation
                     for means_path, parcellation in parcellation_by_path.items()
-                    if not load_valid_table(means_path)
+                    if not try_load_means_table(means_path)
                 }:
                     write_means_tables(cohort, missing_parcellation_by_path)
             return
@@ -318,17 +334,17 @@ def make_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcel
     LOADED_MEANS_BY_PATH.update(
         zip(
             parcellation_by_path,
-            map(np.concatenate, zip(*average_in_chunks(cohort, parcellation_by_path.values()), strict=True)),
+            map(np.concatenate, zip(*average_parcels_in_chunks(cohort, parcellation_by_path.values()), strict=True)),
             strict=True,
         )
     )
 
 
-def average_in_chunks(cohort: Cohort, parcellations: Collection[Parcels]) -> Iterator[list[np.ndarray]]:
+def average_parcels_in_chunks(cohort: Cohort, parcellations: Collection[Parcels]) -> Iterator[list[np.ndarray]]:
     """For each chunk of records, which are read once, the rows of each table."""
     with open_progress_bar("Averaging volumes", len(cohort.rows)) as progress_bar:
         for batch in cohort.iterate_batches(split_into_batches(np.arange(len(cohort.rows)), RECORDS_PER_CHUNK)):
-            yield [parcellation.average(batch["volume"]) for parcellation in parcellations]
+            yield [parcellation.average_volumes(batch["volume"]) for parcellation in parcellations]
             progress_bar.advance(steps=len(batch["volume"]))
 
 
@@ -339,17 +355,19 @@ def write_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parce
         if means_path.exists():
             print(f"{means_path} is not as it was written, and is made anew.", flush=True)
     with ExitStack() as exit_stack:
-        open_files = [
+        means_files = [
             exit_stack.enter_context(files.open_replacement(means_path, "wb")) for means_path in parcellation_by_path
         ]
-        for means_file, parcellation in zip(open_files, parcellation_by_path.values(), strict=True):
+        for means_file, parcellation in zip(means_files, parcellation_by_path.values(), strict=True):
             table_shape = len(cohort.rows), parcellation.parcel_count, cohort.num_maps
             npy_header = {"descr": records.RECORD_DTYPE.str, "fortran_order": False, "shape": table_shape}
             np.lib.format.write_array_header_1_0(means_file, npy_header)
-        for means_by_table in average_in_chunks(cohort, parcellation_by_path.values()):
-            for means_file, chunk_means in zip(open_files, means_by_table, strict=True):
+        for chunk_means_by_table in average_parcels_in_chunks(cohort, parcellation_by_path.values()):
+            for means_file, chunk_means in zip(means_files, chunk_means_by_table, strict=True):
                 means_file.write(chunk_means.tobytes())
     for means_path, parcellation in parcellation_by_path.items():
-        description = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": parcellation.name}
-        files.write_json(means_path.with_suffix(".json"), description | {"sha256": manifest.compute_sum(means_path)})
+        table_description = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": parcellation.name}
+        files.write_json(
+            means_path.with_suffix(".json"), table_description | {"sha256": manifest.compute_checksum(means_path)}
+        )
         LOADED_MEANS_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")

@@ -36,13 +36,13 @@ LIKENESS_FILE, LIKENESS_MEANS_FILE = (
     "likeness.json",
     "likeness.npz",
 )  # the training people whom new people were prepared like
-SIDE_TABLES = (COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE, SERIES_FILE, LIKENESS_FILE, LIKENESS_MEANS_FILE)
+SIDE_TABLE_FILES = (COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE, SERIES_FILE, LIKENESS_FILE, LIKENESS_MEANS_FILE)
 UNKNOWN_LABEL = -1  # in a batch
 ADVICE_BY_EMPTY_SPLIT = {  # a split: what to do
     "train": "Train on others: participants whom convert --like made are for tests only.",
     "test": "Convert more participants, or test everybody by run.py with --folds.",
 }
-Standard = Literal["stored", "brain", "site"]  # see `data.cohorts.variants`
+VolumeStandard = Literal["stored", "brain", "site"]  # see `data.cohorts.variants`
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Cohort:
     identity: str = ""
     verdict: CheckVerdict | None = None  # of the check of just this cohort
     groups: SubjectGroups = ()  # subjects who share a scan or are of one family, each group in one split
-    standard: Standard = "stored"  # of the volumes in `make_batch`
+    standard: VolumeStandard = "stored"  # of the volumes in `make_batch`
     # by site: mean and spread (x, y, z, maps)
     moments_by_site: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
     means_folder: Path | None = None  # the folder that keeps means of the volumes
@@ -101,9 +101,9 @@ class Cohort:
         """What invalidates results, by the census and the stored verdict. With `fold_by_subject`, these folds replace
         the split. Without `include_label_problems`, problems of labels and their split, which the census finds, are
         left out."""
-        census_problems, verdict = self.take_census().list_texts("problems"), self.verdict
+        census_problems, verdict = self.take_census().list_finding_texts("problems"), self.verdict
         current_problems = (
-            self.take_census(fold_by_subject).list_texts("problems") if fold_by_subject else census_problems
+            self.take_census(fold_by_subject).list_finding_texts("problems") if fold_by_subject else census_problems
         )
         all_problems = dict.fromkeys(
             [
@@ -128,12 +128,16 @@ class Cohort:
         return self.metadata.maps or tuple(str(map_number) for map_number in range(1, self.num_maps + 1))
 
     @property
-    def side_table_paths(self) -> dict[str, Path]:
+    def side_table_path_by_name(self) -> dict[str, Path]:
         """The paths of the side tables that exist, by name."""
-        path_by_name = (
-            {table_name: self.tables_folder / table_name for table_name in SIDE_TABLES} if self.tables_folder else {}
+        possible_path_by_name = (
+            {table_name: self.tables_folder / table_name for table_name in SIDE_TABLE_FILES}
+            if self.tables_folder
+            else {}
         )
-        return {table_name: table_path for table_name, table_path in path_by_name.items() if table_path.is_file()}
+        return {
+            table_name: table_path for table_name, table_path in possible_path_by_name.items() if table_path.is_file()
+        }
 
     @property
     def without_connectomes(self) -> "Cohort":
@@ -142,7 +146,7 @@ class Cohort:
         metadata = replace(self.metadata, connectome="", parcels_sha256="")
         return replace(self, digests=digests_without_connectome, metadata=metadata, connectomes=None)
 
-    def split_indices(self, split: str) -> np.ndarray:
+    def find_split_record_indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
         record_indices = np.flatnonzero([row.split == split for row in self.rows])
         if not record_indices.size:
@@ -152,11 +156,11 @@ class Cohort:
             )
         return record_indices
 
-    def split_subjects(self, split: str) -> list[str]:
+    def list_split_subjects(self, split: str) -> list[str]:
         """A split's subjects, sorted."""
         return sorted({row.subject for row in self.rows if row.split == split})
 
-    def find_unswapped_indices(self) -> list[int]:
+    def find_unswapped_record_indices(self) -> list[int]:
         """Positions of the records that are of one person each: all but those whose regions were swapped."""
         has_swaps = any("swap" in provenance for provenance in self.metadata.lineage)
         return [
@@ -169,8 +173,8 @@ class Cohort:
         from data.cohorts.phenotype import read_subject_table  # pandas and scikit-learn, which `--help` can do without
 
         covariates_path, subjects = (
-            self.side_table_paths.get(COVARIATES_FILE),
-            list(self.first_index_by_subject(range(len(self.rows)))),
+            self.side_table_path_by_name.get(COVARIATES_FILE),
+            list(self.find_first_record_indices(range(len(self.rows)))),
         )
         return read_subject_table(covariates_path, subjects) if covariates_path else None
 
@@ -181,8 +185,8 @@ class Cohort:
         from data.cohorts.phenotype import read_phenotype
 
         phenotype_path, subjects = (
-            self.side_table_paths.get(PHENOTYPE_FILE),
-            list(self.first_index_by_subject(range(len(self.rows)))),
+            self.side_table_path_by_name.get(PHENOTYPE_FILE),
+            list(self.find_first_record_indices(range(len(self.rows)))),
         )
         return read_phenotype(phenotype_path, subjects, self.metadata.phenotype) if phenotype_path else None
 
@@ -195,7 +199,7 @@ class Cohort:
         if self.scaled_phenotype is not None:
             return self.scaled_phenotype
         scaler = Scaler.from_preparation(self.metadata)
-        if PHENOTYPE_FILE not in self.side_table_paths or scaler is None:
+        if PHENOTYPE_FILE not in self.side_table_path_by_name or scaler is None:
             return np.stack([self._read_stored_phenotype(index) for index in range(len(self.rows))])
         return self.scale_phenotype(scaler)
 
@@ -205,19 +209,19 @@ class Cohort:
         raw_values = self.raw_phenotype.loc[[row.subject for row in self.rows]]
         return scaler.transform(raw_values.to_numpy()).astype(records.RECORD_DTYPE)
 
-    def _read_stored_phenotype(self, index: int) -> np.ndarray:
-        entry = self.entries[index]
-        header = entry.read(records.HEADER_BYTES)
-        if self.digests and self.digests[index].header:
-            records.check_digest(header, self.digests[index].header, str(entry), "label and phenotype")
-        return records.unpack_header(header, str(entry))[1]
+    def _read_stored_phenotype(self, record_index: int) -> np.ndarray:
+        entry = self.entries[record_index]
+        header_bytes = entry.read(records.HEADER_BYTES)
+        if self.digests and self.digests[record_index].header:
+            records.check_digest(header_bytes, self.digests[record_index].header, str(entry), "label and phenotype")
+        return records.unpack_header(header_bytes, str(entry))[1]
 
-    def first_index_by_subject(self, indices: Iterable[int]) -> dict[str, int]:
+    def find_first_record_indices(self, record_indices: Iterable[int]) -> dict[str, int]:
         """Subjects in the order of their first records among these positions, with its position."""
-        index_by_subject: dict[str, int] = {}
-        for index in indices:
-            index_by_subject.setdefault(self.rows[index].subject, index)
-        return index_by_subject
+        first_index_by_subject: dict[str, int] = {}
+        for index in record_indices:
+            first_index_by_subject.setdefault(self.rows[index].subject, index)
+        return first_index_by_subject
 
     def relabel(self, label_by_subject: Mapping[str, float]) -> "Cohort":
         """The cohort with other labels of some subjects, in all their records."""
@@ -225,51 +229,55 @@ class Cohort:
             self, rows=tuple(replace(row, label=label_by_subject.get(row.subject, row.label)) for row in self.rows)
         )
 
-    def read_volume(self, index: int) -> np.ndarray:
+    def read_volume(self, record_index: int) -> np.ndarray:
         """The volume (x, y, z, maps) float32 of one record as it is stored, verified when it is first read. Raises
         InputError, naming the file."""
-        entry = self.entries[index]
+        entry = self.entries[record_index]
         record_content = entry.read()
         volume = records.unpack_volume(record_content, self.grid, self.num_maps, str(entry))
         if self.digests and entry not in self.verified_entries:
             volume_bytes = memoryview(record_content)[records.HEADER_BYTES :]
-            records.check_digest(volume_bytes, self.digests[index].volume, str(entry), "volume")
+            records.check_digest(volume_bytes, self.digests[record_index].volume, str(entry), "volume")
             self.verified_entries.add(entry)
         return volume
 
-    def make_record_bytes(self, index: int, volume_bytes: bytes | None = None) -> bytes:
+    def make_record_bytes(self, record_index: int, volume_bytes: bytes | None = None) -> bytes:
         """The bytes of one record with label and phenotype as they are now; with `volume_bytes`, if given, in place of
         its volume, in the order in which records hold it."""
-        header = records.pack_header(self.rows[index].label, self.phenotype[index])
-        return header + (records.volume_to_bytes(self.read_volume(index)) if volume_bytes is None else volume_bytes)
+        header_bytes = records.pack_header(self.rows[record_index].label, self.phenotype[record_index])
+        return header_bytes + (
+            records.volume_to_bytes(self.read_volume(record_index)) if volume_bytes is None else volume_bytes
+        )
 
     @property
     def digests_by_file(self) -> dict[str, Digests]:
         """The digests of the records by file, as far as they are known."""
         return dict(zip((row.file for row in self.rows), self.digests, strict=False))
 
-    def scans_by_subject(self, split: str | None = None) -> dict[str, set[str]]:
+    def collect_scan_digests(self, split: str | None = None) -> dict[str, set[str]]:
         """By subject, the digests of the scans of a split's records, or of all (see `Digests.scan_digests`): they
         recognise people whatever their names. The sets are empty as long as digests are not known."""
-        scans_by_subject: dict[str, set[str]] = {row.subject: set() for row in self.rows if split in (None, row.split)}
+        scan_digests_by_subject: dict[str, set[str]] = {
+            row.subject: set() for row in self.rows if split in (None, row.split)
+        }
         for row, record_digests in zip(self.rows, self.digests, strict=False):
-            if row.subject in scans_by_subject:
-                scans_by_subject[row.subject] |= record_digests.scan_digests
-        return scans_by_subject
+            if row.subject in scan_digests_by_subject:
+                scan_digests_by_subject[row.subject] |= record_digests.scan_digests
+        return scan_digests_by_subject
 
-    def scans_sha256(self, split: str | None = None) -> str:
+    def compute_scans_sha256(self, split: str | None = None) -> str:
         """SHA-256 over the scans of a split, or of all, which tells who is in it, whatever the names."""
-        return records.compute_digest("".join(sorted(set().union(*self.scans_by_subject(split).values()))).encode())
+        return records.compute_digest("".join(sorted(set().union(*self.collect_scan_digests(split).values()))).encode())
 
     def make_batch(
         self,
         record_indices: Sequence[int] | np.ndarray,
         with_volumes: bool = True,
-        table_by_name: Mapping[str, Any] = MappingProxyType({}),
+        record_table_by_name: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `with_volumes`, `volume` (n, x, y, z, maps),
         both float32; volumes are standardised as `standard` says. Also the rows of these records in each table of
-        `table_by_name`, whose rows are all records."""
+        `record_table_by_name`, whose rows are all records."""
         labels = np.nan_to_num(
             [self.rows[record_index].label for record_index in record_indices], nan=UNKNOWN_LABEL
         ).astype(np.int32)
@@ -277,32 +285,34 @@ class Cohort:
         if with_volumes:
             batch["volume"] = np.empty((len(record_indices), *self.grid.shape, self.num_maps), np.float32)
             for batch_row, record_index in enumerate(record_indices):
-                batch["volume"][batch_row] = self._read_standardised(record_index)
+                batch["volume"][batch_row] = self._read_standardised_volume(record_index)
         return batch | {
-            table_name: np.ascontiguousarray(table[record_indices]) for table_name, table in table_by_name.items()
+            table_name: np.ascontiguousarray(table[record_indices])
+            for table_name, table in record_table_by_name.items()
         }
 
-    def _read_standardised(self, index: int) -> np.ndarray:
+    def _read_standardised_volume(self, record_index: int) -> np.ndarray:
         """The volume (x, y, z, maps) of one record as `standard` says."""
         volume = (
-            self.read_volume(index)
+            self.read_volume(record_index)
             if self.standard == "stored"
-            else records.z_score_within_brain(self.read_volume(index))
+            else records.z_score_within_brain(self.read_volume(record_index))
         )
         if self.moments_by_site:
-            mean, spread = self.moments_by_site[self.rows[index].site]
-            volume = (volume - mean) / spread
+            site_mean, site_sd = self.moments_by_site[self.rows[record_index].site]
+            volume = (volume - site_mean) / site_sd
         return volume
 
     def iterate_batches(
         self,
-        index_batches: Iterable[np.ndarray],
+        record_index_batches: Iterable[np.ndarray],
         with_volumes: bool = True,
-        table_by_name: Mapping[str, Any] = MappingProxyType({}),
+        record_table_by_name: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[dict[str, np.ndarray]]:
         """The batch of each selection of records, read ahead in other threads."""
         return read_ahead(
-            partial(self.make_batch, with_volumes=with_volumes, table_by_name=table_by_name), index_batches
+            partial(self.make_batch, with_volumes=with_volumes, record_table_by_name=record_table_by_name),
+            record_index_batches,
         )
 
 
@@ -314,30 +324,30 @@ def split_into_batches(record_indices: np.ndarray, batch_size: int) -> list[np.n
     ]
 
 
-def flatten_cohort(cohort: Cohort) -> Cohort:
+def flatten_record_files(cohort: Cohort) -> Cohort:
     """The cohort with its records named as files of one folder. Raises InputError if two names collide there."""
-    return replace(cohort, rows=cohort_rows.flatten_rows(cohort.rows, cohort.path))
+    return replace(cohort, rows=cohort_rows.flatten_row_files(cohort.rows, cohort.path))
 
 
 class RunningMoments:
     """Mean and spread of values that come in batches, (n, ...) each."""
 
     def __init__(self) -> None:
-        self.sample_count, self.mean, self._squared_deviations = 0, np.zeros(()), np.zeros(())
+        self.sample_count, self.mean, self._squared_deviation_sums = 0, np.zeros(()), np.zeros(())
 
-    def add(self, batch_values: np.ndarray) -> None:
+    def add_batch(self, batch_values: np.ndarray) -> None:
         """Adds a batch by the stable update of Chan et al. (1979)."""
         batch_values = np.asarray(batch_values, np.float64)
-        batch_mean, new_count = batch_values.mean(0), self.sample_count + len(batch_values)
+        batch_mean, new_sample_count = batch_values.mean(0), self.sample_count + len(batch_values)
         mean_shift = batch_mean - self.mean
-        self._squared_deviations = self._squared_deviations + np.square(batch_values - batch_mean).sum(0)
-        self._squared_deviations = self._squared_deviations + np.square(mean_shift) * (
-            self.sample_count * len(batch_values) / new_count
+        self._squared_deviation_sums = self._squared_deviation_sums + np.square(batch_values - batch_mean).sum(0)
+        self._squared_deviation_sums = self._squared_deviation_sums + np.square(mean_shift) * (
+            self.sample_count * len(batch_values) / new_sample_count
         )
-        self.mean, self.sample_count = self.mean + mean_shift * (len(batch_values) / new_count), new_count
+        self.mean, self.sample_count = self.mean + mean_shift * (len(batch_values) / new_sample_count), new_sample_count
 
     @property
-    def spread(self) -> np.ndarray:
+    def nonzero_sd(self) -> np.ndarray:
         """The standard deviation; 1 where values do not vary, so that they are only centred."""
-        sd = np.sqrt(self._squared_deviations / self.sample_count)
-        return np.where(sd > records.MIN_SPREAD, sd, 1)
+        sd = np.sqrt(self._squared_deviation_sums / self.sample_count)
+        return np.where(sd > records.MIN_SD, sd, 1)

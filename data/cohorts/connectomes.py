@@ -48,17 +48,19 @@ class Connectomes:
     def __getitem__(self, record_indices: Any) -> np.ndarray:
         """Positions of records -> their rows (n, edges) float32, NaN where a scan lacks a parcel. Raises InputError,
         naming the file and the row, if one is not what was written."""
-        chosen_records = np.arange(len(self))[record_indices]
-        edge_rows = read_connectome_rows(self.path, self.file_row_by_record[chosen_records], self.num_edges)
-        for index, edges in zip(chosen_records.tolist() if self.digest_by_record else (), edge_rows, strict=False):
-            if compute_row_digest(edges) != self.digest_by_record[index]:
+        chosen_record_indices = np.arange(len(self))[record_indices]
+        fisher_z_rows = read_connectome_rows(self.path, self.file_row_by_record[chosen_record_indices], self.num_edges)
+        for record_index, edge_fisher_z in zip(
+            chosen_record_indices.tolist() if self.digest_by_record else (), fisher_z_rows, strict=False
+        ):
+            if compute_row_digest(edge_fisher_z) != self.digest_by_record[record_index]:
                 raise InputError(
-                    f"{self.path} row {self.file_row_by_record[index]} is not what was written: it differs from its "
-                    f"digest. Was it damaged or replaced? {COPY_AGAIN_ADVICE}"
+                    f"{self.path} row {self.file_row_by_record[record_index]} is not what was written: it differs from "
+                    f"its digest. Was it damaged or replaced? {COPY_AGAIN_ADVICE}"
                 )
-        return edge_rows
+        return fisher_z_rows
 
-    def iterate_blocks(self) -> Iterator[np.ndarray]:
+    def iterate_row_blocks(self) -> Iterator[np.ndarray]:
         """The rows of all records (few, edges), one block after another; the file is opened once for each."""
         for block_start in range(0, len(self), ROWS_PER_BLOCK):
             yield self[block_start : block_start + ROWS_PER_BLOCK]
@@ -68,7 +70,7 @@ class Connectomes:
         return count_edges(len(self.parcel_names))
 
     @cached_property
-    def parcel_pairs(self) -> np.ndarray:
+    def parcel_index_pairs(self) -> np.ndarray:
         """The positions of each edge's two parcels, (edges, 2) int: the upper triangle, row by row."""
         return np.column_stack(np.triu_indices(len(self.parcel_names), 1))
 
@@ -77,9 +79,9 @@ def count_edges(parcel_count: int) -> int:
     return parcel_count * (parcel_count - 1) // 2
 
 
-def compute_row_digest(edges: np.ndarray) -> str:
+def compute_row_digest(edge_fisher_z: np.ndarray) -> str:
     """SHA-256 of a person's edges (edges,) or (1, edges)."""
-    return hashlib.sha256(np.asarray(edges, EDGE_DTYPE).tobytes()).hexdigest()
+    return hashlib.sha256(np.asarray(edge_fisher_z, EDGE_DTYPE).tobytes()).hexdigest()
 
 
 def compute_parcels_sha256(parcel_names: Sequence[str], parcel_image: np.ndarray | None) -> str:
@@ -93,7 +95,7 @@ def write_connectomes(
     subjects: Sequence[str],
     parcel_names: Sequence[str],
     parcel_image: np.ndarray | None,
-    edge_rows: Iterable[np.ndarray],
+    fisher_z_rows: Iterable[np.ndarray],
 ) -> None:
     """Writes `connectomes.h5`: for each of the subjects a row (edges,) of Fisher z values, taken one by one."""
     edge_count = count_edges(len(parcel_names))
@@ -103,18 +105,18 @@ def write_connectomes(
         hdf5_file["parcels"] = np.array([parcel_name.encode() for parcel_name in parcel_names])
         if parcel_image is not None:
             hdf5_file.create_dataset("image", data=np.asarray(parcel_image, PARCEL_IMAGE_DTYPE))
-        for row_index, (_, edges) in enumerate(zip(subjects, edge_rows, strict=True)):
-            z_dataset[row_index] = edges
+        for row_index, (_, edge_fisher_z) in enumerate(zip(subjects, fisher_z_rows, strict=True)):
+            z_dataset[row_index] = edge_fisher_z
 
 
 def open_connectomes(
-    folder: Path, metadata: Metadata, record_subjects: Sequence[str], digest_by_record: Sequence[str] = ()
+    cohort_folder: Path, metadata: Metadata, record_subjects: Sequence[str], digest_by_record: Sequence[str] = ()
 ) -> Connectomes:
     """The connectomes of a cohort's folder, of the `record_subjects` of its records in their order. Raises InputError,
     naming the file, if it is not what `write_connectomes` writes, or of other people or parcels than the tables say."""
     import h5py
 
-    connectomes_path = folder / CONNECTOMES_FILE
+    connectomes_path = cohort_folder / CONNECTOMES_FILE
     try:
         with HDF5_LOCK, h5py.File(connectomes_path, "r") as hdf5_file:
             stored_subjects, parcel_names = (
@@ -129,15 +131,20 @@ def open_connectomes(
         ) from error
     if z_shape != expected_shape or compute_parcels_sha256(parcel_names, parcel_image) != metadata.parcels_sha256:
         raise InputError(f"{connectomes_path} has other parcels than cohort.json says. {COPY_AGAIN_ADVICE}")
-    row_by_subject = {compose_accents(subject): file_row for file_row, subject in enumerate(stored_subjects)}
-    if unmatched_subjects := sorted(row_by_subject.keys() ^ set(record_subjects)):
+    file_row_by_subject = {compose_accents(subject): file_row for file_row, subject in enumerate(stored_subjects)}
+    if unmatched_subjects := sorted(file_row_by_subject.keys() ^ set(record_subjects)):
         raise InputError(
             f"{connectomes_path} or the table of records lacks participant {unmatched_subjects[0]} "
             f"({len(unmatched_subjects)} such). {COPY_AGAIN_ADVICE}"
         )
-    file_rows = np.array([row_by_subject[subject] for subject in record_subjects], int)
+    file_row_by_record = np.array([file_row_by_subject[subject] for subject in record_subjects], int)
     return Connectomes(
-        connectomes_path, metadata.connectome, tuple(parcel_names), parcel_image, file_rows, tuple(digest_by_record)
+        connectomes_path,
+        metadata.connectome,
+        tuple(parcel_names),
+        parcel_image,
+        file_row_by_record,
+        tuple(digest_by_record),
     )
 
 
@@ -145,20 +152,24 @@ def read_connectome_rows(connectomes_path: Path, file_rows: np.ndarray, num_edge
     """Rows of the file (n, edges) float32, in the order of `file_rows`. Raises InputError, naming the file."""
     import h5py
 
-    edge_rows = np.empty((len(file_rows), num_edges), EDGE_DTYPE)
+    fisher_z_rows = np.empty((len(file_rows), num_edges), EDGE_DTYPE)
     try:
         with HDF5_LOCK, h5py.File(connectomes_path, "r") as hdf5_file:
             for output_row, file_row in enumerate(file_rows.tolist()):
-                hdf5_file["z"].read_direct(edge_rows, np.s_[file_row], np.s_[output_row])
+                hdf5_file["z"].read_direct(fisher_z_rows, np.s_[file_row], np.s_[output_row])
     except HDF5_DAMAGE_ERRORS as error:
         raise InputError(f"{connectomes_path} cannot be read: {error}. Was it cut off? {COPY_AGAIN_ADVICE}") from error
-    return edge_rows
+    return fisher_z_rows
 
 
-def compute_connectome_digests(folder: Path, metadata: Metadata, rows: Sequence[RecordRow]) -> dict[str, str]:
+def compute_connectome_digests(cohort_folder: Path, metadata: Metadata, rows: Sequence[RecordRow]) -> dict[str, str]:
     """The digests of a cohort's connectomes as they are in its folder, by the records' files; nothing without any."""
     if not metadata.connectome:
         return {}
-    connectomes = open_connectomes(folder, metadata, [row.subject for row in rows])
-    digests = (compute_row_digest(edges) for edge_block in connectomes.iterate_blocks() for edges in edge_block)
-    return {row.file: digest for row, digest in zip(rows, digests, strict=True)}
+    connectomes = open_connectomes(cohort_folder, metadata, [row.subject for row in rows])
+    row_digests = (
+        compute_row_digest(edge_fisher_z)
+        for fisher_z_block in connectomes.iterate_row_blocks()
+        for edge_fisher_z in fisher_z_block
+    )
+    return {row.file: digest for row, digest in zip(rows, row_digests, strict=True)}

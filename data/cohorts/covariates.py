@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from data.cohorts.phenotype import INDICATOR_PATTERN, LOGARITHMIC_PATTERN, clean_column, is_mostly_numbers
+from data.cohorts.phenotype import INDICATOR_PATTERN, LOGARITHMIC_COLUMN_PATTERN, clean_column, is_mostly_numbers
 from data.cohorts.rows import RecordRow, find_recorded_sites
 
 if TYPE_CHECKING:
@@ -35,23 +35,23 @@ WORD_START_PATTERN = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])") 
 
 @dataclass(frozen=True)
 class CovariateKind:
-    """A kind of covariate, known by the names of its columns: in small letters, these match `name_pattern`, and do not
-    match `excluded_pattern`. It is a number, unless it `may_be_text`."""
+    """A kind of covariate, known by the names of its columns: in small letters, these match `column_name_pattern`, and
+    do not match `excluded_name_pattern`. It is a number, unless it `may_be_text`."""
 
-    name_pattern: str
-    excluded_pattern: str = "(?!)"  # nothing
+    column_name_pattern: str
+    excluded_name_pattern: str = "(?!)"  # nothing
     may_be_text: bool = False
 
-    def matches_name(self, column_name: str) -> bool:
+    def matches_column_name(self, column_name: str) -> bool:
         """Whether a column is called so."""
         spaced_name = f"{column_name} {WORD_START_PATTERN.sub('_', column_name)}".lower()
-        return bool(re.search(self.name_pattern, spaced_name)) and not re.search(
-            f"{self.excluded_pattern}|{INDICATOR_PATTERN.pattern}", spaced_name
+        return bool(re.search(self.column_name_pattern, spaced_name)) and not re.search(
+            f"{self.excluded_name_pattern}|{INDICATOR_PATTERN.pattern}", spaced_name
         )
 
-    def find_columns(self, table: pd.DataFrame) -> list[str]:
+    def find_matching_column_names(self, table: pd.DataFrame) -> list[str]:
         """The columns of this kind. What must be a number is neither text nor 0 and 1, which are codes of text."""
-        column_names = [str(column_name) for column_name in table if self.matches_name(str(column_name))]
+        column_names = [str(column_name) for column_name in table if self.matches_column_name(str(column_name))]
         if self.may_be_text:
             return column_names
         return [
@@ -69,11 +69,11 @@ IQ_KIND = CovariateKind(
     "(?<![a-z])(f|fs|full_?scale_?|v|p)?iq(?![a-z])(?!_(missing|test))", "verbal|performance|(?<![a-z])[vp]iq"
 )
 STANDARD_SCORE_KIND = CovariateKind(
-    f"{IQ_KIND.name_pattern}|(?<![a-z])(wasi|wisc|wais)(?![a-z])(?!.*raw)"
+    f"{IQ_KIND.column_name_pattern}|(?<![a-z])(wasi|wisc|wais)(?![a-z])(?!.*raw)"
 )  # of an IQ, also of a part
 BODY_KIND = CovariateKind("(?<![a-z])(bmi|height|weight)(?![a-z])")
 HANDEDNESS_KIND = CovariateKind("(?<![a-z])hand(ed(ness)?)?(?![a-z])", may_be_text=True)
-HEAD_MOTION_KIND = CovariateKind(f"{LOGARITHMIC_PATTERN.pattern}|fd_?mean")
+HEAD_MOTION_KIND = CovariateKind(f"{LOGARITHMIC_COLUMN_PATTERN.pattern}|fd_?mean")
 COVARIATE_KIND_BY_NAME = {
     "age": AGE_KIND,
     "sex": SEX_KIND,
@@ -83,7 +83,7 @@ COVARIATE_KIND_BY_NAME = {
 }
 
 
-def find_implausible_numbers(table: pd.DataFrame | None, is_checked: pd.DataFrame | None = None) -> list[str]:
+def describe_implausible_numbers(table: pd.DataFrame | None, is_checked: pd.DataFrame | None = None) -> list[str]:
     """The numbers of each column that are likely no measurements, and how many people have them: `age 999 (2)`. `table`
     has a row a person, text or numbers. If `is_checked` (bool) is given, only the cells that it marks are reported.
 
@@ -92,37 +92,41 @@ def find_implausible_numbers(table: pd.DataFrame | None, is_checked: pd.DataFram
     """
     if table is None:
         return []
-    descriptions: list[str] = []
+    implausible_number_texts: list[str] = []
     for column_name in map(str, table):
         column_text = clean_column(table[column_name].dropna())
         column_numbers = pd.to_numeric(column_text, errors="coerce").dropna().astype(float)
         if column_numbers.empty or not is_mostly_numbers(column_text.dropna()):
             continue
-        implausible_numbers = column_numbers[mark_implausible(column_numbers.to_numpy(), column_name)]
+        implausible_numbers = column_numbers[mark_implausible_numbers(column_numbers.to_numpy(), column_name)]
         if is_checked is not None:
             implausible_numbers = implausible_numbers[is_checked.loc[implausible_numbers.index, column_name]]
         count_by_number = implausible_numbers.map("{:.12g}".format).value_counts()
-        descriptions += [f"{column_name} {number_text} ({count})" for number_text, count in count_by_number.items()]
-    return descriptions
+        implausible_number_texts += [
+            f"{column_name} {number_text} ({count})" for number_text, count in count_by_number.items()
+        ]
+    return implausible_number_texts
 
 
-def mark_implausible(known_numbers: np.ndarray, column_name: str) -> np.ndarray:
-    """Which numbers (n,) of a column of this name are odd, see `find_implausible_numbers`."""
-    is_measured_kind = any(kind.matches_name(column_name) for kind in (AGE_KIND, IQ_KIND, HEAD_MOTION_KIND))
-    is_code = np.array([MISSING_CODE_PATTERN.fullmatch(f"{number:.12g}") is not None for number in known_numbers], bool)
+def mark_implausible_numbers(known_numbers: np.ndarray, column_name: str) -> np.ndarray:
+    """Which numbers (n,) of a column of this name are odd, see `describe_implausible_numbers`."""
+    is_nonnegative_kind = any(kind.matches_column_name(column_name) for kind in (AGE_KIND, IQ_KIND, HEAD_MOTION_KIND))
+    may_be_missing_code = np.array(
+        [MISSING_CODE_PATTERN.fullmatch(f"{number:.12g}") is not None for number in known_numbers], bool
+    )
     is_implausible = np.zeros(len(known_numbers), bool)
-    is_implausible[~is_code] = mark_far_numbers(known_numbers[~is_code])
-    plain_numbers = known_numbers[~(is_code | is_implausible)]
+    is_implausible[~may_be_missing_code] = mark_far_numbers(known_numbers[~may_be_missing_code])
+    plain_numbers = known_numbers[~(may_be_missing_code | is_implausible)]
     if is_zero_missing_code(plain_numbers[plain_numbers != 0], column_name):
         is_implausible |= known_numbers == 0
         plain_numbers = plain_numbers[plain_numbers != 0]
     if plain_numbers.size >= MIN_PLAIN_NUMBERS:
         is_above = known_numbers > plain_numbers.max() + CODE_DISTANCE_IN_RANGES * np.ptp(plain_numbers)
-        is_below = (known_numbers < 0) & (plain_numbers.min() >= 0) & (is_measured_kind | (known_numbers != -1))
-        is_implausible |= is_code & (is_above | is_below)
-    if is_measured_kind and (known_numbers >= 0).mean() > MIN_NONNEGATIVE_SHARE:
+        is_below = (known_numbers < 0) & (plain_numbers.min() >= 0) & (is_nonnegative_kind | (known_numbers != -1))
+        is_implausible |= may_be_missing_code & (is_above | is_below)
+    if is_nonnegative_kind and (known_numbers >= 0).mean() > MIN_NONNEGATIVE_SHARE:
         is_implausible |= known_numbers < 0
-    return is_implausible | (known_numbers >= MIN_EXCEL_DATE) & AGE_KIND.matches_name(column_name)
+    return is_implausible | (known_numbers >= MIN_EXCEL_DATE) & AGE_KIND.matches_column_name(column_name)
 
 
 def is_zero_missing_code(plain_numbers: np.ndarray, column_name: str) -> bool:
@@ -133,8 +137,10 @@ def is_zero_missing_code(plain_numbers: np.ndarray, column_name: str) -> bool:
     distinct_numbers = np.unique(plain_numbers)
     if plain_numbers.size < MIN_PLAIN_NUMBERS or distinct_numbers.size < 2 or distinct_numbers[0] < 0:
         return False
-    is_mean_motion = HEAD_MOTION_KIND.matches_name(column_name) and "mean" in column_name.lower()
-    if is_mean_motion or any(kind.matches_name(column_name) for kind in (AGE_KIND, STANDARD_SCORE_KIND, BODY_KIND)):
+    is_mean_motion = HEAD_MOTION_KIND.matches_column_name(column_name) and "mean" in column_name.lower()
+    if is_mean_motion or any(
+        kind.matches_column_name(column_name) for kind in (AGE_KIND, STANDARD_SCORE_KIND, BODY_KIND)
+    ):
         return bool(
             distinct_numbers[0] > 1.5 * np.diff(distinct_numbers).min()
         )  # more than a step, as rounding may have it
@@ -177,10 +183,10 @@ def add_phenotype_covariates(
     phenotype_covariates = [
         find_phenotype_covariate(raw_phenotype, kind)
         for kind in COVARIATE_KIND_BY_NAME.values()
-        if not kind.find_columns(covariates)
+        if not kind.find_matching_column_names(covariates)
     ]
     added_covariate_by_name = {
-        str(covariate.name): covariate.map(format_covariate, "ignore").fillna("")
+        str(covariate.name): covariate.map(format_covariate_value, "ignore").fillna("")
         for covariate in phenotype_covariates
         if covariate is not None
     }
@@ -194,40 +200,46 @@ def add_phenotype_covariates(
     return all_covariates if all_covariates.shape[1] else None
 
 
-def format_covariate(value: float | str) -> str:
+def format_covariate_value(value: float | str) -> str:
     return f"{value:.12g}" if isinstance(value, float) else value
 
 
 def find_phenotype_covariate(raw_phenotype: pd.DataFrame, kind: CovariateKind) -> pd.Series | None:
     """A value of the phenotype of this kind: a number, or the text of 0/1 values of one category, such as `sex_male`
     and `sex_female`. NaN where unknown; None if nothing is known."""
-    candidates = raw_phenotype[kind.find_columns(raw_phenotype)]
-    code_columns = candidates.loc[:, candidates.isin([0, 1]).all()]
-    if code_columns.shape[1] > 1 and (code_columns.sum(axis=1) <= 1).all():
-        variable = os.path.commonprefix(list(code_columns)).rpartition("_")[0]  # noqa: RUF071  text
-        category_text = code_columns.idxmax(axis=1).str.removeprefix(f"{variable}_")
-        candidates = category_text.where(code_columns.any(axis=1)).to_frame(variable or code_columns.columns[0])
-    measured_columns = [column_name for column_name in candidates if candidates[column_name].notna().any()]
-    return candidates[measured_columns[0]] if measured_columns else None
+    candidate_columns = raw_phenotype[kind.find_matching_column_names(raw_phenotype)]
+    binary_columns = candidate_columns.loc[:, candidate_columns.isin([0, 1]).all()]
+    if binary_columns.shape[1] > 1 and (binary_columns.sum(axis=1) <= 1).all():
+        variable_name = os.path.commonprefix(list(binary_columns)).rpartition("_")[0]  # noqa: RUF071  text
+        category_text = binary_columns.idxmax(axis=1).str.removeprefix(f"{variable_name}_")
+        candidate_columns = category_text.where(binary_columns.any(axis=1)).to_frame(
+            variable_name or binary_columns.columns[0]
+        )
+    measured_column_names = [
+        column_name for column_name in candidate_columns if candidate_columns[column_name].notna().any()
+    ]
+    return candidate_columns[measured_column_names[0]] if measured_column_names else None
 
 
 def describe_covariates(
-    covariates: pd.DataFrame, raw_phenotype: pd.DataFrame, rows: Sequence[RecordRow], chosen_by_user: bool
+    covariates: pd.DataFrame, raw_phenotype: pd.DataFrame, rows: Sequence[RecordRow], are_chosen_by_user: bool
 ) -> str:
     """Which covariates the people of these rows have: those of the table, and those of the phenotype; and what is not
-    known. If covariates are `chosen_by_user`, those of the phenotype are left out."""
+    known. If covariates are `are_chosen_by_user`, those of the phenotype are left out."""
     all_covariates = add_phenotype_covariates(covariates, raw_phenotype)
     all_covariates = pd.DataFrame() if all_covariates is None else all_covariates
-    added_names = ", ".join(all_covariates.columns[covariates.shape[1] :])
-    unmeasured_names = [] if find_recorded_sites(row.site for row in rows) else ["site"]
-    unmeasured_names += [
-        kind_name for kind_name, kind in COVARIATE_KIND_BY_NAME.items() if not kind.find_columns(all_covariates)
+    added_covariates_text = ", ".join(all_covariates.columns[covariates.shape[1] :])
+    unmeasured_covariate_names = [] if find_recorded_sites(row.site for row in rows) else ["site"]
+    unmeasured_covariate_names += [
+        kind_name
+        for kind_name, kind in COVARIATE_KIND_BY_NAME.items()
+        if not kind.find_matching_column_names(all_covariates)
     ]
-    sentences = [f"{'as named: ' if chosen_by_user else ''}{', '.join(covariates) or 'none'}"]
+    sentences = [f"{'as named: ' if are_chosen_by_user else ''}{', '.join(covariates) or 'none'}"]
     sentences += (
-        [f"{'not named, so left out' if chosen_by_user else 'from the phenotype'}: {added_names}"]
-        if added_names
+        [f"{'not named, so left out' if are_chosen_by_user else 'from the phenotype'}: {added_covariates_text}"]
+        if added_covariates_text
         else []
     )
-    sentences += [f"not known: {', '.join(unmeasured_names)}"] if unmeasured_names else []
+    sentences += [f"not known: {', '.join(unmeasured_covariate_names)}"] if unmeasured_covariate_names else []
     return "; ".join(sentences)

@@ -26,7 +26,7 @@ STRATEGY_BY_CONFOUNDS = {
     for strategy_name in ("simple", "scrubbing", "compcor")
     for motion_suffix, motion_kind in (("", "full"), ("-12", "derivatives"), ("-6", "basic"))
 }
-STOP_ADVICE = (
+UNCLEANED_STOP_ADVICE = (
     "With real scans, stop here: head motion is in the maps. So derive again with fMRIPrep's tables beside the scans, "
     "and, if you named --confounds none, without it."
 )
@@ -58,7 +58,7 @@ class Derivation:
     networks: DerivationImage | None = None  # for dual_regression
     parcels: DerivationImage | None = None  # for series
 
-    def for_product(self, product: str) -> "Derivation":
+    def restrict_to_product(self, product: str) -> "Derivation":
         """Only what decides the file of one product: a map, or the series."""
         return replace(
             self,
@@ -69,10 +69,10 @@ class Derivation:
 
     @property
     def product(self) -> str:
-        """The product of a derivation that `for_product` returns: the series, or a map."""
+        """The product of a derivation that `restrict_to_product` returns: the series, or a map."""
         return SERIES_PRODUCT if self.parcels else self.measures[0] if self.measures else ""
 
-    def format_option(self, option_name: str) -> str:
+    def format_option_value(self, option_name: str) -> str:
         """The value of a field, in words."""
         option_value = getattr(self, option_name)
         if option_name == "band":
@@ -87,46 +87,48 @@ class Derivation:
             field.name for field in fields(self) if field.name in mentioned_options and field.name != MEASURES_FIELD
         ]
         return ", ".join(
-            f"{option_label(option_name)} {self.format_option(option_name)}" for option_name in option_names
+            f"{make_option_label(option_name)} {self.format_option_value(option_name)}" for option_name in option_names
         )
 
     @property
     def uncleaned_warning(self) -> str:
         """A warning if no confounds were regressed out of the scans; empty if some were, here or before."""
-        unknown_text = ", and whether that was done before is not known" if self.scans == "unknown" else ""
-        warning = f"NOT CLEANED: no confounds were regressed out of the scans{unknown_text}. {STOP_ADVICE}"
+        unknown_cleaning_text = ", and whether that was done before is not known" if self.scans == "unknown" else ""
+        warning = (
+            f"NOT CLEANED: no confounds were regressed out of the scans{unknown_cleaning_text}. {UNCLEANED_STOP_ADVICE}"
+        )
         return warning if self.confounds == "none" and self.scans != "cleaned" else ""
 
     @property
     def methods_text(self) -> str:
         """The derivation in words, with the confounds spelled out."""
         parameter_count_by_motion = {"full": 24, "derivatives": 12, "basic": 6}
-        nilearn_strategy, motion_parameters = STRATEGY_BY_CONFOUNDS.get(self.confounds, ("", ""))
+        nilearn_strategy, motion_parameter_kind = STRATEGY_BY_CONFOUNDS.get(self.confounds, ("", ""))
         strategy_text = (
-            f" (nilearn's strategy {nilearn_strategy}, {parameter_count_by_motion[motion_parameters]} parameters of "
-            "head motion)"
+            f" (nilearn's strategy {nilearn_strategy}, {parameter_count_by_motion[motion_parameter_kind]} parameters "
+            "of head motion)"
             if nilearn_strategy
             else ""
         )
         return f"{self}{strategy_text}"
 
 
-def option_label(option_name: str) -> str:
+def make_option_label(option_name: str) -> str:
     """The name of a field of `Derivation`, for people."""
     return {MEASURES_FIELD: "maps", "smoothing_mm": "smoothing", PARCELS_IMAGE: "atlas"}.get(option_name, option_name)
 
 
 def describe_option_differences(derivation: Derivation, expected_derivation: Derivation) -> list[str]:
     """In words, which options differ."""
-    option_names = [
+    differing_option_names = [
         field.name
         for field in fields(derivation)
         if getattr(derivation, field.name) != getattr(expected_derivation, field.name)
     ]
     return [
-        f"{option_label(option_name)} {derivation.format_option(option_name)}, not "
-        f"{expected_derivation.format_option(option_name)}"
-        for option_name in option_names
+        f"{make_option_label(option_name)} {derivation.format_option_value(option_name)}, not "
+        f"{expected_derivation.format_option_value(option_name)}"
+        for option_name in differing_option_names
     ]
 
 
@@ -144,12 +146,12 @@ def summarise_option_differences(people_derivations: Iterable[tuple[str, Derivat
     )
 
 
-def parse_derivation(sidecar: Mapping[str, Any], sidecar_path: Path) -> Derivation | None:
+def parse_derivation(sidecar_content: Mapping[str, Any], sidecar_path: Path) -> Derivation | None:
     """What the JSON beside a file says; None if `derive` did not write it. Raises InputError, naming it, for damage."""
-    if DERIVATION_KEY not in sidecar:
+    if DERIVATION_KEY not in sidecar_content:
         return None
     try:
-        return files.parse_json(json.dumps(sidecar[DERIVATION_KEY]), Derivation)
+        return files.parse_json(json.dumps(sidecar_content[DERIVATION_KEY]), Derivation)
     except ValueError as error:
         raise InputError(f"{sidecar_path} is damaged ({error}). Copy it again.") from error
 
@@ -173,7 +175,7 @@ def copy_derivation_images(cohort_folder: Path, path_by_image: Mapping[str, Path
             )
 
 
-def find_derivation_images(cohort_folder: Path) -> dict[str, Path]:
+def find_derivation_image_paths(cohort_folder: Path) -> dict[str, Path]:
     """The images that the folder of a cohort keeps; they are as they were written if the cohort is."""
     return {
         image_stem: image_path

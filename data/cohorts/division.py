@@ -12,7 +12,7 @@ import numpy as np
 from data.base.errors import InputError, parse_natural_number
 from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import SubjectGroups, describe_tie, find_group_leaders, merge_groups
+from data.cohorts.duplicates import SubjectGroups, describe_group_ties, find_group_leaders, merge_groups
 from data.cohorts.rows import RecordRow, join_names
 
 SITE_COLUMN = "site"  # of subjects.csv
@@ -23,34 +23,39 @@ WHOLE_SITES = "-wholeSites"  # ends the name of numbered folds of whole sites
 
 @dataclass(frozen=True)
 class Division:
-    """How people are divided: into `count` folds, of participants or of whole sites, or, if that is 0, by a column."""
+    """How people are divided: into `fold_count` folds, of participants or of whole sites, or, if that is 0, by a
+    column."""
 
-    count: int
-    whole_sites: bool
-    column: str
+    fold_count: int
+    has_whole_sites: bool
+    column_name: str
 
     @classmethod
-    def parse(cls, name: str) -> "Division":
+    def parse_folds_option(cls, folds_option: str) -> "Division":
         """`10`, `10-wholeSites` or a column, as `folds` in `run.json` has it."""
-        count = parse_natural_number(name.removesuffix(WHOLE_SITES))
-        return cls(0, False, name) if count is None else cls(count, name.endswith(WHOLE_SITES), "")
+        fold_count = parse_natural_number(folds_option.removesuffix(WHOLE_SITES))
+        return (
+            cls(0, False, folds_option)
+            if fold_count is None
+            else cls(fold_count, folds_option.endswith(WHOLE_SITES), "")
+        )
 
     @property
-    def flags(self) -> str:
+    def option_flags(self) -> str:
         """The options of run.py that say it."""
-        return f"--folds {self.column or self.count}{' --wholeSites' if self.whole_sites else ''}"
+        return f"--folds {self.column_name or self.fold_count}{' --wholeSites' if self.has_whole_sites else ''}"
 
     @property
     def holds_groups_out(self) -> bool:
         """Whether each person is predicted by a model that has seen nobody of the same site, or value of a column."""
-        return self.whole_sites or bool(self.column)
+        return self.has_whole_sites or bool(self.column_name)
 
     @property
-    def words(self) -> str:
+    def division_text(self) -> str:
         """How people are left out."""
-        if self.column:
-            return f"leaving out one {self.column} at a time"
-        return f"in {self.count} folds{' of whole sites' if self.whole_sites else ''}"
+        if self.column_name:
+            return f"leaving out one {self.column_name} at a time"
+        return f"in {self.fold_count} folds{' of whole sites' if self.has_whole_sites else ''}"
 
 
 class SubjectArrays(NamedTuple):
@@ -175,10 +180,10 @@ def assign_site_folds(labels: np.ndarray, sites: np.ndarray, fold_count: int, se
     subset_weights = 1 / np.maximum(site_counts.sum(0), 1) ** 2
 
     shuffled_sites = np.random.default_rng(seed).permutation(len(site_names))
-    largest_first = shuffled_sites[np.argsort(-site_counts[shuffled_sites, -1], kind="stable")]
+    site_indices_by_size = shuffled_sites[np.argsort(-site_counts[shuffled_sites, -1], kind="stable")]
     fold_by_site = np.zeros(len(site_names), int)
     fold_counts = np.zeros((fold_count, len(subset_masks)))  # by each fold so far
-    for site_index in largest_first:
+    for site_index in site_indices_by_size:
         fold_by_site[site_index] = np.argmin(fold_counts @ (subset_weights * site_counts[site_index]))
         fold_counts[fold_by_site[site_index]] += site_counts[site_index]
     return fold_by_site[site_indices]
@@ -212,25 +217,26 @@ def divide_by_column(cohort: Cohort, folds_option: str) -> dict[str, str]:
                 f"{UNKNOWN_FOLD}."
             )
     elif folds_option != SITE_COLUMN:
-        available_columns = join_names(
+        available_columns_text = join_names(
             list(dict.fromkeys([SITE_COLUMN, *([] if covariates is None else covariates.columns)]))
         )
         raise InputError(
-            f"--folds {folds_option} is neither a number nor a column of {cohort.path}; it has {available_columns}."
+            f"--folds {folds_option} is neither a number nor a column of {cohort.path}; it has "
+            f"{available_columns_text}."
         )
     fold_by_subject = {
         subject: value_by_subject[first_subject]
         for subject, first_subject in zip(subject_arrays.subjects, subject_arrays.clusters.tolist(), strict=True)
     }
-    if moves := [
+    if move_texts := [
         f"{moved_subject} ({value_by_subject[moved_subject]}) to {fold}"
         for moved_subject, fold in fold_by_subject.items()
         if fold != value_by_subject[moved_subject]
     ]:
         moved_sentence = (
-            f"Participants who {describe_tie(cohort.groups, cohort.metadata)} with one of another {folds_option}"
+            f"Participants who {describe_group_ties(cohort.groups, cohort.metadata)} with one of another {folds_option}"
         )
-        print(f"{moved_sentence}, and are tested there: {join_names(moves)}.")
+        print(f"{moved_sentence}, and are tested there: {join_names(move_texts)}.")
     fold_names = sorted(set(fold_by_subject.values()))
     if not 2 <= len(fold_names) <= len(fold_by_subject) / 2:
         raise InputError(

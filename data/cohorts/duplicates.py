@@ -27,35 +27,39 @@ class PeopleScans:
     """By what subjects are recognised whatever their names: of each the digests of maps and connectomes, see
     `Digests.scan_digests`; and region means (subjects, regions, maps), None if only digests are compared."""
 
-    scans_by_subject: dict[str, set[str]]
+    scan_digests_by_subject: dict[str, set[str]]
     region_means: np.ndarray | None = None
 
     @property
     def subjects(self) -> list[str]:
-        return list(self.scans_by_subject)
+        return list(self.scan_digests_by_subject)
 
-    def without(self, excluded_subjects: Collection[str]) -> "PeopleScans":
-        index_by_subject = {
-            subject: index for index, subject in enumerate(self.scans_by_subject) if subject not in excluded_subjects
+    def exclude_subjects(self, excluded_subjects: Collection[str]) -> "PeopleScans":
+        remaining_index_by_subject = {
+            subject: index
+            for index, subject in enumerate(self.scan_digests_by_subject)
+            if subject not in excluded_subjects
         }
-        region_means = None if self.region_means is None else self.region_means[[*index_by_subject.values()]]
-        return PeopleScans({subject: self.scans_by_subject[subject] for subject in index_by_subject}, region_means)
+        region_means = None if self.region_means is None else self.region_means[[*remaining_index_by_subject.values()]]
+        return PeopleScans(
+            {subject: self.scan_digests_by_subject[subject] for subject in remaining_index_by_subject}, region_means
+        )
 
 
-def merge_groups(groups: Iterable[Sequence[str]]) -> SubjectGroups:
+def merge_groups(subject_groups: Iterable[Sequence[str]]) -> SubjectGroups:
     """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
     they are named."""
     group_by_subject: dict[str, set[str]] = {}
-    for group in groups:
+    for group in subject_groups:
         merged_group = set(group).union(*(group_by_subject.get(subject, ()) for subject in group))
         group_by_subject |= dict.fromkeys([*group, *merged_group], merged_group)
-    position_by_subject, distinct_group_by_id = (
+    position_by_subject, group_by_object_id = (
         {subject: position for position, subject in enumerate(group_by_subject)},
         {id(group): group for group in group_by_subject.values()},
     )
     return tuple(
         tuple(sorted(group, key=position_by_subject.__getitem__))
-        for group in distinct_group_by_id.values()
+        for group in group_by_object_id.values()
         if len(group) > 1
     )
 
@@ -69,13 +73,13 @@ def find_group_leaders(subjects: Iterable[str], groups: SubjectGroups) -> dict[s
     return leader_by_subject
 
 
-def find_equal_scans(people: PeopleScans) -> SubjectGroups:
+def find_equal_scan_groups(people: PeopleScans) -> SubjectGroups:
     """Who has a map or the connectome of somebody else, equal to the last bit."""
-    subjects_by_scan: dict[str, list[str]] = {}
-    for subject, scan_digests in people.scans_by_subject.items():
+    subjects_by_scan_digest: dict[str, list[str]] = {}
+    for subject, scan_digests in people.scan_digests_by_subject.items():
         for scan_digest in sorted(scan_digests):
-            subjects_by_scan.setdefault(scan_digest, []).append(subject)
-    return merge_groups(group for group in subjects_by_scan.values() if len(group) > 1)
+            subjects_by_scan_digest.setdefault(scan_digest, []).append(subject)
+    return merge_groups(group for group in subjects_by_scan_digest.values() if len(group) > 1)
 
 
 def find_duplicates(people: PeopleScans) -> "NearDuplicates":
@@ -84,20 +88,22 @@ def find_duplicates(people: PeopleScans) -> "NearDuplicates":
 
     assert people.region_means is not None
     similar_scans = near_duplicates.find_near_duplicates(people.subjects, people.region_means)
-    groups = merge_groups(
-        [*([subject] for subject in people.subjects), *similar_scans.same_scan, *find_equal_scans(people)]
+    same_scan_groups = merge_groups(
+        [*([subject] for subject in people.subjects), *similar_scans.same_scan_groups, *find_equal_scan_groups(people)]
     )
-    leader_by_subject = find_group_leaders(people.subjects, groups)
+    leader_by_subject = find_group_leaders(people.subjects, same_scan_groups)
     return near_duplicates.NearDuplicates(
-        groups,
-        tuple(pair for pair in similar_scans.same_person if leader_by_subject[pair[0]] != leader_by_subject[pair[1]]),
+        same_scan_groups,
+        tuple(
+            pair for pair in similar_scans.same_person_pairs if leader_by_subject[pair[0]] != leader_by_subject[pair[1]]
+        ),
     )
 
 
 def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans) -> dict[str, str]:
     """New subjects -> the first reference subject who has an equal map or connectome or, where both have region means
     of the same maps, nearly the same scan."""
-    reference_by_new_subject: dict[str, str] = {}
+    reference_subject_by_new_subject: dict[str, str] = {}
     if reference_people.region_means is not None and new_people.region_means is not None:
         from data.cohorts import near_duplicates
 
@@ -107,44 +113,44 @@ def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans
         )
         for group in near_duplicates.find_near_duplicates(
             [str(index) for index in range(len(all_region_means))], all_region_means
-        ).same_scan:
-            first_index, *later_indices = map(int, group)
-            if first_index < len(reference_people.subjects):
-                reference_by_new_subject |= {
-                    all_subjects[index]: all_subjects[first_index]
-                    for index in later_indices
+        ).same_scan_groups:
+            first_person_index, *later_person_indices = map(int, group)
+            if first_person_index < len(reference_people.subjects):
+                reference_subject_by_new_subject |= {
+                    all_subjects[index]: all_subjects[first_person_index]
+                    for index in later_person_indices
                     if index >= len(reference_people.subjects)
                 }
-    owner_by_scan = {
+    reference_subject_by_scan_digest = {
         scan_digest: subject
-        for subject in reversed(reference_people.scans_by_subject)
-        for scan_digest in reference_people.scans_by_subject[subject]
+        for subject in reversed(reference_people.scan_digests_by_subject)
+        for scan_digest in reference_people.scan_digests_by_subject[subject]
     }
-    for subject, scan_digests in new_people.scans_by_subject.items():
-        if shared_scans := sorted(scan_digests & owner_by_scan.keys()):
-            reference_by_new_subject[subject] = owner_by_scan[shared_scans[0]]
-    return reference_by_new_subject
+    for subject, scan_digests in new_people.scan_digests_by_subject.items():
+        if shared_digests := sorted(scan_digests & reference_subject_by_scan_digest.keys()):
+            reference_subject_by_new_subject[subject] = reference_subject_by_scan_digest[shared_digests[0]]
+    return reference_subject_by_new_subject
 
 
-def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_means: bool = True) -> PeopleScans:
+def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_means: bool = True) -> PeopleScans:
     """These subjects of a cohort, in this order; the first record of each is read for region means. Records in which
     regions were swapped do not count. Raises InputError, naming the file."""
-    first_index_by_subject, scans_by_subject = (
-        cohort.first_index_by_subject(cohort.find_unswapped_indices()),
-        cohort.scans_by_subject(),
+    first_record_index_by_subject, scan_digests_by_subject = (
+        cohort.find_first_record_indices(cohort.find_unswapped_record_indices()),
+        cohort.collect_scan_digests(),
     )
     people = PeopleScans(
-        {subject: scans_by_subject[subject] for subject in subjects if subject in first_index_by_subject}
+        {subject: scan_digests_by_subject[subject] for subject in subjects if subject in first_record_index_by_subject}
     )
-    if not with_means:
+    if not with_region_means:
         return people
     from data.cohorts import atlas, near_duplicates  # which nothing else needs of a cohort that convert made
 
-    region_means = np.empty((len(people.scans_by_subject), atlas.AAL_REGIONS, cohort.num_maps), np.float32)
+    region_means = np.empty((len(people.scan_digests_by_subject), atlas.AAL_REGION_COUNT, cohort.num_maps), np.float32)
     with open_progress_bar("Comparing participants", len(region_means)) as progress_bar:
-        for row_index, subject in enumerate(people.scans_by_subject):
+        for row_index, subject in enumerate(people.scan_digests_by_subject):
             region_means[row_index] = near_duplicates.average_volume_regions(
-                cohort.read_volume(first_index_by_subject[subject])
+                cohort.read_volume(first_record_index_by_subject[subject])
             )
             progress_bar.advance()
     return replace(people, region_means=region_means)
@@ -163,19 +169,21 @@ def find_groups_without_volumes(cohort: "Cohort") -> SubjectGroups:
     return merge_groups(
         [
             *recorded_groups,
-            *find_equal_scans(load_people_scans(cohort, [row.subject for row in cohort.rows], with_means=False)),
+            *find_equal_scan_groups(
+                load_people_scans(cohort, [row.subject for row in cohort.rows], with_region_means=False)
+            ),
         ]
     )
 
 
-def add_groups(cohort: "Cohort") -> "Cohort":
+def add_subject_groups(cohort: "Cohort") -> "Cohort":
     """The cohort with its groups. Nearly equal scans are looked for, unless `convert` has done so or all people are
     simulated."""
     groups = find_groups_without_volumes(cohort)
     if cohort.is_simulated or cohort.metadata.duplicates:
         return replace(cohort, groups=groups)
     similar_scans = find_duplicates(load_people_scans(cohort, [row.subject for row in cohort.rows]))
-    return replace(cohort, groups=merge_groups([*groups, *similar_scans.same_scan]))
+    return replace(cohort, groups=merge_groups([*groups, *similar_scans.same_scan_groups]))
 
 
 def keep_groups_together(cohort: "Cohort") -> "Cohort":
@@ -184,21 +192,21 @@ def keep_groups_together(cohort: "Cohort") -> "Cohort":
     for group in cohort.groups:
         if len({split_by_subject[subject] for subject in group}) > 1:
             common_split = split_by_subject[group[0]]
-            sentence = f"{join_group_names((group,))} {describe_tie((group,), cohort.metadata)}"
-            print(f"{sentence}, and were in train and test; they are in {common_split} now.")
+            tie_sentence = f"{join_group_names((group,))} {describe_group_ties((group,), cohort.metadata)}"
+            print(f"{tie_sentence}, and were in train and test; they are in {common_split} now.")
             split_by_subject |= dict.fromkeys(group, common_split)
     return replace(cohort, rows=tuple(replace(row, split=split_by_subject[row.subject]) for row in cohort.rows))
 
 
-def describe_tie(groups: SubjectGroups, metadata: Metadata) -> str:
+def describe_group_ties(groups: SubjectGroups, metadata: Metadata) -> str:
     """What the members of each of these groups have in common, in words."""
     family_by_subject = {subject: family for family, members in metadata.families.items() for subject in members}
     families_by_group = [{family_by_subject.get(subject, subject) for subject in group} for group in groups]
-    is_by_scan = any(len(group_families) > 1 for group_families in families_by_group)
-    is_by_family = any(
+    is_tied_by_scan = any(len(group_families) > 1 for group_families in families_by_group)
+    is_tied_by_family = any(
         len(group_families) < len(group) for group_families, group in zip(families_by_group, groups, strict=True)
     )
-    return " or ".join(compress((SHARED_SCAN_WORDS, SAME_FAMILY_WORDS), (is_by_scan, is_by_family)))
+    return " or ".join(compress((SHARED_SCAN_WORDS, SAME_FAMILY_WORDS), (is_tied_by_scan, is_tied_by_family)))
 
 
 def format_family_counts(members_by_family: Mapping[str, Sequence[str]], people_count: int) -> str:

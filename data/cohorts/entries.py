@@ -28,51 +28,53 @@ class ReopenedFile:
     """A file that is open only while it is read, so that any number of zip chunks takes one handle at a time."""
 
     def __init__(self, path: Path):
-        self.name, self.position = str(path), 0
+        self.name, self.read_position = str(path), 0
 
     def seekable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return self.position
+        return self.read_position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
-        if origin + offset < 0:
-            raise OSError(f"position {origin + offset}")
-        self.position = origin + offset
-        return self.position
+        origin_position = {os.SEEK_SET: 0, os.SEEK_CUR: self.read_position, os.SEEK_END: os.path.getsize(self.name)}[
+            whence
+        ]
+        if origin_position + offset < 0:
+            raise OSError(f"position {origin_position + offset}")
+        self.read_position = origin_position + offset
+        return self.read_position
 
     def read(self, num_bytes: int = -1) -> bytes:
         with open(self.name, "rb", buffering=0) as file:
-            file.seek(self.position)
+            file.seek(self.read_position)
             content = file.read(num_bytes)
-        self.position += len(content)
+        self.read_position += len(content)
         return content
 
 
 @dataclass(frozen=True)
 class RecordEntry:
-    """Where a record's bytes lie: in a file, or in the `member` of a zip `chunk`."""
+    """Where a record's bytes lie: in a file, or in the `member_name` of a zip `zip_chunk`."""
 
     path: Path
     byte_count: int
-    chunk: zipfile.ZipFile | None = None
-    member: str = ""
+    zip_chunk: zipfile.ZipFile | None = None
+    member_name: str = ""
 
     def read(self, num_bytes: int = -1) -> bytes:
         """The record, or its first bytes. Raises InputError if it cannot be read."""
         try:
-            with self.chunk.open(self.member) if self.chunk else open(self.path, "rb") as file:
+            with self.zip_chunk.open(self.member_name) if self.zip_chunk else open(self.path, "rb") as file:
                 return file.read(self.byte_count if num_bytes < 0 else num_bytes)
         except ARCHIVE_DAMAGE_ERRORS as error:
             raise InputError(f"{self} cannot be read: {error}. Was it cut off? Copy it again.") from error
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.chunk else str(self.path)
+        return f"{self.path}:{self.member_name}" if self.zip_chunk else str(self.path)
 
 
-def find_entries(folder: Path) -> dict[str, RecordEntry]:
+def find_folder_entries(folder: Path) -> dict[str, RecordEntry]:
     """The records of a folder by file or member name, sorted. Other files are left alone. Raises InputError for a chunk
     that cannot be read, holds anything else, or has a record that is there already."""
     entry_by_name: dict[str, RecordEntry] = {}
@@ -98,21 +100,21 @@ def find_entries(folder: Path) -> dict[str, RecordEntry]:
 def list_chunk_entries(chunk_path: Path) -> list[tuple[str, RecordEntry]]:
     """The `.bin` records of one zip chunk by name. Raises InputError for anything else."""
     try:
-        chunk = zipfile.ZipFile(ReopenedFile(chunk_path))
+        zip_chunk = zipfile.ZipFile(ReopenedFile(chunk_path))
     except ARCHIVE_DAMAGE_ERRORS as error:
         raise InputError(f"{chunk_path} is not a readable zip chunk: {error}. Copy it again.") from error
     member_infos = [
         member_info
-        for member_info in chunk.infolist()
+        for member_info in zip_chunk.infolist()
         if not member_info.filename.endswith("/") and not HIDDEN_FILE_PATTERN.search(member_info.filename)
     ]
-    if foreign_name := next(
+    if foreign_member_name := next(
         (member_info.filename for member_info in member_infos if not member_info.filename.endswith(".bin")), None
     ):
         raise InputError(
-            f"{chunk_path}:{foreign_name} is not a record; expected only .bin files in a chunk. Pack it again."
+            f"{chunk_path}:{foreign_member_name} is not a record; expected only .bin files in a chunk. Pack it again."
         )
     return [
-        (member_info.filename, RecordEntry(chunk_path, member_info.file_size, chunk, member_info.filename))
+        (member_info.filename, RecordEntry(chunk_path, member_info.file_size, zip_chunk, member_info.filename))
         for member_info in member_infos
     ]

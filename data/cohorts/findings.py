@@ -43,18 +43,20 @@ class Findings:
 
     def add_map_findings(self, findings_by_map: Mapping[str, "Findings"]) -> None:
         """Adds the findings on maps, with their names; what holds for several maps is said once."""
-        for kind, texts in vars(self).items():
-            maps_by_text: dict[str | tuple[str, str], list[str]] = {}
+        for finding_kind, cohort_texts in vars(self).items():
+            map_names_by_text: dict[str | tuple[str, str], list[str]] = {}
             for map_name, map_findings in findings_by_map.items():
-                for text in getattr(map_findings, kind):
-                    maps_by_text.setdefault(text, []).append(map_name)
-            for finding, map_names in maps_by_text.items():
+                for text in getattr(map_findings, finding_kind):
+                    map_names_by_text.setdefault(text, []).append(map_name)
+            for text_or_outlier, map_names in map_names_by_text.items():
                 long_prefix, short_prefix = (
                     f"{join_names(map_names, max_names)}: " if len(findings_by_map) > 1 else ""
                     for max_names in (MAX_LISTED_NAMES, MAX_MAPS_BELOW_PICTURE)
                 )
-                texts.append(
-                    long_prefix + finding if isinstance(finding, str) else (finding[0], short_prefix + finding[1])
+                cohort_texts.append(
+                    long_prefix + text_or_outlier
+                    if isinstance(text_or_outlier, str)
+                    else (text_or_outlier[0], short_prefix + text_or_outlier[1])
                 )
 
 
@@ -84,13 +86,17 @@ class CohortFindings:
             if isinstance(findings, Findings) and findings != Findings()
         }
 
-    def list_texts(self, kind: str) -> list[str]:
+    def list_finding_texts(self, finding_kind: str) -> list[str]:
         """All `counts`, `problems` or `notes`."""
-        return [text for findings in self.findings_by_heading.values() for text in getattr(findings, kind)]
+        return [
+            finding_text
+            for findings in self.findings_by_heading.values()
+            for finding_text in getattr(findings, finding_kind)
+        ]
 
     @property
     def conclusion(self) -> str:
-        problem_count = len(self.list_texts("problems"))
+        problem_count = len(self.list_finding_texts("problems"))
         site_sentence = f" {SITE_UNKNOWN_SENTENCE}." if self.is_site_unknown else ""
         return (
             f"{format_problem_count(problem_count)}."
@@ -111,13 +117,13 @@ class CohortFindings:
     def make_problem_rows(self, cohort_path: object) -> Iterator[SummaryRow]:
         """Rows for `print_summary`: the first few problems and notes on the cohort at `cohort_path`, how many more
         there are, and the forecast."""
-        for kind, row_name, max_texts in (
+        for finding_kind, row_name, max_texts in (
             ("problems", "PROBLEM", MAX_PROBLEMS_IN_LINE),
             ("notes", "note", MAX_NOTES_IN_TERMINAL),
         ):
-            texts = self.list_texts(kind)
-            yield from ((row_name, text) for text in texts[:max_texts])
-            if (remaining_count := len(texts) - max_texts) > 0:
+            finding_texts = self.list_finding_texts(finding_kind)
+            yield from ((row_name, text) for text in finding_texts[:max_texts])
+            if (remaining_count := len(finding_texts) - max_texts) > 0:
                 yield "", f"and {remaining_count} more: {format_check_command(cohort_path)} --html FILE"
         if self.forecast_sentences:
             yield "forecast", " ".join(self.forecast_sentences)
@@ -151,15 +157,15 @@ def read_verdict(cohort_folder: Path, cohort_sha256: str) -> CheckVerdict | None
 
 def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
     """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
-    problems, check_time = tuple(findings.list_texts("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    problems, check_time = tuple(findings.list_finding_texts("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
     problem_headings = tuple(
         heading for heading, heading_findings in findings.findings_by_heading.items() for _ in heading_findings.problems
     )
     verdict = CheckVerdict(
-        cohort_sha256, check_time, __version__, problems, len(findings.list_texts("notes")), problem_headings
+        cohort_sha256, check_time, __version__, problems, len(findings.list_finding_texts("notes")), problem_headings
     )
     try:
-        with files.locked(cohort_folder / VERDICT_FILE, wait=True):
+        with files.lock_exclusively(cohort_folder / VERDICT_FILE, wait=True):
             files.write_json(cohort_folder / VERDICT_FILE, asdict(verdict))
     except OSError as error:
         return f"{cohort_folder / VERDICT_FILE}: {error.strerror}"
@@ -169,15 +175,15 @@ def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindi
 def format_check_line(verdict: CheckVerdict | None, problems: Sequence[str], cohort_folder: Path) -> str:
     """What every job says of whether its cohort was checked: when, and the `problems` that matter to the run."""
     problems_text = join_names(list(map(make_printable, problems)), MAX_PROBLEMS_IN_LINE, "; ")
-    invalid_text = f"{format_problem_count(len(problems))}: {problems_text}" if problems else ""
+    invalidating_text = f"{format_problem_count(len(problems))}: {problems_text}" if problems else ""
     if verdict is None:
         return (
-            f"{invalid_text}; not checked further: {format_check_command(cohort_folder)}"
-            if invalid_text
+            f"{invalidating_text}; not checked further: {format_check_command(cohort_folder)}"
+            if invalidating_text
             else f"no: {format_check_command(cohort_folder)}"
         )
     no_problem_text = f"no problem was found in the records themselves, {verdict.notes} notes"
-    return f"on {make_printable(verdict.when)[:10]}: {invalid_text or no_problem_text}"
+    return f"on {make_printable(verdict.when)[:10]}: {invalidating_text or no_problem_text}"
 
 
 def format_check_command(cohort_folder: object) -> str:
@@ -189,16 +195,16 @@ def format_problem_count(problem_count: int) -> str:
 
 
 def make_census(
-    title: str, rows: Sequence[RecordRow], fold_by_subject: Mapping[str, str] | None = None
+    cohort_title: str, rows: Sequence[RecordRow], fold_by_subject: Mapping[str, str] | None = None
 ) -> CohortFindings:
     """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
-    findings = CohortFindings(title)
+    findings = CohortFindings(cohort_title)
     participant_findings, site_findings = findings.participants, findings.sites
     row_by_subject = {row.subject: row for row in rows}
     if fold_by_subject:
         fold_sizes = Counter(fold_by_subject.values()).values()
-        sizes_text = " to ".join(map(str, dict.fromkeys((min(fold_sizes), max(fold_sizes)))))
-        participant_findings.counts.append(f"{len(fold_sizes)} folds of {sizes_text}, each tested by the others")
+        fold_sizes_text = " to ".join(map(str, dict.fromkeys((min(fold_sizes), max(fold_sizes)))))
+        participant_findings.counts.append(f"{len(fold_sizes)} folds of {fold_sizes_text}, each tested by the others")
     else:
         label_counts_by_split: dict[str, Counter] = {split: Counter() for split in SPLITS}
         for row in row_by_subject.values():
@@ -208,19 +214,19 @@ def make_census(
                 "no training participants: a model can be tested on this cohort, not trained"
             )
         for split, label_counts in label_counts_by_split.items():
-            classes_text = ", ".join(
+            class_counts_text = ", ".join(
                 f"{label_counts[class_index]} {class_name}"
                 for class_index, class_name in enumerate(records.CLASS_NAMES)
             )
-            classes_text += f", {label_counts[None]} unknown" if label_counts[None] else ""
-            participant_findings.counts.append(f"{split} {label_counts.total()} ({classes_text})")
+            class_counts_text += f", {label_counts[None]} unknown" if label_counts[None] else ""
+            participant_findings.counts.append(f"{split} {label_counts.total()} ({class_counts_text})")
             if split == "test" and not label_counts:
                 participant_findings.notes.append(
                     "no test participants: a model can be trained on this cohort, not tested"
                 )
             elif min(label_counts[0.0], label_counts[1.0]) == 0 and (has_training or split == "test"):
-                class_texts = participant_findings.problems if has_training else participant_findings.notes
-                class_texts.append(f"the {split} split lacks a class ({classes_text})")
+                lacking_class_texts = participant_findings.problems if has_training else participant_findings.notes
+                lacking_class_texts.append(f"the {split} split lacks a class ({class_counts_text})")
     labels_by_subject: dict[str, set[float]] = defaultdict(set)
     for row in rows:
         labels_by_subject[row.subject] |= {row.label} if row.is_labelled else set()
@@ -236,7 +242,7 @@ def make_census(
         site: (label_counts_by_site[site][0.0], label_counts_by_site[site][1.0])
         for site in find_recorded_sites(label_counts_by_site)
     }
-    unknown_site_count = sum(
+    unknown_site_people_count = sum(
         site_counts.total() for site, site_counts in label_counts_by_site.items() if site not in class_counts_by_site
     )
     findings.is_site_unknown = not class_counts_by_site
@@ -245,9 +251,9 @@ def make_census(
             f"{SITE_UNKNOWN_SENTENCE}: name its column with convert --siteColumn, also if it has one value"
         )
         return findings
-    if unknown_site_count:
+    if unknown_site_people_count:
         site_findings.notes.append(
-            f"site unknown of {format_participants(unknown_site_count)}, compared as if of one site"
+            f"site unknown of {format_participants(unknown_site_people_count)}, compared as if of one site"
         )
     class_name_by_label = {1.0: "autism", 0.0: "control"} | (
         {} if all(row.is_labelled for row in rows) else {None: "unknown"}

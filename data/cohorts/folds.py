@@ -34,7 +34,7 @@ from data.cohorts.division import (
     make_subject_arrays,
     merge_linked_sites,
 )
-from data.cohorts.duplicates import SubjectGroups, add_groups, describe_tie
+from data.cohorts.duplicates import SubjectGroups, add_subject_groups, describe_group_ties
 from data.cohorts.rows import join_group_names, join_names
 from data.cohorts.stored import FOLDS_FILE, open_run_cohort
 from data.cohorts.variants import resplit
@@ -85,12 +85,12 @@ class Folds:
 
     @property
     def division(self) -> Division:
-        return Division.parse(self.folds_option)
+        return Division.parse_folds_option(self.folds_option)
 
     @property
     def are_numbered(self) -> bool:
         """Whether the seed says who is in which fold, not a column."""
-        return self.division.count > 0
+        return self.division.fold_count > 0
 
     @property
     def unchecked_cohort(self) -> Cohort:
@@ -100,26 +100,28 @@ class Folds:
         )
 
     @property
-    def warnings(self) -> list[str]:
+    def fold_warnings(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        warnings = []
+        warning_sentences = []
         if self.groups:
-            warnings.append(
-                f"Participants who {describe_tie(self.groups, self.full_cohort.metadata)} are in one fold: "
+            warning_sentences.append(
+                f"Participants who {describe_group_ties(self.groups, self.full_cohort.metadata)} are in one fold: "
                 f"{join_group_names(self.groups)}."
             )
-        if self.division.whole_sites:
-            people = make_subject_arrays(self.full_cohort.rows, self.groups)
-            site = merge_linked_sites(people)
-            for name in np.unique(site[site != people.sites]):
-                joined = join_names(np.unique(people.sites[site == name]).tolist())
-                warnings.append(f"Sites {joined} are in one fold, since they have such participants in common.")
+        if self.division.has_whole_sites:
+            subject_arrays = make_subject_arrays(self.full_cohort.rows, self.groups)
+            merged_sites = merge_linked_sites(subject_arrays)
+            for merged_site in np.unique(merged_sites[merged_sites != subject_arrays.sites]):
+                member_sites_text = join_names(np.unique(subject_arrays.sites[merged_sites == merged_site]).tolist())
+                warning_sentences.append(
+                    f"Sites {member_sites_text} are in one fold, since they have such participants in common."
+                )
         if not self.reduced_cohort_by_fold and self.full_cohort.raw_phenotype is None:
-            warnings.append(
+            warning_sentences.append(
                 f"{self.full_cohort.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It "
                 "was imputed and scaled on the training participants of the cohort's own split."
             )
-        return warnings
+        return warning_sentences
 
     def make_fold_cohort(self, fold_name: str) -> Cohort:
         """The cohort with this fold's subjects as test subjects; its phenotype is scaled again on all others."""
@@ -132,24 +134,25 @@ class Folds:
             self.cached_cohort_by_fold[fold_name] = resplit(self.full_cohort, split_by_subject)
         return self.cached_cohort_by_fold[fold_name]
 
-    def find_fold(self, fold_name: str) -> str:
+    def resolve_fold_name(self, fold_name_or_number: str) -> str:
         """The fold that a user gives by its name, or by its number from 0. Raises InputError if there is none."""
         fold_names = self.fold_names
-        if fold_name in fold_names:
-            return fold_name
-        if (fold_index := parse_natural_number(fold_name)) is not None and fold_index < len(fold_names):
+        if fold_name_or_number in fold_names:
+            return fold_name_or_number
+        if (fold_index := parse_natural_number(fold_name_or_number)) is not None and fold_index < len(fold_names):
             return fold_names[fold_index]
         raise InputError(
-            f"--fold {fold_name} is none of the folds {join_names(fold_names)} (or 0 to {len(fold_names) - 1})."
+            f"--fold {fold_name_or_number} is none of the folds {join_names(fold_names)} (or 0 to "
+            f"{len(fold_names) - 1})."
         )
 
-    def write(self, folder: Path) -> None:
+    def write_folds(self, folder: Path) -> None:
         """Writes `folds.csv`, `folds.json` and their sums. Raises InputError as `check_same_folds` does."""
         self.check_same_folds(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tables.write_rows(folder / FOLD_TABLE_FILE, FOLD_COLUMNS, self.fold_by_subject.items())
+        tables.write_csv_rows(folder / FOLD_TABLE_FILE, FOLD_COLUMNS, self.fold_by_subject.items())
         files.write_json(folder / FOLDS_FILE, asdict(self.description))
-        manifest.write_sums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
+        manifest.write_checksums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
 
     def check_same_folds(self, folder: Path) -> None:
         """Raises InputError if a training wrote other folds into a folder."""
@@ -164,7 +167,7 @@ def choose_split(fold: str | None, tested_fold: str) -> str:
     return "test" if fold == tested_fold else "train"
 
 
-def make_fold_folder(parent_folder: Path, fold_name: str) -> Path:
+def make_fold_folder_path(parent_folder: Path, fold_name: str) -> Path:
     """The folder of a fold's results, or of its reduced cohort."""
     return parent_folder / f"fold-{encode_folder_name(fold_name)}"
 
@@ -178,7 +181,7 @@ def open_folds(cohort_path: Path, folds_option: str, seed: int, checkpoint_folde
     else:
         cohort = open_run_cohort(cohort_path, unite_groups=False)
         folds = read_saved_folds(cohort, folds_option, seed, checkpoint_folder) or make_new_folds(
-            add_groups(cohort), folds_option, seed
+            add_subject_groups(cohort), folds_option, seed
         )
     folds.check_same_folds(checkpoint_folder)
     return folds
@@ -196,7 +199,7 @@ def open_repeat_folds(folds: Folds, seed: int, checkpoint_folder: Path) -> Folds
     return folds
 
 
-def read_saved_seed(checkpoint_folder: Path) -> int:
+def read_saved_fold_seed(checkpoint_folder: Path) -> int:
     """The seed of the folds that a training has written into a folder; 0 if none has."""
     return read_folds(checkpoint_folder)[0].seed if (checkpoint_folder / FOLDS_FILE).is_file() else 0
 
@@ -207,17 +210,19 @@ def read_saved_folds(cohort: Cohort, folds_option: str, seed: int, checkpoint_fo
     check_divisible(cohort)
     if not (checkpoint_folder / FOLDS_FILE).is_file():
         return None
-    description, fold_by_subject = read_folds(checkpoint_folder)
-    return Folds(folds_option, replace(cohort, groups=description.same_scan), cohort.identity, fold_by_subject, seed)
+    folds_description, fold_by_subject = read_folds(checkpoint_folder)
+    return Folds(
+        folds_option, replace(cohort, groups=folds_description.same_scan), cohort.identity, fold_by_subject, seed
+    )
 
 
 def make_new_folds(cohort: Cohort, folds_option: str, seed: int) -> Folds:
     """New folds of a cohort whose groups are known."""
-    division = Division.parse(folds_option)
-    if division.column:
+    division = Division.parse_folds_option(folds_option)
+    if division.column_name:
         fold_by_subject = divide_by_column(cohort, folds_option)
-    elif division.whole_sites:
-        fold_by_subject = divide_into_whole_sites(cohort, division.count, seed)
+    elif division.has_whole_sites:
+        fold_by_subject = divide_into_whole_sites(cohort, division.fold_count, seed)
     else:
         fold_by_subject = divide_into_numbered_folds(cohort, folds_option, seed)
     check_fold_classes(cohort, fold_by_subject)
@@ -248,77 +253,99 @@ def check_divisible(cohort: Cohort) -> None:
 
 def read_folds(folder: Path) -> tuple[FoldsDescription, dict[str, str]]:
     """How folds were cut, and each subject's fold. Raises InputError if they are not as they were written."""
-    manifest.verify_sums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
+    manifest.verify_checksums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
     fold_rows = tables.read_csv_rows(folder / FOLD_TABLE_FILE, FOLD_COLUMNS).values()
     return files.read_json(folder / FOLDS_FILE, FoldsDescription), {
         fold_row["subject"]: fold_row["fold"] for fold_row in fold_rows
     }
 
 
-def open_reduced_folds(set_path: Path, folds_option: str, seed: int) -> Folds:
+def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> Folds:
     """A set of reduced cohorts. Raises InputError if it is not as it was written, its folds are others, or it does not
     test each subject once."""
-    manifest.verify_sums(set_path, manifest.read_sums(set_path))
-    description, fold_by_subject = read_folds(set_path)
-    if description.folds != folds_option:
-        stored_flags, requested_flags = Division.parse(description.folds).flags, Division.parse(folds_option).flags
-        raise InputError(f"{set_path} was reduced with {stored_flags}, this run has {requested_flags}; use the same.")
+    manifest.verify_checksums(reduced_set_path, manifest.read_checksums(reduced_set_path))
+    folds_description, fold_by_subject = read_folds(reduced_set_path)
+    if folds_description.folds != folds_option:
+        stored_flags, requested_flags = (
+            Division.parse_folds_option(folds_description.folds).option_flags,
+            Division.parse_folds_option(folds_option).option_flags,
+        )
+        raise InputError(
+            f"{reduced_set_path} was reduced with {stored_flags}, this run has {requested_flags}; use the same."
+        )
     stored_cohort_by_fold = {
-        fold_name: open_run_cohort(make_fold_folder(set_path, fold_name), unite_groups=False)
+        fold_name: open_run_cohort(make_fold_folder_path(reduced_set_path, fold_name), unite_groups=False)
         for fold_name in dict.fromkeys(fold_by_subject.values())
     }
     cohort_by_fold = {
-        fold_name: replace(cohort, groups=description.same_scan) for fold_name, cohort in stored_cohort_by_fold.items()
+        fold_name: replace(cohort, groups=folds_description.same_scan)
+        for fold_name, cohort in stored_cohort_by_fold.items()
     }
     for fold_name, cohort in cohort_by_fold.items():
         split_by_subject = {row.subject: row.split for row in cohort.rows}
         if split_by_subject != {subject: choose_split(fold, fold_name) for subject, fold in fold_by_subject.items()}:
             raise InputError(
-                f"{cohort.path} does not test the fold {fold_name} of {set_path / FOLD_TABLE_FILE}. Repeat the full "
-                "pass."
+                f"{cohort.path} does not test the fold {fold_name} of {reduced_set_path / FOLD_TABLE_FILE}. Repeat the "
+                "full pass."
             )
     first_cohort = next(iter(cohort_by_fold.values()))
     verdict = first_cohort.verdict
     if verdict and all(cohort.verdict for cohort in cohort_by_fold.values()):
-        problems = dict.fromkeys(
+        distinct_problems = dict.fromkeys(
             problem for cohort in cohort_by_fold.values() for problem in cohort.find_problems(fold_by_subject)
         )
-        verdict = replace(verdict, problems=tuple(problems))
-    full_cohort = replace(first_cohort, path=set_path, verdict=verdict)
-    return Folds(folds_option, full_cohort, manifest.compute_identity(set_path), fold_by_subject, seed, cohort_by_fold)
+        verdict = replace(verdict, problems=tuple(distinct_problems))
+    full_cohort = replace(first_cohort, path=reduced_set_path, verdict=verdict)
+    return Folds(
+        folds_option,
+        full_cohort,
+        manifest.compute_folder_identity(reduced_set_path),
+        fold_by_subject,
+        seed,
+        cohort_by_fold,
+    )
 
 
-def seal_reduced_set(set_path: Path) -> None:
+def seal_reduced_set(reduced_set_path: Path) -> None:
     """Writes the sums of a set of reduced cohorts: of its folds, and of the sums of each cohort."""
     cohort_folders = (
-        make_fold_folder(set_path, fold_name) for fold_name in dict.fromkeys(read_folds(set_path)[1].values())
+        make_fold_folder_path(reduced_set_path, fold_name)
+        for fold_name in dict.fromkeys(read_folds(reduced_set_path)[1].values())
     )
-    manifest.write_sums(
-        set_path,
-        [FOLDS_FILE, FOLD_TABLE_FILE, *(f"{cohort_folder.name}/{manifest.SUMS}" for cohort_folder in cohort_folders)],
+    manifest.write_checksums(
+        reduced_set_path,
+        [
+            FOLDS_FILE,
+            FOLD_TABLE_FILE,
+            *(f"{cohort_folder.name}/{manifest.SUMS_FILE}" for cohort_folder in cohort_folders),
+        ],
     )
 
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """`outer_cohort` is the cohort of an outer fold; `fold_by_subject` gives each of its training subjects an inner
-    fold."""
+    """`outer_cohort` is the cohort of an outer fold; `inner_fold_by_subject` gives each of its training subjects an
+    inner fold."""
 
     outer_cohort: Cohort
-    fold_by_subject: dict[str, str]
+    inner_fold_by_subject: dict[str, str]
 
     @property
     def fold_names(self) -> list[str]:
-        return sorted(set(self.fold_by_subject.values()), key=int)
+        return sorted(set(self.inner_fold_by_subject.values()), key=int)
 
-    def find_tested_files(self, fold_name: str) -> set[str]:
+    def find_tested_record_files(self, inner_fold_name: str) -> set[str]:
         """The records of those whom an inner fold tests."""
-        return {row.file for row in self.outer_cohort.rows if self.fold_by_subject.get(row.subject) == fold_name}
+        return {
+            row.file for row in self.outer_cohort.rows if self.inner_fold_by_subject.get(row.subject) == inner_fold_name
+        }
 
-    def make_inner_cohort(self, fold_name: str, outer_cohort: Cohort) -> Cohort:
+    def make_inner_cohort(self, inner_fold_name: str, outer_cohort: Cohort) -> Cohort:
         """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects. Those whom
         the outer fold tests are set aside."""
-        split_by_subject = {subject: choose_split(fold, fold_name) for subject, fold in self.fold_by_subject.items()}
+        split_by_subject = {
+            subject: choose_split(fold, inner_fold_name) for subject, fold in self.inner_fold_by_subject.items()
+        }
         return resplit(
             outer_cohort,
             {row.subject: split_by_subject.get(row.subject, cohort_rows.ASIDE_SPLIT) for row in outer_cohort.rows},
@@ -328,25 +355,25 @@ class InnerFolds:
 def divide_into_inner_folds(folds: Folds, outer_cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training_cohort = replace(outer_cohort, rows=tuple(row for row in outer_cohort.rows if row.split == "train"))
-    people, division = make_subject_arrays(training_cohort.rows, training_cohort.groups), folds.division
-    if division.column:
+    subject_arrays, division = make_subject_arrays(training_cohort.rows, training_cohort.groups), folds.division
+    if division.column_name:
         max_fold_count, limit_noun = (
-            len({folds.fold_by_subject[subject] for subject in people.subjects}),
+            len({folds.fold_by_subject[subject] for subject in subject_arrays.subjects}),
             f"value of {folds.folds_option}",
         )
-    elif division.whole_sites:
-        max_fold_count, limit_noun = len(np.unique(merge_linked_sites(people))), "site"
+    elif division.has_whole_sites:
+        max_fold_count, limit_noun = len(np.unique(merge_linked_sites(subject_arrays))), "site"
     else:
-        max_fold_count, limit_noun = people.smaller_class_size, "participants of a class"
+        max_fold_count, limit_noun = subject_arrays.smaller_class_size, "participants of a class"
     fold_count = min(EFFORT.inner_folds, max_fold_count)
     if fold_count < MIN_INNER_FOLDS:
         raise InputError(
             f"--choose cuts the training participants of a fold into {MIN_INNER_FOLDS} inner folds at least. "
             f"Without one fold, {outer_cohort.path} has {fold_count} {limit_noun} left; use fewer or other --folds."
         )
-    if division.column:
+    if division.column_name:
         inner_fold_by_subject = group_values_into_folds(training_cohort, folds, fold_count, seed)
-    elif division.whole_sites:
+    elif division.has_whole_sites:
         inner_fold_by_subject = divide_into_whole_sites(training_cohort, fold_count, seed)
     else:
         inner_fold_by_subject = divide_into_numbered_folds(training_cohort, str(fold_count), seed)
@@ -375,22 +402,22 @@ def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float
     cluster: their labels go together to a cluster of as many subjects at the same sites; those of one site come in any
     order."""
     subjects, labels, sites, clusters = make_subject_arrays(folds.full_cohort.rows, folds.groups)
-    indices_by_cluster, clusters_by_sites = defaultdict(list), defaultdict(list)
+    subject_indices_by_cluster, index_lists_by_cluster_sites = defaultdict(list), defaultdict(list)
     for index, cluster in enumerate(clusters.tolist()):
-        indices_by_cluster[cluster].append(index)
-    for cluster in indices_by_cluster.values():  # those with the same key may be exchanged
-        clusters_by_sites[tuple(sorted(sites[cluster]))].append(sorted(cluster, key=sites.__getitem__))
+        subject_indices_by_cluster[cluster].append(index)
+    for cluster in subject_indices_by_cluster.values():  # those with the same key may be exchanged
+        index_lists_by_cluster_sites[tuple(sorted(sites[cluster]))].append(sorted(cluster, key=sites.__getitem__))
     label_by_subject: dict[str, float] = {}
-    for exchangeable_clusters in clusters_by_sites.values():
+    for exchangeable_clusters in index_lists_by_cluster_sites.values():
         for cluster, donor_indices in zip(
             exchangeable_clusters, random.permutation(np.array(exchangeable_clusters)), strict=True
         ):
-            ordered_donors = (
+            ordered_donor_indices = (
                 sorted(random.permutation(donor_indices), key=sites.__getitem__) if len(cluster) > 1 else donor_indices
             )
             label_by_subject |= {
                 subjects[recipient_index]: float(labels[donor_index])
-                for recipient_index, donor_index in zip(cluster, ordered_donors, strict=True)
+                for recipient_index, donor_index in zip(cluster, ordered_donor_indices, strict=True)
             }
     return label_by_subject
 
@@ -401,7 +428,7 @@ def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:
     whole sites, which have as many of both labels as before."""
     label_by_subject = permute_labels(folds, np.random.default_rng((seed, permutation_number)))
     permuted_cohort, fold_by_subject = folds.full_cohort.relabel(label_by_subject), folds.fold_by_subject
-    if folds.are_numbered and not (folds.division.whole_sites or folds.reduced_cohort_by_fold):
+    if folds.are_numbered and not (folds.division.has_whole_sites or folds.reduced_cohort_by_fold):
         fold_by_subject = divide_into_numbered_folds(permuted_cohort, folds.folds_option, seed)
     check_fold_classes(permuted_cohort, fold_by_subject)
     permuted_cohort_by_fold = {

@@ -17,7 +17,7 @@ from data.cohorts.division import (
     merge_linked_sites,
 )
 from data.cohorts.duplicates import SubjectGroups
-from data.cohorts.peers import MAX_LOST_SHARE, find_peer_groups, mark_mixed_groups
+from data.cohorts.peers import MAX_LOST_SUBJECT_SHARE, find_peer_groups, mark_records_in_mixed_groups
 from data.cohorts.rows import (
     CHANCE_AUC,
     CONFIDENCE_LEVEL,
@@ -47,9 +47,9 @@ class TestDesign(NamedTuple):
     least AUC that is shown to be better than chance: infinite if none is enough, NaN without an interval."""
 
     design_name: str
-    compared_count: int
-    comparison_group: str
-    training_count: float
+    compared_people_count: int
+    comparison_scope: str
+    training_people_count: float
     least_auc: float
 
 
@@ -58,12 +58,12 @@ def make_forecast(
     groups: SubjectGroups,
     folds_option: str = "",
     fold_by_subject: Mapping[str, str] | None = None,
-    connectome: str = "",
+    connectome_name: str = "",
 ) -> list[str]:
     """Two sentences: what can be shown, and what to do. They are about the folds of `folds_option`, if
     `fold_by_subject` is given; else about `--folds 10` with seed 0, and folds of whole sites or `--folds site`; without
-    training people, about a model of others. `connectome` is empty for a cohort without one. No sentences if a label is
-    unknown or regions were swapped, which folds refuse."""
+    training people, about a model of others. `connectome_name` is empty for a cohort without one. No sentences if a
+    label is unknown or regions were swapped, which folds refuse."""
     if not rows or not all(row.is_labelled and not is_swapped_file(row.file) for row in rows):
         return []
     subject_arrays, folds_by_design = (
@@ -73,7 +73,11 @@ def make_forecast(
     if any(row.split == "train" for row in rows):
         folds_by_design = make_usual_folds(subject_arrays)
     requested_folds_by_design = (
-        {Division.parse(folds_option).flags: np.array([fold_by_subject[name] for name in subject_arrays.subjects])}
+        {
+            Division.parse_folds_option(folds_option).option_flags: np.array(
+                [fold_by_subject[name] for name in subject_arrays.subjects]
+            )
+        }
         if fold_by_subject
         else folds_by_design
     )
@@ -87,8 +91,8 @@ def make_forecast(
     ]
     designs_text = "; ".join(map(describe_design, requested_designs)) or "no folds are possible"
     power_text = f" ({POWER_TEXT})" if any(np.isfinite(design.least_auc) for design in requested_designs) else ""
-    site_text = "" if find_recorded_sites(subject_arrays.sites) else f"{SITE_UNKNOWN_SENTENCE}; "
-    advice_text = f"{site_text}{advise_design(best_design, connectome)}."
+    site_unknown_text = "" if find_recorded_sites(subject_arrays.sites) else f"{SITE_UNKNOWN_SENTENCE}; "
+    advice_text = f"{site_unknown_text}{advise_design(best_design, connectome_name)}."
     return [f"{designs_text}{power_text}.", advice_text[0].upper() + advice_text[1:]]
 
 
@@ -98,16 +102,20 @@ def make_usual_folds(subject_arrays: SubjectArrays) -> dict[str, np.ndarray | No
     folds_by_design: dict[str, np.ndarray | None] = {}
     subjects, labels, sites, clusters = subject_arrays
     if (fold_count := min(USUAL_FOLD_COUNT, subject_arrays.smaller_class_size)) > 1:
-        fold = folds_by_design[f"--folds {fold_count}"] = assign_balanced_folds(labels, sites, clusters, fold_count, 0)
+        numbered_folds = folds_by_design[f"--folds {fold_count}"] = assign_balanced_folds(
+            labels, sites, clusters, fold_count, 0
+        )
         merged_sites = merge_linked_sites(subject_arrays)
         if len(np.unique(merged_sites)) >= fold_count:
             whole_site_folds = assign_site_folds(labels, merged_sites, fold_count, 0)
             compares_more = (
-                assess_design("", subject_arrays, whole_site_folds).compared_count
-                > assess_design("", subject_arrays, fold).compared_count
+                assess_design("", subject_arrays, whole_site_folds).compared_people_count
+                > assess_design("", subject_arrays, numbered_folds).compared_people_count
             )
             if compares_more and trains_on_both_classes(labels, whole_site_folds):
-                return folds_by_design | {Division.parse(f"{fold_count}{WHOLE_SITES}").flags: whole_site_folds}
+                return folds_by_design | {
+                    Division.parse_folds_option(f"{fold_count}{WHOLE_SITES}").option_flags: whole_site_folds
+                }
     site_by_subject = dict(zip(subjects, sites, strict=True))
     cluster_sites = np.array([site_by_subject[first_subject] for first_subject in clusters])
     if 1 < len(np.unique(cluster_sites)) <= len(subjects) / 2 and trains_on_both_classes(labels, cluster_sites):
@@ -115,9 +123,9 @@ def make_usual_folds(subject_arrays: SubjectArrays) -> dict[str, np.ndarray | No
     return folds_by_design
 
 
-def trains_on_both_classes(label: np.ndarray, fold: np.ndarray) -> bool:
+def trains_on_both_classes(labels: np.ndarray, folds: np.ndarray) -> bool:
     """Whether people outside of each fold are of both classes; both are (n,)."""
-    return all(len(np.unique(label[fold != name])) == 2 for name in np.unique(fold))
+    return all(len(np.unique(labels[folds != fold_name])) == 2 for fold_name in np.unique(folds))
 
 
 def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds: np.ndarray | None) -> TestDesign:
@@ -129,12 +137,12 @@ def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds
         np.zeros(len(subject_labels)) if subject_folds is None else subject_folds,
     )
     peer_groups = folds_or_zeros if has_single_site else find_peer_groups(subject_labels, subject_sites, subject_folds)
-    is_comparable = mark_mixed_groups(subject_labels, peer_groups)
+    is_comparable = mark_records_in_mixed_groups(subject_labels, peer_groups)
     site_count = len(np.unique(subject_sites[is_comparable]))
-    comparison_group = f"within {site_count} site{'s'[: site_count != 1]}"
+    comparison_scope = f"within {site_count} site{'s'[: site_count != 1]}"
     if has_single_site:
-        comparison_group = "in all" if subject_folds is None else "within folds"
-    design_auc = np.nan
+        comparison_scope = "in all" if subject_folds is None else "within folds"
+    least_auc = np.nan
     if (
         min(len(np.unique(clusters[is_comparable & (subject_labels == class_label)])) for class_label in (0, 1))
         >= MIN_CLASS_SUBJECTS
@@ -143,15 +151,15 @@ def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds
             np.unique(peer_groups[is_comparable & (subject_labels == class_label)], return_counts=True)[1]
             for class_label in (1, 0)
         ]
-        design_auc = compute_least_auc(
+        least_auc = compute_least_auc(
             np.array(class_counts), len(clusters) / len(np.unique(clusters)), subject_folds is not None
         )
     return TestDesign(
         design_name,
         int(is_comparable.sum()),
-        comparison_group,
+        comparison_scope,
         len(subject_labels) * (1 - 1 / len(np.unique(folds_or_zeros))),
-        design_auc,
+        least_auc,
     )
 
 
@@ -168,21 +176,21 @@ def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in
         class_counts.sum(0),
         CANDIDATE_AUCS[:, None],
     )
-    autism_term = (autism_counts - 1) * (candidate_aucs / (2 - candidate_aucs) - candidate_aucs**2)
-    control_term = (control_counts - 1) * (2 * candidate_aucs**2 / (1 + candidate_aucs) - candidate_aucs**2)
-    variance = (
+    autism_variance_term = (autism_counts - 1) * (candidate_aucs / (2 - candidate_aucs) - candidate_aucs**2)
+    control_variance_term = (control_counts - 1) * (2 * candidate_aucs**2 / (1 + candidate_aucs) - candidate_aucs**2)
+    auc_variances = (
         people_per_cluster
         * (group_sizes / group_sizes.sum()) ** 2
-        * (candidate_aucs * (1 - candidate_aucs) + autism_term + control_term)
+        * (candidate_aucs * (1 - candidate_aucs) + autism_variance_term + control_variance_term)
         / (autism_counts * control_counts)
     )
-    lost_share = (
-        min(2 * len(group_sizes) * people_per_cluster / group_sizes.sum(), MAX_LOST_SHARE) if is_in_folds else 0
+    lost_subject_share = (
+        min(2 * len(group_sizes) * people_per_cluster / group_sizes.sum(), MAX_LOST_SUBJECT_SHARE) if is_in_folds else 0
     )
-    presence_probability = np.sqrt(np.prod(1 - np.exp(-class_counts), axis=0))
+    root_presence_probability = np.sqrt(np.prod(1 - np.exp(-class_counts), axis=0))
     interval_se, estimate_se = (
         np.sqrt((1 + is_in_folds) * variances.sum(1))
-        for variances in (variance / presence_probability / (1 - lost_share), variance)
+        for variances in (auc_variances / root_presence_probability / (1 - lost_subject_share), auc_variances)
     )
     standard_normal = NormalDist()
     significant_estimates = CANDIDATE_AUCS[
@@ -196,7 +204,7 @@ def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in
 
 def describe_design(design: TestDesign) -> str:
     """Whom a design compares, and what it shows."""
-    comparison_text = f"{design.design_name} compares {design.compared_count} {design.comparison_group}"
+    comparison_text = f"{design.design_name} compares {design.compared_people_count} {design.comparison_scope}"
     if np.isnan(design.least_auc):
         return f"{comparison_text}, too few for an interval"
     return (
@@ -220,16 +228,19 @@ def choose_best_design(designs: Sequence[TestDesign]) -> TestDesign | None:
 def advise_design(best_design: TestDesign | None, connectome_name: str) -> str:
     if best_design is None:
         return f"too few participants for a conclusion: {MORE_PEOPLE_ADVICE}"
-    if not best_design.training_count:
+    if not best_design.training_people_count:
         return "expect a conclusion only if the model's own test had a higher AUC"
-    training_count, connectome_words = (
-        np.clip(best_design.training_count, PLANNED_PEOPLE_COUNTS[0], PLANNED_PEOPLE_COUNTS[-1]),
+    clipped_training_count, connectome_words = (
+        np.clip(best_design.training_people_count, PLANNED_PEOPLE_COUNTS[0], PLANNED_PEOPLE_COUNTS[-1]),
         f"with{'' if connectome_name else 'out'} connectomes",
     )
-    usual_auc = np.interp(np.log(training_count), np.log(PLANNED_PEOPLE_COUNTS), MMNN_AUCS_BY_DATA[connectome_words])
-    reached_text = (
-        f"mmnn {connectome_words} reached {usual_auc:.2f} when trained on {training_count:.0f} participants of ABIDE I"
+    reached_auc = np.interp(
+        np.log(clipped_training_count), np.log(PLANNED_PEOPLE_COUNTS), MMNN_AUCS_BY_DATA[connectome_words]
     )
-    if usual_auc >= best_design.least_auc:
+    reached_text = (
+        f"mmnn {connectome_words} reached {reached_auc:.2f} when trained on {clipped_training_count:.0f} participants "
+        "of ABIDE I"
+    )
+    if reached_auc >= best_design.least_auc:
         return f"use {best_design.design_name}; {reached_text}"
     return f"use {best_design.design_name}, but expect no conclusion, since {reached_text}: {MORE_PEOPLE_ADVICE}"

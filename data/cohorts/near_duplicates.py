@@ -57,18 +57,20 @@ ROOT_HALF = np.float32(math.sqrt(0.5))
 class NearDuplicates:
     """Groups of subjects who share a scan, and pairs who may be one person, the most alike first."""
 
-    same_scan: SubjectGroups = ()
-    same_person: SubjectGroups = ()
+    same_scan_groups: SubjectGroups = ()
+    same_person_pairs: SubjectGroups = ()
 
-    def make_warnings(self) -> list[str]:
+    def make_same_person_warnings(self) -> list[str]:
         """Possible second sessions, for the researcher to judge."""
-        if not self.same_person:
+        if not self.same_person_pairs:
             return []
-        return [f"possibly two sessions of one participant, by region means: {join_group_names(self.same_person)}"]
+        return [
+            f"possibly two sessions of one participant, by region means: {join_group_names(self.same_person_pairs)}"
+        ]
 
 
 @cache
-def make_region_weights() -> "csr_array":
+def make_region_weight_matrix() -> "csr_array":
     """The share that each voxel of the reduced grid has of a region, (regions, voxels) float32. The right regions are
     mirror images of the left ones, so that a mirrored map has the same means on the other side."""
     from scipy.sparse import csr_array
@@ -76,24 +78,25 @@ def make_region_weights() -> "csr_array":
     voxel_region_labels = atlas.load_atlas(None, records.REDUCED).full_region_labels.astype(
         np.intp
     )  # (x, y, z), x from left to right
-    is_sided, middle_x = (
+    is_in_sided_region, middle_x = (
         (voxel_region_labels > 0) & (voxel_region_labels <= PAIRED_REGION_COUNT),
         len(voxel_region_labels) // 2,
     )
     voxel_region_labels = np.where(
-        is_sided, voxel_region_labels - 1 + voxel_region_labels % 2, voxel_region_labels
+        is_in_sided_region, voxel_region_labels - 1 + voxel_region_labels % 2, voxel_region_labels
     )  # all of the left
-    voxel_region_labels[middle_x] = np.where(is_sided[middle_x], 0, voxel_region_labels[middle_x])
+    voxel_region_labels[middle_x] = np.where(is_in_sided_region[middle_x], 0, voxel_region_labels[middle_x])
     mirrored_labels = voxel_region_labels[middle_x - 1 :: -1]
     voxel_region_labels[middle_x + 1 :] = mirrored_labels + (
         (mirrored_labels > 0) & (mirrored_labels <= PAIRED_REGION_COUNT)
     )
-    block_indices = np.ix_(*map(resampling.find_axis_blocks, records.FULL.shape))
-    reduced_voxels = np.ravel_multi_index(block_indices, records.REDUCED.shape)[voxel_region_labels > 0]
+    block_indices = np.ix_(*map(resampling.find_axis_block_indices, records.FULL.shape))
+    reduced_voxel_indices = np.ravel_multi_index(block_indices, records.REDUCED.shape)[voxel_region_labels > 0]
     region_indices = voxel_region_labels[voxel_region_labels > 0] - 1
     voxel_weights = (1 / np.bincount(region_indices)[region_indices]).astype(np.float32)
     return csr_array(
-        (voxel_weights, (region_indices, reduced_voxels)), (atlas.AAL_REGIONS, math.prod(records.REDUCED.shape))
+        (voxel_weights, (region_indices, reduced_voxel_indices)),
+        (atlas.AAL_REGION_COUNT, math.prod(records.REDUCED.shape)),
     )
 
 
@@ -108,12 +111,12 @@ def average_volume_regions(volume: np.ndarray) -> np.ndarray:
 def average_reduced_regions(map_volume: np.ndarray) -> np.ndarray:
     """Region means of a map (31, 37, 31) above its background, (regions,) float32; NaN in a region that it lacks. A
     voxel weighs as the square of its own value, so that those at an edge, which are partly brain, count for little."""
-    brain_mask = records.find_brain(map_volume)
-    above_background = np.where(brain_mask, map_volume - records.find_background(map_volume), 0).ravel()
-    weighted_sums, weight_sums, voxel_share = (
-        make_region_weights() @ np.column_stack([above_background**3, above_background**2, brain_mask.ravel()])
+    brain_mask = records.find_brain_mask(map_volume)
+    above_background = np.where(brain_mask, map_volume - records.find_background_value(map_volume), 0).ravel()
+    weighted_sums, weight_sums, region_voxel_fractions = (
+        make_region_weight_matrix() @ np.column_stack([above_background**3, above_background**2, brain_mask.ravel()])
     ).T
-    has_region = (voxel_share >= MIN_REGION_VOXEL_SHARE) & (weight_sums > 0)
+    has_region = (region_voxel_fractions >= MIN_REGION_VOXEL_SHARE) & (weight_sums > 0)
     return np.divide(weighted_sums, weight_sums, out=np.full_like(weighted_sums, np.nan, np.float32), where=has_region)
 
 
@@ -144,38 +147,38 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
                 slice(row_start, row_start + PEOPLE_PER_BLOCK),
                 slice(column_start, column_start + PEOPLE_PER_BLOCK),
             )
-            near_indices = np.flatnonzero(
+            near_flat_indices = np.flatnonzero(
                 (cosine_sums > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
             )
-            if not near_indices.size:
+            if not near_flat_indices.size:
                 continue
-            row_indices, column_indices = divmod(near_indices, cosine_sums.shape[1])
+            row_indices, column_indices = divmod(near_flat_indices, cosine_sums.shape[1])
             pairs = np.column_stack(
                 [
                     column_start + column_indices,
                     row_start + row_indices,
-                    cosine_sums.ravel()[near_indices] / map_count,
-                    max_cosines.ravel()[near_indices],
+                    cosine_sums.ravel()[near_flat_indices] / map_count,
+                    max_cosines.ravel()[near_flat_indices],
                 ]
             )
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
             is_same_scan = (pairs[:, 2] > same_scan_cosine) | (pairs[:, 3] > SINGLE_MAP_COSINE)
             first_member_by_person = (
-                join_groups(first_member_by_person, pairs[is_same_scan, :2].astype(int))
+                join_pairs_into_groups(first_member_by_person, pairs[is_same_scan, :2].astype(int))
                 if is_same_scan.any()
                 else first_member_by_person
             )
             close_pairs = np.concatenate([close_pairs, pairs[~is_same_scan, :3]])
             close_pairs = close_pairs[np.argsort(-close_pairs[:, 2], kind="stable")[:MAX_LISTED_PAIRS]]
-    group_members = [
+    group_member_indices = [
         np.flatnonzero(first_member_by_person == first_member)
         for first_member in np.flatnonzero(np.bincount(first_member_by_person) > 1)
     ]
-    separate_pairs = [pair for pair in close_pairs[:, :2].astype(int) if np.ptp(first_member_by_person[pair])]
+    separate_index_pairs = [pair for pair in close_pairs[:, :2].astype(int) if np.ptp(first_member_by_person[pair])]
     return NearDuplicates(
         *(
             tuple(tuple(subjects[int(index)] for index in member_indices) for member_indices in groups_or_pairs)
-            for groups_or_pairs in (group_members, separate_pairs)
+            for groups_or_pairs in (group_member_indices, separate_index_pairs)
         )
     )
 
@@ -198,14 +201,17 @@ def compare_people_blocks(
     return cosine_sums, max_cosines
 
 
-def join_groups(first_member_by_person: np.ndarray, new_pairs: np.ndarray) -> np.ndarray:
+def join_pairs_into_groups(first_member_by_person: np.ndarray, new_index_pairs: np.ndarray) -> np.ndarray:
     """The first member of each one's group (n,), after the groups of further pairs (pairs, 2) are joined."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edge_ends = np.concatenate([new_pairs.T, [np.arange(len(first_member_by_person)), first_member_by_person]], axis=1)
+    graph_edge_ends = np.concatenate(
+        [new_index_pairs.T, [np.arange(len(first_member_by_person)), first_member_by_person]], axis=1
+    )
     _, group_numbers = connected_components(
-        coo_array((np.ones(edge_ends.shape[1]), edge_ends), 2 * first_member_by_person.shape), directed=False
+        coo_array((np.ones(graph_edge_ends.shape[1]), graph_edge_ends), 2 * first_member_by_person.shape),
+        directed=False,
     )
     return np.unique(group_numbers, return_index=True)[1][group_numbers]
 
@@ -214,24 +220,25 @@ def embed_people(map_means: np.ndarray) -> MirrorHalves:
     """Region means of a map (subjects, regions), NaN where one lacks a region -> points of length 1, in two parts. Both
     are (subjects, values) float32. Mirroring leaves the first as it is, and changes the sign of the second."""
     deviations, has_region = subtract_profile(map_means)
-    half_bases = [find_directions(half) for half in split_mirror_halves(deviations)]
-    incomplete_people = np.flatnonzero(~has_region.all(1))
+    half_bases = [find_principal_directions(half) for half in split_mirror_halves(deviations)]
+    incomplete_person_indices = np.flatnonzero(~has_region.all(1))
     for _ in range(
-        FILLING_ROUNDS if incomplete_people.size else 0
+        FILLING_ROUNDS if incomplete_person_indices.size else 0
     ):  # towards what is to be expected, given the regions that one has
-        halves_with_bases = zip(split_mirror_halves(deviations[incomplete_people]), half_bases, strict=True)
+        halves_with_bases = zip(split_mirror_halves(deviations[incomplete_person_indices]), half_bases, strict=True)
         expected_deviations = merge_mirror_halves(
             *(
-                (half @ axes * (variance / ridged_variance)) @ axes.T
-                for half, (axes, variance, ridged_variance) in halves_with_bases
+                (half @ direction_axes * (direction_variances / ridged_variances)) @ direction_axes.T
+                for half, (direction_axes, direction_variances, ridged_variances) in halves_with_bases
             )
         )
-        deviations[incomplete_people] = np.where(
-            has_region[incomplete_people], deviations[incomplete_people], expected_deviations
+        deviations[incomplete_person_indices] = np.where(
+            has_region[incomplete_person_indices], deviations[incomplete_person_indices], expected_deviations
         )
     halves_with_bases = zip(split_mirror_halves(deviations), half_bases, strict=True)
     symmetric_points, sided_points = (
-        half @ (axes / np.sqrt(ridged_variance)) for half, (axes, _, ridged_variance) in halves_with_bases
+        half @ (direction_axes / np.sqrt(ridged_variances))
+        for half, (direction_axes, _, ridged_variances) in halves_with_bases
     )
     symmetric_points = np.column_stack(
         [symmetric_points, np.ones(len(map_means), np.float32)]
@@ -252,14 +259,16 @@ def subtract_profile(map_means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         symmetric_half, sided_half = split_mirror_halves(
             scaled_means.sum(0, keepdims=True) / np.maximum(has_region.sum(0, dtype=np.float32), 1)
         )
-        profile = centre_people(
+        mean_profile = centre_people(
             merge_mirror_halves(symmetric_half, 0 * sided_half), np.ones((1, has_region.shape[1]), bool)
         )
-        scaled_profile = centre_people(np.where(has_region, profile, 0), has_region)
+        profile_by_person = centre_people(np.where(has_region, mean_profile, 0), has_region)
         scaled_means *= (
-            compute_row_lengths(scaled_profile) / compute_row_lengths(scaled_means) / compute_row_lengths(profile)
+            compute_row_lengths(profile_by_person)
+            / compute_row_lengths(scaled_means)
+            / compute_row_lengths(mean_profile)
         )
-    return scaled_means - scaled_profile, has_region
+    return scaled_means - profile_by_person, has_region
 
 
 def centre_people(region_values: np.ndarray, has_region: np.ndarray) -> np.ndarray:
@@ -287,25 +296,25 @@ def split_mirror_halves(region_values: np.ndarray) -> MirrorHalves:
 
 def merge_mirror_halves(symmetric_half: np.ndarray, sided_half: np.ndarray) -> np.ndarray:
     """The values of regions that `split_mirror_halves` takes apart."""
-    region_values, pair_count = (
+    region_values, region_pair_count = (
         np.empty((len(sided_half), symmetric_half.shape[1] + sided_half.shape[1]), np.float32),
         sided_half.shape[1],
     )
-    region_values[:, :PAIRED_REGION_COUNT:2] = (symmetric_half[:, :pair_count] + sided_half) * ROOT_HALF
-    region_values[:, 1:PAIRED_REGION_COUNT:2] = (symmetric_half[:, :pair_count] - sided_half) * ROOT_HALF
-    region_values[:, PAIRED_REGION_COUNT:] = symmetric_half[:, pair_count:]
+    region_values[:, :PAIRED_REGION_COUNT:2] = (symmetric_half[:, :region_pair_count] + sided_half) * ROOT_HALF
+    region_values[:, 1:PAIRED_REGION_COUNT:2] = (symmetric_half[:, :region_pair_count] - sided_half) * ROOT_HALF
+    region_values[:, PAIRED_REGION_COUNT:] = symmetric_half[:, region_pair_count:]
     return region_values
 
 
-def find_directions(deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_principal_directions(deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The directions in which people (subjects, values) differ, as columns; the variance of each; and this variance
     with a ridge."""
     variances, axes = np.linalg.eigh(deviations.T @ deviations / np.float32(len(deviations)))
     variances = np.maximum(variances, 0)
-    ridge = max(MIN_RIDGE, deviations.shape[1] / len(deviations)) * variances.mean()
+    ridge_variance = max(MIN_RIDGE, deviations.shape[1] / len(deviations)) * variances.mean()
     strong_directions = slice(len(axes) // WEAKEST_DIRECTIONS_DIVISOR, None)
     return (
         axes[:, strong_directions],
         variances[strong_directions],
-        variances[strong_directions] + ridge + VARIANCE_FLOOR,
+        variances[strong_directions] + ridge_variance + VARIANCE_FLOOR,
     )

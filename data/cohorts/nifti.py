@@ -42,12 +42,12 @@ class MapOnDisk:
     volume_number: int | None = None
 
     @property
-    def name(self) -> str:
+    def file_and_volume_text(self) -> str:
         """The name of the file, and the number of the volume."""
         return self.path.name + (f", volume {self.volume_number}" if self.volume_number is not None else "")
 
     def __str__(self) -> str:
-        return str(self.path.with_name(self.name))
+        return str(self.path.with_name(self.file_and_volume_text))
 
 
 def count_volumes(image: nibabel.Nifti1Pair) -> int | None:
@@ -74,8 +74,10 @@ def check_nifti_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) 
         )
     if (dtype := image.get_data_dtype()).kind not in "iuf":
         raise InputError(f"{path} holds values of {dtype}; expected a map of numbers.")
-    is_placed = (image.header["qform_code"] or image.header["sform_code"]) and not np.allclose(image.affine, np.eye(4))
-    if not is_placed or not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-6:
+    has_real_affine = (image.header["qform_code"] or image.header["sform_code"]) and not np.allclose(
+        image.affine, np.eye(4)
+    )
+    if not has_real_affine or not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-6:
         raise InputError(f"{path} has no affine that places its voxels; expected a map in MNI space. Write its affine.")
 
 
@@ -109,7 +111,7 @@ def read_map_images(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     for nifti_path, file_group in groupby(maps, key=lambda map_on_disk: map_on_disk.path):
         file_image, file_maps = open_nifti(nifti_path), list(file_group)
         for map_on_disk in file_maps:
-            map_image = read_map(file_image, map_on_disk)
+            map_image = read_map_image(file_image, map_on_disk)
             if map_on_disk is file_maps[-1] and nifti_path.name.lower().endswith(".gz"):
                 verify_compressed_end(file_image, nifti_path)
             yield map_image
@@ -138,7 +140,7 @@ def verify_compressed_end(image: nibabel.Nifti1Pair, path: Path) -> None:
 
 
 @np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
-def read_map(image: nibabel.Nifti1Pair, map_on_disk: MapOnDisk) -> nibabel.Nifti1Image:
+def read_map_image(image: nibabel.Nifti1Pair, map_on_disk: MapOnDisk) -> nibabel.Nifti1Image:
     """One map of an opened file, see `read_map_images`."""
     if map_on_disk.volume_number is None and count_volumes(image):
         raise InputError(f"{map_on_disk} has the shape {image.shape}; expected one 3-D map.")
@@ -166,42 +168,42 @@ def has_contradicting_sides(image: nibabel.Nifti1Pair) -> bool:
     """Whether a header holds two affines, a qform and an sform, of which one calls left what the other calls right.
     nibabel takes the sform, some programs take the qform."""
     try:
-        coded_affines = image.get_qform(coded=True), image.get_sform(coded=True)
-        if not all(code for _, code in coded_affines):
+        affines_with_codes = image.get_qform(coded=True), image.get_sform(coded=True)
+        if not all(code for _, code in affines_with_codes):
             return False
-        (qform_axes, sform_axes) = (nibabel.aff2axcodes(affine) for affine, _ in coded_affines)
+        (qform_axes, sform_axes) = (nibabel.aff2axcodes(affine) for affine, _ in affines_with_codes)
     except NIFTI_READ_ERRORS:  # a qform that is no rotation
         return False
     return any({*axis_ends} == {"L", "R"} for axis_ends in zip(qform_axes, sform_axes, strict=True))
 
 
-def compute_outside_share(brain_mask: np.ndarray, brain_affine: np.ndarray) -> float:
+def compute_share_outside_grid(brain_mask: np.ndarray, brain_affine: np.ndarray) -> float:
     """The share of a brain's voxels outside the full grid, by a sample of them; `brain_mask` is (x, y, z) bool under
     `brain_affine`."""
-    to_grid_affine = np.linalg.inv(np.array(records.FULL.affine)) @ brain_affine
+    voxel_to_grid_affine = np.linalg.inv(np.array(records.FULL.affine)) @ brain_affine
 
     def is_within_grid(voxel_indices: np.ndarray) -> np.ndarray:
-        grid_positions = apply_affine(to_grid_affine, voxel_indices)
+        grid_positions = apply_affine(voxel_to_grid_affine, voxel_indices)
         return ((grid_positions > -0.5) & (grid_positions < np.array(records.FULL.shape) - 0.5)).all(1)
 
     if is_within_grid(np.array(list(product(*((0, axis_length - 1) for axis_length in brain_mask.shape))))).all():
         return 0.0
-    sampled_voxels = (
+    sampled_voxel_indices = (
         SAMPLING_STEP * np.argwhere(brain_mask.T[::SAMPLING_STEP, ::SAMPLING_STEP, ::SAMPLING_STEP])[:, ::-1]
     )
-    return float(1 - is_within_grid(sampled_voxels).mean()) if len(sampled_voxels) else 0.0
+    return float(1 - is_within_grid(sampled_voxel_indices).mean()) if len(sampled_voxel_indices) else 0.0
 
 
 def read_brain_maps(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     """`read_map_images`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
     for map_on_disk, image in zip(maps, read_map_images(maps), strict=True):
         voxel_values = np.asarray(image.dataobj)
-        brain_mask = voxel_values != records.find_background(voxel_values)
+        brain_mask = voxel_values != records.find_background_value(voxel_values)
         if not brain_mask.any() or np.ptp(voxel_values.T[brain_mask.T]) == 0:
             raise InputError(
                 f"{map_on_disk} is empty or constant (NaN is 0); expected the map of a brain. Compute it again."
             )
-        if (outside_share := compute_outside_share(brain_mask, image.affine)) > MAX_OUTSIDE_SHARE:
+        if (outside_share := compute_share_outside_grid(brain_mask, image.affine)) > MAX_OUTSIDE_SHARE:
             raise InputError(
                 f"{map_on_disk}: {outside_share:.0%} of its brain lies outside the MNI grid; check its affine."
             )
@@ -241,5 +243,5 @@ def make_mni_image(voxel_values: np.ndarray, grid: records.Grid) -> nibabel.Nift
 
 def save_nifti(image: nibabel.Nifti1Image, path: Path) -> None:
     """Writes an image whole or not at all."""
-    with files.unfinished(path) as unfinished_path:
+    with files.make_unfinished_path(path) as unfinished_path:
         nibabel.save(image, unfinished_path)

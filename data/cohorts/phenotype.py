@@ -30,13 +30,13 @@ PREFIXES_BY_IQ_TEST = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("W
 MAX_PHENOTYPE_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
 # By the first half of a value's name, the second, and the codes that it is 1 for.
-CODES_BY_VARIABLE: dict[str, Mapping[str, tuple]] = {
+CATEGORY_CODES_BY_VARIABLE: dict[str, Mapping[str, tuple]] = {
     "sex": {"male": (1,), "female": (2,)},
     "handedness": HANDEDNESS_CODES,
     "iq_test": {category_name: (category_name,) for category_name in (*PREFIXES_BY_IQ_TEST, "other")},
     "eyes": {"open": (1,), "closed": (2,)},
 }
-VALUES_BY_INDICATOR = {  # by the name of ABIDE's indicator, the values that are all unknown where it is 1
+VALUE_NAMES_BY_INDICATOR = {  # by the name of ABIDE's indicator, the values that are all unknown where it is 1
     "handedness_unknown": tuple(f"handedness_{category_name}" for category_name in HANDEDNESS_CODES),
     "wisc_missing": tuple(f"wisc_{wisc_subscale.lower()}" for wisc_subscale in WISC_INDICES),
 }
@@ -45,7 +45,7 @@ ABIDE_PHENOTYPE_COLUMNS = [
     *("FIQ_TEST_TYPE", "EYE_STATUS_AT_SCAN", "BMI", *(f"WISC_IV_{wisc_subscale}" for wisc_subscale in WISC_INDICES)),
 ]
 SUBJECT_COLUMN = "subject"  # the column of tables by subject
-LOGARITHMIC_PATTERN = re.compile(
+LOGARITHMIC_COLUMN_PATTERN = re.compile(
     "mean_?fd|framewise", re.IGNORECASE
 )  # head motion whose logarithm is kept, also in bundles
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
@@ -77,7 +77,7 @@ def parse_number_column(table: pd.DataFrame, column_name: str) -> pd.Series:
     """A column as float64, NaN where missing. Raises InputError for text that is not a finite number."""
     column_text = clean_column(table[column_name])
     column_numbers = pd.to_numeric(column_text, errors="coerce").where(
-        lambda value: value.abs() <= MAX_PHENOTYPE_NUMBER
+        lambda parsed_numbers: parsed_numbers.abs() <= MAX_PHENOTYPE_NUMBER
     )
     if (wrong_texts := column_text[~np.isfinite(column_numbers) & column_text.notna()]).size:
         raise InputError(
@@ -89,7 +89,7 @@ def parse_number_column(table: pd.DataFrame, column_name: str) -> pd.Series:
 
 
 def make_category_columns(
-    column_text: pd.Series, codes_by_category: Mapping[str, tuple], prefix: str
+    column_text: pd.Series, codes_by_category: Mapping[str, tuple], name_prefix: str
 ) -> dict[str, pd.Series]:
     """One 0/1 column for each category; a missing value is 0 in all. Raises InputError for a value without a code."""
     if (
@@ -98,14 +98,16 @@ def make_category_columns(
             & ~column_text.isin([code for category_codes in codes_by_category.values() for code in category_codes])
         ]
     ).size:
-        expected_text = ", ".join(str(code) for category_codes in codes_by_category.values() for code in category_codes)
+        expected_codes_text = ", ".join(
+            str(code) for category_codes in codes_by_category.values() for code in category_codes
+        )
         raise InputError(
-            f"Column {column_text.name} holds {uncoded_values.iloc[0]}; expected {expected_text}, or nothing where "
-            f"unknown, but {uncoded_values.size} of {column_text.notna().sum()} values are others. Recode them, or "
-            "name columns of your own: convert --phenotype"
+            f"Column {column_text.name} holds {uncoded_values.iloc[0]}; expected {expected_codes_text}, or nothing "
+            f"where unknown, but {uncoded_values.size} of {column_text.notna().sum()} values are others. Recode them, "
+            "or name columns of your own: convert --phenotype"
         )
     return {
-        f"{prefix}_{category}": column_text.isin(category_codes).astype(float)
+        f"{name_prefix}_{category}": column_text.isin(category_codes).astype(float)
         for category, category_codes in codes_by_category.items()
     }
 
@@ -121,35 +123,37 @@ def make_abide_values(table: pd.DataFrame) -> pd.DataFrame:
         clean_column(table["HANDEDNESS_CATEGORY"]),
         clean_column(table["FIQ_TEST_TYPE"]).str.upper(),
     )
-    wisc_by_name = {
+    wisc_scores_by_name = {
         f"wisc_{wisc_index.lower()}": parse_number_column(table, f"WISC_IV_{wisc_index}") for wisc_index in WISC_INDICES
     }
-    measured_by_name = {name.lower(): parse_number_column(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}
-    handedness_score = parse_number_column(table, "HANDEDNESS_SCORES")
-    iq_test_family = pd.Series(np.nan, table.index, dtype=object).mask(iq_test_text.notna(), "other")
-    for name, prefixes in PREFIXES_BY_IQ_TEST.items():
-        iq_test_family = iq_test_family.mask(iq_test_text.str.startswith(prefixes, na=False), name)
+    iq_and_bmi_by_name = {name.lower(): parse_number_column(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}
+    handedness_scores = parse_number_column(table, "HANDEDNESS_SCORES")
+    iq_test_families = pd.Series(np.nan, table.index, dtype=object).mask(iq_test_text.notna(), "other")
+    for name, test_prefixes in PREFIXES_BY_IQ_TEST.items():
+        iq_test_families = iq_test_families.mask(iq_test_text.str.startswith(test_prefixes, na=False), name)
     column_by_value_name = {
         "age": parse_number_column(table, "AGE_AT_SCAN"),
-        **make_category_columns(parse_number_column(table, "SEX"), CODES_BY_VARIABLE["sex"], "sex"),
-        **make_category_columns(handedness_text, CODES_BY_VARIABLE["handedness"], "handedness"),
-        "handedness_score": handedness_score,
-        **{name: measured_by_name[name] for name in ("fiq", "viq", "piq")},
+        **make_category_columns(parse_number_column(table, "SEX"), CATEGORY_CODES_BY_VARIABLE["sex"], "sex"),
+        **make_category_columns(handedness_text, CATEGORY_CODES_BY_VARIABLE["handedness"], "handedness"),
+        "handedness_score": handedness_scores,
+        **{name: iq_and_bmi_by_name[name] for name in ("fiq", "viq", "piq")},
         "handedness_unknown": handedness_text.isna().astype(float),
-        "handedness_score_missing": handedness_score.isna().astype(float),
-        **{f"{name}_missing": measured_by_name[name].isna().astype(float) for name in ("fiq", "viq", "piq")},
-        "wisc_missing": pd.DataFrame(wisc_by_name).isna().all(axis=1).astype(float),
-        "bmi_missing": measured_by_name["bmi"].isna().astype(float),
-        **make_category_columns(iq_test_family, CODES_BY_VARIABLE["iq_test"], "iq_test"),
-        **wisc_by_name,
-        **make_category_columns(parse_number_column(table, "EYE_STATUS_AT_SCAN"), CODES_BY_VARIABLE["eyes"], "eyes"),
-        "bmi": measured_by_name["bmi"],
+        "handedness_score_missing": handedness_scores.isna().astype(float),
+        **{f"{name}_missing": iq_and_bmi_by_name[name].isna().astype(float) for name in ("fiq", "viq", "piq")},
+        "wisc_missing": pd.DataFrame(wisc_scores_by_name).isna().all(axis=1).astype(float),
+        "bmi_missing": iq_and_bmi_by_name["bmi"].isna().astype(float),
+        **make_category_columns(iq_test_families, CATEGORY_CODES_BY_VARIABLE["iq_test"], "iq_test"),
+        **wisc_scores_by_name,
+        **make_category_columns(
+            parse_number_column(table, "EYE_STATUS_AT_SCAN"), CATEGORY_CODES_BY_VARIABLE["eyes"], "eyes"
+        ),
+        "bmi": iq_and_bmi_by_name["bmi"],
     }
     return pd.DataFrame(column_by_value_name)
 
 
 @functools.cache
-def list_abide_names() -> tuple[str, ...]:
+def list_abide_value_names() -> tuple[str, ...]:
     """The names of ABIDE's 29 values."""
     return tuple(make_abide_values(pd.DataFrame(columns=ABIDE_PHENOTYPE_COLUMNS, dtype=str)))
 
@@ -161,99 +165,106 @@ def make_custom_values(table: pd.DataFrame, columns: Sequence[str], is_training:
     for each category. Both are learnt from the training rows, which `is_training` (n,) bool marks. Raises InputError
     for text among numbers, or more than 29 values.
     """
-    columns_with_missing = [
+    columns_with_missing_values = [
         column_name for column_name in columns if clean_column(table[column_name])[is_training].isna().any()
     ]
-    return encode_columns(table, columns, learn_categories(table, columns, is_training), columns_with_missing)
+    return encode_columns(table, columns, learn_categories(table, columns, is_training), columns_with_missing_values)
 
 
 def encode_columns(
     table: pd.DataFrame,
     columns: Sequence[str],
     categories_by_column: Mapping[str, Sequence[str]],
-    columns_with_missing: Collection[str],
+    columns_with_missing_values: Collection[str],
 ) -> pd.DataFrame:
     """As `make_custom_values`, with the categories of columns of text in `categories_by_column`, and the columns that
-    may lack values in `columns_with_missing`."""
-    value_by_name: dict[str, pd.Series] = {}
+    may lack values in `columns_with_missing_values`."""
+    value_series_by_name: dict[str, pd.Series] = {}
     for column_name in columns:
         column_text = clean_column(table[column_name])
         if column_name in categories_by_column:
-            value_by_name |= make_category_columns(
+            value_series_by_name |= make_category_columns(
                 column_text.where(column_text.isin(categories_by_column[column_name])),
                 {category: (category,) for category in categories_by_column[column_name]},
                 column_name,
             )
             continue
-        value_by_name[column_name] = parse_number_column(table, column_name)
-        if column_name in columns_with_missing:
-            value_by_name[f"{column_name}_missing"] = column_text.isna().astype(float)
-    if len(value_by_name) > PHENOTYPE_SIZE:
-        largest_column = max(
+        value_series_by_name[column_name] = parse_number_column(table, column_name)
+        if column_name in columns_with_missing_values:
+            value_series_by_name[f"{column_name}_missing"] = column_text.isna().astype(float)
+    if len(value_series_by_name) > PHENOTYPE_SIZE:
+        most_categories_column = max(
             categories_by_column, key=lambda column_name: len(categories_by_column[column_name]), default=None
         )
-        largest_text = (
-            f"; {largest_column} is text and gives {len(categories_by_column[largest_column])} of them"
-            if largest_column
+        most_categories_text = (
+            f"; {most_categories_column} is text and gives {len(categories_by_column[most_categories_column])} of them"
+            if most_categories_column
             else ""
         )
         raise InputError(
-            f"--phenotype gives {len(value_by_name)} values; expected at most {PHENOTYPE_SIZE}{largest_text}. Name "
-            "fewer columns."
+            f"--phenotype gives {len(value_series_by_name)} values; expected at most "
+            f"{PHENOTYPE_SIZE}{most_categories_text}. Name fewer columns."
         )
-    unused_by_name = {
-        f"unused_{unused_number}": 0.0 for unused_number in range(len(value_by_name) + 1, PHENOTYPE_SIZE + 1)
+    zero_by_unused_name = {
+        f"unused_{unused_number}": 0.0 for unused_number in range(len(value_series_by_name) + 1, PHENOTYPE_SIZE + 1)
     }
-    return pd.DataFrame(value_by_name | unused_by_name, index=table.index)
+    return pd.DataFrame(value_series_by_name | zero_by_unused_name, index=table.index)
 
 
 def learn_categories(
     table: pd.DataFrame, columns: Sequence[str], is_training: np.ndarray
 ) -> dict[str, tuple[str, ...]]:
     """The columns that are text, each with the values in the training rows, which `is_training` (n,) bool marks."""
-    text_by_column = {
+    training_text_by_column = {
         column_name: clean_column(table[column_name])[is_training]
         for column_name in columns
         if not is_mostly_numbers(table[column_name])
     }
     return {
-        column_name: tuple(sorted(column_text.dropna().unique())) for column_name, column_text in text_by_column.items()
+        column_name: tuple(sorted(column_text.dropna().unique()))
+        for column_name, column_text in training_text_by_column.items()
     }
 
 
-def list_values_by_variable(metadata: Metadata) -> dict[str, list[str]]:
+def list_value_names_by_variable(metadata: Metadata) -> dict[str, list[str]]:
     """By variable, the names of the 0/1 values that its categories became."""
-    if metadata.phenotype == list_abide_names():
+    if metadata.phenotype == list_abide_value_names():
         return {
-            variable: [f"{variable}_{category_code}" for category_code in codes]
-            for variable, codes in CODES_BY_VARIABLE.items()
+            variable: [f"{variable}_{abide_category}" for abide_category in codes_by_category]
+            for variable, codes_by_category in CATEGORY_CODES_BY_VARIABLE.items()
         }
     variable_items = metadata.phenotype_categories.items()
     return {variable: [f"{variable}_{category}" for category in categories] for variable, categories in variable_items}
 
 
-def list_values_by_indicator(metadata: Metadata) -> dict[str, list[str]]:
+def list_value_names_by_indicator(metadata: Metadata) -> dict[str, list[str]]:
     """By indicator, a value that is 1 where others are unknown and 0 elsewhere, the names of these others."""
-    names_by_indicator = {f"{value_name}_missing": [value_name] for value_name in metadata.phenotype}
-    if metadata.phenotype == list_abide_names():
-        names_by_indicator |= {indicator: list(value_names) for indicator, value_names in VALUES_BY_INDICATOR.items()}
+    value_names_by_indicator = {f"{value_name}_missing": [value_name] for value_name in metadata.phenotype}
+    if metadata.phenotype == list_abide_value_names():
+        value_names_by_indicator |= {
+            indicator: list(value_names) for indicator, value_names in VALUE_NAMES_BY_INDICATOR.items()
+        }
     added_names = set(metadata.phenotype) - set(metadata.phenotype_columns)  # not a column of the user's own
-    return {indicator: value_names for indicator, value_names in names_by_indicator.items() if indicator in added_names}
+    return {
+        indicator: value_names
+        for indicator, value_names in value_names_by_indicator.items()
+        if indicator in added_names
+    }
 
 
-def compute_indicators(raw_values: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
-    """What the indicators (`list_values_by_indicator`) must be beside raw values (people, 29): 0.0 or 1.0."""
-    category_values = [
-        value_name for value_names in list_values_by_variable(metadata).values() for value_name in value_names
+def compute_expected_indicators(raw_values: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
+    """What the indicators (`list_value_names_by_indicator`) must be beside raw values (people, 29): 0.0 or 1.0."""
+    category_value_names = [
+        value_name for value_names in list_value_names_by_variable(metadata).values() for value_name in value_names
     ]
     is_measured = raw_values.notna() & ~(
-        raw_values.eq(0) & raw_values.columns.isin(category_values)
+        raw_values.eq(0) & raw_values.columns.isin(category_value_names)
     )  # a variable is unknown if none of its categories is 1
-    names_by_indicator = list_values_by_indicator(metadata)
+    value_names_by_indicator = list_value_names_by_indicator(metadata)
     return pd.DataFrame(
         {
             value_name: (~is_measured[value_names].any(axis=1)).astype(float)
-            for value_name, value_names in names_by_indicator.items()
+            for value_name, value_names in value_names_by_indicator.items()
         },
         is_measured.index,
     )
@@ -265,25 +276,27 @@ def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> 
     if not metadata.phenotype_columns:
         return []
     sentences = list[str]()
-    for value_names in list_values_by_variable(metadata).values():
+    for value_names in list_value_names_by_variable(metadata).values():
         rule_text = (
             f"expected 1 for one of {join_names(value_names)} and 0 for others, or 0 for all where it is unknown"
         )
         for value_name in value_names:
             if (wrong_values := raw_values[value_name][~raw_values[value_name].isin([0, 1])]).size:
-                value_text = f"{wrong_values.iloc[0]:g}" if wrong_values.notna().iloc[0] else "empty"
+                wrong_value_text = f"{wrong_values.iloc[0]:g}" if wrong_values.notna().iloc[0] else "empty"
                 sentences.append(
-                    f"{value_name} of {join_names(wrong_values.index.tolist())} is {value_text}; {rule_text}"
+                    f"{value_name} of {join_names(wrong_values.index.tolist())} is {wrong_value_text}; {rule_text}"
                 )
-        if (category_counts := raw_values[value_names].eq(1).sum(axis=1).loc[lambda count: count > 1]).size:
-            sentences.append(f"{join_names(category_counts.index.tolist())} has several of one variable; {rule_text}")
-    expected_indicators, names_by_indicator = (
-        compute_indicators(raw_values, metadata),
-        list_values_by_indicator(metadata),
+        if (excess_category_counts := raw_values[value_names].eq(1).sum(axis=1).loc[lambda count: count > 1]).size:
+            sentences.append(
+                f"{join_names(excess_category_counts.index.tolist())} has several of one variable; {rule_text}"
+            )
+    expected_indicators, value_names_by_indicator = (
+        compute_expected_indicators(raw_values, metadata),
+        list_value_names_by_indicator(metadata),
     )
     for value_name in expected_indicators:
         if (wrong_values := raw_values[value_name][raw_values[value_name].ne(expected_indicators[value_name])]).size:
-            rule_text = f"expected 1 if {join_names(names_by_indicator[value_name])} is unknown, else 0"
+            rule_text = f"expected 1 if {join_names(value_names_by_indicator[value_name])} is unknown, else 0"
             sentences.append(
                 f"{value_name} of {join_names(wrong_values.index.tolist())} is {wrong_values.iloc[0]:g}; {rule_text}"
             )
@@ -300,18 +313,21 @@ class Scaler:
 
     def transform(self, raw_values: np.ndarray) -> np.ndarray:
         """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; values with a scale of 0 become 0."""
-        imputed = np.where(np.isnan(raw_values), self.median, raw_values)
-        return np.where(self.scale > 0, (imputed - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
+        imputed_values = np.where(np.isnan(raw_values), self.median, raw_values)
+        return np.where(self.scale > 0, (imputed_values - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
 
     @classmethod
     def from_preparation(cls, preparation: Preparation) -> "Scaler | None":
         """The constants that a preparation holds; None if it holds none, or not one for each value."""
         constants = preparation.phenotype_median, preparation.phenotype_mean, preparation.phenotype_scale
-        return cls(*map(np.array, constants)) if preparation.has_constants else None
+        return cls(*map(np.array, constants)) if preparation.has_phenotype_constants else None
 
     def to_preparation_fields(self) -> dict[str, Any]:
         """The constants as fields of `Preparation`."""
-        return {f"phenotype_{constant_name}": tuple(values.tolist()) for constant_name, values in vars(self).items()}
+        return {
+            f"phenotype_{constant_name}": tuple(constant_values.tolist())
+            for constant_name, constant_values in vars(self).items()
+        }
 
 
 def fit_scaler(raw_values: np.ndarray) -> Scaler:
@@ -321,23 +337,29 @@ def fit_scaler(raw_values: np.ndarray) -> Scaler:
 
     raw_values = np.ascontiguousarray(raw_values)  # the last bit of a sum depends on the order in memory
     imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(raw_values)
-    imputed = imputer.transform(raw_values)
-    standard_scaler = StandardScaler().fit(imputed)
+    imputed_values = imputer.transform(raw_values)
+    standard_scaler = StandardScaler().fit(imputed_values)
     return Scaler(
-        imputer.statistics_, standard_scaler.mean_, np.where(np.ptp(imputed, axis=0) > 0, standard_scaler.scale_, 0)
+        imputer.statistics_,
+        standard_scaler.mean_,
+        np.where(np.ptp(imputed_values, axis=0) > 0, standard_scaler.scale_, 0),
     )
 
 
-def find_recording_values(preparation: Preparation) -> list[int]:
+def find_recording_value_indices(preparation: Preparation) -> list[int]:
     """The positions of the values that say only what of a person is missing, and how it was measured; empty if they are
     the same for all training people."""
-    indexed_scales = enumerate(zip(preparation.phenotype, preparation.phenotype_scale, strict=False))
-    recording_scales = [
+    indexed_names_and_scales = enumerate(zip(preparation.phenotype, preparation.phenotype_scale, strict=False))
+    recording_indices_and_scales = [
         (index, scale)
-        for index, (value_name, scale) in indexed_scales
+        for index, (value_name, scale) in indexed_names_and_scales
         if INDICATOR_PATTERN.search(value_name) or value_name.startswith(IQ_TEST_VALUE_PREFIX)
     ]
-    return [index for index, _ in recording_scales] if any(scale > 0 for _, scale in recording_scales) else []
+    return (
+        [index for index, _ in recording_indices_and_scales]
+        if any(scale > 0 for _, scale in recording_indices_and_scales)
+        else []
+    )
 
 
 def extract_covariates(table: pd.DataFrame, columns: Sequence[str], subjects: Sequence[str]) -> pd.DataFrame:
@@ -353,14 +375,14 @@ def refuse_subject_column(columns: Iterable[str]) -> None:
         raise InputError(f"The column {SUBJECT_COLUMN} {reason}; rename it in the table.")
 
 
-def write_subject_table(path: Path, table: pd.DataFrame) -> None:
+def write_subject_table(table_path: Path, table: pd.DataFrame) -> None:
     """Writes a table whose index holds the subjects; floats with all their digits, NaN as an empty cell."""
-    tables.write_frame(path, table.rename_axis(SUBJECT_COLUMN).reset_index())
+    tables.write_csv_frame(table_path, table.rename_axis(SUBJECT_COLUMN).reset_index())
 
 
 def read_subject_table(table_path: Path, subjects: Sequence[str]) -> pd.DataFrame:
     """The rows of these subjects, in their order, as text. Raises InputError unless there is one for each."""
-    table = tables.read_frame(table_path, [SUBJECT_COLUMN]).set_index(SUBJECT_COLUMN)
+    table = tables.read_csv_frame(table_path, [SUBJECT_COLUMN]).set_index(SUBJECT_COLUMN)
     row_counts = table.index.value_counts().reindex(list(subjects), fill_value=0)
     if (wrong_row_counts := row_counts[row_counts != 1]).size:
         raise InputError(
@@ -375,18 +397,18 @@ def read_phenotype(phenotype_path: Path, subjects: Sequence[str], value_names: S
     columns are `value_names` and hold numbers."""
     text_table = read_subject_table(phenotype_path, subjects)
     try:
-        values = text_table.map(lambda text: float(text or "nan"))
+        phenotype_values = text_table.map(lambda cell_text: float(cell_text or "nan"))
     except ValueError as error:
         raise InputError(f"{phenotype_path} is damaged: {error}. Convert again.") from error
     if (
-        list(values) != list(value_names)
+        list(phenotype_values) != list(value_names)
         or len(value_names) != PHENOTYPE_SIZE
-        or (values.abs() > MAX_PHENOTYPE_NUMBER).any(axis=None)
+        or (phenotype_values.abs() > MAX_PHENOTYPE_NUMBER).any(axis=None)
     ):
         raise InputError(
             f"{phenotype_path} does not hold the {PHENOTYPE_SIZE} numbers that cohort.json names. Convert again."
         )
-    return values
+    return phenotype_values
 
 
 def describe_missing_by_class(value_table: pd.DataFrame | None, rows: Sequence[RecordRow]) -> list[str]:
@@ -403,31 +425,40 @@ def describe_missing_by_class(value_table: pd.DataFrame | None, rows: Sequence[R
         for field_name in ("label", "site")
     )
     columns_by_gap: dict[tuple[str, bytes], list[str]] = {}  # of a site, the columns that the same people lack
-    result_by_gap: dict[tuple[str, bytes], tuple[float, str]] = {}
+    p_value_and_text_by_gap: dict[tuple[str, bytes], tuple[float, str]] = {}
     for name, column in value_table.items():
         is_missing = (column.isna() | bool(INDICATOR_PATTERN.search(str(name))) & (column == 1)).to_numpy()
         for site_name in np.unique(sites):
-            control_missing, autism_missing = (
+            control_missing_mask, autism_missing_mask = (
                 is_missing[(sites == site_name) & (labels == class_label)] for class_label in (0.0, 1.0)
             )
-            all_missing = np.concatenate([control_missing, autism_missing])
-            if control_missing.size == 0 or autism_missing.size == 0 or all_missing.all() or not all_missing.any():
+            both_classes_missing_mask = np.concatenate([control_missing_mask, autism_missing_mask])
+            if (
+                control_missing_mask.size == 0
+                or autism_missing_mask.size == 0
+                or both_classes_missing_mask.all()
+                or not both_classes_missing_mask.any()
+            ):
                 continue
-            gap_key = (str(site_name), all_missing.tobytes())
+            gap_key = (str(site_name), both_classes_missing_mask.tobytes())
             columns_by_gap.setdefault(gap_key, []).append(INDICATOR_PATTERN.sub("", str(name)))
             fisher_result = fisher_exact(
-                [[control_missing.sum(), (~control_missing).sum()], [autism_missing.sum(), (~autism_missing).sum()]]
+                [
+                    [control_missing_mask.sum(), (~control_missing_mask).sum()],
+                    [autism_missing_mask.sum(), (~autism_missing_mask).sum()],
+                ]
             )
             count_texts = [
-                f"{class_missing.sum()} of {class_missing.size}" for class_missing in (control_missing, autism_missing)
+                f"{class_missing_mask.sum()} of {class_missing_mask.size}"
+                for class_missing_mask in (control_missing_mask, autism_missing_mask)
             ]
-            result_by_gap[gap_key] = (
+            p_value_and_text_by_gap[gap_key] = (
                 float(fisher_result.pvalue),
                 f"{count_texts[0]} controls and {count_texts[1]} participants with autism at {site_name}",
             )
-    p_threshold = MAX_MISSING_P_VALUE / max(len(result_by_gap), 1)
+    p_threshold = MAX_MISSING_P_VALUE / max(len(p_value_and_text_by_gap), 1)
     return [
         f"{join_names(list(dict.fromkeys(columns_by_gap[gap_key])))} missing in {counts_text} (p = {p_value:.1g})"
-        for gap_key, (p_value, counts_text) in sorted(result_by_gap.items(), key=lambda item: item[1])
+        for gap_key, (p_value, counts_text) in sorted(p_value_and_text_by_gap.items(), key=lambda item: item[1])
         if p_value < p_threshold
     ]

@@ -29,12 +29,12 @@ MAX_FULL_SIZE_PEOPLE, MAX_PICTURES_PER_ROW = (
 
 @lru_cache(maxsize=8)
 def locate_slice_voxels(
-    volume_shape: tuple[int, ...], affine: bytes, step_mm: float
+    volume_shape: tuple[int, ...], affine_bytes: bytes, step_mm: float
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Where the cuts lie in volumes of this shape and affine (4, 4) float64. The indices of the voxel nearest to each
     point are three arrays (rows, columns); with them, which points (rows, columns) lie in a volume."""
     axis_points_mm = [np.arange(low_mm, high_mm + 1, step_mm) for low_mm, high_mm in SLICE_EXTENTS_MM]
-    picture_height, padded_slices = max(map(len, axis_points_mm)), []
+    picture_row_count, padded_slice_points_mm = max(map(len, axis_points_mm)), []
     for right_axis, up_axis in SLICE_PLANE_AXES:
         points_mm = np.empty((len(axis_points_mm[up_axis]), len(axis_points_mm[right_axis]), 3))
         points_mm[...] = SLICE_POSITIONS_MM
@@ -42,13 +42,15 @@ def locate_slice_voxels(
             axis_points_mm[right_axis],
             axis_points_mm[up_axis][::-1, None],
         )
-        rows_above = (picture_height - len(points_mm)) // 2
-        rows_below = picture_height - len(points_mm) - rows_above
-        padded_slices.append(
+        rows_above = (picture_row_count - len(points_mm)) // 2
+        rows_below = picture_row_count - len(points_mm) - rows_above
+        padded_slice_points_mm.append(
             np.pad(points_mm, ((rows_above, rows_below), (0, 0), (0, 0)), constant_values=OUTSIDE_POINT_MM)
         )
-    to_voxels = np.linalg.inv(np.frombuffer(affine).reshape(4, 4))
-    voxel_indices = np.rint(np.concatenate(padded_slices, axis=1) @ to_voxels[:3, :3].T + to_voxels[:3, 3]).astype(int)
+    mm_to_voxel_affine = np.linalg.inv(np.frombuffer(affine_bytes).reshape(4, 4))
+    voxel_indices = np.rint(
+        np.concatenate(padded_slice_points_mm, axis=1) @ mm_to_voxel_affine[:3, :3].T + mm_to_voxel_affine[:3, 3]
+    ).astype(int)
     is_inside = ((voxel_indices >= 0) & (voxel_indices < volume_shape)).all(-1)
     return tuple(np.moveaxis(np.where(is_inside[..., None], voxel_indices, 0), -1, 0)), is_inside
 
@@ -56,29 +58,31 @@ def locate_slice_voxels(
 def sample_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The values (rows, columns) of the cuts through a volume (x, y, z), its background outside of it."""
     voxel_indices, is_inside = locate_slice_voxels(volume.shape, np.asarray(affine, np.float64).tobytes(), step_mm)
-    return np.where(is_inside, volume[voxel_indices], records.find_background(volume))
+    return np.where(is_inside, volume[voxel_indices], records.find_background_value(volume))
 
 
 def draw_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The cuts (rows, columns) uint8: black outside the brain, the brighter the greater within, by its own values."""
-    slice_values, background_value = sample_slices(volume, affine, step_mm), records.find_background(volume)
+    slice_values, background_value = sample_slices(volume, affine, step_mm), records.find_background_value(volume)
     brain_mask = np.abs(slice_values - background_value) > 1e-4 * np.ptp(slice_values)
     if not brain_mask.any():
         return np.zeros(slice_values.shape, np.uint8)
     darkest_value, brightest_value = np.percentile(slice_values[brain_mask], BRIGHTNESS_PERCENTILES)
-    brightness = np.clip(
+    brightness_fractions = np.clip(
         (slice_values - darkest_value) / max(brightest_value - darkest_value, np.finfo(np.float32).tiny), 0, 1
     )
-    return np.where(brain_mask, DARKEST_BRAIN_GREY + (255 - DARKEST_BRAIN_GREY) * brightness, 0).astype(np.uint8)
+    return np.where(brain_mask, DARKEST_BRAIN_GREY + (255 - DARKEST_BRAIN_GREY) * brightness_fractions, 0).astype(
+        np.uint8
+    )
 
 
-def encode_webp(pixels: np.ndarray) -> bytes:
+def encode_webp(grey_pixels: np.ndarray) -> bytes:
     """A picture (rows, columns) uint8 as a WebP file."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=WEBP_QUALITY)
-    return buffer.getvalue()
+    webp_buffer = io.BytesIO()
+    Image.fromarray(grey_pixels).save(webp_buffer, "WEBP", quality=WEBP_QUALITY)
+    return webp_buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -130,27 +134,32 @@ class PeoplePictures:
     def __post_init__(self) -> None:
         self.map_sums = np.zeros((len(self.map_names), 2, *records.REDUCED.shape))
 
-    def add_person(self, subject: str, first_volume: np.ndarray, reduced_volumes: Sequence[np.ndarray]) -> None:
+    def add_person_maps(
+        self, subject: str, first_map_volume: np.ndarray, reduced_map_volumes: Sequence[np.ndarray]
+    ) -> None:
         """Adds the maps of a person on the reduced grid, and the first one as it is stored."""
-        first_grid = records.GRID_BY_SHAPE[first_volume.shape]
+        first_map_grid = records.GRID_BY_SHAPE[first_map_volume.shape]
         reduced_grid = records.REDUCED
         self.pictures_by_subject[subject] = [
             draw_slices(
-                first_volume,
-                first_grid.affine,
-                first_grid.spacing_mm
+                first_map_volume,
+                first_map_grid.affine,
+                first_map_grid.spacing_mm
                 if self.expected_people_count <= MAX_FULL_SIZE_PEOPLE
                 else reduced_grid.spacing_mm,
             ),
-            *(draw_slices(volume, reduced_grid.affine, reduced_grid.spacing_mm) for volume in reduced_volumes[1:]),
+            *(draw_slices(volume, reduced_grid.affine, reduced_grid.spacing_mm) for volume in reduced_map_volumes[1:]),
         ]
-        for map_sum, volume in zip(self.map_sums, reduced_volumes, strict=True):
-            map_sum += volume, np.square(volume, dtype=np.float64)
+        for sum_and_square_sum, volume in zip(self.map_sums, reduced_map_volumes, strict=True):
+            sum_and_square_sum += volume, np.square(volume, dtype=np.float64)
 
     def compute_mean_and_sd(self, map_index: int) -> dict[str, np.ndarray]:
-        """The `mean` and the `SD` of a map over people, each (x, y, z); of one person there is no SD."""
+        """The `mean_volume` and the `SD` of a map over people, each (x, y, z); of one person there is no SD."""
         people_count = len(self.pictures_by_subject)
-        mean, square_sums = self.map_sums[map_index, 0] / people_count, self.map_sums[map_index, 1]
+        mean_volume, squared_value_sums = self.map_sums[map_index, 0] / people_count, self.map_sums[map_index, 1]
         if people_count < 2:
-            return {"mean": mean}
-        return {"mean": mean, "SD": np.sqrt(np.maximum(square_sums - people_count * mean**2, 0) / (people_count - 1))}
+            return {"mean": mean_volume}
+        return {
+            "mean": mean_volume,
+            "SD": np.sqrt(np.maximum(squared_value_sums - people_count * mean_volume**2, 0) / (people_count - 1)),
+        }

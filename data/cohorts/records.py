@@ -23,8 +23,8 @@ MAX_MAPS = 64  # of a record, which bounds the memory that one takes
 # people of a group, such as a site or a category: statistics of fewer nearly say who they are
 MIN_DESCRIBED_PEOPLE = 5
 CLASS_NAMES = ("control", "autism")  # label 0.0, label 1.0
-MIN_SPREAD = 1e-6  # of z-scores; below it is rounding
-MAX_ABS_VALUE = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
+MIN_SD = 1e-6  # of z-scores; below it is rounding
+MAX_ABS_RECORD_VALUE = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
 DIGEST_PREFIX_LENGTH = 16  # of a volume's digest, in checkpoints
 
 
@@ -74,11 +74,11 @@ class Digests:
         all_digests = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps)
         return {digest[:DIGEST_PREFIX_LENGTH] for digest in all_digests if digest}
 
-    def make_encoded_digests(self, record_content: bytes) -> "Digests":
+    def make_encoded_digests(self, encoded_content: bytes) -> "Digests":
         """The digests of the record that an encoder made of this one."""
         source_digest = self.source or self.volume
         return replace(
-            compute_record_digests(record_content), source=source_digest, source_maps=self.source_maps or self.maps
+            compute_record_digests(encoded_content), source=source_digest, source_maps=self.source_maps or self.maps
         )
 
 
@@ -120,17 +120,17 @@ def describe_record_form(grid: Grid, num_maps: int) -> str:
     return f"{grid} record" + f" of {num_maps} maps" * (num_maps > 1)
 
 
-def infer_record_form(num_bytes: int, record_name: str) -> tuple[Grid, int]:
+def infer_record_form(record_byte_count: int, record_name: str) -> tuple[Grid, int]:
     """The grid and the number of maps of a record, from its size. Raises InputError if no record has this size."""
-    forms = []
+    candidate_forms = []
     for grid in reversed(GRID_BY_NAME.values()):
-        map_count = round((num_bytes - HEADER_BYTES) / (count_record_bytes(grid) - HEADER_BYTES))
-        forms.append((grid, min(max(1, map_count), MAX_MAPS)))
-    nearest_form = min(forms, key=lambda form: abs(count_record_bytes(*form) - num_bytes))
-    byte_difference = num_bytes - count_record_bytes(*nearest_form)
+        map_count = round((record_byte_count - HEADER_BYTES) / (count_record_bytes(grid) - HEADER_BYTES))
+        candidate_forms.append((grid, min(max(1, map_count), MAX_MAPS)))
+    nearest_form = min(candidate_forms, key=lambda form: abs(count_record_bytes(*form) - record_byte_count))
+    byte_difference = record_byte_count - count_record_bytes(*nearest_form)
     if byte_difference:
         raise InputError(
-            f"{record_name} holds {num_bytes:,} bytes, {abs(byte_difference):,} "
+            f"{record_name} holds {record_byte_count:,} bytes, {abs(byte_difference):,} "
             f"{'more' if byte_difference > 0 else 'short'} {'than' if byte_difference > 0 else 'of'} a "
             f"{describe_record_form(*nearest_form)} ({count_record_bytes(*nearest_form):,}). Was the copy cut off? "
             "Convert the participant again."
@@ -162,11 +162,11 @@ def pack_record(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> me
 
 def check_record_values(values: np.ndarray, record_name: str, value_noun: str) -> None:
     """Raises InputError, naming the file and the first value that is NaN, infinite, or no measurement."""
-    if not (values.min() >= -MAX_ABS_VALUE and values.max() <= MAX_ABS_VALUE):
-        bad_index = int(np.argmin(np.abs(values) <= MAX_ABS_VALUE))
+    if not (values.min() >= -MAX_ABS_RECORD_VALUE and values.max() <= MAX_ABS_RECORD_VALUE):
+        bad_index = int(np.argmin(np.abs(values) <= MAX_ABS_RECORD_VALUE))
         raise InputError(
             f"{record_name} holds {values[bad_index]} as {value_noun} {bad_index}; expected finite numbers up to "
-            f"{MAX_ABS_VALUE:g}. Convert the participant again."
+            f"{MAX_ABS_RECORD_VALUE:g}. Convert the participant again."
         )
 
 
@@ -181,9 +181,9 @@ def unpack_header(header_bytes: bytes, record_name: str) -> tuple[float, np.ndar
 def unpack_volume(record_content: bytes, grid: Grid, num_maps: int, record_name: str) -> np.ndarray:
     """The volume (x, y, z, maps) float32 of a record, a read-only view. Raises InputError, naming the file, for another
     size, and for a value that is not finite."""
-    if len(record_content) != (expected_size := count_record_bytes(grid, num_maps)):
+    if len(record_content) != (expected_byte_count := count_record_bytes(grid, num_maps)):
         raise InputError(
-            f"{record_name} holds {len(record_content):,} bytes; expected {expected_size:,}, a "
+            f"{record_name} holds {len(record_content):,} bytes; expected {expected_byte_count:,}, a "
             f"{describe_record_form(grid, num_maps)}."
         )
     volume_values = np.frombuffer(record_content, RECORD_DTYPE, offset=HEADER_BYTES)
@@ -191,9 +191,9 @@ def unpack_volume(record_content: bytes, grid: Grid, num_maps: int, record_name:
     return np.moveaxis(volume_values.reshape(num_maps, *grid.shape), 0, -1)
 
 
-def check_digest(content: bytes | memoryview, digest: str, record_name: str, content_noun: str) -> None:
+def check_digest(content: bytes | memoryview, expected_digest: str, record_name: str, content_noun: str) -> None:
     """Raises InputError, naming the file, unless the content is what was written."""
-    if compute_digest(content) != digest:
+    if compute_digest(content) != expected_digest:
         raise InputError(
             f"{record_name} is not what was written: its {content_noun} differs from the digest. Was it damaged or "
             "replaced? Copy it again, or convert again."
@@ -208,13 +208,13 @@ def volume_to_bytes(volume: np.ndarray) -> bytes:
 def z_score_volume(volume: np.ndarray) -> np.ndarray:
     """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
     volume = np.asarray(volume, np.float32)
-    centred = volume - np.float32(volume.mean(dtype=np.float64))
-    sd = math.sqrt(np.vecdot(centred, centred).sum(dtype=np.float64) / volume.size)
-    centred /= sd if sd > 0 else 1.0
-    return centred
+    centred_values = volume - np.float32(volume.mean(dtype=np.float64))
+    volume_sd = math.sqrt(np.vecdot(centred_values, centred_values).sum(dtype=np.float64) / volume.size)
+    centred_values /= volume_sd if volume_sd > 0 else 1.0
+    return centred_values
 
 
-def find_background(volume: np.ndarray) -> float:
+def find_background_value(volume: np.ndarray) -> float:
     """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
     face_values = np.concatenate(
         [volume.swapaxes(0, axis)[face_index].ravel() for axis in range(3) for face_index in (0, -1)]
@@ -226,9 +226,9 @@ def find_background(volume: np.ndarray) -> float:
     return float(np.median(face_values))
 
 
-def find_brain(volume: np.ndarray) -> np.ndarray:
+def find_brain_mask(volume: np.ndarray) -> np.ndarray:
     """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
-    brain_mask = np.abs(volume - find_background(volume)) > 1e-4 * np.ptp(volume)
+    brain_mask = np.abs(volume - find_background_value(volume)) > 1e-4 * np.ptp(volume)
     return brain_mask if brain_mask.any() else np.ones_like(brain_mask)
 
 
@@ -236,10 +236,10 @@ def z_score_within_brain(volume: np.ndarray) -> np.ndarray:
     """z-scores of each map (x, y, z, maps) over the voxels that are not its background, which becomes 0, their mean."""
     z_scores = np.empty_like(volume)
     for map_index in range(volume.shape[-1]):
-        brain_mask = find_brain(volume[..., map_index])
-        voxel_count = np.count_nonzero(brain_mask)
-        brain_mean = np.where(brain_mask, volume[..., map_index], 0).sum(dtype=np.float64) / voxel_count
-        centred = np.where(brain_mask, volume[..., map_index] - np.float32(brain_mean), np.float32(0))
-        sd = np.sqrt(np.square(centred).sum(dtype=np.float64) / voxel_count)
-        z_scores[..., map_index] = centred / np.float32(sd if sd > MIN_SPREAD else 1)
+        brain_mask = find_brain_mask(volume[..., map_index])
+        brain_voxel_count = np.count_nonzero(brain_mask)
+        brain_mean = np.where(brain_mask, volume[..., map_index], 0).sum(dtype=np.float64) / brain_voxel_count
+        centred_values = np.where(brain_mask, volume[..., map_index] - np.float32(brain_mean), np.float32(0))
+        brain_sd = np.sqrt(np.square(centred_values).sum(dtype=np.float64) / brain_voxel_count)
+        z_scores[..., map_index] = centred_values / np.float32(brain_sd if brain_sd > MIN_SD else 1)
     return z_scores

@@ -47,7 +47,7 @@ class RecordRow:
         return self.label == self.label
 
 
-SUBJECT_COLUMNS = tuple(row_field.name for row_field in fields(RecordRow))
+SUBJECTS_TABLE_COLUMNS = tuple(row_field.name for row_field in fields(RecordRow))
 # by column, what it holds of `Digests`; those of several maps stand in one cell, with spaces between them
 DIGEST_FIELD_BY_COLUMN = {
     "volume_sha256": "volume",
@@ -70,27 +70,36 @@ def find_recorded_sites(sites: Iterable[str]) -> list[str]:
 def read_subjects_table(table_path: Path) -> tuple[list[RecordRow], list[Digests]]:
     """`subjects.csv`, and the digests of its records, if it has them. Raises InputError, naming file and line, for a
     missing column or an impossible value."""
-    rows, digests = [], []
-    for line_number, cells in tables.read_csv_rows(table_path, SUBJECT_COLUMNS).items():
-        location = f"{table_path} line {line_number}"
+    rows, record_digests = [], []
+    for line_number, cell_by_column in tables.read_csv_rows(table_path, SUBJECTS_TABLE_COLUMNS).items():
+        line_location = f"{table_path} line {line_number}"
         try:
-            label = float(cells["label"] or "nan")
+            label = float(cell_by_column["label"] or "nan")
         except ValueError:
             raise InputError(
-                f"{location} has the label {cells['label']!r}; expected 1 (autism) or 0 (control)."
+                f"{line_location} has the label {cell_by_column['label']!r}; expected 1 (autism) or 0 (control)."
             ) from None
         rows.append(
-            check_row(location, RecordRow(cells["file"], cells["subject"], cells["site"], label, cells["split"]))
+            check_row(
+                line_location,
+                RecordRow(
+                    cell_by_column["file"],
+                    cell_by_column["subject"],
+                    cell_by_column["site"],
+                    label,
+                    cell_by_column["split"],
+                ),
+            )
         )
-        if cells.get("volume_sha256"):
+        if cell_by_column.get("volume_sha256"):
             digest_by_field = {
-                digest_field: cells.get(column, "") for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
+                digest_field: cell_by_column.get(column, "") for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
             }
             map_digests, source_map_digests = (
                 tuple(digest_by_field.pop(digest_field).split()) for digest_field in ("maps", "source_maps")
             )
-            digests.append(Digests(**digest_by_field, maps=map_digests, source_maps=source_map_digests))
-    return rows, digests
+            record_digests.append(Digests(**digest_by_field, maps=map_digests, source_maps=source_map_digests))
+    return rows, record_digests
 
 
 def check_row(location: str, row: RecordRow) -> RecordRow:
@@ -114,7 +123,7 @@ def write_subjects_table(table_path: Path, rows: Sequence[RecordRow], digests: S
     for cells, record_digests in zip(table_rows, digests, strict=True):
         digest_values = (getattr(record_digests, digest_field) for digest_field in digest_field_by_column.values())
         cells += [digest if isinstance(digest, str) else " ".join(digest) for digest in digest_values]
-    tables.write_rows(table_path, [*SUBJECT_COLUMNS, *digest_field_by_column], table_rows)
+    tables.write_csv_rows(table_path, [*SUBJECTS_TABLE_COLUMNS, *digest_field_by_column], table_rows)
 
 
 def check_table_files(table_path: Path, rows: Sequence[RecordRow], record_files: Iterable[str]) -> None:
@@ -149,7 +158,7 @@ def guess_row(file_name: str, label: float) -> RecordRow:
     return RecordRow(file_name, subject, UNKNOWN_SITE, label, "test" if hash_remainder == 0 else "train")
 
 
-def flatten_rows(rows: Iterable[RecordRow], cohort_path: Path) -> tuple[RecordRow, ...]:
+def flatten_row_files(rows: Iterable[RecordRow], cohort_path: Path) -> tuple[RecordRow, ...]:
     """The rows with their records named as files of one folder. Raises InputError for two that would be one file."""
     rows = tuple(rows)
     if colliding_files := find_name_clashes([row.file for row in rows], lambda file: PurePosixPath(file).stem):
@@ -160,13 +169,13 @@ def flatten_rows(rows: Iterable[RecordRow], cohort_path: Path) -> tuple[RecordRo
     return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
 
-def make_swapped_name(file: str, copy_number: int) -> str:
+def make_swapped_file_name(file: str, copy_number: int) -> str:
     """The name of a copy of a record in which regions were swapped."""
     return f"{Path(file).stem}_swap_{copy_number}.bin"
 
 
 def is_swapped_file(file: str) -> bool:
-    """Whether `make_swapped_name` made a record's name."""
+    """Whether `make_swapped_file_name` made a record's name."""
     return re.search(r"_swap_\d+\.bin$", file) is not None
 
 
@@ -187,12 +196,12 @@ class Preparation:
     parcels_sha256: str = ""
 
     @property
-    def has_constants(self) -> bool:
+    def has_phenotype_constants(self) -> bool:
         """Whether it holds the constants that impute and scale each value of the phenotype."""
         constants = self.phenotype_median, self.phenotype_mean, self.phenotype_scale
         return {len(constant_values) for constant_values in constants} == {records.PHENOTYPE_SIZE}
 
-    def select_for_inputs(self, input_names: Sequence[str]) -> dict[str, object]:
+    def select_fields_for_inputs(self, input_names: Sequence[str]) -> dict[str, object]:
         """What matters to a model that reads these inputs of `PREPARATION_FIELDS_BY_INPUT`: floats to nine digits, None
         if unknown or NaN."""
         value_by_field: dict[str, object] = {}
@@ -270,7 +279,7 @@ class Metadata(Preparation):
         return any(provenance.get(UNSEALED_KEY) for provenance in self.lineage)
 
     @property
-    def unlike_records(self) -> list[dict[str, str]]:
+    def cells_unlike_records(self) -> list[dict[str, str]]:
         """The cells (subject, column, before, after) in which tables without sums differed from the records."""
         return next(
             (provenance[UNLIKE_RECORDS_KEY] for provenance in self.lineage if UNLIKE_RECORDS_KEY in provenance), []
@@ -279,10 +288,10 @@ class Metadata(Preparation):
     @property
     def left_out_people_by_reason(self) -> dict[str, list[str]]:
         """Whom the conversion left out, for each reason that its provenance gives."""
-        names_by_reason = next(
+        left_out_names_by_reason = next(
             (provenance["left_out"] for provenance in self.lineage if "left_out" in provenance), None
         )
-        reason_items = names_by_reason.items() if isinstance(names_by_reason, dict) else ()
+        reason_items = left_out_names_by_reason.items() if isinstance(left_out_names_by_reason, dict) else ()
         return {
             reason: list(map(str, subjects))
             for reason, subjects in reason_items
@@ -312,7 +321,7 @@ def read_metadata(metadata_path: Path) -> Metadata:
     """`cohort.json`. Raises InputError for damage, and for another format than this one; that of a script, which names
     none, is accepted."""
     content = files.read_json(metadata_path, dict)
-    files.check_format(metadata_path, content.get("format", files.FORMAT_VERSION), "convert again")
+    files.check_format_version(metadata_path, content.get("format", files.FORMAT_VERSION), "convert again")
     metadata = files.read_json(metadata_path, Metadata)
     if not metadata.grid:
         raise InputError(f"{metadata_path} names no grid; expected a cohort's metadata. Convert again.")

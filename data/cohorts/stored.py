@@ -18,32 +18,32 @@ from types import MappingProxyType
 
 from data.base import manifest
 from data.base.errors import InputError
-from data.base.manifest import SUMS
+from data.base.manifest import SUMS_FILE
 from data.base.terminal import open_progress_bar
 from data.cohorts import connectomes as cohort_connectomes
 from data.cohorts import records
 from data.cohorts import rows as cohort_rows
-from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, SERIES_FILE, SIDE_TABLES, Cohort
+from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, SERIES_FILE, SIDE_TABLE_FILES, Cohort
 from data.cohorts.connectomes import CONNECTOMES_FILE
 from data.cohorts.derivation import DERIVATION_FOLDER
-from data.cohorts.duplicates import add_groups, keep_groups_together, merge_recorded_groups
-from data.cohorts.entries import RecordEntry, find_entries
+from data.cohorts.duplicates import add_subject_groups, keep_groups_together, merge_recorded_groups
+from data.cohorts.entries import RecordEntry, find_folder_entries
 from data.cohorts.findings import read_verdict
 from data.cohorts.records import HEADER_BYTES, Digests
 from data.cohorts.rows import METADATA_FILE, SUBJECTS_FILE, Metadata, RecordRow, join_names
 
 FOLDS_FILE = "folds.json"  # of a set of cohorts, one a fold
-EDITABLE_TABLES = (SUBJECTS_FILE, COVARIATES_FILE, PHENOTYPE_FILE)  # what `abide-data pack --tables` takes
-DIGEST_THREADS = 2  # that compute digests
+EDITABLE_TABLE_FILES = (SUBJECTS_FILE, COVARIATES_FILE, PHENOTYPE_FILE)  # what `abide-data pack --tables` takes
+DIGEST_THREAD_COUNT = 2  # that compute digests
 
 
 def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on, and for
     tables that are not as they were written, unless they are among `unverified_files`; if `SHA256SUMS` is, it may be
     absent. A cohort that is opened so is to be packed."""
-    entry_by_file = find_records(cohort_path)
+    entry_by_file = find_cohort_entries(cohort_path)
     grid, num_maps = find_record_form(entry_by_file.values())
-    if not has_tables(cohort_path):
+    if not has_cohort_tables(cohort_path):
         rows = tuple(
             cohort_rows.guess_row(file_name, read_record_label(entry)) for file_name, entry in entry_by_file.items()
         )
@@ -55,9 +55,10 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
     )
     cohort_rows.check_table_files(cohort_path / SUBJECTS_FILE, table_rows, entry_by_file)
     if (metadata.grid, len(metadata.maps) or num_maps) != (grid.shape, num_maps):
-        maps_text = f"{len(metadata.maps)} maps on the grid {list(metadata.grid)}"
+        metadata_form_text = f"{len(metadata.maps)} maps on the grid {list(metadata.grid)}"
         raise InputError(
-            f"{cohort_path / METADATA_FILE} says {maps_text}, its records hold {num_maps} on {grid}. Convert again."
+            f"{cohort_path / METADATA_FILE} says {metadata_form_text}, its records hold {num_maps} on {grid}. Convert "
+            "again."
         )
     row_entries, connectomes = tuple(entry_by_file[row.file] for row in table_rows), None
     if metadata.connectome:
@@ -88,7 +89,7 @@ def read_record_label(entry: RecordEntry) -> float:
     return label
 
 
-def find_records(cohort_path: Path) -> dict[str, RecordEntry]:
+def find_cohort_entries(cohort_path: Path) -> dict[str, RecordEntry]:
     """The records of any form of --dataDir by name. Raises InputError if there are none."""
     if not cohort_path.exists():
         raise InputError(f"{cohort_path} does not exist; expected a cohort or a folder of records.")
@@ -98,19 +99,19 @@ def find_records(cohort_path: Path) -> dict[str, RecordEntry]:
         )
     if not cohort_path.is_dir():
         raise InputError(f"{cohort_path} is a file; expected a folder of records.")
-    if not (entry_by_file := find_entries(cohort_path)):
+    if not (entry_by_file := find_folder_entries(cohort_path)):
         raise InputError(
             f"{cohort_path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert."
         )
     return entry_by_file
 
 
-def has_tables(cohort_path: Path) -> bool:
+def has_cohort_tables(cohort_path: Path) -> bool:
     """Whether a folder has, or had, the tables of a cohort."""
     return (
         (cohort_path / METADATA_FILE).exists()
         or (cohort_path / SUBJECTS_FILE).exists()
-        or SUBJECTS_FILE in manifest.read_sums(cohort_path)
+        or SUBJECTS_FILE in manifest.read_checksums(cohort_path)
     )
 
 
@@ -121,7 +122,7 @@ def list_cohort_files(cohort_path: Path, entries: Iterable[RecordEntry]) -> list
     ]
     table_files = [
         file_name
-        for file_name in (METADATA_FILE, SUBJECTS_FILE, *SIDE_TABLES, CONNECTOMES_FILE)
+        for file_name in (METADATA_FILE, SUBJECTS_FILE, *SIDE_TABLE_FILES, CONNECTOMES_FILE)
         if (cohort_path / file_name).is_file()
     ]
     return sorted({*image_files, *table_files, *(entry.path.name for entry in entries)})
@@ -131,26 +132,26 @@ def verify_cohort(cohort_path: Path, entries: Collection[RecordEntry], unverifie
     """The identity of a cohort; empty without a `SHA256SUMS`. Raises InputError that names all files that are missing,
     edited or added; of records and connectomes only the names are compared."""
     quoted_path = shlex.quote(str(cohort_path))
-    if not (cohort_path / SUMS).exists():
-        if SUMS in unverified_files:
+    if not (cohort_path / SUMS_FILE).exists():
+        if SUMS_FILE in unverified_files:
             return ""
         raise InputError(
-            f"{cohort_path} has tables and no {SUMS}, which tells whether they are as they were written. Is it of a "
-            f"script? Seal a copy, and use that: abide-data pack {quoted_path} COPY"
+            f"{cohort_path} has tables and no {SUMS_FILE}, which tells whether they are as they were written. Is it of "
+            f"a script? Seal a copy, and use that: abide-data pack {quoted_path} COPY"
         )
-    sum_by_file, present_files = manifest.read_sums(cohort_path), list_cohort_files(cohort_path, entries)
+    sum_by_file, present_files = manifest.read_checksums(cohort_path), list_cohort_files(cohort_path, entries)
     record_files = {CONNECTOMES_FILE, *(entry.path.name for entry in entries)}
-    small_files = [
+    verified_file_names = [
         file_name
         for file_name in present_files
         if file_name in sum_by_file and file_name not in record_files and file_name not in unverified_files
     ]
-    current_sums = manifest.compute_sums(cohort_path / file_name for file_name in small_files)
+    current_sums = manifest.compute_checksums(cohort_path / file_name for file_name in verified_file_names)
     files_by_fault = {
         "missing": sorted(sum_by_file.keys() - {*present_files}),
         "edited": [
             file_name
-            for file_name, current_sum in zip(small_files, current_sums, strict=True)
+            for file_name, current_sum in zip(verified_file_names, current_sums, strict=True)
             if current_sum != sum_by_file[file_name]
         ],
         "added": [file_name for file_name in present_files if file_name not in sum_by_file],
@@ -162,14 +163,14 @@ def verify_cohort(cohort_path: Path, entries: Collection[RecordEntry], unverifie
             f" To make an edit count: abide-data pack {quoted_path} NEW --tables {quoted_path}, or convert again "
             "--keepSplit OLD."
         )
-        advice = edit_advice if {*files_by_fault["edited"]} & {*EDITABLE_TABLES} else ""
+        advice = edit_advice if {*files_by_fault["edited"]} & {*EDITABLE_TABLE_FILES} else ""
         raise InputError(f"{cohort_path} is not as it was written: {'; '.join(fault_texts)}. Copy it again.{advice}")
-    return manifest.compute_identity(cohort_path)
+    return manifest.compute_folder_identity(cohort_path)
 
 
 def compare_with_sums(cohort: Cohort) -> tuple[list[str], list[str]]:
     """The files of a cohort that are not as they were written, and those of which that is not known, by name."""
-    return manifest.compare_sums(cohort.path, list_cohort_files(cohort.path, cohort.entries))
+    return manifest.compare_checksums(cohort.path, list_cohort_files(cohort.path, cohort.entries))
 
 
 def open_run_cohort(cohort_path: Path, unite_groups: bool = True) -> Cohort:
@@ -178,7 +179,7 @@ def open_run_cohort(cohort_path: Path, unite_groups: bool = True) -> Cohort:
     cohort = open_cohort(cohort_path)
     if not cohort.identity:
         cohort = add_record_digests(cohort)
-    return keep_groups_together(add_groups(cohort)) if unite_groups else cohort
+    return keep_groups_together(add_subject_groups(cohort)) if unite_groups else cohort
 
 
 def add_record_digests(cohort: Cohort) -> Cohort:
@@ -199,7 +200,7 @@ def compute_digests_by_file(entry_by_file: Mapping[str, RecordEntry]) -> dict[st
     """The digests of records by file."""
     digests_by_file = {}
     with (
-        ThreadPoolExecutor(DIGEST_THREADS) as thread_pool,
+        ThreadPoolExecutor(DIGEST_THREAD_COUNT) as thread_pool,
         open_progress_bar("Computing digests", len(entry_by_file)) as progress_bar,
     ):
         digest_results = thread_pool.map(
@@ -216,9 +217,9 @@ def find_record_form(entries: Iterable[RecordEntry]) -> tuple[records.Grid, int]
     entry_by_form: dict[tuple[records.Grid, int], RecordEntry] = {}
     for entry in entries:
         entry_by_form.setdefault(records.infer_record_form(entry.byte_count, str(entry)), entry)
-    (first_form, first_entry), *remaining_forms = entry_by_form.items()
-    if remaining_forms:
-        second_form, second_entry = remaining_forms[0]
+    (first_form, first_entry), *remaining_form_entries = entry_by_form.items()
+    if remaining_form_entries:
+        second_form, second_entry = remaining_form_entries[0]
         raise InputError(
             f"{first_entry} is a {records.describe_record_form(*first_form)}, {second_entry} a "
             f"{records.describe_record_form(*second_form)}; expected one grid and one number of maps. Separate them."
@@ -229,9 +230,9 @@ def find_record_form(entries: Iterable[RecordEntry]) -> tuple[records.Grid, int]
 def copy_side_tables(source_cohort: Cohort, target_folder: Path) -> None:
     """Copies a cohort's side tables, connectomes and images of its derivation byte by byte into the folder of another
     one, which holds the same subjects. Raises InputError for what is not as it was written."""
-    path_by_file = dict(source_cohort.side_table_paths)
+    path_by_file = dict(source_cohort.side_table_path_by_name)
     if source_cohort.connectomes:
-        manifest.verify_sums(source_cohort.path, [CONNECTOMES_FILE])
+        manifest.verify_checksums(source_cohort.path, [CONNECTOMES_FILE])
         path_by_file[CONNECTOMES_FILE] = source_cohort.connectomes.path
     else:
         path_by_file.pop(SERIES_FILE, None)
@@ -249,22 +250,27 @@ def write_cohort_tables(
     cohort_path: Path,
     rows: Sequence[RecordRow],
     metadata: Metadata,
-    digests: Mapping[str, Digests] = MappingProxyType({}),
+    record_digests_by_file: Mapping[str, Digests] = MappingProxyType({}),
 ) -> None:
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
-    before. Digests of records that `digests`, by file, lacks are computed."""
+    before. Digests of records that `record_digests_by_file`, by file, lacks are computed."""
     cohort_rows.write_metadata(cohort_path / METADATA_FILE, metadata)
     record_location_by_file, connectome_digest_by_file = (
-        find_entries(cohort_path),
-        {file_name: record_digests.connectome for file_name, record_digests in digests.items()},
+        find_folder_entries(cohort_path),
+        {file_name: record_digests.connectome for file_name, record_digests in record_digests_by_file.items()},
     )
     if metadata.connectome and not all(connectome_digest_by_file.get(row.file) for row in rows):
         connectome_digest_by_file = cohort_connectomes.compute_connectome_digests(cohort_path, metadata, rows)
-    undigested_entries = {
-        file_name: entry for file_name, entry in record_location_by_file.items() if file_name not in digests
+    undigested_entry_by_file = {
+        file_name: entry
+        for file_name, entry in record_location_by_file.items()
+        if file_name not in record_digests_by_file
     }
-    digests_by_file = {**digests, **(compute_digests_by_file(undigested_entries) if undigested_entries else {})}
-    is_header_in_tables = metadata.has_constants and (cohort_path / PHENOTYPE_FILE).is_file()
+    digests_by_file = {
+        **record_digests_by_file,
+        **(compute_digests_by_file(undigested_entry_by_file) if undigested_entry_by_file else {}),
+    }
+    is_header_in_tables = metadata.has_phenotype_constants and (cohort_path / PHENOTYPE_FILE).is_file()
     header_digest_by_file = (
         {}
         if is_header_in_tables
@@ -283,4 +289,4 @@ def write_cohort_tables(
         for file_name in file_names
     ]
     cohort_rows.write_subjects_table(cohort_path / SUBJECTS_FILE, rows, digests_by_row)
-    manifest.write_sums(cohort_path, list_cohort_files(cohort_path, record_location_by_file.values()))
+    manifest.write_checksums(cohort_path, list_cohort_files(cohort_path, record_location_by_file.values()))

@@ -16,8 +16,8 @@ from data.base.errors import InputError
 from data.base.terminal import format_participants
 from data.cohorts import records
 from data.cohorts import rows as cohort_rows
-from data.cohorts.cohort import Cohort, RunningMoments, Standard
-from data.cohorts.duplicates import describe_tie
+from data.cohorts.cohort import Cohort, RunningMoments, VolumeStandard
+from data.cohorts.duplicates import describe_group_ties
 from data.cohorts.rows import UNKNOWN_SITE, Preparation, find_recorded_sites
 
 if TYPE_CHECKING:
@@ -47,19 +47,19 @@ def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
     ]:
         raise InputError(
             f"The split parts {' and '.join(torn_groups[0])} of {cohort.path}, who "
-            f"{describe_tie((torn_groups[0],), cohort.metadata)}; keep them together."
+            f"{describe_group_ties((torn_groups[0],), cohort.metadata)}; keep them together."
         )
     rows = [replace(row, split=split_by_subject[row.subject]) for row in cohort.rows]
     rows = [
         row if row.split == cohort_rows.ASIDE_SPLIT else cohort_rows.check_row(str(cohort.path), row) for row in rows
     ]
     resplit_cohort = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
-    resplit_cohort.split_indices("train")
+    resplit_cohort.find_split_record_indices("train")
     if (raw_phenotype := resplit_cohort.raw_phenotype) is None:
         return resplit_cohort
     from data.cohorts.phenotype import fit_scaler  # pandas and scikit-learn, which `--help` can do without
 
-    training_subjects = set(resplit_cohort.split_subjects("train"))
+    training_subjects = set(resplit_cohort.list_split_subjects("train"))
     return rescale_phenotype(
         resplit_cohort,
         fit_scaler(raw_phenotype[[subject in training_subjects for subject in raw_phenotype.index]].to_numpy()),
@@ -81,9 +81,11 @@ def scale_phenotype_as(cohort: Cohort, preparation: Preparation) -> Cohort:
     from data.cohorts.phenotype import Scaler
 
     metadata, scaler = cohort.metadata, Scaler.from_preparation(preparation)
-    is_same_preparation = metadata.select_for_inputs(["phenotype"]) == preparation.select_for_inputs(["phenotype"])
+    is_same_phenotype_preparation = metadata.select_fields_for_inputs(
+        ["phenotype"]
+    ) == preparation.select_fields_for_inputs(["phenotype"])
     if (
-        is_same_preparation
+        is_same_phenotype_preparation
         or scaler is None
         or metadata.phenotype != preparation.phenotype
         or cohort.raw_phenotype is None
@@ -98,27 +100,28 @@ def rescale_phenotype(cohort: Cohort, scaler: "Scaler") -> Cohort:
     return replace(cohort, metadata=metadata, scaled_phenotype=cohort.scale_phenotype(scaler))
 
 
-def equalise_recording(cohort: Cohort) -> Cohort | None:
-    """The cohort with the values of `phenotype.find_recording_values` set to what most training people have; those of
-    families of IQ tests, to the most common family. What is missing stays imputed. None if there are no such values, or
-    no constants that scale them."""
-    from data.cohorts.phenotype import IQ_TEST_VALUE_PREFIX, Scaler, find_recording_values
+def equalise_recording_values(cohort: Cohort) -> Cohort | None:
+    """The cohort with the values of `phenotype.find_recording_value_indices` set to what most training people have;
+    those of families of IQ tests, to the most common family. What is missing stays imputed. None if there are no such
+    values, or no constants that scale them."""
+    from data.cohorts.phenotype import IQ_TEST_VALUE_PREFIX, Scaler, find_recording_value_indices
 
-    recording_indices, scaler = find_recording_values(cohort.metadata), Scaler.from_preparation(cohort.metadata)
+    recording_indices, scaler = find_recording_value_indices(cohort.metadata), Scaler.from_preparation(cohort.metadata)
     if not recording_indices or scaler is None:
         return None
-    usual_values = np.round(scaler.median)
-    iq_test_indices = [
+    usual_raw_values = np.round(scaler.median)
+    iq_test_value_indices = [
         index for index in recording_indices if cohort.metadata.phenotype[index].startswith(IQ_TEST_VALUE_PREFIX)
     ]
     if (
-        iq_test_indices and (iq_test_frequencies := scaler.mean[iq_test_indices]).max() >= 1 - iq_test_frequencies.sum()
+        iq_test_value_indices
+        and (iq_test_frequencies := scaler.mean[iq_test_value_indices]).max() >= 1 - iq_test_frequencies.sum()
     ):  # more people have it than have none
-        usual_values[iq_test_indices] = (
-            np.arange(len(iq_test_indices)) == iq_test_frequencies.argmax()
+        usual_raw_values[iq_test_value_indices] = (
+            np.arange(len(iq_test_value_indices)) == iq_test_frequencies.argmax()
         )  # of equally common ones, the first
     equalised_phenotype = cohort.phenotype.copy()
-    equalised_phenotype[:, recording_indices] = scaler.transform(usual_values)[recording_indices]
+    equalised_phenotype[:, recording_indices] = scaler.transform(usual_raw_values)[recording_indices]
     return replace(cohort, scaled_phenotype=equalised_phenotype)
 
 
@@ -141,38 +144,38 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     @cached_property
     def _moments_by_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         running_moments_by_site: dict[str, RunningMoments] = defaultdict(RunningMoments)
-        for index in self.cohort.find_unswapped_indices():
-            running_moments_by_site[self.cohort.rows[index].site].add(
+        for index in self.cohort.find_unswapped_record_indices():
+            running_moments_by_site[self.cohort.rows[index].site].add_batch(
                 records.z_score_within_brain(self.cohort.read_volume(index))[None]
             )
         return {
-            site: (site_moments.mean.astype(np.float32), site_moments.spread.astype(np.float32))
+            site: (site_moments.mean.astype(np.float32), site_moments.nonzero_sd.astype(np.float32))
             for site, site_moments in running_moments_by_site.items()
         }
 
 
-def standardise_cohort(cohort: Cohort, standard: Standard) -> Cohort:
+def standardise_cohort(cohort: Cohort, volume_standard: VolumeStandard) -> Cohort:
     """The cohort whose volumes are read by a standard. Raises InputError if a site has too few people for its own."""
-    if standard == cohort.standard:
+    if volume_standard == cohort.standard:
         return cohort
     return (
         standardise_within_sites(cohort)
-        if standard == "site"
-        else replace(cohort, standard=standard, moments_by_site=None)
+        if volume_standard == "site"
+        else replace(cohort, standard=volume_standard, moments_by_site=None)
     )
 
 
 def standardise_within_sites(cohort: Cohort) -> Cohort:
     """The cohort whose batches are z-scored within each site. Raises InputError if a site has too few people."""
-    people_by_site = defaultdict(set)
+    subjects_by_site = defaultdict(set)
     for row in cohort.rows:
-        people_by_site[row.site].add(row.subject)
-    if not find_recorded_sites(people_by_site):
+        subjects_by_site[row.site].add(row.subject)
+    if not find_recorded_sites(subjects_by_site):
         raise InputError(f"{cohort.path} names no sites; use standardise=brain.")
-    smallest_site = min(people_by_site, key=lambda site_name: len(people_by_site[site_name]))
-    if len(people_by_site[smallest_site]) < MIN_SITE_PEOPLE:
+    smallest_site = min(subjects_by_site, key=lambda site_name: len(subjects_by_site[site_name]))
+    if len(subjects_by_site[smallest_site]) < MIN_SITE_PEOPLE:
         raise InputError(
-            f"{cohort.path} has {format_participants(len(people_by_site[smallest_site]))} of site "
+            f"{cohort.path} has {format_participants(len(subjects_by_site[smallest_site]))} of site "
             f"{smallest_site or UNKNOWN_SITE}; standardise=site needs {MIN_SITE_PEOPLE} of each. Use standardise=brain."
         )
     return replace(cohort, standard="site", moments_by_site=SiteMoments(cohort))

@@ -34,15 +34,15 @@ from data.cohorts.stored import open_cohort, open_run_cohort
 from data.conversion import families, measures
 from data.conversion.derived import check_derivations
 from data.conversion.leaks import (
-    check_column_names,
-    check_informative,
+    check_informative_columns,
     check_label_coding,
+    check_leaking_column_names,
     check_map_measures,
     check_plausible_numbers,
+    describe_uninformative_columns,
     find_accepted_leaks,
     find_mixed_codings,
     find_mixed_units,
-    find_uninformative,
 )
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_template_match, plan_from_template, plan_new_cohort
@@ -70,15 +70,15 @@ class Conversion:
     preserved_split: PreservedSplit | None
 
     def plan_cohort(
-        self, fingerprints: PeopleScans | None = None, same_scan_groups: SubjectGroups = ()
+        self, scan_fingerprints: PeopleScans | None = None, same_scan_groups: SubjectGroups = ()
     ) -> PlannedCohort:
-        """The cohort of the subjects. `fingerprints`, which tell scans apart, and `same_scan_groups`, who share a scan,
-        are known once the maps are read."""
+        """The cohort of the subjects. `scan_fingerprints`, which tell scans apart, and `same_scan_groups`, who share a
+        scan, are known once the maps are read."""
         source, subject_table = self.source, self.source.subject_table
         if self.template:
             return plan_from_template(subject_table, same_scan_groups, source, self.template.cohort)
         if self.preserved_split:
-            subject_table = self.preserved_split.add_split_column(subject_table, fingerprints)
+            subject_table = self.preserved_split.add_split_column(subject_table, scan_fingerprints)
         covariate_columns = find_covariate_columns(source, self.options)
         return plan_new_cohort(
             subject_table,
@@ -98,11 +98,11 @@ class Conversion:
             source.map_files.to_numpy().tolist(),
         )
         with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
-            volume_paths = [
+            temporary_record_paths = [
                 Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(map_files_per_subject))
             ]
             series_paths, parcel_image_path = source.series_paths, source.parcel_image_path
-            connectomes = (
+            converted_connectomes = (
                 None
                 if series_paths is None
                 else correlate_series(pool, series_paths, parcel_image_path, Path(temporary_folder), template_cohort)
@@ -111,67 +111,75 @@ class Conversion:
                 "Converting",
                 read_person_maps,
                 [
-                    (person_maps, grid, output_path)
-                    for person_maps, output_path in zip(map_files_per_subject, volume_paths, strict=True)
+                    (person_maps, grid, record_output_path)
+                    for person_maps, record_output_path in zip(
+                        map_files_per_subject, temporary_record_paths, strict=True
+                    )
                 ],
             )
-            if connectomes:
-                people_maps = connectomes.add_to_people(people_maps)
-                connectomes.write_connectomes(cohort_folder, subject_ids)
-            digests_by_subject = {
+            if converted_connectomes:
+                people_maps = converted_connectomes.add_connectomes_to_people(people_maps)
+                converted_connectomes.write_connectomes(cohort_folder, subject_ids)
+            scan_digests_by_subject = {
                 subject: person_maps.record_digests.scan_digests
                 for subject, person_maps in zip(subject_ids, people_maps, strict=True)
             }
-            fingerprints = PeopleScans(
-                digests_by_subject, np.array([person_maps.region_means for person_maps in people_maps])
+            scan_fingerprints = PeopleScans(
+                scan_digests_by_subject, np.array([person_maps.region_means for person_maps in people_maps])
             )
-            if template_cohort and template_cohort.split_subjects("train"):
-                check_new_scans(source, template_cohort, fingerprints)
-            planned_cohort = self.plan_cohort(fingerprints, find_duplicates(fingerprints).same_scan)
+            if template_cohort and template_cohort.list_split_subjects("train"):
+                check_new_scans(source, template_cohort, scan_fingerprints)
+            planned_cohort = self.plan_cohort(scan_fingerprints, find_duplicates(scan_fingerprints).same_scan_groups)
             measures_by_map = {
                 map_name: pd.DataFrame([person_maps.measures_per_map[map_index] for person_maps in people_maps])
                 for map_index, map_name in enumerate(source.map_files)
             }
-            summary_rows, leaking_measures = self.check_maps(measures_by_map, planned_cohort)
+            summary_rows, leaking_measure_texts = self.check_converted_maps(measures_by_map, planned_cohort)
             planned_cohort = replace(
-                planned_cohort, metadata=self.complete_metadata(planned_cohort, people_maps, leaking_measures)
+                planned_cohort, metadata=self.complete_metadata(planned_cohort, people_maps, leaking_measure_texts)
             )
-            if connectomes:
-                planned_cohort = replace(planned_cohort, metadata=connectomes.add_to_metadata(planned_cohort.metadata))
-            for volume_path, subject_row, scaled_phenotype in zip(
-                volume_paths, planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True
+            if converted_connectomes:
+                planned_cohort = replace(
+                    planned_cohort, metadata=converted_connectomes.add_to_metadata(planned_cohort.metadata)
+                )
+            for temporary_record_path, subject_row, scaled_phenotype_row in zip(
+                temporary_record_paths, planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True
             ):
-                with open(volume_path, "r+b") as record_file:
-                    record_file.write(records.pack_header(subject_row.label, scaled_phenotype))
-                volume_path.rename(cohort_folder / subject_row.file)
-        summary_rows += self.write_likeness(cohort_folder)
-        copy_derivation_images(cohort_folder, source.image_path_by_name)
-        measures.write_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
+                with open(temporary_record_path, "r+b") as record_file:
+                    record_file.write(records.pack_header(subject_row.label, scaled_phenotype_row))
+                temporary_record_path.rename(cohort_folder / subject_row.file)
+        summary_rows += self.write_likeness_files(cohort_folder)
+        copy_derivation_images(cohort_folder, source.image_path_by_derivation_field)
+        measures.write_map_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
         planned_cohort.write_tables(cohort_folder, [person_maps.record_digests for person_maps in people_maps])
         open_cohort(cohort_folder)  # nothing is called done that cannot be read
-        return planned_cohort, [*summary_rows, *(connectomes.summary_rows if connectomes else [])]
+        return planned_cohort, [*summary_rows, *(converted_connectomes.summary_rows if converted_connectomes else [])]
 
-    def write_likeness(self, cohort_folder: Path) -> list[SummaryRow]:
+    def write_likeness_files(self, cohort_folder: Path) -> list[SummaryRow]:
         """Writes what those of `template` are like into the folder of a cohort, or tells why that is not known."""
         if self.make_likeness is None:
             return []
-        content_by_file, reason = self.make_likeness()
+        content_by_file, absence_reason = self.make_likeness()
         for file_name, content in content_by_file.items():
             (cohort_folder / file_name).write_bytes(content)
-        return [] if content_by_file else [("note", f"Nobody is compared with the training participants: {reason}")]
+        return (
+            []
+            if content_by_file
+            else [("note", f"Nobody is compared with the training participants: {absence_reason}")]
+        )
 
     def complete_metadata(
         self, planned_cohort: PlannedCohort, people_maps: Sequence[PersonMaps], leak_texts: Sequence[str]
     ) -> Metadata:
         """The metadata with what the cohort was made of and how, and the leaks that --allowLeak accepts, `leak_texts`
         of maps among them."""
-        source, metadata, input_digest = self.source, planned_cohort.metadata, hashlib.sha256()
-        file_sums = [
-            (source.table_path.name, manifest.compute_sum(source.table_path)),
+        source, metadata, input_hash = self.source, planned_cohort.metadata, hashlib.sha256()
+        file_name_sha256_pairs = [
+            (source.table_path.name, manifest.compute_checksum(source.table_path)),
             *chain.from_iterable(person_maps.file_sums for person_maps in people_maps),
         ]
-        for file_name, sha256_hex in file_sums:
-            input_digest.update(file_name.encode() + b"\0" + bytes.fromhex(sha256_hex))
+        for file_name, sha256_hex in file_name_sha256_pairs:
+            input_hash.update(file_name.encode() + b"\0" + bytes.fromhex(sha256_hex))
         split_provenance = {"split_of": self.preserved_split.split_cohort.identity} if self.preserved_split else {}
         preparation_provenance = (
             {"like": self.template.cohort.identity}
@@ -180,13 +188,17 @@ class Conversion:
         )
         input_provenance = {
             COMMAND_KEY: self.command_line,
-            "input_sha256": input_digest.hexdigest(),
-            "left_out": source.left_out_by_reason,
+            "input_sha256": input_hash.hexdigest(),
+            "left_out": source.left_out_subjects_by_reason,
         }
         if self.options.allow_leak:
-            chosen_columns = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
+            phenotype_and_covariate_columns = dict.fromkeys(
+                [*(self.options.phenotype or ()), *metadata.covariate_columns]
+            )
             leak_texts = (
-                *find_accepted_leaks(list(chosen_columns), source.label_column, metadata.phenotype_auc),
+                *find_accepted_leaks(
+                    list(phenotype_and_covariate_columns), source.label_column, metadata.phenotype_auc
+                ),
                 *leak_texts,
             )
             metadata = replace(metadata, accepted_leaks=leak_texts)
@@ -199,7 +211,7 @@ class Conversion:
             derivation=source.derivation,
         )
 
-    def check_maps(
+    def check_converted_maps(
         self, measures_by_map: Mapping[str, pd.DataFrame], planned_cohort: PlannedCohort
     ) -> tuple[list[SummaryRow], list[str]]:
         """Facts on the maps by their measures, and those measures that separate the training labels. Raises InputError,
@@ -207,7 +219,7 @@ class Conversion:
         or if they separate the labels and that is not allowed."""
         is_training = np.array([subject_row.split == "train" for subject_row in planned_cohort.subject_rows])
         training_labels = np.array([subject_row.label for subject_row in planned_cohort.subject_rows])[is_training]
-        template_measures = self.template.measures_by_map if self.template else None
+        template_measures_by_map = self.template.measures_by_map if self.template else None
         summary_rows, leak_texts = list[SummaryRow](), list[str]()
         for map_name, map_measures in measures_by_map.items():
             message_prefix = f"{map_name}: " if len(measures_by_map) > 1 else ""
@@ -215,9 +227,9 @@ class Conversion:
                 map_kind = check_map_kind(
                     map_measures,
                     [map_file.name for map_file in self.source.map_files[map_name]],
-                    template_measures[map_name] if template_measures else None,
+                    template_measures_by_map[map_name] if template_measures_by_map else None,
                 )
-                separating_measures = check_map_measures(
+                separating_measure_texts = check_map_measures(
                     map_measures.loc[is_training, [*measures.COMPARED_MEASURES]],
                     training_labels,
                     self.options.allow_leak,
@@ -227,14 +239,14 @@ class Conversion:
             summary_rows.append(("maps", f"{message_prefix}{map_kind}"))
             leak_texts += [
                 f"{map_name}'s {measure_text}" if message_prefix else f"the maps' {measure_text}"
-                for measure_text in separating_measures
+                for measure_text in separating_measure_texts
             ]
-        if self.template and template_measures is None:
-            message = (
+        if self.template and template_measures_by_map is None:
+            unsure_kind_message = (
                 f"whether those of {self.template.cohort.path} were of this kind is not known, since it has no "
                 f"{MAP_MEASURES_FILE}"
             )
-            summary_rows.append(("maps", message))
+            summary_rows.append(("maps", unsure_kind_message))
         return summary_rows, leak_texts
 
 
@@ -278,29 +290,32 @@ def check_source_table(source: Source, options: ConversionOptions) -> tuple[Sour
     }
     check_columns_exist(text_table, columns_by_flag, source.table_path)
     if not options.allow_leak:
-        check_column_names(
+        check_leaking_column_names(
             {"--phenotype": phenotype_columns, "--covariates": requested_covariates}, source.label_column
         )
     subject_ids = source.subject_table["subject"].tolist()
     covariates_without_site = [column_name for column_name in requested_covariates if column_name != source.site_column]
-    check_informative(
+    check_informative_columns(
         text_table, subject_ids, {"--phenotype": phenotype_columns, "--covariates": covariates_without_site}
     )
-    candidate_columns = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
-    used_columns = [
+    candidate_phenotype_columns = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
+    phenotype_and_covariate_columns = [
         column_name
-        for column_name in dict.fromkeys([*candidate_columns, *find_covariate_columns(source, options)])
+        for column_name in dict.fromkeys([*candidate_phenotype_columns, *find_covariate_columns(source, options)])
         if column_name in text_table
     ]
-    check_measurements(source, used_columns)
-    sentences = [
-        *find_mixed_units(text_table, used_columns, source.subject_table["site"]),
-        *find_mixed_codings(text_table, used_columns),
+    check_measurements(source, phenotype_and_covariate_columns)
+    phenotype_sentences = [
+        *find_mixed_units(text_table, phenotype_and_covariate_columns, source.subject_table["site"]),
+        *find_mixed_codings(text_table, phenotype_and_covariate_columns),
     ]
-    if uninformative_columns := find_uninformative(text_table, subject_ids, used_columns):
-        sentences.append(f"nothing can be learnt from {', '.join(uninformative_columns)}")
-    source = families.add_families(source, options.family, used_columns)
-    return source, [*(("phenotype", sentence) for sentence in sentences), *families.summarise_families(source)]
+    if uninformative_texts := describe_uninformative_columns(text_table, subject_ids, phenotype_and_covariate_columns):
+        phenotype_sentences.append(f"nothing can be learnt from {', '.join(uninformative_texts)}")
+    source = families.add_family_column(source, options.family, phenotype_and_covariate_columns)
+    return source, [
+        *(("phenotype", sentence) for sentence in phenotype_sentences),
+        *families.summarise_families(source),
+    ]
 
 
 def check_new_people(
@@ -310,38 +325,38 @@ def check_new_people(
     as `template`, or are its training subjects."""
     template_cohort, template_metadata = template.cohort, template.cohort.metadata
     check_template_match(source, template_cohort)
-    used_columns = (*template_metadata.phenotype_columns, *template_metadata.covariate_columns)
-    check_measurements(source, used_columns)
-    source = families.add_families(source, options.family, used_columns, template_cohort)
+    phenotype_and_covariate_columns = (*template_metadata.phenotype_columns, *template_metadata.covariate_columns)
+    check_measurements(source, phenotype_and_covariate_columns)
+    source = families.add_family_column(source, options.family, phenotype_and_covariate_columns, template_cohort)
     summary_rows = [*template.summary_rows, *check_derivations(source, template_cohort)]
     is_labelled = source.subject_table["label"].notna().to_numpy()
     check_label_coding(
         source.text_table[is_labelled], source.subject_table["label"].to_numpy()[is_labelled], source.label_column
     )
     summary_rows += families.summarise_families(source, template_cohort)
-    if absent_covariates := [
+    if absent_covariate_columns := [
         column_name for column_name in template_metadata.covariate_columns if column_name not in source.text_table
     ]:
         summary_rows.append(
-            ("covariates", f"those that {source.table_path} lacks are empty: {', '.join(absent_covariates)}")
+            ("covariates", f"those that {source.table_path} lacks are empty: {', '.join(absent_covariate_columns)}")
         )
     for column_name, unknown_words in find_unknown_categories(source.text_table, template_metadata).items():
-        categories_text = join_names(template_metadata.phenotype_categories[column_name])
+        category_names_text = join_names(template_metadata.phenotype_categories[column_name])
         summary_rows.append(
             (
                 "phenotype",
-                f"{column_name} {join_names(unknown_words)} is none of {categories_text}, and taken as unknown",
+                f"{column_name} {join_names(unknown_words)} is none of {category_names_text}, and taken as unknown",
             )
         )
     return source, summary_rows
 
 
-def check_measurements(source: Source, columns: Sequence[str]) -> None:
+def check_measurements(source: Source, measurement_columns: Sequence[str]) -> None:
     """Raises InputError for numbers that are likely no measurements, unless --missing has told which are."""
     if not source.allow_outliers:
         check_plausible_numbers(
             source.text_table,
-            [column_name for column_name in columns if column_name != source.site_column],
+            [column_name for column_name in measurement_columns if column_name != source.site_column],
             source.table_path,
         )
 
@@ -367,11 +382,11 @@ def find_covariate_columns(source: Source, options: ConversionOptions) -> tuple[
     return tuple(dict.fromkeys(filter(None, [source.site_column, *covariate_names])))
 
 
-def check_new_scans(source: Source, template_cohort: Cohort, fingerprints: PeopleScans) -> None:
+def check_new_scans(source: Source, template_cohort: Cohort, scan_fingerprints: PeopleScans) -> None:
     """Raises InputError if new people have a scan of training subjects of `template_cohort`, or a map or connectome of
     one, under whatever ID."""
     if training_subject_by_new_subject := find_people_in_common(
-        load_people_scans(template_cohort, template_cohort.split_subjects("train")), fingerprints
+        load_people_scans(template_cohort, template_cohort.list_split_subjects("train")), scan_fingerprints
     ):
         pairs_text = join_names(
             [
@@ -386,15 +401,19 @@ def check_new_scans(source: Source, template_cohort: Cohort, fingerprints: Peopl
         )
 
 
-def check_map_kind(map_measures: pd.DataFrame, map_names: Sequence[str], template_measures: pd.DataFrame | None) -> str:
+def check_map_kind(
+    map_measures: pd.DataFrame, map_file_names: Sequence[str], template_measures: pd.DataFrame | None
+) -> str:
     """The kind of all maps. Raises InputError if they are of several kinds, or of another one than those of
     `template_measures`. The latter are repeated until they outnumber `map_measures`, lest new maps decide the kind."""
-    template_copies = (
+    repeated_template_measures = (
         [] if template_measures is None else [template_measures] * (len(map_measures) // len(template_measures) + 1)
     )
-    template_and_new_kinds = measures.find_kinds(pd.concat([*template_copies, map_measures], ignore_index=True))
+    template_and_new_kinds = measures.find_map_kinds(
+        pd.concat([*repeated_template_measures, map_measures], ignore_index=True)
+    )
     new_kinds = template_and_new_kinds.iloc[-len(map_measures) :].set_axis(map_measures.index)
-    if mixture_text := measures.describe_mixture(new_kinds, map_names):
+    if mixture_text := measures.describe_kind_mixture(new_kinds, map_file_names):
         raise InputError(
             f"The maps are of several kinds: {mixture_text}; expected one kind. Convert those of one kind: choose with "
             "--only or --mapColumn."
@@ -402,7 +421,7 @@ def check_map_kind(map_measures: pd.DataFrame, map_names: Sequence[str], templat
     common_kind = str(new_kinds.iloc[0])
     if common_kind != (template_kind := template_and_new_kinds.iloc[0]):
         raise InputError(
-            f"The maps are {common_kind}, such as {map_names[0]}, unlike those of the cohort or bundle, "
+            f"The maps are {common_kind}, such as {map_file_names[0]}, unlike those of the cohort or bundle, "
             f"{template_kind}; expected one kind. Choose the same maps with --only or --mapColumn."
         )
     return common_kind

@@ -13,14 +13,14 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError, quote_text
-from data.base.manifest import compute_sum
+from data.base.manifest import compute_checksum
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION_KIND
 from data.cohorts.derivation import (
     NAMES_SUFFIX_BY_IMAGE,
     Derivation,
-    option_label,
+    make_option_label,
     parse_derivation,
     summarise_option_differences,
 )
@@ -50,7 +50,7 @@ def read_derivation(file_path: Path) -> Derivation | None:
     return parse_derivation(json_content, json_path)
 
 
-def read_derivations(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
+def read_derivations_per_kind(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
     """For each kind of file, each subject and `read_derivation` of its file; a 4-D file of several maps is one kind."""
     paths_per_kind = [tuple(map_file.path for map_file in source.map_files[map_name]) for map_name in source.map_files]
     paths_per_kind += [tuple(source.series_paths)] if source.series_paths is not None else []
@@ -64,99 +64,103 @@ def read_derivations(source: "Source") -> list[list[tuple[str, Derivation | None
 def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     """How the files of all people were derived, None if that is not known of all or is not one way; and facts. Raises
     InputError if people's maps of one name were derived in several ways."""
-    derivations_per_kind = read_derivations(source)
-    derivation_counts = [
+    subject_derivations_per_kind = read_derivations_per_kind(source)
+    derivation_counter_per_kind = [
         Counter(derivation for _, derivation in subject_derivations if derivation)
-        for subject_derivations in derivations_per_kind
+        for subject_derivations in subject_derivations_per_kind
     ]
-    commonest_derivations = [
+    commonest_derivation_per_kind = [
         derivation_counter.most_common(1)[0][0] if derivation_counter else None
-        for derivation_counter in derivation_counts
+        for derivation_counter in derivation_counter_per_kind
     ]
-    lists_and_commonest = zip(derivations_per_kind, commonest_derivations, strict=True)
+    subject_derivations_and_commonest = zip(subject_derivations_per_kind, commonest_derivation_per_kind, strict=True)
     if differences_text := summarise_option_differences(
-        (subject, derivation, commonest)
-        for subject_derivations, commonest in lists_and_commonest
+        (subject, derivation, commonest_derivation)
+        for subject_derivations, commonest_derivation in subject_derivations_and_commonest
         for subject, derivation in subject_derivations
-        if derivation and commonest
+        if derivation and commonest_derivation
     ):
         raise InputError(
             f"Participants' maps were derived in several ways: {differences_text}. Expected one way. Derive them again "
             "with the same options, or leave participants out with --exclude."
         )
-    present_derivations = [derivation for derivation in commonest_derivations if derivation]
-    underived_subjects = {
+    present_derivations = [derivation for derivation in commonest_derivation_per_kind if derivation]
+    underived_subject_ids = {
         subject
-        for subject_derivations in derivations_per_kind
+        for subject_derivations in subject_derivations_per_kind
         for subject, derivation in subject_derivations
         if derivation is None
     }
-    if present_derivations and underived_subjects:
-        subject_text = join_names(
-            [subject for subject in source.subject_table["subject"] if subject in underived_subjects]
+    if present_derivations and underived_subject_ids:
+        underived_subjects_text = join_names(
+            [subject for subject in source.subject_table["subject"] if subject in underived_subject_ids]
         )
         return None, [
             (
                 "derived",
-                f"how is not known of {format_participants(len(underived_subjects))}, so not kept: {subject_text}",
+                f"how is not known of {format_participants(len(underived_subject_ids))}, so not kept: "
+                f"{underived_subjects_text}",
             )
         ]
     if not present_derivations:
         return None, []
-    comparable_settings = [
+    comparable_derivations = [
         replace(derivation, measures=(), networks=None, parcels=None) for derivation in present_derivations
     ]
     if differences_text := summarise_option_differences(
-        (derivation.product, settings, comparable_settings[0])
-        for derivation, settings in zip(present_derivations, comparable_settings, strict=True)
+        (derivation.product, comparable_derivation, comparable_derivations[0])
+        for derivation, comparable_derivation in zip(present_derivations, comparable_derivations, strict=True)
     ):
         return None, [("derived", f"in several ways, so how is not kept: {differences_text}")]
     measure_names = tuple(dict.fromkeys(chain.from_iterable(derivation.measures for derivation in present_derivations)))
-    image_by_field: dict[str, Any] = {
+    derivation_image_by_field: dict[str, Any] = {
         field_name: image
         for derivation in present_derivations
         for field_name in NAMES_SUFFIX_BY_IMAGE
         if (image := getattr(derivation, field_name))
     }
-    return replace(comparable_settings[0], measures=measure_names, **image_by_field), []
+    return replace(comparable_derivations[0], measures=measure_names, **derivation_image_by_field), []
 
 
-def find_image_files(
+def find_derivation_image_files(
     derivation: Derivation | None, listing: FolderListing, parcel_image_path: Path | None
 ) -> tuple[dict[str, Path], list[SummaryRow]]:
     """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; facts on
     those that are missing."""
-    image_by_field = {
+    derivation_image_by_field = {
         field_name: image for field_name in NAMES_SUFFIX_BY_IMAGE if (image := getattr(derivation, field_name, None))
     }
-    atlas_paths = (
+    atlas_image_paths = (
         [
             image_path
             for image_path in listing.all_file_paths
             if ATLASES_FOLDER in image_path.parts and ATLAS_IMAGE_NAME.fullmatch(image_path.name)
         ]
-        if image_by_field
+        if derivation_image_by_field
         else []
     )
-    path_by_sha256 = (
-        {compute_sum(image_path): image_path for image_path in [*atlas_paths, *filter(None, [parcel_image_path])]}
-        if image_by_field
+    image_path_by_sha256 = (
+        {
+            compute_checksum(image_path): image_path
+            for image_path in [*atlas_image_paths, *filter(None, [parcel_image_path])]
+        }
+        if derivation_image_by_field
         else {}
     )
-    missing_image_rows = [
+    missing_image_summary_rows = [
         (
             "derived",
-            f"the {option_label(field_name)} {image} is not in {ATLASES_FOLDER}/, and not kept; derive --like then "
-            "needs it",
+            f"the {make_option_label(field_name)} {image} is not in {ATLASES_FOLDER}/, and not kept; derive --like "
+            "then needs it",
         )
-        for field_name, image in image_by_field.items()
-        if image.sha256 not in path_by_sha256
+        for field_name, image in derivation_image_by_field.items()
+        if image.sha256 not in image_path_by_sha256
     ]
     return {
-        field_name: path_by_sha256[image.sha256]
-        for field_name, image in image_by_field.items()
-        if image.sha256 in path_by_sha256
-    }, missing_image_rows
+        field_name: image_path_by_sha256[image.sha256]
+        for field_name, image in derivation_image_by_field.items()
+        if image.sha256 in image_path_by_sha256
+    }, missing_image_summary_rows
 
 
 def check_derivations(source: "Source", template_cohort: Cohort) -> list[SummaryRow]:
@@ -165,15 +169,15 @@ def check_derivations(source: "Source", template_cohort: Cohort) -> list[Summary
     if template_derivation is None:
         message = f"how the maps of {template_cohort.path} were is not known, so that could not be compared"
         return [("derived", message)] if source.derivation else []
-    subject_derivations = [
+    subject_derivation_pairs = [
         (subject, derivation)
-        for kind_derivations in read_derivations(source)
+        for kind_derivations in read_derivations_per_kind(source)
         for subject, derivation in kind_derivations
         if derivation
     ]
     if message := summarise_option_differences(
-        (subject, derivation, template_derivation.for_product(derivation.product))
-        for subject, derivation in subject_derivations
+        (subject, derivation, template_derivation.restrict_to_product(derivation.product))
+        for subject, derivation in subject_derivation_pairs
     ):
         raise InputError(
             f"Maps were derived with {message}, as those of {template_cohort.path} were; expected the same. Derive "
@@ -188,20 +192,20 @@ def add_motion_column(text_table: pd.DataFrame, map_files: pd.DataFrame) -> tupl
     """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
     a fact. The table is as it is if it has head motion, or if nobody has such a file. `map_files` has a column of
     MapOnDisk for each map, rows as in the table. Raises InputError for what is no number."""
-    if map_files.empty or any(map(HEAD_MOTION_KIND.matches_name, text_table)):
+    if map_files.empty or any(map(HEAD_MOTION_KIND.matches_column_name, text_table)):
         return text_table, []
     displacements_mm = [read_mean_displacement(map_file.path) for map_file in map_files.iloc[:, 0]]
     measured_count = sum(displacement_mm is not None for displacement_mm in displacements_mm)
     if not measured_count:
         return text_table, []
-    message = (
+    head_motion_message = (
         f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {measured_count} of "
         f"{format_participants(len(displacements_mm))}"
     )
     displacement_texts = [
         "" if displacement_mm is None else f"{displacement_mm:g}" for displacement_mm in displacements_mm
     ]
-    return text_table.assign(**{MOTION_COLUMN: displacement_texts}), [("head motion", message)]
+    return text_table.assign(**{MOTION_COLUMN: displacement_texts}), [("head motion", head_motion_message)]
 
 
 def read_mean_displacement(map_path: Path) -> float | None:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data.base.errors import InputError, compose_accents
-from data.base.files import LEDGER
+from data.base.files import LEDGER_FILE
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVED_TABLE
 from data.cohorts.rows import MAX_LISTED_NAMES, join_names
@@ -28,12 +28,12 @@ from data.conversion.tables import normalise_id, read_text_table
 
 @dataclass(frozen=True)
 class Product:
-    """What files may hold, and in which traits (`ProductFile.trait_by_name`) they may differ."""
+    """What files may hold, and in which traits (`ProductFile.trait_value_by_name`) they may differ."""
 
     product_name: str
     column_flag: str = ""  # the option that names such files in a table
-    shared_traits: tuple[str, ...] = ("pipeline", "folder", "name")  # what files of all people must share
-    averaged_traits: tuple[str, ...] = ()  # over files of a person that differ in these; if empty, one is expected
+    shared_trait_names: tuple[str, ...] = ("pipeline", "folder", "name")  # what files of all people must share
+    averaged_trait_names: tuple[str, ...] = ()  # over files of a person that differ in these; if empty, one is expected
 
 
 MAP_PRODUCT, PARCEL_SERIES_PRODUCT = Product("maps", "--mapColumn"), Product("series")
@@ -46,31 +46,33 @@ class NamingRule:
 
     product: Product
     pipeline: str
-    name_pattern: str  # of names, the ID as the first group; {fields} are filled in by `make_patterns`
-    example_name: str
+    name_pattern: str  # of names, the ID as the first group; {fields} are filled in by `make_name_patterns`
+    example_name_template: str
     is_cleaned: bool | None = None  # whether confounds were regressed out of scans already, if that is known
     default_space: str = "MNI152"  # of files whose names do not say theirs; "": they must
 
 
-NIFTI_SUFFIX, SUBJECT_PATTERN = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
-SCAN_PATTERN = SUBJECT_PATTERN + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NIFTI_SUFFIX
+NIFTI_SUFFIX_PATTERN, SUBJECT_PATTERN = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
+SCAN_PATTERN = SUBJECT_PATTERN + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NIFTI_SUFFIX_PATTERN
 SERIES_PATTERN = rf"(?i:{SUBJECT_PATTERN}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
-UNCLEAR_ID_PATTERN = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NIFTI_SUFFIX}"
+UNCLEAR_ID_PATTERN = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NIFTI_SUFFIX_PATTERN}"
 UNCLEAR_ID_RULE = NamingRule(
     SCAN_PRODUCT, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNCLEAR_ID_PATTERN, ""
 )  # as sub-A_1_* or sub-A.1_*
 OLD_FMRIPREP_RULE = NamingRule(
     SCAN_PRODUCT,
     "of fMRIPrep 1.0 or 1.1, which is not read",
-    f"{SUBJECT_PATTERN}(?:[^_]+_)*bold_(?:[^_]+_)*preproc{NIFTI_SUFFIX}",
+    f"{SUBJECT_PATTERN}(?:[^_]+_)*bold_(?:[^_]+_)*preproc{NIFTI_SUFFIX_PATTERN}",
     "",
 )
 UNREAD_RULES = (UNCLEAR_ID_RULE, OLD_FMRIPREP_RULE)
 NAMING_RULES = (  # of maps, those of the first pipeline that has any are taken
-    NamingRule(MAP_PRODUCT, "BIDS", f"(?i:{SUBJECT_PATTERN}(?:.*_)?{{bids}}{NIFTI_SUFFIX})", "sub-*_{name}.nii.gz"),
-    NamingRule(MAP_PRODUCT, "PCP", f"(.+)_{{name}}{NIFTI_SUFFIX}", "*_{name}.nii.gz"),
     NamingRule(
-        MAP_PRODUCT, "DPABI", f"(?i:[a-eg-z]*{{dpabi}}Map_(.+?){NIFTI_SUFFIX})", "{dpabi}Map_*.nii"
+        MAP_PRODUCT, "BIDS", f"(?i:{SUBJECT_PATTERN}(?:.*_)?{{bids}}{NIFTI_SUFFIX_PATTERN})", "sub-*_{name}.nii.gz"
+    ),
+    NamingRule(MAP_PRODUCT, "PCP", f"(.+)_{{name}}{NIFTI_SUFFIX_PATTERN}", "*_{name}.nii.gz"),
+    NamingRule(
+        MAP_PRODUCT, "DPABI", f"(?i:[a-eg-z]*{{dpabi}}Map_(.+?){NIFTI_SUFFIX_PATTERN})", "{dpabi}Map_*.nii"
     ),  # prefixes m, s, z: scaled or smoothed
     NamingRule(
         SCAN_PRODUCT,
@@ -83,7 +85,7 @@ NAMING_RULES = (  # of maps, those of the first pipeline that has any are taken
     NamingRule(SCAN_PRODUCT, "XCP-D", SCAN_PATTERN.format("denoised"), "sub-*_desc-denoised_bold.nii.gz", True, ""),
     NamingRule(SCAN_PRODUCT, "C-PAC", SCAN_PATTERN.format("cleaned"), "sub-*_desc-cleaned_bold.nii.gz", True, ""),
     NamingRule(
-        SCAN_PRODUCT, "PCP", f"(?:.+_)?([A-Za-z0-9]+)_func_preproc{NIFTI_SUFFIX}", "*_func_preproc.nii.gz", True
+        SCAN_PRODUCT, "PCP", f"(?:.+_)?([A-Za-z0-9]+)_func_preproc{NIFTI_SUFFIX_PATTERN}", "*_func_preproc.nii.gz", True
     ),
     *UNREAD_RULES,
     NamingRule(
@@ -116,7 +118,7 @@ MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is
 ANY_TABLE_GLOBS = ("*.csv", "*.tsv")
 TABLE_GLOBS = ("participants.tsv", "Phenotypic_*.csv", *ANY_TABLE_GLOBS)
 PARCEL_SERIES_NAME = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
-PROGRAM_TABLES = (LEDGER, DERIVED_TABLE)  # tables that this program leaves in folders of maps and results
+PROGRAM_TABLES = (LEDGER_FILE, DERIVED_TABLE)  # tables that this program leaves in folders of maps and results
 SCAN_TABLE_NAME = re.compile(
     r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$"
 )  # tables in BIDS that hold no people
@@ -139,7 +141,7 @@ class ProductFile:
         return normalise_id(self.subject_label)
 
     @property
-    def space(self) -> str:
+    def space_name(self) -> str:
         return self.bids_entities.get("space") or self.naming_rule.default_space
 
     @property
@@ -147,42 +149,46 @@ class ProductFile:
         """Why it is left alone, if it does not lie in MNI space, is nobody's, or is too old."""
         if self.naming_rule in UNREAD_RULES:
             return self.naming_rule.pipeline
-        space_reason = f"in space {self.space}" if self.space else "in no space"
-        return "" if MNI_SPACE.fullmatch(self.space) else space_reason
+        space_reason = f"in space {self.space_name}" if self.space_name else "in no space"
+        return "" if MNI_SPACE.fullmatch(self.space_name) else space_reason
 
     @property
-    def trait_by_name(self) -> dict[str, str]:
+    def trait_value_by_name(self) -> dict[str, str]:
         """What may tell it from other files of this product, but for whose it is."""
-        pipeline_folders = "/".join(
+        pipeline_folders_text = "/".join(
             folder_name for folder_name in self.relative_path.parts[:-1] if PIPELINE_FOLDER.fullmatch(folder_name)
         )
-        rule_traits = {"space": self.space, "pipeline": self.naming_rule.pipeline}
-        return {**self.bids_entities, **rule_traits, "folder": pipeline_folders, "name": self.name_glob}
+        rule_traits = {"space": self.space_name, "pipeline": self.naming_rule.pipeline}
+        return {**self.bids_entities, **rule_traits, "folder": pipeline_folders_text, "name": self.name_glob}
 
     @property
-    def shared_kind(self) -> str:
+    def shared_traits_text(self) -> str:
         """What files of all people must share."""
-        return ", ".join(filter(None, map(self.trait_by_name.get, self.naming_rule.product.shared_traits)))
+        return ", ".join(filter(None, map(self.trait_value_by_name.get, self.naming_rule.product.shared_trait_names)))
 
 
-def make_patterns(product: Product, map_or_series: str = "") -> dict[NamingRule, re.Pattern]:
+def make_name_patterns(product: Product, map_or_series_name: str = "") -> dict[NamingRule, re.Pattern]:
     """Regular expressions of the names of a product's files, or of one kind of them, by naming rule."""
-    loose_pattern = re.escape(map_or_series).replace("_", "_?")  # BIDS separates other parts of a name by underscores
-    cpac_alternative = f"|{CPAC_PATTERN_BY_MAP[map_or_series]}" if map_or_series in CPAC_PATTERN_BY_MAP else ""
-    pattern_by_field = {
-        "name": re.escape(map_or_series),
+    loose_pattern = re.escape(map_or_series_name).replace(
+        "_", "_?"
+    )  # BIDS separates other parts of a name by underscores
+    cpac_alternative = (
+        f"|{CPAC_PATTERN_BY_MAP[map_or_series_name]}" if map_or_series_name in CPAC_PATTERN_BY_MAP else ""
+    )
+    pattern_by_template_field = {
+        "name": re.escape(map_or_series_name),
         "bids": f"(?:{loose_pattern}|(?:stat|desc)-{loose_pattern}(?:_[^_]+)*{cpac_alternative})",
-        "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series, loose_pattern),
-        "atlas": re.escape(map_or_series.removeprefix("seg-")),
+        "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series_name, loose_pattern),
+        "atlas": re.escape(map_or_series_name.removeprefix("seg-")),
     }
     return {
-        naming_rule: re.compile(naming_rule.name_pattern.format(**pattern_by_field))
+        naming_rule: re.compile(naming_rule.name_pattern.format(**pattern_by_template_field))
         for naming_rule in NAMING_RULES
         if naming_rule.product is product
     }
 
 
-def parse_entities(file_name: str) -> dict[str, str]:
+def parse_bids_entities(file_name: str) -> dict[str, str]:
     """`sub-1_task-rest_bold.nii.gz` -> {"sub": "1", "task": "rest"}."""
     split_entities = (entity.partition("-") for entity in file_name.split(".")[0].split("_") if "-" in entity)
     return {entity_name: entity_value for entity_name, _, entity_value in split_entities}
@@ -202,7 +208,7 @@ def recognise_file(
             name_glob = f"{escape(text_before_id)}*{escape(text_after_id).removesuffix('.gz')}*"
             bids_entities = {
                 entity_name: entity_value
-                for entity_name, entity_value in parse_entities(relative_path.name).items()
+                for entity_name, entity_value in parse_bids_entities(relative_path.name).items()
                 if entity_name != "sub"
             }
             return ProductFile(
@@ -221,91 +227,96 @@ def recognise_file(
 class FolderListing:
     """The files below a folder, which is walked once."""
 
-    folder: Path
+    root_folder: Path
 
     @cached_property
     def all_file_paths(self) -> list[Path]:
         """All files, sorted. Links to folders are followed, except those that lead back up; hidden files, which macOS
         leaves beside others, are left out."""
-        visible_paths = []
-        for folder_path, subfolder_names, file_names in os.walk(self.folder, followlinks=True):
+        visible_file_paths = []
+        for folder_path, subfolder_names, file_names in os.walk(self.root_folder, followlinks=True):
             real_folder = Path(folder_path).resolve()
             subfolder_names[:] = [
                 entry_name
                 for entry_name in subfolder_names
                 if not real_folder.is_relative_to((real_folder / entry_name).resolve())
             ]
-            visible_paths += [
+            visible_file_paths += [
                 Path(folder_path) / entry_name for entry_name in file_names if not entry_name.startswith(".")
             ]
-        return sorted(visible_paths)
+        return sorted(visible_file_paths)
 
     @cached_property
-    def relative_paths(self) -> list[PurePosixPath]:
+    def relative_file_paths(self) -> list[PurePosixPath]:
         """`all_file_paths`, relative to the folder."""
-        return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.all_file_paths]
+        return [PurePosixPath(path.relative_to(self.root_folder).as_posix()) for path in self.all_file_paths]
 
-    def find_product_files(self, product: Product, map_or_series: str = "") -> list[ProductFile]:
+    def find_product_files(self, product: Product, map_or_series_name: str = "") -> list[ProductFile]:
         """All files of a product, or of one kind of it, of all pipelines."""
-        pattern_by_rule = make_patterns(product, map_or_series)
+        pattern_by_rule = make_name_patterns(product, map_or_series_name)
         return [
             product_file
-            for relative_path in self.relative_paths
-            if (product_file := recognise_file(self.folder, relative_path, pattern_by_rule))
+            for relative_path in self.relative_file_paths
+            if (product_file := recognise_file(self.root_folder, relative_path, pattern_by_rule))
         ]
 
 
-def find_files(
+def find_usable_product_files(
     listing: FolderListing,
     product: Product,
-    map_or_series: str = "",
+    map_or_series_name: str = "",
     only_globs: str | None = None,
     map_names: Iterable[str] = (),
 ) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
-    """The files of a product, or of one kind of it, by `settle_files`; a glob that an error advises chooses among the
-    maps called `map_names`, too. Raises InputError if there are none."""
-    product_files = listing.find_product_files(product, map_or_series)
+    """The files of a product, or of one kind of it, by `choose_clear_files`; a glob that an error advises chooses
+    among the maps called `map_names`, too. Raises InputError if there are none."""
+    product_files = listing.find_product_files(product, map_or_series_name)
     if not product_files:
-        raise InputError(describe_absence(listing, product, map_or_series))
+        raise InputError(describe_product_absence(listing, product, map_or_series_name))
     map_file_groups = (
         map_files
         for map_name in map_names
-        if map_name != map_or_series and (map_files := listing.find_product_files(MAP_PRODUCT, map_name))
+        if map_name != map_or_series_name and (map_files := listing.find_product_files(MAP_PRODUCT, map_name))
     )  # for an error only
-    return settle_files(listing.folder, product_files, only_globs, map_file_groups)
+    return choose_clear_files(listing.root_folder, product_files, only_globs, map_file_groups)
 
 
-def describe_absence(listing: FolderListing, product: Product, map_or_series: str) -> str:
+def describe_product_absence(listing: FolderListing, product: Product, map_or_series_name: str) -> str:
     """That a folder holds no such files, what is expected, and what to do."""
-    example_fields = {"name": map_or_series, "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series, map_or_series)}
-    example_names = ", ".join(
-        naming_rule.example_name.format(**example_fields)
+    example_fields = {
+        "name": map_or_series_name,
+        "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series_name, map_or_series_name),
+    }
+    example_names_text = ", ".join(
+        naming_rule.example_name_template.format(**example_fields)
         for naming_rule in NAMING_RULES
-        if naming_rule.product is product and naming_rule.example_name
+        if naming_rule.product is product and naming_rule.example_name_template
     )
     column_advice = f", or a column of paths: {product.column_flag}" if product.column_flag else ""
-    product_text = f"{map_or_series} {product.product_name}".strip()
-    message = f"{listing.folder} holds no {product_text} by their names; expected {example_names}{column_advice}."
+    product_text = f"{map_or_series_name} {product.product_name}".strip()
+    absence_message = (
+        f"{listing.root_folder} holds no {product_text} by their names; expected {example_names_text}{column_advice}."
+    )
     if product is MAP_PRODUCT:
-        message += (
+        absence_message += (
             " Of preprocessed scans, abide-data derive makes maps; files of other formats, such as .img, must be "
             "converted to NIfTI first, and surfaces to volumes."
         )
-    present_maps = [
+    present_map_names = [
         map_name
         for map_name in STANDARD_MAPS
         if product is MAP_PRODUCT and listing.find_product_files(MAP_PRODUCT, map_name)
     ]
-    series_names = [
+    series_file_names = [
         path.name
         for path in listing.all_file_paths
         if product is PARCEL_SERIES_PRODUCT and PARCEL_SERIES_NAME.search(path.name)
     ]
-    present_names = [*present_maps, *series_names[:1]]
-    return f"{message} It holds {', '.join(present_names)}." if present_names else message
+    present_names = [*present_map_names, *series_file_names[:1]]
+    return f"{absence_message} It holds {', '.join(present_names)}." if present_names else absence_message
 
 
-def matches_globs(relative_path: PurePosixPath, only_globs: str | None) -> bool:
+def matches_any_glob(relative_path: PurePosixPath, only_globs: str | None) -> bool:
     """Whether a path in a folder matches `only_globs`, a glob or one of several as `A,B`; without any all do."""
     path_text = compose_accents(str(relative_path))
     return not only_globs or any(
@@ -318,7 +329,7 @@ def choose_usable_files(product_files: Sequence[ProductFile], only_globs: str | 
     all are taken if no name matches, or says MNI space."""
     product, matching_files = (
         product_files[0].naming_rule.product,
-        [product_file for product_file in product_files if matches_globs(product_file.relative_path, only_globs)],
+        [product_file for product_file in product_files if matches_any_glob(product_file.relative_path, only_globs)],
     )
     usable_files = [product_file for product_file in matching_files if not product_file.exclusion_reason]
     if product is PARCEL_SERIES_PRODUCT:
@@ -329,27 +340,28 @@ def choose_usable_files(product_files: Sequence[ProductFile], only_globs: str | 
     return usable_files
 
 
-def settle_files(
+def choose_clear_files(
     folder: Path,
     product_files: Sequence[ProductFile],
     only_globs: str | None,
     map_file_groups: Iterable[Sequence[ProductFile]] = (),
 ) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
     """The files that `choose_usable_files` takes; for people of whom it is unclear which to take, why; and facts.
-    Raises InputError if there are none, and as `check_clear` does, with a glob for these and `map_file_groups`."""
+    Raises InputError if there are none, and as `explain_unclear_people` does, with a glob for these and
+    `map_file_groups`."""
     product, chosen_files = product_files[0].naming_rule.product, choose_usable_files(product_files, only_globs)
     chosen_paths, rejected_paths_by_reason = (
         {product_file.path for product_file in chosen_files},
         dict[str, list[PurePosixPath]](),
     )
     for product_file in product_files:
-        if product_file.path not in chosen_paths and matches_globs(product_file.relative_path, only_globs):
+        if product_file.path not in chosen_paths and matches_any_glob(product_file.relative_path, only_globs):
             rejected_paths_by_reason.setdefault(
                 product_file.exclusion_reason or f"of {product_file.naming_rule.pipeline}", []
             ).append(product_file.relative_path)
     rejections_text = ", ".join(
-        f"{len(rejected_paths)} {reason}, such as {rejected_paths[0]}"
-        for reason, rejected_paths in rejected_paths_by_reason.items()
+        f"{len(rejected_paths)} {rejection_reason}, such as {rejected_paths[0]}"
+        for rejection_reason, rejected_paths in rejected_paths_by_reason.items()
     )
     if not chosen_files and not rejected_paths_by_reason:
         raise InputError(
@@ -367,134 +379,147 @@ def settle_files(
             f"space-MNI152*. Make them again in it, or, if they are in it all the same, name them in a column of "
             f"paths: {product.column_flag}."
         )
-    reason_by_person = check_clear(folder, chosen_files, chain([product_files], map_file_groups))
-    layout_text, _, name_glob = next(
-        product_file.shared_kind for product_file in chosen_files if product_file.person_key not in reason_by_person
+    unclear_reason_by_person = explain_unclear_people(folder, chosen_files, chain([product_files], map_file_groups))
+    pipeline_layout_text, _, name_glob = next(
+        product_file.shared_traits_text
+        for product_file in chosen_files
+        if product_file.person_key not in unclear_reason_by_person
     ).rpartition(", ")
-    person_count = len(group_by_person(chosen_files))
+    person_count = len(group_files_by_person(chosen_files))
     people_text = f" of {format_participants(person_count)}" if person_count < len(chosen_files) else ""
-    summary_rows = [("layout", f"{layout_text}: {len(chosen_files)} {product.product_name}{people_text} ({name_glob})")]
+    summary_rows = [
+        ("layout", f"{pipeline_layout_text}: {len(chosen_files)} {product.product_name}{people_text} ({name_glob})")
+    ]
     summary_rows += [("layout", f"left alone: {rejections_text}; choose with --only")] * bool(rejected_paths_by_reason)
-    return chosen_files, reason_by_person, summary_rows
+    return chosen_files, unclear_reason_by_person, summary_rows
 
 
-def check_clear(
-    folder: Path, chosen_files: Sequence[ProductFile], file_groups: Iterable[Sequence[ProductFile]]
+def explain_unclear_people(
+    folder: Path, chosen_files: Sequence[ProductFile], glob_test_groups: Iterable[Sequence[ProductFile]]
 ) -> dict[str, str]:
     """For people of whom it is unclear which files to take, why. Raises InputError, with a glob that chooses in all
-    `file_groups`, if these are half of all people or more, since then nobody knows what is usual; if there are any,
-    where nothing is averaged; or if the files of the others differ in kind."""
-    files_by_person, averaged_traits = (
-        group_by_person(chosen_files),
-        chosen_files[0].naming_rule.product.averaged_traits,
+    `glob_test_groups`, if these are half of all people or more, since then nobody knows what is usual; if there are
+    any, where nothing is averaged; or if the files of the others differ in kind."""
+    files_by_person, averaged_trait_names = (
+        group_files_by_person(chosen_files),
+        chosen_files[0].naming_rule.product.averaged_trait_names,
     )
     # the files of people of whom it is unclear, by how they differ
-    file_lists_by_difference = dict[str, list[list[ProductFile]]]()
+    unclear_files_by_difference = dict[str, list[list[ProductFile]]]()
     for person_files in files_by_person.values():
-        if is_ambiguous(person_files):
-            file_lists_by_difference.setdefault(str(find_differing_traits(person_files)), []).append(person_files)
+        if are_files_ambiguous(person_files):
+            unclear_files_by_difference.setdefault(str(find_differing_trait_values(person_files)), []).append(
+                person_files
+            )
     rival_sentences = (
-        describe_rivals(similar_people[0], [list(chain(*similar_people))] if averaged_traits else file_groups)
-        for similar_people in file_lists_by_difference.values()
+        describe_rival_files(
+            similar_people_files[0], [list(chain(*similar_people_files))] if averaged_trait_names else glob_test_groups
+        )
+        for similar_people_files in unclear_files_by_difference.values()
     )
-    unclear_labels = [
+    unclear_subject_labels = [
         person_files[0].subject_label
-        for similar_people in file_lists_by_difference.values()
-        for person_files in similar_people
+        for similar_people_files in unclear_files_by_difference.values()
+        for person_files in similar_people_files
     ]
-    if unclear_labels and (not averaged_traits or 2 * len(unclear_labels) >= len(files_by_person)):
+    if unclear_subject_labels and (not averaged_trait_names or 2 * len(unclear_subject_labels) >= len(files_by_person)):
         raise InputError(
-            f"{folder} has, for {join_names(unclear_labels)} of {format_participants(len(files_by_person))}, "
+            f"{folder} has, for {join_names(unclear_subject_labels)} of {format_participants(len(files_by_person))}, "
             f"{next(rival_sentences)}"
         )
-    reason_by_person = {
+    unclear_reason_by_person = {
         subject_files[0].person_key: rival_sentence
-        for similar_people, rival_sentence in zip(file_lists_by_difference.values(), rival_sentences, strict=True)
-        for subject_files in similar_people
-    }
-    example_by_kind = {
-        subject_files[0].shared_kind: subject_files[0]
-        for person_key, subject_files in files_by_person.items()
-        if person_key not in reason_by_person
-    }
-    if len(example_by_kind) > 1:
-        raise InputError(
-            f"{folder} has, each for other participants, {describe_rivals(list(example_by_kind.values()), file_groups)}"
+        for similar_people_files, rival_sentence in zip(
+            unclear_files_by_difference.values(), rival_sentences, strict=True
         )
-    return reason_by_person
+        for subject_files in similar_people_files
+    }
+    example_file_by_traits_text = {
+        subject_files[0].shared_traits_text: subject_files[0]
+        for person_key, subject_files in files_by_person.items()
+        if person_key not in unclear_reason_by_person
+    }
+    if len(example_file_by_traits_text) > 1:
+        raise InputError(
+            f"{folder} has, each for other participants, "
+            f"{describe_rival_files(list(example_file_by_traits_text.values()), glob_test_groups)}"
+        )
+    return unclear_reason_by_person
 
 
-def group_by_person(product_files: Iterable[ProductFile]) -> dict[str, list[ProductFile]]:
+def group_files_by_person(product_files: Iterable[ProductFile]) -> dict[str, list[ProductFile]]:
     files_by_person = dict[str, list[ProductFile]]()
     for product_file in product_files:
         files_by_person.setdefault(product_file.person_key, []).append(product_file)
     return files_by_person
 
 
-def find_differing_traits(product_files: Sequence[ProductFile]) -> dict[str, list[str]]:
+def find_differing_trait_values(product_files: Sequence[ProductFile]) -> dict[str, list[str]]:
     """The traits in which files differ, but for those that are averaged over, and their values."""
-    traits_per_file = [product_file.trait_by_name for product_file in product_files]
-    trait_names = dict.fromkeys(
+    traits_per_file = [product_file.trait_value_by_name for product_file in product_files]
+    compared_trait_names = dict.fromkeys(
         trait_name
         for trait_values in traits_per_file
         for trait_name in trait_values
-        if trait_name not in product_files[0].naming_rule.product.averaged_traits
+        if trait_name not in product_files[0].naming_rule.product.averaged_trait_names
     )
     values_by_trait = {
         trait_name: list(dict.fromkeys(trait_values.get(trait_name) or "none" for trait_values in traits_per_file))
-        for trait_name in trait_names
+        for trait_name in compared_trait_names
     }
-    differing_by_trait = {
+    differing_values_by_trait = {
         trait_name: trait_values for trait_name, trait_values in values_by_trait.items() if len(trait_values) > 1
     }
     return {
-        trait_name: trait_values for trait_name, trait_values in differing_by_trait.items() if trait_name != "name"
-    } or differing_by_trait
+        trait_name: trait_values
+        for trait_name, trait_values in differing_values_by_trait.items()
+        if trait_name != "name"
+    } or differing_values_by_trait
 
 
-def is_ambiguous(person_files: Sequence[ProductFile]) -> bool:
+def are_files_ambiguous(person_files: Sequence[ProductFile]) -> bool:
     """Whether it is unclear which of a person's files to take: they differ, or two names have the same parts."""
-    return bool(find_differing_traits(person_files)) or len(
+    return bool(find_differing_trait_values(person_files)) or len(
         {str(product_file.bids_entities) for product_file in person_files}
     ) < len(person_files)
 
 
-def describe_rivals(rival_files: Sequence[ProductFile], file_groups: Iterable[Sequence[ProductFile]]) -> str:
+def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: Iterable[Sequence[ProductFile]]) -> str:
     """That one of several files must be chosen. The shortest of the globs that leave the most people clear files in all
     groups is advised, unless it leaves fewer than its share of people, as where one ID is spelt in two ways."""
-    product, file_groups = rival_files[0].naming_rule.product, list(file_groups)
-    globs_per_group = [
-        dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group) for file_group in file_groups
+    product, glob_test_groups = rival_files[0].naming_rule.product, list(glob_test_groups)
+    name_globs_per_group = [
+        dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group) for file_group in glob_test_groups
     ]
-    best_globs = [
-        max(group_globs, key=lambda glob: count_clear_people(glob, [file_group]))
-        for group_globs, file_group in zip(globs_per_group, file_groups, strict=True)
+    best_glob_per_group = [
+        max(group_name_globs, key=lambda glob: count_clear_people(glob, [file_group]))
+        for group_name_globs, file_group in zip(name_globs_per_group, glob_test_groups, strict=True)
     ]
     candidate_globs = {
-        ",".join(best_globs),
+        ",".join(best_glob_per_group),
         *(glob for product_file in rival_files for glob in suggest_globs(product_file)),
     }
     best_glob = max(
         sorted(candidate_globs, key=lambda glob: (len(glob), glob)),
-        key=lambda glob: count_clear_people(glob, file_groups),
+        key=lambda glob: count_clear_people(glob, glob_test_groups),
     )
-    clear_count, person_count = (
-        count_clear_people(best_glob, file_groups),
-        min(len(group_by_person(choose_usable_files(file_group, None))) for file_group in file_groups),
+    clear_person_count, smallest_person_count = (
+        count_clear_people(best_glob, glob_test_groups),
+        min(len(group_files_by_person(choose_usable_files(file_group, None))) for file_group in glob_test_groups),
     )
     advice = "Remove or rename one"
-    if clear_count and clear_count * len(rival_files) >= person_count:
-        advice = f"Choose, such as with --only {shlex.quote(best_glob)} ({format_participants(clear_count)})"
+    if clear_person_count and clear_person_count * len(rival_files) >= smallest_person_count:
+        advice = f"Choose, such as with --only {shlex.quote(best_glob)} ({format_participants(clear_person_count)})"
     differences_text = ", ".join(
         f"{trait_name} ({join_names(trait_values, 3)})"
-        for trait_name, trait_values in find_differing_traits(rival_files).items()
+        for trait_name, trait_values in find_differing_trait_values(rival_files).items()
     )
     rivals_text = (
         f"that differ in {differences_text}"
         if differences_text
         else f"alike in name, {rival_files[0].relative_path} and {rival_files[1].relative_path}"
     )
-    runs_exception = ", but for runs and sessions" if product.averaged_traits else ""
+    runs_exception = ", but for runs and sessions" if product.averaged_trait_names else ""
     column_advice = f", or name each in a column: {product.column_flag}" if product.column_flag else ""
     return (
         f"several {product.product_name} {rivals_text}; expected one a participant{runs_exception}. "
@@ -502,24 +527,24 @@ def describe_rivals(rival_files: Sequence[ProductFile], file_groups: Iterable[Se
     )
 
 
-def count_clear_people(only_globs: str, file_groups: Iterable[Sequence[ProductFile]]) -> int:
+def count_clear_people(only_globs: str, glob_test_groups: Iterable[Sequence[ProductFile]]) -> int:
     """For how many people globs leave clear files of one kind in every group; 0 if they do not in one of them."""
-    clear_counts = []
-    for file_group in file_groups:
+    clear_person_count_per_group = []
+    for file_group in glob_test_groups:
         chosen_files = choose_usable_files(file_group, only_globs)
-        files_by_person = group_by_person(chosen_files)
-        is_clear = len({product_file.shared_kind for product_file in chosen_files}) == 1 and not any(
-            map(is_ambiguous, files_by_person.values())
+        files_by_person = group_files_by_person(chosen_files)
+        is_group_clear = len({product_file.shared_traits_text for product_file in chosen_files}) == 1 and not any(
+            map(are_files_ambiguous, files_by_person.values())
         )
-        clear_counts.append(len(files_by_person) if is_clear else 0)
-    return min(clear_counts)
+        clear_person_count_per_group.append(len(files_by_person) if is_group_clear else 0)
+    return min(clear_person_count_per_group)
 
 
 def suggest_globs(product_file: ProductFile) -> Iterator[str]:
     """Globs that match a file and others like it: by a folder, by a part of its name, by all of its name or path."""
-    escaped_folders, name_glob = list(map(escape, product_file.relative_path.parts[:-1])), product_file.name_glob
-    yield from (f"{escaped_folder}/*" for escaped_folder in escaped_folders[:1])
-    yield from (f"*/{escaped_folder}/*" for escaped_folder in escaped_folders)
+    escaped_folder_names, name_glob = list(map(escape, product_file.relative_path.parts[:-1])), product_file.name_glob
+    yield from (f"{escaped_folder}/*" for escaped_folder in escaped_folder_names[:1])
+    yield from (f"*/{escaped_folder}/*" for escaped_folder in escaped_folder_names)
     yield from (
         f"*_{escape(name_segment)}[_.]*"
         for name_segment in product_file.relative_path.name.split(".")[0].split("_")[1:]
@@ -529,13 +554,15 @@ def suggest_globs(product_file: ProductFile) -> Iterator[str]:
         escape(str(product_file.relative_path)).replace(escape(product_file.subject_label), "*").removesuffix(".gz")
         + "*"
     )
-    yield from (name_glob, f"*/{name_glob}", f"*{name_glob}", path_glob, "/".join([*escaped_folders, name_glob]))
+    yield from (name_glob, f"*/{name_glob}", f"*{name_glob}", path_glob, "/".join([*escaped_folder_names, name_glob]))
 
 
-def find_table(folder: Path, file_paths: Iterable[Path], fits_table: Callable[[pd.DataFrame], bool]) -> Path:
-    """The only table beside files or above them, see `find_table_near`. Raises InputError if there is none, or
-    several."""
-    if table_path := find_table_near(folder, file_paths, fits_table=fits_table):
+def find_participants_table(
+    folder: Path, file_paths: Iterable[Path], fits_table: Callable[[pd.DataFrame], bool]
+) -> Path:
+    """The only table beside files or above them, see `find_participants_table_near`. Raises InputError if there is
+    none, or several."""
+    if table_path := find_participants_table_near(folder, file_paths, fits_table=fits_table):
         return table_path
     raise InputError(
         f"{folder} has no table of participants; expected a CSV or TSV in it, or above it with their IDs or paths. "
@@ -543,7 +570,7 @@ def find_table(folder: Path, file_paths: Iterable[Path], fits_table: Callable[[p
     )
 
 
-def find_table_near(
+def find_participants_table_near(
     folder: Path,
     file_paths: Iterable[Path],
     table_globs: Sequence[str] = TABLE_GLOBS,
@@ -558,12 +585,12 @@ def find_table_near(
     folders_inside, folders_above = sorted(parent_folders | {folder}), list(folder.resolve().parents)[:2]
     for searched_folders in (folders_inside, folders_above):
         for table_glob in table_globs:
-            matching_paths = sorted(
+            glob_matching_paths = sorted(
                 path for searched_folder in searched_folders for path in searched_folder.glob(table_glob)
             )
             table_paths = [
                 path
-                for path in matching_paths
+                for path in glob_matching_paths
                 if path.name not in PROGRAM_TABLES and not SCAN_TABLE_NAME.search(path.name)
             ]
             if (

@@ -19,47 +19,50 @@ FAMILY_COLUMN_NAME = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|
 MAX_FAMILY_SHARE = 0.5  # of the people: a column with one value for as many is not one of families
 
 
-def add_families(
-    source: Source, family_column: str | None, used_columns: Collection[str], template_cohort: Cohort | None = None
+def add_family_column(
+    source: Source,
+    family_column: str | None,
+    phenotype_and_covariate_columns: Collection[str],
+    template_cohort: Cohort | None = None,
 ) -> Source:
     """The source with the column `family` of its subjects, empty where it is unknown. Without a `family_column` that of
     `template_cohort` is taken, if the table has it; without either, the source stays as it is. Raises InputError for a
-    column that is missing, or has another use (`used_columns`, site, label); and, without a `template_cohort`, for one
-    in which nobody has a relative, or one family holds most people."""
+    column that is missing, or has another use (`phenotype_and_covariate_columns`, site, label); and, without a
+    `template_cohort`, for one in which nobody has a relative, or one family holds most people."""
     if template_cohort and not family_column and template_cohort.metadata.family_column in source.text_table:
         family_column = template_cohort.metadata.family_column
     if not family_column:
         return source
-    if family_column in (*used_columns, source.site_column, source.label_column):
+    if family_column in (*phenotype_and_covariate_columns, source.site_column, source.label_column):
         raise InputError(
             f"--family {family_column} is also the site, the diagnosis, or of the phenotype or the covariates; "
             "expected a column that says no more than who is related."
         )
-    family_values = clean_column(select_column(source.text_table, family_column, source.table_path)).map(
+    family_name_by_row = clean_column(select_column(source.text_table, family_column, source.table_path)).map(
         canonicalise_value, na_action="ignore"
     )
-    largest_size = int(family_values.value_counts().max()) if family_values.notna().any() else 0
-    if not template_cohort and not 2 <= largest_size < MAX_FAMILY_SHARE * len(family_values):
+    largest_family_size = int(family_name_by_row.value_counts().max()) if family_name_by_row.notna().any() else 0
+    if not template_cohort and not 2 <= largest_family_size < MAX_FAMILY_SHARE * len(family_name_by_row):
         raise InputError(
-            f"--family {family_column} of {source.table_path} has no value for more than {largest_size} of "
-            f"{format_participants(len(family_values))}; expected "
+            f"--family {family_column} of {source.table_path} has no value for more than {largest_family_size} of "
+            f"{format_participants(len(family_name_by_row))}; expected "
             "one for each family, of two participants or more, but not of most. Name another column, or leave it out."
         )
     return replace(
         source,
-        subject_table=source.subject_table.assign(family=family_values.fillna("").to_numpy()),
+        subject_table=source.subject_table.assign(family=family_name_by_row.fillna("").to_numpy()),
         family_column=family_column,
     )
 
 
-def group_families(subject_table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def group_subjects_by_family(subject_table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The members of each family, also of one member, by its name in the column `family`; none without the column."""
     if "family" not in subject_table:
         return {}
     rows_with_family = subject_table[subject_table["family"] != ""]
     return {
-        str(family_name): tuple(members)
-        for family_name, members in rows_with_family.groupby("family", sort=False)["subject"]
+        str(family_name): tuple(member_ids)
+        for family_name, member_ids in rows_with_family.groupby("family", sort=False)["subject"]
     }
 
 
@@ -70,12 +73,12 @@ def summarise_families(source: Source, template_cohort: Cohort | None = None) ->
     family_column, person_count, subjects_by_family = (
         source.family_column,
         len(source.subject_table),
-        group_families(source.subject_table),
+        group_subjects_by_family(source.subject_table),
     )
     if template_cohort and not family_column:
-        template_column = template_cohort.metadata.family_column
-        message = f"not known, since {source.table_path} lacks {template_column}; --family names a column"
-        return [("families", message)] if template_column and person_count > 1 else []
+        template_family_column = template_cohort.metadata.family_column
+        message = f"not known, since {source.table_path} lacks {template_family_column}; --family names a column"
+        return [("families", message)] if template_family_column and person_count > 1 else []
     if not family_column:
         return [
             (
@@ -86,29 +89,32 @@ def summarise_families(source: Source, template_cohort: Cohort | None = None) ->
             if FAMILY_COLUMN_NAME.fullmatch(column_name)
             and clean_column(source.text_table[column_name]).dropna().duplicated().any()
         ]
-    unknown_count = person_count - sum(map(len, subjects_by_family.values()))
-    largest_family = max(subjects_by_family.values(), key=len, default=("nobody",))
-    sentences = [
+    unknown_family_count = person_count - sum(map(len, subjects_by_family.values()))
+    largest_family_members = max(subjects_by_family.values(), key=len, default=("nobody",))
+    family_sentences = [
         f"by {family_column}: {format_family_counts(subjects_by_family, person_count)}; the largest: "
-        f"{join_group_names([largest_family])}. Each is in one split, and in one fold. {unknown_count} of "
-        f"{format_participants(person_count)} have no value, and so no known relatives"
+        f"{join_group_names([largest_family_members])}. Each is in one split, and in one fold. {unknown_family_count} "
+        f"of {format_participants(person_count)} have no value, and so no known relatives"
     ]
-    if template_cohort and (shared_families := subjects_by_family.keys() & template_cohort.metadata.families.keys()):
+    if template_cohort and (
+        shared_family_names := subjects_by_family.keys() & template_cohort.metadata.families.keys()
+    ):
         split_by_subject = {subject_row.subject: subject_row.split for subject_row in template_cohort.rows}
-        relative_by_family = {
+        template_relative_by_family = {
             family_name: min(
                 template_cohort.metadata.families[family_name], key=lambda subject: split_by_subject[subject] != "train"
             )
-            for family_name in shared_families
+            for family_name in shared_family_names
         }
         subject_family_pairs = zip(source.subject_table["subject"], source.subject_table["family"], strict=True)
         relative_texts = [
-            f"{subject} of {relative_by_family[family_name]} ({split_by_subject[relative_by_family[family_name]]})"
+            f"{subject} of {template_relative_by_family[family_name]} "
+            f"({split_by_subject[template_relative_by_family[family_name]]})"
             for subject, family_name in subject_family_pairs
-            if family_name in relative_by_family
+            if family_name in template_relative_by_family
         ]
-        sentences.append(
+        family_sentences.append(
             f"relatives of participants of {template_cohort.path}, by {family_column}: {join_names(relative_texts)}. "
             "Scores on them are too good for a model that these trained; leave them out with --exclude"
         )
-    return [("families", sentence) for sentence in sentences]
+    return [("families", sentence) for sentence in family_sentences]

@@ -17,20 +17,20 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.base.terminal import format_participants
-from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, find_implausible_numbers
+from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
 from data.cohorts.findings import Findings
 from data.cohorts.phenotype import clean_column, is_mostly_numbers, match_fully
 from data.cohorts.rows import MIN_CLASS_SUBJECTS, RecordRow, join_names
 from data.conversion import measures
 from data.conversion.tables import canonicalise_value, group_spellings, normalise_id
 
-MAX_AUC = 0.85
+MAX_BELIEVABLE_AUC = 0.85
 ALLOW_LEAK_ADVICE = "go ahead with --allowLeak if the result is not to be trusted"
 MAX_LEAK_P = 0.001  # over all measures of maps (Bonferroni)
 MIN_MEASURED_SUBJECTS = 18  # with a measure; fewer are separated by chance
 MIN_FILLED_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
 AUTISM_INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
-DIAGNOSIS_CONSEQUENCES = (
+DIAGNOSIS_CONSEQUENCE_WORDS = (
     *("MED", "MEDS", "MEDICATION", "MEDICATIONS", "STIMULANTS"),
     *("COMORBIDITY", "COMORBIDITIES", "COMORBID", "PSYDX", "DX", "DIAGNOSIS"),
 )
@@ -44,11 +44,11 @@ DATE_PATTERN = re.compile(  # 2011-05-12, 12.05.2011, 5/12/11; 20110512; 2011-05
 MIN_UNIQUE_VALUES, MANY_UNIQUE_VALUES = 5, 10  # values that one person alone has; fewer are rare categories
 MIN_NUMBERED_PEOPLE = 10  # people; fewer numbers may be in order by chance
 # pairs with one number are expected; that there is none has then a chance of one in a thousand
-MIN_EXPECTED_COLLISIONS = 7
+MIN_EXPECTED_EQUAL_PAIRS = 7
 MIN_SITE_VALUES = 5  # people with a value
 MIN_UNIT_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
 
-MIXTURE_TEXT_BY_MEASURE = {  # by measure: what those who are far below all others look like
+MIXTURE_TEXT_BY_KIND_AND_MEASURE = {  # by measure: what those who are far below all others look like
     "maps": {"roughness": "have maps smoother than all others, as if only these had been smoothed"},
     "connectomes": {
         "mean_r": "correlate far less than all others, as if only their global signal had been removed",
@@ -56,7 +56,7 @@ MIXTURE_TEXT_BY_MEASURE = {  # by measure: what those who are far below all othe
     },
 }
 REPETITION_TIME_COLUMN = "repetition_time_s"  # of series, which are smoother from volume to volume if it is shorter
-UNKNOWN_TIME_TEXT = (
+UNKNOWN_REPETITION_TIME_TEXT = (
     "have series far smoother from volume to volume than all others: these were filtered, or their repetition time, "
     "which is not known, is shorter"
 )
@@ -64,20 +64,20 @@ UNKNOWN_TIME_TEXT = (
 
 def find_diagnosis_word(column_name: str) -> str | None:
     """The instrument, or consequence of the diagnosis, in a column's name; None if there is none."""
-    name_words = re.split(
+    column_name_words = re.split(
         r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column_name).upper()
     )  # ADOS2_total, adosTotal
     return next(
         (
             diagnosis_word
-            for diagnosis_word in (*AUTISM_INSTRUMENTS, *DIAGNOSIS_CONSEQUENCES)
-            if diagnosis_word in name_words
+            for diagnosis_word in (*AUTISM_INSTRUMENTS, *DIAGNOSIS_CONSEQUENCE_WORDS)
+            if diagnosis_word in column_name_words
         ),
         None,
     )
 
 
-def check_column_names(columns_by_flag: Mapping[str, Sequence[str]], label_column: str | None) -> None:
+def check_leaking_column_names(columns_by_flag: Mapping[str, Sequence[str]], label_column: str | None) -> None:
     """Raises InputError if a column is the label, or measures or follows from the diagnosis; by flags that name it."""
     for flag, column_name in (
         (flag, column_name) for flag, columns in columns_by_flag.items() for column_name in columns
@@ -91,19 +91,22 @@ def check_column_names(columns_by_flag: Mapping[str, Sequence[str]], label_colum
             )
 
 
-def check_informative(
+def check_informative_columns(
     text_table: pd.DataFrame, subject_ids: Sequence[str], columns_by_flag: Mapping[str, Sequence[str]]
 ) -> None:
     """Raises InputError if columns of a table of text, by the flag that names them, tell nothing of its people."""
-    uninformative_by_flag = {
-        flag: find_uninformative(text_table, subject_ids, columns) for flag, columns in columns_by_flag.items()
+    uninformative_texts_by_flag = {
+        flag: describe_uninformative_columns(text_table, subject_ids, columns)
+        for flag, columns in columns_by_flag.items()
     }
-    flag_texts = [f"{flag} {', '.join(columns)}" for flag, columns in uninformative_by_flag.items() if columns]
-    if flag_texts:
+    uninformative_flag_texts = [
+        f"{flag} {', '.join(columns)}" for flag, columns in uninformative_texts_by_flag.items() if columns
+    ]
+    if uninformative_flag_texts:
         raise InputError(
-            f"Nothing can be learnt from {'; '.join(flag_texts)}. Leave these columns out. In the table, an age could "
-            "take the place of a date, and shared categories that of text. --where can choose participants by any "
-            "column."
+            f"Nothing can be learnt from {'; '.join(uninformative_flag_texts)}. Leave these columns out. In the table, "
+            "an age could take the place of a date, and shared categories that of text. --where can choose "
+            "participants by any column."
         )
 
 
@@ -111,25 +114,30 @@ def check_plausible_numbers(
     text_table: pd.DataFrame,
     columns: Sequence[str],
     table_path: Path,
-    advice: str = "",
+    correction_advice: str = "",
     cell_mask: pd.DataFrame | None = None,
 ) -> None:
     """Raises InputError for numbers in these columns of a table of text that are likely no measurements, only in the
-    cells of `cell_mask` (bool) if it is given; `advice` takes the place of that on --missing."""
-    if outlier_texts := find_implausible_numbers(
+    cells of `cell_mask` (bool) if it is given; `correction_advice` takes the place of that on --missing."""
+    if outlier_texts := describe_implausible_numbers(
         text_table[list(dict.fromkeys(filter(text_table.__contains__, columns)))], cell_mask
     ):
         column_name, outlier_value, _ = outlier_texts[0].rsplit(" ", 2)
         missing_advice = (
             f"such as --missing {quote(f'{column_name}={outlier_value}')}; --missing '' takes all as they are."
         )
-        advice = advice or f"Correct them in the table, or say which mean unknown, {missing_advice}"
+        correction_advice = (
+            correction_advice or f"Correct them in the table, or say which mean unknown, {missing_advice}"
+        )
         raise InputError(
-            f"{table_path} holds {IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(outlier_texts)} participants. {advice}"
+            f"{table_path} holds {IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(outlier_texts)} participants. "
+            f"{correction_advice}"
         )
 
 
-def find_uninformative(text_table: pd.DataFrame, subject_ids: Sequence[str], columns: Sequence[str]) -> list[str]:
+def describe_uninformative_columns(
+    text_table: pd.DataFrame, subject_ids: Sequence[str], columns: Sequence[str]
+) -> list[str]:
     """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: by what
     they hold. Missing values are set aside; numbers may all differ, as measurements do."""
     columns_by_reason: dict[str, list[str]] = {}
@@ -139,23 +147,25 @@ def find_uninformative(text_table: pd.DataFrame, subject_ids: Sequence[str], col
     return [f"{', '.join(column_names)} ({reason})" for reason, column_names in columns_by_reason.items()]
 
 
-def find_uninformative_reason(column_text: pd.Series, subject_ids: Sequence[str]) -> str:
+def find_uninformative_reason(column_texts: pd.Series, subject_ids: Sequence[str]) -> str:
     """Why nothing can be learnt from a column of text; empty if something can."""
-    has_ids = (column_text.map(normalise_id, na_action="ignore") == list(subject_ids))[column_text.notna()].all()
-    canonical_values = column_text.dropna().map(canonicalise_value)
+    holds_subject_ids = (column_texts.map(normalise_id, na_action="ignore") == list(subject_ids))[
+        column_texts.notna()
+    ].all()
+    canonical_values = column_texts.dropna().map(canonicalise_value)
     value_counts = canonical_values.value_counts()
-    unique_count = int((value_counts == 1).sum())
+    unique_value_count = int((value_counts == 1).sum())
     if len(value_counts) < 2:
         return f"one value, {value_counts.index[0][:40]}" if len(value_counts) else "no value"
     if match_fully(canonical_values, DATE_PATTERN).mean() > 0.5:
         return "dates"
-    if has_ids or (is_mostly_numbers(canonical_values) and is_numbering_people(canonical_values)):
+    if holds_subject_ids or (is_mostly_numbers(canonical_values) and is_numbering_people(canonical_values)):
         return "IDs, or numbers that count participants"
-    is_free_text = (unique_count >= MIN_UNIQUE_VALUES and 2 * unique_count > len(canonical_values)) or (
-        unique_count >= MANY_UNIQUE_VALUES and 2 * unique_count > len(value_counts)
+    is_free_text = (unique_value_count >= MIN_UNIQUE_VALUES and 2 * unique_value_count > len(canonical_values)) or (
+        unique_value_count >= MANY_UNIQUE_VALUES and 2 * unique_value_count > len(value_counts)
     )
     if is_free_text and not is_mostly_numbers(canonical_values):
-        return f"text, {unique_count} of whose {len(value_counts)} values one participant alone has"
+        return f"text, {unique_value_count} of whose {len(value_counts)} values one participant alone has"
     return ""
 
 
@@ -167,7 +177,7 @@ def is_numbering_people(canonical_values: pd.Series) -> bool:
         return False
     pair_count = len(numbers) * (len(numbers) - 1) / 2
     is_sorted = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
-    return is_sorted or pair_count / (np.ptp(numbers) + 1) > MIN_EXPECTED_COLLISIONS
+    return is_sorted or pair_count / (np.ptp(numbers) + 1) > MIN_EXPECTED_EQUAL_PAIRS
 
 
 def find_accepted_leaks(
@@ -177,26 +187,30 @@ def find_accepted_leaks(
     diagnosis_columns = [
         column_name for column_name in columns if column_name == label_column or find_diagnosis_word(column_name)
     ]
-    return (*diagnosis_columns, *format_aucs(auc_by_column, min_auc=MAX_AUC))
+    return (*diagnosis_columns, *format_aucs(auc_by_column, min_auc=MAX_BELIEVABLE_AUC))
 
 
-def format_aucs(auc_by_name: Mapping[str, float], min_auc: float = 0.0) -> list[str]:
+def format_aucs(auc_by_column_or_measure: Mapping[str, float], min_auc: float = 0.0) -> list[str]:
     """Columns and measures with their AUC, in words."""
-    return [f"{measure_name} (AUC {auc:.2f})" for measure_name, auc in auc_by_name.items() if auc > min_auc]
+    return [
+        f"{column_or_measure_name} (AUC {auc:.2f})"
+        for column_or_measure_name, auc in auc_by_column_or_measure.items()
+        if auc > min_auc
+    ]
 
 
-def compute_separation_auc(values: np.ndarray, labels: np.ndarray) -> float:
+def compute_separation_auc(subject_values: np.ndarray, labels: np.ndarray) -> float:
     """AUC of a value (n,) for label (n,) 0 or 1, in the better direction; 0.5 if there are too few subjects."""
     if np.bincount(labels.astype(int), minlength=2).min() < MIN_CLASS_SUBJECTS:
         return 0.5
-    auc = roc_auc_score(labels, values)
+    auc = roc_auc_score(labels, subject_values)
     return float(max(auc, 1 - auc))
 
 
 def compute_largest_aucs(value_table: pd.DataFrame, labels: np.ndarray) -> dict[str, float]:
     """For each column its largest AUC, the largest first: of the values, with the median where unknown; of whether a
     value is known; or of the known values only, unless they are rare."""
-    auc_by_column = {}
+    largest_auc_by_column = {}
     for column_name, column_values in value_table.items():
         numeric_values = column_values.to_numpy(float)
         is_finite = np.isfinite(numeric_values)
@@ -207,10 +221,10 @@ def compute_largest_aucs(value_table: pd.DataFrame, labels: np.ndarray) -> dict[
             )
         if is_finite.mean() >= MIN_FILLED_SHARE:
             value_label_pairs.append((numeric_values[is_finite], labels[is_finite]))
-        auc_by_column[column_name] = max(
+        largest_auc_by_column[column_name] = max(
             compute_separation_auc(*value_label_pair) for value_label_pair in value_label_pairs
         )
-    return dict(sorted(auc_by_column.items(), key=lambda column_and_auc: -column_and_auc[1]))
+    return dict(sorted(largest_auc_by_column.items(), key=lambda column_and_auc: -column_and_auc[1]))
 
 
 def check_phenotype_auc(
@@ -223,11 +237,11 @@ def check_phenotype_auc(
     auc_by_column = compute_largest_aucs(
         phenotype_values.loc[:, phenotype_values.nunique(dropna=False) > 1], training_labels
     )
-    leak_texts = format_aucs(auc_by_column, min_auc=MAX_AUC)
+    leak_texts = format_aucs(auc_by_column, min_auc=MAX_BELIEVABLE_AUC)
     if leak_texts and not allow_leak:
         raise InputError(
-            f"The phenotype separates the training labels: {join_names(leak_texts)}; at most {MAX_AUC} is believable. "
-            f"{advice}"
+            f"The phenotype separates the training labels: {join_names(leak_texts)}; at most {MAX_BELIEVABLE_AUC} is "
+            f"believable. {advice}"
         )
     return auc_by_column
 
@@ -246,7 +260,7 @@ def find_separating_measures(measure_table: pd.DataFrame, labels: np.ndarray) ->
             continue
         rank_test = mannwhitneyu(autism_values, control_values)
         auc = max(rank_test.statistic, pair_count - rank_test.statistic) / pair_count
-        if auc > MAX_AUC and rank_test.pvalue < MAX_LEAK_P / measure_table.shape[1]:
+        if auc > MAX_BELIEVABLE_AUC and rank_test.pvalue < MAX_LEAK_P / measure_table.shape[1]:
             auc_by_measure[str(measure_name)] = auc
     return auc_by_measure
 
@@ -257,8 +271,8 @@ def check_map_measures(measure_table: pd.DataFrame, training_labels: np.ndarray,
     if leak_texts and not allow_leak:
         raise InputError(
             f"The maps separate the training labels by {', '.join(leak_texts)}, before any region is compared; at most "
-            f"{MAX_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, or "
-            f"{ALLOW_LEAK_ADVICE}."
+            f"{MAX_BELIEVABLE_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, "
+            f"or {ALLOW_LEAK_ADVICE}."
         )
     return leak_texts
 
@@ -282,30 +296,37 @@ def check_group_differences(
         findings.problems.append(
             f"whole {maps_or_connectomes} separate the training labels by {leaks_text}; were all made alike?"
         )
-    last_table = measure_tables[-1].reset_index(drop=True)
-    for measure_name, mixture_text in MIXTURE_TEXT_BY_MEASURE[maps_or_connectomes].items():
-        for group_text, comparable_measures in (
-            group_comparable_people(maps_or_connectomes, measure_name, last_table) if measure_name in last_table else ()
+    last_measure_table = measure_tables[-1].reset_index(drop=True)
+    for measure_name, mixture_text in MIXTURE_TEXT_BY_KIND_AND_MEASURE[maps_or_connectomes].items():
+        for comparable_group_text, comparable_measures in (
+            group_comparable_people(maps_or_connectomes, measure_name, last_measure_table)
+            if measure_name in last_measure_table
+            else ()
         ):
             far_below_indices = comparable_measures.index[
-                measures.find_far_below(np.log(comparable_measures[measure_name].to_numpy()))
+                measures.find_lower_group_indices(np.log(comparable_measures[measure_name].to_numpy()))
             ]
             if far_below_indices.empty:
                 continue
             far_below_subjects = sorted(subject_rows[row_index].subject for row_index in far_below_indices)
-            warning_text = UNKNOWN_TIME_TEXT if group_text is None else f"{group_text}{mixture_text}"
+            far_below_warning = (
+                UNKNOWN_REPETITION_TIME_TEXT
+                if comparable_group_text is None
+                else f"{comparable_group_text}{mixture_text}"
+            )
             findings.notes.append(
-                f"{len(far_below_subjects)} of {format_participants(len(comparable_measures))} {warning_text}: "
+                f"{len(far_below_subjects)} of {format_participants(len(comparable_measures))} {far_below_warning}: "
                 f"{join_names(far_below_subjects)}"
             )
             findings.mark_outliers(
                 f"{measure_name} of the {maps_or_connectomes} far below all others'", far_below_subjects
             )
-    if site_measures := measures.find_site_measures(
+    if site_dependent_measure_names := measures.find_site_dependent_measures(
         measure_tables[0], [subject_row.site for subject_row in subject_rows]
     ):
         findings.notes.append(
-            f"the {maps_or_connectomes}' {', '.join(site_measures)} differ by site; compare participants within sites"
+            f"the {maps_or_connectomes}' {', '.join(site_dependent_measure_names)} differ by site; compare "
+            "participants within sites"
         )
 
 
@@ -318,12 +339,14 @@ def group_comparable_people(
     if maps_or_connectomes != "connectomes" or measure_name != "roughness":
         yield "", measure_table
         return
-    repetition_times = (
+    repetition_seconds_by_row = (
         measure_table[REPETITION_TIME_COLUMN]
         if REPETITION_TIME_COLUMN in measure_table
         else pd.Series(np.nan, measure_table.index)
     )
-    for repetition_seconds, comparable_measures in measure_table.groupby(repetition_times.round(1), dropna=False):
+    for repetition_seconds, comparable_measures in measure_table.groupby(
+        repetition_seconds_by_row.round(1), dropna=False
+    ):
         yield (
             None if np.isnan(repetition_seconds) else f"with a repetition time of {repetition_seconds:g} s ",
             comparable_measures,
@@ -338,7 +361,7 @@ def check_label_coding(text_table: pd.DataFrame, labels: np.ndarray, label_colum
             continue
         is_filled = clean_column(text_table[column_name]).notna().to_numpy(float)
         if (
-            compute_separation_auc(is_filled, labels) > MAX_AUC
+            compute_separation_auc(is_filled, labels) > MAX_BELIEVABLE_AUC
             and is_filled[labels == 0].mean() > is_filled[labels == 1].mean()
         ):
             raise InputError(
@@ -350,7 +373,7 @@ def check_label_coding(text_table: pd.DataFrame, labels: np.ndarray, label_colum
 
 def find_mixed_units(text_table: pd.DataFrame, columns: Sequence[str], site_by_row: Sequence[str]) -> list[str]:
     """A sentence for each column of numbers that are, at some sites, all far above those of the others."""
-    sentences = []
+    mixed_unit_sentences = []
     for column_name in columns:
         column_numbers = pd.to_numeric(clean_column(text_table[column_name]), errors="coerce").reset_index(drop=True)
         site_statistics = (
@@ -359,27 +382,27 @@ def find_mixed_units(text_table: pd.DataFrame, columns: Sequence[str], site_by_r
             .agg(["size", "min", "median", "max"])
         )
         site_statistics = site_statistics[site_statistics["size"] >= MIN_SITE_VALUES].sort_values("median")
-        higher_site_minima = (
+        higher_sites_minima = (
             site_statistics[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]
         )  # of all sites with a larger median
-        is_unit_gap = (higher_site_minima["median"] > MIN_UNIT_RATIO * site_statistics["median"]) & (
-            higher_site_minima["min"] > site_statistics["max"].cummax()
+        is_unit_gap = (higher_sites_minima["median"] > MIN_UNIT_RATIO * site_statistics["median"]) & (
+            higher_sites_minima["min"] > site_statistics["max"].cummax()
         )
         if is_unit_gap.any():
             low_site = is_unit_gap.idxmax()
             high_sites = site_statistics.index[site_statistics.index.get_loc(low_site) + 1 :].tolist()
-            sentences.append(
-                f"{column_name} has the median {higher_site_minima['median'][low_site]:g} at {join_names(high_sites)}, "
-                f"{site_statistics['median'][low_site]:g} elsewhere, and no value between: two units, as months and "
-                "years? Write one."
+            mixed_unit_sentences.append(
+                f"{column_name} has the median {higher_sites_minima['median'][low_site]:g} at "
+                f"{join_names(high_sites)}, {site_statistics['median'][low_site]:g} elsewhere, and no value between: "
+                "two units, as months and years? Write one."
             )
-    return sentences
+    return mixed_unit_sentences
 
 
 def find_mixed_codings(text_table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """A sentence for each column of text that may hold two codings of one thing: numbers and words, or initials and
     whole words, as sex by M, F, 1 and 2. So does one with two spellings of one word."""
-    sentences = []
+    mixed_coding_sentences = []
     for column_name in columns:
         value_counts = clean_column(text_table[column_name]).value_counts()
         folded_values = [str(folded_value).casefold() for folded_value in value_counts.index]
@@ -394,11 +417,13 @@ def find_mixed_codings(text_table: pd.DataFrame, columns: Sequence[str]) -> list
             continue
         if is_number.any() or initials:
             codings_text = join_names([f"{value} ({count})" for value, count in value_counts.items()])
-            sentences.append(f"{column_name} holds {codings_text}: two codings of one thing? Write one for all.")
+            mixed_coding_sentences.append(
+                f"{column_name} holds {codings_text}: two codings of one thing? Write one for all."
+            )
         elif spelling_groups := group_spellings(value_counts.index):
             codings_text = join_names([" and ".join(spelling_group) for spelling_group in spelling_groups])
-            sentences.append(
+            mixed_coding_sentences.append(
                 f"{column_name} holds {codings_text}, which differ in spelling only. Each counts as a value of its "
                 "own; write one for all in the table, and convert again."
             )
-    return sentences
+    return mixed_coding_sentences

@@ -39,18 +39,18 @@ UNIT_RANGE_KIND, Z_SCORED_KIND, MEAN_ONE_KIND = (
     "with a mean of 1",
 )  # the first: such as fALFF, ReHo; the last: divided by the mean
 POSITIVE_KIND = "from 0 to above 1"  # such as ALFF, degree centrality
-MAX_UNIT_RANGE = 1.1  # what is at most 1 overshoots in interpolation
+MAX_UNIT_RANGE_VALUE = 1.1  # what is at most 1 overshoots in interpolation
 # of the mean of a map that was divided by its mean, and smoothed; its values are above -MEAN_ONE_TOLERANCE
 MEAN_ONE_TOLERANCE = 0.15
 MIN_MEAN_RATIO = 1.3  # ratio of means: maps closer to each other than this are of one kind
 # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
-MAX_CENTRED_DISTANCE_SD = 0.5
+MAX_CENTRED_MEAN_DISTANCE_SD = 0.5
 Z_SCORED_SD_RANGE = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
 EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD = (
     0.001,
     0.01,
 )  # from 0 to the mean of a map as it was z-scored; by chance, nine maps are nearly exact for each that is exact
-MIN_EXACT_MAPS = 3  # maps
+MIN_EXACTLY_CENTRED_MAPS = 3  # maps
 MAX_UNCLEAR_SHARE = 0.05  # of stored maps; if more are unclear, all are of one kind, of either sign
 MIN_Z_SCORED_BELOW_SHARE, MAX_PLAIN_BELOW_SHARE = (
     0.2,
@@ -76,14 +76,17 @@ MAX_COMMON_VALUE_SHARE = 0.1
 def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     """Measures of a map (x, y, z) within its brain (x, y, z) bool; `affine` gives mm."""
     brain_values = map_values.T[brain_mask.T].astype(np.float64)
-    body_mask = find_body(map_values, brain_mask)
-    plane_counts = [body_mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
-    centre_voxel = [np.average(np.arange(len(voxel_counts)), weights=voxel_counts) for voxel_counts in plane_counts]
-    centre_mm = affine[:3, :3] @ centre_voxel + affine[:3, 3]
+    body_mask = find_body_mask(map_values, brain_mask)
+    plane_counts_by_axis = [body_mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    centre_voxel_position = [
+        np.average(np.arange(len(plane_voxel_counts)), weights=plane_voxel_counts)
+        for plane_voxel_counts in plane_counts_by_axis
+    ]
+    centre_mm = affine[:3, :3] @ centre_voxel_position + affine[:3, 3]
     voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
     full_grid_mm3 = records.FULL.spacing_mm**3 * np.prod(records.FULL.shape)
     return {
-        "background": records.find_background(map_values),
+        "background": records.find_background_value(map_values),
         "mean": brain_values.mean(),
         "sd": brain_values.std(),
         "min": brain_values.min(),
@@ -93,7 +96,7 @@ def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.nd
     }
 
 
-def find_body(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
+def find_body_mask(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     """The voxels of a map (x, y, z) by which its place is told, (x, y, z) bool: those of its brain (x, y, z) bool that
     are not faint (FAINT_DIFFERENCE_SHARE), and gaps of a voxel or two between them, such as where z-scores change sign.
 
@@ -102,7 +105,7 @@ def find_body(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage  # slow, and only here needed by the processes that read maps
 
-    background_difference = np.abs(map_values - records.find_background(map_values))
+    background_difference = np.abs(map_values - records.find_background_value(map_values))
     body_mask = brain_mask & (
         background_difference > FAINT_DIFFERENCE_SHARE * np.median(background_difference.T[brain_mask.T])
     )
@@ -116,19 +119,19 @@ def measure_image(map_image: nibabel.Nifti1Image) -> dict[str, float]:
     `measure_volume`, the size of a voxel, the commonest value other than 0 with its share of all voxels, and
     SIDES_DIFFER_KEY, 0 or 1."""
     map_values = np.asarray(map_image.dataobj)
-    commonest_value = find_common_value(map_values)
+    commonest_nonzero_value = find_commonest_nonzero_value(map_values)
     value_by_measure = measure_volume(
-        map_values, map_values != records.find_background(map_values), map_image.affine
+        map_values, map_values != records.find_background_value(map_values), map_image.affine
     ) | {
         "voxel_mm3": abs(np.linalg.det(map_image.affine[:3, :3])),
-        "common_value": commonest_value,
-        "common_share": np.count_nonzero(map_values == commonest_value) / map_values.size,
+        "common_value": commonest_nonzero_value,
+        "common_share": np.count_nonzero(map_values == commonest_nonzero_value) / map_values.size,
         SIDES_DIFFER_KEY: float(map_image.extra.get(SIDES_DIFFER_KEY, False)),
     }
     return {measure_name: float(f"{measure_value:.6g}") for measure_name, measure_value in value_by_measure.items()}
 
 
-def find_common_value(map_values: np.ndarray) -> float:
+def find_commonest_nonzero_value(map_values: np.ndarray) -> float:
     """The commonest value other than 0 of a map (x, y, z), by a sample of its voxels."""
     sampled_values = map_values.ravel(order="K")[:: map_values.size // SAMPLED_VOXEL_COUNT + 1]
     distinct_values, value_counts = np.unique(sampled_values[sampled_values != 0], return_counts=True)
@@ -138,7 +141,7 @@ def find_common_value(map_values: np.ndarray) -> float:
 def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: records.Grid) -> dict[str, float]:
     """`measure_volume` for a stored volume (x, y, z), and its `compute_roughness`. `below_share` is the share of its
     brain (x, y, z) bool that is below the background."""
-    below_share = (volume[brain_mask] < records.find_background(volume)).mean()
+    below_share = (volume[brain_mask] < records.find_background_value(volume)).mean()
     extra_measures = {"below": below_share, "roughness": compute_roughness(volume, brain_mask)}
     return measure_volume(volume, brain_mask, np.array(grid.affine)) | extra_measures
 
@@ -146,57 +149,67 @@ def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: reco
 def compute_roughness(volume: np.ndarray, brain_mask: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
     variance. It is 1 for noise without any smoothness, and nearly 0 for a smooth volume."""
-    square_sum, neighbour_pair_count = 0.0, 0
+    squared_difference_sum, neighbour_pair_count = 0.0, 0
     for axis in range(3):
         moved_mask, moved_volume = np.moveaxis(brain_mask, axis, 0), np.moveaxis(volume, axis, 0)
         is_brain_pair = moved_mask[1:] & moved_mask[:-1]
-        square_sum += np.square((moved_volume[1:] - moved_volume[:-1]) * is_brain_pair, dtype=np.float64).sum()
+        squared_difference_sum += np.square(
+            (moved_volume[1:] - moved_volume[:-1]) * is_brain_pair, dtype=np.float64
+        ).sum()
         neighbour_pair_count += int(np.count_nonzero(is_brain_pair))
     return (
-        float(square_sum / neighbour_pair_count / max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD))
+        float(
+            squared_difference_sum
+            / neighbour_pair_count
+            / max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD)
+        )
         if neighbour_pair_count
         else 1.0
     )
 
 
-def find_kinds(measure_table: pd.DataFrame) -> pd.Series:
+def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:
     """The kind of each map by its MAP_MEASURES. Maps that differ by degrees are of one kind: those of either sign,
     whatever their means, unless the means of some are exactly 0; and those of like means, which get their commonest
     kind."""
-    distance_sd = (measure_table["mean"] / measure_table["sd"]).abs()
-    z_scored_distance_sd = distance_sd.where(
+    mean_distance_sd = (measure_table["mean"] / measure_table["sd"]).abs()
+    z_scored_mean_distance_sd = mean_distance_sd.where(
         (measure_table["min"] < 0) & measure_table["sd"].between(*Z_SCORED_SD_RANGE), np.inf
     )
-    is_centred = z_scored_distance_sd < MAX_CENTRED_DISTANCE_SD
+    is_centred = z_scored_mean_distance_sd < MAX_CENTRED_MEAN_DISTANCE_SD
     has_either_sign = bool((measure_table["min"] < 0)[~is_centred].mean() > 0.5)  # also maps that were not z-scored
-    is_exact, is_nearly_exact = (
-        z_scored_distance_sd < EXACT_ZERO_DISTANCE_SD,
-        distance_sd.between(EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD),
+    has_exact_zero_mean, has_nearly_zero_mean = (
+        z_scored_mean_distance_sd < EXACT_ZERO_DISTANCE_SD,
+        mean_distance_sd.between(EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD),
     )
-    is_exactly_z_scored = is_exact if is_exact.sum() >= max(MIN_EXACT_MAPS, is_nearly_exact.sum()) else is_exact & False
-    has_clear_gap = is_centred.all() or distance_sd[is_centred].max() < distance_sd[~is_centred].min() / 2
+    is_exactly_z_scored = (
+        has_exact_zero_mean
+        if has_exact_zero_mean.sum() >= max(MIN_EXACTLY_CENTRED_MAPS, has_nearly_zero_mean.sum())
+        else has_exact_zero_mean & False
+    )
+    has_clear_gap = is_centred.all() or mean_distance_sd[is_centred].max() < mean_distance_sd[~is_centred].min() / 2
     is_z_scored = is_centred if has_clear_gap and not has_either_sign else is_exactly_z_scored
     is_divided_by_mean = ((measure_table["mean"] - 1).abs() < MEAN_ONE_TOLERANCE) & (
         measure_table["min"] > -MEAN_ONE_TOLERANCE
     )
     map_kinds = pd.Series(POSITIVE_KIND, measure_table.index).mask(is_divided_by_mean, MEAN_ONE_KIND)
-    map_kinds = map_kinds.mask(measure_table["max"] <= MAX_UNIT_RANGE, UNIT_RANGE_KIND).mask(
+    map_kinds = map_kinds.mask(measure_table["max"] <= MAX_UNIT_RANGE_VALUE, UNIT_RANGE_KIND).mask(
         measure_table["mean"] < 0, SIGNED_KIND
     )
     map_kinds = map_kinds.mask(is_z_scored, Z_SCORED_KIND)
     if has_either_sign:
         return map_kinds.where(is_z_scored, SIGNED_KIND)
     sorted_means = measure_table["mean"][~is_z_scored].clip(lower=1e-12).sort_values()
-    group_by_map = (sorted_means / sorted_means.shift() > MIN_MEAN_RATIO).cumsum()
+    mean_group_by_map = (sorted_means / sorted_means.shift() > MIN_MEAN_RATIO).cumsum()
     map_kinds.update(
         map_kinds[sorted_means.index]
-        .groupby(group_by_map)
+        .groupby(mean_group_by_map)
         .transform(lambda group_kinds: Counter(group_kinds).most_common(1)[0][0])
     )
     return map_kinds
 
 
-def find_stored_kinds(measure_table: pd.DataFrame) -> pd.Series:
+def find_stored_volume_kinds(measure_table: pd.DataFrame) -> pd.Series:
     """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear, as of maps
     of either sign."""
     map_kinds, below_share = pd.Series(np.nan, measure_table.index, dtype=object), measure_table["below"]
@@ -209,61 +222,66 @@ def find_stored_kinds(measure_table: pd.DataFrame) -> pd.Series:
     return map_kinds.mask(below_share < MAX_PLAIN_BELOW_SHARE, "positive in the brain")
 
 
-def describe_mixture(map_kinds: pd.Series, map_names: Sequence[str]) -> str:
-    """The kinds with counts and examples, if there are several; empty otherwise. `map_names` are those of the maps."""
-    name_by_map = pd.Series(list(map_names), map_kinds.index)
+def describe_kind_mixture(map_kinds: pd.Series, map_file_names: Sequence[str]) -> str:
+    """The kinds with counts and examples, if there are several; empty otherwise. `map_file_names` are those of the
+    maps."""
+    file_name_by_map = pd.Series(list(map_file_names), map_kinds.index)
     kind_counts = Counter(map_kinds.dropna()).most_common()
-    kind_texts = [
-        f"{map_count} {kind} ({join_names(name_by_map[map_kinds == kind].tolist(), EXAMPLE_MAP_COUNT)})"
-        for kind, map_count in kind_counts
+    map_kind_texts = [
+        f"{map_count} {map_kind} ({join_names(file_name_by_map[map_kinds == map_kind].tolist(), EXAMPLE_MAP_COUNT)})"
+        for map_kind, map_count in kind_counts
     ]
-    return " and ".join(kind_texts) if len(kind_texts) > 1 else ""
+    return " and ".join(map_kind_texts) if len(map_kind_texts) > 1 else ""
 
 
-def describe_voxel_sizes(measure_table: pd.DataFrame, map_names: Sequence[str]) -> str:
+def describe_voxel_sizes(measure_table: pd.DataFrame, map_file_names: Sequence[str]) -> str:
     """The sizes of voxels with counts and names, if maps have several; empty otherwise. Coarse maps are smoother."""
-    sizes_text = describe_mixture((measure_table["voxel_mm3"] ** (1 / 3)).round(1).map("of {:g} mm".format), map_names)
+    voxel_sizes_text = describe_kind_mixture(
+        (measure_table["voxel_mm3"] ** (1 / 3)).round(1).map("of {:g} mm".format), map_file_names
+    )
     return (
-        sizes_text
-        and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {sizes_text}"
+        voxel_sizes_text
+        and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {voxel_sizes_text}"
     )
 
 
-def describe_filled_maps(measure_table: pd.DataFrame, map_names: Sequence[str]) -> str:
+def describe_filled_backgrounds(measure_table: pd.DataFrame, map_file_names: Sequence[str]) -> str:
     """Which maps hold one value, other than 0, in so many voxels that it must be outside of the brain, and what to do;
     empty if none do."""
-    is_filled = measure_table["common_share"] > MAX_COMMON_VALUE_SHARE
-    if not is_filled.any():
+    has_filled_background = measure_table["common_share"] > MAX_COMMON_VALUE_SHARE
+    if not has_filled_background.any():
         return ""
-    common_value_share = measure_table["common_share"][is_filled]
-    share_range_text = " to ".join(
-        dict.fromkeys(f"{share_limit:.0%}" for share_limit in (common_value_share.min(), common_value_share.max()))
+    filled_voxel_share_by_map = measure_table["common_share"][has_filled_background]
+    filled_share_range_text = " to ".join(
+        dict.fromkeys(
+            f"{share_limit:.0%}" for share_limit in (filled_voxel_share_by_map.min(), filled_voxel_share_by_map.max())
+        )
     )
-    common_value_text = f"{measure_table['common_value'][is_filled].iloc[0]:g}"
+    common_value_text = f"{measure_table['common_value'][has_filled_background].iloc[0]:g}"
     return (
-        f"one value other than 0 fills {share_range_text} of the voxels, as outside of a brain, and enters the "
-        f"z-scores: in {join_names(select_names(map_names, is_filled), EXAMPLE_MAP_COUNT)}, {common_value_text} in the "
-        "first. Set it to 0, such as by "
+        f"one value other than 0 fills {filled_share_range_text} of the voxels, as outside of a brain, and enters the "
+        f"z-scores: in {join_names(select_map_file_names(map_file_names, has_filled_background), EXAMPLE_MAP_COUNT)}, "
+        f"{common_value_text} in the first. Set it to 0, such as by "
         f'nilearn.image.math_img("np.where(np.isclose(img, {common_value_text}), 0, img)", img=FILE)'
     )
 
 
-def describe_side_conflicts(measure_table: pd.DataFrame, map_names: Sequence[str]) -> str:
+def describe_side_conflicts(measure_table: pd.DataFrame, map_file_names: Sequence[str]) -> str:
     """Which maps have two affines that disagree on left and right, and what to do; empty if none do."""
-    if not (is_conflicting := measure_table[SIDES_DIFFER_KEY] > 0).any():
+    if not (has_side_conflict := measure_table[SIDES_DIFFER_KEY] > 0).any():
         return ""
     return (
         f"qform and sform disagree on which side is left, and the sform was taken: "
-        f"{join_names(select_names(map_names, is_conflicting))}. Check which is right and write it as both, such as by "
-        "image.set_qform(image.affine) of nibabel"
+        f"{join_names(select_map_file_names(map_file_names, has_side_conflict))}. Check which is right and write it as "
+        "both, such as by image.set_qform(image.affine) of nibabel"
     )
 
 
-def select_names(map_names: Sequence[str], chosen_mask: pd.Series) -> list[str]:
-    return [map_name for map_name, is_chosen in zip(map_names, chosen_mask, strict=True) if is_chosen]
+def select_map_file_names(map_file_names: Sequence[str], chosen_mask: pd.Series) -> list[str]:
+    return [map_file_name for map_file_name, is_chosen in zip(map_file_names, chosen_mask, strict=True) if is_chosen]
 
 
-def find_far_below(measure_values: np.ndarray) -> np.ndarray:
+def find_lower_group_indices(measure_values: np.ndarray) -> np.ndarray:
     """The positions of the lower group, if values (n,) fall into two groups that lie at least MIN_GROUP_DISTANCE_SD +
     FEW_PEOPLE_DISTANCE_SD / n standard deviations apart; nothing otherwise. Of sets of 10 to 500 normal values, one in
     1,000 does at most.
@@ -277,55 +295,55 @@ def find_far_below(measure_values: np.ndarray) -> np.ndarray:
     split_positions = range(MIN_SITE_SUBJECTS, len(measure_values) - MIN_SITE_SUBJECTS + 1)
     if not split_positions:
         return sorted_indices[:0]
-    within_group_squares = [
+    within_group_square_sums = [
         measure_values[:split_position].var() * split_position
         + measure_values[split_position:].var() * (len(measure_values) - split_position)
         for split_position in split_positions
     ]
-    split_position = split_positions[int(np.argmin(within_group_squares))]
-    within_group_sd = max(np.sqrt(min(within_group_squares) / len(measure_values)), MIN_MEASURE_SPREAD)
-    is_apart = (
+    split_position = split_positions[int(np.argmin(within_group_square_sums))]
+    within_group_sd = max(np.sqrt(min(within_group_square_sums) / len(measure_values)), MIN_MEASURE_SPREAD)
+    are_groups_apart = (
         measure_values[split_position:].mean() - measure_values[:split_position].mean()
         >= (MIN_GROUP_DISTANCE_SD + FEW_PEOPLE_DISTANCE_SD / len(measure_values)) * within_group_sd
     )
-    return sorted_indices[:split_position] if is_apart else sorted_indices[:0]
+    return sorted_indices[:split_position] if are_groups_apart else sorted_indices[:0]
 
 
-def find_site_measures(measure_table: pd.DataFrame, site_by_row: Sequence[str]) -> list[str]:
+def find_site_dependent_measures(measure_table: pd.DataFrame, site_by_row: Sequence[str]) -> list[str]:
     """The measures by which sites can be recognised. Sites explain most of the variance of their ranks
     (Kruskal-Wallis), or one site lies apart from all others."""
     from scipy.stats import kruskal  # slow, and the processes that read maps can do without
 
     site_array = np.asarray(site_by_row)
     large_sites = [site for site in np.unique(site_array) if (site_array == site).sum() >= MIN_SITE_SUBJECTS]
-    site_measures = []
+    site_dependent_measure_names = []
     for measure_name, measure_values in measure_table.items():
         values_per_site = [measure_values.to_numpy()[site_array == site] for site in large_sites]
         pooled_values = np.concatenate(values_per_site) if values_per_site else np.empty(0)
         if len(values_per_site) < 2 or not np.isfinite(pooled_values).all() or np.ptp(pooled_values) == 0:
             continue
         kruskal_test = kruskal(*values_per_site)
-        site_minima, site_maxima = (
+        sorted_site_minima, sorted_site_maxima = (
             np.sort([site_values.min() for site_values in values_per_site]),
             np.sort([site_values.max() for site_values in values_per_site]),
         )
-        is_site_apart = site_minima[-1] > site_maxima[-2] or site_maxima[0] < site_minima[1]
-        is_mostly_site = kruskal_test.statistic / (pooled_values.size - 1) > MIN_SITE_VARIANCE_SHARE
-        if kruskal_test.pvalue < MAX_SITE_P / measure_table.shape[1] and (is_mostly_site or is_site_apart):
-            site_measures.append(str(measure_name))
-    return site_measures
+        is_site_apart = sorted_site_minima[-1] > sorted_site_maxima[-2] or sorted_site_maxima[0] < sorted_site_minima[1]
+        is_mostly_explained_by_site = kruskal_test.statistic / (pooled_values.size - 1) > MIN_SITE_VARIANCE_SHARE
+        if kruskal_test.pvalue < MAX_SITE_P / measure_table.shape[1] and (is_mostly_explained_by_site or is_site_apart):
+            site_dependent_measure_names.append(str(measure_name))
+    return site_dependent_measure_names
 
 
-def write_measures(csv_path: Path, subject_ids: Sequence[str], measures_by_map: Mapping[str, pd.DataFrame]) -> None:
+def write_map_measures(csv_path: Path, subject_ids: Sequence[str], measures_by_map: Mapping[str, pd.DataFrame]) -> None:
     """Writes `maps.csv`: a row for each subject and map; the column `map` names the map if there are several."""
-    columns = ["subject", *(["map"] if len(measures_by_map) > 1 else []), *MAP_MEASURES]
+    column_names = ["subject", *(["map"] if len(measures_by_map) > 1 else []), *MAP_MEASURES]
     measure_table = pd.concat(
         [
             map_measures.assign(subject=list(subject_ids), map=map_name)
             for map_name, map_measures in measures_by_map.items()
         ]
     )
-    tables.write_frame(csv_path, measure_table[columns])
+    tables.write_csv_frame(csv_path, measure_table[column_names])
 
 
 def read_map_measures(
@@ -336,19 +354,19 @@ def read_map_measures(
     if not csv_path.is_file():
         return None
     try:
-        measure_table = tables.read_frame(csv_path).set_index("subject")
-        map_by_row = measure_table["map"] if len(map_names) > 1 else pd.Series(map_names[0], measure_table.index)
+        measure_table = tables.read_csv_frame(csv_path).set_index("subject")
+        map_name_by_row = measure_table["map"] if len(map_names) > 1 else pd.Series(map_names[0], measure_table.index)
         measure_table = measure_table[list(MAP_MEASURES)].replace("", "nan").astype(float)
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{csv_path} is damaged ({error}); expected {', '.join(MAP_MEASURES)}. Convert again."
         ) from error
-    measures_by_map = {map_name: measure_table[map_by_row == map_name] for map_name in map_names}
-    is_complete = all(
+    measures_by_map = {map_name: measure_table[map_name_by_row == map_name] for map_name in map_names}
+    has_all_subjects = all(
         map_measures.index.is_unique and set(subject_ids) <= set(map_measures.index)
         for map_measures in measures_by_map.values()
     )
-    is_usable = is_complete and np.isfinite(measure_table.to_numpy()).all()
+    is_usable = has_all_subjects and np.isfinite(measure_table.to_numpy()).all()
     return (
         {map_name: map_measures.loc[list(subject_ids)] for map_name, map_measures in measures_by_map.items()}
         if is_usable

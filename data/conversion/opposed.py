@@ -13,7 +13,7 @@ import numpy as np
 from scipy.cluster.hierarchy import ClusterNode, linkage, to_tree
 from scipy.spatial.distance import squareform
 
-MIN_BETWEEN_RATIO = 0.4  # see above
+MIN_BETWEEN_TO_WITHIN_RATIO = 0.4  # see above
 MIN_WITHIN_R = 0.1  # mean correlation within a group; that of connectomes of noise is 0.08 at most
 MIN_GROUP_PEOPLE = 3  # people; a single one who is unlike the others may have moved
 MIN_COMPARED_PARCELS = 20  # of 12, people with and without the global signal have 0.05 in common at least
@@ -21,47 +21,63 @@ MAX_COMPARED_EDGES = 2000  # drawn at random: half find groups, the others judge
 MAX_CLUSTERED_PEOPLE = 2000  # drawn at random, among whom groups are looked for; the others join these
 
 
-def draw_compared_edges(edge_count: int) -> np.ndarray:
+def draw_compared_edge_indices(edge_count: int) -> np.ndarray:
     """The positions of edges by which people are compared, (edges,) int: MAX_COMPARED_EDGES at most, in any order."""
     return np.random.default_rng(0).permutation(edge_count)[:MAX_COMPARED_EDGES]
 
 
-def find_opposed_groups(edge_z: np.ndarray) -> list[np.ndarray]:
-    """The positions of the people of each group, the largest first; nothing if all connectomes are alike. `edge_z`
-    (people, edges) are Fisher z values, NaN where unknown, in a random order."""
-    grouping_z, judging_z = normalise_rows(edge_z[:, ::2]), normalise_rows(edge_z[:, 1::2])
-    drawn_indices = np.sort(np.random.default_rng(0).permutation(len(edge_z))[:MAX_CLUSTERED_PEOPLE])
-    group_indices = [
-        drawn_indices[member_indices]
-        for member_indices in split_groups(grouping_z[drawn_indices], judging_z[drawn_indices])
+def find_opposed_groups(edge_fisher_z: np.ndarray) -> list[np.ndarray]:
+    """The positions of the people of each group, the largest first; nothing if all connectomes are alike.
+    `edge_fisher_z` (people, edges) are Fisher z values, NaN where unknown, in a random order."""
+    normalised_grouping_edges, normalised_judging_edges = (
+        normalise_connectome_rows(edge_fisher_z[:, ::2]),
+        normalise_connectome_rows(edge_fisher_z[:, 1::2]),
+    )
+    drawn_person_indices = np.sort(np.random.default_rng(0).permutation(len(edge_fisher_z))[:MAX_CLUSTERED_PEOPLE])
+    person_indices_per_group = [
+        drawn_person_indices[member_indices]
+        for member_indices in split_people_into_groups(
+            normalised_grouping_edges[drawn_person_indices], normalised_judging_edges[drawn_person_indices]
+        )
     ]
-    if len(group_indices) < 2:
+    if len(person_indices_per_group) < 2:
         return []
-    group_means = np.stack([grouping_z[member_indices].mean(0) for member_indices in group_indices])
-    nearest_group = (grouping_z @ group_means.T).argmax(1)
+    grouping_edge_means = np.stack(
+        [normalised_grouping_edges[member_indices].mean(0) for member_indices in person_indices_per_group]
+    )
+    nearest_group_per_person = (normalised_grouping_edges @ grouping_edge_means.T).argmax(1)
     return sorted(
-        (np.flatnonzero(nearest_group == group_number) for group_number in range(len(group_indices))),
+        (
+            np.flatnonzero(nearest_group_per_person == group_number)
+            for group_number in range(len(person_indices_per_group))
+        ),
         key=len,
         reverse=True,
     )
 
 
-def normalise_rows(edge_z: np.ndarray) -> np.ndarray:
+def normalise_connectome_rows(edge_fisher_z: np.ndarray) -> np.ndarray:
     """Rows (people, edges) with mean 0 and length 1, so that products are correlations; 0 where an edge is unknown."""
-    is_finite = np.isfinite(edge_z)
-    person_means = np.where(is_finite, edge_z, 0).sum(1, keepdims=True) / np.maximum(is_finite.sum(1, keepdims=True), 1)
-    centred_z = np.where(is_finite, edge_z - person_means, 0)
-    return centred_z / np.maximum(np.linalg.norm(centred_z, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    is_finite = np.isfinite(edge_fisher_z)
+    person_means = np.where(is_finite, edge_fisher_z, 0).sum(1, keepdims=True) / np.maximum(
+        is_finite.sum(1, keepdims=True), 1
+    )
+    centred_fisher_z = np.where(is_finite, edge_fisher_z - person_means, 0)
+    return centred_fisher_z / np.maximum(
+        np.linalg.norm(centred_fisher_z, axis=1, keepdims=True), np.finfo(np.float32).tiny
+    )
 
 
-def split_groups(grouping_z: np.ndarray, judging_z: np.ndarray) -> Iterator[list[int]]:
-    """The positions of people of each group, without those who are unlike all others. `grouping_z` and `judging_z`
-    (people, edges) are `normalise_rows` of different edges: clusters by the first are parted as long as the second says
-    that they have too little in common."""
-    if len(grouping_z) < 2 * MIN_GROUP_PEOPLE:
+def split_people_into_groups(
+    normalised_grouping_edges: np.ndarray, normalised_judging_edges: np.ndarray
+) -> Iterator[list[int]]:
+    """The positions of people of each group, without those who are unlike all others. `normalised_grouping_edges` and
+    `normalised_judging_edges` (people, edges) are `normalise_connectome_rows` of different edges: clusters by the
+    first are parted as long as the second says that they have too little in common."""
+    if len(normalised_grouping_edges) < 2 * MIN_GROUP_PEOPLE:
         return
-    person_correlation = judging_z @ judging_z.T
-    person_distances = squareform(1 - grouping_z @ grouping_z.T, checks=False)
+    person_correlation = normalised_judging_edges @ normalised_judging_edges.T
+    person_distances = squareform(1 - normalised_grouping_edges @ normalised_grouping_edges.T, checks=False)
     cluster_nodes: list[ClusterNode] = [to_tree(linkage(person_distances, "average"))]
     while cluster_nodes:
         cluster_node = cluster_nodes.pop()
@@ -72,7 +88,7 @@ def split_groups(grouping_z: np.ndarray, judging_z: np.ndarray) -> Iterator[list
             smaller_node.count < MIN_GROUP_PEOPLE <= larger_node.count
         ):  # those who are unlike all others are left out one by one
             cluster_nodes.append(larger_node)
-        elif larger_node.count >= MIN_GROUP_PEOPLE and are_opposed(
+        elif larger_node.count >= MIN_GROUP_PEOPLE and are_groups_opposed(
             person_correlation, smaller_node.pre_order(), larger_node.pre_order()
         ):
             cluster_nodes += [smaller_node, larger_node]
@@ -80,14 +96,18 @@ def split_groups(grouping_z: np.ndarray, judging_z: np.ndarray) -> Iterator[list
             yield cluster_node.pre_order()
 
 
-def are_opposed(person_correlation: np.ndarray, first_members: list[int], second_members: list[int]) -> bool:
+def are_groups_opposed(
+    person_correlation: np.ndarray, first_member_indices: list[int], second_member_indices: list[int]
+) -> bool:
     """Whether two groups of people, at these positions of a matrix (people, people), have too little in common."""
-    between_r = person_correlation[np.ix_(first_members, second_members)].mean()
-    within_r_pair = [
-        mean_off_diagonal(person_correlation[np.ix_(group_members, group_members)])
-        for group_members in (first_members, second_members)
+    between_r = person_correlation[np.ix_(first_member_indices, second_member_indices)].mean()
+    within_r_per_group = [
+        mean_off_diagonal(person_correlation[np.ix_(member_indices, member_indices)])
+        for member_indices in (first_member_indices, second_member_indices)
     ]
-    return bool(min(within_r_pair) > MIN_WITHIN_R and between_r < MIN_BETWEEN_RATIO * np.mean(within_r_pair))
+    return bool(
+        min(within_r_per_group) > MIN_WITHIN_R and between_r < MIN_BETWEEN_TO_WITHIN_RATIO * np.mean(within_r_per_group)
+    )
 
 
 def mean_off_diagonal(group_correlation: np.ndarray) -> float:

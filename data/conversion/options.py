@@ -9,7 +9,7 @@ from data.base.errors import compose_accents
 from data.cohorts.records import GRID_BY_NAME
 
 
-def parse_columns(columns_text: str) -> tuple[str, ...]:
+def parse_column_names(columns_text: str) -> tuple[str, ...]:
     """`A,B` -> A, B; an empty text names no column."""
     return tuple(column_name for column_name in compose_accents(columns_text).split(",") if column_name)
 
@@ -58,7 +58,7 @@ class SourceOptions:
     )
     missing: tuple[str, ...] | None = option(
         None,
-        type=parse_columns,
+        type=parse_column_names,
         metavar="NAME=VALUE,...",
         help="numbers that mean unknown, such as age=999; '': none, all numbers far from others are right",
     )
@@ -105,11 +105,14 @@ class ConversionOptions:
 
     grid: str | None = option(None, choices=tuple(GRID_BY_NAME), help="91x109x91 (default), or 3x3x3 block means of it")
     phenotype: tuple[str, ...] | None = option(
-        None, type=parse_columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
+        None,
+        type=parse_column_names,
+        metavar="A,B,...",
+        help="columns to use instead of ABIDE's 29 values; '' for none",
     )
     covariates: tuple[str, ...] | None = option(
         None,
-        type=parse_columns,
+        type=parse_column_names,
         metavar="A,B,...",
         help="all covariates (default: site; age, sex, motion and more, as far as known)",
     )

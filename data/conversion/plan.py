@@ -13,7 +13,7 @@ from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, Cohort
 from data.cohorts.duplicates import SubjectGroups, merge_groups
 from data.cohorts.rows import DUPLICATES_APART, DUPLICATES_TOGETHER, Metadata, RecordRow
 from data.cohorts.stored import write_cohort_tables
-from data.conversion.families import group_families
+from data.conversion.families import group_subjects_by_family
 from data.conversion.leaks import check_phenotype_auc
 from data.conversion.options import ConversionOptions
 from data.conversion.source import Source
@@ -43,7 +43,7 @@ class PlannedCohort:
             subject_row.file: row_digests
             for subject_row, row_digests in zip(self.subject_rows, record_digests, strict=False)
         }
-        write_cohort_tables(cohort_folder, self.subject_rows, self.metadata, digests=digests_by_file)
+        write_cohort_tables(cohort_folder, self.subject_rows, self.metadata, record_digests_by_file=digests_by_file)
 
 
 def plan_new_cohort(
@@ -60,7 +60,7 @@ def plan_new_cohort(
     phenotype_columns, labels = options.phenotype, subject_table["label"].to_numpy()
     same_scan_groups, subjects_by_family = (
         () if options.keep_duplicates else same_scan_groups,
-        group_families(subject_table),
+        group_subjects_by_family(subject_table),
     )
     if len(subject_table) < 2 or (same_scan_groups and len(same_scan_groups[0]) == len(subject_table)):
         raise InputError(
@@ -117,7 +117,7 @@ def plan_from_template(
         same_scan=same_scan_groups,
         duplicates=DUPLICATES_TOGETHER,
         family_column=source.family_column or "",
-        families=group_families(subject_table),
+        families=group_subjects_by_family(subject_table),
     )
     split_by_subject = dict.fromkeys(subject_table["subject"], "test")
     return make_planned_cohort(
@@ -158,17 +158,20 @@ def check_template_match(source: Source, template_cohort: Cohort) -> None:
             f"{template_cohort.path} holds the maps {', '.join(template_cohort.map_names)} of each, but "
             f"{', '.join(map_names)} were found; expected the same. Make the maps alike."
         )
-    if missing_columns := [
+    if missing_phenotype_columns := [
         column_name
         for column_name in template_cohort.metadata.phenotype_columns
         if column_name not in source.text_table
     ]:
         raise InputError(
-            f"{source.table_path} lacks {', '.join(missing_columns)}, which the phenotype of {template_cohort.path} is "
-            "made of; add them, empty where unknown."
+            f"{source.table_path} lacks {', '.join(missing_phenotype_columns)}, which the phenotype of "
+            f"{template_cohort.path} is made of; add them, empty where unknown."
         )
-    if shared_subjects := sorted(set(template_cohort.split_subjects("train")) & set(source.subject_table["subject"])):
+    if shared_training_subjects := sorted(
+        set(template_cohort.list_split_subjects("train")) & set(source.subject_table["subject"])
+    ):
         raise InputError(
-            f"{len(shared_subjects)} of {source.table_path} are training participants of {template_cohort.path}; "
-            f"expected new participants. Leave them out: --exclude {','.join(shared_subjects)}"
+            f"{len(shared_training_subjects)} of {source.table_path} are training participants of "
+            f"{template_cohort.path}; expected new participants. Leave them out: --exclude "
+            f"{','.join(shared_training_subjects)}"
         )

@@ -20,28 +20,30 @@ from data.conversion.volumes import read_person_maps
 def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_path: Path) -> Iterator[SummaryRow]:
     """Facts on the cohort that would be made at `cohort_path`. The maps of one person are read, to know how long it
     takes. Raises InputError if one cannot be read."""
-    record_contents, metadata = list(source.map_files), planned_cohort.metadata
+    record_content_texts, metadata = list(source.map_files), planned_cohort.metadata
     if source.series_paths is not None:
-        record_contents.append(
+        record_content_texts.append(
             f"{source.series_paths.name} of {len(find_parcel_names(source.series_paths.tolist()))} parcels"
         )
-    title = f"{cohort_path}: {', '.join(record_contents)} of each; who shares a scan is known once all are read"
-    findings = make_census(title, planned_cohort.subject_rows)
+    census_title = (
+        f"{cohort_path}: {', '.join(record_content_texts)} of each; who shares a scan is known once all are read"
+    )
+    findings = make_census(census_title, planned_cohort.subject_rows)
     findings.forecast_sentences = make_forecast(
-        planned_cohort.subject_rows, merge_recorded_groups(metadata), connectome=metadata.connectome
+        planned_cohort.subject_rows, merge_recorded_groups(metadata), connectome_name=metadata.connectome
     )
     yield from findings.make_count_rows()
     yield from findings.make_problem_rows(cohort_path)
-    map_files_per_subject, person_count, start_seconds = (
+    map_files_per_subject, person_count, monotonic_start_seconds = (
         source.map_files.to_numpy().tolist(),
         len(planned_cohort.subject_rows),
         time.monotonic(),
     )
     read_person_maps(map_files_per_subject[0], records.GRID_BY_SHAPE[planned_cohort.metadata.grid], Path(os.devnull))
-    person_seconds, core_count = time.monotonic() - start_seconds, cpu_count()
-    total_duration = format_duration(person_seconds * person_count / min(core_count, person_count))
-    timing_text = f"{planned_cohort.subject_rows[0].subject} took {person_seconds:.1f} s"
+    first_person_seconds, core_count = time.monotonic() - monotonic_start_seconds, cpu_count()
+    total_duration_text = format_duration(first_person_seconds * person_count / min(core_count, person_count))
+    timing_text = f"{planned_cohort.subject_rows[0].subject} took {first_person_seconds:.1f} s"
     yield (
         "dry run",
-        f"nothing was written; to read the maps takes about {total_duration} on {core_count} cores, {timing_text}",
+        f"nothing was written; to read the maps takes about {total_duration_text} on {core_count} cores, {timing_text}",
     )

@@ -39,11 +39,11 @@ ABIDE_ID_COLUMN = "SUB_ID"
 def parse_excluded_ids(exclude_option: str) -> dict[str, str]:
     """The IDs of `A,B`, or of a file with one a line, by the form that is compared (see `normalise_id`). Raises
     InputError for a file that cannot be read or holds more than IDs."""
-    list_path = Path(exclude_option)
+    id_list_path = Path(exclude_option)
     try:
-        if list_path.is_file():
-            id_lines = list_path.read_text(encoding="utf-8-sig").splitlines()
-        elif len(list_path.parts) > 1 or list_path.suffix.lower() in (".txt", ".csv", ".tsv"):
+        if id_list_path.is_file():
+            id_lines = id_list_path.read_text(encoding="utf-8-sig").splitlines()
+        elif len(id_list_path.parts) > 1 or id_list_path.suffix.lower() in (".txt", ".csv", ".tsv"):
             raise ValueError("there is no such file")
         else:
             id_lines = exclude_option.split(",")
@@ -58,7 +58,7 @@ def parse_excluded_ids(exclude_option: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Condition:
+class RowCondition:
     """An expression about the columns of a table of text, as on the command line."""
 
     condition_text: str
@@ -69,16 +69,16 @@ class Condition:
     def evaluate_rows(self) -> pd.Series:
         """Whether each row meets it (boolean), NA if a missing value decides. Raises InputError for what does not
         compare columns with values."""
-        escaped_text = BACKTICKED_NAME.sub(
+        escaped_condition_text = BACKTICKED_NAME.sub(
             lambda backtick_match: PLACEHOLDER_PREFIX + backtick_match[1].encode().hex(), self.condition_text.strip()
         )
         try:
             with warnings.catch_warnings(action="ignore"):
-                return self.evaluate_node(ast.parse(escaped_text, mode="eval").body)
+                return self.evaluate_node(ast.parse(escaped_condition_text, mode="eval").body)
         except (SyntaxError, ValueError) as error:
-            raise self.make_error(getattr(error, "msg", None) or str(error)) from error
+            raise self.make_condition_error(getattr(error, "msg", None) or str(error)) from error
 
-    def make_error(self, reason: str) -> InputError:
+    def make_condition_error(self, reason: str) -> InputError:
         return InputError(
             f"--where {self.condition_text[:100]!r}: {reason}. Expected columns of {self.table_path} compared with "
             f"values, text in quotes, joined by and, or, not, such as {CONDITION_EXAMPLE}; other names of columns in "
@@ -97,38 +97,42 @@ class Condition:
                 return reduce(
                     operator.and_, map(self.compare_nodes, operand_nodes, condition_node.ops, operand_nodes[1:])
                 )
-        raise self.make_error(f"{ast.unparse(condition_node)[:60]} is no comparison")
+        raise self.make_condition_error(f"{ast.unparse(condition_node)[:60]} is no comparison")
 
-    def compare_nodes(self, left_node: ast.expr, comparison: ast.cmpop, right_node: ast.expr) -> pd.Series:
-        if isinstance(comparison, ast.In | ast.NotIn) and (operand_values := getattr(right_node, "elts", None)):
-            is_true = reduce(
+    def compare_nodes(self, left_node: ast.expr, comparison_operator: ast.cmpop, right_node: ast.expr) -> pd.Series:
+        if isinstance(comparison_operator, ast.In | ast.NotIn) and (
+            operand_values := getattr(right_node, "elts", None)
+        ):
+            is_comparison_true = reduce(
                 operator.or_,
                 (self.compare_nodes(left_node, ast.Eq(), operand_value) for operand_value in operand_values),
             )
-            return is_true if isinstance(comparison, ast.In) else ~is_true
+            return is_comparison_true if isinstance(comparison_operator, ast.In) else ~is_comparison_true
         operands = [self.evaluate_operand(left_node), self.evaluate_operand(right_node)]
         operand_columns = [operand for operand in operands if isinstance(operand, pd.Series)]
         operand_values = [operand for operand in operands if not isinstance(operand, pd.Series)]
-        if type(comparison) not in COMPARISON_OPERATORS or not operand_columns:
-            raise self.make_error("expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets")
-        is_numeric = [is_mostly_numbers(operand_column) for operand_column in operand_columns]
+        if type(comparison_operator) not in COMPARISON_OPERATORS or not operand_columns:
+            raise self.make_condition_error(
+                "expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets"
+            )
+        is_numeric_per_column = [is_mostly_numbers(operand_column) for operand_column in operand_columns]
         is_text_comparison = any(isinstance(operand_value, str) for operand_value in operand_values) or not all(
-            is_numeric
+            is_numeric_per_column
         )
         has_number_comparison = any(isinstance(operand_value, float) for operand_value in operand_values) or (
-            any(is_numeric) and type(comparison) not in EQUALITY_OPERATORS
+            any(is_numeric_per_column) and type(comparison_operator) not in EQUALITY_OPERATORS
         )
         if is_text_comparison and has_number_comparison:
-            column_type_text = "numbers" if is_numeric[0] else "text"
-            raise self.make_error(
+            column_type_text = "numbers" if is_numeric_per_column[0] else "text"
+            raise self.make_condition_error(
                 f"{operand_columns[0].name} holds {column_type_text}, which are compared with {column_type_text}"
             )
-        left_operand, right_operand = (make_comparable(operand, is_text_comparison) for operand in operands)
-        is_true = COMPARISON_OPERATORS[type(comparison)](left_operand, right_operand)
+        left_operand, right_operand = (make_operand_comparable(operand, is_text_comparison) for operand in operands)
+        is_comparison_true = COMPARISON_OPERATORS[type(comparison_operator)](left_operand, right_operand)
         if (
             operand_values
-            and type(comparison) in EQUALITY_OPERATORS
-            and not (is_true if isinstance(comparison, ast.Eq) else ~is_true).any()
+            and type(comparison_operator) in EQUALITY_OPERATORS
+            and not (is_comparison_true if isinstance(comparison_operator, ast.Eq) else ~is_comparison_true).any()
         ):
             column_values_text = (
                 join_names(sorted(clean_column(operand_columns[0]).dropna().unique())) or "always missing"
@@ -139,7 +143,7 @@ class Condition:
                     f"--where: nobody's {operand_columns[0].name} is {operand_values[0]}; it is {column_values_text}",
                 )
             )
-        return is_true
+        return is_comparison_true
 
     def evaluate_operand(self, operand_node: ast.expr) -> pd.Series | str | float:
         """One side of a comparison: a column as text, or a value."""
@@ -152,10 +156,10 @@ class Condition:
             literal_value = ast.literal_eval(operand_node)
             if isinstance(literal_value, str | int | float) and not isinstance(literal_value, bool):
                 return literal_value if isinstance(literal_value, str) else float(literal_value)
-        raise self.make_error(f"{ast.unparse(operand_node)[:60]} is neither a column nor a value")
+        raise self.make_condition_error(f"{ast.unparse(operand_node)[:60]} is neither a column nor a value")
 
 
-def make_comparable(operand: pd.Series | str | float, is_text_comparison: bool) -> pd.Series | str | float:
+def make_operand_comparable(operand: pd.Series | str | float, is_text_comparison: bool) -> pd.Series | str | float:
     """A side of a comparison; a column becomes text or numbers, NA where it is missing."""
     if isinstance(operand, pd.Series):
         if is_text_comparison:
@@ -166,11 +170,11 @@ def make_comparable(operand: pd.Series | str | float, is_text_comparison: bool) 
 
 @dataclass(frozen=True)
 class LabelCoding:
-    """Which values of a column are autism and which control; `negative_text` is None for the only other value."""
+    """Which values of a column are autism and which control; `control_values_text` is None for the only other value."""
 
     label_column: str
-    positive_text: str
-    negative_text: str | None
+    autism_values_text: str
+    control_values_text: str | None
 
 
 def is_abide_table(text_table: pd.DataFrame) -> bool:
@@ -182,11 +186,11 @@ def find_label_coding(
     text_table: pd.DataFrame, options: SourceOptions, table_path: Path, is_label_optional: bool
 ) -> LabelCoding | None:
     """The coding that the options give, or ABIDE's own; None if there is neither and `is_label_optional`."""
-    label_column, positive_text = options.label_column, options.positive
+    label_column, autism_values_text = options.label_column, options.positive
     check_columns_exist(
         text_table, {"--labelColumn": [label_column], "--siteColumn": [options.site_column]}, table_path
     )
-    if label_column is None and positive_text is None:
+    if label_column is None and autism_values_text is None:
         if is_abide_table(text_table):  # new people may all be of one class, so that the other value does not occur
             return LabelCoding(
                 ABIDE_LABEL_COLUMN,
@@ -195,12 +199,12 @@ def find_label_coding(
             )
         if is_label_optional:
             return None
-    if label_column is None or positive_text is None:
+    if label_column is None or autism_values_text is None:
         raise InputError(
             f"Which column of {table_path} is the diagnosis, and which of its values is autism? "
             "Say so with --labelColumn NAME --positive VALUE."
         )
-    return LabelCoding(label_column, positive_text, options.negative)
+    return LabelCoding(label_column, autism_values_text, options.negative)
 
 
 def summarise_labels(
@@ -208,18 +212,23 @@ def summarise_labels(
 ) -> SummaryRow:
     """How the labels of those who are kept were read, and how many of them have none."""
     if label_coding is None:
-        message = "no column is used; --labelColumn and --positive name one"
+        label_message = "no column is used; --labelColumn and --positive name one"
     else:
-        autism_text, control_text = (
+        autism_counts_text, control_counts_text = (
             ", ".join(
                 f"{diagnosis_value} ({subject_count})"
                 for diagnosis_value, subject_count in group_diagnoses.value_counts().sort_index().items()
             )
             for group_diagnoses in (diagnosis_values[label_values == 1], diagnosis_values[label_values == 0])
         )
-        message = f"{label_coding.label_column}: {autism_text or 'nobody'} autism, {control_text or 'nobody'} control"
-    unknown_count = diagnosis_values.isna().sum()
-    return "label", message + (f"; {unknown_count} of unknown diagnosis are kept" if unknown_count else "")
+        label_message = (
+            f"{label_coding.label_column}: {autism_counts_text or 'nobody'} autism, {control_counts_text or 'nobody'} "
+            "control"
+        )
+    unknown_diagnosis_count = diagnosis_values.isna().sum()
+    return "label", label_message + (
+        f"; {unknown_diagnosis_count} of unknown diagnosis are kept" if unknown_diagnosis_count else ""
+    )
 
 
 def parse_label_values(values_text: str, column_values: set[str]) -> set[str]:
@@ -247,52 +256,57 @@ def read_labels(
     distinct_values = set(diagnosis_values.dropna())
     if is_label_optional and not distinct_values:
         return diagnosis_values, diagnosis_values.astype(float)
-    positive_values = parse_label_values(label_coding.positive_text, distinct_values)
-    negative_values = (
-        distinct_values - positive_values
-        if label_coding.negative_text is None
-        else parse_label_values(label_coding.negative_text, distinct_values)
+    autism_values = parse_label_values(label_coding.autism_values_text, distinct_values)
+    control_values = (
+        distinct_values - autism_values
+        if label_coding.control_values_text is None
+        else parse_label_values(label_coding.control_values_text, distinct_values)
     )
-    chosen_values = positive_values | negative_values if label_coding.negative_text else positive_values
-    if incomplete_spellings := [
+    chosen_values = autism_values | control_values if label_coding.control_values_text else autism_values
+    if incomplete_spelling_groups := [
         spelling_group
         for spelling_group in group_spellings(distinct_values)
         if chosen_values & {*spelling_group} and not chosen_values >= {*spelling_group}
     ]:
-        option_flag = "--positive" if positive_values & {*incomplete_spellings[0]} else "--negative"
+        option_flag = "--positive" if autism_values & {*incomplete_spelling_groups[0]} else "--negative"
         raise InputError(
             f"{table_path}: {diagnosis_values.name} holds "
-            f"{join_names([' and '.join(spelling_group) for spelling_group in incomplete_spellings])}, of which some "
-            "are named as autism or control, and others, which differ only in spelling, are not. Write one for all in "
-            f"the table, or name each, as in {option_flag} {','.join(incomplete_spellings[0])}."
+            f"{join_names([' and '.join(spelling_group) for spelling_group in incomplete_spelling_groups])}, of which "
+            "some are named as autism or control, and others, which differ only in spelling, are not. Write one for "
+            f"all in the table, or name each, as in {option_flag} {','.join(incomplete_spelling_groups[0])}."
         )
     if (
         is_label_optional
-        and label_coding.negative_text is None
+        and label_coding.control_values_text is None
         and len(distinct_values) == 1
-        and not positive_values & distinct_values
+        and not autism_values & distinct_values
     ):
         sole_value = next(iter(distinct_values))
         raise InputError(
             f"{table_path}: {diagnosis_values.name} holds {sole_value} only, and --positive "
-            f"{label_coding.positive_text} is nobody's. If {sole_value} is control, say so with --negative "
+            f"{label_coding.autism_values_text} is nobody's. If {sole_value} is control, say so with --negative "
             f"{quote(sole_value)}; if it is autism, with --positive {quote(sole_value)}."
         )
-    allowed_absent = positive_values | negative_values if is_label_optional and label_coding.negative_text else set()
-    has_too_many = label_coding.negative_text is None and len(negative_values) > 1
-    has_too_few = not negative_values and not is_label_optional
+    allowed_absent_values = (
+        autism_values | control_values if is_label_optional and label_coding.control_values_text else set()
+    )
+    has_too_many_control_values = label_coding.control_values_text is None and len(control_values) > 1
+    lacks_control_values = not control_values and not is_label_optional
     if (
-        has_too_many
-        or has_too_few
-        or positive_values & negative_values
-        or not positive_values | negative_values <= distinct_values | allowed_absent
+        has_too_many_control_values
+        or lacks_control_values
+        or autism_values & control_values
+        or not autism_values | control_values <= distinct_values | allowed_absent_values
     ):
-        control_text = f"--negative {label_coding.negative_text}" if label_coding.negative_text else "one other"
+        control_option_text = (
+            f"--negative {label_coding.control_values_text}" if label_coding.control_values_text else "one other"
+        )
         raise InputError(
             f"{table_path}: {diagnosis_values.name} holds {join_names(sorted(distinct_values), 6) or 'nothing'}; "
-            f"expected two values: --positive {label_coding.positive_text} (autism) and {control_text} (control), none "
-            "of them in both. Where there are more, name the controls with --negative; the others are left out."
+            f"expected two values: --positive {label_coding.autism_values_text} (autism) and {control_option_text} "
+            "(control), none of them in both. Where there are more, name the controls with --negative; the others are "
+            "left out."
         )
     return diagnosis_values, diagnosis_values.map(
-        dict.fromkeys(positive_values, 1.0) | dict.fromkeys(negative_values, 0.0)
+        dict.fromkeys(autism_values, 1.0) | dict.fromkeys(control_values, 0.0)
     ).astype(float)

@@ -14,7 +14,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import (
     PeopleScans,
     SubjectGroups,
-    describe_tie,
+    describe_group_ties,
     find_group_leaders,
     find_people_in_common,
     load_people_scans,
@@ -29,8 +29,8 @@ ORDER_BY_SPLIT = {TEST_SPLIT: 0, DRAWN_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order
 
 def draw_uniform(*seed_terms: object) -> float:
     """A number in [0, 1) that depends on these alone."""
-    hashed_text = "\0".join(map(str, seed_terms))
-    return int.from_bytes(hashlib.sha256(hashed_text.encode()).digest()[:8], "big") / 2**64
+    joined_seed_text = "\0".join(map(str, seed_terms))
+    return int.from_bytes(hashlib.sha256(joined_seed_text.encode()).digest()[:8], "big") / 2**64
 
 
 def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: SubjectGroups = ()) -> dict[str, str]:
@@ -80,14 +80,16 @@ def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: Subj
                 subject: (leader_index + site_offset) / len(site_leaders)
                 for leader_index, subject in enumerate(ordered_leaders)
             }
-        test_count = max(
+        label_test_count = max(
             round(len(order_key_by_leader) / SUBJECTS_PER_TEST_SUBJECT), 1 if len(order_key_by_leader) > 1 else 0
         )
         drawable_leaders = sorted(
             (subject for subject in order_key_by_leader if preserved_split_by_subject[subject] == DRAWN_SPLIT),
             key=order_key_by_leader.__getitem__,
         )
-        tested_leaders |= set(drawable_leaders[: max(test_count - len(tested_leaders & order_key_by_leader.keys()), 0)])
+        tested_leaders |= set(
+            drawable_leaders[: max(label_test_count - len(tested_leaders & order_key_by_leader.keys()), 0)]
+        )
     return {
         subject: TEST_SPLIT if leader_by_subject[subject] in tested_leaders else TRAIN_SPLIT
         for subject in preserved_split_by_subject
@@ -101,47 +103,56 @@ class PreservedSplit:
     split_cohort: Cohort
     split_by_subject: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
 
-    def add_split_column(self, subject_table: pd.DataFrame, fingerprints: PeopleScans | None = None) -> pd.DataFrame:
-        """The subjects with the column `kept`: the split of those whom the cohort has by ID and, if `fingerprints` are
-        given, also of those whose scan it has. Raises InputError if it then has nobody."""
+    def add_split_column(
+        self, subject_table: pd.DataFrame, scan_fingerprints: PeopleScans | None = None
+    ) -> pd.DataFrame:
+        """The subjects with the column `kept`: the split of those whom the cohort has by ID and, if
+        `scan_fingerprints` are given, also of those whose scan it has. Raises InputError if it then has nobody."""
         subject_ids = subject_table["subject"].tolist()
         # who is in both is trained on
-        subject_rows = sorted(self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT)
-        cohort_split_by_subject = {subject_row.subject: subject_row.split for subject_row in reversed(subject_rows)}
-        split_by_id_key = {normalise_id(subject): split for subject, split in cohort_split_by_subject.items()}
+        cohort_subject_rows = sorted(self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT)
+        cohort_split_by_subject = {
+            subject_row.subject: subject_row.split for subject_row in reversed(cohort_subject_rows)
+        }
+        split_by_normalised_id = {normalise_id(subject): split for subject, split in cohort_split_by_subject.items()}
         self.split_by_subject.update(
             {
-                new_subject: split_by_id_key[normalise_id(new_subject)]
+                new_subject: split_by_normalised_id[normalise_id(new_subject)]
                 for new_subject in subject_ids
-                if normalise_id(new_subject) in split_by_id_key
+                if normalise_id(new_subject) in split_by_normalised_id
             }
         )
-        unmatched_fingerprints = fingerprints.without(self.split_by_subject) if fingerprints else None
+        unmatched_scan_fingerprints = (
+            scan_fingerprints.exclude_subjects(self.split_by_subject) if scan_fingerprints else None
+        )
         if (
-            unmatched_fingerprints
-            and unmatched_fingerprints.scans_by_subject
-            and unmatched_fingerprints.region_means is not None
+            unmatched_scan_fingerprints
+            and unmatched_scan_fingerprints.scan_digests_by_subject
+            and unmatched_scan_fingerprints.region_means is not None
         ):
-            is_unencoded = not self.split_cohort.metadata.reduction.startswith("encoder")
-            has_comparable_means = (
-                is_unencoded and self.split_cohort.num_maps == unmatched_fingerprints.region_means.shape[-1]
+            is_cohort_unencoded = not self.split_cohort.metadata.reduction.startswith("encoder")
+            has_comparable_region_means = (
+                is_cohort_unencoded and self.split_cohort.num_maps == unmatched_scan_fingerprints.region_means.shape[-1]
             )
-            cohort_fingerprints = load_people_scans(
-                self.split_cohort, [subject_row.subject for subject_row in subject_rows], has_comparable_means
+            cohort_scan_fingerprints = load_people_scans(
+                self.split_cohort,
+                [subject_row.subject for subject_row in cohort_subject_rows],
+                has_comparable_region_means,
             )
             self.split_by_subject.update(
                 {
                     new_subject: cohort_split_by_subject[cohort_subject]
                     for new_subject, cohort_subject in find_people_in_common(
-                        cohort_fingerprints, unmatched_fingerprints
+                        cohort_scan_fingerprints, unmatched_scan_fingerprints
                     ).items()
                 }
             )
-        if fingerprints and not self.split_by_subject:
+        if scan_fingerprints and not self.split_by_subject:
             raise InputError(
                 f"--keepSplit {self.split_cohort.path} has nobody of those to convert, such as {subject_ids[0]}; it "
                 "has participants "
-                f"such as {subject_rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
+                f"such as {cohort_subject_rows[0].subject}. Name the cohort whose split they are to keep, or leave it "
+                "out."
             )
         return subject_table.assign(
             kept=[self.split_by_subject.get(new_subject, DRAWN_SPLIT) for new_subject in subject_ids]
@@ -149,22 +160,23 @@ class PreservedSplit:
 
     def summarise_split(self, subject_rows: Sequence[RecordRow], metadata: Metadata) -> list[SummaryRow]:
         """How many people it decided, and whose split could not be kept."""
-        sentences = [
+        split_sentences = [
             f"{format_participants(len(self.split_by_subject))} as in {self.split_cohort.path}, "
             f"{len(subject_rows) - len(self.split_by_subject)} others drawn"
         ]
-        if moved_subjects := [
+        if moved_subject_ids := [
             subject_row.subject
             for subject_row in subject_rows
             if self.split_by_subject.get(subject_row.subject, subject_row.split) != subject_row.split
         ]:
-            moved_groups = tuple(
+            moved_dependent_groups = tuple(
                 dependent_group
                 for dependent_group in merge_recorded_groups(metadata)
-                if {*dependent_group} & {*moved_subjects}
+                if {*dependent_group} & {*moved_subject_ids}
             )
-            sentences.append(
-                f"not kept: {join_names(moved_subjects)}, test participants there, "
-                f"{describe_tie(moved_groups, metadata)} with training participants and are training participants now"
+            split_sentences.append(
+                f"not kept: {join_names(moved_subject_ids)}, test participants there, "
+                f"{describe_group_ties(moved_dependent_groups, metadata)} with training participants and are training "
+                "participants now"
             )
-        return [("split", sentence) for sentence in sentences]
+        return [("split", sentence) for sentence in split_sentences]

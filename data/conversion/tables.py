@@ -27,7 +27,7 @@ DELIMITERS = (",", ";", "\t")
 DECLARED_DELIMITER = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 DECIMAL_COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+")
 SUBJECT_ID_PATTERN = r"\w[\w.-]{0,99}"  # which is also the name of a file
-ROW_NUMBER_NAME = re.compile(
+ROW_NUMBER_COLUMN_NAME = re.compile(
     r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
     r"|rows?[ _.]?(names?|numbers?|n[or]|id|index)?"
 )
@@ -39,7 +39,7 @@ ID_CODE = re.compile(  # letters and digits, but no age, no score of two digits,
     r"(?=.*\d)(?!\d{1,2}$)(?!\d+([-_]\d+){2}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", re.ASCII
 )
 WORD_SEPARATOR = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # not the sign of a number
-TRIED_SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
+TRIED_ID_SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
 MIN_OVERLAP_SHARE = 0.25  # of the people of two numberings; ones that share fewer are of two studies
 MIN_MATCHED_SHARE = 0.5  # of the IDs that could match
 MIN_RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is as good a guess
@@ -58,10 +58,10 @@ def read_text_table(table_path: Path) -> pd.DataFrame:
         )
         raw_rows = pd.read_csv(text_stream, sep=delimiter, header=None, dtype=object, na_filter=False)
     except (ValueError, OSError, csv.Error) as error:
-        reason = " ".join(str(error).split())
+        read_error_reason = " ".join(str(error).split())
         raise InputError(
-            f"{table_path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in "
-            "UTF-8."
+            f"{table_path} is not a readable table: {read_error_reason}. Expected comma-, semicolon- or tab-separated "
+            "text in UTF-8."
         ) from error
     raw_rows = raw_rows.fillna("").map(lambda cell: compose_accents(" ".join(cell.split())))
     column_names = pd.Series(
@@ -72,10 +72,10 @@ def read_text_table(table_path: Path) -> pd.DataFrame:
     text_table = (
         raw_rows[1:].set_axis(column_names.to_list(), axis=1).loc[lambda table_body: (table_body != "").any(axis=1)]
     )
-    if bad_cell := next(
+    if not_plain_text_cell := next(
         (cell for cell in [*column_names, *text_table.to_numpy().ravel()] if not is_plain_text(cell)), None
     ):
-        raise InputError(f"{table_path} holds {quote_text(bad_cell)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
+        raise InputError(f"{table_path} holds {quote_text(not_plain_text_cell)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
     return (text_table.apply(replace_decimal_commas) if delimiter == ";" else text_table).reset_index(drop=True)
 
 
@@ -121,10 +121,10 @@ def canonicalise_value(value_text: str) -> str:
 
 def group_spellings(column_values: Iterable[str]) -> list[list[str]]:
     """The values that differ only in capitals, or in the blanks, hyphens and underscores beside a letter."""
-    values_by_spelling: dict[str, list[str]] = {}
+    values_by_folded_spelling: dict[str, list[str]] = {}
     for column_value in sorted({*column_values}):
-        values_by_spelling.setdefault(WORD_SEPARATOR.sub("", column_value).casefold(), []).append(column_value)
-    return [spelling_group for spelling_group in values_by_spelling.values() if len(spelling_group) > 1]
+        values_by_folded_spelling.setdefault(WORD_SEPARATOR.sub("", column_value).casefold(), []).append(column_value)
+    return [spelling_group for spelling_group in values_by_folded_spelling.values() if len(spelling_group) > 1]
 
 
 def select_column(text_table: pd.DataFrame, column_name: str, table_path: Path) -> pd.Series:
@@ -150,14 +150,16 @@ def check_columns_exist(
             if any(column_name.casefold() in existing_column.casefold() for column_name in option_text_by_column)
         ]
         suggestion = f" Did you mean {join_names(similar_columns)}?" if similar_columns else ""
-        absent_text = ", ".join(column_name + option_text for column_name, option_text in option_text_by_column.items())
+        absent_columns_text = ", ".join(
+            column_name + option_text for column_name, option_text in option_text_by_column.items()
+        )
         raise InputError(
-            f"{table_path} has no column {absent_text}; it has "
+            f"{table_path} has no column {absent_columns_text}; it has "
             f"{join_names(text_table.columns.tolist(), MAX_LISTED_COLUMNS)}.{suggestion}"
         )
 
 
-def find_matching_column(text_table: pd.DataFrame, map_ids: set[str], table_path: Path) -> str:
+def find_matching_id_column(text_table: pd.DataFrame, map_ids: set[str], table_path: Path) -> str:
     """The column that holds the IDs of most maps. It is never one of row numbers: where IDs are numbers, too, each
     subject could get another one's row. Raises InputError if it is ambiguous."""
     ids_by_column = {column_name: text_table[column_name].map(normalise_id) for column_name in text_table.columns}
@@ -171,74 +173,79 @@ def find_matching_column(text_table: pd.DataFrame, map_ids: set[str], table_path
         for column_name, column_ids in matched_ids_by_column.items()
     }  # the last, if repeated
     if not row_by_id_by_column:
-        raise make_unmatched_error(text_table, "", map_ids, table_path)
+        raise make_unmatched_ids_error(text_table, "", map_ids, table_path)
     id_columns = [
         column_name for column_name in row_by_id_by_column if not is_row_number_column(text_table[column_name])
     ]
     if not id_columns:
-        first_column = next(iter(row_by_id_by_column))
+        first_numbering_column = next(iter(row_by_id_by_column))
         raise InputError(
-            f"Only the column {first_column} of {table_path} holds the IDs of the maps, and it seems to number the "
-            f"rows; expected a column of IDs. If it is one, say so with --idColumn {quote(first_column)}."
+            f"Only the column {first_numbering_column} of {table_path} holds the IDs of the maps, and it seems to "
+            f"number the rows; expected a column of IDs. If it is one, say so with --idColumn "
+            f"{quote(first_numbering_column)}."
         )
-    candidate_columns = [
+    candidate_id_columns = [
         column_name for column_name in id_columns if matched_ids_by_column[column_name].is_unique
     ] or id_columns
-    best_column = max(candidate_columns, key=lambda column_name: len(row_by_id_by_column[column_name]))
+    best_id_column = max(candidate_id_columns, key=lambda column_name: len(row_by_id_by_column[column_name]))
     for rival_column, rival_row_by_id in row_by_id_by_column.items():
-        is_as_good = (
-            rival_column in candidate_columns
-            and len(rival_row_by_id) >= len(row_by_id_by_column[best_column]) * MIN_RIVAL_SHARE
+        is_rival_as_good = (
+            rival_column in candidate_id_columns
+            and len(rival_row_by_id) >= len(row_by_id_by_column[best_id_column]) * MIN_RIVAL_SHARE
         )
-        if not rival_row_by_id.items() <= row_by_id_by_column[best_column].items() and (
-            is_as_good or len(rival_row_by_id) > len(row_by_id_by_column[best_column])
+        if not rival_row_by_id.items() <= row_by_id_by_column[best_id_column].items() and (
+            is_rival_as_good or len(rival_row_by_id) > len(row_by_id_by_column[best_id_column])
         ):
-            raise make_rival_error(best_column, rival_column, table_path)
-    check_code_columns(text_table, best_column, row_by_id_by_column[best_column], table_path)
-    if len(row_by_id_by_column[best_column]) < MIN_MATCHED_SHARE * min(
-        len(map_ids), (text_table[best_column] != "").sum()
-    ) and not is_id_column_name(best_column):
+            raise make_rival_error(best_id_column, rival_column, table_path)
+    check_code_columns(text_table, best_id_column, row_by_id_by_column[best_id_column], table_path)
+    if len(row_by_id_by_column[best_id_column]) < MIN_MATCHED_SHARE * min(
+        len(map_ids), (text_table[best_id_column] != "").sum()
+    ) and not is_id_column_name(best_id_column):
         raise InputError(
-            f"The column {best_column} of {table_path} holds {len(row_by_id_by_column[best_column])} of {len(map_ids)} "
-            f"IDs of the maps, as if by chance; if it names the participants, say so with --idColumn "
-            f"{quote(best_column)}. The maps have IDs such as {min(map_ids)}."
+            f"The column {best_id_column} of {table_path} holds {len(row_by_id_by_column[best_id_column])} of "
+            f"{len(map_ids)} IDs of the maps, as if by chance; if it names the participants, say so with --idColumn "
+            f"{quote(best_id_column)}. The maps have IDs such as {min(map_ids)}."
         )
-    check_shifted_ids(text_table[best_column], map_ids, table_path)
-    return best_column
+    check_shifted_ids(text_table[best_id_column], map_ids, table_path)
+    return best_id_column
 
 
-def make_rival_error(best_column: str, rival_column: str, table_path: Path) -> InputError:
+def make_rival_error(best_id_column: str, rival_column: str, table_path: Path) -> InputError:
     return InputError(
-        f"The columns {best_column} and {rival_column} of {table_path} could both name the participants of the maps, "
-        f"and would give them different rows; say which does with --idColumn, or name the map of each in a column of "
-        "paths, --mapColumn."
+        f"The columns {best_id_column} and {rival_column} of {table_path} could both name the participants of the "
+        f"maps, and would give them different rows; say which does with --idColumn, or name the map of each in a "
+        "column of paths, --mapColumn."
     )
 
 
-def make_unmatched_error(
-    text_table: pd.DataFrame, requested_column: str, map_ids: Collection[str], table_path: Path
+def make_unmatched_ids_error(
+    text_table: pd.DataFrame, requested_id_column: str, map_ids: Collection[str], table_path: Path
 ) -> InputError:
     """The error that no row has the ID of a map, with examples of both: of the column that was named, or of one that is
     called as columns of IDs are."""
-    example_column = requested_column or max(text_table.columns, key=is_id_column_name)
-    example_texts = [quote_text(cell_text) for cell_text in text_table[example_column] if cell_text][:EXAMPLE_ID_COUNT]
+    example_id_column = requested_id_column or max(text_table.columns, key=is_id_column_name)
+    example_id_texts = [quote_text(cell_text) for cell_text in text_table[example_id_column] if cell_text][
+        :EXAMPLE_ID_COUNT
+    ]
     absence_text = (
-        f"The column {requested_column} of {table_path} holds none of"
-        if requested_column
+        f"The column {requested_id_column} of {table_path} holds none of"
+        if requested_id_column
         else f"No column of {table_path} holds"
     )
     return InputError(
         f"{absence_text} the IDs of the maps, such as "
-        f"{', '.join(sorted(map_ids)[:EXAMPLE_ID_COUNT])}; {example_column} holds "
-        f"{', '.join(example_texts) or 'nothing'}. Expected the same IDs: correct one of both, or name another column "
-        "with --idColumn or another table with --table."
+        f"{', '.join(sorted(map_ids)[:EXAMPLE_ID_COUNT])}; {example_id_column} holds "
+        f"{', '.join(example_id_texts) or 'nothing'}. Expected the same IDs: correct one of both, or name another "
+        "column with --idColumn or another table with --table."
     )
 
 
-def check_identifiers(subject_ids: pd.Series, table_path: Path) -> None:
+def check_subject_ids(subject_ids: pd.Series, table_path: Path) -> None:
     """Raises InputError, naming the wrong ones, unless the IDs are unique, capitals aside, and can be file names."""
-    quoted_ids = [quote_text(subject_id) for subject_id in subject_ids[~subject_ids.str.fullmatch(SUBJECT_ID_PATTERN)]]
-    if wrong_ids := [*quoted_ids, *find_name_clashes(subject_ids)]:
+    invalid_id_texts = [
+        quote_text(subject_id) for subject_id in subject_ids[~subject_ids.str.fullmatch(SUBJECT_ID_PATTERN)]
+    ]
+    if wrong_ids := [*invalid_id_texts, *find_name_clashes(subject_ids)]:
         raise InputError(
             f"{table_path} has the participants {join_names(wrong_ids)}; expected one row each, with an ID of 1 to 100 "
             "letters, digits, "
@@ -247,62 +254,73 @@ def check_identifiers(subject_ids: pd.Series, table_path: Path) -> None:
 
 
 def check_code_columns(
-    text_table: pd.DataFrame, best_column: str, row_by_id: Mapping[str, int], table_path: Path
+    text_table: pd.DataFrame, best_id_column: str, row_index_by_id: Mapping[str, int], table_path: Path
 ) -> None:
-    """Raises InputError if maps that are numbers, found in the column `best_column` in `row_by_id`, could be meant by
-    another column. It holds codes with these numbers in other rows, as P017 for 17; any codes will do if `best_column`
-    numbers the rows."""
-    if not all(map(str.isdecimal, row_by_id)):
+    """Raises InputError if maps that are numbers, found in the column `best_id_column` in `row_index_by_id`, could be
+    meant by another column. It holds codes with these numbers in other rows, as P017 for 17; any codes will do if
+    `best_id_column` numbers the rows."""
+    if not all(map(str.isdecimal, row_index_by_id)):
         return
-    for column_name in text_table.columns.drop(best_column):
+    for column_name in text_table.columns.drop(best_id_column):
         column_ids = text_table[column_name].map(normalise_id)
         if not (column_ids.is_unique and match_fully(column_ids, ID_CODE).all()) or is_row_number_column(
             text_table[column_name]
         ):
             continue
-        row_by_number = {
+        row_index_by_number = {
             str(split_id[1]): row_index
             for row_index, column_id in enumerate(column_ids)
             if (split_id := split_numbered_id(column_id))
         }
-        shared_numbers = row_by_number.keys() & row_by_id.keys()
-        is_as_good = len(shared_numbers) >= MIN_RIVAL_SHARE * len(row_by_id)
+        shared_numbers = row_index_by_number.keys() & row_index_by_id.keys()
+        is_column_as_good = len(shared_numbers) >= MIN_RIVAL_SHARE * len(row_index_by_id)
         if (
-            any(row_by_number[id_number] != row_by_id[id_number] for id_number in shared_numbers)
-            if is_as_good
-            else has_row_numbers(text_table[best_column])
+            any(row_index_by_number[id_number] != row_index_by_id[id_number] for id_number in shared_numbers)
+            if is_column_as_good
+            else has_row_numbers(text_table[best_id_column])
         ):
-            raise make_rival_error(best_column, column_name, table_path)
+            raise make_rival_error(best_id_column, column_name, table_path)
 
 
 def check_shifted_ids(id_column: pd.Series, map_ids: set[str], table_path: Path) -> None:
     """Raises InputError if IDs may be shifted, so that each subject would have the map of a neighbour. Then a column's
     IDs and the maps do not match to their ends, and IDs that are higher or lower would match as well."""
-    column_triples, map_triples = (
+    column_id_triples, map_id_triples = (
         {id_triple for id_text in compared_ids if (id_triple := split_numbered_id(id_text))}
         for compared_ids in (id_column.map(normalise_id), map_ids)
     )
-    common_triples = column_triples & map_triples
-    is_from_zero = any(id_number == 0 for _, id_number, _ in column_triples - map_triples)  # as programs number rows
-    is_full_match = common_triples in (column_triples, map_triples) and not is_from_zero
-    if is_full_match or len(common_triples) < MIN_OVERLAP_SHARE * min(len(column_triples), len(map_triples)):
+    common_id_triples = column_id_triples & map_id_triples
+    is_column_from_zero = any(
+        id_number == 0 for _, id_number, _ in column_id_triples - map_id_triples
+    )  # as programs number rows
+    is_full_match = common_id_triples in (column_id_triples, map_id_triples) and not is_column_from_zero
+    if is_full_match or len(common_id_triples) < MIN_OVERLAP_SHARE * min(len(column_id_triples), len(map_id_triples)):
         return
-    column_low, column_high, map_low, map_high = (
+    lowest_column_number, highest_column_number, lowest_map_number, highest_map_number = (
         min_or_max(id_number for _, id_number, _ in id_triples)
-        for id_triples in (column_triples, map_triples)
+        for id_triples in (column_id_triples, map_id_triples)
         for min_or_max in (min, max)
     )
-    is_offset = is_from_zero or (column_low - map_low) * (column_high - map_high) > 0  # both ends, the same way
-    for shift in {*TRIED_SHIFTS, map_low - column_low, map_high - column_high} - {0}:
-        shifted_triples = {
-            (text_before, id_number + shift, text_after) for text_before, id_number, text_after in column_triples
+    are_ranges_offset = (
+        is_column_from_zero
+        or (lowest_column_number - lowest_map_number) * (highest_column_number - highest_map_number) > 0
+    )  # both ends, the same way
+    for number_shift in {
+        *TRIED_ID_SHIFTS,
+        lowest_map_number - lowest_column_number,
+        highest_map_number - highest_column_number,
+    } - {0}:
+        shifted_id_triples = {
+            (text_before, id_number + number_shift, text_after)
+            for text_before, id_number, text_after in column_id_triples
         }
-        if len(shifted_triples & map_triples) >= len(common_triples) + (not is_offset):
+        if len(shifted_id_triples & map_id_triples) >= len(common_id_triples) + (not are_ranges_offset):
             raise InputError(
-                f"The numbers in the column {id_column.name} of {table_path}, {column_low} to {column_high}, match "
-                f"{len(common_triples)} of {len(map_triples)} maps, {map_low} to {map_high}, and would match as many "
-                f"if they were higher by {shift}, as shifted numbers do. Correct the table; if it is right, say so "
-                f"with --idColumn {quote(str(id_column.name))}."
+                f"The numbers in the column {id_column.name} of {table_path}, {lowest_column_number} to "
+                f"{highest_column_number}, match {len(common_id_triples)} of {len(map_id_triples)} maps, "
+                f"{lowest_map_number} to {highest_map_number}, and would match as many if they were higher by "
+                f"{number_shift}, as shifted numbers do. Correct the table; if it is right, say so with --idColumn "
+                f"{quote(str(id_column.name))}."
             )
 
 
@@ -320,7 +338,7 @@ def is_id_column_name(column_name: str) -> bool:
 def is_row_number_column(text_column: pd.Series) -> bool:
     """Whether a column has the name, or the values, of row numbers, and not the name of IDs."""
     column_name = str(text_column.name).strip().lower()
-    return ROW_NUMBER_NAME.fullmatch(column_name) is not None or (
+    return ROW_NUMBER_COLUMN_NAME.fullmatch(column_name) is not None or (
         not is_id_column_name(column_name) and has_row_numbers(text_column)
     )
 

@@ -29,7 +29,7 @@ from data.conversion import measures
 BUNDLE_SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA_FILE, PARCELS_FILE = "data.json", "parcels.npz"
 # not in a bundle
-PEOPLE_FIELDS = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
+PEOPLE_METADATA_FIELDS = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
 OVERLAP_WARNING = "Whether new participants are training participants of {} cannot be checked: it holds no scan or ID."
 
 
@@ -55,9 +55,13 @@ class TemplateCohort:
     bundle_archive: Archive | None = None
 
     @classmethod
-    def from_path(cls, path: Path) -> "TemplateCohort":
+    def from_path(cls, cohort_or_bundle_path: Path) -> "TemplateCohort":
         """Raises InputError for what is neither, and unless it says all that preparing new people takes."""
-        template = read_template(open_archive(path)) if is_bundle(path) else cls(open_cohort(path))
+        template = (
+            read_template(open_archive(cohort_or_bundle_path))
+            if is_bundle(cohort_or_bundle_path)
+            else cls(open_cohort(cohort_or_bundle_path))
+        )
         check_preparation(template.cohort)
         return template
 
@@ -89,7 +93,9 @@ def is_bundle(path: Path) -> bool:
 
 def make_bundled_data(cohort: Cohort) -> BundledData:
     """What a bundle says of a cohort."""
-    empty_fields: dict[str, Any] = {field_name: getattr(Metadata(), field_name) for field_name in PEOPLE_FIELDS}
+    empty_fields: dict[str, Any] = {
+        field_name: getattr(Metadata(), field_name) for field_name in PEOPLE_METADATA_FIELDS
+    }
     measures_by_map = TemplateCohort(cohort).measures_by_map or {}
     return BundledData(
         grid=cohort.grid.name,
@@ -124,33 +130,35 @@ def check_preparation(cohort: Cohort) -> None:
 
 def encode_phenotype(text_table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
-    phenotype_columns, value_names = metadata.phenotype_columns, metadata.phenotype
-    if value_names == phenotype.list_abide_names():
+    phenotype_columns, phenotype_value_names = metadata.phenotype_columns, metadata.phenotype
+    if phenotype_value_names == phenotype.list_abide_value_names():
         return phenotype.make_abide_values(text_table)
-    columns_with_missing = [column_name for column_name in phenotype_columns if f"{column_name}_missing" in value_names]
+    columns_with_missing = [
+        column_name for column_name in phenotype_columns if f"{column_name}_missing" in phenotype_value_names
+    ]
     return phenotype.encode_columns(text_table, phenotype_columns, metadata.phenotype_categories, columns_with_missing)
 
 
 def find_unknown_categories(text_table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
     """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
     count as unknown."""
-    text_by_column = {
+    words_by_column = {
         column_name: clean_column(text_table[column_name])
         for column_name in metadata.phenotype_categories
         if column_name in text_table
     }
-    unknown_by_column = {
+    unknown_words_by_column = {
         column_name: column_text[column_text.notna() & ~column_text.isin(metadata.phenotype_categories[column_name])]
-        for column_name, column_text in text_by_column.items()
+        for column_name, column_text in words_by_column.items()
     }
     return {
         column_name: sorted(column_text.unique())
-        for column_name, column_text in unknown_by_column.items()
+        for column_name, column_text in unknown_words_by_column.items()
         if column_text.size
     }
 
 
-def make_template_files(cohort: Cohort) -> dict[str, bytes]:
+def make_bundle_template_files(cohort: Cohort) -> dict[str, bytes]:
     """What a bundle says of a cohort, as its parts; the images by which the maps were derived among them."""
     content_by_file = {DATA_FILE: files.format_json(asdict(make_bundled_data(cohort))).encode()}
     if cohort.connectomes and cohort.connectomes.parcel_image is not None:

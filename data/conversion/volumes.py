@@ -45,10 +45,14 @@ def find_map_files(
     """The files of `map_paths`, a column for each of their names, as MapOnDisk in a column for each map of `map_names`;
     facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
     or the names of volumes, or a map is missing."""
-    files_by_map, maps_by_file_name, summary_rows = dict[str, pd.Series](), dict[str, list[str]](), list[SummaryRow]()
+    subject_files_by_map, map_names_by_file_name, summary_rows = (
+        dict[str, pd.Series](),
+        dict[str, list[str]](),
+        list[SummaryRow](),
+    )
     for map_name, subject_paths in map_paths.items():
         volume_labels = read_volume_names(subject_paths.tolist(), str(map_name), folder)
-        maps_by_file_name[str(map_name)] = [f"{map_name}_{volume_label}" for volume_label in volume_labels] or [
+        map_names_by_file_name[str(map_name)] = [f"{map_name}_{volume_label}" for volume_label in volume_labels] or [
             str(map_name)
         ]
         if volume_labels:
@@ -56,36 +60,39 @@ def find_map_files(
                 (
                     "layout",
                     f"{map_name}: {len(volume_labels)} volumes a participant: "
-                    f"{', '.join(maps_by_file_name[str(map_name)])}",
+                    f"{', '.join(map_names_by_file_name[str(map_name)])}",
                 )
             )
-        for volume_index, volume_map in enumerate(maps_by_file_name[str(map_name)]):
-            files_by_map[volume_map] = subject_paths.map(
+        for volume_index, volume_map_name in enumerate(map_names_by_file_name[str(map_name)]):
+            subject_files_by_map[volume_map_name] = subject_paths.map(
                 lambda file_path, volume_position=volume_index if volume_labels else None: MapOnDisk(
                     file_path, volume_position
                 )
             )
     record_map_names = [
-        volume_map for map_name in map_names for volume_map in maps_by_file_name.get(map_name, [map_name])
+        volume_map_name
+        for map_name in map_names
+        for volume_map_name in map_names_by_file_name.get(map_name, [map_name])
     ]
-    if absent_maps := [map_name for map_name in record_map_names if map_name not in files_by_map]:
+    if absent_map_names := [map_name for map_name in record_map_names if map_name not in subject_files_by_map]:
         raise InputError(
-            f"{folder} holds no {absent_maps[0]} maps; it holds {', '.join(files_by_map)}. Name these with --maps."
+            f"{folder} holds no {absent_map_names[0]} maps; it holds {', '.join(subject_files_by_map)}. Name these "
+            "with --maps."
         )
     check_map_names(record_map_names)
-    return pd.DataFrame({map_name: files_by_map[map_name] for map_name in record_map_names}), summary_rows
+    return pd.DataFrame({map_name: subject_files_by_map[map_name] for map_name in record_map_names}), summary_rows
 
 
 def check_map_names(map_names: Sequence[str]) -> None:
     """Raises InputError unless the names of maps differ, can be parts of file names, and are not too many."""
-    if not is_distinct(map_names) or len(map_names) > MAX_MAPS:
+    if not are_valid_distinct_names(map_names) or len(map_names) > MAX_MAPS:
         raise InputError(
             f"The maps are called {join_names(list(map(quote_text, map_names)))}; expected each once, of letters, "
             f"digits, '.', '_' and '-', at most {MAX_MAPS}. Name them with --maps."
         )
 
 
-def is_distinct(map_or_volume_names: Sequence[str]) -> bool:
+def are_valid_distinct_names(map_or_volume_names: Sequence[str]) -> bool:
     """Whether names differ, and can be parts of file names."""
     return len({*map_or_volume_names}) == len(map_or_volume_names) and all(
         re.fullmatch(r"\w[\w.-]*", name) for name in map_or_volume_names
@@ -98,25 +105,27 @@ def read_volume_names(file_paths: Sequence[Path], map_name: str, folder: Path) -
     if count_volumes(open_nifti(file_paths[0])) is None:
         return []
     volume_count_by_path = {path: count_volumes(open_nifti(path)) or 1 for path in file_paths}
-    usual_count, person_count = Counter(volume_count_by_path.values()).most_common(1)[0]
-    if different_paths := [path for path, volume_count in volume_count_by_path.items() if volume_count != usual_count]:
+    usual_volume_count, person_count = Counter(volume_count_by_path.values()).most_common(1)[0]
+    if different_paths := [
+        path for path, volume_count in volume_count_by_path.items() if volume_count != usual_volume_count
+    ]:
         raise InputError(
             f"{different_paths[0]} holds {volume_count_by_path[different_paths[0]]} volumes, the {map_name} of "
-            f"{person_count} other participants {usual_count}; expected as many for everybody. Compute it again, or "
-            "leave this person out with --exclude."
+            f"{person_count} other participants {usual_volume_count}; expected as many for everybody. Compute it "
+            "again, or leave this person out with --exclude."
         )
-    return read_volume_labels(file_paths, folder / f"{map_name}.txt", usual_count)
+    return read_volume_labels(file_paths, folder / f"{map_name}.txt", usual_volume_count)
 
 
-def read_volume_labels(file_paths: Sequence[Path], list_path: Path, volume_count: int) -> list[str]:
-    """The names of `volume_count` volumes, those in a `list_path`, one a line, or else in the JSON beside each of
+def read_volume_labels(file_paths: Sequence[Path], label_list_path: Path, volume_count: int) -> list[str]:
+    """The names of `volume_count` volumes, those in a `label_list_path`, one a line, or else in the JSON beside each of
     `file_paths`; `0`, `1`, ... if nobody names them. Raises InputError if the JSON files differ, or there is not a
     name for each."""
     label_source_path = make_sidecar_path(file_paths[0], ".json")
-    if list_path.is_file():
+    if label_list_path.is_file():
         label_source_path, list_lines = (
-            list_path,
-            list_path.read_text(encoding="utf-8-sig", errors="replace").splitlines(),
+            label_list_path,
+            label_list_path.read_text(encoding="utf-8-sig", errors="replace").splitlines(),
         )
         volume_labels = [line.strip() for line in list_lines if line.strip()]
     else:
@@ -127,9 +136,10 @@ def read_volume_labels(file_paths: Sequence[Path], list_path: Path, volume_count
         ]:
             raise InputError(
                 f"The JSON files beside {different_paths[0]} and {file_paths[0]} name their volumes differently; "
-                f"expected the same LabelMap. Correct them, or name the volumes of all in {list_path}, one a line."
+                f"expected the same LabelMap. Correct them, or name the volumes of all in {label_list_path}, one a "
+                "line."
             )
-    if len(volume_labels) != volume_count or not is_distinct(volume_labels):
+    if len(volume_labels) != volume_count or not are_valid_distinct_names(volume_labels):
         raise InputError(
             f"{label_source_path} names {len(volume_labels)} volumes, "
             f"{join_names(list(map(quote_text, volume_labels)))}; expected {volume_count} different names, of letters, "
@@ -165,11 +175,11 @@ class PersonMaps:
 def read_person_maps(map_files: Sequence[MapOnDisk], grid: records.Grid, record_path: Path) -> PersonMaps:
     """Measures maps and writes the volume of each, (x, y, z) float32, z-scored by itself, as a record whose header is
     0. Raises InputError, naming the file."""
-    file_sums = [
-        (map_path.name, manifest.compute_sum(map_path))
+    file_name_sha256_pairs = [
+        (map_path.name, manifest.compute_checksum(map_path))
         for map_path in dict.fromkeys(map_file.path for map_file in map_files)
     ]
-    measures_per_map, region_means, map_digests, volumes_hash = [], [], list[str](), hashlib.sha256()
+    measures_per_map, region_means_per_map, map_digests, volumes_hash = [], [], list[str](), hashlib.sha256()
     with open(record_path, "wb") as record_file:
         record_file.write(bytes(records.HEADER_BYTES))
         for map_image in nifti.read_brain_maps(map_files):
@@ -178,7 +188,11 @@ def read_person_maps(map_files: Sequence[MapOnDisk], grid: records.Grid, record_
             volumes_hash.update(volume.data)
             map_digests += records.compute_map_digests(volume[None])
             measures_per_map.append(measures.measure_image(map_image))
-            region_means.append(near_duplicates.average_reduced_regions(resampling.reduce_volume(volume)))
+            region_means_per_map.append(near_duplicates.average_reduced_regions(resampling.reduce_volume(volume)))
     return PersonMaps(
-        file_sums, measures_per_map, np.column_stack(region_means), volumes_hash.hexdigest(), tuple(map_digests)
+        file_name_sha256_pairs,
+        measures_per_map,
+        np.column_stack(region_means_per_map),
+        volumes_hash.hexdigest(),
+        tuple(map_digests),
     )

@@ -29,10 +29,12 @@ def suggest_option(derivation: Derivation, scan_file: ScanFile, bold: Bold, min_
     """Which other option leaves at least so many directions of this scan, or that none does."""
     for option_text, alternative_derivation in list_alternative_options(derivation, bold):
         try:
-            is_enough = load_confounds_and_direction_count(alternative_derivation, scan_file, bold)[1] >= min_directions
+            leaves_enough_directions = (
+                load_confounds_and_direction_count(alternative_derivation, scan_file, bold)[1] >= min_directions
+            )
         except InputError:
             continue
-        if is_enough:
+        if leaves_enough_directions:
             return f"{option_text} serves: take it for all, in another folder (without --like), or move the scan away."
     return "Neither another --confounds nor another --band serves: move the scan away."
 
@@ -40,21 +42,25 @@ def suggest_option(derivation: Derivation, scan_file: ScanFile, bold: Bold, min_
 def list_alternative_options(derivation: Derivation, bold: Bold) -> list[tuple[str, Derivation]]:
     """Other options to try, first those that change least: of confounds, which are then those of everybody, the
     strategy simple, then 6 parameters of head motion; else twice the band or half of it."""
-    alternatives = list[tuple[str, Derivation]]()
+    alternative_options = list[tuple[str, Derivation]]()
     if derivation.confounds in STRATEGY_BY_CONFOUNDS:
-        strategy_name, motion_name = STRATEGY_BY_CONFOUNDS[derivation.confounds]
-        key_by_strategy = {strategy: confounds_key for confounds_key, strategy in STRATEGY_BY_CONFOUNDS.items()}
-        preferred_keys = [
-            key_by_strategy["simple", motion_name],
-            key_by_strategy[strategy_name, "basic"],
-            key_by_strategy["simple", "basic"],
+        nilearn_strategy_name, nilearn_motion_name = STRATEGY_BY_CONFOUNDS[derivation.confounds]
+        confounds_key_by_strategy = {
+            strategy_and_motion: confounds_key for confounds_key, strategy_and_motion in STRATEGY_BY_CONFOUNDS.items()
+        }
+        preferred_confounds_keys = [
+            confounds_key_by_strategy["simple", nilearn_motion_name],
+            confounds_key_by_strategy[nilearn_strategy_name, "basic"],
+            confounds_key_by_strategy["simple", "basic"],
         ]
-        for confounds_key in dict.fromkeys([*preferred_keys, *STRATEGY_BY_CONFOUNDS]):
-            alternatives.append((f"--confounds {confounds_key}", replace(derivation, confounds=confounds_key)))
+        for confounds_key in dict.fromkeys([*preferred_confounds_keys, *STRATEGY_BY_CONFOUNDS]):
+            alternative_options.append((f"--confounds {confounds_key}", replace(derivation, confounds=confounds_key)))
     low_hz, high_hz = derivation.band
     # A band of nearly all frequencies would say nothing of the slow ones: their share, fALFF, would be 1 everywhere.
     widest_end_hz = min(2 * high_hz, math.floor(WIDEST_BAND_FRACTION * 500 / bold.tr_s) / 1000)
     for band_end_hz in (widest_end_hz, (low_hz + high_hz) / 2):
         if band_end_hz > low_hz:
-            alternatives.append((f"--band {low_hz:g},{band_end_hz:g}", replace(derivation, band=(low_hz, band_end_hz))))
-    return alternatives
+            alternative_options.append(
+                (f"--band {low_hz:g},{band_end_hz:g}", replace(derivation, band=(low_hz, band_end_hz)))
+            )
+    return alternative_options

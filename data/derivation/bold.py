@@ -26,11 +26,11 @@ from data.cohorts.nifti import (
     verify_compressed_end,
 )
 from data.cohorts.rows import join_names
-from data.derivation.cleaning import UnsuitedError
+from data.derivation.cleaning import UnsuitedOptionsError
 from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile
 
-MAX_VOLUMES = 100_000
+MAX_SCAN_VOLUMES = 100_000
 VOLUME_BLOCK_BYTES = 2**26  # read at once, as float64
 SECONDS_BY_TIME_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # NIfTI's units of time
 MAX_TR_S = 30.0  # of a repetition time; more is milliseconds
@@ -48,7 +48,7 @@ SIDES_DIFFER_REMARK = Remark(
 MAX_VOXEL_EDGE_MM = 6.0  # of an edge of a voxel: the grid of a reduced cohort, which networks read; scans have 2 to 5
 TR_TOLERANCE = 0.01  # share by which header and JSON may differ, as rounded numbers do
 MAX_VARYING_FRACTION = 0.6  # of all voxels; a brain fills less, so a scan that varies in more of them has no mask
-MIN_BRAIN_FRACTION = 0.05  # a brain fills more; of a slab nilearn finds less
+MIN_BRAIN_GRID_FRACTION = 0.05  # a brain fills more; of a slab nilearn finds less
 OLD_CONFOUND_COLUMNS = ("FramewiseDisplacement", "RotX", "aCompCor00")  # names that fMRIPrep gave up with 1.2
 DISPLACEMENT_COLUMN = "framewise_displacement"  # mm; in XCP-D's table of outliers 1 where a volume moved too far
 
@@ -60,163 +60,163 @@ class Bold:
     scan_path: Path
     image: nibabel.Nifti1Pair
     tr_s: float
-    remarks: list[Remark]
+    header_remarks: list[Remark]
 
     @property
     def volume_count(self) -> int:
         return count_volumes(self.image) or 1
 
     @property
-    def shape_and_affine(self) -> tuple[tuple[int, ...], np.ndarray]:
+    def grid_shape_and_affine(self) -> tuple[tuple[int, ...], np.ndarray]:
         """Shape (x, y, z) and affine (4, 4)."""
         return self.image.shape[:3], self.image.affine
 
-    def read_blocks(self) -> Iterator[np.ndarray]:
+    def read_volume_blocks(self) -> Iterator[np.ndarray]:
         """The scan in blocks of volumes (x, y, z, few) float32, the file read once, to its end. Raises InputError."""
         volumes_per_block = max(1, VOLUME_BLOCK_BYTES // (8 * int(np.prod(self.image.shape[:3]))))
         with convert_nifti_errors(self.scan_path), np.errstate(all="ignore"):
             for first_volume in range(0, self.volume_count, volumes_per_block):
-                block_values = np.asarray(
+                volume_block = np.asarray(
                     self.image.dataobj[..., first_volume : first_volume + volumes_per_block], np.float32
                 )
-                yield block_values.reshape(*self.image.shape[:3], -1)
+                yield volume_block.reshape(*self.image.shape[:3], -1)
         if self.scan_path.name.lower().endswith(".gz"):
             verify_compressed_end(self.image, self.scan_path)
 
 
 def open_bold(scan_path: Path) -> Bold:
     """Raises InputError, naming the file, unless it is 4-D and its repetition time is known."""
-    image = open_nifti(scan_path, MAX_VOLUMES)
-    if count_volumes(image) is None:
+    scan_image = open_nifti(scan_path, MAX_SCAN_VOLUMES)
+    if count_volumes(scan_image) is None:
         raise InputError(
-            f"{scan_path} is 3-D, {image.shape}; expected a scan of many volumes. Name the preprocessed BOLD."
+            f"{scan_path} is 3-D, {scan_image.shape}; expected a scan of many volumes. Name the preprocessed BOLD."
         )
-    tr_s, remarks = read_repetition_time(image, scan_path)
-    voxel_edge_mm = round(float(voxel_sizes(image.affine).max()), 2)
-    if voxel_edge_mm > MAX_VOXEL_EDGE_MM:
-        remark_text = (
+    tr_s, header_remarks = read_repetition_time(scan_image, scan_path)
+    longest_voxel_edge_mm = round(float(voxel_sizes(scan_image.affine).max()), 2)
+    if longest_voxel_edge_mm > MAX_VOXEL_EDGE_MM:
+        voxel_size_remark_text = (
             f"voxels of {{}} mm; expected at most {MAX_VOXEL_EDGE_MM:g} mm, since larger ones mix regions. Take finer "
             "scans"
         )
-        remarks = [*remarks, Remark(remark_text, voxel_edge_mm, is_warning=True)]
-    if has_contradicting_sides(image):
-        remarks = [*remarks, SIDES_DIFFER_REMARK]
-    return Bold(scan_path, image, tr_s, remarks)
+        header_remarks = [*header_remarks, Remark(voxel_size_remark_text, longest_voxel_edge_mm, is_warning=True)]
+    if has_contradicting_sides(scan_image):
+        header_remarks = [*header_remarks, SIDES_DIFFER_REMARK]
+    return Bold(scan_path, scan_image, tr_s, header_remarks)
 
 
-def read_repetition_time(image: nibabel.Nifti1Pair, scan_path: Path) -> tuple[float, list[Remark]]:
+def read_repetition_time(scan_image: nibabel.Nifti1Pair, scan_path: Path) -> tuple[float, list[Remark]]:
     """In seconds, of the JSON beside a scan, or else of its header, and a remark if these differ. Raises InputError if
     neither says it."""
-    json_path, header_tr_s = make_sidecar_path(scan_path, ".json"), read_header_tr(image)
-    json_tr = files.read_json(json_path, dict).get("RepetitionTime") if json_path.is_file() else None
-    if json_tr is None:
+    json_path, header_tr_s = make_sidecar_path(scan_path, ".json"), read_header_tr_s(scan_image)
+    json_tr_s = files.read_json(json_path, dict).get("RepetitionTime") if json_path.is_file() else None
+    if json_tr_s is None:
         if header_tr_s is None:
             raise InputError(
                 f"{scan_path} does not say its repetition time: pixdim[4] of its header is "
-                f"{image.header['pixdim'][4]:g} ({image.header.get_xyzt_units()[1]}), and RepetitionTime in "
+                f"{scan_image.header['pixdim'][4]:g} ({scan_image.header.get_xyzt_units()[1]}), and RepetitionTime in "
                 f"{json_path.name} is missing. Write it there, in seconds."
             )
-        return header_tr_s, [UNSURE_TR_REMARK] * bool(image.header["pixdim"][4] == DEFAULT_HEADER_TR)
-    if not isinstance(json_tr, int | float) or not 0 < json_tr <= MAX_TR_S:
+        return header_tr_s, [UNSURE_TR_REMARK] * bool(scan_image.header["pixdim"][4] == DEFAULT_HEADER_TR)
+    if not isinstance(json_tr_s, int | float) or not 0 < json_tr_s <= MAX_TR_S:
         raise InputError(
-            f"{json_path}: RepetitionTime is {json_tr!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
+            f"{json_path}: RepetitionTime is {json_tr_s!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
         )
-    has_tr_conflict = header_tr_s is not None and abs(header_tr_s - json_tr) > TR_TOLERANCE * json_tr
+    has_tr_conflict = header_tr_s is not None and abs(header_tr_s - json_tr_s) > TR_TOLERANCE * json_tr_s
     conflict_remark = Remark("header and JSON differ in the repetition time; that of the JSON is taken")
-    return float(json_tr), [conflict_remark] * has_tr_conflict
+    return float(json_tr_s), [conflict_remark] * has_tr_conflict
 
 
-def read_header_tr(image: nibabel.Nifti1Pair) -> float | None:
+def read_header_tr_s(scan_image: nibabel.Nifti1Pair) -> float | None:
     """The repetition time in a header, s; None if it holds none: 0, the default without a unit, or more than a scan
     could have."""
-    raw_tr, time_unit = float(image.header["pixdim"][4]), image.header.get_xyzt_units()[1]
+    raw_tr, time_unit = float(scan_image.header["pixdim"][4]), scan_image.header.get_xyzt_units()[1]
     tr_s = raw_tr * SECONDS_BY_TIME_UNIT.get(time_unit, 0)
-    is_unset = time_unit == "unknown" and raw_tr == DEFAULT_HEADER_TR
-    return round(tr_s, 6) if 0 < tr_s <= MAX_TR_S and not is_unset else None
+    is_tr_unset = time_unit == "unknown" and raw_tr == DEFAULT_HEADER_TR
+    return round(tr_s, 6) if 0 < tr_s <= MAX_TR_S and not is_tr_unset else None
 
 
 def read_scan_mask(mask_path: Path, bold: Bold) -> np.ndarray:
     """A mask (x, y, z) bool. Raises InputError, naming the file, if it is empty or of another grid."""
-    mask_image, (scan_shape, scan_affine) = open_nifti(mask_path), bold.shape_and_affine
+    mask_image, (scan_grid_shape, scan_affine) = open_nifti(mask_path), bold.grid_shape_and_affine
     if (
-        mask_image.shape[:3] != scan_shape
+        mask_image.shape[:3] != scan_grid_shape
         or count_volumes(mask_image)
         or not np.allclose(mask_image.affine, scan_affine, atol=1e-3)
     ):
         raise InputError(
-            f"{mask_path} has another grid than {bold.scan_path.name}: the shape {mask_image.shape}, not {scan_shape}, "
-            "or another affine; expected the mask of this scan."
+            f"{mask_path} has another grid than {bold.scan_path.name}: the shape {mask_image.shape}, not "
+            f"{scan_grid_shape}, or another affine; expected the mask of this scan."
         )
     with convert_nifti_errors(mask_path):
-        mask = np.asarray(mask_image.dataobj).reshape(scan_shape) > 0
+        mask = np.asarray(mask_image.dataobj).reshape(scan_grid_shape) > 0
     if not mask.any():
         raise InputError(f"{mask_path} is empty; expected a brain's mask. Preprocess the scan again.")
     return mask
 
 
-def compute_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
+def compute_brain_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     """The voxels (x, y, z) bool that vary. If that is nearly all of the grid, the scan was not masked: then those that
     nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, and a remark says
     so."""
-    grid_shape = bold.shape_and_affine[0]
+    grid_shape = bold.grid_shape_and_affine[0]
     voxel_sums, voxel_minima, voxel_maxima = (
         np.zeros(grid_shape),
         np.full(grid_shape, np.inf),
         np.full(grid_shape, -np.inf),
     )
-    for volume_block in bold.read_blocks():
+    for volume_block in bold.read_volume_blocks():
         voxel_sums += volume_block.sum(-1, dtype=np.float64)
         voxel_minima, voxel_maxima = (
             np.minimum(voxel_minima, volume_block.min(-1)),
             np.maximum(voxel_maxima, volume_block.max(-1)),
         )
-    is_finite = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
-    is_varying = is_finite & (voxel_maxima > voxel_minima)
-    check_varies(bold, is_finite, is_varying)
-    if is_varying.mean() <= MAX_VARYING_FRACTION:
-        return is_varying, []
+    is_finite_voxel = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
+    is_varying_voxel = is_finite_voxel & (voxel_maxima > voxel_minima)
+    check_scan_varies(bold, is_finite_voxel, is_varying_voxel)
+    if is_varying_voxel.mean() <= MAX_VARYING_FRACTION:
+        return is_varying_voxel, []
     from nilearn.masking import compute_epi_mask
 
     mean_image = nibabel.Nifti1Image(np.nan_to_num(voxel_sums / bold.volume_count), bold.image.affine)
     with warnings.catch_warnings(action="ignore"):  # of an empty mask, which the remark below reports
         brain_mask = compute_epi_mask(mean_image).get_fdata() > 0
-    if brain_mask.mean() >= MIN_BRAIN_FRACTION:
+    if brain_mask.mean() >= MIN_BRAIN_GRID_FRACTION:
         return brain_mask, []
-    return is_varying, [Remark("compute_epi_mask finds no brain, so all voxels that vary are taken")]
+    return is_varying_voxel, [Remark("compute_epi_mask finds no brain, so all voxels that vary are taken")]
 
 
-def check_varies(bold: Bold, is_finite: np.ndarray, is_varying: np.ndarray) -> None:
-    """Raises InputError, with the cause, if nothing of a scan varies; `is_finite` are the voxels without NaN."""
-    if not is_varying.any():
-        missing_text = (
-            f"NaN or infinity in {(~is_finite).sum():,} of {is_finite.size:,} voxels, and else "
-            if not is_finite.all()
+def check_scan_varies(bold: Bold, is_finite_voxel: np.ndarray, is_varying_voxel: np.ndarray) -> None:
+    """Raises InputError, with the cause, if nothing of a scan varies; `is_finite_voxel` are the voxels without NaN."""
+    if not is_varying_voxel.any():
+        missing_voxels_text = (
+            f"NaN or infinity in {(~is_finite_voxel).sum():,} of {is_finite_voxel.size:,} voxels, and else "
+            if not is_finite_voxel.all()
             else ""
         )
         raise InputError(
-            f"{bold.scan_path} holds {missing_text}nothing that varies within its mask; expected a scan. Preprocess it "
-            "again."
+            f"{bold.scan_path} holds {missing_voxels_text}nothing that varies within its mask; expected a scan. "
+            "Preprocess it again."
         )
 
 
 def read_voxel_series(bold: Bold, brain_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Remark]]:
     """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order. With them,
     the mask of these voxels, and a remark on the others. Raises InputError if none is left."""
-    voxel_series, first_volume = np.empty((bold.volume_count, int(brain_mask.sum())), np.float32), 0
-    for volume_block in bold.read_blocks():
-        voxel_series[first_volume : first_volume + volume_block.shape[-1]] = volume_block[brain_mask].T
-        first_volume += volume_block.shape[-1]
+    voxel_series, next_volume_index = np.empty((bold.volume_count, int(brain_mask.sum())), np.float32), 0
+    for volume_block in bold.read_volume_blocks():
+        voxel_series[next_volume_index : next_volume_index + volume_block.shape[-1]] = volume_block[brain_mask].T
+        next_volume_index += volume_block.shape[-1]
     voxel_minima, voxel_maxima = voxel_series.min(0), voxel_series.max(0)  # NaN where any is
-    is_finite = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
-    is_usable = is_finite & (voxel_maxima > voxel_minima)
-    check_varies(bold, is_finite, is_usable)
+    is_finite_voxel = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
+    is_usable_voxel = is_finite_voxel & (voxel_maxima > voxel_minima)
+    check_scan_varies(bold, is_finite_voxel, is_usable_voxel)
     missing_remark = Remark("voxels without a number in some volume are left out of the mask")
-    remarks = [missing_remark] * bool((~is_finite).any())
-    if is_usable.all():
+    remarks = [missing_remark] * bool((~is_finite_voxel).any())
+    if is_usable_voxel.all():
         return voxel_series, brain_mask, remarks
     usable_mask = brain_mask.copy()
-    usable_mask[brain_mask] = is_usable
-    return voxel_series[:, is_usable], usable_mask, remarks
+    usable_mask[brain_mask] = is_usable_voxel
+    return voxel_series[:, is_usable_voxel], usable_mask, remarks
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,94 +228,102 @@ class Confounds:
     motion_mm: float | None  # mean framewise displacement; None if unknown
 
 
-def load_confounds(scan_file: ScanFile, strategy: str, volume_count: int) -> Confounds:
+def load_confounds(scan_file: ScanFile, confounds_key: str, volume_count: int) -> Confounds:
     """Raises InputError, naming the table, if it does not fit the scan or is not read, or if there is none. Raises
     UnsuitedError if another strategy may serve: a column is lacking, or no volume is kept."""
     empty_confounds = Confounds(np.ones(volume_count, bool), None, None)
     if scan_file.naming_rule.is_cleaned:
         confounds_with_motion = replace(
             empty_confounds,
-            motion_mm=compute_mean_motion(read_number_table(scan_file.motion_path)) if scan_file.motion_path else None,
+            motion_mm=compute_mean_motion_mm(read_number_table(scan_file.motion_table_path))
+            if scan_file.motion_table_path
+            else None,
         )
         return (
-            mark_censored_volumes(confounds_with_motion, scan_file.outliers_path, volume_count)
-            if scan_file.outliers_path
+            mark_censored_volumes(confounds_with_motion, scan_file.outliers_table_path, volume_count)
+            if scan_file.outliers_table_path
             else confounds_with_motion
         )
-    if not scan_file.confounds_path:
-        if strategy == "none":
+    if not scan_file.confounds_table_path:
+        if confounds_key == "none":
             return empty_confounds
         raise InputError(
-            f"no table of confounds for --confounds {strategy}; expected *_desc-confounds_timeseries.tsv beside each "
-            "scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
+            f"no table of confounds for --confounds {confounds_key}; expected *_desc-confounds_timeseries.tsv beside "
+            "each scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
         )
-    confounds_table = read_number_table(scan_file.confounds_path)
+    confounds_table = read_number_table(scan_file.confounds_table_path)
     if len(confounds_table) != volume_count:
         raise InputError(
-            f"{scan_file.confounds_path} has {len(confounds_table)} rows, {scan_file.path.name} {volume_count} "
+            f"{scan_file.confounds_table_path} has {len(confounds_table)} rows, {scan_file.path.name} {volume_count} "
             "volumes; expected a row a volume. Was one of them cut after it was written?"
         )
-    if strategy != "none" and (old_columns := [column for column in OLD_CONFOUND_COLUMNS if column in confounds_table]):
+    if confounds_key != "none" and (
+        old_column_names := [column for column in OLD_CONFOUND_COLUMNS if column in confounds_table]
+    ):
         raise InputError(
-            f"{scan_file.confounds_path} is of fMRIPrep 1.0 or 1.1, by its column {old_columns[0]}; expected one of "
-            "1.2 or newer, which nilearn reads. Preprocess the scan again with a newer fMRIPrep, or move it away."
+            f"{scan_file.confounds_table_path} is of fMRIPrep 1.0 or 1.1, by its column {old_column_names[0]}; "
+            "expected one of 1.2 or newer, which nilearn reads. Preprocess the scan again with a newer fMRIPrep, or "
+            "move it away."
         )
-    is_unsteady = (
+    is_unsteady_volume = (
         confounds_table[[column for column in confounds_table if column.startswith("non_steady_state")]].sum(axis=1) > 0
     )
-    is_retained, regressors = ~is_unsteady.to_numpy(bool), None
-    if strategy != "none":
-        is_retained, regressors = load_strategy_confounds(scan_file.confounds_path, strategy, volume_count)
+    is_retained, regressors = ~is_unsteady_volume.to_numpy(bool), None
+    if confounds_key != "none":
+        is_retained, regressors = load_strategy_confounds(scan_file.confounds_table_path, confounds_key, volume_count)
     if not is_retained.any():
-        raise UnsuitedError(
-            f"{scan_file.confounds_path}: no volume is kept by --confounds {strategy}, since the head moved; expected "
-            "some."
+        raise UnsuitedOptionsError(
+            f"{scan_file.confounds_table_path}: no volume is kept by --confounds {confounds_key}, since the head "
+            "moved; expected some."
         )
-    return Confounds(is_retained, regressors, compute_mean_motion(confounds_table))
+    return Confounds(is_retained, regressors, compute_mean_motion_mm(confounds_table))
 
 
-def load_strategy_confounds(table_path: Path, strategy: str, volume_count: int) -> tuple[np.ndarray, np.ndarray]:
+def load_strategy_confounds(
+    confounds_path: Path, confounds_key: str, volume_count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Volumes that are kept (volumes,) bool and regressors (volumes, n) by one of nilearn's strategies, from a table
     of fMRIPrep's. Raises UnsuitedError if it lacks columns, or the JSON that some need."""
     from nilearn.interfaces.fmriprep import load_confounds_strategy
 
-    strategy_name, motion_name = STRATEGY_BY_CONFOUNDS[strategy]
-    json_path = table_path.with_suffix(".json")
-    if strategy_name == "compcor" and not json_path.is_file():
-        raise UnsuitedError(
+    nilearn_strategy_name, nilearn_motion_name = STRATEGY_BY_CONFOUNDS[confounds_key]
+    json_path = confounds_path.with_suffix(".json")
+    if nilearn_strategy_name == "compcor" and not json_path.is_file():
+        raise UnsuitedOptionsError(
             f"{json_path} is missing; expected it beside the table, since it names the components for --confounds "
-            f"{strategy}. fMRIPrep writes it from 1.4 on: copy it there if you have it."
+            f"{confounds_key}. fMRIPrep writes it from 1.4 on: copy it there if you have it."
         )
     if json_path.is_file():
         files.read_json(json_path, dict)
     try:  # under a name of its own, by itself, since nilearn would find the table of another run, too
         with warnings.catch_warnings(action="ignore"), TemporaryDirectory() as temporary_folder:
-            for source_path in filter(Path.is_file, (table_path, json_path)):
+            for source_path in filter(Path.is_file, (confounds_path, json_path)):
                 shutil.copy(source_path, f"{temporary_folder}/sub-1_desc-confounds_timeseries{source_path.suffix}")
-            regressor_table, retained_indices = load_confounds_strategy(
-                f"{temporary_folder}/sub-1_desc-preproc_bold.nii.gz", strategy_name, motion=motion_name
+            regressor_table, retained_volume_indices = load_confounds_strategy(
+                f"{temporary_folder}/sub-1_desc-preproc_bold.nii.gz", nilearn_strategy_name, motion=nilearn_motion_name
             )
     except (ValueError, KeyError, IndexError) as error:
         # nilearn names columns, or all of a kind, in quotes
-        missing_columns = sorted(set(re.findall(r"'(\w+)'", str(error))))
-        missing_text = f"it lacks {join_names(missing_columns, 3)}; " if missing_columns else ""
-        raise UnsuitedError(
-            f"{table_path} does not serve --confounds {strategy}: {missing_text}expected fMRIPrep's columns."
+        missing_column_names = sorted(set(re.findall(r"'(\w+)'", str(error))))
+        missing_columns_text = f"it lacks {join_names(missing_column_names, 3)}; " if missing_column_names else ""
+        raise UnsuitedOptionsError(
+            f"{confounds_path} does not serve --confounds {confounds_key}: {missing_columns_text}expected fMRIPrep's "
+            "columns."
         ) from error
     is_retained = np.ones(volume_count, bool)
-    if retained_indices is not None:
-        is_retained = np.isin(np.arange(volume_count), retained_indices)
+    if retained_volume_indices is not None:
+        is_retained = np.isin(np.arange(volume_count), retained_volume_indices)
     return is_retained, regressor_table.to_numpy(np.float64)
 
 
-def compute_mean_motion(displacement_table: pd.DataFrame) -> float | None:
+def compute_mean_motion_mm(displacement_table: pd.DataFrame) -> float | None:
     """The mean framewise displacement, mm; None if there is none."""
-    mean_mm = (
+    mean_displacement_mm = (
         pd.to_numeric(displacement_table[DISPLACEMENT_COLUMN], errors="coerce").mean()
         if DISPLACEMENT_COLUMN in displacement_table
         else np.nan
     )
-    return None if np.isnan(mean_mm) else round(float(mean_mm), 6)
+    return None if np.isnan(mean_displacement_mm) else round(float(mean_displacement_mm), 6)
 
 
 def mark_censored_volumes(confounds: Confounds, outliers_path: Path, volume_count: int) -> Confounds:

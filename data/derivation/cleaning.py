@@ -18,11 +18,11 @@ MIN_DIRECTIONS = 3  # of the series in the band; correlations of two values are 
 MIN_RETAINED_ENERGY = 0.01
 RELATIVE_ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 VOXELS_PER_CHUNK = 4096  # voxels at a time
-MIN_DEVIATION, MAX_DEVIATION = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
+MIN_SERIES_DEVIATION, MAX_SERIES_DEVIATION = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
 MIN_SINUSOID_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
 
 
-class UnsuitedError(InputError):
+class UnsuitedOptionsError(InputError):
     """A scan of which the confounds, or the band, leave too little; what would leave enough is for the caller to find.
     `min_directions` is the number of directions in the band that are needed."""
 
@@ -47,22 +47,22 @@ class Sampling:
     band_hz: tuple[float, float]  # Hz, both ends included
 
     @cached_property
-    def retained_times(self) -> np.ndarray:
+    def retained_volume_offsets(self) -> np.ndarray:
         """When the kept volumes were measured, (kept,) int, in volumes after the first one of them."""
-        retained_positions = np.flatnonzero(self.is_retained)
-        return retained_positions - retained_positions[0]
+        retained_volume_indices = np.flatnonzero(self.is_retained)
+        return retained_volume_indices - retained_volume_indices[0]
 
     @cached_property
-    def volume_count(self) -> int:
+    def spanned_volume_count(self) -> int:
         """The number of volumes from the first kept one to the last, scrubbed ones included."""
-        return int(self.retained_times[-1]) + 1
+        return int(self.retained_volume_offsets[-1]) + 1
 
     @cached_property
     def frequency_indices(self) -> np.ndarray:
         """The numbers k of the frequencies k / (volume_count x tr_s) within the band, (bins,) int, without 0."""
-        k = np.arange(1, self.volume_count // 2 + 1)
-        frequencies_hz = k / (self.volume_count * self.tr_s)
-        return k[
+        positive_frequency_indices = np.arange(1, self.spanned_volume_count // 2 + 1)
+        frequencies_hz = positive_frequency_indices / (self.spanned_volume_count * self.tr_s)
+        return positive_frequency_indices[
             (frequencies_hz >= self.band_hz[0] * (1 - RELATIVE_ROUNDING))
             & (frequencies_hz <= self.band_hz[1] * (1 + RELATIVE_ROUNDING))
         ]
@@ -84,37 +84,43 @@ class CleanedScan(Acquisition):
     band_basis: np.ndarray  # (kept, directions) float64, orthonormal: the band, without mean and confounds
 
     @cached_property
-    def band_coordinates(self) -> np.ndarray:
+    def series_coordinates(self) -> np.ndarray:
         """The filtered series in the basis, (voxels, directions) float32. Lengths, angles and correlations are those of
         the filtered series, since it has the mean 0."""
         return self.cleaned_series.T @ self.band_basis.astype(np.float32)
 
     @cached_property
-    def unit_coordinates(self) -> np.ndarray:
+    def unit_series_coordinates(self) -> np.ndarray:
         """The coordinates at length 1, whose products are correlations, (voxels, directions) float32; 0 for a voxel
         that does not vary in the band."""
-        voxel_lengths = np.linalg.norm(self.band_coordinates, axis=1)
-        is_varying = voxel_lengths > RELATIVE_ROUNDING * np.sqrt(
+        coordinate_lengths = np.linalg.norm(self.series_coordinates, axis=1)
+        is_varying_voxel = coordinate_lengths > RELATIVE_ROUNDING * np.sqrt(
             np.einsum("tv,tv->v", self.cleaned_series, self.cleaned_series)
         )
-        return self.band_coordinates * (is_varying / np.where(is_varying, voxel_lengths, 1))[:, None].astype(np.float32)
+        return self.series_coordinates * (is_varying_voxel / np.where(is_varying_voxel, coordinate_lengths, 1))[
+            :, None
+        ].astype(np.float32)
 
     @property
     def filtered_series(self) -> np.ndarray:
         """The cleaned series in the band, (kept, voxels) float32, mean 0; made anew each time."""
-        return self.band_basis.astype(np.float32) @ self.band_coordinates.T
+        return self.band_basis.astype(np.float32) @ self.series_coordinates.T
 
     @cached_property
     def amplitude_sums(self) -> AmplitudeSums:
-        return sum_amplitudes(self.cleaned_series, self.retained_times, self.frequency_indices)
+        return sum_amplitudes(self.cleaned_series, self.retained_volume_offsets, self.frequency_indices)
 
     @cached_property
-    def neighbour_sums(self) -> centrality.MatrixProducts:
+    def thresholded_row_sums(self) -> centrality.MatrixProducts:
         """Sums over the voxels whose correlation is above the threshold, the voxel itself included."""
-        return centrality.multiply_thresholded_matrix(self.unit_coordinates, np.ones(len(self.unit_coordinates)))
+        return centrality.multiply_thresholded_matrix(
+            self.unit_series_coordinates, np.ones(len(self.unit_series_coordinates))
+        )
 
 
-def clean_scan(voxel_series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray | None = None) -> CleanedScan:
+def clean_scan(
+    voxel_series: np.ndarray, acquisition: Acquisition, confound_regressors: np.ndarray | None = None
+) -> CleanedScan:
     """The scan of a series (volumes, voxels) float32 and of confounds (volumes, regressors), whose first row may lack
     values, as those of derivatives do; like nilearn, this takes the second row's instead.
 
@@ -129,47 +135,50 @@ def clean_scan(voxel_series: np.ndarray, acquisition: Acquisition, confounds: np
         raise InputError("The mask has no voxel; expected a brain. Check the mask.")
     if not acquisition.is_retained.any():
         raise InputError("All volumes are scrubbed; expected some that are kept. Scrub less, or move the scan away.")
-    orthonormal_regressors = orthonormalise_regressors(confounds, acquisition)
+    orthonormal_regressors = orthonormalise_regressors(confound_regressors, acquisition)
     band_basis = make_band_basis(acquisition, orthonormal_regressors)
-    cleaned_series = regress_out(voxel_series, acquisition.is_retained, orthonormal_regressors)
+    cleaned_series = regress_out_confounds(voxel_series, acquisition.is_retained, orthonormal_regressors)
     if not cleaned_series.any():
         raise InputError("The scan does not vary within its mask; expected signals. Check the scan and its mask.")
-    if not MIN_DEVIATION <= (max_deviation := float(np.abs(cleaned_series).max())) <= MAX_DEVIATION:
+    if not MIN_SERIES_DEVIATION <= (max_deviation := float(np.abs(cleaned_series).max())) <= MAX_SERIES_DEVIATION:
         raise InputError(
-            f"The scan varies by {max_deviation:.1g}; expected {MIN_DEVIATION:g} to {MAX_DEVIATION:g}, of whose "
-            "squares sums are exact. Was it scaled by mistake? Check scl_slope in its header."
+            f"The scan varies by {max_deviation:.1g}; expected {MIN_SERIES_DEVIATION:g} to {MAX_SERIES_DEVIATION:g}, "
+            "of whose squares sums are exact. Was it scaled by mistake? Check scl_slope in its header."
         )
     acq = acquisition
     return CleanedScan(acq.is_retained, acq.tr_s, acq.band_hz, acq.mask, acq.affine, cleaned_series, band_basis)
 
 
-def orthonormalise_regressors(confounds: np.ndarray | None, sampling: Sampling) -> np.ndarray:
+def orthonormalise_regressors(confound_regressors: np.ndarray | None, sampling: Sampling) -> np.ndarray:
     """Orthonormal directions (kept, regressors) float64 of the constant and of the confounds on the kept volumes."""
-    constant_column = np.full((len(sampling.retained_times), 1), len(sampling.retained_times) ** -0.5)
-    if confounds is None:
+    constant_column = np.full((len(sampling.retained_volume_offsets), 1), len(sampling.retained_volume_offsets) ** -0.5)
+    if confound_regressors is None:
         return constant_column
-    confound_columns = select_confound_rows(confounds, sampling.is_retained)
+    confound_columns = select_confound_rows(confound_regressors, sampling.is_retained)
     raw_norms = np.linalg.norm(confound_columns, axis=0)
     confound_columns = confound_columns - confound_columns.mean(0)
     centred_norms = np.linalg.norm(confound_columns, axis=0)
-    is_varying = centred_norms > RELATIVE_ROUNDING * raw_norms
+    is_varying_column = centred_norms > RELATIVE_ROUNDING * raw_norms
     return np.hstack(
-        [constant_column, orthonormalise_columns(confound_columns[:, is_varying] / centred_norms[is_varying])]
+        [
+            constant_column,
+            orthonormalise_columns(confound_columns[:, is_varying_column] / centred_norms[is_varying_column]),
+        ]
     )
 
 
-def select_confound_rows(confounds: np.ndarray, is_retained: np.ndarray) -> np.ndarray:
+def select_confound_rows(confound_regressors: np.ndarray, is_retained: np.ndarray) -> np.ndarray:
     """Confounds (volumes, regressors) of the kept volumes, float64. Raises InputError if rows are missing,
     UnsuitedError if values are."""
-    if len(confounds) != len(is_retained):
+    if len(confound_regressors) != len(is_retained):
         raise InputError(
-            f"The confounds have {len(confounds)} rows, the scan has {len(is_retained)} volumes; expected a row for "
-            "each volume. Take the table of this scan."
+            f"The confounds have {len(confound_regressors)} rows, the scan has {len(is_retained)} volumes; expected a "
+            "row for each volume. Take the table of this scan."
         )
-    confound_rows = np.array(confounds, np.float64)
+    confound_rows = np.array(confound_regressors, np.float64)
     confound_rows[:1] = np.where(np.isnan(confound_rows[:1]), confound_rows[1:2], confound_rows[:1])
     if not np.isfinite(confound_rows[is_retained]).all():
-        raise UnsuitedError("The confounds lack a value after the first row; expected numbers.")
+        raise UnsuitedOptionsError("The confounds lack a value after the first row; expected numbers.")
     return confound_rows[is_retained]
 
 
@@ -180,7 +189,7 @@ def orthonormalise_columns(unit_columns: np.ndarray, min_singular_value: float =
     return left_vectors[:, singular_values > min_singular_value]
 
 
-def make_band_basis(sampling: Sampling, regressors: np.ndarray) -> np.ndarray:
+def make_band_basis(sampling: Sampling, orthonormal_regressors: np.ndarray) -> np.ndarray:
     """An orthonormal basis (kept, directions) float64 of the band on the kept volumes, without the filtered regressors.
 
     Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
@@ -188,11 +197,11 @@ def make_band_basis(sampling: Sampling, regressors: np.ndarray) -> np.ndarray:
     Raises InputError if the band has no frequency, UnsuitedError if too few directions are left."""
     band_sinusoids = make_band_sinusoids(sampling)
     sinusoid_basis = orthonormalise_columns(band_sinusoids - band_sinusoids.mean(0), MIN_RETAINED_ENERGY**0.5)
-    left_vectors, singular_values, _ = np.linalg.svd(sinusoid_basis.T @ regressors)
+    left_vectors, singular_values, _ = np.linalg.svd(sinusoid_basis.T @ orthonormal_regressors)
     reduced_basis = sinusoid_basis @ left_vectors[:, int((singular_values > RELATIVE_ROUNDING).sum()) :]
     if reduced_basis.shape[1] < MIN_DIRECTIONS:
-        raise UnsuitedError(
-            f"{len(reduced_basis)} kept volumes with {regressors.shape[1] - 1} confounds leave "
+        raise UnsuitedOptionsError(
+            f"{len(reduced_basis)} kept volumes with {orthonormal_regressors.shape[1] - 1} confounds leave "
             f"{reduced_basis.shape[1]} degrees of freedom in {sampling.band_hz[0]:g}-{sampling.band_hz[1]:g} Hz; "
             f"expected {MIN_DIRECTIONS} at least."
         )
@@ -209,29 +218,34 @@ def make_band_sinusoids(sampling: Sampling) -> np.ndarray:
             f"{low_hz:g}-{high_hz:g} Hz ends above the highest frequency of a scan of {sampling.tr_s:g} s a volume, "
             f"{0.5 / sampling.tr_s:g} Hz; expected a band below it. Choose one with --band."
         )
-    band_sinusoids = make_sinusoids(sampling.retained_times, sampling.frequency_indices, sampling.volume_count)
+    band_sinusoids = make_sinusoids(
+        sampling.retained_volume_offsets, sampling.frequency_indices, sampling.spanned_volume_count
+    )
     if not band_sinusoids.size:
         raise InputError(
-            f"{sampling.volume_count} volumes of {sampling.tr_s:g} s have no frequency in {low_hz:g}-{high_hz:g} Hz; "
-            "expected one at least. Take a wider --band, for all in another folder, or move the scan away."
+            f"{sampling.spanned_volume_count} volumes of {sampling.tr_s:g} s have no frequency in "
+            f"{low_hz:g}-{high_hz:g} Hz; expected one at least. Take a wider --band, for all in another folder, or "
+            "move the scan away."
         )
-    if len(band_sinusoids) < min(band_sinusoids.shape[1] + 1, sampling.volume_count):
-        raise UnsuitedError(
-            f"{len(band_sinusoids)} of {sampling.volume_count} volumes are kept; expected more than the "
+    if len(band_sinusoids) < min(band_sinusoids.shape[1] + 1, sampling.spanned_volume_count):
+        raise UnsuitedOptionsError(
+            f"{len(band_sinusoids)} of {sampling.spanned_volume_count} volumes are kept; expected more than the "
             f"{band_sinusoids.shape[1]} sinusoids in {low_hz:g}-{high_hz:g} Hz."
         )
     return band_sinusoids
 
 
-def regress_out(voxel_series: np.ndarray, is_retained: np.ndarray, regressors: np.ndarray) -> np.ndarray:
+def regress_out_confounds(
+    voxel_series: np.ndarray, is_retained: np.ndarray, orthonormal_regressors: np.ndarray
+) -> np.ndarray:
     """What regression on orthonormal regressors (kept, regressors) leaves of a series (volumes, voxels), (kept, voxels)
     float32; 0 where that is an error of rounding. Raises InputError if values are missing."""
-    residual_series, missing_voxel_count = np.empty((len(regressors), voxel_series.shape[1]), np.float32), 0
+    residual_series, missing_voxel_count = np.empty((len(orthonormal_regressors), voxel_series.shape[1]), np.float32), 0
     for first_voxel in range(0, voxel_series.shape[1], VOXELS_PER_CHUNK):
         series_block = voxel_series[is_retained, first_voxel : first_voxel + VOXELS_PER_CHUNK].astype(np.float64)
         missing_voxel_count += int((~np.isfinite(series_block)).any(0).sum())
         original_norms = np.linalg.norm(series_block, axis=0)
-        series_block -= regressors @ (regressors.T @ series_block)
+        series_block -= orthonormal_regressors @ (orthonormal_regressors.T @ series_block)
         residual_series[:, first_voxel : first_voxel + VOXELS_PER_CHUNK] = np.where(
             np.linalg.norm(series_block, axis=0) > RELATIVE_ROUNDING * original_norms, series_block, 0
         )
@@ -243,43 +257,43 @@ def regress_out(voxel_series: np.ndarray, is_retained: np.ndarray, regressors: n
     return residual_series
 
 
-def make_sinusoids(volume_times: np.ndarray, frequency_indices: np.ndarray, volume_count: int) -> np.ndarray:
-    """Cosines and sines (times, 2 x bins) at `frequency_indices` / `volume_count` cycles per volume; of length 1
-    each if `volume_times` are all `volume_count` volumes."""
-    phase_angles = 2 * np.pi / volume_count * np.outer(volume_times, frequency_indices)
+def make_sinusoids(volume_offsets: np.ndarray, frequency_indices: np.ndarray, spanned_volume_count: int) -> np.ndarray:
+    """Cosines and sines (times, 2 x bins) at `frequency_indices` / `spanned_volume_count` cycles per volume; of length
+    1 each if `volume_offsets` are all `spanned_volume_count` volumes."""
+    phase_angles = 2 * np.pi / spanned_volume_count * np.outer(volume_offsets, frequency_indices)
     return np.hstack([np.cos(phase_angles), np.sin(phase_angles)]) * np.sqrt(
-        np.tile(np.where(2 * frequency_indices == volume_count, 1, 2), 2) / volume_count
+        np.tile(np.where(2 * frequency_indices == spanned_volume_count, 1, 2), 2) / spanned_volume_count
     )
 
 
-def make_amplitude_weights(volume_times: np.ndarray) -> np.ndarray:
+def make_amplitude_weights(volume_offsets: np.ndarray) -> np.ndarray:
     """Rows (2, frequencies, times). Their products with a series are the cosine's and the sine's share of its
     amplitudes, see `AmplitudeSums`, at the frequencies k / volumes, k = 1, 2, ...
 
     A constant is fitted, too (Zechmeister and Kürster 2009, doi:10.1051/0004-6361:200811296). Scargle's shift of time
     makes cosine and sine orthogonal at the times, so that each is fitted alone."""
-    volume_count = int(volume_times[-1]) + 1
-    k = np.arange(1, volume_count // 2 + 1)
-    waves = np.exp(2j * np.pi / volume_count * np.outer(k, volume_times))
+    spanned_volume_count = int(volume_offsets[-1]) + 1
+    positive_frequency_indices = np.arange(1, spanned_volume_count // 2 + 1)
+    waves = np.exp(2j * np.pi / spanned_volume_count * np.outer(positive_frequency_indices, volume_offsets))
     waves -= waves.mean(1, keepdims=True)
     waves *= np.exp(-0.5j * np.angle((waves**2).sum(1, keepdims=True)))
     waves = np.stack([waves.real, waves.imag])
     wave_power = (waves**2).sum(-1, keepdims=True)
     # two frequencies of the FFT, k and -k, share an amplitude
-    frequency_weights = np.where(2 * k == volume_count, 1, 0.5)[:, None]
+    frequency_weights = np.where(2 * positive_frequency_indices == spanned_volume_count, 1, 0.5)[:, None]
     return np.where(
-        wave_power > MIN_SINUSOID_POWER * len(volume_times),
+        wave_power > MIN_SINUSOID_POWER * len(volume_offsets),
         frequency_weights * waves / np.maximum(wave_power, MIN_SINUSOID_POWER),
         0,
     )
 
 
 def sum_amplitudes(
-    cleaned_series: np.ndarray, volume_times: np.ndarray, frequency_indices: np.ndarray
+    cleaned_series: np.ndarray, volume_offsets: np.ndarray, frequency_indices: np.ndarray
 ) -> AmplitudeSums:
     """The sums of a series (times, voxels) float32 at these times in volumes, the first one 0; `frequency_indices` are
     the k in the band."""
-    amplitude_weights = make_amplitude_weights(volume_times).astype(np.float32)
+    amplitude_weights = make_amplitude_weights(volume_offsets).astype(np.float32)
     amplitude_sums = np.empty((2, cleaned_series.shape[1]), np.float32)
     for first_voxel in range(0, cleaned_series.shape[1], VOXELS_PER_CHUNK):
         cos_sin_amplitudes = amplitude_weights @ cleaned_series[:, first_voxel : first_voxel + VOXELS_PER_CHUNK]

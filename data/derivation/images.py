@@ -9,14 +9,14 @@ import nibabel
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.manifest import compute_sum
+from data.base.manifest import compute_checksum
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.derivation import DerivationImage
 from data.cohorts.nifti import convert_nifti_errors, count_volumes, make_sidecar_path, open_nifti, strip_nifti_suffix
 from data.conversion.tables import read_text_table
 from data.conversion.volumes import read_volume_labels
 
-CACHED_GRID_COUNT = 4  # of one template; scans of several grids are rare
+MAX_CACHED_RESAMPLED_IMAGES = 4  # of one template; scans of several grids are rare
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class ImageFile:
         return re.sub("[^A-Za-z0-9]", "", strip_nifti_suffix(Path(self.image_identity.file)))
 
 
-def open_parcels(image_path: Path, original_name: str = "") -> ImageFile:
-    """A label image; `original_name` is what it was called, if this is a copy. Raises InputError, naming it, unless it
-    holds whole numbers from 1 and its names fit."""
+def open_parcels(image_path: Path, original_file_name: str = "") -> ImageFile:
+    """A label image; `original_file_name` is what it was called, if this is a copy. Raises InputError, naming it,
+    unless it holds whole numbers from 1 and its names fit."""
     label_image = open_nifti(image_path)
     with convert_nifti_errors(image_path):
-        voxel_labels = np.asarray(label_image.dataobj, np.float64)
-    label_values = np.unique(voxel_labels[voxel_labels != 0])
+        parcel_label_volume = np.asarray(label_image.dataobj, np.float64)
+    label_values = np.unique(parcel_label_volume[parcel_label_volume != 0])
     if (
         count_volumes(label_image)
         or not label_values.size
@@ -55,25 +55,25 @@ def open_parcels(image_path: Path, original_name: str = "") -> ImageFile:
             f"{image_path} has {label_values.size:,} parcels; expected at most {MAX_REGIONS:,}. Is it a label image?"
         )
     parcel_numbers = tuple(label_values.astype(int).tolist())
-    image_identity = DerivationImage(file=original_name or image_path.name, sha256=compute_sum(image_path))
+    image_identity = DerivationImage(file=original_file_name or image_path.name, sha256=compute_checksum(image_path))
     return ImageFile(image_path, image_identity, read_parcel_names(image_path, parcel_numbers), parcel_numbers)
 
 
 def read_parcel_names(image_path: Path, parcel_numbers: tuple[int, ...]) -> tuple[str, ...]:
     """Names of parcels by the table beside an image, with BIDS' columns index and name; without it their numbers."""
-    table_path = make_sidecar_path(image_path, ".tsv")
-    if not table_path.is_file():
+    name_table_path = make_sidecar_path(image_path, ".tsv")
+    if not name_table_path.is_file():
         return tuple(map(str, parcel_numbers))
-    name_table = read_text_table(table_path)
+    name_table = read_text_table(name_table_path)
     name_column = "name" if "name" in name_table else "label"
-    name_by_number = (
+    name_by_number_text = (
         dict(zip(name_table["index"], name_table[name_column].str.strip(), strict=True))
         if {"index", name_column} <= {*name_table}
         else {}
     )
-    parcel_names = tuple(name_by_number.get(str(parcel_number), "") for parcel_number in parcel_numbers)
+    parcel_names = tuple(name_by_number_text.get(str(parcel_number), "") for parcel_number in parcel_numbers)
     if not all(parcel_names) or len(set(parcel_names)) < len(parcel_names):
-        first_problem = next(
+        naming_problem = next(
             (
                 parcel_number
                 for parcel_number, parcel_name in zip(parcel_numbers, parcel_names, strict=True)
@@ -82,13 +82,13 @@ def read_parcel_names(image_path: Path, parcel_numbers: tuple[int, ...]) -> tupl
             "one twice",
         )
         raise InputError(
-            f"{table_path} does not name each parcel of {image_path.name} by itself ({first_problem}); expected the "
-            "columns index and name. Correct it, or remove it to have numbers."
+            f"{name_table_path} does not name each parcel of {image_path.name} by itself ({naming_problem}); expected "
+            "the columns index and name. Correct it, or remove it to have numbers."
         )
     return parcel_names
 
 
-def open_networks(image_path: Path, original_name: str = "") -> ImageFile:
+def open_networks(image_path: Path, original_file_name: str = "") -> ImageFile:
     """4-D maps of networks, see `open_parcels`. Raises InputError, naming it, unless it is 4-D and its names fit."""
     volume_count = count_volumes(open_nifti(image_path))
     if volume_count is None:
@@ -96,20 +96,22 @@ def open_networks(image_path: Path, original_name: str = "") -> ImageFile:
     network_names = tuple(read_volume_labels([image_path], make_sidecar_path(image_path, ".txt"), volume_count))
     return ImageFile(
         image_path,
-        DerivationImage(file=original_name or image_path.name, sha256=compute_sum(image_path), names=network_names),
+        DerivationImage(
+            file=original_file_name or image_path.name, sha256=compute_checksum(image_path), names=network_names
+        ),
         network_names,
     )
 
 
-@lru_cache(CACHED_GRID_COUNT)
+@lru_cache(MAX_CACHED_RESAMPLED_IMAGES)
 def resample_to_grid(
-    image_path: Path, grid_shape: tuple[int, ...], affine_bytes: bytes, interpolation: str
+    image_path: Path, grid_shape: tuple[int, ...], grid_affine_bytes: bytes, interpolation: str
 ) -> np.ndarray:
     """An image on a grid of this affine (bytes of a (4, 4) float64), by "linear" or "nearest" interpolation, float32, 0
     outside. Raises InputError if nothing of it lies there."""
     from nilearn.image import resample_img
 
-    source_image, grid_affine = open_nifti(image_path), np.frombuffer(affine_bytes).reshape(4, 4)
+    source_image, grid_affine = open_nifti(image_path), np.frombuffer(grid_affine_bytes).reshape(4, 4)
     with convert_nifti_errors(image_path):
         voxel_values = np.nan_to_num(np.asarray(source_image.dataobj, np.float32))
     if source_image.shape[:3] != grid_shape or not np.allclose(source_image.affine, grid_affine, atol=1e-3):

@@ -24,11 +24,11 @@ from data.cohorts.derivation import (
     Derivation,
     DerivationImage,
     describe_option_differences,
-    find_derivation_images,
+    find_derivation_image_paths,
 )
 from data.cohorts.rows import join_names
 from data.cohorts.stored import open_cohort
-from data.conversion.discovery import find_table_near
+from data.conversion.discovery import find_participants_table_near
 from data.conversion.template import is_bundle, read_template
 from data.derivation import images, output
 from data.derivation.centrality import count_blas_threads
@@ -49,8 +49,8 @@ class DerivationPlan:
 
     output: DerivationOutput
     scans_folder: Path  # of preprocessed scans
-    table_path: Path | None  # of people, to carry over
-    all_labels: list[str]  # of all shares
+    participant_table_path: Path | None  # of people, to carry over
+    all_person_labels: list[str]  # of all shares
     person_tasks: list[PersonTask]
     complete_count: int  # people of whom nothing is missing
     failures: list[PersonResult]  # who cannot be done
@@ -75,7 +75,7 @@ def plan_derivation(scans_folder: Path, output_folder: Path, options: Derivation
         summary_rows.append(
             ("tasks", "participants have scans of several tasks, so no name holds one; choose with --only")
         )
-    table_path = find_participant_table(scans_folder, clear_people, options)
+    participant_table_path = find_participant_table_path(scans_folder, clear_people, options)
     share_number, share_count = options.share
     share_people = all_people[share_number - 1 :: share_count]
     if share_count > 1:
@@ -89,15 +89,15 @@ def plan_derivation(scans_folder: Path, output_folder: Path, options: Derivation
             if planned_output.find_missing_products(person, files_by_label):
                 person_tasks.append(PersonTask(person, planned_output, threads_per_process))
         except InputError as error:
-            failures.append(PersonResult(person.label, failure=str(error)))
+            failures.append(PersonResult(person.label, failure_text=str(error)))
     complete_count = len(share_people) - len(person_tasks) - len(failures)
-    all_labels = [person.label for person in all_people]
+    all_person_labels = [person.label for person in all_people]
     summary_rows += describe_derivation(clear_people, planned_output.derivation)
     return DerivationPlan(
         planned_output,
         scans_folder,
-        table_path,
-        all_labels,
+        participant_table_path,
+        all_person_labels,
         person_tasks,
         complete_count,
         failures,
@@ -111,22 +111,26 @@ def make_derivation_output(
 ) -> DerivationOutput:
     """What to make, and how: as the options say, else as in the cohort or bundle of --like, else by default. Raises
     InputError for options that do not go together or differ from those of --like, and for files that do not serve."""
-    template_derivation, template_image_paths = load_template_derivation(options.like) if options.like else (None, {})
-    first_scan = people[0].scan_files[0]
+    template_derivation, template_image_path_by_name = (
+        load_template_derivation_and_images(options.like) if options.like else (None, {})
+    )
+    first_scan_file = people[0].scan_files[0]
     base_derivation = template_derivation or Derivation(
         measures=() if options.series else DEFAULT_MEASURES, confounds=choose_default_confounds(people)
     )
     measure_names = tuple(dict.fromkeys(options.maps or base_derivation.measures))
-    allowed_measures = (*MEASURE_FUNCTIONS, DUAL_REGRESSION_MEASURE)
-    if unknown_measures := [name for name in measure_names if name not in allowed_measures]:
-        raise InputError(f"--maps {unknown_measures[0]} is not known; expected of {', '.join(allowed_measures)}.")
-    if first_scan.naming_rule.is_cleaned and (options.confounds or "none") != "none":
+    allowed_measure_names = (*MEASURE_FUNCTIONS, DUAL_REGRESSION_MEASURE)
+    if unknown_measure_names := [name for name in measure_names if name not in allowed_measure_names]:
+        raise InputError(
+            f"--maps {unknown_measure_names[0]} is not known; expected of {', '.join(allowed_measure_names)}."
+        )
+    if first_scan_file.naming_rule.is_cleaned and (options.confounds or "none") != "none":
         raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
     image_file_by_name = dict[str, images.ImageFile]()
-    requested_image_paths = {NETWORKS_IMAGE: options.networks, PARCELS_IMAGE: options.series}
+    requested_image_path_by_name = {NETWORKS_IMAGE: options.networks, PARCELS_IMAGE: options.series}
     for name, open_image in ((NETWORKS_IMAGE, images.open_networks), (PARCELS_IMAGE, images.open_parcels)):
         template_image: DerivationImage | None = getattr(base_derivation, name)
-        if image_path := requested_image_paths[name] or template_image_paths.get(name):
+        if image_path := requested_image_path_by_name[name] or template_image_path_by_name.get(name):
             image_file_by_name[name] = open_image(image_path, template_image.file if template_image else "")
         elif template_image:
             raise InputError(f"{options.like} does not keep the {name} {template_image.file}; name the same file.")
@@ -136,7 +140,7 @@ def make_derivation_output(
         measures=measure_names,
         band=options.band or base_derivation.band,
         smoothing_mm=options.smooth or base_derivation.smoothing_mm,
-        scans=first_scan.treatment or "unknown",
+        scans=first_scan_file.cleaning_state or "unknown",
         confounds=options.confounds or base_derivation.confounds,
         **{name: image_file.image_identity for name, image_file in image_file_by_name.items()},
     )
@@ -150,15 +154,15 @@ def make_derivation_output(
 
 def choose_default_confounds(people: Sequence[ScannedPerson]) -> str:
     """The confounds of scans: none if they were cleaned before, or if none has a table."""
-    has_confounds = any(
-        scan_file.confounds_path and not scan_file.naming_rule.is_cleaned
+    has_confounds_table = any(
+        scan_file.confounds_table_path and not scan_file.naming_rule.is_cleaned
         for person in people
         for scan_file in person.scan_files
     )
-    return "simple" if has_confounds else "none"
+    return "simple" if has_confounds_table else "none"
 
 
-def load_template_derivation(template_path: Path) -> tuple[Derivation, dict[str, Path]]:
+def load_template_derivation_and_images(template_path: Path) -> tuple[Derivation, dict[str, Path]]:
     """How the maps of a cohort, or of that of a bundle, were derived, with its images. Raises InputError if that is not
     known."""
     bundle = open_archive(template_path) if is_bundle(template_path) else None
@@ -177,10 +181,10 @@ def load_template_derivation(template_path: Path) -> tuple[Derivation, dict[str,
             "for all participants alike, of what derive wrote. Convert it again, or leave out --like and give the "
             "options."
         )
-    return derivation, find_derivation_images(tables_folder)
+    return derivation, find_derivation_image_paths(tables_folder)
 
 
-def find_participant_table(
+def find_participant_table_path(
     scans_folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions
 ) -> Path | None:
     """The table to carry over. Raises InputError if there are several."""
@@ -188,7 +192,7 @@ def find_participant_table(
         if not options.table.is_file():
             raise InputError(f"--table {options.table} is no file.")
         return options.table
-    return find_table_near(
+    return find_participants_table_near(
         scans_folder,
         [scan_file.path for person in people for scan_file in person.scan_files],
         PARTICIPANT_TABLE_PATTERNS,
@@ -197,11 +201,13 @@ def find_participant_table(
 
 def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:
     """Facts on how scans are treated, and on what is missing beside them."""
-    labelled_scans = [(person.label, scan_file) for person in people for scan_file in person.scan_files]
+    labels_and_scan_files = [(person.label, scan_file) for person in people for scan_file in person.scan_files]
     yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
     if derivation.uncleaned_warning:
         yield "WARNING", derivation.uncleaned_warning
-    if maskless_labels := list(dict.fromkeys(label for label, scan_file in labelled_scans if not scan_file.mask_path)):
+    if maskless_labels := list(
+        dict.fromkeys(label for label, scan_file in labels_and_scan_files if not scan_file.mask_path)
+    ):
         mask_explanation = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
         yield (
             "no mask",
@@ -211,31 +217,31 @@ def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation)
 
 def run_derivation(derivation_plan: DerivationPlan) -> tuple[list[SummaryRow], list[str]]:
     """Does the plan; returns facts, of failures one for each reason, and who failed."""
-    table_message = output.write_dataset(
-        derivation_plan.output, derivation_plan.scans_folder, derivation_plan.table_path
+    participant_table_message = output.write_shared_dataset_files(
+        derivation_plan.output, derivation_plan.scans_folder, derivation_plan.participant_table_path
     )
     with Pool(derivation_plan.process_count) as process_pool:
-        new_results = (
+        new_person_results = (
             process_pool.run("Deriving", derive_person, [(task,) for task in derivation_plan.person_tasks])
             if derivation_plan.person_tasks
             else []
         )
-    all_results = [*derivation_plan.failures, *new_results]
-    failed_labels = [result.label for result in all_results if result.failure]
-    table_path = output.write_derived_table(
+    all_person_results = [*derivation_plan.failures, *new_person_results]
+    failed_labels = [result.label for result in all_person_results if result.failure_text]
+    derived_table_path = output.write_derived_table(
         derivation_plan.output.output_folder,
-        derivation_plan.all_labels,
-        {result.label: result.failure for result in all_results},
+        derivation_plan.all_person_labels,
+        {result.label: result.failure_text for result in all_person_results},
     )
-    derived_count = len(all_results) - len(failed_labels)
+    derived_count = len(all_person_results) - len(failed_labels)
     return [
-        ("table", table_message),
-        *summarise_failures(all_results),
-        *summarise_remarks((result.label, remark) for result in new_results for remark in result.remarks),
+        ("table", participant_table_message),
+        *summarise_failures(all_person_results),
+        *summarise_remarks((result.label, remark) for result in new_person_results for remark in result.remarks),
         (
             "participants",
             f"{derived_count} derived, {derivation_plan.complete_count} were there, {len(failed_labels)} failed; see "
-            f"{table_path}",
+            f"{derived_table_path}",
         ),
     ], failed_labels
 
@@ -244,13 +250,13 @@ def summarise_failures(results: Iterable[PersonResult]) -> list[SummaryRow]:
     """A fact for each reason, with all whom it befell."""
     results_by_reason = dict[str, list[PersonResult]]()
     for result in results:
-        if result.failure:
-            results_by_reason.setdefault(result.failure.replace(f"sub-{result.label}", "sub-*"), []).append(result)
+        if result.failure_text:
+            results_by_reason.setdefault(result.failure_text.replace(f"sub-{result.label}", "sub-*"), []).append(result)
     return [
         (
             "FAILED",
             f"{', '.join(f'sub-{result.label}' for result in failed_results)}: "
-            f"{reason if len(failed_results) > 1 else failed_results[0].failure}",
+            f"{reason if len(failed_results) > 1 else failed_results[0].failure_text}",
         )
         for reason, failed_results in results_by_reason.items()
     ]

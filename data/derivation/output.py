@@ -29,7 +29,7 @@ from data.cohorts.derivation import (
     summarise_option_differences,
 )
 from data.cohorts.nifti import make_sidecar_path, strip_nifti_suffix
-from data.conversion.discovery import parse_entities
+from data.conversion.discovery import parse_bids_entities
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
 
@@ -80,36 +80,36 @@ class DerivationOutput:
             [f"sub-{label}", *(f"{entity_name}-{entity_value}" for entity_name, entity_value in self.bids_entities)]
         )
 
-    def product_path(self, label: str, product: str) -> Path:
+    def product_path(self, label: str, product_name: str) -> Path:
         """Where a map or the series of a person lies."""
-        file_suffix = f"stat-{product.replace('_', '')}_boldmap.nii.gz"
-        if product == SERIES_PRODUCT:
+        file_suffix = f"stat-{product_name.replace('_', '')}_boldmap.nii.gz"
+        if product_name == SERIES_PRODUCT:
             file_suffix = f"seg-{self.image_file_by_name[PARCELS_IMAGE].atlas_label}_stat-mean_timeseries.tsv"
         return self.person_folder(label) / "func" / f"{self.file_name_prefix(label)}_{file_suffix}"
 
     def check_same_options(self, files_by_label: FilesByLabel) -> None:
         """Raises InputError if files that are there were derived otherwise."""
-        comparisons = (
-            (label, derived_file.derivation, self.expected_derivation(label, derived_file))
+        labelled_derivation_pairs = (
+            (label, derived_file.derivation, self.find_expected_derivation(label, derived_file))
             for label, derived_files in files_by_label.items()
             for derived_file in derived_files
         )
-        if difference_text := summarise_option_differences(comparisons):
+        if difference_text := summarise_option_differences(labelled_derivation_pairs):
             raise InputError(
                 f"{self.output_folder} was derived with {difference_text}; expected the same options. Give them, "
                 "remove these participants' folders, or derive into another folder."
             )
 
-    def expected_derivation(self, label: str, derived_file: DerivedFile) -> Derivation:
+    def find_expected_derivation(self, label: str, derived_file: DerivedFile) -> Derivation:
         """How a file that is there should have been derived; images that are not wanted now are its own."""
-        for product in self.product_names:
-            if make_json_path(self.product_path(label, product)) == derived_file.json_path:
-                return self.derivation.for_product(product)
-        file_options = {
+        for product_name in self.product_names:
+            if make_json_path(self.product_path(label, product_name)) == derived_file.json_path:
+                return self.derivation.restrict_to_product(product_name)
+        recorded_option_values = {
             field_name: getattr(derived_file.derivation, field_name)
             for field_name in ("measures", "networks", "parcels")
         }
-        return replace(self.derivation, **file_options)
+        return replace(self.derivation, **recorded_option_values)
 
     def find_missing_products(self, person: ScannedPerson, files_by_label: FilesByLabel) -> list[str]:
         """The products of a person that are not done. Raises InputError if it is unclear which scans to take, or,
@@ -119,27 +119,33 @@ class DerivationOutput:
             raise InputError(person.unclear_reason)
         derived_files = files_by_label.get(person.label, [])
         self.check_same_options({person.label: derived_files})
-        current_sources, name_prefix = list_source_files(person), self.file_name_prefix(person.label)
+        current_source_entries, current_name_prefix = describe_source_files(person), self.file_name_prefix(person.label)
         advice = f"Remove {self.person_folder(person.label)} to make all of it anew, or derive into another folder."
         for derived_file in derived_files:
-            recorded_sources = derived_file.json_content.get(SOURCES_KEY, [])
-            if changed_names := dict.fromkeys(
-                source["Name"]
-                for source in [*current_sources, *recorded_sources]
-                if source not in current_sources or source not in recorded_sources
+            recorded_source_entries = derived_file.json_content.get(SOURCES_KEY, [])
+            if changed_source_names := dict.fromkeys(
+                source_entry["Name"]
+                for source_entry in [*current_source_entries, *recorded_source_entries]
+                if source_entry not in current_source_entries or source_entry not in recorded_source_entries
             ):
                 raise InputError(
-                    f"{derived_file.json_path} was made of other files than now, {', '.join(changed_names)}. {advice}"
+                    f"{derived_file.json_path} was made of other files than now, {', '.join(changed_source_names)}. "
+                    f"{advice}"
                 )
-            if not derived_file.json_path.name.startswith((f"{name_prefix}_stat-", f"{name_prefix}_seg-")):
+            if not derived_file.json_path.name.startswith(
+                (f"{current_name_prefix}_stat-", f"{current_name_prefix}_seg-")
+            ):
                 raise InputError(
-                    f"{derived_file.json_path} is named otherwise than {name_prefix}, as files are now. {advice}"
+                    f"{derived_file.json_path} is named otherwise than {current_name_prefix}, as files are now. "
+                    f"{advice}"
                 )
         complete_json_paths = {derived_file.json_path for derived_file in derived_files}
-        path_by_product = {product: self.product_path(person.label, product) for product in self.product_names}
+        path_by_product_name = {
+            product_name: self.product_path(person.label, product_name) for product_name in self.product_names
+        }
         return [
-            product
-            for product, product_path in path_by_product.items()
+            product_name
+            for product_name, product_path in path_by_product_name.items()
             if make_json_path(product_path) not in complete_json_paths or not product_path.exists()
         ]
 
@@ -167,33 +173,36 @@ def find_derived_files(output_folder: Path, label_pattern: str = "*") -> FilesBy
     return files_by_label
 
 
-def list_source_files(person: ScannedPerson) -> list[dict[str, Any]]:
+def describe_source_files(person: ScannedPerson) -> list[dict[str, Any]]:
     """Name, bytes and time, in whole seconds as archives keep it, of all files that a person's maps are made of."""
-    source_files = []
+    source_entries = []
     for source_path in (source_path for scan_file in person.scan_files for source_path in scan_file.source_paths):
         file_stat = source_path.stat()
-        source_files.append({"Name": source_path.name, "Bytes": file_stat.st_size, "Modified": int(file_stat.st_mtime)})
-    return source_files
+        source_entries.append(
+            {"Name": source_path.name, "Bytes": file_stat.st_size, "Modified": int(file_stat.st_mtime)}
+        )
+    return source_entries
 
 
 def make_bids_links(person: ScannedPerson, output_folder: Path) -> list[str]:
-    """The files of `list_source_files`, by paths in the dataset to which the description in `output_folder` links."""
+    """The files of `describe_source_files`, by paths in the dataset to which the description in `output_folder`
+    links."""
     dataset_links = files.read_json(output_folder / DESCRIPTION_FILE, dict).get("DatasetLinks") or {}
-    dataset_folder = (output_folder / dataset_links.get("bold", "")).resolve()
+    bold_dataset_folder = (output_folder / dataset_links.get("bold", "")).resolve()
     source_paths = [
         source_path.parent.resolve() / source_path.name
         for scan_file in person.scan_files
         for source_path in scan_file.source_paths
     ]
-    return [f"bids:bold:{os.path.relpath(source_path, dataset_folder)}" for source_path in source_paths]
+    return [f"bids:bold:{os.path.relpath(source_path, bold_dataset_folder)}" for source_path in source_paths]
 
 
 def find_shared_entities(people: Sequence[ScannedPerson], files_by_label: FilesByLabel) -> tuple[tuple[str, str], ...]:
     """Parts of the names to write: those that all scans have alike, the space always, without any that no name in the
     folder has. So people who are chosen by `--only` have names like those of the others."""
     scan_files = [scan_file for person in people for scan_file in person.scan_files]
-    existing_entities = [
-        parse_entities(existing.json_path.name)
+    entities_per_existing_file = [
+        parse_bids_entities(existing.json_path.name)
         for derived_files in files_by_label.values()
         for existing in derived_files
     ]
@@ -201,7 +210,7 @@ def find_shared_entities(people: Sequence[ScannedPerson], files_by_label: FilesB
         entity_name: {scan_file.bids_entities.get(entity_name) for scan_file in scan_files}
         for entity_name in SHARED_ENTITIES
     }
-    values_by_entity["space"] = {scan_file.space for scan_file in scan_files}
+    values_by_entity["space"] = {scan_file.space_name for scan_file in scan_files}
     shared_entities = [
         (entity_name, entity_value)
         for entity_name, (entity_value, *further_values) in values_by_entity.items()
@@ -210,7 +219,7 @@ def find_shared_entities(people: Sequence[ScannedPerson], files_by_label: FilesB
     return tuple(
         entity
         for entity in shared_entities
-        if not existing_entities or any(entity[0] in existing for existing in existing_entities)
+        if not entities_per_existing_file or any(entity[0] in existing for existing in entities_per_existing_file)
     )
 
 
@@ -229,28 +238,30 @@ def check_output_folder(output_folder: Path) -> None:
         raise InputError(f"{output_folder} is not empty and was not written by this command; choose another folder.")
 
 
-def write_dataset(output: DerivationOutput, scans_folder: Path, table_path: Path | None) -> str:
+def write_shared_dataset_files(
+    output: DerivationOutput, scans_folder: Path, participant_table_path: Path | None
+) -> str:
     """Writes what all people share, unless it is there, and returns what became of the table. Several processes may do
     so."""
     output_folder = output.output_folder
-    files.check_writable(output_folder)
+    files.check_folder_writable(output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(output_folder, wait=True):
+    with files.lock_exclusively(output_folder, wait=True):
         for leftover_path in output_folder.glob(".unfinished.*"):  # of killed processes
-            files.remove(leftover_path)
+            files.remove_file_or_folder(leftover_path)
         if not (output_folder / DESCRIPTION_FILE).exists():
             with files.open_replacement(output_folder / ".bidsignore") as ignore_file:
                 ignore_file.write("\n".join([*NOT_BIDS_PATTERNS, ""]))
             files.write_json(output_folder / DESCRIPTION_FILE, make_dataset_description(output_folder, scans_folder))
         for image_name, image_file in output.image_file_by_name.items():
             copy_atlas_image(output_folder, image_name, image_file)
-        if table_path is None:
+        if participant_table_path is None:
             return "none of participants is carried over; name one with --table, also for convert"
-        table_copy_path = output_folder / table_path.name
-        if table_copy_path.exists() and table_copy_path.read_bytes() != table_path.read_bytes():
-            return f"{table_copy_path} differs from {table_path} and stays as it is"
-        copy_unless_same(table_path, table_copy_path)
-        return f"{table_path}, carried over"
+        table_copy_path = output_folder / participant_table_path.name
+        if table_copy_path.exists() and table_copy_path.read_bytes() != participant_table_path.read_bytes():
+            return f"{table_copy_path} differs from {participant_table_path} and stays as it is"
+        copy_unless_same(participant_table_path, table_copy_path)
+        return f"{participant_table_path}, carried over"
 
 
 def make_dataset_description(output_folder: Path, scans_folder: Path) -> dict[str, Any]:
@@ -266,7 +277,7 @@ def make_dataset_description(output_folder: Path, scans_folder: Path) -> dict[st
 def copy_atlas_image(output_folder: Path, image_name: str, image_file: ImageFile) -> None:
     """Copies the image of networks or parcels, with its names, as XCP-D lays atlases out. Raises InputError as
     `copy_unless_same` does."""
-    target_stem = (
+    target_path_without_suffix = (
         output_folder
         / "atlases"
         / f"atlas-{image_file.atlas_label}"
@@ -274,18 +285,19 @@ def copy_atlas_image(output_folder: Path, image_name: str, image_file: ImageFile
     )
     copy_unless_same(
         image_file.image_path,
-        target_stem.with_name(
-            target_stem.name + image_file.image_path.name[len(strip_nifti_suffix(image_file.image_path)) :]
+        target_path_without_suffix.with_name(
+            target_path_without_suffix.name
+            + image_file.image_path.name[len(strip_nifti_suffix(image_file.image_path)) :]
         ),
     )
-    names_target, names_source = (
-        target_stem.with_name(target_stem.name + NAMES_SUFFIX_BY_IMAGE[image_name]),
+    names_target_path, names_source_path = (
+        target_path_without_suffix.with_name(target_path_without_suffix.name + NAMES_SUFFIX_BY_IMAGE[image_name]),
         make_sidecar_path(image_file.image_path, NAMES_SUFFIX_BY_IMAGE[image_name]),
     )
-    if names_source.is_file():
-        copy_unless_same(names_source, names_target)
+    if names_source_path.is_file():
+        copy_unless_same(names_source_path, names_target_path)
     elif image_file.image_identity.names:  # which a JSON gave
-        with files.open_replacement(names_target) as names_file:
+        with files.open_replacement(names_target_path) as names_file:
             names_file.write("\n".join([*image_file.image_identity.names, ""]))
 
 
@@ -298,17 +310,17 @@ def copy_unless_same(source_path: Path, target_path: Path) -> None:
             )
         return
     target_path.parent.mkdir(parents=True, exist_ok=True)
-    with files.unfinished(target_path) as unfinished_path:
+    with files.make_unfinished_path(target_path) as unfinished_path:
         shutil.copyfile(source_path, unfinished_path)
 
 
 def write_derived_table(
-    output_folder: Path, all_labels: Iterable[str], failure_text_by_person: Mapping[str, str]
+    output_folder: Path, all_person_labels: Iterable[str], failure_text_by_person: Mapping[str, str]
 ) -> Path:
     """Writes `derived.csv`: what there is of each person, and why it failed, or nothing: by `failure_text_by_person`,
     and for people that are not in it as an earlier command wrote. Several processes may do so."""
     table_path = output_folder / DERIVED_TABLE_FILE
-    with files.locked(output_folder, wait=True):
+    with files.lock_exclusively(output_folder, wait=True):
         if table_path.is_file():
             earlier_table = pd.read_csv(table_path, dtype=str, keep_default_na=False).reindex(
                 columns=DERIVED_COLUMNS, fill_value=""
@@ -319,26 +331,26 @@ def write_derived_table(
                 if earlier_row.failed
             } | dict(failure_text_by_person)
         files_by_label = find_derived_files(output_folder)
-        sorted_labels = sorted(
-            {*all_labels, *files_by_label, *failure_text_by_person}, key=lambda label: label.zfill(20)
+        sorted_person_labels = sorted(
+            {*all_person_labels, *files_by_label, *failure_text_by_person}, key=lambda label: label.zfill(20)
         )
         table_rows = [
             make_derived_row(label, files_by_label.get(label, []), failure_text_by_person.get(label, ""))
-            for label in sorted_labels
+            for label in sorted_person_labels
         ]
         with files.open_replacement(table_path, newline="") as csv_file:
             pd.DataFrame(table_rows, columns=DERIVED_COLUMNS, dtype=object).to_csv(csv_file, index=False)
     return table_path
 
 
-def make_derived_row(label: str, derived_files: Sequence[DerivedFile], failure: str) -> dict[str, Any]:
+def make_derived_row(label: str, derived_files: Sequence[DerivedFile], failure_text: str) -> dict[str, Any]:
     """A person in `derived.csv`; its files were made of the same scans, so the first one tells of these."""
     json_content = derived_files[0].json_content if derived_files else {}
-    product_text = " ".join(derived_file.derivation.product for derived_file in derived_files)
+    product_names_text = " ".join(derived_file.derivation.product for derived_file in derived_files)
     return {
         "subject": label,
-        "products": product_text,
-        "failed": failure,
+        "products": product_names_text,
+        "failed": failure_text,
         **{column: json_content.get(json_key) for column, json_key in JSON_KEY_BY_COLUMN.items()},
     }
 

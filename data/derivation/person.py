@@ -24,15 +24,15 @@ from data.cohorts.derivation import (
 from data.cohorts.nifti import MNI152_CODE, save_nifti
 from data.cohorts.pictures import draw_slices, encode_webp
 from data.derivation.advice import load_confounds_and_direction_count, suggest_option
-from data.derivation.bold import Bold, Confounds, compute_mask, open_bold, read_scan_mask, read_voxel_series
-from data.derivation.cleaning import Acquisition, CleanedScan, UnsuitedError, clean_scan
+from data.derivation.bold import Bold, Confounds, compute_brain_mask, open_bold, read_scan_mask, read_voxel_series
+from data.derivation.cleaning import Acquisition, CleanedScan, UnsuitedOptionsError, clean_scan
 from data.derivation.images import resample_labels, resample_networks
-from data.derivation.measures import MEASURE_FUNCTIONS, average_parcels, compute_dual_regression, smooth_map
+from data.derivation.measures import MEASURE_FUNCTIONS, average_parcel_series, compute_dual_regression, smooth_map
 from data.derivation.output import (
     SOURCES_KEY,
     DerivationOutput,
+    describe_source_files,
     find_derived_files,
-    list_source_files,
     make_bids_links,
     make_json_path,
     make_picture_path,
@@ -67,7 +67,7 @@ class PersonResult:
 
     label: str
     remarks: tuple[Remark, ...] = ()
-    failure: str = ""
+    failure_text: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +102,16 @@ def derive_person(task: PersonTask) -> PersonResult:
     """Writes what is missing of a person, while no other process does."""
     label = task.person.label
     try:
-        with threadpool_limits(task.thread_count), files.locked(task.output.person_folder(label), wait=True):
+        with threadpool_limits(task.thread_count), files.lock_exclusively(task.output.person_folder(label), wait=True):
             return PersonResult(label, tuple(write_missing_products(task)))
     except InputError as error:
-        return PersonResult(label, failure=str(error))
+        return PersonResult(label, failure_text=str(error))
     except MemoryError:
-        return PersonResult(label, failure="The memory is full; take fewer --jobs, or a machine with more.")
+        return PersonResult(label, failure_text="The memory is full; take fewer --jobs, or a machine with more.")
     except OSError as error:
         if error.errno in files.DISK_FULL_ERRNOS:
             raise  # which would befall the others, too
-        return PersonResult(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
+        return PersonResult(label, failure_text=f"{error.filename or 'input or output'}: {error.strerror or error}.")
 
 
 def write_missing_products(task: PersonTask) -> list[Remark]:
@@ -119,22 +119,28 @@ def write_missing_products(task: PersonTask) -> list[Remark]:
     `DerivationOutput.find_missing_products` does, and for a scan."""
     person, output = task.person, task.output
     for leftover_path in output.person_folder(person.label).glob("*/.unfinished.*"):  # of killed processes
-        files.remove(leftover_path)
-    missing_products = output.find_missing_products(person, find_derived_files(output.output_folder, person.label))
-    if not missing_products:  # another process has done the person meanwhile
+        files.remove_file_or_folder(leftover_path)
+    missing_product_names = output.find_missing_products(person, find_derived_files(output.output_folder, person.label))
+    if not missing_product_names:  # another process has done the person meanwhile
         return []
-    sources_content = {"Sources": make_bids_links(person, output.output_folder), SOURCES_KEY: list_source_files(person)}
-    derived_scans = [derive_scan(scan, task, missing_products) for scan in person.scan_files]
+    sources_content = {
+        "Sources": make_bids_links(person, output.output_folder),
+        SOURCES_KEY: describe_source_files(person),
+    }
+    derived_scans = [derive_scan(scan, task, missing_product_names) for scan in person.scan_files]
     check_same_grid(person, derived_scans)
-    for product in missing_products:
-        product_path, derivation = output.product_path(person.label, product), output.derivation.for_product(product)
+    for product_name in missing_product_names:
+        product_path, derivation = (
+            output.product_path(person.label, product_name),
+            output.derivation.restrict_to_product(product_name),
+        )
         product_path.parent.mkdir(parents=True, exist_ok=True)
-        write_product(product_path, product, derived_scans, output)
-        label_map = {"LabelMap": derivation.networks.names} if derivation.networks else {}
+        write_product(product_path, product_name, derived_scans, output)
+        label_map_entry = {"LabelMap": derivation.networks.names} if derivation.networks else {}
         json_content = {
-            "Measure": product,
+            "Measure": product_name,
             DERIVATION_KEY: asdict(derivation),
-            **label_map,
+            **label_map_entry,
             **sources_content,
             **describe_scans(derived_scans),
         }
@@ -148,24 +154,26 @@ def open_scan(scan_file: ScanFile, output: DerivationOutput) -> OpenedScan:
     bold = open_bold(scan_file.path)
     try:
         confounds, direction_count = load_confounds_and_direction_count(output.derivation, scan_file, bold)
-    except UnsuitedError as error:
+    except UnsuitedOptionsError as error:
         raise InputError(
             f"{error} {suggest_option(output.derivation, scan_file, bold, error.min_directions)}"
         ) from error
-    remarks = list(bold.remarks)
+    remarks = list(bold.header_remarks)
     if direction_count < MIN_RELIABLE_DIRECTIONS:
-        remedy = "Longer scans" if confounds.regressors is None else "Longer scans or fewer confounds"
-        remark_text = (
+        remedy_text = "Longer scans" if confounds.regressors is None else "Longer scans or fewer confounds"
+        few_directions_remark_text = (
             f"{{}} degrees of freedom in the band; with fewer than {MIN_RELIABLE_DIRECTIONS}, maps and connectomes are "
-            f"unreliable. {remedy} leave more"
+            f"unreliable. {remedy_text} leave more"
         )
-        remarks.append(Remark(remark_text, direction_count, is_warning=True))
+        remarks.append(Remark(few_directions_remark_text, direction_count, is_warning=True))
     mask = read_scan_mask(scan_file.mask_path, bold) if scan_file.mask_path else None
-    missing_parcel_remarks = make_parcel_remarks(scan_file, mask, bold.image.affine, output) if mask is not None else []
+    missing_parcel_remarks = (
+        make_missing_parcel_remarks(scan_file, mask, bold.image.affine, output) if mask is not None else []
+    )
     return OpenedScan(bold, confounds, mask, remarks, missing_parcel_remarks)
 
 
-def make_parcel_remarks(
+def make_missing_parcel_remarks(
     scan_file: ScanFile, mask: np.ndarray, affine: np.ndarray, output: DerivationOutput
 ) -> list[Remark]:
     """A warning if more than a tenth of the parcels have no voxel in a mask (x, y, z). Raises InputError, naming the
@@ -175,42 +183,44 @@ def make_parcel_remarks(
     parcel_image = output.image_file_by_name[PARCELS_IMAGE]
     parcel_count = len(parcel_image.parcel_numbers)
     try:
-        voxel_labels = resample_labels(parcel_image, mask.shape, affine)
+        parcel_label_volume = resample_labels(parcel_image, mask.shape, affine)
     except InputError as error:
         raise InputError(f"{scan_file.path}: {error}") from error
-    missing_count = parcel_count - int(np.isin(parcel_image.parcel_numbers, voxel_labels[mask]).sum())
-    if missing_count == parcel_count:
+    missing_parcel_count = parcel_count - int(np.isin(parcel_image.parcel_numbers, parcel_label_volume[mask]).sum())
+    if missing_parcel_count == parcel_count:
         raise InputError(
             f"{scan_file.path}: none of the {parcel_count} parcels of {parcel_image.image_path} has a voxel in the "
-            f"scan's mask; expected an atlas in the scan's space, {scan_file.space}. Check the affine of the atlas, or "
-            "name another one."
+            f"scan's mask; expected an atlas in the scan's space, {scan_file.space_name}. Check the affine of the "
+            "atlas, or name another one."
         )
-    if missing_count <= MAX_MISSING_PARCEL_FRACTION * parcel_count:
+    if missing_parcel_count <= MAX_MISSING_PARCEL_FRACTION * parcel_count:
         return []
-    remark_text = (
+    missing_parcels_remark_text = (
         f"{{}} of {parcel_count} parcels of {parcel_image.image_path.name} have no signal (n/a); expected an atlas in "
-        f"the scans' space, {scan_file.space}"
+        f"the scans' space, {scan_file.space_name}"
     )
-    return [Remark(remark_text, missing_count, is_warning=True)]
+    return [Remark(missing_parcels_remark_text, missing_parcel_count, is_warning=True)]
 
 
 def derive_scan(scan_file: ScanFile, task: PersonTask, product_names: Sequence[str]) -> DerivedScan:
     """Measures one scan. Raises InputError, naming it."""
     opened_scan = open_scan(scan_file, task.output)
     bold, confounds, affine = opened_scan.bold, opened_scan.confounds, opened_scan.bold.image.affine
-    mask, mask_remarks = (opened_scan.mask, []) if opened_scan.mask is not None else compute_mask(bold)
+    mask, mask_remarks = (opened_scan.mask, []) if opened_scan.mask is not None else compute_brain_mask(bold)
     voxel_series, mask, series_remarks = read_voxel_series(bold, mask)
     remarks = [*opened_scan.remarks, *mask_remarks, *series_remarks]
     if SERIES_PRODUCT in product_names:
-        remarks += make_parcel_remarks(scan_file, mask, affine, task.output)
+        remarks += make_missing_parcel_remarks(scan_file, mask, affine, task.output)
     try:
         acquisition = Acquisition(confounds.is_retained, bold.tr_s, task.output.derivation.band, mask, affine)
         cleaned_scan = clean_scan(
             insert_censored_volumes(voxel_series, confounds.is_retained), acquisition, confounds.regressors
         )
         del voxel_series
-        array_by_product = {product: compute_product(cleaned_scan, product, task.output) for product in product_names}
-    except UnsuitedError as error:
+        array_by_product = {
+            product_name: compute_product(cleaned_scan, product_name, task.output) for product_name in product_names
+        }
+    except UnsuitedOptionsError as error:
         raise InputError(
             f"{scan_file.path}: {error} {suggest_option(task.output.derivation, scan_file, bold, error.min_directions)}"
         ) from error
@@ -228,22 +238,24 @@ def insert_censored_volumes(voxel_series: np.ndarray, is_retained: np.ndarray) -
     return padded_series
 
 
-def compute_product(cleaned_scan: CleanedScan, product: str, output: DerivationOutput) -> np.ndarray:
+def compute_product(cleaned_scan: CleanedScan, product_name: str, output: DerivationOutput) -> np.ndarray:
     """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
     grid_shape = cleaned_scan.mask.shape
-    if product == SERIES_PRODUCT:
+    if product_name == SERIES_PRODUCT:
         parcel_image = output.image_file_by_name[PARCELS_IMAGE]
-        voxel_labels = resample_labels(parcel_image, grid_shape, cleaned_scan.affine)
-        mean_series = np.full((len(cleaned_scan.cleaned_series), len(parcel_image.parcel_numbers)), np.nan)
-        mean_series[:, np.isin(parcel_image.parcel_numbers, voxel_labels)] = average_parcels(cleaned_scan, voxel_labels)
-        return mean_series
-    if product == DUAL_REGRESSION_MEASURE:
+        parcel_label_volume = resample_labels(parcel_image, grid_shape, cleaned_scan.affine)
+        parcel_mean_series = np.full((len(cleaned_scan.cleaned_series), len(parcel_image.parcel_numbers)), np.nan)
+        parcel_mean_series[:, np.isin(parcel_image.parcel_numbers, parcel_label_volume)] = average_parcel_series(
+            cleaned_scan, parcel_label_volume
+        )
+        return parcel_mean_series
+    if product_name == DUAL_REGRESSION_MEASURE:
         voxel_values = compute_dual_regression(
             cleaned_scan, resample_networks(output.image_file_by_name[NETWORKS_IMAGE], grid_shape, cleaned_scan.affine)
         )
     else:
-        voxel_values = MEASURE_FUNCTIONS[product](cleaned_scan)
-    if product == "falff":
+        voxel_values = MEASURE_FUNCTIONS[product_name](cleaned_scan)
+    if product_name == "falff":
         check_unfiltered(voxel_values, cleaned_scan)
     product_volume = np.zeros((*grid_shape, *voxel_values.shape[1:]), np.float32)
     product_volume[cleaned_scan.mask] = voxel_values
@@ -263,10 +275,10 @@ def check_unfiltered(falff_values: np.ndarray, cleaned_scan: CleanedScan) -> Non
 
 
 def check_same_grid(person: ScannedPerson, derived_scans: Sequence[DerivedScan]) -> None:
-    first_scan = derived_scans[0]
+    first_derived_scan = derived_scans[0]
     for scan_file, derived_scan in zip(person.scan_files, derived_scans, strict=True):
-        if derived_scan.mask.shape != first_scan.mask.shape or not np.allclose(
-            derived_scan.affine, first_scan.affine, atol=1e-3
+        if derived_scan.mask.shape != first_derived_scan.mask.shape or not np.allclose(
+            derived_scan.affine, first_derived_scan.affine, atol=1e-3
         ):
             raise InputError(
                 f"{scan_file.path} has another grid than {person.scan_files[0].path.name}; expected runs on one grid, "
@@ -296,17 +308,17 @@ def describe_scans(derived_scans: Sequence[DerivedScan]) -> dict[str, Any]:
 
 
 def write_product(
-    product_path: Path, product: str, derived_scans: Sequence[DerivedScan], output: DerivationOutput
+    product_path: Path, product_name: str, derived_scans: Sequence[DerivedScan], output: DerivationOutput
 ) -> None:
-    if product == SERIES_PRODUCT:
+    if product_name == SERIES_PRODUCT:
         write_parcel_series(
             product_path,
-            join_series([derived_scan.array_by_product[SERIES_PRODUCT] for derived_scan in derived_scans]),
+            join_run_series([derived_scan.array_by_product[SERIES_PRODUCT] for derived_scan in derived_scans]),
             output.image_file_by_name[PARCELS_IMAGE].component_names,
         )
         return
     mask, affine = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0), derived_scans[0].affine
-    map_values = average_maps(derived_scans, product)
+    map_values = average_maps(derived_scans, product_name)
     if fwhm_mm := output.derivation.smoothing_mm:
         map_volumes = map_values.reshape(*mask.shape, -1)
         smoothed_volumes = [
@@ -332,20 +344,22 @@ def write_map_picture(picture_path: Path, map_volume: np.ndarray, affine: np.nda
         picture_file.write(encode_webp(draw_slices(map_volume, affine, PICTURE_SPACING_MM)))
 
 
-def average_maps(derived_scans: Sequence[DerivedScan], product: str) -> np.ndarray:
+def average_maps(derived_scans: Sequence[DerivedScan], product_name: str) -> np.ndarray:
     """The mean of a map over runs that have a voxel, by the volumes kept."""
     if len(derived_scans) == 1:
-        return derived_scans[0].array_by_product[product]
-    weighted_sum = sum(
-        derived_scan.retained_volume_count * derived_scan.array_by_product[product].astype(np.float64)
+        return derived_scans[0].array_by_product[product_name]
+    weighted_map_sum = sum(
+        derived_scan.retained_volume_count * derived_scan.array_by_product[product_name].astype(np.float64)
         for derived_scan in derived_scans
     )
     voxel_weights = sum(derived_scan.retained_volume_count * derived_scan.mask for derived_scan in derived_scans)
-    voxel_weights = np.asarray(voxel_weights).reshape(*derived_scans[0].mask.shape, *[1] * (np.ndim(weighted_sum) - 3))
-    return np.asarray(weighted_sum / np.where(voxel_weights > 0, voxel_weights, 1))
+    voxel_weights = np.asarray(voxel_weights).reshape(
+        *derived_scans[0].mask.shape, *[1] * (np.ndim(weighted_map_sum) - 3)
+    )
+    return np.asarray(weighted_map_sum / np.where(voxel_weights > 0, voxel_weights, 1))
 
 
-def join_series(run_series_list: Sequence[np.ndarray]) -> np.ndarray:
+def join_run_series(run_series_list: Sequence[np.ndarray]) -> np.ndarray:
     """The series (volumes, parcels) of runs one after another, each standardised first if there are several."""
     if len(run_series_list) == 1:
         return run_series_list[0]

@@ -16,7 +16,7 @@ from data.derivation.remarks import Remark, summarise_remarks
 def preview_derivation(derivation_plan: DerivationPlan) -> list[SummaryRow]:
     """Facts on what `job.run_derivation` would do. Each scan's header, tables and mask are read as there, and one scan
     is derived, to know how long it takes."""
-    doable_tasks, failures = list[PersonTask](), list(derivation_plan.failures)
+    doable_tasks, failed_results = list[PersonTask](), list(derivation_plan.failures)
     labelled_remarks = list[tuple[str, Remark]]()
     for task in derivation_plan.person_tasks:
         label = task.person.label
@@ -27,22 +27,22 @@ def preview_derivation(derivation_plan: DerivationPlan) -> list[SummaryRow]:
                 (label, remark) for scan in opened_scans for remark in [*scan.remarks, *scan.parcel_remarks]
             ]
         except InputError as error:
-            failures.append(PersonResult(label, failure=str(error)))
+            failed_results.append(PersonResult(label, failure_text=str(error)))
     return [
-        *summarise_failures(failures),
+        *summarise_failures(failed_results),
         *summarise_remarks(labelled_remarks),
         (
             "participants",
-            f"{len(doable_tasks)} to derive, {derivation_plan.complete_count} are there, {len(failures)} cannot be "
-            "derived",
+            f"{len(doable_tasks)} to derive, {derivation_plan.complete_count} are there, {len(failed_results)} cannot "
+            "be derived",
         ),
-        ("table", f"{derivation_plan.table_path or 'none'} of participants"),
-        *(estimate_duration(doable_tasks, derivation_plan.process_count) if doable_tasks else []),
+        ("table", f"{derivation_plan.participant_table_path or 'none'} of participants"),
+        *(describe_products_and_duration(doable_tasks, derivation_plan.process_count) if doable_tasks else []),
         ("dry run", "nothing was written"),
     ]
 
 
-def estimate_duration(doable_tasks: Sequence[PersonTask], process_count: int) -> Iterator[SummaryRow]:
+def describe_products_and_duration(doable_tasks: Sequence[PersonTask], process_count: int) -> Iterator[SummaryRow]:
     """Products and time; the latter by one scan, and the sizes of all."""
     first_task = doable_tasks[0]
     first_scan, product_names = first_task.person.scan_files[0], first_task.output.product_names
@@ -55,9 +55,11 @@ def estimate_duration(doable_tasks: Sequence[PersonTask], process_count: int) ->
         yield "time", f"not known yet, since the first scan cannot be derived. {error}"
         return
     first_scan_seconds = time.monotonic() - start_time
-    total_bytes = sum(scan_file.path.stat().st_size for task in doable_tasks for scan_file in task.person.scan_files)
+    total_scan_bytes = sum(
+        scan_file.path.stat().st_size for task in doable_tasks for scan_file in task.person.scan_files
+    )
     total_seconds = (
-        first_scan_seconds * total_bytes / first_scan.path.stat().st_size / min(process_count, len(doable_tasks))
+        first_scan_seconds * total_scan_bytes / first_scan.path.stat().st_size / min(process_count, len(doable_tasks))
     )
     yield (
         "time",

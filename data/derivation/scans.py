@@ -20,26 +20,26 @@ from data.conversion.discovery import (
     FolderListing,
     NamingRule,
     ProductFile,
-    find_files,
-    find_table,
-    group_by_person,
-    make_patterns,
-    parse_entities,
+    choose_clear_files,
+    find_participants_table,
+    find_usable_product_files,
+    group_files_by_person,
+    make_name_patterns,
+    parse_bids_entities,
     recognise_file,
-    settle_files,
 )
 from data.conversion.source import find_subject_column
 from data.conversion.tables import normalise_id, read_text_table, select_column
 from data.derivation.options import DerivationOptions
 
-SCANS_BY_COLUMN = NamingRule(SCAN_PRODUCT, "files that a column names", "", "")
+COLUMN_SCANS_RULE = NamingRule(SCAN_PRODUCT, "files that a column names", "", "")
 
 
 class ScanFile(ProductFile):
     """A scan and what lies beside it."""
 
     @property
-    def treatment(self) -> str:
+    def cleaning_state(self) -> str:
         """Whether confounds were regressed out already; empty if that is not known."""
         return {None: "", True: "cleaned", False: "preprocessed"}[self.naming_rule.is_cleaned]
 
@@ -48,56 +48,61 @@ class ScanFile(ProductFile):
         if self.naming_rule.pipeline == "PCP":
             pcp_mask_path = self.path.with_name(self.path.name.replace("_func_preproc", "_func_mask"))
             return pcp_mask_path if pcp_mask_path.exists() else None
-        return self.find_companion("_mask.nii*", ("brain", "bold"), ("space", "res"))
+        return self.find_companion_file("_mask.nii*", ("brain", "bold"), ("space", "res"))
 
     @cached_property
-    def confounds_path(self) -> Path | None:
+    def confounds_table_path(self) -> Path | None:
         """fMRIPrep's table, named as since 20.2, since 1.2 or before; else the smaller one that data sets such as
         nilearn's `fetch_development_fmri` have."""
-        name_patterns = (
+        endings_and_descs = (
             ("_timeseries.tsv", "confounds"),
             ("_regressors.tsv", "confounds"),
             ("_timeseries.tsv", "reducedConfounds"),
             ("_regressors.tsv", "reducedConfounds"),
             ("_confounds.tsv", None),
         )
-        table_paths = (self.find_companion(ending, (desc,)) for ending, desc in name_patterns)
+        table_paths = (self.find_companion_file(ending, (desc,)) for ending, desc in endings_and_descs)
         return next(filter(None, table_paths), None)
 
     @cached_property
-    def motion_path(self) -> Path | None:
+    def motion_table_path(self) -> Path | None:
         """XCP-D's table of head motion."""
-        return self.find_companion("_motion.tsv", (None, "filtered"))
+        return self.find_companion_file("_motion.tsv", (None, "filtered"))
 
     @cached_property
-    def outliers_path(self) -> Path | None:
+    def outliers_table_path(self) -> Path | None:
         """XCP-D's table of censored volumes."""
-        return self.find_companion("_outliers.tsv", (None,))
+        return self.find_companion_file("_outliers.tsv", (None,))
 
     @property
     def source_paths(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
         json_path = make_sidecar_path(self.path, ".json")
-        table_paths = [self.motion_path, self.outliers_path] if self.naming_rule.is_cleaned else [self.confounds_path]
+        table_paths = (
+            [self.motion_table_path, self.outliers_table_path]
+            if self.naming_rule.is_cleaned
+            else [self.confounds_table_path]
+        )
         return [self.path, *filter(None, [json_path if json_path.is_file() else None, self.mask_path, *table_paths])]
 
-    def find_companion(
-        self, ending: str, allowed_descs: Collection[str | None], same_entities: Iterable[str] = ()
+    def find_companion_file(
+        self, name_ending: str, allowed_desc_values: Collection[str | None], same_entity_names: Iterable[str] = ()
     ) -> Path | None:
-        """The file beside the scan with most of its entities and no others, but for `allowed_descs`; all of
-        `same_entities` are the scan's."""
-        scan_entities, ranked_paths = parse_entities(self.path.name), list[tuple[int, Path]]()
-        for candidate_path in self.path.parent.glob(f"sub-{escape(scan_entities.get('sub', ''))}*{ending}"):
-            candidate_entities = parse_entities(candidate_path.name)
-            is_fitting = (
-                candidate_entities.pop("desc", None) in allowed_descs
+        """The file beside the scan with most of its entities and no others, but for `allowed_desc_values`; all of
+        `same_entity_names` are the scan's."""
+        scan_entities, entity_counts_and_paths = parse_bids_entities(self.path.name), list[tuple[int, Path]]()
+        for candidate_path in self.path.parent.glob(f"sub-{escape(scan_entities.get('sub', ''))}*{name_ending}"):
+            candidate_entities = parse_bids_entities(candidate_path.name)
+            has_fitting_entities = (
+                candidate_entities.pop("desc", None) in allowed_desc_values
                 and scan_entities.items() >= candidate_entities.items()
             )
-            if is_fitting and all(
-                candidate_entities.get(entity_name) == scan_entities.get(entity_name) for entity_name in same_entities
+            if has_fitting_entities and all(
+                candidate_entities.get(entity_name) == scan_entities.get(entity_name)
+                for entity_name in same_entity_names
             ):
-                ranked_paths.append((len(candidate_entities), candidate_path))
-        return max(ranked_paths)[1] if ranked_paths else None
+                entity_counts_and_paths.append((len(candidate_entities), candidate_path))
+        return max(entity_counts_and_paths)[1] if entity_counts_and_paths else None
 
 
 @dataclass(frozen=True)
@@ -108,24 +113,28 @@ class ScannedPerson:
 
 
 def find_scanned_people(scans_folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[SummaryRow]]:
-    """The people with scans, sorted, and facts. Raises InputError as `settle_files`."""
+    """The people with scans, sorted, and facts. Raises InputError as `choose_clear_files`."""
     if options.bold_column:
         column_scans, column_summary_rows = load_scans_by_column(scans_folder, options)
-        recognised_files, reason_by_person, summary_rows = settle_files(scans_folder, column_scans, options.only)
+        recognised_files, unclear_reason_by_person, summary_rows = choose_clear_files(
+            scans_folder, column_scans, options.only
+        )
         summary_rows = [*column_summary_rows, *summary_rows]
     elif options.id_column:
         raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
     else:
-        recognised_files, reason_by_person, summary_rows = find_files(
+        recognised_files, unclear_reason_by_person, summary_rows = find_usable_product_files(
             FolderListing(scans_folder), SCAN_PRODUCT, only_globs=options.only
         )
     people = list[ScannedPerson]()
-    for person, person_files in group_by_person(recognised_files).items():
+    for person, person_files in group_files_by_person(recognised_files).items():
         scan_files = sorted(
             (ScanFile(**vars(recognised_file)) for recognised_file in person_files),
             key=lambda scan_file: os.path.abspath(scan_file.path),
         )
-        people.append(ScannedPerson(scan_files[0].subject_label, tuple(scan_files), reason_by_person.get(person, "")))
+        people.append(
+            ScannedPerson(scan_files[0].subject_label, tuple(scan_files), unclear_reason_by_person.get(person, ""))
+        )
     people.sort(key=lambda person: person.label)
     if multi_scan_labels := [
         person.label for person in people if len(person.scan_files) > 1 and not person.unclear_reason
@@ -144,44 +153,44 @@ def find_scanned_people(scans_folder: Path, options: DerivationOptions) -> tuple
 def load_scans_by_column(scans_folder: Path, options: DerivationOptions) -> tuple[list[ProductFile], list[SummaryRow]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
-    table_path = options.table or find_table(scans_folder, (), lambda table: options.bold_column in table)
+    table_path = options.table or find_participants_table(scans_folder, (), lambda table: options.bold_column in table)
     table = read_text_table(table_path)
     id_column = find_subject_column(table, options.id_column, table_path)
-    scan_rows = pd.DataFrame(
+    scan_path_table = pd.DataFrame(
         {
             "label": select_column(table, id_column, table_path).map(normalise_id),
             "path": select_column(table, str(options.bold_column), table_path),
         }
     )
-    scan_rows["path"] = scan_rows["path"].map(lambda path_text: find_file(scans_folder, path_text))
-    has_scan = scan_rows["path"].notna()
-    scanless_labels, scan_rows = scan_rows["label"][~has_scan].tolist(), scan_rows[has_scan]
+    scan_path_table["path"] = scan_path_table["path"].map(lambda path_text: find_file(scans_folder, path_text))
+    has_scan = scan_path_table["path"].notna()
+    scanless_labels, scan_path_table = scan_path_table["label"][~has_scan].tolist(), scan_path_table[has_scan]
     if invalid_labels := [
-        quote_text(label) for label in scan_rows["label"] if not (label.isascii() and label.isalnum())
+        quote_text(label) for label in scan_path_table["label"] if not (label.isascii() and label.isalnum())
     ]:
         raise InputError(
             f"{table_path} has the participants {join_names(invalid_labels)}; expected letters and digits, as BIDS "
             "names files. Rename them."
         )
-    if scan_rows.empty:
+    if scan_path_table.empty:
         raise InputError(
             f"{options.bold_column} of {table_path} names no file in {scans_folder}; expected paths of 4-D scans."
         )
-    name_patterns, recognised_files = make_patterns(SCAN_PRODUCT), list[ProductFile]()
+    name_pattern_by_rule, recognised_files = make_name_patterns(SCAN_PRODUCT), list[ProductFile]()
     for unread_rule in UNREAD_RULES:
-        del name_patterns[unread_rule]
-    for label, scan_path in zip(scan_rows["label"], scan_rows["path"], strict=True):
+        del name_pattern_by_rule[unread_rule]
+    for label, scan_path in zip(scan_path_table["label"], scan_path_table["path"], strict=True):
         path_in_folder = PurePosixPath(
             scan_path.relative_to(scans_folder) if scan_path.is_relative_to(scans_folder) else scan_path
         )
-        recognised_file = recognise_file(scans_folder, path_in_folder, name_patterns) or ProductFile(
-            scans_folder / path_in_folder, path_in_folder, SCANS_BY_COLUMN, label
+        recognised_file = recognise_file(scans_folder, path_in_folder, name_pattern_by_rule) or ProductFile(
+            scans_folder / path_in_folder, path_in_folder, COLUMN_SCANS_RULE, label
         )
         recognised_files.append(
             replace(
                 recognised_file,
                 subject_label=label,
-                naming_rule=replace(recognised_file.naming_rule, default_space=SCANS_BY_COLUMN.default_space),
+                naming_rule=replace(recognised_file.naming_rule, default_space=COLUMN_SCANS_RULE.default_space),
             )
         )
     summary_rows = (
@@ -189,10 +198,10 @@ def load_scans_by_column(scans_folder: Path, options: DerivationOptions) -> tupl
         if scanless_labels
         else []
     )
-    if guessed_count := sum("space" not in recognised_file.bids_entities for recognised_file in recognised_files):
-        layout_note = (
-            f"the names of {guessed_count} scans do not say their space; it is taken to be "
-            f"{SCANS_BY_COLUMN.default_space}"
+    if guessed_space_count := sum("space" not in recognised_file.bids_entities for recognised_file in recognised_files):
+        guessed_space_note = (
+            f"the names of {guessed_space_count} scans do not say their space; it is taken to be "
+            f"{COLUMN_SCANS_RULE.default_space}"
         )
-        summary_rows.append(("layout", layout_note))
+        summary_rows.append(("layout", guessed_space_note))
     return recognised_files, summary_rows

@@ -13,55 +13,63 @@ from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.findings import CohortFindings, Findings
 from data.conversion.leaks import MIN_SITE_VALUES, MIN_UNIT_RATIO
-from data.conversion.opposed import MIN_BETWEEN_RATIO, MIN_COMPARED_PARCELS, MIN_GROUP_PEOPLE
+from data.conversion.opposed import MIN_BETWEEN_TO_WITHIN_RATIO, MIN_COMPARED_PARCELS, MIN_GROUP_PEOPLE
 from data.likeness.reasons import OTHER_ATLAS_WORDS, PERSON_VIEW, Range, Ranges, find_advice, find_measure
 from data.likeness.reference import compare_with_reference, load_reference
 from data.likeness.scans import CONNECTOME_VIEW
 
-MAX_REASONS = 2  # of the person who is named
+MAX_EXAMPLE_REASONS = 2  # of the person who is named
 # correlation of training people with their mean connectome; below it, other parcels cannot be recognised
 MIN_TRAINING_CORRELATION = 0.3
 
 
-def check_newcomers(cohort: Cohort, usable_indices: Sequence[int], findings: CohortFindings) -> list[list[str]] | None:
-    """Findings on the new people of a cohort, and for each record at the positions `usable_indices` the sentences that
-    invalidate it; None if no record is usable, or if the cohort does not describe the training people whom these were
-    prepared like. Raises InputError for damage."""
+def check_newcomers(
+    cohort: Cohort, usable_record_indices: Sequence[int], cohort_findings: CohortFindings
+) -> list[list[str]] | None:
+    """Findings on the new people of a cohort, and for each record at the positions `usable_record_indices` the
+    sentences that invalidate it; None if no record is usable, or if the cohort does not describe the training people
+    whom these were prepared like. Raises InputError for damage."""
     reference = load_reference(cohort)
-    if reference is None or not usable_indices:
+    if reference is None or not usable_record_indices:
         return None
-    comparison = compare_with_reference(reference, cohort, usable_indices)
-    ranges, sentences_per_record = (
+    comparison = compare_with_reference(reference, cohort, usable_record_indices)
+    reference_ranges, reason_sentences_per_record = (
         reference.constants.ranges,
         [list(record_sentences) for record_sentences in comparison.reasons_per_record],
     )
-    rows = [cohort.rows[record_index] for record_index in usable_indices]
-    if atypical_records := [
-        (row, sentences) for row, sentences in zip(rows, sentences_per_record, strict=True) if sentences
+    rows = [cohort.rows[record_index] for record_index in usable_record_indices]
+    if atypical_rows_and_sentences := [
+        (row, reason_sentences)
+        for row, reason_sentences in zip(rows, reason_sentences_per_record, strict=True)
+        if reason_sentences
     ]:
-        row, sentences = atypical_records[0]
-        findings.participants.notes.insert(
+        row, reason_sentences = atypical_rows_and_sentences[0]
+        cohort_findings.participants.notes.insert(
             0,
-            f"unlike the training participants, as a test will list: {len(atypical_records)} of "
-            f"{format_participants(len(rows))}, such as {row.file}: {'; '.join(sentences[:MAX_REASONS])}",
+            f"unlike the training participants, as a test will list: {len(atypical_rows_and_sentences)} of "
+            f"{format_participants(len(rows))}, such as {row.file}: "
+            f"{'; '.join(reason_sentences[:MAX_EXAMPLE_REASONS])}",
         )
     person_measures = comparison.measure_table[~pd.Series([row.subject for row in rows]).duplicated().to_numpy()]
-    check_units(person_measures, ranges, findings.phenotype)
+    check_number_units(person_measures, reference_ranges, cohort_findings.phenotype)
     invalidating_sentences_per_record = [
-        [sentence for sentence in sentences if find_advice(sentence)] for sentences in sentences_per_record
+        [sentence for sentence in reason_sentences if find_advice(sentence)]
+        for reason_sentences in reason_sentences_per_record
     ]
-    if check_parcels(cohort, person_measures, ranges, findings.connectomes):  # which reports all of them as one
+    if check_parcels(
+        cohort, person_measures, reference_ranges, cohort_findings.connectomes
+    ):  # which reports all of them as one
         invalidating_sentences_per_record = [
-            [sentence for sentence in sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
-            for sentences in invalidating_sentences_per_record
+            [sentence for sentence in reason_sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
+            for reason_sentences in invalidating_sentences_per_record
         ]
     return invalidating_sentences_per_record
 
 
-def check_units(person_measures: pd.DataFrame, ranges: Ranges, findings: Findings) -> None:
+def check_number_units(person_measures: pd.DataFrame, reference_ranges: Ranges, phenotype_findings: Findings) -> None:
     """Numbers of new people that are all far above or below those of the training people, as in another unit, are a
     problem. `person_measures` have a row a person and columns (view, measure)."""
-    for measure_name, usual_range in ranges.get(PERSON_VIEW, {}).items():
+    for measure_name, usual_range in reference_ranges.get(PERSON_VIEW, {}).items():
         if (PERSON_VIEW, measure_name) not in person_measures:
             continue
         to_plain_units = find_measure(PERSON_VIEW, measure_name).to_plain_units
@@ -74,33 +82,37 @@ def check_units(person_measures: pd.DataFrame, ranges: Ranges, findings: Finding
         is_above = plain_values.median() > MIN_UNIT_RATIO * usual_middle and plain_values.min() > usual_high
         is_below = usual_middle > MIN_UNIT_RATIO * plain_values.median() and plain_values.max() < usual_low
         if is_above or is_below:
-            findings.problems.append(
+            phenotype_findings.problems.append(
                 f"{measure_name} has the median {plain_values.median():.3g}, that of the training participants "
                 f"{usual_middle:.3g} (usually {usual_low:.3g} to {usual_high:.3g}): another unit, as months in place "
                 "of years? Write the same, and convert again"
             )
 
 
-def check_parcels(cohort: Cohort, person_measures: pd.DataFrame, ranges: Ranges, findings: Findings) -> bool:
+def check_parcels(
+    cohort: Cohort, person_measures: pd.DataFrame, reference_ranges: Ranges, connectome_findings: Findings
+) -> bool:
     """Whether the connectomes of several new people have too little in common with the mean of the training people,
-    which is a problem. `person_measures` are those of `check_units`."""
-    usual_range: Range | None = ranges.get(CONNECTOME_VIEW, {}).get("alike")
+    which is a problem. `person_measures` are those of `check_number_units`."""
+    usual_similarity_range: Range | None = reference_ranges.get(CONNECTOME_VIEW, {}).get("alike")
     if cohort.connectomes is None or len(cohort.connectomes.parcel_names) < MIN_COMPARED_PARCELS:
         return False
     if (
-        usual_range is None
+        usual_similarity_range is None
         or (CONNECTOME_VIEW, "alike") not in person_measures
-        or np.tanh(usual_range.middle) < MIN_TRAINING_CORRELATION
+        or np.tanh(usual_similarity_range.middle) < MIN_TRAINING_CORRELATION
     ):
         return False
-    correlations = np.tanh(person_measures[CONNECTOME_VIEW, "alike"].dropna())
-    median_correlation = correlations.median()
-    if len(correlations) < MIN_GROUP_PEOPLE or median_correlation > MIN_BETWEEN_RATIO * np.tanh(usual_range.middle):
+    mean_connectome_correlations = np.tanh(person_measures[CONNECTOME_VIEW, "alike"].dropna())
+    median_correlation = mean_connectome_correlations.median()
+    if len(
+        mean_connectome_correlations
+    ) < MIN_GROUP_PEOPLE or median_correlation > MIN_BETWEEN_TO_WITHIN_RATIO * np.tanh(usual_similarity_range.middle):
         return False
-    findings.problems.append(
-        f"the connectomes of {format_participants(len(correlations), 'new')} correlate by "
+    connectome_findings.problems.append(
+        f"the connectomes of {format_participants(len(mean_connectome_correlations), 'new')} correlate by "
         f"{max(median_correlation, 0):.2f} with the mean of the training participants, who do by "
-        f"{np.tanh(usual_range.middle):.2f}, as if their parcels were those of another atlas, or in another order. "
-        "Make the series again with the atlas of the training, and convert again"
+        f"{np.tanh(usual_similarity_range.middle):.2f}, as if their parcels were those of another atlas, or in another "
+        "order. Make the series again with the atlas of the training, and convert again"
     )
     return True

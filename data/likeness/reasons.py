@@ -13,32 +13,32 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.cohorts.phenotype import LOGARITHMIC_PATTERN
+from data.cohorts.phenotype import LOGARITHMIC_COLUMN_PATTERN
 from data.cohorts.rows import join_names
-from data.likeness.scans import CONNECTOME_VIEW, HALF_MEASURES
+from data.likeness.scans import CONNECTOME_VIEW, MIRROR_HALF_MEASURE_NAMES
 
 PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
 SDS_TO_RANGE_END = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
 NORMAL_MAD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
 # robust SDs: 2 of 192 people of ABIDE, and none of 48 others, were beyond it in any measure of three maps
-MEASURE_LIMIT_SDS = 6.0
-PERSON_LIMIT_SDS, AVERAGE_LIMIT_SDS = (
+MEASURE_LIMIT_ROBUST_SDS = 6.0
+PERSON_LIMIT_ROBUST_SDS, AVERAGE_LIMIT_ROBUST_SDS = (
     4.0,
     5.0,
 )  # the same for numbers of the person, and for means over maps: there are fewer of these
-MIN_AVERAGE_SD = 0.12  # the SD of a mean z over maps counts as so much at least
+MIN_MEAN_Z_ROBUST_SD = 0.12  # the SD of a mean z over maps counts as so much at least
 # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
-MIN_TURNED_CORRELATION = 0.3
+MIN_CLEAR_SIGN_CORRELATION = 0.3
 # correlation with the mean of others: below it, and far below theirs, a volume is elsewhere, or another map
-UNRELATED_MAP_CORRELATION = 0.5
+MAX_UNRELATED_MAP_FISHER_Z = 0.5
 # mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.6 from the middle;
 # six times this detects 95 % of them if they are shifted by 6 mm, and all if by 8 mm
-MIN_CENTRE_SD_MM = 0.8
+MIN_CENTRE_ROBUST_SD_MM = 0.8
 MIN_RELATIVE_HALF_RANGE = 1e-3  # of a number, how much its kept digits may leave out at most; a half range is no less
 MIN_HALF_RANGE_FRACTION = 0.1  # of a range; each half counts as so much at least
 # correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, and 0.11 if most volumes are left out;
 # 0.08 at most if the parcels are in another order
-UNRELATED_CONNECTOME_CORRELATION = 0.1
+MAX_UNRELATED_CONNECTOME_FISHER_Z = 0.1
 MAX_NAMES_IN_REASON = 3  # maps, regions in a reason
 NEGATED_WORDS, EXCHANGED_WORDS = "values look negated", "left and right look exchanged"
 UNRELATED_WORDS = "no likeness to the mean of the others"
@@ -49,7 +49,7 @@ ADVICE_BY_WORDS = {  # what makes results invalid, and what to do
     UNRELATED_WORDS: "check their affines, and what they are maps of",
     OTHER_ATLAS_WORDS: "check of which parcels their series are",
 }
-DIRECTIONS_BY_AXIS = {
+DIRECTION_WORDS_BY_AXIS = {
     "x": ("left", "right"),
     "y": ("back", "front"),
     "z": ("bottom", "top"),
@@ -63,11 +63,11 @@ def find_advice(sentence: str) -> str | None:
 
 @dataclass(frozen=True)
 class Measure:
-    """What people are compared by. Its robust SD counts as `min_sd` at least: less means nothing."""
+    """What people are compared by. Its robust SD counts as `min_robust_sd` at least: less means nothing."""
 
     description: str
-    min_sd: float
-    limit_sds: float = MEASURE_LIMIT_SDS
+    min_robust_sd: float
+    limit_robust_sds: float = MEASURE_LIMIT_ROBUST_SDS
     to_plain_units: Callable[[float], float] = float  # as people know the number, from a logarithm or Fisher z
 
 
@@ -77,11 +77,11 @@ MEASURE_BY_NAME = {
     "values": Measure("correlation within the brain", 0.03),
     **{
         f"shift_{axis}": Measure(f"place in mm, from {low_side} to {high_side}", 0.6)
-        for axis, (low_side, high_side) in DIRECTIONS_BY_AXIS.items()
+        for axis, (low_side, high_side) in DIRECTION_WORDS_BY_AXIS.items()
     },
     **{
-        f"{axis}_mm": Measure(f"centre in mm, from {low_side} to {high_side}", MIN_CENTRE_SD_MM)
-        for axis, (low_side, high_side) in DIRECTIONS_BY_AXIS.items()
+        f"{axis}_mm": Measure(f"centre in mm, from {low_side} to {high_side}", MIN_CENTRE_ROBUST_SD_MM)
+        for axis, (low_side, high_side) in DIRECTION_WORDS_BY_AXIS.items()
     },
     "log coverage": Measure("share of the grid that the brain fills", 0.03, to_plain_units=np.exp),
     "log roughness": Measure("roughness", 0.03, to_plain_units=np.exp),
@@ -97,12 +97,12 @@ MEASURE_BY_NAME = {
     "lacking_parcels": Measure("share of parcels without a signal", 0.006),
     "log volumes": Measure("number of volumes of the series", 0.06, to_plain_units=np.exp),
 }
-PLACE_MEASURES = [
+PLACE_MEASURE_NAMES = [
     measure_name for measure_name in MEASURE_BY_NAME if measure_name.startswith("shift_") or measure_name[1:] == "_mm"
 ]
-SHARED_MEASURES = [*PLACE_MEASURES, "log coverage", "lacking_regions"]  # by all maps, which are of one scan
-CUT_BRAIN_MEASURES = [
-    *HALF_MEASURES,
+SHARED_MEASURE_NAMES = [*PLACE_MEASURE_NAMES, "log coverage", "lacking_regions"]  # by all maps, which are of one scan
+CUT_BRAIN_MEASURE_NAMES = [
+    *MIRROR_HALF_MEASURE_NAMES,
     "log coverage",
     "x_mm",
     "y_mm",
@@ -114,10 +114,13 @@ def find_measure(view: str, measure_name: str) -> Measure:
     """A measure in the table, its mean over maps, or a number of the person."""
     if view == PERSON_VIEW:
         return Measure(
-            measure_name, 0.0, PERSON_LIMIT_SDS, np.exp if LOGARITHMIC_PATTERN.search(measure_name) else float
+            measure_name,
+            0.0,
+            PERSON_LIMIT_ROBUST_SDS,
+            np.exp if LOGARITHMIC_COLUMN_PATTERN.search(measure_name) else float,
         )
     return (
-        Measure(MEASURE_BY_NAME[measure_name].description, MIN_AVERAGE_SD, AVERAGE_LIMIT_SDS)
+        Measure(MEASURE_BY_NAME[measure_name].description, MIN_MEAN_Z_ROBUST_SD, AVERAGE_LIMIT_ROBUST_SDS)
         if view == AVERAGE_VIEW
         else MEASURE_BY_NAME[measure_name]
     )
@@ -131,7 +134,7 @@ class Range:
     middle: float
     high: float
 
-    def half_ranges(self, minimum: float) -> tuple[float, float]:
+    def compute_half_ranges(self, minimum: float) -> tuple[float, float]:
         """The half ranges below and above the middle, each `SDS_TO_RANGE_END` robust SDs; a robust SD is `minimum` at
         least."""
         minimum = max(
@@ -142,9 +145,9 @@ class Range:
         )
         return max(self.middle - self.low, minimum), max(self.high - self.middle, minimum)
 
-    def robust_z(self, measure_values: np.ndarray, min_sd: float) -> np.ndarray:
+    def robust_z(self, measure_values: np.ndarray, min_robust_sd: float) -> np.ndarray:
         """How far values (n,) lie from the middle, in robust SDs; 0 where unknown."""
-        half_range_below, half_range_above = self.half_ranges(min_sd)
+        half_range_below, half_range_above = self.compute_half_ranges(min_robust_sd)
         return np.nan_to_num(
             SDS_TO_RANGE_END
             * (measure_values - self.middle)
@@ -161,10 +164,10 @@ class Deviation:
 
     view: str
     measure_name: str
-    value: float
+    measured_value: float
     usual_range: Range
     robust_z: float
-    is_turned: bool  # see `looks_negated_or_mirrored`
+    is_negated_or_mirrored: bool  # see `looks_negated_or_mirrored`
 
     @property
     def is_scan_measure(self) -> bool:
@@ -172,22 +175,30 @@ class Deviation:
 
     @property
     def is_far(self) -> bool:
-        return abs(self.robust_z) > find_measure(self.view, self.measure_name).limit_sds or self.is_turned
+        return (
+            abs(self.robust_z) > find_measure(self.view, self.measure_name).limit_robust_sds
+            or self.is_negated_or_mirrored
+        )
 
     @property
-    def value_with_range(self) -> str:
+    def value_with_range_text(self) -> str:
         """The value and the range as people know them."""
         to_plain_units = find_measure(self.view, self.measure_name).to_plain_units
         value_text, low_text, high_text = (
-            f"{to_plain_units(number):.3g}" for number in (self.value, self.usual_range.low, self.usual_range.high)
+            f"{to_plain_units(number):.3g}"
+            for number in (self.measured_value, self.usual_range.low, self.usual_range.high)
         )
         return f"{value_text}, usually {low_text} to {high_text}"
 
 
 def looks_negated_or_mirrored(
-    view: str, measure_name: str, value_by_measure: Mapping[tuple[str, str], float], usual_range: Range, robust_z: float
+    view: str,
+    measure_name: str,
+    value_by_view_and_measure: Mapping[tuple[str, str], float],
+    usual_range: Range,
+    robust_z: float,
 ) -> bool:
-    """Whether one of `HALF_MEASURES` has another sign in a record than in most, whose sign is clear.
+    """Whether one of `MIRROR_HALF_MEASURE_NAMES` has another sign in a record than in most, whose sign is clear.
 
     Contrasts of a task really differ in sign between people, and some lie between. So values look negated only if they
     are far from those of all others, and sides exchanged only if the values are not doubtful themselves. Without these
@@ -195,16 +206,16 @@ def looks_negated_or_mirrored(
     mirrored, as many are found as without.
     """
     has_opposite_sign = (
-        measure_name in HALF_MEASURES
-        and usual_range.middle > MIN_TURNED_CORRELATION
-        and value_by_measure[view, measure_name] < -MIN_TURNED_CORRELATION
+        measure_name in MIRROR_HALF_MEASURE_NAMES
+        and usual_range.middle > MIN_CLEAR_SIGN_CORRELATION
+        and value_by_view_and_measure[view, measure_name] < -MIN_CLEAR_SIGN_CORRELATION
     )
     if view == AVERAGE_VIEW or not has_opposite_sign:
         return False
     return (
-        robust_z < -MEASURE_LIMIT_SDS
+        robust_z < -MEASURE_LIMIT_ROBUST_SDS
         if measure_name == "values"
-        else value_by_measure.get((view, "values"), 1.0) > MIN_TURNED_CORRELATION
+        else value_by_view_and_measure.get((view, "values"), 1.0) > MIN_CLEAR_SIGN_CORRELATION
     )
 
 
@@ -212,48 +223,64 @@ def compute_robust_z(measure_table: pd.DataFrame, ranges: Ranges) -> pd.DataFram
     """Robust z of the columns (view, measure) that have a range. Those of `AVERAGE_VIEW`, if there is a range, are of
     the mean over maps, which shows what several maps share, such as more smoothing, even if each lies within its
     limit."""
-    z_by_column = {
+    robust_z_by_column = {
         (view, measure_name): ranges[view][measure_name].robust_z(
-            measure_table[view, measure_name].to_numpy(), find_measure(view, measure_name).min_sd
+            measure_table[view, measure_name].to_numpy(), find_measure(view, measure_name).min_robust_sd
         )
         for view, measure_name in measure_table
         if measure_name in ranges.get(view, {})
     }
-    mean_z = average_z_over_maps(pd.DataFrame(z_by_column, index=measure_table.index))
-    z_by_column |= {
-        column: ranges[AVERAGE_VIEW][column[1]].robust_z(column_means.to_numpy(), MIN_AVERAGE_SD)
-        for column, column_means in mean_z.items()
+    mean_z_table = average_z_over_maps(pd.DataFrame(robust_z_by_column, index=measure_table.index))
+    robust_z_by_column |= {
+        column: ranges[AVERAGE_VIEW][column[1]].robust_z(mean_z_column.to_numpy(), MIN_MEAN_Z_ROBUST_SD)
+        for column, mean_z_column in mean_z_table.items()
         if column[1] in ranges.get(AVERAGE_VIEW, {})
     }
-    return pd.DataFrame(z_by_column, index=measure_table.index)
+    return pd.DataFrame(robust_z_by_column, index=measure_table.index)
 
 
-def average_z_over_maps(z_table: pd.DataFrame) -> pd.DataFrame:
+def average_z_over_maps(robust_z_table: pd.DataFrame) -> pd.DataFrame:
     """The mean z of each measure that several maps have."""
     views_by_measure = defaultdict[str, list[str]](list)
-    for view, measure_name in z_table:
-        if view not in (PERSON_VIEW, AVERAGE_VIEW, CONNECTOME_VIEW) and measure_name not in SHARED_MEASURES:
+    for view, measure_name in robust_z_table:
+        if view not in (PERSON_VIEW, AVERAGE_VIEW, CONNECTOME_VIEW) and measure_name not in SHARED_MEASURE_NAMES:
             views_by_measure[measure_name].append(view)
     mean_z_by_column = {
-        (AVERAGE_VIEW, measure_name): z_table[[(view, measure_name) for view in views]].mean(axis=1)
+        (AVERAGE_VIEW, measure_name): robust_z_table[[(view, measure_name) for view in views]].mean(axis=1)
         for measure_name, views in views_by_measure.items()
         if len(views) > 1
     }
-    return pd.DataFrame(mean_z_by_column, index=z_table.index)
+    return pd.DataFrame(mean_z_by_column, index=robust_z_table.index)
 
 
 def find_deviations(measure_table: pd.DataFrame, ranges: Ranges) -> list[list[Deviation]]:
     """For each row of measures those that are far from the others, the farthest first."""
-    z_table = compute_robust_z(measure_table, ranges)
-    measures_and_means = pd.concat([measure_table, average_z_over_maps(z_table)], axis=1)[[*z_table]]
-    usual_ranges = [ranges[view][measure_name] for view, measure_name in z_table]
+    robust_z_table = compute_robust_z(measure_table, ranges)
+    measure_and_mean_z_table = pd.concat([measure_table, average_z_over_maps(robust_z_table)], axis=1)[
+        [*robust_z_table]
+    ]
+    usual_ranges = [ranges[view][measure_name] for view, measure_name in robust_z_table]
     deviations_per_row = []
-    for row_values, row_z in zip(measures_and_means.to_numpy().tolist(), z_table.to_numpy().tolist(), strict=True):
-        value_by_measure, deviations_of_all_measures = dict(zip(z_table, row_values, strict=True)), list[Deviation]()
-        for (view, measure_name), usual_range, robust_z in zip(z_table, usual_ranges, row_z, strict=True):
-            is_turned = looks_negated_or_mirrored(view, measure_name, value_by_measure, usual_range, robust_z)
+    for row_values, row_robust_z in zip(
+        measure_and_mean_z_table.to_numpy().tolist(), robust_z_table.to_numpy().tolist(), strict=True
+    ):
+        value_by_view_and_measure, deviations_of_all_measures = (
+            dict(zip(robust_z_table, row_values, strict=True)),
+            list[Deviation](),
+        )
+        for (view, measure_name), usual_range, robust_z in zip(robust_z_table, usual_ranges, row_robust_z, strict=True):
+            is_negated_or_mirrored = looks_negated_or_mirrored(
+                view, measure_name, value_by_view_and_measure, usual_range, robust_z
+            )
             deviations_of_all_measures.append(
-                Deviation(view, measure_name, value_by_measure[view, measure_name], usual_range, robust_z, is_turned)
+                Deviation(
+                    view,
+                    measure_name,
+                    value_by_view_and_measure[view, measure_name],
+                    usual_range,
+                    robust_z,
+                    is_negated_or_mirrored,
+                )
             )
         deviations_per_row.append(
             sorted(
@@ -265,81 +292,91 @@ def find_deviations(measure_table: pd.DataFrame, ranges: Ranges) -> list[list[De
 
 
 def format_deviations(
-    deviations: Sequence[Deviation], missing_regions_by_map: Mapping[str, Sequence[str]]
+    deviations: Sequence[Deviation], missing_region_names_by_map: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
-    """Findings on a record in plain words; `missing_regions_by_map` names the regions that it lacks, by map. A measure
-    is reported once for all maps. It is not reported if it follows from negated values, exchanged sides, a shift or
-    missing regions."""
-    turned_measures, far_measures = (
-        {deviation.measure_name for deviation in deviations if deviation.is_turned},
+    """Findings on a record in plain words; `missing_region_names_by_map` names the regions that it lacks, by map. A
+    measure is reported once for all maps. It is not reported if it follows from negated values, exchanged sides, a
+    shift or missing regions."""
+    opposite_sign_measure_names, far_scan_measure_names = (
+        {deviation.measure_name for deviation in deviations if deviation.is_negated_or_mirrored},
         {deviation.measure_name for deviation in deviations if deviation.is_scan_measure},
     )
-    cause_measure = "values" if "values" in turned_measures else "side" if turned_measures else ""
-    consequent_measures = (
-        {"alike", *HALF_MEASURES, *PLACE_MEASURES} - {cause_measure}
-        if cause_measure
-        else {*HALF_MEASURES}
-        if far_measures & {*PLACE_MEASURES}
+    cause_measure_name = (
+        "values" if "values" in opposite_sign_measure_names else "side" if opposite_sign_measure_names else ""
+    )
+    consequent_measure_names = (
+        {"alike", *MIRROR_HALF_MEASURE_NAMES, *PLACE_MEASURE_NAMES} - {cause_measure_name}
+        if cause_measure_name
+        else {*MIRROR_HALF_MEASURE_NAMES}
+        if far_scan_measure_names & {*PLACE_MEASURE_NAMES}
         else set()
     )
-    consequent_measures |= (
-        {*CUT_BRAIN_MEASURES} - {cause_measure} if {"lacking_regions", "log coverage"} <= far_measures else set()
+    consequent_measure_names |= (
+        {*CUT_BRAIN_MEASURE_NAMES} - {cause_measure_name}
+        if {"lacking_regions", "log coverage"} <= far_scan_measure_names
+        else set()
     )
-    consequent_measures |= {
-        f"shift_{axis}" for axis in DIRECTIONS_BY_AXIS if f"{axis}_mm" in far_measures - consequent_measures
+    consequent_measure_names |= {
+        f"shift_{axis}"
+        for axis in DIRECTION_WORDS_BY_AXIS
+        if f"{axis}_mm" in far_scan_measure_names - consequent_measure_names
     }
     deviations_by_measure: dict[tuple[bool, str], list[Deviation]] = defaultdict(list)
     for deviation in deviations:
         if deviation.view == PERSON_VIEW or deviation.measure_name not in (
-            consequent_measures | far_measures if deviation.view == AVERAGE_VIEW else consequent_measures
+            consequent_measure_names | far_scan_measure_names
+            if deviation.view == AVERAGE_VIEW
+            else consequent_measure_names
         ):
             deviations_by_measure[deviation.view == PERSON_VIEW, deviation.measure_name].append(deviation)
     return tuple(
-        format_measure_deviations(same_measure_deviations, missing_regions_by_map)
+        format_measure_deviations(same_measure_deviations, missing_region_names_by_map)
         for same_measure_deviations in deviations_by_measure.values()
     )
 
 
 def format_measure_deviations(
-    deviations: Sequence[Deviation], missing_regions_by_map: Mapping[str, Sequence[str]]
+    deviations: Sequence[Deviation], missing_region_names_by_map: Mapping[str, Sequence[str]]
 ) -> str:
     """Findings on one measure of several maps, with the numbers of the first."""
     first_deviation = deviations[0]
-    description, maps_text = (
+    measure_description, map_names_text = (
         find_measure(first_deviation.view, first_deviation.measure_name).description,
         join_names([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON),
     )
     if first_deviation.view == PERSON_VIEW:
-        return f"{description} {first_deviation.value_with_range}"
+        return f"{measure_description} {first_deviation.value_with_range_text}"
     if first_deviation.view == AVERAGE_VIEW:
         return (
-            f"{AVERAGE_VIEW}: the {description} is "
-            f"{'lower' if first_deviation.value < first_deviation.usual_range.middle else 'higher'} than usual"
+            f"{AVERAGE_VIEW}: the {measure_description} is "
+            f"{'lower' if first_deviation.measured_value < first_deviation.usual_range.middle else 'higher'} than usual"
         )
-    return f"{maps_text}: {describe_deviation(first_deviation, description, missing_regions_by_map)}"
+    return f"{map_names_text}: {describe_deviation(first_deviation, measure_description, missing_region_names_by_map)}"
 
 
 def describe_deviation(
-    deviation: Deviation, description: str, missing_regions_by_map: Mapping[str, Sequence[str]]
+    deviation: Deviation, measure_description: str, missing_region_names_by_map: Mapping[str, Sequence[str]]
 ) -> str:
     """What is far from the others in a map or connectome."""
-    if deviation.is_turned:
+    if deviation.is_negated_or_mirrored:
         return NEGATED_WORDS if deviation.measure_name == "values" else EXCHANGED_WORDS
-    if deviation.measure_name == "alike" and deviation.value < (
-        UNRELATED_CONNECTOME_CORRELATION if deviation.view == CONNECTOME_VIEW else UNRELATED_MAP_CORRELATION
+    if deviation.measure_name == "alike" and deviation.measured_value < (
+        MAX_UNRELATED_CONNECTOME_FISHER_Z if deviation.view == CONNECTOME_VIEW else MAX_UNRELATED_MAP_FISHER_Z
     ):
         return OTHER_ATLAS_WORDS if deviation.view == CONNECTOME_VIEW else UNRELATED_WORDS
-    if deviation.measure_name in PLACE_MEASURES:
-        offset_mm = deviation.value - deviation.usual_range.middle
+    if deviation.measure_name in PLACE_MEASURE_NAMES:
+        offset_mm = deviation.measured_value - deviation.usual_range.middle
         opening_words = "" if deviation.measure_name.startswith("shift_") else "the centre of the brain is "
         axis = deviation.measure_name.removeprefix("shift_")[0]
-        return f"{opening_words}{abs(offset_mm):.0f} mm too far to the {DIRECTIONS_BY_AXIS[axis][int(offset_mm > 0)]}"
+        return (
+            f"{opening_words}{abs(offset_mm):.0f} mm too far to the {DIRECTION_WORDS_BY_AXIS[axis][int(offset_mm > 0)]}"
+        )
     if deviation.measure_name == "lacking_regions":
-        missing_region_names = missing_regions_by_map[deviation.view]
+        missing_region_names = missing_region_names_by_map[deviation.view]
         missing_count_text = (
             "1 region is missing"
             if len(missing_region_names) == 1
             else f"{len(missing_region_names)} regions are missing"
         )
         return f"{missing_count_text}: {join_names(missing_region_names, MAX_NAMES_IN_REASON)}"
-    return f"the {description} is {deviation.value_with_range}"
+    return f"the {measure_description} is {deviation.value_with_range_text}"

@@ -21,7 +21,7 @@ from data.base.errors import InputError
 from data.base.terminal import format_participants, open_progress_bar
 from data.cohorts import atlas
 from data.cohorts.cohort import LIKENESS_FILE, LIKENESS_MEANS_FILE, Cohort
-from data.cohorts.phenotype import LOGARITHMIC_PATTERN, MAX_PHENOTYPE_NUMBER, clean_column, is_mostly_numbers
+from data.cohorts.phenotype import LOGARITHMIC_COLUMN_PATTERN, MAX_PHENOTYPE_NUMBER, clean_column, is_mostly_numbers
 from data.cohorts.records import MIN_DESCRIBED_PEOPLE
 from data.cohorts.rows import join_names
 from data.conversion.template import TemplateCohort
@@ -38,11 +38,11 @@ from data.likeness.reasons import (
     format_deviations,
 )
 from data.likeness.scans import (
-    HALF_MEASURES,
+    MIRROR_HALF_MEASURE_NAMES,
     NEARLY_ALL_FRACTION,
-    Means,
     MeanVolume,
     MissingRegions,
+    ScanMeans,
     ScanSums,
     iterate_map_volumes,
     measure_against_means,
@@ -51,12 +51,12 @@ from data.likeness.scans import (
 
 MAX_REFERENCE_PEOPLE = 2000  # training people who are described, drawn at random
 RANGE_QUANTILES = 0.05, 0.5, 0.95  # the quantiles that are kept of a number
-CONSTANT_DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
-SHARE_DIGITS = 3  # the same of a share
+CONSTANT_SIGNIFICANT_DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
+SHARE_SIGNIFICANT_DIGITS = 3  # the same of a share
 MAX_DISTINCT_CATEGORIES = 5  # a number with so many values or fewer counts as a category
 MIN_PEOPLE_PER_CATEGORY = 2  # training people who have it, so that it is not that of one person
 MIN_PEOPLE_WITH_NUMBER = 20  # of whom a number is known
-UNKNOWN_VALUE = "unknown"
+UNKNOWN_VALUE_CATEGORY = "unknown"
 UNUSED_PREFIX = "unused_"  # begins the name of a phenotype value that is always 0
 
 
@@ -76,45 +76,47 @@ class LikenessConstants:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class TrainingReference:
     """Training people: constants, and two means. `mean_volumes` (x, y, z, maps) float32 has the mean of each map on the
-    reduced grid; `mean_edges` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
+    reduced grid; `mean_edge_fisher_z` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
 
     constants: LikenessConstants
     mean_volumes: np.ndarray
-    mean_edges: np.ndarray | None
+    mean_edge_fisher_z: np.ndarray | None
 
     @functools.cached_property
-    def means(self) -> Means:
+    def means(self) -> ScanMeans:
         map_volume_pairs = zip(self.constants.maps, np.moveaxis(self.mean_volumes, -1, 0), strict=True)
-        return Means(
+        return ScanMeans(
             {map_name: MeanVolume(mean_volume) for map_name, mean_volume in map_volume_pairs},
-            self.mean_edges,
+            self.mean_edge_fisher_z,
             self.constants.regions,
         )
 
     @property
     def bytes_by_file(self) -> dict[str, bytes]:
         """The files that `read_reference` reads."""
-        array_by_name = {"volume": self.mean_volumes} | ({} if self.mean_edges is None else {"edges": self.mean_edges})
+        array_by_name = {"volume": self.mean_volumes} | (
+            {} if self.mean_edge_fisher_z is None else {"edges": self.mean_edge_fisher_z}
+        )
         return {
             LIKENESS_FILE: files.format_json(asdict(self.constants)).encode(),
             LIKENESS_MEANS_FILE: make_npz(**array_by_name),
         }
 
 
-def read_reference(archive: Archive) -> Reference | None:
+def read_reference(archive: Archive) -> TrainingReference | None:
     """What a bundle says of training people, or the folder of people who were prepared like these; None if it says
     nothing. Raises InputError for damage."""
     if LIKENESS_FILE not in archive.bytes_by_member:
         return None
     array_by_name = archive.read_arrays(LIKENESS_MEANS_FILE)
-    return Reference(
+    return TrainingReference(
         archive.read_json(LIKENESS_FILE, LikenessConstants), array_by_name["volume"], array_by_name.get("edges")
     )
 
 
-def make_template_likeness(template: TemplateCohort) -> tuple[dict[str, bytes], str]:
+def make_likeness_files_or_reason(template: TemplateCohort) -> tuple[dict[str, bytes], str]:
     """The files (`Reference.bytes_by_file`) that describe the training people of `template`, whom new people are
     prepared like; if there are none, why. Raises InputError for a record that cannot be read."""
     cohort = template.cohort
@@ -126,72 +128,72 @@ def make_template_likeness(template: TemplateCohort) -> tuple[dict[str, bytes], 
             else ({}, f"{cohort.path} does not say what these are like.")
         )
     training_indices = [record_index for record_index, row in enumerate(cohort.rows) if row.split == "train"]
-    if reason := explain_too_few_training_people(cohort, sample_people(cohort, training_indices)):
+    if reason := explain_too_few_training_people(cohort, sample_first_record_indices(cohort, training_indices)):
         return {}, reason
     return make_reference(cohort, training_indices).bytes_by_file, ""
 
 
-def load_reference(cohort: Cohort) -> Reference | None:
+def load_reference(cohort: Cohort) -> TrainingReference | None:
     """The training people whom the people of a cohort were prepared like; None if it does not describe them, or holds
     the volumes of an encoder. Raises InputError for damage."""
-    reference_paths = [
-        cohort.side_table_paths[file_name]
+    reference_file_paths = [
+        cohort.side_table_path_by_name[file_name]
         for file_name in (LIKENESS_FILE, LIKENESS_MEANS_FILE)
-        if file_name in cohort.side_table_paths
+        if file_name in cohort.side_table_path_by_name
     ]
     if cohort.metadata.reduction.startswith("encoder"):
         return None
-    return read_reference(Archive(cohort.path, {path.name: path.read_bytes() for path in reference_paths}))
+    return read_reference(Archive(cohort.path, {path.name: path.read_bytes() for path in reference_file_paths}))
 
 
-def explain_too_few_training_people(cohort: Cohort, person_indices: Sequence[int]) -> str:
+def explain_too_few_training_people(cohort: Cohort, first_record_indices: Sequence[int]) -> str:
     """Why people, at these positions, are too few to be described; empty if they are enough."""
-    if len(person_indices) >= EFFORT.describe_from:
+    if len(first_record_indices) >= EFFORT.describe_from:
         return ""
     return (
-        f"{cohort.path} has {format_participants(len(person_indices), 'training')}; expected {EFFORT.describe_from} to "
-        "tell who is out of distribution."
+        f"{cohort.path} has {format_participants(len(first_record_indices), 'training')}; expected "
+        f"{EFFORT.describe_from} to tell who is out of distribution."
     )
 
 
-def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> Reference:
+def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> TrainingReference:
     """The training people whose records are at these positions. Raises InputError if they are too few, or if a record
     cannot be read."""
-    person_indices = sample_people(cohort, record_indices)
-    if reason := explain_too_few_training_people(cohort, person_indices):
+    first_record_indices = sample_first_record_indices(cohort, record_indices)
+    if reason := explain_too_few_training_people(cohort, first_record_indices):
         raise InputError(reason)
-    scan_sums = ScanSums(cohort, person_indices)
-    with open_progress_bar("Measuring training participants", len(person_indices)) as progress_bar:
-        for record_index in person_indices:
+    scan_sums = ScanSums(cohort, first_record_indices)
+    with open_progress_bar("Measuring training participants", len(first_record_indices)) as progress_bar:
+        for record_index in first_record_indices:
             scan_sums.add_record(record_index, iterate_map_volumes(cohort, record_index))
             progress_bar.advance()
-    people_table, sites = (
-        make_people_table(cohort, person_indices),
-        [cohort.rows[record_index].site for record_index in person_indices],
+    people_table, site_per_person = (
+        make_people_table(cohort, first_record_indices),
+        [cohort.rows[record_index].site for record_index in first_record_indices],
     )
-    number_columns, people_means = find_number_columns(people_table, sites), scan_sums.compute_means()
+    number_table, scan_means = select_number_columns(people_table, site_per_person), scan_sums.compute_means()
     measure_table = collect_measures(
-        cohort, person_indices, scan_sums.measure_records(person_indices)[0], number_columns
+        cohort, first_record_indices, scan_sums.measure_records(first_record_indices)[0], number_table
     )
-    phenotype_columns = set() if cohort.raw_phenotype is None else {*cohort.raw_phenotype}
+    phenotype_column_names = set() if cohort.raw_phenotype is None else {*cohort.raw_phenotype}
     constants = LikenessConstants(
-        len(person_indices),
+        len(first_record_indices),
         cohort.map_names,
         cohort.metadata.parcels_sha256 if cohort.connectomes else "",
-        compute_ranges(measure_table),
-        people_means.common_regions_by_map,
-        find_categories(people_table, sites, phenotype_columns),
+        compute_usual_ranges(measure_table),
+        scan_means.common_region_numbers_by_map,
+        compute_category_frequencies(people_table, site_per_person, phenotype_column_names),
         tuple(
             column
-            for column in number_columns
-            if column in phenotype_columns and number_columns[column].notna().mean() >= NEARLY_ALL_FRACTION
+            for column in number_table
+            if column in phenotype_column_names and number_table[column].notna().mean() >= NEARLY_ALL_FRACTION
         ),
     )
-    return Reference(constants, people_means.mean_volumes, people_means.mean_edges)
+    return TrainingReference(constants, scan_means.mean_volumes, scan_means.mean_edge_fisher_z)
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class ReferenceComparison:
     """People beside training people, a row a record. `measure_table` holds measures, with columns (view, measure);
     `people_table` is what `make_people_table` gives; `reasons_per_record` say in plain words why somebody is atypical,
     and are empty for most."""
@@ -202,10 +204,10 @@ class Comparison:
 
 
 def compare_with_reference(
-    reference: Reference, cohort: Cohort, record_indices: Sequence[int] | np.ndarray
-) -> Comparison:
+    reference: TrainingReference, cohort: Cohort, record_indices: Sequence[int] | np.ndarray
+) -> ReferenceComparison:
     """The records at these positions beside training people. Raises InputError if the cohort has other maps."""
-    constants, int_indices = reference.constants, [int(record_index) for record_index in record_indices]
+    constants, int_record_indices = reference.constants, [int(record_index) for record_index in record_indices]
     if cohort.map_names != constants.maps:
         raise InputError(
             f"{cohort.path} holds the maps {join_names(cohort.map_names)}; the training participants have "
@@ -213,99 +215,108 @@ def compare_with_reference(
         )
     if cohort.connectomes and cohort.metadata.parcels_sha256 != constants.parcels_sha256:
         cohort = cohort.without_connectomes
-    with open_progress_bar("Comparing participants", len(int_indices)) as progress_bar:
-        scan_measures, missing_regions_by_record_and_map = measure_against_means(
-            cohort, int_indices, reference.means, progress_bar
+    with open_progress_bar("Comparing participants", len(int_record_indices)) as progress_bar:
+        scan_measure_table, missing_regions_by_record_and_map = measure_against_means(
+            cohort, int_record_indices, reference.means, progress_bar
         )
-    people_table = make_people_table(cohort, int_indices)
-    number_columns = people_table[
+    people_table = make_people_table(cohort, int_record_indices)
+    number_table = people_table[
         [column for column in constants.ranges.get(PERSON_VIEW, {}) if column in people_table]
     ].apply(parse_numbers)
-    measure_table = collect_measures(cohort, int_indices, scan_measures, number_columns)
-    deviation_reasons = find_reasons(cohort, measure_table, constants.ranges, missing_regions_by_record_and_map)
-    value_reasons = find_atypical_values(constants, people_table)
-    return Comparison(
+    measure_table = collect_measures(cohort, int_record_indices, scan_measure_table, number_table)
+    deviation_sentences_per_record = find_deviation_sentences(
+        cohort, measure_table, constants.ranges, missing_regions_by_record_and_map
+    )
+    value_sentences_per_record = describe_atypical_values(constants, people_table)
+    return ReferenceComparison(
         measure_table,
         people_table,
         [
             (*deviation_sentences, *value_sentences)
-            for deviation_sentences, value_sentences in zip(deviation_reasons, value_reasons, strict=True)
+            for deviation_sentences, value_sentences in zip(
+                deviation_sentences_per_record, value_sentences_per_record, strict=True
+            )
         ],
     )
 
 
-def find_reasons(
-    cohort: Cohort, measure_table: pd.DataFrame, ranges: Ranges, missing_regions_by_record: MissingRegions
+def find_deviation_sentences(
+    cohort: Cohort, measure_table: pd.DataFrame, ranges: Ranges, missing_regions_by_record_and_map: MissingRegions
 ) -> list[tuple[str, ...]]:
-    """In plain words what is far from the others in each row of measures. `missing_regions_by_record` are the regions
-    that each record lacks, by map."""
+    """In plain words what is far from the others in each row of measures. `missing_regions_by_record_and_map` are the
+    regions that each record lacks, by map."""
     name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
-    missing_names_per_record = [
+    missing_names_by_map_per_record = [
         {
             map_name: [name_by_region[region] for region in regions]
-            for map_name, regions in missing_regions_by_record[record_index].items()
+            for map_name, regions in missing_regions_by_record_and_map[record_index].items()
         }
         for record_index in measure_table.index
     ]
     return [
         format_deviations(row_deviations, regions)
         for row_deviations, regions in zip(
-            find_deviations(measure_table, ranges), missing_names_per_record, strict=True
+            find_deviations(measure_table, ranges), missing_names_by_map_per_record, strict=True
         )
     ]
 
 
-def sample_people(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> list[int]:
+def sample_first_record_indices(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> list[int]:
     """The positions of the first record of each person among these, of `MAX_REFERENCE_PEOPLE` at most. Records of
     swapped regions do not count."""
-    unswapped_indices = np.intersect1d(record_indices, cohort.find_unswapped_indices())
-    first_indices = np.array(list(cohort.first_index_by_subject(unswapped_indices.tolist()).values()), int)
-    return np.sort(np.random.default_rng(0).permutation(first_indices)[:MAX_REFERENCE_PEOPLE]).tolist()
+    unswapped_record_indices = np.intersect1d(record_indices, cohort.find_unswapped_record_indices())
+    first_record_indices = np.array(
+        list(cohort.find_first_record_indices(unswapped_record_indices.tolist()).values()), int
+    )
+    return np.sort(np.random.default_rng(0).permutation(first_record_indices)[:MAX_REFERENCE_PEOPLE]).tolist()
 
 
 def collect_measures(
-    cohort: Cohort, record_indices: Sequence[int], scan_measures: pd.DataFrame, number_columns: pd.DataFrame
+    cohort: Cohort, record_indices: Sequence[int], scan_measure_table: pd.DataFrame, number_table: pd.DataFrame
 ) -> pd.DataFrame:
     """Measures of scans, those of maps before their conversion, and numbers of the person, (view, measure)."""
-    person_measures = pd.DataFrame(
-        {(PERSON_VIEW, column): column_values.to_numpy(float) for column, column_values in number_columns.items()},
+    person_measure_table = pd.DataFrame(
+        {(PERSON_VIEW, column): column_values.to_numpy(float) for column, column_values in number_table.items()},
         list(record_indices),
     )
-    return pd.concat([scan_measures, read_unconverted_measures(cohort, record_indices), person_measures], axis=1)
+    return pd.concat(
+        [scan_measure_table, read_unconverted_measures(cohort, record_indices), person_measure_table], axis=1
+    )
 
 
-def compute_quantiles(values: np.ndarray, levels: Sequence[float] | float) -> np.ndarray:
+def compute_quantiles(values: np.ndarray, quantile_levels: Sequence[float] | float) -> np.ndarray:
     """The quantiles by Harrell and Davis: of values (n,) -> (levels,), or of each column (n, columns) -> (levels,
     columns)."""
-    level_column = np.reshape(levels, (-1, *np.ones(values.ndim - 1, int)))
+    level_column = np.reshape(quantile_levels, (-1, *np.ones(values.ndim - 1, int)))
     return stats.quantile(values, level_column, method="harrell-davis", axis=0, nan_policy="omit", keepdims=True)
 
 
-def compute_ranges(measure_values: pd.DataFrame) -> Ranges:
+def compute_usual_ranges(measure_values: pd.DataFrame) -> Ranges:
     """The ranges of the columns (view, measure) that nearly all people have, and of their means over maps; of numbers
     of persons in any case."""
     ranges: Ranges = {}
 
-    def add_ranges(columns: list[tuple[str, str]], range_ends: np.ndarray) -> None:
-        for (view, measure_name), measure_ends in zip(columns, range_ends.T.tolist(), strict=True):
+    def add_ranges(view_measure_pairs: list[tuple[str, str]], range_ends: np.ndarray) -> None:
+        for (view, measure_name), low_middle_high in zip(view_measure_pairs, range_ends.T.tolist(), strict=True):
             ranges.setdefault(view, {})[measure_name] = Range(
-                *(float(f"{range_end:.{CONSTANT_DIGITS}g}") for range_end in measure_ends)
+                *(float(f"{range_end:.{CONSTANT_SIGNIFICANT_DIGITS}g}") for range_end in low_middle_high)
             )
 
     person_columns = [column for column in measure_values if column[0] == PERSON_VIEW]
     is_nearly_complete = measure_values.notna().mean() >= NEARLY_ALL_FRACTION
-    scan_measures = measure_values[
+    scan_measure_table = measure_values[
         [column for column in measure_values if column[1] in MEASURE_BY_NAME and is_nearly_complete[column]]
     ]
     magnitude_by_column = {
-        measure_column: measure_values.abs() if measure_column[1] in HALF_MEASURES else measure_values
-        for measure_column, measure_values in scan_measures.items()
+        measure_column: measure_values.abs() if measure_column[1] in MIRROR_HALF_MEASURE_NAMES else measure_values
+        for measure_column, measure_values in scan_measure_table.items()
     }  # many may be turned
     add_ranges(
-        [*scan_measures], compute_deviation_ranges(pd.DataFrame(magnitude_by_column, scan_measures.index).to_numpy())
+        [*scan_measure_table],
+        compute_deviation_ranges(pd.DataFrame(magnitude_by_column, scan_measure_table.index).to_numpy()),
     )
-    mean_z = average_z_over_maps(compute_robust_z(scan_measures, ranges))
-    add_ranges([*mean_z], compute_deviation_ranges(mean_z.to_numpy()))
+    mean_z_table = average_z_over_maps(compute_robust_z(scan_measure_table, ranges))
+    add_ranges([*mean_z_table], compute_deviation_ranges(mean_z_table.to_numpy()))
     add_ranges(person_columns, compute_quantiles(measure_values[person_columns].to_numpy(), RANGE_QUANTILES))
     return ranges
 
@@ -343,17 +354,17 @@ def parse_numbers(text_column: pd.Series) -> pd.Series:
     """A column of text as float64, NaN where it is no number; of head motion the logarithm."""
     numbers = pd.to_numeric(clean_column(text_column), errors="coerce").astype(float)
     numbers = numbers.where(numbers.abs() <= MAX_PHENOTYPE_NUMBER)
-    return np.log(numbers.where(numbers > 0)) if LOGARITHMIC_PATTERN.search(str(text_column.name)) else numbers
+    return np.log(numbers.where(numbers > 0)) if LOGARITHMIC_COLUMN_PATTERN.search(str(text_column.name)) else numbers
 
 
 def parse_categories(text_column: pd.Series) -> pd.Series:
     """A column of text, each number written in one way."""
     cleaned_text = clean_column(text_column)
     numbers = pd.to_numeric(cleaned_text, errors="coerce")
-    return cleaned_text.where(numbers.isna(), numbers.map("{:g}".format)).fillna(UNKNOWN_VALUE)
+    return cleaned_text.where(numbers.isna(), numbers.map("{:g}".format)).fillna(UNKNOWN_VALUE_CATEGORY)
 
 
-def find_number_columns(people_table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+def select_number_columns(people_table: pd.DataFrame, site_per_person: Sequence[str]) -> pd.DataFrame:
     """The columns of numbers with many values, float64, in the `people_table` of training people at these sites. A
     column that repeats an earlier one is left out. So is one that names the sites: a new site is nothing unusual."""
     numbers_by_column: dict[str, pd.Series] = {}
@@ -366,76 +377,79 @@ def find_number_columns(people_table: pd.DataFrame, sites: Sequence[str]) -> pd.
         )
         if (
             has_many_numbers
-            and text_column.tolist() != list(sites)
+            and text_column.tolist() != list(site_per_person)
             and not any(numbers.equals(earlier_numbers) for earlier_numbers in numbers_by_column.values())
         ):
             numbers_by_column[str(column_name)] = numbers
     return pd.DataFrame(numbers_by_column, people_table.index)
 
 
-def find_categories(
-    people_table: pd.DataFrame, sites: Sequence[str], phenotype_columns: set[str]
+def compute_category_frequencies(
+    people_table: pd.DataFrame, site_per_person: Sequence[str], phenotype_column_names: set[str]
 ) -> dict[str, dict[str, float]]:
     """The categories in the `people_table` of training people at these sites, with their shares, by column.
 
     A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all.
     The share of fewer than `MIN_DESCRIBED_PEOPLE` people, or of all but so few, is given as if they were so many.
-    `UNKNOWN_VALUE` is always a category, but in columns of the phenotype only if several people lack the value.
+    `UNKNOWN_VALUE_CATEGORY` is always a category, but in columns of the phenotype only if several people lack the
+    value.
     """
     frequencies_by_column: dict[str, dict[str, float]] = {}
     for column_name, text_column in people_table.items():
-        categories, max_count = (
+        category_by_person, max_reported_count = (
             parse_categories(text_column),
             max(MIN_DESCRIBED_PEOPLE, len(text_column) - MIN_DESCRIBED_PEOPLE),
         )
-        if parse_numbers(text_column).nunique() > MAX_DISTINCT_CATEGORIES or categories.nunique() == 1:
+        if parse_numbers(text_column).nunique() > MAX_DISTINCT_CATEGORIES or category_by_person.nunique() == 1:
             continue
-        count_by_category = categories.value_counts()
+        count_by_category = category_by_person.value_counts()
         frequency_by_category = {
-            category: min(max(count, MIN_DESCRIBED_PEOPLE), max_count) / len(categories)
+            category: min(max(count, MIN_DESCRIBED_PEOPLE), max_reported_count) / len(category_by_person)
             for category, count in count_by_category[count_by_category >= MIN_PEOPLE_PER_CATEGORY].items()
         }
         frequency_by_category |= (
-            {} if column_name in phenotype_columns else {UNKNOWN_VALUE: frequency_by_category.get(UNKNOWN_VALUE, 0.0)}
+            {}
+            if column_name in phenotype_column_names
+            else {UNKNOWN_VALUE_CATEGORY: frequency_by_category.get(UNKNOWN_VALUE_CATEGORY, 0.0)}
         )
-        if categories.isin(frequency_by_category.keys()).mean() >= NEARLY_ALL_FRACTION and not identifies_site(
-            categories, sites
+        if category_by_person.isin(frequency_by_category.keys()).mean() >= NEARLY_ALL_FRACTION and not identifies_site(
+            category_by_person, site_per_person
         ):
             frequencies_by_column[str(column_name)] = {
-                category: float(f"{frequency_by_category[category]:.{SHARE_DIGITS}g}")
+                category: float(f"{frequency_by_category[category]:.{SHARE_SIGNIFICANT_DIGITS}g}")
                 for category in sorted(frequency_by_category)
             }
     return frequencies_by_column
 
 
-def identifies_site(categories: pd.Series, sites: Sequence[str]) -> bool:
+def identifies_site(category_by_person: pd.Series, site_per_person: Sequence[str]) -> bool:
     """Whether the column is the site, or, if there are several sites, each of its categories is of one site only."""
-    site_by_person = pd.Series(list(sites), categories.index)
-    categories_without_unknown = categories[categories != UNKNOWN_VALUE]
+    site_by_person = pd.Series(list(site_per_person), category_by_person.index)
+    categories_without_unknown = category_by_person[category_by_person != UNKNOWN_VALUE_CATEGORY]
     is_site_specific = (
         site_by_person.nunique() > 1
         and site_by_person[categories_without_unknown.index].groupby(categories_without_unknown).nunique().max() == 1
     )
-    return bool(is_site_specific or (categories == site_by_person).all())
+    return bool(is_site_specific or (category_by_person == site_by_person).all())
 
 
-def find_atypical_values(constants: LikenessConstants, people_table: pd.DataFrame) -> list[list[str]]:
+def describe_atypical_values(constants: LikenessConstants, people_table: pd.DataFrame) -> list[list[str]]:
     """For each row of `people_table`, the values that hardly any training person has, in words."""
-    reasons_per_row: list[list[str]] = [[] for _ in range(len(people_table))]
+    sentences_per_row: list[list[str]] = [[] for _ in range(len(people_table))]
     for column_name in constants.known:
         for row_position in (
             np.flatnonzero(parse_numbers(people_table[column_name]).isna()) if column_name in people_table else ()
         ):
-            reasons_per_row[row_position].append(f"{column_name} is unknown, which is known of training participants")
+            sentences_per_row[row_position].append(f"{column_name} is unknown, which is known of training participants")
     for column_name, frequency_by_category in constants.categories.items():
-        categories = (
+        category_by_person = (
             parse_categories(people_table[column_name])
             if column_name in people_table
             else pd.Series([*frequency_by_category][:1] * len(people_table))
         )
-        for row_position in np.flatnonzero(~categories.isin(frequency_by_category.keys())):
-            reasons_per_row[row_position].append(
-                f"{column_name} {categories.iloc[row_position]}, training participants "
+        for row_position in np.flatnonzero(~category_by_person.isin(frequency_by_category.keys())):
+            sentences_per_row[row_position].append(
+                f"{column_name} {category_by_person.iloc[row_position]}, training participants "
                 f"{', '.join(frequency_by_category)}"
             )
-    return reasons_per_row
+    return sentences_per_row

@@ -21,7 +21,7 @@ MIN_COVERED_FRACTION = 0.5  # share of a region's voxels that must hold signal
 MIN_GAIN = 0.5  # share of the mean volume in a volume; below it, a shift counts for less
 MAX_FINITE_CORRELATION = 0.99999  # a correlation, so that Fisher z stays finite
 TINY_DIVISOR = np.finfo(float).tiny  # a divisor in place of 0
-HALF_MEASURES = ("side", "values")  # correlations that show whether a volume was mirrored or negated
+MIRROR_HALF_MEASURE_NAMES = ("side", "values")  # correlations that show whether a volume was mirrored or negated
 MissingRegions = dict[int, dict[str, list[int]]]  # the regions without signal, by record and map
 
 
@@ -40,29 +40,33 @@ def compute_fisher_z(correlation: float) -> float:
     return float(np.arctanh(np.clip(correlation, -MAX_FINITE_CORRELATION, MAX_FINITE_CORRELATION)))
 
 
-def find_uncovered_regions(volume: np.ndarray, region_labels: np.ndarray) -> list[int]:
-    """The numbers of the regions in `region_labels` (x, y, z) int of which a volume (x, y, z) holds little signal."""
-    labelled_voxels = np.flatnonzero(region_labels)
-    voxel_regions, has_signal = (
-        region_labels.ravel()[labelled_voxels],
-        volume.ravel()[labelled_voxels] != records.find_background(volume),
+def find_uncovered_region_numbers(volume: np.ndarray, region_label_volume: np.ndarray) -> list[int]:
+    """The numbers of the regions in `region_label_volume` (x, y, z) int of which a volume (x, y, z) holds little
+    signal."""
+    labelled_voxel_indices = np.flatnonzero(region_label_volume)
+    voxel_region_numbers, has_voxel_signal = (
+        region_label_volume.ravel()[labelled_voxel_indices],
+        volume.ravel()[labelled_voxel_indices] != records.find_background_value(volume),
     )
-    region_sizes = np.bincount(voxel_regions)
+    region_voxel_counts = np.bincount(voxel_region_numbers)
     return np.flatnonzero(
-        np.bincount(voxel_regions[has_signal], minlength=len(region_sizes)) < MIN_COVERED_FRACTION * region_sizes
+        np.bincount(voxel_region_numbers[has_voxel_signal], minlength=len(region_voxel_counts))
+        < MIN_COVERED_FRACTION * region_voxel_counts
     ).tolist()
 
 
-def compute_halves(volume: np.ndarray) -> np.ndarray:
+def compute_mirror_halves(volume: np.ndarray) -> np.ndarray:
     """What differs between left and right of a volume (x, y, z), and their sum, (2, voxels), each of length 1, within
-    the brain, whose middle is moved to that of the grid; `HALF_MEASURES` compare them. In a mirrored volume the first
-    has the other sign; in a negated one, both have; in one that is shifted, neither: what a shift changes is subtracted
-    from what differs between left and right."""
-    brain_centre = np.argwhere(records.find_brain(volume)).mean(axis=0)
-    centring_shift = (np.array(volume.shape) - 1) / 2 - brain_centre
-    centred_volume = ndimage.shift(records.z_score_within_brain(volume[..., None])[..., 0], centring_shift, order=1)
+    the brain, whose middle is moved to that of the grid; `MIRROR_HALF_MEASURE_NAMES` compare them. In a mirrored
+    volume the first has the other sign; in a negated one, both have; in one that is shifted, neither: what a shift
+    changes is subtracted from what differs between left and right."""
+    brain_centre = np.argwhere(records.find_brain_mask(volume)).mean(axis=0)
+    centring_shift_voxels = (np.array(volume.shape) - 1) / 2 - brain_centre
+    centred_z_volume = ndimage.shift(
+        records.z_score_within_brain(volume[..., None])[..., 0], centring_shift_voxels, order=1
+    )
     asymmetry, *slope_asymmetries = (
-        (image - image[::-1].astype(np.float64)).ravel() for image in (centred_volume, *np.gradient(centred_volume))
+        (image - image[::-1].astype(np.float64)).ravel() for image in (centred_z_volume, *np.gradient(centred_z_volume))
     )
     inner_products = np.array(
         [
@@ -71,22 +75,33 @@ def compute_halves(volume: np.ndarray) -> np.ndarray:
         ]
     )
     slope_weights = np.linalg.pinv(inner_products[:, :-1], hermitian=True) @ inner_products[:, -1]
-    side_half = asymmetry - sum(
+    asymmetry_without_shift = asymmetry - sum(
         slope_weight * slope_asymmetry
         for slope_weight, slope_asymmetry in zip(slope_weights, slope_asymmetries, strict=True)
     )
-    return np.stack([scale_to_unit_length(side_half), centre_to_unit_length(centred_volume + centred_volume[::-1])])
+    return np.stack(
+        [
+            scale_to_unit_length(asymmetry_without_shift),
+            centre_to_unit_length(centred_z_volume + centred_z_volume[::-1]),
+        ]
+    )
 
 
 class MeanVolume:
     """The mean volume of a map over people, (x, y, z) on the reduced grid, and the mean of their halves
-    (`compute_halves`), which are those of the mean volume unless they are given: what a volume is compared with."""
+    (`compute_mirror_halves`), which are those of the mean volume unless they are given: what a volume is compared
+    with."""
 
-    def __init__(self, mean_volume: np.ndarray, mean_halves: np.ndarray | None = None) -> None:
+    def __init__(self, mean_volume: np.ndarray, mean_mirror_halves: np.ndarray | None = None) -> None:
         self.mean_volume = np.asarray(mean_volume, np.float64)
-        self.unit_length_mean = centre_to_unit_length(self.mean_volume)
-        self.mean_halves = np.stack(
-            [*map(scale_to_unit_length, compute_halves(self.mean_volume) if mean_halves is None else mean_halves)]
+        self.unit_length_mean_volume = centre_to_unit_length(self.mean_volume)
+        self.mean_mirror_halves = np.stack(
+            [
+                *map(
+                    scale_to_unit_length,
+                    compute_mirror_halves(self.mean_volume) if mean_mirror_halves is None else mean_mirror_halves,
+                )
+            ]
         )
 
     @cached_property
@@ -98,30 +113,40 @@ class MeanVolume:
         ).reshape(5, -1)
         return np.linalg.pinv(component_volumes @ component_volumes.T, hermitian=True) @ component_volumes
 
-    def compare(self, volume: np.ndarray, volume_halves: np.ndarray) -> dict[str, float]:
-        """`alike`, Fisher z of the correlation with a volume, whose halves (`compute_halves`) are given; the
+    def compare_volume(self, volume: np.ndarray, volume_mirror_halves: np.ndarray) -> dict[str, float]:
+        """`alike`, Fisher z of the correlation with a volume, whose halves (`compute_mirror_halves`) are given; the
         correlations with each half; how many mm the volume lies to the right, front and top."""
         mean_gain, *axis_slopes, _ = (self.least_squares_weights * volume.ravel()).sum(1)
         shift_mm = -records.REDUCED.spacing_mm * np.array(axis_slopes) / max(mean_gain, MIN_GAIN)
-        similarity_z = compute_fisher_z(float((self.unit_length_mean * centre_to_unit_length(volume)).sum()))
-        half_correlations = (volume_halves * self.mean_halves).sum(1)
-        measure_names = ("alike", *HALF_MEASURES, "shift_x", "shift_y", "shift_z")
-        return dict(zip(measure_names, [similarity_z, *half_correlations.tolist(), *shift_mm.tolist()], strict=True))
+        similarity_fisher_z = compute_fisher_z(
+            float((self.unit_length_mean_volume * centre_to_unit_length(volume)).sum())
+        )
+        mirror_half_correlations = (volume_mirror_halves * self.mean_mirror_halves).sum(1)
+        measure_names = ("alike", *MIRROR_HALF_MEASURE_NAMES, "shift_x", "shift_y", "shift_z")
+        return dict(
+            zip(
+                measure_names,
+                [similarity_fisher_z, *mirror_half_correlations.tolist(), *shift_mm.tolist()],
+                strict=True,
+            )
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Means:
-    """Means over people: `mean_by_map` by name; `mean_edges` (edges,) of connectomes in Fisher z, None without any.
-    `common_regions_by_map` are those that nearly all people have, by map."""
+class ScanMeans:
+    """Means over people: `mean_volume_by_map` by name; `mean_edge_fisher_z` (edges,) of connectomes in Fisher z, None
+    without any. `common_region_numbers_by_map` are those that nearly all people have, by map."""
 
-    mean_by_map: dict[str, MeanVolume]
-    mean_edges: np.ndarray | None
-    common_regions_by_map: dict[str, tuple[int, ...]]
+    mean_volume_by_map: dict[str, MeanVolume]
+    mean_edge_fisher_z: np.ndarray | None
+    common_region_numbers_by_map: dict[str, tuple[int, ...]]
 
     @property
     def mean_volumes(self) -> np.ndarray:
         """(x, y, z, maps) float32."""
-        return np.stack([map_mean.mean_volume for map_mean in self.mean_by_map.values()], axis=-1).astype(np.float32)
+        return np.stack([map_mean.mean_volume for map_mean in self.mean_volume_by_map.values()], axis=-1).astype(
+            np.float32
+        )
 
 
 class ScanSums:
@@ -134,97 +159,109 @@ class ScanSums:
 
     def __init__(self, cohort: Cohort, record_indices: Iterable[int]) -> None:
         """For those whose records are at these positions; the first record of each person counts in the means."""
-        self.cohort, self.region_labels = cohort, atlas.load_atlas(None, cohort.grid).region_labels
-        first_index_by_subject = cohort.first_index_by_subject(record_indices)
-        self.first_indices, subset_count, map_count = (
+        self.cohort, self.region_label_volume = cohort, atlas.load_atlas(None, cohort.grid).region_labels
+        first_index_by_subject = cohort.find_first_record_indices(record_indices)
+        self.first_record_indices, subset_count, map_count = (
             set(first_index_by_subject.values()),
             min(MAX_SUBSETS, len(first_index_by_subject)),
             cohort.num_maps,
         )
-        self.subset_by_subject = {
+        self.subset_index_by_subject = {
             subject: subject_position % subset_count for subject_position, subject in enumerate(first_index_by_subject)
         }
-        grid_shape, num_edges = records.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
-        self.people_counts, self.volume_sums = (
+        reduced_grid_shape, num_edges = records.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
+        self.people_count_by_subset, self.volume_sums = (
             np.zeros(subset_count, int),
-            np.zeros((subset_count, map_count, *grid_shape)),
+            np.zeros((subset_count, map_count, *reduced_grid_shape)),
         )
-        self.half_sums = np.zeros((subset_count, map_count, len(HALF_MEASURES), np.prod(grid_shape)))
-        self.missing_counts = np.zeros((subset_count, map_count, atlas.AAL_REGIONS + 1), int)
-        self.edge_sums = np.zeros((subset_count, 2, num_edges))
+        self.mirror_half_sums = np.zeros(
+            (subset_count, map_count, len(MIRROR_HALF_MEASURE_NAMES), np.prod(reduced_grid_shape))
+        )
+        self.missing_region_counts = np.zeros((subset_count, map_count, atlas.AAL_REGION_COUNT + 1), int)
+        self.edge_sums_and_counts = np.zeros((subset_count, 2, num_edges))
 
     def add_record(self, record_index: int, map_volumes: Iterable[np.ndarray]) -> None:
         """Adds the record at this position, with the volume (x, y, z) of each map. Raises InputError if its connectome
         cannot be read."""
-        if record_index not in self.first_indices:
+        if record_index not in self.first_record_indices:
             return
-        subset = self.subset_by_subject[self.cohort.rows[record_index].subject]
+        subset_index = self.subset_index_by_subject[self.cohort.rows[record_index].subject]
         if self.cohort.connectomes:
-            (edge_values,) = self.cohort.connectomes[[record_index]]
-            self.edge_sums[subset] += np.nan_to_num(edge_values), np.isfinite(edge_values)
-        self.people_counts[subset] += 1
+            (edge_fisher_z,) = self.cohort.connectomes[[record_index]]
+            self.edge_sums_and_counts[subset_index] += np.nan_to_num(edge_fisher_z), np.isfinite(edge_fisher_z)
+        self.people_count_by_subset[subset_index] += 1
         for map_index, volume in enumerate(map_volumes):
             reduced_volume = resampling.reduce_volume(volume)
-            self.volume_sums[subset, map_index] += reduced_volume
-            self.missing_counts[subset, map_index, find_uncovered_regions(volume, self.region_labels)] += 1
-            self.half_sums[subset, map_index] += orient_halves(
-                compute_halves(reduced_volume), self.half_sums[:, map_index].sum(0)
+            self.volume_sums[subset_index, map_index] += reduced_volume
+            self.missing_region_counts[
+                subset_index, map_index, find_uncovered_region_numbers(volume, self.region_label_volume)
+            ] += 1
+            self.mirror_half_sums[subset_index, map_index] += orient_mirror_halves(
+                compute_mirror_halves(reduced_volume), self.mirror_half_sums[:, map_index].sum(0)
             )
 
-    def compute_means(self, left_out_subset: int | None = None) -> Means:
+    def compute_means(self, left_out_subset_index: int | None = None) -> ScanMeans:
         """The means over all subsets, or all but one. The mean volumes are rounded to float32, in which they are
         kept."""
-        is_used_subset = np.array([subset != left_out_subset for subset in range(len(self.people_counts))])
-        people_count, map_names = self.people_counts[is_used_subset].sum(), self.cohort.map_names
+        is_used_subset = np.array(
+            [subset_index != left_out_subset_index for subset_index in range(len(self.people_count_by_subset))]
+        )
+        people_count, map_names = self.people_count_by_subset[is_used_subset].sum(), self.cohort.map_names
         mean_volumes = (self.volume_sums[is_used_subset].sum(0) / max(people_count, 1)).astype(np.float32)
-        half_sums = self.half_sums[is_used_subset].sum(0) if left_out_subset is not None else [None] * len(map_names)
-        people_with_region = people_count - self.missing_counts[is_used_subset].sum(0)
-        common_regions = [
+        mirror_half_sums = (
+            self.mirror_half_sums[is_used_subset].sum(0)
+            if left_out_subset_index is not None
+            else [None] * len(map_names)
+        )
+        region_people_counts = people_count - self.missing_region_counts[is_used_subset].sum(0)
+        common_region_numbers_per_map = [
             np.flatnonzero(map_counts[1:] >= NEARLY_ALL_FRACTION * people_count) + 1
-            for map_counts in people_with_region
+            for map_counts in region_people_counts
         ]
-        edge_totals, edge_counts = self.edge_sums[is_used_subset].sum(0)
-        return Means(
+        edge_fisher_z_sums, edge_counts = self.edge_sums_and_counts[is_used_subset].sum(0)
+        return ScanMeans(
             {
                 map_name: MeanVolume(*volume_and_halves)
-                for map_name, *volume_and_halves in zip(map_names, mean_volumes, half_sums, strict=True)
+                for map_name, *volume_and_halves in zip(map_names, mean_volumes, mirror_half_sums, strict=True)
             },
-            (edge_totals / np.maximum(edge_counts, 1)).astype(np.float32) if self.cohort.connectomes else None,
+            (edge_fisher_z_sums / np.maximum(edge_counts, 1)).astype(np.float32) if self.cohort.connectomes else None,
             {
                 map_name: tuple(region_numbers.tolist())
-                for map_name, region_numbers in zip(map_names, common_regions, strict=True)
+                for map_name, region_numbers in zip(map_names, common_region_numbers_per_map, strict=True)
             },
         )
 
     def measure_records(self, record_indices: Iterable[int]) -> tuple[pd.DataFrame, MissingRegions]:
         """`measure_against_means` of the records at these positions, each beside the means of the other subsets; empty
         if there are none."""
-        indices_by_subset: dict[int, list[int]] = {}
+        record_indices_by_subset: dict[int, list[int]] = {}
         for record_index in record_indices:
-            indices_by_subset.setdefault(self.subset_by_subject[self.cohort.rows[record_index].subject], []).append(
-                record_index
-            )
-        if len(self.people_counts) < 2:
+            record_indices_by_subset.setdefault(
+                self.subset_index_by_subject[self.cohort.rows[record_index].subject], []
+            ).append(record_index)
+        if len(self.people_count_by_subset) < 2:
             return pd.DataFrame(), {}
-        with open_progress_bar("Comparing", sum(map(len, indices_by_subset.values()))) as progress_bar:
-            subset_results = [
-                measure_against_means(self.cohort, subset_records, self.compute_means(subset), progress_bar)
-                for subset, subset_records in indices_by_subset.items()
+        with open_progress_bar("Comparing", sum(map(len, record_indices_by_subset.values()))) as progress_bar:
+            tables_and_missing_regions = [
+                measure_against_means(self.cohort, subset_records, self.compute_means(subset_index), progress_bar)
+                for subset_index, subset_records in record_indices_by_subset.items()
             ]
-        missing_regions_by_record = {
+        missing_regions_by_record_and_map = {
             record_index: regions_by_map
-            for _, subset_records in subset_results
+            for _, subset_records in tables_and_missing_regions
             for record_index, regions_by_map in subset_records.items()
         }
-        measure_table = pd.concat([subset_table for subset_table, _ in subset_results]).sort_index()
-        half_columns = [column for column in measure_table if column[1] in HALF_MEASURES]
-        measure_table[half_columns] *= np.where(measure_table[half_columns].median() < 0, -1, 1)  # most are not turned
-        return measure_table, missing_regions_by_record
+        measure_table = pd.concat([subset_table for subset_table, _ in tables_and_missing_regions]).sort_index()
+        mirror_half_columns = [column for column in measure_table if column[1] in MIRROR_HALF_MEASURE_NAMES]
+        measure_table[mirror_half_columns] *= np.where(
+            measure_table[mirror_half_columns].median() < 0, -1, 1
+        )  # most are not turned
+        return measure_table, missing_regions_by_record_and_map
 
 
-def orient_halves(halves: np.ndarray, half_sums: np.ndarray) -> np.ndarray:
+def orient_mirror_halves(mirror_halves: np.ndarray, mirror_half_sums: np.ndarray) -> np.ndarray:
     """The halves (2, voxels) of a volume, each turned to the sign of those in sums (2, voxels) of others."""
-    return np.where((halves * half_sums).sum(1, keepdims=True) < 0, -halves, halves)
+    return np.where((mirror_halves * mirror_half_sums).sum(1, keepdims=True) < 0, -mirror_halves, mirror_halves)
 
 
 def iterate_map_volumes(cohort: Cohort, record_index: int) -> Iterator[np.ndarray]:
@@ -233,70 +270,77 @@ def iterate_map_volumes(cohort: Cohort, record_index: int) -> Iterator[np.ndarra
 
 
 def measure_against_means(
-    cohort: Cohort, record_indices: Iterable[int], reference_means: Means, progress_bar: ProgressBar
+    cohort: Cohort, record_indices: Iterable[int], reference_means: ScanMeans, progress_bar: ProgressBar
 ) -> tuple[pd.DataFrame, MissingRegions]:
     """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
     that each record lacks, by map. Raises InputError, naming a file that cannot be read."""
-    region_labels = atlas.load_atlas(None, cohort.grid).region_labels
+    region_label_volume = atlas.load_atlas(None, cohort.grid).region_labels
     measures_by_record: dict[int, dict[tuple[str, str], float]] = {}
-    missing_regions_by_record: MissingRegions = {}
+    missing_regions_by_record_and_map: MissingRegions = {}
     for record_index in record_indices:
         value_by_column: dict[tuple[str, str], float] = {}
-        measures_by_record[record_index], missing_regions_by_record[record_index] = value_by_column, {}
+        measures_by_record[record_index], missing_regions_by_record_and_map[record_index] = value_by_column, {}
         for (map_name, mean_volume), volume in zip(
-            reference_means.mean_by_map.items(), iterate_map_volumes(cohort, record_index), strict=True
+            reference_means.mean_volume_by_map.items(), iterate_map_volumes(cohort, record_index), strict=True
         ):
             reduced_volume = resampling.reduce_volume(volume)
-            missing_regions = sorted(
-                set(reference_means.common_regions_by_map[map_name])
-                & set(find_uncovered_regions(volume, region_labels))
+            missing_region_numbers = sorted(
+                set(reference_means.common_region_numbers_by_map[map_name])
+                & set(find_uncovered_region_numbers(volume, region_label_volume))
             )
-            missing_regions_by_record[record_index][map_name] = missing_regions
+            missing_regions_by_record_and_map[record_index][map_name] = missing_region_numbers
             value_by_measure = (
                 measure_reduced_volume(reduced_volume)
-                | mean_volume.compare(reduced_volume, compute_halves(reduced_volume))
-                | {"lacking_regions": len(missing_regions)}
+                | mean_volume.compare_volume(reduced_volume, compute_mirror_halves(reduced_volume))
+                | {"lacking_regions": len(missing_region_numbers)}
             )
             value_by_column |= {(map_name, measure_name): value for measure_name, value in value_by_measure.items()}
-        if cohort.connectomes and reference_means.mean_edges is not None:
-            (edge_values,) = cohort.connectomes[[record_index]]
+        if cohort.connectomes and reference_means.mean_edge_fisher_z is not None:
+            (edge_fisher_z,) = cohort.connectomes[[record_index]]
             value_by_measure = measure_connectome(
-                edge_values, reference_means.mean_edges, cohort.connectomes.parcel_pairs
+                edge_fisher_z, reference_means.mean_edge_fisher_z, cohort.connectomes.parcel_index_pairs
             )
             value_by_column |= {
                 (CONNECTOME_VIEW, measure_name): value for measure_name, value in value_by_measure.items()
             }
         progress_bar.advance()
-    return pd.DataFrame.from_dict(measures_by_record, orient="index"), missing_regions_by_record
+    return pd.DataFrame.from_dict(measures_by_record, orient="index"), missing_regions_by_record_and_map
 
 
 def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
     """Measures of a stored volume (x, y, z) on the reduced grid as a whole."""
-    value_by_measure = measures.measure_stored_volume(volume, records.find_brain(volume), records.REDUCED)
+    value_by_measure = measures.measure_stored_volume(volume, records.find_brain_mask(volume), records.REDUCED)
     return value_by_measure | take_logarithms(
         {measure_name: value_by_measure[measure_name] for measure_name in ("coverage", "roughness")}
     )
 
 
-def measure_connectome(edge_values: np.ndarray, mean_edges: np.ndarray, parcel_pairs: np.ndarray) -> dict[str, float]:
+def measure_connectome(
+    edge_fisher_z: np.ndarray, mean_edge_fisher_z: np.ndarray, parcel_pairs: np.ndarray
+) -> dict[str, float]:
     """Measures of a connectome (edges,) beside a mean one; NaN without any edge."""
-    is_measured = ~np.isnan(edge_values)
-    edge_measures = edges.summarise_connectome(edge_values)
-    missing_parcel_fraction = len(edges.find_lacking_parcels(edge_values, parcel_pairs)) / (parcel_pairs.max() + 1)
-    similarity_z = (
+    is_measured_edge = ~np.isnan(edge_fisher_z)
+    connectome_measures = edges.summarise_connectome(edge_fisher_z)
+    missing_parcel_fraction = len(edges.find_lacking_parcel_indices(edge_fisher_z, parcel_pairs)) / (
+        parcel_pairs.max() + 1
+    )
+    similarity_fisher_z = (
         compute_fisher_z(
-            (centre_to_unit_length(edge_values[is_measured]) @ centre_to_unit_length(mean_edges[is_measured])).item()
+            (
+                centre_to_unit_length(edge_fisher_z[is_measured_edge])
+                @ centre_to_unit_length(mean_edge_fisher_z[is_measured_edge])
+            ).item()
         )
-        if is_measured.any()
+        if is_measured_edge.any()
         else np.nan
     )
     value_by_measure = {
-        "mean_z": edge_measures["mean_z"],
-        "sd_z": edge_measures["sd_z"],
-        "alike": similarity_z,
+        "mean_z": connectome_measures["mean_z"],
+        "sd_z": connectome_measures["sd_z"],
+        "alike": similarity_fisher_z,
         "lacking_parcels": missing_parcel_fraction,
     }
-    return value_by_measure | take_logarithms({"mean_r": edge_measures["mean_r"]})
+    return value_by_measure | take_logarithms({"mean_r": connectome_measures["mean_r"]})
 
 
 def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataFrame:
@@ -307,25 +351,28 @@ def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> 
         measures.read_map_measures(cohort.tables_folder, subjects, cohort.map_names) if cohort.tables_folder else None
     )
     for name, map_measures in (measures_by_map or {}).items():
-        sd = map_measures["sd"].clip(lower=measures.MIN_MEASURE_SPREAD)
-        values_by_measure = {"mean_in_sds": map_measures["mean"] / sd, "level_in_sds": map_measures["background"] / sd}
+        map_sds = map_measures["sd"].clip(lower=measures.MIN_MEASURE_SPREAD)
+        values_by_measure = {
+            "mean_in_sds": map_measures["mean"] / map_sds,
+            "level_in_sds": map_measures["background"] / map_sds,
+        }
         values_by_measure |= take_logarithms(
-            {"sd": sd, "mean": map_measures["mean"], "voxel_mm3": map_measures["voxel_mm3"]}
+            {"sd": map_sds, "mean": map_measures["mean"], "voxel_mm3": map_measures["voxel_mm3"]}
         )
         values_by_column |= {
             (name, measure_name): np.asarray(values) for measure_name, values in values_by_measure.items()
         }
     if cohort.tables_folder and cohort.connectomes:
-        series_table = edges.read_series_table(cohort.tables_folder / SERIES_FILE, subjects)
+        series_table = edges.read_series_measures(cohort.tables_folder / SERIES_FILE, subjects)
         values_by_column |= {
             (CONNECTOME_VIEW, name): values for name, values in take_logarithms(dict(series_table.items())).items()
         }
     return pd.DataFrame(values_by_column, index=list(record_indices))
 
 
-def take_logarithms(numbers_by_name: Mapping[str, Any]) -> dict[str, Any]:
+def take_logarithms(numbers_by_measure: Mapping[str, Any]) -> dict[str, Any]:
     """The logarithms of numbers, or of columns of them; NaN where a number is not above 0."""
     return {
-        f"log {name}": np.log(np.where(np.asarray(numbers) > 0, numbers, np.nan))
-        for name, numbers in numbers_by_name.items()
+        f"log {measure_name}": np.log(np.where(np.asarray(numbers) > 0, numbers, np.nan))
+        for measure_name, numbers in numbers_by_measure.items()
     }

@@ -100,13 +100,13 @@ def make_svg(figure: "Figure") -> Markup:
     svg_text = re.sub(
         r'(\bid="|url\(#|href="#)', rf"\g<1>{figure_label}-", "<svg" + svg_file.getvalue().partition("<svg")[2]
     )
-    svg_text = re.sub("<[^>]*>", lambda tag: apply_page_colours(tag[0]), svg_text)
+    svg_text = re.sub("<[^>]*>", lambda tag_match: apply_page_colours(tag_match[0]), svg_text)
     svg_text = svg_text.replace("<svg", f'<svg role="img" aria-label="{figure_label}"', 1)
     return Markup(svg_text)  # noqa: S704  matplotlib escapes what it draws
 
 
-def apply_page_colours(tag: str) -> str:
+def apply_page_colours(svg_tag: str) -> str:
     """A tag of an SVG in colours of the page. A hundredth of a point is enough, and no long number looks like an ID."""
     for svg_colour, page_colour in PAGE_COLOUR_BY_SVG_COLOUR.items():
-        tag = tag.replace(svg_colour, page_colour)
-    return re.sub(r"(\.\d\d)\d+", r"\1", DARK_GREY_PATTERN.sub("var(--soft)", tag))
+        svg_tag = svg_tag.replace(svg_colour, page_colour)
+    return re.sub(r"(\.\d\d)\d+", r"\1", DARK_GREY_PATTERN.sub("var(--soft)", svg_tag))

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from data.base.tables import make_printable
 from data.base.terminal import format_participants
-from data.pages.page import Section, load_templates
+from data.pages.page import Section, load_template_environment
 
 PICTURE_ASPECT_RATIO = "94 / 36"  # of the sides of a picture
 PICTURES_WARNING = (
@@ -67,23 +67,25 @@ class Mosaic:
 
     @property
     def markup(self) -> Markup:
-        return Markup(load_templates().get_template("mosaic.html").render(mosaic=self, ratio=PICTURE_ASPECT_RATIO))  # noqa: S704
+        return Markup(  # noqa: S704  the template escapes what it shows
+            load_template_environment().get_template("mosaic.html").render(mosaic=self, ratio=PICTURE_ASPECT_RATIO)
+        )
 
 
 def make_left_out_section(subjects_by_reason: Mapping[str, Sequence[str]], nobody_sentence: str) -> Section:
     """Who was left out, by reason, that of most people first; `nobody_sentence` if nobody was."""
-    section_title, sorted_reasons = (
+    section_title, sorted_reasons_and_subjects = (
         "Who was left out, and why",
         sorted(subjects_by_reason.items(), key=lambda reason_and_subjects: -len(reason_and_subjects[1])),
     )
-    if not sorted_reasons:
+    if not sorted_reasons_and_subjects:
         return Section(section_title, [nobody_sentence])
     details_template = Markup("<details><summary>{}: {}</summary><p>{}</p></details>")
     details_markup = Markup("").join(
         details_template.format(
             make_printable(reason), format_participants(len(subjects)), make_printable(", ".join(subjects))
         )
-        for reason, subjects in sorted_reasons
+        for reason, subjects in sorted_reasons_and_subjects
     )
     return Section(
         section_title,

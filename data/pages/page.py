@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Drawing = Figure | Forest | PageImage
 
 CellByHeading = dict[str, str]  # heading -> cell, text or `Markup`
-PAGE_TEMPLATE = "page.html"
+PAGE_TEMPLATE_FILE = "page.html"
 PAGE_BEGINNING = b'<!doctype html>\n<html lang="en" data-page="'  # of every page; the kind of page follows
 MIN_SORTABLE_ROWS, MAX_UNSCROLLED_ROWS = (
     5,
@@ -133,14 +133,14 @@ def make_slug(name: str) -> str:
 
 def render_page(page: Page) -> str:
     """The page as HTML. Text loses control, bidirectional and invisible characters; `Markup` stays as it is."""
-    return load_templates().get_template(PAGE_TEMPLATE).render(page=page)
+    return load_template_environment().get_template(PAGE_TEMPLATE_FILE).render(page=page)
 
 
 @cache
-def load_templates() -> "jinja2.Environment":
+def load_template_environment() -> "jinja2.Environment":
     import jinja2  # costs a command that makes no page nothing
 
-    environment = jinja2.Environment(
+    template_environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -150,12 +150,12 @@ def load_templates() -> "jinja2.Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(svg=make_svg, sorted_from=MIN_SORTABLE_ROWS, long_from=MAX_UNSCROLLED_ROWS)
-    environment.filters.update(cell=format_page_cell, slug=make_slug)
-    environment.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
-    environment.tests["worded"] = lambda heading: heading[:1].isalpha()
-    environment.tests["picture"] = lambda drawing: isinstance(drawing, PageImage)
-    return environment
+    template_environment.globals.update(svg=make_svg, sorted_from=MIN_SORTABLE_ROWS, long_from=MAX_UNSCROLLED_ROWS)
+    template_environment.filters.update(cell=format_page_cell, slug=make_slug)
+    template_environment.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
+    template_environment.tests["worded"] = lambda heading: heading[:1].isalpha()
+    template_environment.tests["picture"] = lambda drawing: isinstance(drawing, PageImage)
+    return template_environment
 
 
 def format_page_cell(cell_text: Any) -> Any:

@@ -22,7 +22,7 @@ from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.demo import load_demo_cohort
+from data.demo import get_demo_cohort_path
 from models import MODELS
 from utils.machines import devices
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--regions", type=int, help="the first so many (default: all)")
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    devices.start_tensorflow(devices.choose_device(share_gpu=False))
+    devices.start_tensorflow(devices.choose_device(may_share_gpus=False))
     import keras
     import tensorflow as tf
 
@@ -61,10 +61,10 @@ def main() -> None:
     network = make_random_network(args.model, args.preset, args.maps, random)
     atlas = load_atlas(None, REDUCED)
     masks = [atlas.region_labels == region for region in atlas.region_numbers[: args.regions]]
-    batch = open_cohort(load_demo_cohort(REDUCED)).make_batch(range(args.subjects))
+    batch = open_cohort(get_demo_cohort_path(REDUCED)).make_batch(range(args.subjects))
     volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
     inputs = {fill_name: batch[fill_name] for fill_name in MODELS[args.model].input_names} | {"volume": volume}
-    background = np.array([records.find_background(values) for values in batch["volume"][..., 0]], np.float32)
+    background = np.array([records.find_background_value(values) for values in batch["volume"][..., 0]], np.float32)
     fills = {"background": background[:, None, None, None, None], "donor": volume[::-1]}
     forward = tf.function(lambda values: network(values, training=False))
 

@@ -48,12 +48,12 @@ from utils.scores.calibration import COVERAGE_LEVELS, calibrate_left_out_groups
 from utils.scores.conclusion import CARRIES_MORE, MODEL_BETTER, NO_DIFFERENCE, judge_auc_difference
 from utils.scores.metrics import (
     Predictions,
-    average_over_repeats,
+    average_scores_over_repeats,
     choose_headline_metric,
     compute_aucs,
-    estimate_differences,
+    estimate_score_differences,
     estimate_scores,
-    estimate_with_intervals,
+    estimate_statistics_with_intervals,
 )
 from utils.scores.results import CHANCE_AUC, FAMILYWISE_ALPHA, find_detectable_difference
 
@@ -82,7 +82,7 @@ def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, 
     claims: Claims = {}
     for people_phrase, permutation_site in (("all participants", None), ("participants of a site", site)):
         p = run_family_permutation_test(
-            adjusted, seed, permutation_count=PERMUTATION_COUNT, exchange_sites=permutation_site
+            adjusted, seed, permutation_count=PERMUTATION_COUNT, permutation_sites=permutation_site
         ).family_wise_p
         claims[f"another region significant: labels permuted among {people_phrase}"] = bool(
             p[1:].min() < FAMILYWISE_ALPHA
@@ -101,14 +101,14 @@ def in_halves(planted: float, seed: int, people: int = 200) -> Claims:
     effect = random.normal(size=(people, HALVES_REGION_COUNT))
     effect[:, 0] += planted / np.sqrt(people)
     single_site, single_clusters = np.full(people, "A"), np.arange(people)
-    adjusted = CovariateAdjuster(Adjustment(reason="no covariates"), label)
+    adjusted = CovariateAdjuster(Adjustment(no_adjustment_reason="no covariates"), label)
     everybody = BlackoutPeople(
         subject_labels=label,
         subject_sites=single_site,
         subject_folds=single_site,
-        cluster_numbers=single_clusters,
+        subject_cluster_numbers=single_clusters,
         adjuster=adjusted,
-        seed=seed,
+        resampling_seed=seed,
     )
     fill = next(fill for fill in FILLS if fill.fill_name == RELIANCE_FILL)
     names = [str(region) for region in range(HALVES_REGION_COUNT)]
@@ -167,7 +167,7 @@ def least_reliability(
     covariates_row = make_covariate_result(
         measure_confounds(Predictions.from_tables(pd.DataFrame(prediction_columns)), table, seed)
     )
-    if covariates_row is None or covariates_row.carries_more != CARRIES_MORE:
+    if covariates_row is None or covariates_row.carries_more_verdict != CARRIES_MORE:
         return np.inf
     return covariates_row.reliability or 0.0
 
@@ -313,7 +313,7 @@ def two_models(people: int, sites: int, separations: tuple[float, float], shared
         truths.append(truth)
     records = {"label": label, "subject": np.arange(people), "site": site, "fold": fold}
     a, b = (Predictions.from_tables(pd.DataFrame(records | {"probability": output})) for output in outputs)
-    less = estimate_differences(a, b, seed)
+    less = estimate_score_differences(a, b, seed)
     difference = less[choose_headline_metric(less)]
     differ = judge_auc_difference(difference)
     detectable = find_detectable_difference(difference)
@@ -349,7 +349,9 @@ def study(people: int, many_sites: bool, autism: float, folds: str, seed: int) -
         output[~rest] = (values[~rest] - np.mean(means, axis=0)) @ weight / np.linalg.norm(weight)
     records = {"label": label, "probability": expit(output), "subject": everybody, "site": site, "fold": fold}
     predictions = Predictions.from_tables(pd.DataFrame(records))
-    scores = estimate_with_intervals(predictions, partial(average_over_repeats, predictions, compute_aucs), seed)
+    scores = estimate_statistics_with_intervals(
+        predictions, partial(average_scores_over_repeats, predictions, compute_aucs), seed
+    )
     score = scores[choose_headline_metric(scores)]
     return {
         "a conclusion is forecast": True,

@@ -51,11 +51,11 @@ from utils.scores import baselines
 from utils.scores.features import make_feature_encoder
 from utils.scores.metrics import (
     Predictions,
-    average_over_repeats,
+    average_scores_over_repeats,
     choose_headline_metric,
     compute_aucs,
-    estimate_differences,
-    estimate_with_intervals,
+    estimate_score_differences,
+    estimate_statistics_with_intervals,
 )
 
 PEOPLE = (80, 300, 740)
@@ -206,8 +206,10 @@ def compute_intervals(
     )
     columns = {"subject": np.arange(len(label)), "fold": fold, "site": site, "same_scan": cluster}
     model = Predictions.from_tables(pd.DataFrame({"label": label, "probability": scores} | columns))
-    interval_by_measure = estimate_with_intervals(model, partial(average_over_repeats, model, compute_aucs), seed)
-    rival_difference = estimate_differences(model, model.with_probabilities([rival_scores]), seed)[
+    interval_by_measure = estimate_statistics_with_intervals(
+        model, partial(average_scores_over_repeats, model, compute_aucs), seed
+    )
+    rival_difference = estimate_score_differences(model, model.with_probabilities([rival_scores]), seed)[
         choose_headline_metric(interval_by_measure)
     ]
     return {

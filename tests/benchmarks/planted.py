@@ -52,10 +52,10 @@ class Suppressed(demo.Anatomy):
 
     inherits = False
 
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        value_by_region, random = super().region_values(subject, label)
+    def draw_region_means(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        value_by_region, random = super().draw_region_means(subject, label)
         region_by_name = {name: value for value, name in self.atlas.name_by_region.items()}
-        deviation = value_by_region - self.mean_by_region
+        deviation = value_by_region - self.mean_falff_by_region
         for name, leading in region_by_name.items():
             is_leading = name in demo.PLANTED_REGIONS or (
                 name.endswith("_L") and mirror(name) not in demo.PLANTED_REGIONS
@@ -67,7 +67,7 @@ class Suppressed(demo.Anatomy):
             )
             residual = deviation[region_by_name[mirror(name)]] * np.sqrt(1 - CORRELATION**2)
             deviation[region_by_name[mirror(name)]] = CORRELATION * (deviation[leading] - planted_effect) + residual
-        return self.mean_by_region + deviation, random
+        return self.mean_falff_by_region + deviation, random
 
 
 class Inherited(Suppressed):
@@ -102,8 +102,8 @@ class Confounded(demo.Anatomy):
         self.carried_values = self.people(simulation)[1]
         self.carrier_region = next(number for number, name in self.atlas.name_by_region.items() if name == CARRIER)
 
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        region, random = super().region_values(subject, label)
+    def draw_region_means(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        region, random = super().draw_region_means(subject, label)
         region[self.carrier_region] += self.strength * self.simulation.region_spread * self.carried_values[subject]
         return region, random
 
@@ -157,8 +157,8 @@ class Quarter(Confounded):
     def covariate(cls, table, random):
         return random.normal(size=len(table))
 
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        return demo.Anatomy.region_values(self, subject, label)
+    def draw_region_means(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        return demo.Anatomy.draw_region_means(self, subject, label)
 
 
 class LowerIQ(demo.Anatomy):
@@ -303,12 +303,12 @@ class OneMap(demo.Anatomy):
         ]
         self.anatomies = [demo.Anatomy(grid, map_setting) for map_setting in map_simulations]
         for anatomy in self.anatomies:
-            anatomy.planted_regions = [
+            anatomy.planted_region_numbers = [
                 number for number, name in self.atlas.name_by_region.items() if name == self.planted_region
             ]
 
-    def volumes(self, subject: int, label: float) -> list[np.ndarray]:
-        return [anatomy.volume(subject, label) for anatomy in self.anatomies]
+    def draw_map_volumes(self, subject: int, label: float) -> list[np.ndarray]:
+        return [anatomy.draw_volume(subject, label) for anatomy in self.anatomies]
 
 
 KIND_BY_SCENARIO = {"motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}

@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--against", metavar="COMMAND")
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    devices.start_tensorflow(devices.choose_device(share_gpu=False))
+    devices.start_tensorflow(devices.choose_device(may_share_gpus=False))
     step, size = make_training_step(args.model, args.preset, args.batch)
     step()  # builds the graph
     ratios = []

@@ -20,13 +20,13 @@ COLOUR_OFFSET_BY_SIGNIFICANCE = {
 }  # what is added to a region's share of the largest effect, by whether it is significant
 
 
-def make_colours(opacity: float) -> np.ndarray:
+def make_effect_colours(opacity: float) -> np.ndarray:
     """Colours (COLOUR_COUNT, 4): red, green, blue and opacity in 0..1, from the largest effect against the true class
     to the largest for it."""
     return plt.get_cmap("RdBu_r")(np.linspace(0, 1, COLOUR_COUNT)) * (1, 1, 1, opacity)
 
 
-def find_largest_effect(effects: np.ndarray) -> float:
+def find_largest_absolute_effect(effects: np.ndarray) -> float:
     """The largest absolute effect, which has the deepest colour; NaN is ignored, and 1 stands in for 0."""
     return float(np.nanmax(np.abs(effects))) or 1.0
 
@@ -42,17 +42,18 @@ def make_effect_matrix(
         effect=feature_family.reliance_effect.subject_effects.mean(0),
         marked=feature_family.reliance_effect.is_significant,
     )
-    column_names = pair_table["column"].unique()
-    if is_symmetric := not pair_table["row"][pair_table["row"].isin(column_names)].empty:
+    matrix_column_names = pair_table["column"].unique()
+    if is_symmetric := not pair_table["row"][pair_table["row"].isin(matrix_column_names)].empty:
         pair_table = pd.concat([pair_table, pair_table.rename(columns={"row": "column", "column": "row"})])
         pair_table = pair_table.drop_duplicates(["row", "column"])
     strongest_by_row = pair_table.groupby("row", sort=False)[["marked", "effect"]].max()
-    row_names = strongest_by_row.sort_values(["marked", "effect"], ascending=False, kind="stable").index
+    matrix_row_names = strongest_by_row.sort_values(["marked", "effect"], ascending=False, kind="stable").index
     pivot_tables = (
         pair_table.pivot(index="row", columns="column", values=value_column) for value_column in ("effect", "marked")
     )
     effect_matrix, is_significant = (
-        pivot_table.loc[row_names, row_names if is_symmetric else column_names] for pivot_table in pivot_tables
+        pivot_table.loc[matrix_row_names, matrix_row_names if is_symmetric else matrix_column_names]
+        for pivot_table in pivot_tables
     )
     return effect_matrix, is_significant.eq(True)
 
@@ -66,14 +67,16 @@ def paint_effects(feature_family: FeatureFamily, atlas: Atlas) -> tuple[Nifti1Im
     transparent. Shares are a hair less than 1, so that they fall on no other colours.
     """
     mean_effects = feature_family.reliance_effect.subject_effects.mean(0)
-    relative_effects = mean_effects / find_largest_effect(mean_effects) * (1 - 1 / COLOUR_COUNT)
+    relative_effects = mean_effects / find_largest_absolute_effect(mean_effects) * (1 - 1 / COLOUR_COUNT)
     region_colour_values = relative_effects + np.where(
         feature_family.reliance_effect.is_significant,
         COLOUR_OFFSET_BY_SIGNIFICANCE[True],
         COLOUR_OFFSET_BY_SIGNIFICANCE[False],
     )
-    colour_map = ListedColormap(np.concatenate([make_colours(PALE_OPACITY), make_colours(0), make_colours(1)]))
-    effect_image = nifti.make_mni_image(atlas.paint(region_colour_values), records.FULL)
+    colour_map = ListedColormap(
+        np.concatenate([make_effect_colours(PALE_OPACITY), make_effect_colours(0), make_effect_colours(1)])
+    )
+    effect_image = nifti.make_mni_image(atlas.paint_regions(region_colour_values), records.FULL)
     colour_options = {
         "vmin": COLOUR_OFFSET_BY_SIGNIFICANCE[False] - 1,
         "vmax": COLOUR_OFFSET_BY_SIGNIFICANCE[True] + 1,

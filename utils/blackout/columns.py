@@ -10,27 +10,29 @@ from utils.blackout.replication import BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED
 from utils.report.columns import ColumnSpec
 
 MAX_SUPPRESSORS_LISTED = 5  # suppressors to name in a footnote
-P_MEANING = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
-FAMILY_COLUMNS = {
+P_MEANING_TEMPLATE = (
+    "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
+)
+FAMILY_COLUMN_SPECS = {
     "name": ColumnSpec("region"),
     "level": ColumnSpec(
         "level",
-        meaning="Pairs of systems, or pairs of regions within those that are significant; no p of these is below "
-        "that of their systems.",
+        column_meaning="Pairs of systems, or pairs of regions within those that are significant; no p of these is "
+        "below that of their systems.",
     ),
-    "b": ColumnSpec("b", meaning="If it is the same as a: the edges within it."),
-    **{fill.fill_name: ColumnSpec(fill.fill_name, ".4f", fill.meaning) for fill in FILLS},
+    "b": ColumnSpec("b", column_meaning="If it is the same as a: the edges within it."),
+    **{fill.fill_name: ColumnSpec(fill.fill_name, ".4f", fill.column_meaning) for fill in FILLS},
     **{
         f"p_{fill.fill_name}": ColumnSpec(
-            f"{fill.column_prefix}p",
+            f"{fill.heading_prefix}p",
             ".4f",
-            f"{P_MEANING.format(fill.fill_name)}; adjusted for the covariates below, if any.",
+            f"{P_MEANING_TEMPLATE.format(fill.fill_name)}; adjusted for the covariates below, if any.",
         )
         for fill in FILLS
-        if fill.is_tested
+        if fill.has_p_values
     },
     DIRECTION_COLUMN: ColumnSpec(
-        DIRECTION_COLUMN, meaning="Which way participants differ there, and how the network reads it."
+        DIRECTION_COLUMN, column_meaning="Which way participants differ there, and how the network reads it."
     ),
     DIFFERENCE_COLUMN: ColumnSpec(
         DIFFERENCE_COLUMN,
@@ -44,15 +46,16 @@ FOOTNOTE_BY_COLUMN = {  # footnotes of columns
     RELIANCE_FILL: "An interval is for its row alone. Of so many the strongest look stronger than they are.",
     DIFFERENCE_COLUMN: "Not adjusted for covariates: it may be one of age or motion.",
 }
-REPLICATION_COLUMNS = {
+REPLICATION_COLUMN_SPECS = {
     "between": ColumnSpec(
         "between",
-        meaning="Halves of these participants, drawn often within sites and folds. Repeats: networks trained again, on "
-        "the same participants.",
+        column_meaning="Halves of these participants, drawn often within sites and folds. Repeats: networks trained "
+        "again, on the same participants.",
     ),
     "family": ColumnSpec("family"),
     "thing": ColumnSpec(
-        "thing", meaning="What is significant, here or in a half or repeat. A row without a thing is of the family."
+        "thing",
+        column_meaning="What is significant, here or in a half or repeat. A row without a thing is of the family.",
     ),
     "significant": ColumnSpec(
         "significant", ".0f", "1: in all participants here. Of the whole family, the number of things."
@@ -81,7 +84,7 @@ REPLICATION_COLUMNS = {
         "stands the range of 95% of them, which is no interval.",
     ),
 }
-COUNT_COLUMNS = {  # of `BlackoutResults.family_counts`
+COUNT_COLUMN_SPECS = {  # of `BlackoutResults.family_counts`
     "family": ColumnSpec("family"),
     "things": ColumnSpec("how many", ",.0f"),
     RELIANCE_FILL: ColumnSpec("significant", ".0f"),
@@ -92,7 +95,7 @@ COUNT_COLUMNS = {  # of `BlackoutResults.family_counts`
     EXPECTED_COLUMN: ColumnSpec("expected of true effects", ".1f"),
     BETWEEN_REPEATS: ColumnSpec("replicate in repeats", ".0f"),
 }
-COUNT_FOOTNOTES = {  # footnotes of the columns of `COUNT_COLUMNS`
+COUNT_FOOTNOTE_BY_COLUMN = {  # footnotes of the columns of `COUNT_COLUMN_SPECS`
     UNIQUE_FILL: "They say what the rest of the brain does not.",
     BETWEEN_HALVES: "Significant in more than half of all halves, too: a second, stricter threshold "
     "on the same participants, "
@@ -102,18 +105,18 @@ COUNT_FOOTNOTES = {  # footnotes of the columns of `COUNT_COLUMNS`
 }
 
 
-def get_column_label(column_name: str) -> str:
+def get_family_column_heading(column_name: str) -> str:
     """What a column of a family is called."""
-    return FAMILY_COLUMNS[column_name].heading if column_name in FAMILY_COLUMNS else column_name
+    return FAMILY_COLUMN_SPECS[column_name].heading if column_name in FAMILY_COLUMN_SPECS else column_name
 
 
-def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -> dict[str, str]:
-    """The footnotes of a family's columns, by name; `explained_columns` are columns whose general footnotes the page
-    has shown already."""
+def make_family_footnotes(feature_family: FeatureFamily, explained_column_names: Set[str]) -> dict[str, str]:
+    """The footnotes of a family's columns, by name; `explained_column_names` are columns whose general footnotes the
+    page has shown already."""
     footnote_by_column = {
         column_name: footnote
         for column_name, footnote in FOOTNOTE_BY_COLUMN.items()
-        if column_name not in explained_columns
+        if column_name not in explained_column_names
     } | dict(feature_family.footnote_by_column)
     if feature_family.people.verdict is not BlackoutVerdict.CONCLUSIVE:
         return footnote_by_column
@@ -121,7 +124,7 @@ def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -
         is_pair_significant = feature_family.inner_family.reliance_effect.is_significant
         footnote_by_column["level"] = (
             f"{is_pair_significant.sum()} of {len(is_pair_significant):,} "
-            f"{feature_family.feature_kind.inner_plural_name} are significant."
+            f"{feature_family.feature_kind.plural_inner_feature_name} are significant."
         )
     if "remark" in feature_family.ranked_table and (
         suppressor_names := feature_family.ranked_table.query("remark != ''")["name"].tolist()
@@ -133,23 +136,23 @@ def make_footnotes(feature_family: FeatureFamily, explained_columns: Set[str]) -
     return footnote_by_column
 
 
-def list_page_columns(feature_family: FeatureFamily) -> list[str]:
+def list_page_column_names(feature_family: FeatureFamily) -> list[str]:
     """The columns of a family that its page shows; those of directions only if any feature has one."""
-    effect_columns = [
+    effect_column_names = [
         column_name
         for fill_effect in feature_family.tested_effects
         for column_name in (fill_effect.fill.fill_name, f"p_{fill_effect.fill.fill_name}")
     ]
-    effect_columns += [
-        fill_effect.fill.fill_name for fill_effect in feature_family.fill_effects if not fill_effect.fill.is_tested
+    effect_column_names += [
+        fill_effect.fill.fill_name for fill_effect in feature_family.fill_effects if not fill_effect.fill.has_p_values
     ]
-    direction_columns = (
+    direction_column_names = (
         (DIRECTION_COLUMN, DIFFERENCE_COLUMN) if feature_family.ranked_table[DIRECTION_COLUMN].any() else ()
     )
-    difference_source_columns = ["difference_of"] if "difference_of" in feature_family.ranked_table else []
+    difference_source_column_names = ["difference_of"] if "difference_of" in feature_family.ranked_table else []
     return [
-        *feature_family.feature_kind.identifying_columns,
-        *effect_columns,
-        *direction_columns,
-        *difference_source_columns,
+        *feature_family.feature_kind.identifying_column_names,
+        *effect_column_names,
+        *direction_column_names,
+        *difference_source_column_names,
     ]

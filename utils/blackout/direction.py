@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from utils.blackout.effects import sum_by_group
-from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, estimate_columns
+from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, list_estimate_columns
 from utils.scores.statistics import split_resamples
 
 if TYPE_CHECKING:
@@ -35,28 +35,28 @@ EstimatesWithEnds = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both
 
 
 def make_direction_columns(
-    feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
+    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
 ) -> pd.DataFrame:
     """A row a feature: `difference` and `correlation` with 95 % intervals, and `direction` in words. `feature_values`
-    and `autism_effects` (people, features) are what people have there and how it is read, on the logit of autism.
+    and `autism_logit_effects` (people, features) are what people have there and how it is read, on the logit of autism.
     Unknown values are left out feature by feature; what is undefined is NaN, and its direction empty."""
     direction_tables = [
-        make_direction_block(feature_values[:, feature_block], autism_effects[:, feature_block], people)
+        make_direction_block(feature_values[:, feature_block], autism_logit_effects[:, feature_block], people)
         for feature_block in split_resamples(feature_values.shape[1], len(feature_values))
     ]
     return pd.concat(direction_tables, ignore_index=True)
 
 
 def make_direction_block(
-    feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
+    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
 ) -> pd.DataFrame:
     """`make_direction_columns` of as many features as fit into memory at once."""
     direction_table = pd.DataFrame()
-    direction_table[estimate_columns(DIFFERENCE_COLUMN)] = np.column_stack(
+    direction_table[list_estimate_columns(DIFFERENCE_COLUMN)] = np.column_stack(
         estimate_class_differences(feature_values, people)
     )
-    direction_table[estimate_columns(CORRELATION_COLUMN)] = np.column_stack(
-        estimate_correlations(feature_values, autism_effects, people)
+    direction_table[list_estimate_columns(CORRELATION_COLUMN)] = np.column_stack(
+        estimate_correlations(feature_values, autism_logit_effects, people)
     )
     difference_signs, correlation_signs = (
         find_interval_signs(direction_table[f"{column_name}_low"], direction_table[f"{column_name}_high"])
@@ -99,7 +99,9 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
     with np.errstate(divide="ignore", invalid="ignore"):
         within_variance = np.square(within_cell_deviations).sum(0) / person_df.sum(0)
         within_variance = np.where(
-            np.sqrt(within_variance) > MIN_RELATIVE_SPREAD * find_largest_sizes(feature_values), within_variance, np.nan
+            np.sqrt(within_variance) > MIN_RELATIVE_SPREAD * find_largest_absolute_values(feature_values),
+            within_variance,
+            np.nan,
         )
         label_slopes = (centred_labels * centred_values).sum(0) / np.square(centred_labels).sum(0)
         standardised_differences = label_slopes / np.sqrt(within_variance)
@@ -118,7 +120,7 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
         np.minimum(*((in_class & is_measured).sum(0) for in_class in measured_masks_by_class)) < MIN_CLASS_SUBJECTS
     )
     interval_margins = np.where(
-        has_few_people, np.nan, compute_margins(slope_influence - spread_influence, is_measured, people)
+        has_few_people, np.nan, compute_interval_margins(slope_influence - spread_influence, is_measured, people)
     )
     return (
         standardised_differences,
@@ -128,25 +130,25 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
 
 
 def estimate_correlations(
-    feature_values: np.ndarray, autism_effects: np.ndarray, people: "BlackoutPeople"
+    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
 ) -> EstimatesWithEnds:
     """Correlations within sites of values (people, features) with effects (people, features), by Fisher's z. NaN where
     either is constant; the interval is NaN with fewer than `MIN_CLASS_SUBJECTS` people."""
     site_numbers, is_measured = encode_names(people.subject_sites), ~np.isnan(feature_values)
     is_measured &= sum_in_groups(is_measured, site_numbers) > 1
-    standard_values, standard_effects = (
+    standardised_values, standardised_effects = (
         scale_deviations(centre_in_groups(values_or_effects, is_measured, site_numbers), values_or_effects, is_measured)
-        for values_or_effects in (feature_values, autism_effects)
+        for values_or_effects in (feature_values, autism_logit_effects)
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         clipped_correlations = np.clip(
-            (standard_values * standard_effects).sum(0) / is_measured.sum(0), -MAX_CORRELATION, MAX_CORRELATION
+            (standardised_values * standardised_effects).sum(0) / is_measured.sum(0), -MAX_CORRELATION, MAX_CORRELATION
         )
         person_influence = (
-            standard_values * standard_effects
-            - clipped_correlations * (np.square(standard_values) + np.square(standard_effects)) / 2
+            standardised_values * standardised_effects
+            - clipped_correlations * (np.square(standardised_values) + np.square(standardised_effects)) / 2
         ) / is_measured.sum(0)
-        fisher_z_margins = compute_margins(
+        fisher_z_margins = compute_interval_margins(
             person_influence / (1 - np.square(clipped_correlations)), is_measured, people
         )
     fisher_z_margins[is_measured.sum(0) < MIN_CLASS_SUBJECTS] = np.nan
@@ -157,16 +159,18 @@ def estimate_correlations(
     )
 
 
-def compute_margins(person_influence: np.ndarray, is_measured: np.ndarray, people: "BlackoutPeople") -> np.ndarray:
+def compute_interval_margins(
+    person_influence: np.ndarray, is_measured: np.ndarray, people: "BlackoutPeople"
+) -> np.ndarray:
     """Half the widths (features,) of intervals, from each person's influence (people, features) on an estimate. The
     degrees of freedom are the clusters less the means of sites and a slope; NaN where none is left."""
     cluster_counts, site_counts = (
         (sum_by_group(is_measured.astype(float), group_numbers) > 0).sum(0)
-        for group_numbers in (people.cluster_numbers, encode_names(people.subject_sites))
+        for group_numbers in (people.subject_cluster_numbers, encode_names(people.subject_sites))
     )
     interval_df = np.where(cluster_counts > site_counts + 1, cluster_counts - site_counts - 1, np.nan)
     standard_errors = np.sqrt(
-        np.square(sum_by_group(person_influence, people.cluster_numbers)).sum(0) * cluster_counts / interval_df
+        np.square(sum_by_group(person_influence, people.subject_cluster_numbers)).sum(0) * cluster_counts / interval_df
     )
     return standard_errors * stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, interval_df)
 
@@ -189,7 +193,7 @@ def centre_in_groups(person_values: np.ndarray, is_measured: np.ndarray, group_n
     return np.where(is_measured, person_values - group_means, 0)
 
 
-def find_largest_sizes(person_values: np.ndarray) -> np.ndarray:
+def find_largest_absolute_values(person_values: np.ndarray) -> np.ndarray:
     """The largest size of values (people, features), (features,)."""
     return np.abs(np.nan_to_num(person_values)).max(0)
 
@@ -199,5 +203,7 @@ def scale_deviations(centred_values: np.ndarray, person_values: np.ndarray, is_m
     with np.errstate(divide="ignore", invalid="ignore"):
         root_mean_squares = np.sqrt(np.square(centred_values).sum(0) / is_measured.sum(0))
         return centred_values / np.where(
-            root_mean_squares > MIN_RELATIVE_SPREAD * find_largest_sizes(person_values), root_mean_squares, np.nan
+            root_mean_squares > MIN_RELATIVE_SPREAD * find_largest_absolute_values(person_values),
+            root_mean_squares,
+            np.nan,
         )

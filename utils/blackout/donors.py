@@ -11,80 +11,85 @@ from data.cohorts.duplicates import find_group_leaders
 from data.cohorts.rows import RecordRow, find_recorded_sites
 
 MIN_PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
-PARTICIPANTS_BY_SPLIT = {"train": "training participants", "test": "tested participants"}  # by split
-DONOR_PREFERENCES = (
+PARTICIPANTS_TEXT_BY_SPLIT = {"train": "training participants", "test": "tested participants"}  # by split
+DONOR_ORIGIN_PREFERENCES = (
     ("train", True),
     ("test", True),
     ("train", False),
     ("test", False),
 )  # split, and whether of the same site
 DonorOrigin = tuple[str, str | None]  # of a donor: split and site; None: any site
-RecordsByPerson = dict[str, list[int]]  # person -> positions of the records
+RecordIndicesByPerson = dict[str, list[int]]  # person -> positions of the records
 
 
 class Donors:
-    """The donors of the records `tested_indices` of a cohort, `donors_per_record` or, if one of them has fewer possible
-    donors, fewer for each. Who they are does not depend on the other tested records.
+    """The donors of the records `tested_record_indices` of a cohort, `donors_per_record` or, if one of them has fewer
+    possible donors, fewer for each. Who they are does not depend on the other tested records.
 
-    `donors_by_record` maps a record to its donors (count,), and `origin_by_record` to the split and the site (None:
-    any) that they come from; `subject_count_by_origin` counts subjects. Records are known by position in the cohort.
+    `donor_indices_by_record` maps a record to its donors (count,), and `donor_origin_by_record` to the split and the
+    site (None: any) that they come from; `subject_count_by_origin` counts subjects. Records are known by position in
+    the cohort.
     """
 
-    def __init__(self, cohort: Cohort, tested_indices: np.ndarray, donors_per_record: int, seed: int):
-        self.tested_indices, self._people_by_origin, person_rows = (
-            tested_indices,
+    def __init__(self, cohort: Cohort, tested_record_indices: np.ndarray, donors_per_record: int, seed: int):
+        self.tested_record_indices, self._people_by_origin, grouped_subject_rows = (
+            tested_record_indices,
             find_people_by_origin(cohort),
             merge_group_subjects(cohort),
         )
-        self._person_by_record = person_by_record = {
-            record_index: person_rows[record_index].subject for record_index in tested_indices.tolist()
+        self._person_name_by_record = person_name_by_record = {
+            record_index: grouped_subject_rows[record_index].subject for record_index in tested_record_indices.tolist()
         }
-        self.origin_by_record = {
-            record_index: choose_donor_origin(self._people_by_origin, person_rows[record_index], donors_per_record)
-            for record_index in person_by_record
+        self.donor_origin_by_record = {
+            record_index: choose_donor_origin(
+                self._people_by_origin, grouped_subject_rows[record_index], donors_per_record
+            )
+            for record_index in person_name_by_record
         }
-        people_by_record = {
+        possible_donors_by_record = {
             record_index: self._people_by_origin[donor_origin]
-            for record_index, donor_origin in self.origin_by_record.items()
+            for record_index, donor_origin in self.donor_origin_by_record.items()
         }
         self.donors_per_record = min(
             donors_per_record,
             *(
-                len(people_by_record[record_index].keys() - {person_name})
-                for record_index, person_name in person_by_record.items()
+                len(possible_donors_by_record[record_index].keys() - {person_name})
+                for record_index, person_name in person_name_by_record.items()
             ),
         )
-        self.donors_by_record = {
+        self.donor_indices_by_record = {
             record_index: draw_donors(
-                people_by_record[record_index], person_name, self.donors_per_record, [seed, record_index]
+                possible_donors_by_record[record_index], person_name, self.donors_per_record, [seed, record_index]
             )
-            for record_index, person_name in person_by_record.items()
+            for record_index, person_name in person_name_by_record.items()
         }
-        origin_by_subject = {
+        donor_origin_by_subject = {
             cohort.rows[record_index].subject: donor_origin
-            for record_index, donor_origin in self.origin_by_record.items()
+            for record_index, donor_origin in self.donor_origin_by_record.items()
         }
-        self.subject_count_by_origin = Counter(origin_by_subject.values())
+        self.subject_count_by_origin = Counter(donor_origin_by_subject.values())
 
-    def select_donors(self, record_indices: np.ndarray) -> np.ndarray:
+    def select_donor_indices(self, record_indices: np.ndarray) -> np.ndarray:
         """The donors (donors, n) of tested records (n,)."""
-        return np.stack([self.donors_by_record[int(record_index)] for record_index in record_indices], axis=1)
+        return np.stack([self.donor_indices_by_record[int(record_index)] for record_index in record_indices], axis=1)
 
     @property
-    def description(self) -> str:
+    def donor_description(self) -> str:
         """Who they are."""
-        count_by_description: Counter = Counter()
+        subject_count_by_description: Counter = Counter()
         for (split, site), subject_count in self.subject_count_by_origin.items():
             site_relation = "any" if site is None else "the same" if find_recorded_sites([site]) else "unknown"
-            count_by_description[f"{PARTICIPANTS_BY_SPLIT[split]} of {site_relation} site"] += subject_count
-        subject_total = count_by_description.total()
-        origin_sentences = "; ".join(
+            subject_count_by_description[f"{PARTICIPANTS_TEXT_BY_SPLIT[split]} of {site_relation} site"] += (
+                subject_count
+            )
+        subject_total = subject_count_by_description.total()
+        origins_text = "; ".join(
             f"for {subject_count} of {subject_total} participants {origin_description}"
-            for origin_description, subject_count in count_by_description.items()
+            for origin_description, subject_count in subject_count_by_description.items()
         )
         return (
             f"Donors: {self.donors_per_record} per record, "
-            f"{origin_sentences if len(count_by_description) > 1 else next(iter(count_by_description))}."
+            f"{origins_text if len(subject_count_by_description) > 1 else next(iter(subject_count_by_description))}."
         )
 
     def compute_donor_pool_means(self, record_values: np.ndarray) -> np.ndarray:
@@ -95,52 +100,57 @@ class Donors:
                 person_name: record_values[record_indices].mean(0)
                 for person_name, record_indices in self._people_by_origin[donor_origin].items()
             }
-            for donor_origin in set(self.origin_by_record.values())
+            for donor_origin in set(self.donor_origin_by_record.values())
         }
-        sum_by_origin, donor_pool_means = (
+        value_sum_by_origin, donor_pool_means = (
             {
                 donor_origin: sum(mean_by_person.values())
                 for donor_origin, mean_by_person in person_means_by_origin.items()
             },
             [],
         )
-        for record_index, donor_origin in self.origin_by_record.items():
-            person = self._person_by_record[record_index]
-            donor_pool_sum = sum_by_origin[donor_origin] - person_means_by_origin[donor_origin].get(person, 0.0)
+        for record_index, donor_origin in self.donor_origin_by_record.items():
+            person = self._person_name_by_record[record_index]
+            donor_pool_sum = value_sum_by_origin[donor_origin] - person_means_by_origin[donor_origin].get(person, 0.0)
             donor_pool_means.append(donor_pool_sum / len(person_means_by_origin[donor_origin].keys() - {person}))
         return np.stack(donor_pool_means)
 
-    def compute_donor_deviations(self, record_values: np.ndarray) -> np.ndarray:
+    def compute_donor_pool_deviations(self, record_values: np.ndarray) -> np.ndarray:
         """How far each record and its donors are from `compute_donor_pool_means`, (records, 1 + donors, ...)."""
-        donor_deviations = record_values[
-            np.array([(record_index, *donor_indices) for record_index, donor_indices in self.donors_by_record.items()])
+        donor_pool_deviations = record_values[
+            np.array(
+                [
+                    (record_index, *donor_record_indices)
+                    for record_index, donor_record_indices in self.donor_indices_by_record.items()
+                ]
+            )
         ]
-        donor_deviations -= self.compute_donor_pool_means(record_values)[:, None]
-        return donor_deviations
+        donor_pool_deviations -= self.compute_donor_pool_means(record_values)[:, None]
+        return donor_pool_deviations
 
 
-def compute_control_variate_mean(effect_changes: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+def compute_control_variate_mean(changes_by_donor: np.ndarray, donor_pool_deviations: np.ndarray) -> np.ndarray:
     """The mean change over donors, (records, donors, features) -> (records, features). A control variate removes most
     of the variance that is due to the random choice of donors.
 
-    `deviations` (records, 1 + donors, features, maps) are those of `Donors.compute_donor_deviations`. The change is
-    regressed, without labels, on the difference between the record's values and the donor's. The slope times the mean
-    deviation of the donors from all people from whom they were drawn is added. The slope is shrunk by the weight of one
-    more pair, so that it is stable with few records.
+    `donor_pool_deviations` (records, 1 + donors, features, maps) are those of `Donors.compute_donor_pool_deviations`.
+    The change is regressed, without labels, on the difference between the record's values and the donor's. The slope
+    times the mean deviation of the donors from all people from whom they were drawn is added. The slope is shrunk by
+    the weight of one more pair, so that it is stable with few records.
     """
-    donor_deviations = deviations[:, 1:]
+    donor_deviations = donor_pool_deviations[:, 1:]
     donor_mean_squares = np.square(donor_deviations).mean(
         (0, 1)
     )  # computed before the differences below, to save memory
-    record_minus_donor = deviations[:, :1] - donor_deviations
+    record_minus_donor = donor_pool_deviations[:, :1] - donor_deviations
     cross_products = np.einsum("idrm,idrk->rmk", record_minus_donor, record_minus_donor) + donor_mean_squares[
         ..., None
     ] * np.eye(record_minus_donor.shape[-1])
     regression_slopes = (
         np.linalg.pinv(cross_products, hermitian=True)
-        @ np.einsum("idrm,idr->rm", record_minus_donor, effect_changes)[..., None]
+        @ np.einsum("idrm,idr->rm", record_minus_donor, changes_by_donor)[..., None]
     )
-    return effect_changes.mean(1) + np.einsum("irm,rm->ir", donor_deviations.mean(1), regression_slopes[..., 0])
+    return changes_by_donor.mean(1) + np.einsum("irm,rm->ir", donor_deviations.mean(1), regression_slopes[..., 0])
 
 
 def merge_group_subjects(cohort: Cohort) -> list[RecordRow]:
@@ -149,12 +159,12 @@ def merge_group_subjects(cohort: Cohort) -> list[RecordRow]:
     return [replace(record_row, subject=leader_by_subject[record_row.subject]) for record_row in cohort.rows]
 
 
-def find_people_by_origin(cohort: Cohort) -> dict[DonorOrigin, RecordsByPerson]:
+def find_people_by_origin(cohort: Cohort) -> dict[DonorOrigin, RecordIndicesByPerson]:
     """Who may be a donor, by split and site. The subjects of a group are one person."""
-    people_by_origin: dict[DonorOrigin, RecordsByPerson] = {}
-    person_rows = merge_group_subjects(cohort)
-    for record_index in cohort.find_unswapped_indices():
-        record_row = person_rows[record_index]
+    people_by_origin: dict[DonorOrigin, RecordIndicesByPerson] = {}
+    grouped_subject_rows = merge_group_subjects(cohort)
+    for record_index in cohort.find_unswapped_record_indices():
+        record_row = grouped_subject_rows[record_index]
         for site in (record_row.site, None):
             people_by_origin.setdefault((record_row.split, site), {}).setdefault(record_row.subject, []).append(
                 record_index
@@ -163,20 +173,22 @@ def find_people_by_origin(cohort: Cohort) -> dict[DonorOrigin, RecordsByPerson]:
 
 
 def draw_donors(
-    records_by_person: RecordsByPerson, excluded_subject: str, donor_count: int, seed: Sequence[int]
+    record_indices_by_person: RecordIndicesByPerson, excluded_subject: str, donor_count: int, seed: Sequence[int]
 ) -> np.ndarray:
     """`donor_count` records (count,) of different people other than `excluded_subject`, whatever their labels."""
-    rng, person_names = np.random.default_rng(seed), np.array(sorted(records_by_person))
+    rng, person_names = np.random.default_rng(seed), np.array(sorted(record_indices_by_person))
     donor_names = rng.choice(person_names[person_names != excluded_subject], donor_count, replace=False)
-    return np.array([rng.choice(records_by_person[donor_name]) for donor_name in donor_names])
+    return np.array([rng.choice(record_indices_by_person[donor_name]) for donor_name in donor_names])
 
 
 def choose_donor_origin(
-    people_by_origin: dict[DonorOrigin, RecordsByPerson], record_row: RecordRow, donor_count: int
+    people_by_origin: dict[DonorOrigin, RecordIndicesByPerson], record_row: RecordRow, donor_count: int
 ) -> DonorOrigin:
-    """Where the donors of a record are drawn from: the first in `DONOR_PREFERENCES` that has enough other people. If
-    none has, the one with most."""
-    donor_origins = [(split, record_row.site if is_same_site else None) for split, is_same_site in DONOR_PREFERENCES]
+    """Where the donors of a record are drawn from: the first in `DONOR_ORIGIN_PREFERENCES` that has enough other
+    people. If none has, the one with most."""
+    donor_origins = [
+        (split, record_row.site if is_same_site else None) for split, is_same_site in DONOR_ORIGIN_PREFERENCES
+    ]
     people_count_by_origin = {
         donor_origin: len(people_by_origin[donor_origin].keys() - {record_row.subject})
         for donor_origin in donor_origins

@@ -63,36 +63,37 @@ class RegionContents(NamedTuple):
 class RegionEdges:
     """The edges of each region, and what replaces them.
 
-    `edges_by_region` has the numbers of each region's edges. `region_by_parcel` (parcels,) is each parcel's region by
-    its place in the atlas, the count of regions if it is in none. `region_means` are those of `Fills`.
+    `edge_indices_by_region` has the numbers of each region's edges. `region_index_by_parcel` (parcels,) is each
+    parcel's region by its place in the atlas, the count of regions if it is in none. `region_means` are those of
+    `Fills`.
     """
 
     def __init__(self, cohort: Cohort, atlas: Atlas, region_means: np.ndarray, seed: int):
         self.connectomes = require_connectomes(cohort)
-        self.region_by_parcel = find_parcel_regions(self.connectomes, atlas)
-        self.edges_by_region = find_region_edges(
-            self.region_by_parcel, self.connectomes.parcel_pairs, len(atlas.region_numbers)
+        self.region_index_by_parcel = find_parcel_region_indices(self.connectomes, atlas)
+        self.edge_indices_by_region = find_region_edge_indices(
+            self.region_index_by_parcel, self.connectomes.parcel_index_pairs, len(atlas.region_numbers)
         )
-        self._predict_expected_edges = ExpectedEdges(cohort, self.edges_by_region, region_means, seed)
+        self._predict_expected_edges = ExpectedEdges(cohort, self.edge_indices_by_region, region_means, seed)
 
-    def load_contents(self, record_indices: np.ndarray, donor_indices: np.ndarray) -> list[RegionContents]:
+    def load_edge_contents(self, record_indices: np.ndarray, donor_record_indices: np.ndarray) -> list[RegionContents]:
         """The possible contents of the regions of records (n,) with their donors (donors, n), by donor."""
         person_edges, edges_by_donor = (
             self.connectomes[record_indices],
-            [self.connectomes[donor_row] for donor_row in donor_indices],
+            [self.connectomes[donor_batch_indices] for donor_batch_indices in donor_record_indices],
         )
-        expected_edges, expected_edges_by_donor = (
+        expected_edges_by_region, expected_edges_by_donor = (
             self._predict_expected_edges(record_indices, person_edges),
-            [*map(self._predict_expected_edges, donor_indices, edges_by_donor)],
+            [*map(self._predict_expected_edges, donor_record_indices, edges_by_donor)],
         )
 
         def shift_donor_edges(
-            donor_edges: np.ndarray, expected_donor_edges: list[np.ndarray]
+            donor_edges: np.ndarray, expected_donor_edges_by_region: list[np.ndarray]
         ) -> Callable[[int], np.ndarray]:
             return lambda region_index: (
-                donor_edges[:, self.edges_by_region[region_index]]
-                + expected_edges[region_index]
-                - expected_donor_edges[region_index]
+                donor_edges[:, self.edge_indices_by_region[region_index]]
+                + expected_edges_by_region[region_index]
+                - expected_donor_edges_by_region[region_index]
             )
 
         unknown_edges = np.full_like(person_edges, np.nan)
@@ -111,7 +112,7 @@ def require_connectomes(cohort: Cohort) -> Connectomes:
     return cohort.connectomes
 
 
-def find_parcel_regions(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
+def find_parcel_region_indices(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     """The place in the atlas of each parcel's region (parcels,). This region contains more of the parcel's voxels on
     the full grid than any other, and more than lie outside all regions. Without such a region, or without the image of
     the parcels, it is the count of regions."""
@@ -122,11 +123,13 @@ def find_parcel_regions(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     return find_dominant_places(parcel_image, parcel_count, atlas.full_region_indices, outside_position)
 
 
-def find_region_edges(region_by_parcel: np.ndarray, parcels_by_edge: np.ndarray, region_count: int) -> list[np.ndarray]:
-    """For each region the numbers of the edges of which a parcel is in it; `parcels_by_edge` (edges, 2) are the parcels
-    of each edge."""
+def find_region_edge_indices(
+    region_index_by_parcel: np.ndarray, parcel_indices_by_edge: np.ndarray, region_count: int
+) -> list[np.ndarray]:
+    """For each region the numbers of the edges of which a parcel is in it; `parcel_indices_by_edge` (edges, 2) are the
+    parcels of each edge."""
     return [
-        np.flatnonzero((region_by_parcel[parcels_by_edge] == region_index).any(1))
+        np.flatnonzero((region_index_by_parcel[parcel_indices_by_edge] == region_index).any(1))
         for region_index in range(region_count)
     ]
 
@@ -140,47 +143,47 @@ class ExpectedEdges:
     values count as the mean.
     """
 
-    def __init__(self, cohort: Cohort, edges_by_region: list[np.ndarray], region_means: np.ndarray, seed: int):
-        self._edges_by_region, self._region_means = edges_by_region, region_means
-        fitting_record_indices, positions_by_person = choose_fitting_people(cohort, seed)
-        self._position_by_record = {
-            int(record_index): position for position, record_index in enumerate(fitting_record_indices)
+    def __init__(self, cohort: Cohort, edge_indices_by_region: list[np.ndarray], region_means: np.ndarray, seed: int):
+        self._edge_indices_by_region, self._region_means = edge_indices_by_region, region_means
+        fitting_record_indices, fitting_positions_by_person = choose_fitting_people(cohort, seed)
+        self._fitting_position_by_record = {
+            int(record_index): fitting_position for fitting_position, record_index in enumerate(fitting_record_indices)
         }
-        edge_values = np.concatenate(
+        fitting_edge_fisher_z = np.concatenate(
             [
                 require_connectomes(cohort)[block_record_indices]
                 for block_record_indices in split_into_batches(fitting_record_indices, RECORDS_PER_READ)
             ]
         )
-        self._edge_centres_and_spreads, self._mean_centres_and_spreads = (
-            compute_centres_and_spreads(edge_values),
+        self._edge_centres_and_spreads, self._region_mean_centres_and_spreads = (
+            compute_centres_and_spreads(fitting_edge_fisher_z),
             compute_centres_and_spreads(region_means[fitting_record_indices].reshape(len(fitting_record_indices), -1)),
         )
-        self._fitting_features = self._make_features(edge_values, fitting_record_indices)
+        self._fitting_features = self._make_features(fitting_edge_fisher_z, fitting_record_indices)
         kernel_matrix = self._fitting_features @ self._fitting_features.T
-        self._fit_by_region = [
-            self._fit_region(kernel_matrix, region_index, positions_by_person)
-            for region_index in range(len(edges_by_region))
+        self._ridge_fit_by_region = [
+            self._fit_region(kernel_matrix, region_index, fitting_positions_by_person)
+            for region_index in range(len(edge_indices_by_region))
         ]
 
-    def __call__(self, record_indices: np.ndarray, edge_values: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, record_indices: np.ndarray, edge_fisher_z: np.ndarray) -> list[np.ndarray]:
         """The expected edges of each region, (n, edges of the region), for records with these edges (n, edges)."""
-        record_features = self._make_features(edge_values, record_indices)
+        record_features = self._make_features(edge_fisher_z, record_indices)
         kernel_matrix = record_features @ self._fitting_features.T
-        fitted_rows = np.array(
+        fitting_row_indices = np.array(
             [
                 row_index
                 for row_index, record_index in enumerate(record_indices)
-                if int(record_index) in self._position_by_record
+                if int(record_index) in self._fitting_position_by_record
             ],
             int,
         )
-        fit_positions = np.array(
-            [self._position_by_record[int(record_indices[row_index])] for row_index in fitted_rows], int
+        fitting_positions = np.array(
+            [self._fitting_position_by_record[int(record_indices[row_index])] for row_index in fitting_row_indices], int
         )
         return [
-            self._predict_region(region_index, record_features, kernel_matrix, fitted_rows, fit_positions)
-            for region_index in range(len(self._fit_by_region))
+            self._predict_region(region_index, record_features, kernel_matrix, fitting_row_indices, fitting_positions)
+            for region_index in range(len(self._ridge_fit_by_region))
         ]
 
     def _predict_region(
@@ -188,57 +191,59 @@ class ExpectedEdges:
         region_index: int,
         record_features: np.ndarray,
         kernel_matrix: np.ndarray,
-        fitted_rows: np.ndarray,
-        fit_positions: np.ndarray,
+        fitting_row_indices: np.ndarray,
+        fitting_positions: np.ndarray,
     ) -> np.ndarray:
-        ridge_coefficients, leave_out_matrix = self._fit_by_region[region_index]
-        region_columns, (edge_centres, edge_spreads) = (
-            self._find_region_columns(region_index),
+        ridge_coefficients, leave_out_matrix = self._ridge_fit_by_region[region_index]
+        region_feature_columns, (edge_centres, edge_spreads) = (
+            self._find_region_feature_columns(region_index),
             self._edge_centres_and_spreads,
         )
-        predicted_edges = (
-            kernel_matrix - record_features[:, region_columns] @ self._fitting_features[:, region_columns].T
+        predicted_edge_z_scores = (
+            kernel_matrix
+            - record_features[:, region_feature_columns] @ self._fitting_features[:, region_feature_columns].T
         ) @ ridge_coefficients
-        predicted_edges[fitted_rows] = (
-            self._get_target_edges(region_index)[fit_positions] - leave_out_matrix[fit_positions] @ ridge_coefficients
+        predicted_edge_z_scores[fitting_row_indices] = (
+            self._get_target_edge_z_scores(region_index)[fitting_positions]
+            - leave_out_matrix[fitting_positions] @ ridge_coefficients
         )
-        edge_indices = self._edges_by_region[region_index]
-        return predicted_edges * edge_spreads[edge_indices] + edge_centres[edge_indices]
+        edge_indices = self._edge_indices_by_region[region_index]
+        return predicted_edge_z_scores * edge_spreads[edge_indices] + edge_centres[edge_indices]
 
     def _fit_region(
-        self, kernel_matrix: np.ndarray, region_index: int, positions_by_person: list[np.ndarray]
+        self, kernel_matrix: np.ndarray, region_index: int, fitting_positions_by_person: list[np.ndarray]
     ) -> tuple[np.ndarray, sparse.csr_array]:
         """The coefficients (records, edges of the region), and a matrix (records, records). Their product is how far
         each record is from its prediction without the same person's records. The matrix consists of the inverses of
         each person's block of the inverse kernel."""
-        region_features, target_edges = (
-            self._fitting_features[:, self._find_region_columns(region_index)],
-            self._get_target_edges(region_index),
+        region_features, target_edge_z_scores = (
+            self._fitting_features[:, self._find_region_feature_columns(region_index)],
+            self._get_target_edge_z_scores(region_index),
         )
         kernel_matrix, best_fit = (
             kernel_matrix - region_features @ region_features.T,
-            (np.inf, target_edges, sparse.csr_array(kernel_matrix.shape, dtype=np.float32)),
+            (np.inf, target_edge_z_scores, sparse.csr_array(kernel_matrix.shape, dtype=np.float32)),
         )
-        for ridge_penalty in EDGE_PENALTIES if target_edges.size else ():
+        for ridge_penalty in EDGE_PENALTIES if target_edge_z_scores.size else ():
             inverse_kernel = invert_penalised_kernel(kernel_matrix, float(ridge_penalty))
-            leave_out_matrix = invert_blocks(inverse_kernel, positions_by_person)
-            ridge_coefficients = inverse_kernel @ target_edges
-            squared_error = float(np.square(leave_out_matrix @ ridge_coefficients).sum())
+            leave_out_matrix = invert_blocks(inverse_kernel, fitting_positions_by_person)
+            ridge_coefficients = inverse_kernel @ target_edge_z_scores
+            left_out_squared_error = float(np.square(leave_out_matrix @ ridge_coefficients).sum())
             best_fit = min(
                 best_fit,
-                (squared_error, ridge_coefficients, leave_out_matrix),
+                (left_out_squared_error, ridge_coefficients, leave_out_matrix),
                 key=lambda candidate_fit: candidate_fit[0],
             )
         return best_fit[1:]
 
-    def _make_features(self, edge_values: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
+    def _make_features(self, edge_fisher_z: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
         """Features (n, edges + regions x maps + 1) float32; in a record the squares of edges, and those of means, sum
         to about 1. The last is the intercept: without it, z-scores, whose sum over all people is 0, would reveal who is
         left out."""
-        region_means = self._region_means[record_indices].reshape(len(record_indices), -1)
+        flat_region_means = self._region_means[record_indices].reshape(len(record_indices), -1)
         feature_blocks = (
-            standardise_columns(edge_values, *self._edge_centres_and_spreads),
-            standardise_columns(region_means, *self._mean_centres_and_spreads),
+            standardise_columns(edge_fisher_z, *self._edge_centres_and_spreads),
+            standardise_columns(flat_region_means, *self._region_mean_centres_and_spreads),
             np.ones((len(record_indices), 1)),
         )
         return np.concatenate(
@@ -247,17 +252,17 @@ class ExpectedEdges:
             dtype=np.float32,
         )
 
-    def _find_region_columns(self, region_index: int) -> np.ndarray:
+    def _find_region_feature_columns(self, region_index: int) -> np.ndarray:
         """The columns of the features of a region: its edges and its means."""
         map_count = self._region_means.shape[-1]
         return np.append(
-            self._edges_by_region[region_index],
+            self._edge_indices_by_region[region_index],
             len(self._edge_centres_and_spreads[0]) + region_index * map_count + np.arange(map_count),
         )
 
-    def _get_target_edges(self, region_index: int) -> np.ndarray:
+    def _get_target_edge_z_scores(self, region_index: int) -> np.ndarray:
         """The region's standardised edges of those whom it is fitted on."""
-        return self._fitting_features[:, self._edges_by_region[region_index]] * np.float32(
+        return self._fitting_features[:, self._edge_indices_by_region[region_index]] * np.float32(
             np.sqrt(len(self._edge_centres_and_spreads[0]))
         )
 
@@ -266,20 +271,24 @@ def choose_fitting_people(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[n
     """The records of the training people, or of some of them drawn at random, with those of a person one after another;
     and the positions of each person's records among these. If nobody is in training, all people are taken. A group
     counts as a person."""
-    usable_record_indices = cohort.find_unswapped_indices()
+    usable_record_indices = cohort.find_unswapped_record_indices()
     fitting_record_indices = [
         index for index in usable_record_indices if cohort.rows[index].split == "train"
     ] or usable_record_indices
     leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)
-    records_by_person: dict[str, list[int]] = {}
+    record_indices_by_person: dict[str, list[int]] = {}
     for index in fitting_record_indices:
-        records_by_person.setdefault(leader_by_subject[cohort.rows[index].subject], []).append(index)
-    person_record_indices = list(records_by_person.values())
+        record_indices_by_person.setdefault(leader_by_subject[cohort.rows[index].subject], []).append(index)
+    person_record_indices = list(record_indices_by_person.values())
     if len(person_record_indices) > MAX_FITTING_PEOPLE:
-        drawn_people = np.random.default_rng(seed).choice(len(person_record_indices), MAX_FITTING_PEOPLE, replace=False)
-        person_record_indices = [person_record_indices[index] for index in np.sort(drawn_people)]
-    person_ends = np.cumsum([len(record_indices) for record_indices in person_record_indices])
-    return np.concatenate(person_record_indices), np.split(np.arange(person_ends[-1]), person_ends[:-1])
+        drawn_person_indices = np.random.default_rng(seed).choice(
+            len(person_record_indices), MAX_FITTING_PEOPLE, replace=False
+        )
+        person_record_indices = [person_record_indices[index] for index in np.sort(drawn_person_indices)]
+    person_end_positions = np.cumsum([len(record_indices) for record_indices in person_record_indices])
+    return np.concatenate(person_record_indices), np.split(
+        np.arange(person_end_positions[-1]), person_end_positions[:-1]
+    )
 
 
 def invert_blocks(square_matrix: np.ndarray, block_positions: list[np.ndarray]) -> sparse.csr_array:

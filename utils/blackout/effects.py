@@ -18,7 +18,7 @@ from scipy import stats
 
 from data.cohorts.duplicates import SubjectGroups, find_group_leaders
 from data.cohorts.rows import RecordRow
-from utils.scores.adjustment import MIN_RESIDUAL_SHARE, Adjustment, regression_residuals
+from utils.scores.adjustment import MIN_RESIDUAL_SHARE, Adjustment, compute_regression_residuals
 from utils.scores.results import FAMILYWISE_ALPHA
 from utils.scores.statistics import bootstrap_percentile_interval, permute_within_sites, split_resamples
 
@@ -28,8 +28,8 @@ FLOAT32_TOLERANCE = 1e-5  # rounding error, in float32, of values between -1 and
 
 @dataclass(frozen=True)
 class RecordEffects:
-    """Effects of a blackout by record, on the true class, and arrays that belong to them: `array_by_name`, by their
-    names in `blackout.h5`. An input that the network does not read has none.
+    """Effects of a blackout by record, on the true class, and arrays that belong to them: `record_array_by_name`, by
+    their names in `blackout.h5`. An input that the network does not read has none.
 
     Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
         `donors.compute_control_variate_mean` if the fill has `compute_levels`.
@@ -45,15 +45,15 @@ class RecordEffects:
     and tests.
     """
 
-    array_by_name: dict[str, np.ndarray]
+    record_array_by_name: dict[str, np.ndarray]
     record_rows: Sequence[RecordRow]
     linked_subject_groups: SubjectGroups = ()
 
     def __getitem__(self, array_name: str) -> np.ndarray:
-        return self.array_by_name[array_name]
+        return self.record_array_by_name[array_name]
 
     def __contains__(self, array_name: str) -> bool:
-        return array_name in self.array_by_name
+        return array_name in self.record_array_by_name
 
     @property
     def record_labels(self) -> np.ndarray:
@@ -75,36 +75,40 @@ class RecordEffects:
         _, first_record_indices = np.unique(self.record_subjects, return_index=True)
         return np.unique(self.record_cluster_leaders[first_record_indices], return_inverse=True)[1]
 
-    def average_subjects(self, record_values: np.ndarray) -> np.ndarray:
+    def average_subject_records(self, record_values: np.ndarray) -> np.ndarray:
         """The means over each subject's records, (records, ...) -> (subjects, ...)."""
         return average_by_subject(record_values, self.record_subjects)
 
 
-def join_folds(effects_by_fold: Sequence[RecordEffects]) -> RecordEffects:
+def join_fold_effects(effects_by_fold: Sequence[RecordEffects]) -> RecordEffects:
     """The effects of all folds, one fold after another."""
-    array_by_name = {
+    record_array_by_name = {
         array_name: np.concatenate([fold_effects[array_name] for fold_effects in effects_by_fold])
-        for array_name in effects_by_fold[0].array_by_name
+        for array_name in effects_by_fold[0].record_array_by_name
     }
     return RecordEffects(
-        array_by_name, [record_row for fold_effects in effects_by_fold for record_row in fold_effects.record_rows]
+        record_array_by_name,
+        [record_row for fold_effects in effects_by_fold for record_row in fold_effects.record_rows],
     )
 
 
-def average_repeats(effects_by_repeat: Sequence[RecordEffects]) -> RecordEffects:
+def average_repeat_effects(effects_by_repeat: Sequence[RecordEffects]) -> RecordEffects:
     """The mean effects of each record over repeats, which may have the records in another order."""
     record_rows = effects_by_repeat[0].record_rows
-    file_indices = [
+    record_index_by_file_per_repeat = [
         {record_row.file: file_index for file_index, record_row in enumerate(repeat_effects.record_rows)}
         for repeat_effects in effects_by_repeat
     ]
-    record_orders = [[file_index[record_row.file] for record_row in record_rows] for file_index in file_indices]
-    aligned_repeats = [*zip(effects_by_repeat, record_orders, strict=True)]
-    array_names = effects_by_repeat[0].array_by_name
+    record_order_by_repeat = [
+        [file_index[record_row.file] for record_row in record_rows] for file_index in record_index_by_file_per_repeat
+    ]
+    effects_and_orders = [*zip(effects_by_repeat, record_order_by_repeat, strict=True)]
+    array_names = effects_by_repeat[0].record_array_by_name
     return RecordEffects(
         {
             array_name: np.mean(
-                [repeat_effects[array_name][record_order] for repeat_effects, record_order in aligned_repeats], axis=0
+                [repeat_effects[array_name][record_order] for repeat_effects, record_order in effects_and_orders],
+                axis=0,
             )
             for array_name in array_names
         },
@@ -114,10 +118,10 @@ def average_repeats(effects_by_repeat: Sequence[RecordEffects]) -> RecordEffects
 
 def average_by_subject(record_values: np.ndarray, record_subjects: Sequence[str]) -> np.ndarray:
     """Means over the records of each subject, (records, ...) -> (subjects, ...), subjects in sorted order."""
-    _, subject_numbers = np.unique(record_subjects, return_inverse=True)
-    subject_values = np.zeros((subject_numbers.max() + 1, *record_values.shape[1:]))
-    np.add.at(subject_values, subject_numbers, record_values)
-    subject_values /= np.bincount(subject_numbers).reshape(-1, *[1] * (record_values.ndim - 1))
+    _, subject_number_by_record = np.unique(record_subjects, return_inverse=True)
+    subject_values = np.zeros((subject_number_by_record.max() + 1, *record_values.shape[1:]))
+    np.add.at(subject_values, subject_number_by_record, record_values)
+    subject_values /= np.bincount(subject_number_by_record).reshape(-1, *[1] * (record_values.ndim - 1))
     return subject_values
 
 
@@ -131,29 +135,31 @@ def sum_by_group(subject_values: np.ndarray, group_numbers: np.ndarray | None) -
     return group_sums
 
 
-def inflate_spread(effects: np.ndarray, factor: float) -> np.ndarray:
-    """Effects (subjects, regions) with the same means, and `factor` times as far from them."""
-    mean_effects = effects.mean(0)
-    return mean_effects + factor * (effects - mean_effects)
+def inflate_spread(subject_effects: np.ndarray, spread_factor: float) -> np.ndarray:
+    """Effects (subjects, regions) with the same means, and `spread_factor` times as far from them."""
+    mean_effects = subject_effects.mean(0)
+    return mean_effects + spread_factor * (subject_effects - mean_effects)
 
 
 def bootstrap_mean_interval(
-    effects: np.ndarray, seed: int, cluster_numbers: np.ndarray | None = None
+    subject_effects: np.ndarray, seed: int, cluster_numbers: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each.
     Subjects of the same cluster (`cluster_numbers`, as `group_numbers` of `sum_by_group`) are drawn together."""
-    cluster_sums, cluster_sizes = (
-        sum_by_group(effects, cluster_numbers),
-        sum_by_group(np.ones(len(effects)), cluster_numbers),
+    cluster_effect_sums, cluster_sizes = (
+        sum_by_group(subject_effects, cluster_numbers),
+        sum_by_group(np.ones(len(subject_effects)), cluster_numbers),
     )
     rng = np.random.default_rng(seed)
     interval_lows, interval_highs = bootstrap_percentile_interval(
-        lambda resampling_weights: resampling_weights @ cluster_sums / (resampling_weights @ cluster_sizes)[:, None],
-        len(cluster_sums),
+        lambda resampling_weights: (
+            resampling_weights @ cluster_effect_sums / (resampling_weights @ cluster_sizes)[:, None]
+        ),
+        len(cluster_effect_sums),
         rng,
         RESAMPLE_COUNT,
     )
-    return effects.mean(0), interval_lows, interval_highs
+    return subject_effects.mean(0), interval_lows, interval_highs
 
 
 class FamilyTest(NamedTuple):
@@ -171,19 +177,19 @@ def run_family_permutation_test(
     adjusted_effects: "AdjustedEffects",
     seed: int,
     cluster_numbers: np.ndarray | None = None,
-    sd_inflation: float = 1,
+    mean_sd_inflation: float = 1,
     permutation_count: int = RESAMPLE_COUNT,
-    exchange_sites: np.ndarray | None = None,
+    permutation_sites: np.ndarray | None = None,
 ) -> FamilyTest:
     """One-sided p-values: whether features speak for the true class.
 
     If a feature says nothing of the label beyond the covariates, anybody could have anybody's label. So the residuals
     of labels are permuted over subjects, alike for all features, which keeps the dependence between these. Effects may
     be skewed and classes unequal. People of the same cluster (`cluster_numbers`, as `group_numbers` of `sum_by_group`)
-    stay together and change places with clusters of as many people. `sd_inflation` is how much wider the spread of a
-    mean is than that of independent people.
+    stay together and change places with clusters of as many people. `mean_sd_inflation` is how much wider the spread
+    of a mean is than that of independent people.
 
-    With `exchange_sites` (subjects,) labels change places only within a site: how residuals of labels are spread
+    With `permutation_sites` (subjects,) labels change places only within a site: how residuals of labels are spread
     depends on the share of autism at a site, and effects may be larger at some sites.
 
     p compares the studentised covariance with the largest over features (Winkler et al. 2014). It is studentised since
@@ -207,40 +213,50 @@ def run_family_permutation_test(
         (effect_residuals / effect_root_mean_squares).astype(np.float32),
     )
     cluster_numbers = np.arange(subject_count) if cluster_numbers is None else cluster_numbers
-    exchange_sites = (
-        np.zeros(subject_count, int) if exchange_sites is None else np.unique(exchange_sites, return_inverse=True)[1]
+    permutation_sites = (
+        np.zeros(subject_count, int)
+        if permutation_sites is None
+        else np.unique(permutation_sites, return_inverse=True)[1]
     )
-    observed_statistics = compute_studentised_sums(
+    observed_studentised_sums = compute_studentised_sums(
         label_residuals, effect_residuals, cluster_numbers, np.arange(subject_count)[None]
     )[0]
-    observed_complements = np.sqrt(np.maximum(1 - np.square(observed_statistics), 0))
-    observed_statistics /= np.hypot(
-        observed_statistics, sd_inflation * adjusted_effects.sd_inflation * observed_complements
+    observed_complements = np.sqrt(np.maximum(1 - np.square(observed_studentised_sums), 0))
+    observed_studentised_sums /= np.hypot(
+        observed_studentised_sums, mean_sd_inflation * adjusted_effects.residual_sd_inflation * observed_complements
     )
-    rng, exceeding_counts, largest_statistics = np.random.default_rng(seed), np.ones(feature_count), []
+    rng, exceeding_permutation_counts, largest_statistic_blocks = (
+        np.random.default_rng(seed),
+        np.ones(feature_count),
+        [],
+    )
     for permutation_block in split_resamples(permutation_count, subject_count):
-        permuted_statistics = compute_studentised_sums(
+        permuted_studentised_sums = compute_studentised_sums(
             label_residuals,
             effect_residuals,
             cluster_numbers,
             permute_within_sites(
-                cluster_numbers, exchange_sites, permutation_block.stop - permutation_block.start, rng
+                cluster_numbers, permutation_sites, permutation_block.stop - permutation_block.start, rng
             ),
         )
-        exceeding_counts += (permuted_statistics >= observed_statistics - FLOAT32_TOLERANCE).sum(0)
-        largest_statistics.append(permuted_statistics.max(1))
-    sorted_maxima = np.sort(np.concatenate(largest_statistics))
-    larger_maxima_counts = len(sorted_maxima) - np.searchsorted(sorted_maxima, observed_statistics - FLOAT32_TOLERANCE)
+        exceeding_permutation_counts += (
+            permuted_studentised_sums >= observed_studentised_sums - FLOAT32_TOLERANCE
+        ).sum(0)
+        largest_statistic_blocks.append(permuted_studentised_sums.max(1))
+    sorted_permutation_maxima = np.sort(np.concatenate(largest_statistic_blocks))
+    larger_maxima_counts = len(sorted_permutation_maxima) - np.searchsorted(
+        sorted_permutation_maxima, observed_studentised_sums - FLOAT32_TOLERANCE
+    )
     family_wise_p, false_discovery_q = (
         (1 + larger_maxima_counts) / (1 + permutation_count),
-        stats.false_discovery_control(exceeding_counts / (1 + permutation_count)),
+        stats.false_discovery_control(exceeding_permutation_counts / (1 + permutation_count)),
     )
     cluster_count = len(np.unique(cluster_numbers))
     return FamilyTest(
         family_wise_p,
         false_discovery_q,
-        convert_to_t(observed_statistics, cluster_count),
-        float(convert_to_t(np.quantile(sorted_maxima, 1 - FAMILYWISE_ALPHA), cluster_count)),
+        convert_to_t(observed_studentised_sums, cluster_count),
+        float(convert_to_t(np.quantile(sorted_permutation_maxima, 1 - FAMILYWISE_ALPHA), cluster_count)),
     )
 
 
@@ -262,12 +278,12 @@ def compute_studentised_sums(
     """Sums (k, features) of the products of effects (subjects, features) with labels (subjects, 1 or features) in the
     orders `permutation_orders` (k, subjects) int. Each is divided by the root of the number of clusters times the sum
     of squares over clusters, so that it rises with the studentised sum and lies between -1 and 1."""
-    cluster_order, cluster_sizes = np.argsort(cluster_numbers, kind="stable"), np.bincount(cluster_numbers)
+    cluster_sorted_subjects, cluster_sizes = np.argsort(cluster_numbers, kind="stable"), np.bincount(cluster_numbers)
     subject_pairs_by_shift = [
-        np.stack([cluster_order[: len(cluster_order) - shift], cluster_order[shift:]])
+        np.stack([cluster_sorted_subjects[: len(cluster_sorted_subjects) - shift], cluster_sorted_subjects[shift:]])
         for shift in range(1, cluster_sizes.max())
     ]
-    first_relatives, second_relatives = np.hstack(
+    first_relative_indices, second_relative_indices = np.hstack(
         [
             np.empty((2, 0), int),
             *(
@@ -278,19 +294,19 @@ def compute_studentised_sums(
     )
     squared_effects, doubled_effect_products = (
         np.square(effect_residuals),
-        2 * effect_residuals[first_relatives] * effect_residuals[second_relatives],
+        2 * effect_residuals[first_relative_indices] * effect_residuals[second_relative_indices],
     )  # the latter of each two relatives
     studentised_sums = np.empty((len(permutation_orders), effect_residuals.shape[1]), np.float32)
-    for label_column, column_labels in enumerate(label_residuals.T):
-        permuted_labels, feature_columns = (
-            column_labels[permutation_orders],
-            slice(None) if label_residuals.shape[1] == 1 else [label_column],
+    for label_column_index, column_label_residuals in enumerate(label_residuals.T):
+        permuted_label_residuals, feature_columns = (
+            column_label_residuals[permutation_orders],
+            slice(None) if label_residuals.shape[1] == 1 else [label_column_index],
         )
-        studentised_sums[:, feature_columns] = permuted_labels @ effect_residuals[:, feature_columns]
+        studentised_sums[:, feature_columns] = permuted_label_residuals @ effect_residuals[:, feature_columns]
         squared_norms = (
-            permuted_labels[:, first_relatives] * permuted_labels[:, second_relatives]
+            permuted_label_residuals[:, first_relative_indices] * permuted_label_residuals[:, second_relative_indices]
         ) @ doubled_effect_products[:, feature_columns] + np.square(
-            permuted_labels, out=permuted_labels
+            permuted_label_residuals, out=permuted_label_residuals
         ) @ squared_effects[:, feature_columns]
         studentised_sums[:, feature_columns] /= np.sqrt(
             (cluster_sizes > 0).sum() * np.maximum(squared_norms, FLOAT32_TOLERANCE)
@@ -302,12 +318,12 @@ class AdjustedEffects(NamedTuple):
     """What covariates leave of effects. `true_class_effects` (subjects, features) are the adjusted effects on the true
     class. `label_residuals` (subjects, 1 or features) are the residuals of the labels, `effect_residuals` (subjects,
     features) those of the effects on the logit of autism. Regressions fit noise, too. So the spread of the covariance
-    of residuals is `sd_inflation` (features,) times what the residuals suggest."""
+    of residuals is `residual_sd_inflation` (features,) times what the residuals suggest."""
 
     true_class_effects: np.ndarray
     label_residuals: np.ndarray
     effect_residuals: np.ndarray
-    sd_inflation: np.ndarray
+    residual_sd_inflation: np.ndarray
 
     def select_subjects(self, is_selected: np.ndarray) -> "AdjustedEffects":
         """The same for the subjects in `is_selected` (subjects,) bool."""
@@ -315,7 +331,7 @@ class AdjustedEffects(NamedTuple):
             self.true_class_effects[is_selected],
             self.label_residuals[is_selected],
             self.effect_residuals[is_selected],
-            self.sd_inflation,
+            self.residual_sd_inflation,
         )
 
 
@@ -327,13 +343,13 @@ class CovariateAdjuster:
     adjustment: Adjustment
     subject_labels: np.ndarray
 
-    def make_unadjusted(self, true_class_effects: np.ndarray) -> AdjustedEffects:
+    def make_unadjusted_effects(self, true_class_effects: np.ndarray) -> AdjustedEffects:
         """Effects (subjects, features) without any adjustment."""
-        autism_effects = np.where(self.subject_labels == 1, 1, -1)[:, None] * true_class_effects
+        autism_logit_effects = np.where(self.subject_labels == 1, 1, -1)[:, None] * true_class_effects
         return AdjustedEffects(
             true_class_effects,
             self.subject_labels[:, None].astype(float),
-            autism_effects,
+            autism_logit_effects,
             np.ones(true_class_effects.shape[1]),
         )
 
@@ -341,22 +357,26 @@ class CovariateAdjuster:
         """Adjusted effects (subjects, features), on the same scale. Regressions fit noise, too. So the mean of the
         products of residuals is their sum over n - k. The distances of subjects from it are as in HC2 (MacKinnon &
         White 1985)."""
-        unadjusted_effects = self.make_unadjusted(true_class_effects)
-        if self.adjustment.reason:
+        unadjusted_effects = self.make_unadjusted_effects(true_class_effects)
+        if self.adjustment.no_adjustment_reason:
             return unadjusted_effects
-        label_covariates, compute_basis = (
-            self.adjustment.select_terms(self.subject_labels),
-            cache(self.adjustment.make_basis),
+        label_term_indices, compute_basis = (
+            self.adjustment.select_term_indices(self.subject_labels),
+            cache(self.adjustment.make_basis_with_terms),
         )  # cached, as many features follow the same terms
-        label_residuals = regression_residuals(self.subject_labels, compute_basis(frozenset(label_covariates)))
-        adjusted_effects, effect_residuals, sd_inflation = (
+        label_residuals = compute_regression_residuals(
+            self.subject_labels, compute_basis(frozenset(label_term_indices))
+        )
+        adjusted_effects, effect_residuals, residual_sd_inflation = (
             np.empty(true_class_effects.shape),
             np.empty(true_class_effects.shape),
             np.empty(true_class_effects.shape[1]),
         )
         for feature_index, feature_effects in enumerate(unadjusted_effects.effect_residuals.T):
-            covariate_basis = compute_basis(frozenset(label_covariates | self.adjustment.select_terms(feature_effects)))
-            refitted_label_residuals, effect_residuals[:, feature_index] = regression_residuals(
+            covariate_basis = compute_basis(
+                frozenset(label_term_indices | self.adjustment.select_term_indices(feature_effects))
+            )
+            refitted_label_residuals, effect_residuals[:, feature_index] = compute_regression_residuals(
                 np.column_stack([self.subject_labels, feature_effects]), covariate_basis
             ).T
             residual_products, residual_df = (
@@ -370,5 +390,5 @@ class CovariateAdjuster:
                 residual_products.mean() + leverage_corrected_products - leverage_corrected_products.mean()
             )
             adjusted_effects[:, feature_index] *= 2 * len(covariate_basis) / max(residual_df, 1)
-            sd_inflation[feature_index] = np.sqrt(len(covariate_basis) / (residual_df + 1))
-        return AdjustedEffects(adjusted_effects, label_residuals[:, None], effect_residuals, sd_inflation)
+            residual_sd_inflation[feature_index] = np.sqrt(len(covariate_basis) / (residual_df + 1))
+        return AdjustedEffects(adjusted_effects, label_residuals[:, None], effect_residuals, residual_sd_inflation)

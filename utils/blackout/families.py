@@ -25,7 +25,7 @@ from utils.blackout.effects import (
 )
 from utils.blackout.fills import RELIANCE_FILL, UNIQUE_FILL, Fill
 from utils.runs.run import Run
-from utils.scores.results import FAMILYWISE_ALPHA, MIN_CLASS_SUBJECTS, estimate_columns
+from utils.scores.results import FAMILYWISE_ALPHA, MIN_CLASS_SUBJECTS, list_estimate_columns
 
 if TYPE_CHECKING:
     from utils.blackout.setup import BlackoutSetup, Measurements
@@ -47,46 +47,50 @@ class BlackoutVerdict(StrEnum):
 class BlackoutPeople:
     """The tested subjects, sorted by name. `subject_labels` (n,) is 1 for autism; `subject_sites` and `subject_folds`
     (n,) are their sites and the folds of the models that blacked them out; those with the same number in
-    `cluster_numbers` (n,) int are drawn together. `is_cross_fitted`: they also trained the models that blacked out
-    others of them, see `compute_sd_inflation`."""
+    `subject_cluster_numbers` (n,) int are drawn together. `is_cross_fitted`: they also trained the models that blacked
+    out others of them, see `compute_mean_sd_inflation`."""
 
     subject_labels: np.ndarray
     subject_sites: np.ndarray
     subject_folds: np.ndarray
-    cluster_numbers: np.ndarray
+    subject_cluster_numbers: np.ndarray
     adjuster: CovariateAdjuster
-    seed: int
+    resampling_seed: int
     verdict: BlackoutVerdict = BlackoutVerdict.CONCLUSIVE
     is_cross_fitted: bool = False
 
-    def compute_sd_inflation(self, people_fraction: float = 1) -> float:
+    def compute_mean_sd_inflation(self, people_fraction: float = 1) -> float:
         """How much wider the spread of a mean effect is than that of independent people. Each pair of people meets
         twice, see `utils.scores.metrics`; `people_fraction` of them are in the mean."""
         return float(np.sqrt(1 + people_fraction * self.is_cross_fitted))
 
-    def estimate_mean_intervals(self, subject_effects: np.ndarray) -> np.ndarray:
+    def estimate_means_with_intervals(self, subject_effects: np.ndarray) -> np.ndarray:
         """The mean of effects (subjects, features) with the ends of its 95 % interval, (features, 3)."""
         return np.column_stack(
             bootstrap_mean_interval(
-                inflate_spread(subject_effects, self.compute_sd_inflation()), self.seed, self.cluster_numbers
+                inflate_spread(subject_effects, self.compute_mean_sd_inflation()),
+                self.resampling_seed,
+                self.subject_cluster_numbers,
             )
         )
 
     @property
-    def exchange_sites(self) -> np.ndarray | None:
+    def permutation_sites(self) -> np.ndarray | None:
         """The site (n,) of each subject, within which the residuals of labels are permuted, if these are adjusted for
         the site; else None."""
         return self.subject_sites if "site" in self.adjuster.adjustment.covariates else None
 
-    def test_effects(self, adjusted_effects: AdjustedEffects, exchange_sites: np.ndarray | None = None) -> FamilyTest:
-        """Whether effects (subjects, features) speak for the true class; labels are permuted within `exchange_sites`,
-        if given."""
+    def test_effects(
+        self, adjusted_effects: AdjustedEffects, permutation_sites: np.ndarray | None = None
+    ) -> FamilyTest:
+        """Whether effects (subjects, features) speak for the true class; labels are permuted within
+        `permutation_sites`, if given."""
         return run_family_permutation_test(
             adjusted_effects,
-            self.seed,
-            self.cluster_numbers,
-            self.compute_sd_inflation(),
-            exchange_sites=exchange_sites,
+            self.resampling_seed,
+            self.subject_cluster_numbers,
+            self.compute_mean_sd_inflation(),
+            permutation_sites=permutation_sites,
         )
 
 
@@ -94,13 +98,13 @@ class BlackoutPeople:
 class FillEffect:
     """The effect of replacing each feature by one fill: `subject_effects` (subjects, features), on the logit of the
     true class, positive where a feature speaks for it. `adjust_for_covariates` adjusts it for covariates. No p is
-    below `min_p` (features,)."""
+    below `min_family_wise_p` (features,)."""
 
     fill: Fill
     subject_effects: np.ndarray
     people: BlackoutPeople
     adjust_for_covariates: Callable[[np.ndarray], AdjustedEffects]
-    min_p: np.ndarray | float = 0.0
+    min_family_wise_p: np.ndarray | float = 0.0
 
     @cached_property
     def covariate_adjusted(self) -> AdjustedEffects:
@@ -108,9 +112,9 @@ class FillEffect:
         return self.adjust_for_covariates(self.subject_effects)
 
     @cached_property
-    def mean_intervals(self) -> np.ndarray:
+    def means_with_intervals(self) -> np.ndarray:
         """The mean with the ends of its 95 % interval, (features, 3)."""
-        return self.people.estimate_mean_intervals(self.subject_effects)
+        return self.people.estimate_means_with_intervals(self.subject_effects)
 
     @property
     def adjusted_effects(self) -> np.ndarray:
@@ -120,12 +124,12 @@ class FillEffect:
     @cached_property
     def family_test(self) -> FamilyTest:
         """The test of the adjusted effects."""
-        return self.people.test_effects(self.covariate_adjusted, self.people.exchange_sites)
+        return self.people.test_effects(self.covariate_adjusted, self.people.permutation_sites)
 
     @cached_property
     def family_wise_p(self) -> np.ndarray:
         """Family-wise p-values (features,) of the adjusted effects."""
-        return np.maximum(self.family_test.family_wise_p, self.min_p)
+        return np.maximum(self.family_test.family_wise_p, self.min_family_wise_p)
 
     @property
     def false_discovery_q(self) -> np.ndarray:
@@ -135,7 +139,9 @@ class FillEffect:
     @cached_property
     def unadjusted_p(self) -> np.ndarray:
         """Family-wise p-values (features,) of the effects before adjustment."""
-        return self.people.test_effects(self.people.adjuster.make_unadjusted(self.subject_effects)).family_wise_p
+        return self.people.test_effects(
+            self.people.adjuster.make_unadjusted_effects(self.subject_effects)
+        ).family_wise_p
 
     @property
     def is_significant(self) -> np.ndarray:
@@ -143,7 +149,7 @@ class FillEffect:
         return (self.family_wise_p < FAMILYWISE_ALPHA) & (self.people.verdict is BlackoutVerdict.CONCLUSIVE)
 
     @property
-    def autism_effects(self) -> np.ndarray:
+    def autism_logit_effects(self) -> np.ndarray:
         """The effects (subjects, features) on the logit of autism, not of the true class."""
         return np.where(self.people.subject_labels == 1, 1, -1)[:, None] * self.subject_effects
 
@@ -152,8 +158,8 @@ class FillEffect:
         """A row a feature: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
         them."""
         fill_name, subject_labels = self.fill.fill_name, self.people.subject_labels
-        effect_table = pd.DataFrame(self.mean_intervals, columns=estimate_columns(fill_name))
-        if self.fill.is_tested:
+        effect_table = pd.DataFrame(self.means_with_intervals, columns=list_estimate_columns(fill_name))
+        if self.fill.has_p_values:
             effect_table[f"p_{fill_name}"], effect_table[f"q_{fill_name}"] = self.family_wise_p, self.false_discovery_q
         if self.fill.has_class_means:
             for class_label, class_name in reversed([*enumerate(CLASS_NAMES)]):
@@ -165,8 +171,8 @@ class FillEffect:
     def adjusted_effect_columns(self) -> pd.DataFrame:
         """The adjusted mean with its interval, which p tests, and p before adjustment."""
         adjusted_table = pd.DataFrame(
-            self.people.estimate_mean_intervals(self.adjusted_effects),
-            columns=estimate_columns(f"{self.fill.fill_name}_adjusted"),
+            self.people.estimate_means_with_intervals(self.adjusted_effects),
+            columns=list_estimate_columns(f"{self.fill.fill_name}_adjusted"),
         )
         return adjusted_table.assign(**{f"p_{self.fill.fill_name}_plain": self.unadjusted_p})
 
@@ -187,11 +193,11 @@ class Blackout:
     def atlas(self) -> Atlas:
         return options.get_blackout_options(self.run).load_regions(self.cohort.grid)
 
-    def average_subjects(self, array_name: str) -> np.ndarray:
+    def average_subject_records(self, array_name: str) -> np.ndarray:
         """The means (subjects, ...) of an array of the effects."""
-        return self.record_effects.average_subjects(self.record_effects[array_name])
+        return self.record_effects.average_subject_records(self.record_effects[array_name])
 
-    def make_effect(self, fill: Fill, subject_effects: np.ndarray) -> FillEffect:
+    def make_fill_effect(self, fill: Fill, subject_effects: np.ndarray) -> FillEffect:
         """The effect of a fill, adjusted for all covariates."""
         return FillEffect(fill, subject_effects, self.people, self.people.adjuster)
 
@@ -201,21 +207,21 @@ class FeatureKind:
     """What is special to the families of a kind: its words, how it is measured, and how a family is made of what was
     measured.
 
-    `kind_name` is its name in `replication.csv`, `table_name` the name of its CSV. `no_finding_message` is shown if no
-    feature is significant; `inner_plural_name` is the name of the features within its features. `identifying_columns`
-    are the columns by which a page identifies a feature. `measure_effects` returns arrays of `RecordEffects`;
-    `make_family` returns None if nothing of this kind was replaced.
+    `kind_name` is its name in `replication.csv`, `table_file_stem` the name of its CSV. `no_finding_message` is shown
+    if no feature is significant; `plural_inner_feature_name` is the name of the features within its features.
+    `identifying_column_names` are the columns by which a page identifies a feature. `measure_effects` returns arrays
+    of `RecordEffects`; `make_family` returns None if nothing of this kind was replaced.
     """
 
     kind_name: str
-    table_name: str
-    plural_name: str
+    table_file_stem: str
+    plural_feature_name: str
     make_family: Callable[[Blackout], "FeatureFamily | None"]
     measure_effects: Callable[["BlackoutSetup"], "Measurements"] | None = None
-    explanation: str = ""
+    section_explanation: str = ""
     no_finding_message: str = ""
-    inner_plural_name: str = ""
-    identifying_columns: tuple[str, ...] = ()
+    plural_inner_feature_name: str = ""
+    identifying_column_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,10 +230,10 @@ class FeatureFamily:
     feature.
 
     `fill_effects`: the first is what they are ranked by. `feature_values` (subjects, features) are what people have
-    there, NaN where unknown or no number. `autism_effects` (subjects, features) are what the network makes of these, on
-    the logit of autism; if None, those of the first of the `fill_effects`. `inner_family`: the features within those
-    that are significant, such as regions within systems. `atlas`: the one whose regions the features are.
-    `matrix_axes`: the columns of `feature_table` whose values are the rows and the columns of a matrix.
+    there, NaN where unknown or no number. `autism_logit_effects` (subjects, features) are what the network makes of
+    these, on the logit of autism; if None, those of the first of the `fill_effects`. `inner_family`: the features
+    within those that are significant, such as regions within systems. `atlas`: the one whose regions the features are.
+    `matrix_axis_columns`: the columns of `feature_table` whose values are the rows and the columns of a matrix.
     `footnote_by_column` are footnotes of columns. `stored_arrays` are written to `blackout.h5`.
     """
 
@@ -236,10 +242,10 @@ class FeatureFamily:
     feature_table: pd.DataFrame
     fill_effects: Sequence[FillEffect]
     feature_values: np.ndarray
-    autism_effects: np.ndarray | None = None
+    autism_logit_effects: np.ndarray | None = None
     inner_family: "FeatureFamily | None" = None
     atlas: Atlas | None = None
-    matrix_axes: tuple[str, str] | None = None
+    matrix_axis_columns: tuple[str, str] | None = None
     footnote_by_column: Mapping[str, str] = field(default_factory=dict)
     stored_arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -253,7 +259,7 @@ class FeatureFamily:
 
     @property
     def tested_effects(self) -> list[FillEffect]:
-        return [fill_effect for fill_effect in self.fill_effects if fill_effect.fill.is_tested]
+        return [fill_effect for fill_effect in self.fill_effects if fill_effect.fill.has_p_values]
 
     @cached_property
     def reliance_order(self) -> np.ndarray:
@@ -273,14 +279,18 @@ class FeatureFamily:
         effects, the same adjusted, which way people differ there and how that is read."""
         table_blocks = [self.feature_table, *(fill_effect.effect_columns for fill_effect in self.fill_effects)]
         table_blocks += [fill_effect.adjusted_effect_columns for fill_effect in self.tested_effects]
-        autism_effects = self.reliance_effect.autism_effects if self.autism_effects is None else self.autism_effects
+        autism_logit_effects = (
+            self.reliance_effect.autism_logit_effects
+            if self.autism_logit_effects is None
+            else self.autism_logit_effects
+        )
         feature_ranks = pd.Series(np.argsort(self.reliance_order) + 1, name="rank")
         return pd.concat(
             [
                 feature_ranks,
                 *table_blocks,
                 self.suppressor_remarks,
-                direction.make_direction_columns(self.feature_values, autism_effects, self.people),
+                direction.make_direction_columns(self.feature_values, autism_logit_effects, self.people),
             ],
             axis=1,
         )
@@ -293,7 +303,7 @@ class FeatureFamily:
             [ranked_rows, self.inner_family.ranked_table] if self.inner_family else [ranked_rows], ignore_index=True
         )
 
-    def select_first(self, min_feature_count: int) -> np.ndarray:
+    def select_first_features(self, min_feature_count: int) -> np.ndarray:
         """The first `min_feature_count` features of `significant_first_order`; more if more are significant."""
         return self.significant_first_order[: max(min_feature_count, self.reliance_effect.is_significant.sum())]
 

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from models.averaging import AveragedBranch, MeanOfLogits
 from models.layers import RegionMeans
-from utils.blackout.graph import Node, feeds, find_volume_input, list_graph_nodes
+from utils.blackout.graph import GraphNode, feeds, find_volume_input, list_graph_nodes
 
 ArrayByTensor = dict[KerasTensor, np.ndarray]
 MAX_CHANGED_BYTES = 2**24  # of what regions change that passes through the network at once
@@ -51,18 +51,20 @@ def is_averaging_layer(reading_layer: keras.Layer) -> bool:
     return (is_cube_pooling or type(reading_layer) is RegionMeans) and reading_layer.compute_dtype == "float32"
 
 
-def find_averaging_nodes(network: keras.Model) -> list[Node]:
+def find_averaging_nodes(network: keras.Model) -> list[GraphNode]:
     """The uses of layers that read the volume of a classifier, if all of them average voxels; otherwise none."""
-    volume_readers = [node for node in list_graph_nodes(network) if find_volume_input(network) in node.input_tensors]
-    is_all_averaging = all(is_averaging_layer(node.operation) for node in volume_readers)
-    return volume_readers if is_all_averaging and isinstance(network.layers[-1], MeanOfLogits) else []
+    volume_reading_nodes = [
+        node for node in list_graph_nodes(network) if find_volume_input(network) in node.input_tensors
+    ]
+    is_all_averaging = all(is_averaging_layer(node.operation) for node in volume_reading_nodes)
+    return volume_reading_nodes if is_all_averaging and isinstance(network.layers[-1], MeanOfLogits) else []
 
 
 class VoxelAverages(NamedTuple):
     """How a layer averages voxels of each map: for each voxel (voxels,) the number of its average, and its weight
     there, 0 if it is in none."""
 
-    average_by_voxel: np.ndarray
+    average_index_by_voxel: np.ndarray
     weight_by_voxel: np.ndarray
 
     @classmethod
@@ -91,7 +93,7 @@ class VoxelAverages(NamedTuple):
     def find_changed_averages(self, voxel_mask: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
         """The averages (n,) int that voxels of a mask (voxels,) are in, and the weights (n, voxels) of these there."""
         (voxel_indices,) = np.nonzero(voxel_mask & (self.weight_by_voxel != 0))
-        average_indices, average_positions = np.unique(self.average_by_voxel[voxel_indices], return_inverse=True)
+        average_indices, average_positions = np.unique(self.average_index_by_voxel[voxel_indices], return_inverse=True)
         return average_indices, sparse.csr_array(
             (self.weight_by_voxel[voxel_indices], (average_positions, voxel_indices)),
             (len(average_indices), len(voxel_mask)),
@@ -125,11 +127,13 @@ class VolumeBranch:
     def compute_added_logits(self, array_by_tensor: ArrayByTensor) -> np.ndarray:
         """Values (masks, batch, ...) by source -> (masks, batch, inputs, classes)."""
         source_arrays = [array_by_tensor[source_tensor] for source_tensor in self.source_tensors]
-        flat_tensors = [
+        merged_batch_tensors = [
             tf.constant(source_array.reshape(-1, *source_array.shape[2:])) for source_array in source_arrays
         ]
         return (
-            self._compute_added_logits(flat_tensors).numpy().reshape(*source_arrays[0].shape[:2], self.input_count, -1)
+            self._compute_added_logits(merged_batch_tensors)
+            .numpy()
+            .reshape(*source_arrays[0].shape[:2], self.input_count, -1)
         )
 
 
@@ -137,10 +141,10 @@ class FeatureOcclusion:
     """The logits of a classifier with regions of the volume occluded; its methods are those of `LocalOcclusion`. Only
     the `averaging_nodes`, see `find_averaging_nodes`, read the volume."""
 
-    recomputed_layers: tuple[str, ...] = ()
+    recomputed_layer_names: tuple[str, ...] = ()
 
-    def __init__(self, network: keras.Model, averaging_nodes: list[Node]):
-        volume_tensor, graph_nodes, mean_layer = (
+    def __init__(self, network: keras.Model, averaging_nodes: list[GraphNode]):
+        volume_tensor, graph_nodes, logits_mean_layer = (
             find_volume_input(network),
             list_graph_nodes(network),
             network.layers[-1],
@@ -150,19 +154,19 @@ class FeatureOcclusion:
             volume_tensor.shape[-1],
             network.inputs,
         )
-        self._averages_by_tensor = {
+        self._voxel_averages_by_tensor = {
             node.output_tensors[0]: VoxelAverages.from_layer(node.operation, grid_shape) for node in averaging_nodes
         }
-        intact_function = keras.Function(network.inputs, [*network.outputs, *self._averages_by_tensor])
+        intact_function = keras.Function(network.inputs, [*network.outputs, *self._voxel_averages_by_tensor])
         self._run_intact_network = tf.function(intact_function, reduce_retracing=True)
         # the same masks come with each batch and each fill
         self._find_changed_averages = cache(
-            lambda source_tensor, mask_bytes: self._averages_by_tensor[source_tensor].find_changed_averages(
+            lambda source_tensor, mask_bytes: self._voxel_averages_by_tensor[source_tensor].find_changed_averages(
                 np.frombuffer(mask_bytes, bool)
             )
         )
         source_tensors = [
-            *self._averages_by_tensor,
+            *self._voxel_averages_by_tensor,
             *(tensor for tensor in network.inputs if tensor is not volume_tensor),
         ]
         self._volume_branches = [
@@ -173,7 +177,10 @@ class FeatureOcclusion:
                 [source_tensor for source_tensor in source_tensors if feeds(graph_nodes, source_tensor, logits_tensor)],
             )
             for branch, branch_weight, logits_tensor in zip(
-                mean_layer.branches, mean_layer.branch_weights, keras.tree.flatten(mean_layer.input), strict=True
+                logits_mean_layer.branches,
+                logits_mean_layer.branch_weights,
+                keras.tree.flatten(logits_mean_layer.input),
+                strict=True,
             )
             if feeds(graph_nodes, volume_tensor, logits_tensor)
         ]
@@ -184,7 +191,7 @@ class FeatureOcclusion:
             output_tensor.numpy()
             for output_tensor in self._run_intact_network([*map(tf.constant, array_by_tensor.values())])
         )
-        array_by_tensor |= zip(self._averages_by_tensor, average_arrays, strict=True)
+        array_by_tensor |= zip(self._voxel_averages_by_tensor, average_arrays, strict=True)
         single_mask_arrays = {
             source_tensor: source_values[None] for source_tensor, source_values in array_by_tensor.items()
         }
@@ -213,34 +220,36 @@ class FeatureOcclusion:
         fill_differences = (np.asarray(fill_volume, np.float32) - intact_pass.intact_volume).reshape(
             len(intact_pass.intact_volume), -1, self._map_count
         )
-        differences_by_voxel = np.ascontiguousarray(fill_differences.swapaxes(0, 1)).reshape(
+        fill_differences_by_voxel = np.ascontiguousarray(fill_differences.swapaxes(0, 1)).reshape(
             fill_differences.shape[1], -1
         )
         mask_groups = split_masks(
             region_masks,
-            sum(intact_pass.array_by_tensor[average_tensor].nbytes for average_tensor in self._averages_by_tensor),
+            sum(
+                intact_pass.array_by_tensor[average_tensor].nbytes for average_tensor in self._voxel_averages_by_tensor
+            ),
         )
-        logits_by_group = [
+        logits_pairs_by_group = [
             self._compute_replaced_logits(
-                intact_pass, self._replace_voxels(intact_pass, differences_by_voxel, mask_group), list(map_indices)
+                intact_pass, self._replace_voxels(intact_pass, fill_differences_by_voxel, mask_group), list(map_indices)
             )
             for mask_group in mask_groups
         ]
         all_maps_logits, single_map_logits = (
-            np.concatenate(group_logits) for group_logits in zip(*logits_by_group, strict=True)
+            np.concatenate(group_logits) for group_logits in zip(*logits_pairs_by_group, strict=True)
         )
         return all_maps_logits, single_map_logits
 
     def _replace_voxels(
-        self, intact_pass: IntactPass, differences_by_voxel: np.ndarray, region_masks: np.ndarray
+        self, intact_pass: IntactPass, fill_differences_by_voxel: np.ndarray, region_masks: np.ndarray
     ) -> ArrayByTensor:
         """Return what is read, (masks, batch, ...), with each mask's voxels replaced, which adds the differences
-        `differences_by_voxel` (voxels, batch * maps) to them."""
-        array_by_tensor = {
+        `fill_differences_by_voxel` (voxels, batch * maps) to them."""
+        replaced_array_by_tensor = {
             source_tensor: np.broadcast_to(intact_values, (len(region_masks), *intact_values.shape))
             for source_tensor, intact_values in intact_pass.array_by_tensor.items()
         }
-        for source_tensor in self._averages_by_tensor:
+        for source_tensor in self._voxel_averages_by_tensor:
             intact_averages = intact_pass.array_by_tensor[source_tensor]
             replaced_averages = np.repeat(
                 intact_averages.reshape(1, len(intact_averages), -1, self._map_count), len(region_masks), axis=0
@@ -249,15 +258,17 @@ class FeatureOcclusion:
                 changed_average_indices, average_weights = self._find_changed_averages(
                     source_tensor, region_mask.tobytes()
                 )
-                average_changes = average_weights @ differences_by_voxel
+                average_changes = average_weights @ fill_differences_by_voxel
                 mask_averages[:, changed_average_indices] += average_changes.reshape(
                     len(changed_average_indices), len(intact_averages), self._map_count
                 ).swapaxes(0, 1)
-            array_by_tensor[source_tensor] = replaced_averages.reshape(len(region_masks), *intact_averages.shape)
-        return array_by_tensor
+            replaced_array_by_tensor[source_tensor] = replaced_averages.reshape(
+                len(region_masks), *intact_averages.shape
+            )
+        return replaced_array_by_tensor
 
     def _compute_replaced_logits(
-        self, intact_pass: IntactPass, array_by_tensor: ArrayByTensor, map_indices: list[int]
+        self, intact_pass: IntactPass, replaced_array_by_tensor: ArrayByTensor, map_indices: list[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits with voxels replaced in all maps, (masks, batch, classes), and with those of one of
         `map_indices` alone replaced, (masks, batch, maps, classes).
@@ -265,32 +276,36 @@ class FeatureOcclusion:
         What a network that reads one map adds to the logits is due to this map. Parts that read all maps are then given
         the replaced averages of one map and the intact ones of all others.
         """
-        changes_by_branch = [
-            branch.compute_added_logits(array_by_tensor) - intact_logits
-            for branch, intact_logits in zip(self._volume_branches, intact_pass.added_logits_by_branch, strict=True)
+        logit_changes_by_branch = [
+            branch.compute_added_logits(replaced_array_by_tensor) - intact_added_logits
+            for branch, intact_added_logits in zip(
+                self._volume_branches, intact_pass.added_logits_by_branch, strict=True
+            )
         ]
-        all_maps_logits = intact_pass.intact_logits + sum(branch_change.sum(2) for branch_change in changes_by_branch)
+        all_maps_logits = intact_pass.intact_logits + sum(
+            branch_logit_changes.sum(2) for branch_logit_changes in logit_changes_by_branch
+        )
         single_map_logits = np.repeat(intact_pass.intact_logits[None, :, None], len(all_maps_logits), axis=0).repeat(
             len(map_indices), axis=2
         )
-        for branch, intact_logits, branch_change in zip(
-            self._volume_branches, intact_pass.added_logits_by_branch, changes_by_branch, strict=True
+        for branch, intact_added_logits, branch_logit_changes in zip(
+            self._volume_branches, intact_pass.added_logits_by_branch, logit_changes_by_branch, strict=True
         ):
             if branch.input_count == self._map_count:
-                single_map_logits += branch_change[:, :, map_indices]
+                single_map_logits += branch_logit_changes[:, :, map_indices]
                 continue
-            average_tensors = self._averages_by_tensor.keys() & branch.source_tensors
+            average_tensors = self._voxel_averages_by_tensor.keys() & branch.source_tensors
             for map_position, map_index in enumerate(map_indices):
                 is_replaced_map = np.arange(self._map_count) == map_index
-                mixed_arrays = array_by_tensor | {
+                mixed_array_by_tensor = replaced_array_by_tensor | {
                     voxel_averages_tensor: np.where(
                         is_replaced_map,
-                        array_by_tensor[voxel_averages_tensor],
+                        replaced_array_by_tensor[voxel_averages_tensor],
                         intact_pass.array_by_tensor[voxel_averages_tensor],
                     )
                     for voxel_averages_tensor in average_tensors
                 }
                 single_map_logits[:, :, map_position] += (
-                    branch.compute_added_logits(mixed_arrays) - intact_logits
+                    branch.compute_added_logits(mixed_array_by_tensor) - intact_added_logits
                 ).sum(2)
         return all_maps_logits, single_map_logits

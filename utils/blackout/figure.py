@@ -15,16 +15,22 @@ from matplotlib.patches import Patch, Rectangle
 
 from data.cohorts.atlas import Atlas
 from utils import figures
-from utils.blackout.colours import PALE_OPACITY, find_largest_effect, make_effect_matrix, paint_effects, rank_regions
+from utils.blackout.colours import (
+    PALE_OPACITY,
+    find_largest_absolute_effect,
+    make_effect_matrix,
+    paint_effects,
+    rank_regions,
+)
 from utils.blackout.families import FeatureFamily, FillEffect
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
-from utils.figures import shorten
+from utils.figures import shorten_text
 from utils.scores.results import CONFIDENCE_LEVEL, FAMILYWISE_ALPHA, Estimate
 
 EFFECT_LABEL = "mean effect on the logit of the true class"
 MAX_BARS = MAX_MATRIX_CELLS = 20  # features with bars; rows and columns of a matrix
-FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
+MAX_FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
 FIGURE_WIDTH_INCHES, DOTS_PER_INCH = 7.2, 300  # inches of two columns of a journal, dots an inch
 FONT_POINTS, HEADING_POINTS = 6.5, 8  # points of letters, and of headings
 LINE_INCHES, LETTERS_PER_LINE = 0.12, 135  # inches of a line, its letters
@@ -44,11 +50,12 @@ MATPLOTLIB_STYLE: dict[Any, Any] = {
 }
 
 
-def compute_panel_height(feature_family: FeatureFamily) -> float:
+def compute_panel_height_inches(feature_family: FeatureFamily) -> float:
     """The height of a family's panel, in inches."""
-    if feature_family.matrix_axes:
+    if feature_family.matrix_axis_columns:
         return (
-            CELL_INCHES * min(MAX_MATRIX_CELLS, feature_family.feature_table[feature_family.matrix_axes[0]].nunique())
+            CELL_INCHES
+            * min(MAX_MATRIX_CELLS, feature_family.feature_table[feature_family.matrix_axis_columns[0]].nunique())
             + MATRIX_MARGIN_INCHES
         )
     return max(
@@ -61,7 +68,7 @@ def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily
     """The heading of a family's panel: how many features are significant, and how many rows are shown if not all
     are."""
     panel_heading, count_row = (
-        feature_family.feature_kind.plural_name.capitalize(),
+        feature_family.feature_kind.plural_feature_name.capitalize(),
         results.family_counts.loc[feature_family.feature_kind.kind_name],
     )
     if results.is_conclusive:
@@ -71,8 +78,8 @@ def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily
         )
         panel_heading += f": {', '.join(filter(None, significance_texts))}"
     if (
-        feature_family.matrix_axes
-        and (matrix_row_count := feature_family.feature_table[feature_family.matrix_axes[0]].nunique())
+        feature_family.matrix_axis_columns
+        and (matrix_row_count := feature_family.feature_table[feature_family.matrix_axis_columns[0]].nunique())
         > MAX_MATRIX_CELLS
     ):
         panel_heading += f" ({MAX_MATRIX_CELLS} of {matrix_row_count} rows)"
@@ -87,18 +94,18 @@ def draw_blackout(results: BlackoutResults) -> Figure:
     summary_lines = [
         summary_line for summary_text in summary_texts for summary_line in textwrap.wrap(summary_text, LETTERS_PER_LINE)
     ]
-    panel_heights = [
+    panel_heights_inches = [
         LINE_INCHES * len(summary_lines) + 0.2,
-        *map(compute_panel_height, results.feature_families),
+        *map(compute_panel_height_inches, results.feature_families),
         LINE_INCHES,
     ]
     with plt.rc_context(MATPLOTLIB_STYLE):
         blackout_figure = plt.figure(
-            figsize=(FIGURE_WIDTH_INCHES, sum(panel_heights)), dpi=DOTS_PER_INCH, layout="constrained"
+            figsize=(FIGURE_WIDTH_INCHES, sum(panel_heights_inches)), dpi=DOTS_PER_INCH, layout="constrained"
         )
-        panel_grid = blackout_figure.add_gridspec(len(panel_heights), height_ratios=panel_heights)
+        panel_grid = blackout_figure.add_gridspec(len(panel_heights_inches), height_ratios=panel_heights_inches)
         summary_panel, *family_panels, legend_panel = (
-            blackout_figure.add_subfigure(panel_grid[panel_index]) for panel_index in range(len(panel_heights))
+            blackout_figure.add_subfigure(panel_grid[panel_index]) for panel_index in range(len(panel_heights_inches))
         )
         summary_panel.text(0.01, 0, "\n".join(summary_lines), va="bottom")
         panel_headings = [f"{results.page_title}: mean over {results.sample_description}"]
@@ -109,7 +116,7 @@ def draw_blackout(results: BlackoutResults) -> Figure:
         for panel, panel_heading in zip((summary_panel, *family_panels), panel_headings, strict=True):
             panel.suptitle(panel_heading, x=0.01, ha="left", fontsize=HEADING_POINTS, weight="bold")
         side_axes_by_family = [
-            draw_family(panel, feature_family)
+            draw_family_panel(panel, feature_family)
             for panel, feature_family in zip(family_panels, results.feature_families, strict=True)
         ]
         legend_panel.legend(handles=make_legend_handles(results), loc="lower left", ncols=4, frameon=False)
@@ -120,21 +127,23 @@ def draw_blackout(results: BlackoutResults) -> Figure:
     return blackout_figure
 
 
-def draw_family(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
+def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
     """Draws a matrix, or bars of each tested effect of the significant or strongest features, and next to the bars
     which way people differ. Returns the axes next to the matrix or bars."""
-    largest_mean_effect = find_largest_effect(feature_family.reliance_effect.subject_effects.mean(0))
-    if feature_family.matrix_axes:
+    largest_absolute_mean_effect = find_largest_absolute_effect(feature_family.reliance_effect.subject_effects.mean(0))
+    if feature_family.matrix_axis_columns:
         effect_matrix, is_significant = (
             matrix_frame.iloc[:MAX_MATRIX_CELLS, :MAX_MATRIX_CELLS]
-            for matrix_frame in make_effect_matrix(feature_family, feature_family.matrix_axes)
+            for matrix_frame in make_effect_matrix(feature_family, feature_family.matrix_axis_columns)
         )
-        matrix_width = CELL_INCHES * effect_matrix.shape[1] + MATRIX_MARGIN_INCHES
-        plot_axes, side_axes = panel.subplots(1, 2, width_ratios=[matrix_width, FIGURE_WIDTH_INCHES - matrix_width])
-        draw_matrix(plot_axes, effect_matrix, is_significant, largest_mean_effect)
+        matrix_width_inches = CELL_INCHES * effect_matrix.shape[1] + MATRIX_MARGIN_INCHES
+        plot_axes, side_axes = panel.subplots(
+            1, 2, width_ratios=[matrix_width_inches, FIGURE_WIDTH_INCHES - matrix_width_inches]
+        )
+        draw_matrix(plot_axes, effect_matrix, is_significant, largest_absolute_mean_effect)
         colour_bar_bounds = (0.05, 0.75, 0.35, 0.12)
     else:
-        feature_order, effect_count = (
+        bar_feature_indices, effect_count = (
             feature_family.significant_first_order[:MAX_BARS][::-1],
             len(feature_family.tested_effects),
         )
@@ -142,20 +151,20 @@ def draw_family(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
             1, effect_count + 1, width_ratios=[*[1] * effect_count, 5 - effect_count]
         )
         for plot_axes, fill_effect in zip(effect_axes, feature_family.tested_effects, strict=True):
-            draw_bars(plot_axes, fill_effect, feature_order)
+            draw_bars(plot_axes, fill_effect, bar_feature_indices)
             plot_axes.sharex(effect_axes[0])
             plot_axes.set_yticks([])
         effect_axes[0].set_yticks(
-            np.arange(len(feature_order)),
+            np.arange(len(bar_feature_indices)),
             [
-                shorten(feature_family.feature_names[feature_index], FIGURE_NAME_LETTERS)
-                for feature_index in feature_order
+                shorten_text(feature_family.feature_names[feature_index], MAX_FIGURE_NAME_LETTERS)
+                for feature_index in bar_feature_indices
             ],
         )
         colour_bar_bounds = (0.3, 0.12, 0.4, 0.07)
     side_axes.axis("off")
-    if feature_family.matrix_axes or feature_family.atlas:
-        colour_scale = ScalarMappable(Normalize(-largest_mean_effect, largest_mean_effect), "RdBu_r")
+    if feature_family.matrix_axis_columns or feature_family.atlas:
+        colour_scale = ScalarMappable(Normalize(-largest_absolute_mean_effect, largest_absolute_mean_effect), "RdBu_r")
         panel.colorbar(
             colour_scale,
             cax=side_axes.inset_axes(colour_bar_bounds),
@@ -183,15 +192,17 @@ def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
         text_axes.text(0, row_index, "  ".join(filter(None, direction_texts)), va="center")
 
 
-def draw_bars(bar_axes: Axes, fill_effect: FillEffect, feature_order: np.ndarray) -> None:
+def draw_bars(bar_axes: Axes, fill_effect: FillEffect, bar_feature_indices: np.ndarray) -> None:
     """Mean effects of features with their intervals, from bottom to top, coloured by the p of the same effect."""
     bar_positions, (mean_effects, interval_lows, interval_highs) = (
-        np.arange(len(feature_order)),
-        fill_effect.mean_intervals[feature_order].T,
+        np.arange(len(bar_feature_indices)),
+        fill_effect.means_with_intervals[bar_feature_indices].T,
     )
-    bar_axes.barh(bar_positions, mean_effects, color=np.where(fill_effect.is_significant[feature_order], "C3", "0.6"))
+    bar_axes.barh(
+        bar_positions, mean_effects, color=np.where(fill_effect.is_significant[bar_feature_indices], "C3", "0.6")
+    )
     bar_axes.axvline(0, color="0.3", linewidth=0.6)
-    bar_axes.set_ylim(-0.6, len(feature_order) - 0.4)
+    bar_axes.set_ylim(-0.6, len(bar_feature_indices) - 0.4)
     bar_axes.set_title(fill_effect.fill.fill_name)
     bar_axes.set_xlabel(textwrap.fill(EFFECT_LABEL, 24))
     bar_axes.locator_params(axis="x", nbins=4)
@@ -210,7 +221,7 @@ def make_legend_handles(results: BlackoutResults) -> list[Patch | Line2D]:
     if results.is_conclusive:
         legend_patches.insert(0, Patch(color="C3", label=f"family-wise p < {FAMILYWISE_ALPHA:g}"))
     if any(
-        feature_family.matrix_axes and feature_family.reliance_effect.is_significant.any()
+        feature_family.matrix_axis_columns and feature_family.reliance_effect.is_significant.any()
         for feature_family in results.feature_families
     ):
         legend_patches.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
@@ -246,7 +257,7 @@ def draw_brain(panel_axes: Axes, feature_family: FeatureFamily, atlas: Atlas) ->
 
 
 def draw_matrix(
-    matrix_axes: Axes, effect_matrix: pd.DataFrame, is_significant: pd.DataFrame, largest_mean_effect: float
+    matrix_axes: Axes, effect_matrix: pd.DataFrame, is_significant: pd.DataFrame, largest_absolute_mean_effect: float
 ) -> None:
     """Effects of pairs in colours; significant ones have their full colour and a frame."""
     cell_opacity = np.where(is_significant, 1, PALE_OPACITY)
@@ -254,8 +265,8 @@ def draw_matrix(
         effect_matrix,
         "RdBu_r",
         alpha=cell_opacity,
-        vmin=-largest_mean_effect,
-        vmax=largest_mean_effect,
+        vmin=-largest_absolute_mean_effect,
+        vmax=largest_absolute_mean_effect,
         aspect="auto",
         interpolation="nearest",
     )
@@ -263,10 +274,10 @@ def draw_matrix(
         matrix_axes.add_patch(
             Rectangle((column_index - 0.5, row_index - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.9)
         )
-    row_names, column_names = (
-        [shorten(end_name, FIGURE_NAME_LETTERS) for end_name in end_names]
+    short_row_names, short_column_names = (
+        [shorten_text(end_name, MAX_FIGURE_NAME_LETTERS) for end_name in end_names]
         for end_names in (effect_matrix.index, effect_matrix.columns)
     )
-    matrix_axes.set_yticks(np.arange(len(row_names)), row_names)
-    matrix_axes.set_xticks(np.arange(len(column_names)), column_names, rotation=90)
+    matrix_axes.set_yticks(np.arange(len(short_row_names)), short_row_names)
+    matrix_axes.set_xticks(np.arange(len(short_column_names)), short_column_names, rotation=90)
     matrix_axes.tick_params(length=0)

@@ -19,7 +19,7 @@ from utils.blackout.steps import (
     compute_window_extent,
 )
 
-Node = Any  # Keras has no public class for it
+GraphNode = Any  # Keras has no public class for it
 
 VOXELWISE_LAYERS = (
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity, layers.Rescaling,
@@ -37,23 +37,23 @@ def find_volume_input(network: keras.Model) -> KerasTensor:
     return volume_tensor
 
 
-def list_graph_nodes(network: keras.Model) -> list[Node]:
+def list_graph_nodes(network: keras.Model) -> list[GraphNode]:
     """The uses of layers in a functional model, in the order in which they are computed."""
     # Only nodes distinguish the uses of a layer, and Keras gives no public access to those of one model.
     nodes_by_depth = sorted(network._nodes_by_depth.items(), reverse=True)
     return [node for _, depth_nodes in nodes_by_depth for node in depth_nodes if node.input_tensors]
 
 
-def feeds(nodes: list[Node], source_tensor: KerasTensor, target_tensor: KerasTensor) -> bool:
+def feeds(graph_nodes: list[GraphNode], source_tensor: KerasTensor, target_tensor: KerasTensor) -> bool:
     """Whether `target_tensor` depends on `source_tensor` by these nodes, which are in order."""
     reached_tensors = {source_tensor}
-    for node in nodes:
+    for node in graph_nodes:
         if not reached_tensors.isdisjoint(node.input_tensors):
             reached_tensors.update(node.output_tensors)
     return target_tensor in reached_tensors
 
 
-def make_step(node: Node) -> Step | None:
+def make_local_step(node: GraphNode) -> Step | None:
     """The step that computes a node of the graph locally; None if it is not known how."""
     layer, source_tensors, target_tensor = node.operation, node.input_tensors, node.output_tensors[0]
     layer_type, activation_function = type(layer), getattr(layer, "activation", keras.activations.linear)
@@ -62,8 +62,10 @@ def make_step(node: Node) -> Step | None:
         argument_value is None or argument_value is False for argument_value in node.arguments.kwargs.values()
     )
     # Keras' own activation functions all stay within a voxel.
-    is_voxelwise = getattr(keras.activations, getattr(activation_function, "__name__", ""), None) is activation_function
-    if not (is_plain_call and is_voxelwise):
+    is_activation_voxelwise = (
+        getattr(keras.activations, getattr(activation_function, "__name__", ""), None) is activation_function
+    )
+    if not (is_plain_call and is_activation_voxelwise):
         return None
     if layer_type in VOXELWISE_LAYERS or (layer_type in CHANNEL_LAYERS and layer.axis in (-1, 4)):
         return (
@@ -82,29 +84,33 @@ def make_step(node: Node) -> Step | None:
     return choose_convolution_step(layer)(layer, source_tensors, target_tensor) if layer.groups == 1 else None
 
 
-def follow_volume(nodes: list[Node], volume_tensor: KerasTensor) -> tuple[list[Step], list[Node], set[KerasTensor]]:
+def follow_volume(
+    graph_nodes: list[GraphNode], volume_tensor: KerasTensor
+) -> tuple[list[Step], list[GraphNode], set[KerasTensor]]:
     """Follow the volume through the nodes of a graph, in their order, as far as that is possible locally.
 
     Returns the steps, the other nodes that the volume affects, and everything that it affects.
     """
-    reader_counts = Counter(tensor for node in nodes for tensor in node.input_tensors)
-    step_by_tensor, tail_nodes, affected_tensors = dict[KerasTensor, Step](), list[Node](), {volume_tensor}
-    for node in nodes:
+    reader_count_by_tensor = Counter(tensor for node in graph_nodes for tensor in node.input_tensors)
+    step_by_target_tensor, tail_nodes, affected_tensors = dict[KerasTensor, Step](), list[GraphNode](), {volume_tensor}
+    for node in graph_nodes:
         if affected_tensors.isdisjoint(node.input_tensors):
             continue
         affected_tensors.update(node.output_tensors)
-        (first_source, *_), target_tensor = node.input_tensors, node.output_tensors[0]
-        local_step = make_step(node) if {volume_tensor, *step_by_tensor}.issuperset(node.input_tensors) else None
-        previous_step = step_by_tensor.get(first_source)
+        (first_source_tensor, *_), target_tensor = node.input_tensors, node.output_tensors[0]
+        local_step = (
+            make_local_step(node) if {volume_tensor, *step_by_target_tensor}.issuperset(node.input_tensors) else None
+        )
+        previous_step = step_by_target_tensor.get(first_source_tensor)
         if local_step is None:
             tail_nodes.append(node)
         elif (
             isinstance(previous_step, ConvolutionStep)
-            and reader_counts[first_source] == 1
-            and previous_step.can_fold(node.operation)
+            and reader_count_by_tensor[first_source_tensor] == 1
+            and previous_step.can_fold_normalisation(node.operation)
         ):
             previous_step.fold_normalisation(node.operation, target_tensor)
-            step_by_tensor[target_tensor] = step_by_tensor.pop(first_source)
+            step_by_target_tensor[target_tensor] = step_by_target_tensor.pop(first_source_tensor)
         else:
-            step_by_tensor[target_tensor] = local_step
-    return list(step_by_tensor.values()), tail_nodes, affected_tensors
+            step_by_target_tensor[target_tensor] = local_step
+    return list(step_by_target_tensor.values()), tail_nodes, affected_tensors

@@ -21,26 +21,26 @@ from data.cohorts.records import CLASS_NAMES
 from data.cohorts.rows import join_names
 from utils import figures
 from utils.blackout import figure, options, page
-from utils.blackout.effects import RecordEffects, average_repeats, join_folds
+from utils.blackout.effects import RecordEffects, average_repeat_effects, join_fold_effects
 from utils.blackout.fills import BACKGROUND_FILL, FILLS, RELIANCE_FILL
 from utils.blackout.kinds import collect_effects, measure_all_kinds
 from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN
 from utils.blackout.results import BlackoutResults, conclude_blackout
 from utils.blackout.setup import BlackoutSetup
 from utils.blackout.verify import verify_blackout
-from utils.figures import shorten
+from utils.figures import shorten_text
 from utils.report.adjusted import make_adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
 from utils.scores.results import BLACKOUT_PAGE_FILE
 from utils.training.network import restore_network
 
-BLACKOUT_STORE = "blackout.h5"
-TERMINAL_NAME_LETTERS, MAX_FEATURES_LISTED = (
+BLACKOUT_STORE_FILE = "blackout.h5"
+MAX_TERMINAL_NAME_LETTERS, MAX_FEATURES_LISTED = (
     24,
     5,
 )  # letters of a name in the terminal, significant features of a family there
-FLOAT32_ARRAYS = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
+FLOAT32_ARRAY_NAMES = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
 def run_blackout(run: Run) -> int:
@@ -51,9 +51,9 @@ def run_blackout(run: Run) -> int:
     measurements_by_kind = measure_all_kinds(setup)
     if options.get_blackout_options(run).verify:
         verify_blackout(setup, measurements_by_kind)
-    manifest_fields = {"donors_a_record": setup.donors.donors_per_record, "donors_from": setup.donors.description}
+    manifest_fields = {"donors_a_record": setup.donors.donors_per_record, "donors_from": setup.donors.donor_description}
     if setup.volume_occlusion:
-        manifest_fields["recomputed_layers"] = setup.volume_occlusion.occlusion.recomputed_layers
+        manifest_fields["recomputed_layers"] = setup.volume_occlusion.occlusion.recomputed_layer_names
     publish_results(conclude_blackout(run, collect_effects(setup, measurements_by_kind)), **manifest_fields)
     return 0
 
@@ -61,16 +61,19 @@ def run_blackout(run: Run) -> int:
 def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. With
     repeats, the effects of each record are averaged over them."""
-    runs_by_repeat = [
+    fold_runs_by_repeat = [
         [fold_run for fold_run in fold_runs if fold_run.repeat == repeat_number]
         for repeat_number in range(pooled_run.repeats)
     ]
-    if len({(fold_run.standardisation, fold_run.model.list_inputs(fold_run.config)) for fold_run in fold_runs}) > 1:
+    if (
+        len({(fold_run.standardisation, fold_run.model.list_input_names(fold_run.config)) for fold_run in fold_runs})
+        > 1
+    ):
         raise InputError(
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
-    effects_by_repeat = [join_folds(read_effect_stores(repeat_runs)) for repeat_runs in runs_by_repeat]
+    effects_by_repeat = [join_fold_effects(read_effect_stores(repeat_runs)) for repeat_runs in fold_runs_by_repeat]
     donor_descriptions = dict.fromkeys(
         str(fold_manifest.told.get("donors_from", ""))
         for fold_run in fold_runs
@@ -78,7 +81,7 @@ def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     )
     assert pooled_run.folds
     mean_effects, effects_by_repeat = (
-        (average_repeats(effects_by_repeat), effects_by_repeat)
+        (average_repeat_effects(effects_by_repeat), effects_by_repeat)
         if len(effects_by_repeat) > 1
         else (effects_by_repeat[0], [])
     )
@@ -94,27 +97,27 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
     predicts, and which features of each family are significant."""
     run, people = results.run, results.people
     for feature_family in results.feature_families:
-        tables.write_frame(
-            run.out_dir / f"{feature_family.feature_kind.table_name}.csv",
+        tables.write_csv_frame(
+            run.out_dir / f"{feature_family.feature_kind.table_file_stem}.csv",
             feature_family.ranked_table,
             significant_digits=6,
         )
         if feature_family.atlas:
             write_effect_maps(run.out_dir, feature_family.atlas, results.record_effects)
-    tables.write_frame(run.out_dir / "replication.csv", results.replication_table, significant_digits=6)
+    tables.write_csv_frame(run.out_dir / "replication.csv", results.replication_table, significant_digits=6)
     adjustment_table = make_adjusted_table(people.adjuster.adjustment)
-    tables.write_frame(run.out_dir / "adjusted.csv", adjustment_table, significant_digits=6)
+    tables.write_csv_frame(run.out_dir / "adjusted.csv", adjustment_table, significant_digits=6)
     write_effect_store(results)
     figures.save_figure(figure.draw_blackout(results), run.out_dir / "blackout.png")
     with files.open_replacement(run.out_dir / BLACKOUT_PAGE_FILE) as page_file:
         page_file.write(page.render_blackout_page(results, adjustment_table))
     print_unless_quiet(results.prediction_sentence)
     if results.is_conclusive:
-        print_table(make_significant_rows(results), truncate_last=True)
+        print_table(make_family_terminal_rows(results), truncate_last_column=True)
     print_unless_quiet(f"{people.verdict} {results.publication_advice}".strip())
     if results.cautions:
-        print_table([("warnings", f"{len(results.cautions)}", results.cautions[0])], truncate_last=True)
-    run.finish(
+        print_table([("warnings", f"{len(results.cautions)}", results.cautions[0])], truncate_last_column=True)
+    run.finish_run(
         headline=results.prediction_headline,
         subjects=len(people.subject_labels),
         better_than_chance=results.prediction_headline.score.beats_chance,
@@ -126,41 +129,45 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
     )
 
 
-def make_significant_rows(results: BlackoutResults) -> list[list[str]]:
+def make_family_terminal_rows(results: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family."""
-    table_rows = [["significant", "also with half", "which, by family-wise p"]]
+    terminal_rows = [["significant", "also with half", "which, by family-wise p"]]
     for feature_family in results.feature_families:
-        family_counts, p_values = (
+        family_counts, family_wise_p = (
             results.family_counts.loc[feature_family.feature_kind.kind_name],
             feature_family.reliance_effect.family_wise_p,
         )
         significant_count = family_counts[RELIANCE_FILL]
         feature_texts = [
-            f"{shorten(feature_family.feature_names[feature_index], TERMINAL_NAME_LETTERS)} "
-            f"{p_values[feature_index]:.2g}"
-            for feature_index in feature_family.select_first(0)
+            f"{shorten_text(feature_family.feature_names[feature_index], MAX_TERMINAL_NAME_LETTERS)} "
+            f"{family_wise_p[feature_index]:.2g}"
+            for feature_index in feature_family.select_first_features(0)
         ]
-        feature_list = (
+        features_text = (
             join_names(feature_texts, MAX_FEATURES_LISTED)
             if feature_texts
-            else f"none; the smallest p is {p_values.min():.2g}"
+            else f"none; the smallest p is {family_wise_p.min():.2g}"
         )
-        half_text = (
+        half_replication_text = (
             f"{family_counts[BETWEEN_HALVES]}, {family_counts[EXPECTED_COLUMN]:.1f} expected"
             if significant_count
             else "-"
         )
-        table_rows.append(
-            [f"{significant_count} of {family_counts['things']:,} {family_counts['family']}", half_text, feature_list]
+        terminal_rows.append(
+            [
+                f"{significant_count} of {family_counts['things']:,} {family_counts['family']}",
+                half_replication_text,
+                features_text,
+            ]
         )
-    return table_rows
+    return terminal_rows
 
 
 def write_effect_store(results: BlackoutResults) -> None:
     """`blackout.h5`: the effects, one row per record, and what its rows and columns are."""
     record_effects = results.record_effects
-    with files.create_hdf5(results.run.out_dir / BLACKOUT_STORE) as hdf5_store:
-        for array_name, array_values in record_effects.array_by_name.items():
+    with files.create_hdf5(results.run.out_dir / BLACKOUT_STORE_FILE) as hdf5_store:
+        for array_name, array_values in record_effects.record_array_by_name.items():
             hdf5_store[array_name] = array_values.astype(np.float32)
         hdf5_store["subject"] = record_effects.record_subjects
         hdf5_store["label"] = record_effects.record_labels.astype(np.float32)
@@ -171,65 +178,65 @@ def write_effect_store(results: BlackoutResults) -> None:
 
 def read_effect_stores(fold_runs: Sequence[Run]) -> list[RecordEffects]:
     """The effects of runs on folds. Raises InputError if one lacks what another has."""
-    effects_by_run = [read_effect_store(fold_run) for fold_run in fold_runs]
-    array_names = set[str]().union(*(run_effects.array_by_name for run_effects in effects_by_run))
-    for fold_run, run_effects in zip(fold_runs, effects_by_run, strict=True):
-        if missing_names := sorted(array_names - set(run_effects.array_by_name)):
+    effects_by_fold_run = [read_effect_store(fold_run) for fold_run in fold_runs]
+    array_names = set[str]().union(*(run_effects.record_array_by_name for run_effects in effects_by_fold_run))
+    for fold_run, run_effects in zip(fold_runs, effects_by_fold_run, strict=True):
+        if missing_array_names := sorted(array_names - set(run_effects.record_array_by_name)):
             raise InputError(
-                f"{fold_run.out_dir / BLACKOUT_STORE} lacks {missing_names[0]}, which other folds have; remove "
-                f"{fold_run.out_dir} and repeat the command."
+                f"{fold_run.out_dir / BLACKOUT_STORE_FILE} lacks {missing_array_names[0]}, which other folds have; "
+                f"remove {fold_run.out_dir} and repeat the command."
             )
-    return effects_by_run
+    return effects_by_fold_run
 
 
 def read_effect_store(fold_run: Run) -> RecordEffects:
     """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of other
     participants."""
     store_path, test_rows = (
-        fold_run.out_dir / BLACKOUT_STORE,
-        [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.split_indices("test")],
+        fold_run.out_dir / BLACKOUT_STORE_FILE,
+        [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.find_split_record_indices("test")],
     )
     removal_advice = f"remove {store_path.parent} and repeat the command."
     try:
         with h5py.File(store_path) as hdf5_store:
             if hdf5_store["subject"].asstr()[:].tolist() != [test_row.subject for test_row in test_rows]:
                 raise InputError(f"{store_path} is of other participants; {removal_advice}")
-            numeric_names = [
+            numeric_array_names = [
                 array_name
                 for array_name, dataset in hdf5_store.items()
                 if dataset.dtype.kind == "f" and array_name != "label"
             ]
-            array_by_name = {array_name: hdf5_store[array_name][:] for array_name in numeric_names}
+            record_array_by_name = {array_name: hdf5_store[array_name][:] for array_name in numeric_array_names}
     except (OSError, KeyError) as error:
         raise InputError(f"{store_path} cannot be read ({error}); {removal_advice}") from error
-    small_arrays = {
+    float64_array_by_name = {
         array_name: array.astype(float)
-        for array_name, array in array_by_name.items()
-        if array_name not in FLOAT32_ARRAYS
+        for array_name, array in record_array_by_name.items()
+        if array_name not in FLOAT32_ARRAY_NAMES
     }
-    return RecordEffects(array_by_name | small_arrays, test_rows)
+    return RecordEffects(record_array_by_name | float64_array_by_name, test_rows)
 
 
 def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffects) -> None:
     """NIfTI maps at 2 mm: of the effects of the background, `maps/<record>.nii.gz` and
     `group_{all,autism,control}.nii.gz`; of each other effect `group_<effect>.nii.gz`."""
     (run_folder / "maps").mkdir(exist_ok=True)
-    for record_row, region_values in zip(record_effects.record_rows, record_effects["delta_logit"], strict=True):
-        write_effect_map(run_folder / "maps" / f"{Path(record_row.file).stem}.nii.gz", atlas, region_values)
-    subject_labels = record_effects.average_subjects(record_effects.record_labels)
+    for record_row, region_effects in zip(record_effects.record_rows, record_effects["delta_logit"], strict=True):
+        write_effect_map(run_folder / "maps" / f"{Path(record_row.file).stem}.nii.gz", atlas, region_effects)
+    subject_labels = record_effects.average_subject_records(record_effects.record_labels)
     effects_by_fill = {
-        fill.fill_name: record_effects.average_subjects(record_effects[fill.stored_name]) for fill in FILLS
+        fill.fill_name: record_effects.average_subject_records(record_effects[fill.stored_array_name]) for fill in FILLS
     }
     background_effects = effects_by_fill.pop(BACKGROUND_FILL)
     effects_by_class = {
         group_name: background_effects[subject_labels == class_label]
         for class_label, group_name in enumerate(CLASS_NAMES)
     }
-    for group_name, region_values in ({"all": background_effects} | effects_by_class | effects_by_fill).items():
-        if len(region_values):
-            write_effect_map(run_folder / f"group_{group_name}.nii.gz", atlas, region_values.mean(0))
+    for group_name, region_effects in ({"all": background_effects} | effects_by_class | effects_by_fill).items():
+        if len(region_effects):
+            write_effect_map(run_folder / f"group_{group_name}.nii.gz", atlas, region_effects.mean(0))
 
 
 def write_effect_map(map_path: Path, atlas: Atlas, region_values: np.ndarray) -> None:
     """One value per region (regions,) as a NIfTI image on the full grid."""
-    nifti.save_nifti(nifti.make_mni_image(atlas.paint(region_values), records.FULL), map_path)
+    nifti.save_nifti(nifti.make_mni_image(atlas.paint_regions(region_values), records.FULL), map_path)

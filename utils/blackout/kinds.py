@@ -21,13 +21,14 @@ def measure_all_kinds(setup: BlackoutSetup) -> dict[str, Measurements]:
 
 def collect_effects(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Measurements]) -> RecordEffects:
     """The effects of all kinds."""
-    array_by_name = {
-        array_name: array
+    record_array_by_name = {
+        array_name: record_array
         for measurements in reversed([*measurements_by_kind.values()])
-        for array_name, array in measurements.array_by_name.items()
+        for array_name, record_array in measurements.record_array_by_name.items()
     }
     return RecordEffects(
-        array_by_name, [setup.run.cohort.rows[record_index] for record_index in setup.donors.tested_indices]
+        record_array_by_name,
+        [setup.run.cohort.rows[record_index] for record_index in setup.donors.tested_record_indices],
     )
 
 

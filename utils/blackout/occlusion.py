@@ -37,7 +37,7 @@ WHOLE_VOLUME_LAYERS = (
     layers.Flatten, SplitMembers, RegionMeans,
     layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D, layers.AveragePooling3D,
 )  # fmt: skip
-OCCLUSION_THREADS = 3  # one region's copying runs beside the others' convolutions
+OCCLUSION_THREAD_COUNT = 3  # one region's copying runs beside the others' convolutions
 MAX_CACHED_PLANS = 2048  # kept, so that a region is planned once for all batches and fills
 
 
@@ -54,31 +54,35 @@ class LocalOcclusion:
     """The logits of a functional model with regions of the volume occluded.
 
     The model has the input "volume" (batch, x, y, z, maps), perhaps others, which occlusion leaves alone, and the
-    output logits (batch, classes). `recomputed_layers` names layers that are recomputed as a whole for each region:
-    those of a kind unknown here, and those after them.
+    output logits (batch, classes). `recomputed_layer_names` names layers that are recomputed as a whole for each
+    region: those of a kind unknown here, and those after them.
     """
 
     def __init__(self, network: keras.Model):
         self._volume_tensor, self._input_tensors = find_volume_input(network), network.inputs
-        self._steps, tail_nodes, affected_tensors = follow_volume(list_graph_nodes(network), self._volume_tensor)
-        self.recomputed_layers = tuple(
+        self._local_steps, tail_nodes, affected_tensors = follow_volume(list_graph_nodes(network), self._volume_tensor)
+        self.recomputed_layer_names = tuple(
             node.operation.name
             for node in tail_nodes
             if not isinstance(node.operation, WHOLE_VOLUME_LAYERS)
             and any(len(tensor.shape) == VOLUME_RANK and tensor in affected_tensors for tensor in node.input_tensors)
         )
         # The tail reads activations, which a region changes, and what no region changes.
-        tail_outputs = {tensor for node in tail_nodes for tensor in node.output_tensors}
-        tensors_read = dict.fromkeys(
+        tail_output_tensors = {tensor for node in tail_nodes for tensor in node.output_tensors}
+        tail_read_tensors = dict.fromkeys(
             [*(tensor for node in tail_nodes for tensor in node.input_tensors), *network.outputs]
         )
-        self._changed_tensors = [tensor for tensor in tensors_read if tensor in affected_tensors - tail_outputs]
-        self._constant_tensors = [tensor for tensor in tensors_read if tensor not in affected_tensors]
-        tail_function = keras.Function(self._changed_tensors + self._constant_tensors, network.outputs[0])
+        self._changed_tail_inputs = [
+            tensor for tensor in tail_read_tensors if tensor in affected_tensors - tail_output_tensors
+        ]
+        self._constant_tail_inputs = [tensor for tensor in tail_read_tensors if tensor not in affected_tensors]
+        tail_function = keras.Function(self._changed_tail_inputs + self._constant_tail_inputs, network.outputs[0])
         self._run_tail = tf.function(tail_function, reduce_retracing=True)
-        cached_targets = [step.target_tensor for step in self._steps if step.is_cached]
+        cached_target_tensors = [step.target_tensor for step in self._local_steps if step.is_target_cached]
         self._cached_tensors = [
-            *dict.fromkeys([self._volume_tensor, *self._changed_tensors, *self._constant_tensors, *cached_targets])
+            *dict.fromkeys(
+                [self._volume_tensor, *self._changed_tail_inputs, *self._constant_tail_inputs, *cached_target_tensors]
+            )
         ]
         self._run_intact_network = tf.function(
             keras.Function(network.inputs, self._cached_tensors), reduce_retracing=True
@@ -97,7 +101,7 @@ class LocalOcclusion:
     def get_intact_logits(self, intact_pass: IntactActivations) -> np.ndarray:
         """Return the logits (batch, classes) with nothing occluded."""
         return self._run_tail(
-            [intact_pass[tensor] for tensor in self._changed_tensors + self._constant_tensors]
+            [intact_pass[tensor] for tensor in self._changed_tail_inputs + self._constant_tail_inputs]
         ).numpy()
 
     def compute_occluded_logits(
@@ -116,16 +120,16 @@ class LocalOcclusion:
         )
         bytes_per_mask = sum(
             intact_pass[tensor].dtype.size * intact_pass[tensor].shape.num_elements()
-            for tensor in self._changed_tensors
+            for tensor in self._changed_tail_inputs
         )
-        with ThreadPoolExecutor(OCCLUSION_THREADS) as thread_pool:
+        with ThreadPoolExecutor(OCCLUSION_THREAD_COUNT) as thread_pool:
             for mask_group in split_masks(region_masks, bytes_per_mask):
                 occluded_activations = [
                     tf.concat(region_activations, 0)
                     for region_activations in zip(*thread_pool.map(occlude_region, mask_group), strict=True)
                 ]
                 constant_activations = [
-                    tf.concat([intact_pass[tensor]] * len(mask_group), 0) for tensor in self._constant_tensors
+                    tf.concat([intact_pass[tensor]] * len(mask_group), 0) for tensor in self._constant_tail_inputs
                 ]
                 group_logits = self._run_tail(occluded_activations + constant_activations).numpy()
                 logits_by_group.append(group_logits.reshape(len(mask_group), volume_values.shape[0], -1))
@@ -157,7 +161,7 @@ class LocalOcclusion:
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `region_mask` changes."""
         if not region_mask.any():
-            return [intact_pass[tensor] for tensor in self._changed_tensors]
+            return [intact_pass[tensor] for tensor in self._changed_tail_inputs]
         indices_by_axis = [
             np.flatnonzero(region_mask.any(tuple({0, 1, 2} - {spatial_axis}))) for spatial_axis in range(3)
         ]
@@ -176,16 +180,16 @@ class LocalOcclusion:
         """Return the plan of a change of the volume in `volume_box`: first, how far it reaches; then backwards, which
         box of each activation the steps that read it need."""
         reach_by_tensor = {self._volume_tensor: volume_box}
-        for step in self._steps:
+        for step in self._local_steps:
             reach_by_tensor[step.target_tensor] = step.propagate_reach(
                 find_hull([reach_by_tensor[source_tensor] for source_tensor in step.source_tensors])
             )
 
         read_boxes_by_tensor = defaultdict(
-            list, {tensor: [reach_by_tensor[tensor]] for tensor in self._changed_tensors}
+            list, {tensor: [reach_by_tensor[tensor]] for tensor in self._changed_tail_inputs}
         )  # by each reader
         computed_box_by_tensor, step_boxes_by_target = {}, {}
-        for step in reversed(self._steps):
+        for step in reversed(self._local_steps):
             computed_box_by_tensor[step.target_tensor] = find_hull(read_boxes_by_tensor[step.target_tensor])
             step_boxes_by_target[step.target_tensor] = step.find_boxes(
                 reach_by_tensor[step.source_tensors[0]], computed_box_by_tensor[step.target_tensor]
@@ -195,56 +199,72 @@ class LocalOcclusion:
         computed_box_by_tensor[self._volume_tensor] = find_hull(read_boxes_by_tensor[self._volume_tensor])
 
         step_plans = []
-        for step in self._steps:
-            source_box, used_box, padding_widths = step_boxes_by_target[step.target_tensor]
+        for step in self._local_steps:
+            source_box, used_difference_box, padding_widths = step_boxes_by_target[step.target_tensor]
             relative_boxes = [
                 source_box - computed_box_by_tensor[source_tensor][0] for source_tensor in step.source_tensors
             ]
             step_plans.append(
-                StepPlan(relative_boxes, computed_box_by_tensor[step.target_tensor], used_box, padding_widths)
+                StepPlan(
+                    relative_boxes, computed_box_by_tensor[step.target_tensor], used_difference_box, padding_widths
+                )
             )
-        changed_boxes = [reach_by_tensor[tensor] for tensor in self._changed_tensors]
+        changed_boxes = [reach_by_tensor[tensor] for tensor in self._changed_tail_inputs]
         relative_boxes = [
-            reach_by_tensor[tensor] - computed_box_by_tensor[tensor][0] for tensor in self._changed_tensors
+            reach_by_tensor[tensor] - computed_box_by_tensor[tensor][0] for tensor in self._changed_tail_inputs
         ]
         return RegionPlan(computed_box_by_tensor[self._volume_tensor], step_plans, changed_boxes, relative_boxes)
 
     @tf.function(reduce_retracing=True)
     def _update_activations(
-        self, activations: list[tf.Tensor], fill_volume: tf.Tensor, region_mask: tf.Tensor, packed_plan: tf.Tensor
+        self,
+        intact_activations: list[tf.Tensor],
+        fill_volume: tf.Tensor,
+        region_mask: tf.Tensor,
+        packed_plan: tf.Tensor,
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `region_mask` changes, given its plan."""
-        activation_by_tensor, box_ends = (
-            dict(zip(self._cached_tensors, activations, strict=True)),
+        intact_activation_by_tensor, box_starts_and_ends = (
+            dict(zip(self._cached_tensors, intact_activations, strict=True)),
             tf.unstack(packed_plan),
         )
-        region_plan = tf.nest.pack_sequence_as(self._plan_template, [*zip(box_ends[::2], box_ends[1::2], strict=True)])
-        volume_before, fill_values, is_inside = (
+        region_plan = tf.nest.pack_sequence_as(
+            self._plan_template, [*zip(box_starts_and_ends[::2], box_starts_and_ends[1::2], strict=True)]
+        )
+        intact_box_values, fill_box_values, is_inside_region = (
             slice_box(full_tensor, region_plan.volume_box)
-            for full_tensor in (activation_by_tensor[self._volume_tensor], fill_volume, region_mask[None, ..., None])
-        )
-        before_by_tensor, after_by_tensor = (
-            {self._volume_tensor: volume_before},
-            {self._volume_tensor: tf.where(is_inside, fill_values, volume_before)},
-        )
-        for step, step_plan in zip(self._steps, region_plan.step_plans, strict=True):
-            source_boxes = [*zip(step.source_tensors, step_plan.source_boxes, strict=True)]
-            sources_before, sources_after = (
-                [slice_box(values_by_tensor[source_tensor], box) for source_tensor, box in source_boxes]
-                for values_by_tensor in (before_by_tensor, after_by_tensor)
+            for full_tensor in (
+                intact_activation_by_tensor[self._volume_tensor],
+                fill_volume,
+                region_mask[None, ..., None],
             )
-            if step.is_cached:
-                target_before = slice_box(activation_by_tensor[step.target_tensor], step_plan.target_box)
+        )
+        intact_values_by_tensor, occluded_values_by_tensor = (
+            {self._volume_tensor: intact_box_values},
+            {self._volume_tensor: tf.where(is_inside_region, fill_box_values, intact_box_values)},
+        )
+        for step, step_plan in zip(self._local_steps, region_plan.step_plans, strict=True):
+            source_tensors_and_boxes = [*zip(step.source_tensors, step_plan.source_boxes, strict=True)]
+            intact_source_values, occluded_source_values = (
+                [slice_box(values_by_tensor[source_tensor], box) for source_tensor, box in source_tensors_and_boxes]
+                for values_by_tensor in (intact_values_by_tensor, occluded_values_by_tensor)
+            )
+            if step.is_target_cached:
+                intact_target_values = slice_box(intact_activation_by_tensor[step.target_tensor], step_plan.target_box)
             else:
-                target_before = step.update_target(sources_before, sources_before, None, step_plan)
-            before_by_tensor[step.target_tensor] = target_before
-            after_by_tensor[step.target_tensor] = step.update_target(
-                sources_after, sources_before, target_before, step_plan
+                intact_target_values = step.update_target(intact_source_values, intact_source_values, None, step_plan)
+            intact_values_by_tensor[step.target_tensor] = intact_target_values
+            occluded_values_by_tensor[step.target_tensor] = step.update_target(
+                occluded_source_values, intact_source_values, intact_target_values, step_plan
             )
         return [
-            paste_box(activation_by_tensor[tensor], changed_box, slice_box(after_by_tensor[tensor], relative_box))
+            paste_box(
+                intact_activation_by_tensor[tensor],
+                changed_box,
+                slice_box(occluded_values_by_tensor[tensor], relative_box),
+            )
             for tensor, changed_box, relative_box in zip(
-                self._changed_tensors, region_plan.changed_boxes, region_plan.relative_boxes, strict=True
+                self._changed_tail_inputs, region_plan.changed_boxes, region_plan.relative_boxes, strict=True
             )
         ]
 

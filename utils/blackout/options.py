@@ -57,7 +57,7 @@ class BlackoutOptions(BundleOptions):
         metavar="N",
     )
 
-    def settings(self) -> dict[str, Any]:
+    def select_result_settings(self) -> dict[str, Any]:
         from data.cohorts.nifti import make_sidecar_path  # costs `--help` nothing
 
         path_by_option = {
@@ -78,18 +78,18 @@ class BlackoutOptions(BundleOptions):
             "donors": self.donors,
         } | verify_setting
 
-    def find_replaced_maps(self, cohort: Cohort) -> np.ndarray:
+    def make_replaced_map_mask(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""
-        if unknown_maps := [map_name for map_name in self.maps or () if map_name not in cohort.map_names]:
+        if unknown_map_names := [map_name for map_name in self.maps or () if map_name not in cohort.map_names]:
             raise InputError(
-                f"--maps {unknown_maps[0]} is no map of {cohort.path}; it has {', '.join(cohort.map_names)}."
+                f"--maps {unknown_map_names[0]} is no map of {cohort.path}; it has {', '.join(cohort.map_names)}."
             )
         return np.array([self.maps is None or map_name in self.maps for map_name in cohort.map_names])
 
-    def find_separate_maps(self, cohort: Cohort) -> list[int]:
+    def find_separate_map_indices(self, cohort: Cohort) -> list[int]:
         """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
         edges are replaced, too."""
-        replaced_map_indices = np.flatnonzero(self.find_replaced_maps(cohort)).tolist()
+        replaced_map_indices = np.flatnonzero(self.make_replaced_map_mask(cohort)).tolist()
         return replaced_map_indices if len(replaced_map_indices) + self.replaces_edges(cohort) > 1 else []
 
     def replaces_edges(self, cohort: Cohort) -> bool:
@@ -118,11 +118,11 @@ def load_printable_atlas(atlas_path: Path | None, grid: Grid) -> Atlas:
         region_number: make_printable(region_name) or f"region {region_number}"
         for region_number, region_name in atlas.name_by_region.items()
     }
-    while repeated_names := [
+    while repeated_region_names := [
         region_name for region_name, name_count in Counter(name_by_region.values()).items() if name_count > 1
     ]:
         name_by_region = {
-            region_number: f"{region_name} {region_number}" if region_name in repeated_names else region_name
+            region_number: f"{region_name} {region_number}" if region_name in repeated_region_names else region_name
             for region_number, region_name in name_by_region.items()
         }
     return replace(
@@ -140,7 +140,7 @@ def get_blackout_options(run: Run) -> BlackoutOptions:
 
 def select_network_cohort(run: Run) -> Cohort:
     """The cohort, without connectomes if the network reads none."""
-    return run.cohort if CONNECTOME_INPUT in run.model.list_inputs(run.config) else run.cohort.without_connectomes
+    return run.cohort if CONNECTOME_INPUT in run.model.list_input_names(run.config) else run.cohort.without_connectomes
 
 
 def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
@@ -165,13 +165,17 @@ def check_blackout_possible(run: Run) -> None:
     test subjects are known, since an effect is that on the true class; `--maps` are maps of the cohort; there are two
     people or more, to predict one's region from another's; covariates and atlas can be read; with `--systems` there are
     edges to replace, with `--maps` and `--atlas` a volume."""
-    cohort, blackout_options, input_names = run.cohort, get_blackout_options(run), run.model.list_inputs(run.config)
+    cohort, blackout_options, input_names = (
+        run.cohort,
+        get_blackout_options(run),
+        run.model.list_input_names(run.config),
+    )
     if CONNECTOME_INPUT in input_names and "volume" not in input_names:
         raise InputError(
             f"{run.model.model_name} reads connectomes and no maps, and there is no blackout of connectomes alone. "
             "Black out a network that reads both, such as --model mmnn."
         )
-    test_rows = [cohort.rows[record_index] for record_index in cohort.split_indices("test")]
+    test_rows = [cohort.rows[record_index] for record_index in cohort.find_split_record_indices("test")]
     if unlabelled_rows := [record_row for record_row in test_rows if not record_row.is_labelled]:
         raise InputError(
             f"{len(unlabelled_rows)} test records of {cohort.path} have no label, {unlabelled_rows[0].file} among "
@@ -182,10 +186,11 @@ def check_blackout_possible(run: Run) -> None:
         raise InputError(
             f"--{option_name} tells of regions, and {run.model.model_name} reads no volume. Leave --{option_name} out."
         )
-    blackout_options.find_replaced_maps(cohort)
+    blackout_options.make_replaced_map_mask(cohort)
     leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)
     donor_people = {
-        leader_by_subject[subject] for subject in cohort.split_subjects("train") or cohort.split_subjects("test")
+        leader_by_subject[subject]
+        for subject in cohort.list_split_subjects("train") or cohort.list_split_subjects("test")
     }
     if len(donor_people) < MIN_BOOTSTRAP_SUBJECTS:
         raise InputError(

@@ -17,7 +17,7 @@ from data.pages import page
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section
 from utils.blackout import columns
-from utils.blackout.colours import find_largest_effect, paint_effects, rank_regions
+from utils.blackout.colours import find_largest_absolute_effect, paint_effects, rank_regions
 from utils.blackout.families import FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
@@ -25,7 +25,7 @@ from utils.report.adjusted import make_adjusted_section
 from utils.report.columns import make_page_rows, make_table_section
 from utils.scores.results import FAMILYWISE_ALPHA, INTERVAL_TEXT, TITLE_BY_AUC, Estimate
 
-PAGE_FOLDER = Path(__file__).parent
+SCRIPT_AND_STYLE_FOLDER = Path(__file__).parent
 MAX_PROBLEMS_LISTED = 5  # problems to name in a warning
 FOREST_BAR_COUNT = 12  # bars of the figure, more if more are significant
 PAGE_TABLE_ROWS = 200  # of a table, or of a level of it; more if more are significant
@@ -36,7 +36,7 @@ EXPECTED_MASK_WARNING = "Warning: 'partition' will ignore the 'mask'"  # nilearn
 def render_blackout_page(results: BlackoutResults, adjustment_table: pd.DataFrame) -> str:
     """The page; `adjustment_table` is what the tests are adjusted for, as in `adjusted.csv`."""
     script_markup, style_markup = (
-        Markup((PAGE_FOLDER / f"brain.{file_suffix}").read_text(encoding="utf-8"))  # noqa: S704
+        Markup((SCRIPT_AND_STYLE_FOLDER / f"brain.{file_suffix}").read_text(encoding="utf-8"))  # noqa: S704
         for file_suffix in ("js", "css")
     )
     return page.render_page(
@@ -80,7 +80,7 @@ def make_family_number(results: BlackoutResults, feature_family: FeatureFamily) 
     )
     return HeadlineNumber(
         f"{count_row[RELIANCE_FILL]} of {count_row['things']:,}",
-        f"{feature_kind.plural_name} significant",
+        f"{feature_kind.plural_feature_name} significant",
         results.describe_replication_in_halves(feature_family),
         no_finding_messages,
     )
@@ -91,7 +91,7 @@ def make_forest(results: BlackoutResults) -> Forest | None:
     if not results.is_conclusive:
         return None
     feature_family, forest_bars = results.feature_families[0], list[ForestBar]()
-    for feature_index in feature_family.select_first(FOREST_BAR_COUNT):
+    for feature_index in feature_family.select_first_features(FOREST_BAR_COUNT):
         reliance_estimate = Estimate.from_row(feature_family.feature_rows.iloc[feature_index], RELIANCE_FILL)
         mean_effect, interval_low, interval_high = reliance_estimate.value_low_high
         bar_kind = "main" if feature_family.reliance_effect.is_significant[feature_index] else ""
@@ -106,7 +106,8 @@ def make_forest(results: BlackoutResults) -> Forest | None:
             )
         )
     features_text = (
-        f"{len(feature_family.feature_names)} {feature_family.feature_kind.plural_name}, {INTERVAL_TEXT} of each alone"
+        f"{len(feature_family.feature_names)} {feature_family.feature_kind.plural_feature_name}, {INTERVAL_TEXT} of "
+        "each alone"
     )
     if feature_family.reliance_effect.is_significant.any():
         return Forest(
@@ -123,15 +124,15 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
         yield Section("Warnings", warning_texts, kind="warning")
     if results.is_conclusive:
         yield make_counts_section(results)
-    background_meaning, explained_columns = (
+    background_meaning, explained_column_names = (
         variants.FILL_TEXT_BY_STANDARD[results.run.standardisation],
         set[str](),
     )  # columns that are explained already
     for feature_family in results.feature_families:
         if feature_family.atlas:
             yield make_brain_section(feature_family, feature_family.atlas)
-        yield make_family_section(feature_family, background_meaning, explained_columns)
-        explained_columns.update(columns.list_page_columns(feature_family))
+        yield make_family_section(feature_family, background_meaning, explained_column_names)
+        explained_column_names.update(columns.list_page_column_names(feature_family))
     yield make_adjusted_section(adjustment_table, add_table_link("What is in no test may explain a result", "adjusted"))
     yield make_replication_section(results)
 
@@ -150,54 +151,56 @@ def list_distrust_reasons(results: BlackoutResults) -> list[str]:
 
 def make_counts_section(results: BlackoutResults) -> Section:
     """How many features of each family are significant, and replicate."""
-    column_names = [column_name for column_name in columns.COUNT_COLUMNS if column_name in results.family_counts]
+    column_names = [column_name for column_name in columns.COUNT_COLUMN_SPECS if column_name in results.family_counts]
     if not results.people.adjuster.adjustment.covariates:
         column_names = [column_name for column_name in column_names if not column_name.endswith("_plain")]
-    footnote_by_label = {
-        columns.COUNT_COLUMNS[column_name].heading: footnote
-        for column_name, footnote in columns.COUNT_FOOTNOTES.items()
+    footnote_by_heading = {
+        columns.COUNT_COLUMN_SPECS[column_name].heading: footnote
+        for column_name, footnote in columns.COUNT_FOOTNOTE_BY_COLUMN.items()
         if column_name in column_names
     }
-    explanation = f"Significant: family-wise p < {FAMILYWISE_ALPHA:g} over all things of a family."
+    significance_explanation = f"Significant: family-wise p < {FAMILYWISE_ALPHA:g} over all things of a family."
     return make_table_section(
         "What is significant",
         results.family_counts,
         column_names,
-        explanation,
-        columns.COUNT_COLUMNS,
+        significance_explanation,
+        columns.COUNT_COLUMN_SPECS,
         open=True,
-        notes=footnote_by_label,
+        notes=footnote_by_heading,
     )
 
 
-def make_family_section(feature_family: FeatureFamily, background_meaning: str, explained_columns: Set[str]) -> Section:
-    """What is significant, by p, then what is strongest. Columns of `explained_columns` were explained earlier on the
-    page."""
-    feature_kind, column_names = feature_family.feature_kind, columns.list_page_columns(feature_family)
-    footnote_by_column = columns.make_footnotes(feature_family, explained_columns)
+def make_family_section(
+    feature_family: FeatureFamily, background_meaning: str, explained_column_names: Set[str]
+) -> Section:
+    """What is significant, by p, then what is strongest. Columns of `explained_column_names` were explained earlier on
+    the page."""
+    feature_kind, column_names = feature_family.feature_kind, columns.list_page_column_names(feature_family)
+    footnote_by_column = columns.make_family_footnotes(feature_family, explained_column_names)
     level_families = [level_family for level_family in (feature_family, feature_family.inner_family) if level_family]
-    column_by_name = {
+    column_spec_by_name = {
         column_name: replace(
-            column,
-            meaning=""
-            if column_name in explained_columns
-            else column.meaning.replace("{background}", background_meaning),
+            column_spec,
+            column_meaning=""
+            if column_name in explained_column_names
+            else column_spec.column_meaning.replace("{background}", background_meaning),
         )
-        for column_name, column in columns.FAMILY_COLUMNS.items()
+        for column_name, column_spec in columns.FAMILY_COLUMN_SPECS.items()
     }
     return make_table_section(
-        feature_kind.plural_name.capitalize(),
+        feature_kind.plural_feature_name.capitalize(),
         pd.concat(
             [
-                level_family.feature_rows.iloc[level_family.select_first(PAGE_TABLE_ROWS)]
+                level_family.feature_rows.iloc[level_family.select_first_features(PAGE_TABLE_ROWS)]
                 for level_family in level_families
             ]
         ),
         column_names,
-        add_table_link(feature_kind.explanation, feature_kind.table_name),
-        column_by_name,
+        add_table_link(feature_kind.section_explanation, feature_kind.table_file_stem),
+        column_spec_by_name,
         notes={
-            columns.get_column_label(column_name): footnote_by_column[column_name]
+            columns.get_family_column_heading(column_name): footnote_by_column[column_name]
             for column_name in column_names
             if column_name in footnote_by_column
         },
@@ -210,15 +213,19 @@ def make_replication_section(results: BlackoutResults) -> Section:
     """What is significant in halves and repeats."""
     replication_rows = make_page_rows(
         results.replication_table,
-        [*columns.REPLICATION_COLUMNS],
-        columns.REPLICATION_COLUMNS,
+        [*columns.REPLICATION_COLUMN_SPECS],
+        columns.REPLICATION_COLUMN_SPECS,
         no_interval_text="no range",
     )
-    meaning_by_label = {
-        column.heading: column.meaning for column in columns.REPLICATION_COLUMNS.values() if column.meaning
+    meaning_by_heading = {
+        column_spec.heading: column_spec.column_meaning
+        for column_spec in columns.REPLICATION_COLUMN_SPECS.values()
+        if column_spec.column_meaning
     }
-    explanation = add_table_link("What is significant in all participants, in a half or in a repeat", "replication")
-    return Section("Replication", [explanation], table=replication_rows, meanings=meaning_by_label)
+    table_explanation = add_table_link(
+        "What is significant in all participants, in a half or in a repeat", "replication"
+    )
+    return Section("Replication", [table_explanation], table=replication_rows, meanings=meaning_by_heading)
 
 
 def add_table_link(sentence: str, table_name: str) -> Markup:
@@ -228,32 +235,34 @@ def add_table_link(sentence: str, table_name: str) -> Markup:
 
 def make_brain_section(feature_family: FeatureFamily, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    first_region_name, largest_mean_effect = (
+    first_region_name, largest_absolute_mean_effect = (
         atlas.name_by_region[rank_regions(feature_family, atlas)[0]],
-        find_largest_effect(feature_family.reliance_effect.subject_effects.mean(0)),
+        find_largest_absolute_effect(feature_family.reliance_effect.subject_effects.mean(0)),
     )
     pale_meaning = (
         "all is pale, as nothing is concluded" if feature_family.people.verdict else "pale is not significant"
     )
     colour_explanation = (
-        f"Red speaks for the true class, blue against it (deepest at {largest_mean_effect:.3g}); {pale_meaning}"
+        f"Red speaks for the true class, blue against it (deepest at {largest_absolute_mean_effect:.3g}); "
+        f"{pale_meaning}"
     )
     colour_explanation += f"; the cross-hair begins in {first_region_name}, and moves with a click."
-    iframe_markup = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
+    iframe_template = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
     return Section(
         "The brain",
         [colour_explanation],
-        markup=iframe_markup.format(render_brain_viewer(feature_family, atlas)),
+        markup=iframe_template.format(render_brain_viewer(feature_family, atlas)),
         open=True,
     )
 
 
-def find_innermost_voxel(label_image: np.ndarray, region_number: int) -> tuple[float, ...]:
+def find_innermost_voxel_mm(label_image: np.ndarray, region_number: int) -> tuple[float, ...]:
     """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
     voxel_indices = np.argwhere(label_image == region_number)
-    nearest_voxel = voxel_indices[np.square(voxel_indices - voxel_indices.mean(0)).sum(1).argmin()]
+    nearest_voxel_indices = voxel_indices[np.square(voxel_indices - voxel_indices.mean(0)).sum(1).argmin()]
     return tuple(
-        float(coordinate_mm) for coordinate_mm in records.FULL.origin_mm + records.FULL.spacing_mm * nearest_voxel
+        float(coordinate_mm)
+        for coordinate_mm in records.FULL.origin_mm + records.FULL.spacing_mm * nearest_voxel_indices
     )
 
 
@@ -262,7 +271,7 @@ def render_brain_viewer(feature_family: FeatureFamily, atlas: Atlas) -> str:
     from nilearn.plotting import view_img
 
     effect_image, view_options = paint_effects(feature_family, atlas)
-    crosshair_mm = find_innermost_voxel(atlas.full_region_labels, rank_regions(feature_family, atlas)[0])
+    crosshair_mm = find_innermost_voxel_mm(atlas.full_region_labels, rank_regions(feature_family, atlas)[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED_MASK_WARNING, UserWarning)
         viewer_html = view_img(effect_image, cut_coords=crosshair_mm, **view_options).get_standalone()

@@ -24,12 +24,12 @@ from utils.blackout import options
 from utils.blackout.direction import DIRECTION_COLUMN
 from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
-from utils.blackout.edges import MAX_FITTING_PEOPLE, find_parcel_regions
+from utils.blackout.edges import MAX_FITTING_PEOPLE, find_parcel_region_indices
 from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
 from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck, VolumeOcclusion
-from utils.training.network import check_network_finite, compute_autism_logit
+from utils.training.network import check_network_finite, compute_autism_log_odds
 
 BY_MAP_FOOTNOTE = (
     "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "
@@ -46,18 +46,18 @@ class FillLogOdds(NamedTuple):
 
     `intact_log_odds`: (records, donors), before anything was replaced.
     `occluded_log_odds`: (records, donors, regions), after the voxels of a region were replaced.
-    `edge_changes`: (records, donors, regions), their change if the region's edges are replaced, too; 0 if they are not.
-    `log_odds_by_map`: (records, donors, regions, maps), after a region was replaced in one of
+    `edge_log_odds_changes`: (records, donors, regions), their change if the region's edges are replaced, too; 0 if
+    they are not. `log_odds_by_map`: (records, donors, regions, maps), after a region was replaced in one of
         `Fills.separate_map_indices` alone; of `RELIANCE_FILL` only, others have no maps.
     """
 
     intact_log_odds: np.ndarray
     occluded_log_odds: np.ndarray
-    edge_changes: np.ndarray
+    edge_log_odds_changes: np.ndarray
     log_odds_by_map: np.ndarray
 
     @property
-    def log_odds_falls(self) -> np.ndarray:
+    def log_odds_falls_by_donor(self) -> np.ndarray:
         """How far the log odds fall if the voxels are replaced, (records, donors, regions)."""
         return self.intact_log_odds[..., None] - self.occluded_log_odds
 
@@ -66,14 +66,14 @@ def measure_regions(setup: BlackoutSetup) -> Measurements:
     """Replaces each region in all tested records."""
     if setup.volume_occlusion is None:
         return Measurements()
-    fills, tested_indices = setup.volume_occlusion.fills, setup.donors.tested_indices
-    log_odds_by_batch, index_batches = (
+    fills, tested_record_indices = setup.volume_occlusion.fills, setup.donors.tested_record_indices
+    log_odds_by_batch, record_index_batches = (
         [],
-        np.array_split(tested_indices, math.ceil(len(tested_indices) / RECORDS_PER_BATCH)),
+        np.array_split(tested_record_indices, math.ceil(len(tested_record_indices) / RECORDS_PER_BATCH)),
     )
-    substitution_count = sum(setup.donors.donors_per_record if fill.is_by_donor else 1 for fill in FILLS)
-    with open_progress_bar("Blacking out", len(index_batches) * substitution_count) as progress_bar:
-        for filled_batch in read_ahead(fills.fill_batch, index_batches):
+    substitutions_per_batch = sum(setup.donors.donors_per_record if fill.is_by_donor else 1 for fill in FILLS)
+    with open_progress_bar("Blacking out", len(record_index_batches) * substitutions_per_batch) as progress_bar:
+        for filled_batch in read_ahead(fills.fill_batch, record_index_batches):
             batch_log_odds = occlude_batch(
                 setup.volume_occlusion, setup.edge_logits, filled_batch, progress_bar.advance
             )
@@ -100,9 +100,9 @@ def occlude_batch(
     """The log odds with each fill in the records of a batch. `advance_progress` is called after each donor of a
     fill."""
     fills, occlusion = volume_occlusion
-    intact_pass, log_odds_by_fill = occlusion.run_intact(filled_batch.batch), dict[str, FillLogOdds]()
+    intact_pass, log_odds_by_fill = occlusion.run_intact(filled_batch.intact_input_by_name), dict[str, FillLogOdds]()
     for fill_name, by_donor in filled_batch.replacements_by_fill.items():
-        donor_results = list[tuple[np.ndarray, ...]]()
+        log_odds_arrays_by_donor = list[tuple[np.ndarray, ...]]()
         for replacement_by_input in by_donor:
             input_by_name, fill_volume = (
                 {input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()},
@@ -110,8 +110,8 @@ def occlude_batch(
             )
             donor_pass = (
                 intact_pass
-                if input_by_name["volume"] is filled_batch.batch["volume"]
-                else occlusion.run_intact(filled_batch.batch | input_by_name)
+                if input_by_name["volume"] is filled_batch.intact_input_by_name["volume"]
+                else occlusion.run_intact(filled_batch.intact_input_by_name | input_by_name)
             )
             if fill_name == RELIANCE_FILL:
                 all_maps_logits, single_map_logits = occlusion.compute_logits_by_map(
@@ -120,24 +120,24 @@ def occlude_batch(
             else:
                 all_maps_logits = occlusion.compute_occluded_logits(donor_pass, fill_volume, fills.region_masks)
                 single_map_logits = np.zeros((*all_maps_logits.shape[:2], 0, 2))
-            occluded_log_odds = compute_autism_logit(all_maps_logits).T
-            edge_changes = (
+            occluded_log_odds = compute_autism_log_odds(all_maps_logits).T
+            edge_log_odds_changes = (
                 edge_logits.compute_log_odds_changes(replacement_by_input[CONNECTOME_INPUT])
                 if edge_logits and fills.region_edges
                 else np.zeros(occluded_log_odds.shape)
             )
-            log_odds_by_map = compute_autism_logit(single_map_logits).swapaxes(0, 1).astype(np.float32)
-            donor_results.append(
+            log_odds_by_map = compute_autism_log_odds(single_map_logits).swapaxes(0, 1).astype(np.float32)
+            log_odds_arrays_by_donor.append(
                 (
-                    compute_autism_logit(occlusion.get_intact_logits(donor_pass)),
+                    compute_autism_log_odds(occlusion.get_intact_logits(donor_pass)),
                     occluded_log_odds,
-                    edge_changes,
+                    edge_log_odds_changes,
                     log_odds_by_map,
                 )
             )
             advance_progress()
         log_odds_by_fill[fill_name] = FillLogOdds(
-            *(np.stack(by_donor, axis=1) for by_donor in zip(*donor_results, strict=True))
+            *(np.stack(by_donor, axis=1) for by_donor in zip(*log_odds_arrays_by_donor, strict=True))
         )
     return log_odds_by_fill
 
@@ -146,48 +146,49 @@ def compute_effect_arrays(
     setup: BlackoutSetup, fills: Fills, log_odds_by_fill: dict[str, FillLogOdds]
 ) -> dict[str, np.ndarray]:
     """The arrays of `RecordEffects` that regions have."""
-    class_signs, array_by_name = setup.class_signs, dict[str, np.ndarray]()
+    class_signs, record_array_by_name = setup.class_signs, dict[str, np.ndarray]()
     for fill in FILLS:
         fill_log_odds = log_odds_by_fill[fill.fill_name]
-        log_odds_falls = fill_log_odds.log_odds_falls.mean(1)
-        if fill.compute_levels:
+        log_odds_falls = fill_log_odds.log_odds_falls_by_donor.mean(1)
+        if fill.compute_region_levels:
             log_odds_falls = compute_control_variate_mean(
-                fill_log_odds.log_odds_falls, fills.compute_replaced_deviations(fill.compute_levels(fills))
+                fill_log_odds.log_odds_falls_by_donor,
+                fills.compute_replaced_map_deviations(fill.compute_region_levels(fills)),
             )
-        log_odds_falls = log_odds_falls - fill_log_odds.edge_changes.mean(1)
-        array_by_name[fill.stored_name] = (
-            -class_signs * log_odds_falls if fill.is_rise else class_signs * log_odds_falls
+        log_odds_falls = log_odds_falls - fill_log_odds.edge_log_odds_changes.mean(1)
+        record_array_by_name[fill.stored_array_name] = (
+            -class_signs * log_odds_falls if fill.is_logit_rise else class_signs * log_odds_falls
         )
     intact_log_odds = log_odds_by_fill[BACKGROUND_FILL].intact_log_odds
-    occluded_probability = expit(
-        intact_log_odds - class_signs * array_by_name[FILL_BY_NAME[BACKGROUND_FILL].stored_name]
+    occluded_autism_probability = expit(
+        intact_log_odds - class_signs * record_array_by_name[FILL_BY_NAME[BACKGROUND_FILL].stored_array_name]
     )  # the background in place of each region
-    return array_by_name | {
-        "delta_probability": class_signs * (expit(intact_log_odds) - occluded_probability),
+    return record_array_by_name | {
+        "delta_probability": class_signs * (expit(intact_log_odds) - occluded_autism_probability),
         "reliance_by_map": (
-            class_signs[..., None] * compute_falls_by_map(fills, log_odds_by_fill[RELIANCE_FILL])
+            class_signs[..., None] * compute_log_odds_falls_by_map(fills, log_odds_by_fill[RELIANCE_FILL])
         ).astype(np.float32),
-        "region_means": fills.region_means[fills.donors.tested_indices].astype(np.float32),
+        "region_means": fills.region_means[fills.donors.tested_record_indices].astype(np.float32),
         "probability": expit(intact_log_odds[:, 0]),
     }
 
 
-def compute_falls_by_map(fills: Fills, fill_log_odds: FillLogOdds) -> np.ndarray:
+def compute_log_odds_falls_by_map(fills: Fills, fill_log_odds: FillLogOdds) -> np.ndarray:
     """How far the log odds fall if a region is replaced in one map alone, a mean over donors: (records, regions, maps).
     If edges are replaced, these alone are one map more."""
-    donor_deviations = fills.compute_replaced_deviations(fills.region_means)
-    falls_by_map = np.empty((len(fill_log_odds.intact_log_odds), *fill_log_odds.log_odds_by_map.shape[2:]))
-    for map_position in range(falls_by_map.shape[-1]):  # one after another, to save memory
+    donor_pool_deviations = fills.compute_replaced_map_deviations(fills.region_means)
+    log_odds_falls_by_map = np.empty((len(fill_log_odds.intact_log_odds), *fill_log_odds.log_odds_by_map.shape[2:]))
+    for map_position in range(log_odds_falls_by_map.shape[-1]):  # one after another, to save memory
         log_odds_falls_by_donor = (
             fill_log_odds.intact_log_odds[..., None] - fill_log_odds.log_odds_by_map[..., map_position]
         )
-        falls_by_map[..., map_position] = compute_control_variate_mean(
-            log_odds_falls_by_donor, donor_deviations[..., [map_position]]
+        log_odds_falls_by_map[..., map_position] = compute_control_variate_mean(
+            log_odds_falls_by_donor, donor_pool_deviations[..., [map_position]]
         )
     return (
-        np.concatenate([falls_by_map, -fill_log_odds.edge_changes.mean(1)[..., None]], axis=-1)
+        np.concatenate([log_odds_falls_by_map, -fill_log_odds.edge_log_odds_changes.mean(1)[..., None]], axis=-1)
         if fills.region_edges
-        else falls_by_map
+        else log_odds_falls_by_map
     )
 
 
@@ -200,35 +201,37 @@ def make_region_checks(
 ) -> Iterable[RecomputationCheck]:
     """A region of a record replaced by every fill, in each map alone, and its edges alone."""
     region_index = int(rng.integers(len(fills.region_masks)))
-    filled_batch = fills.fill_batch(setup.donors.tested_indices[[tested_position]])
+    filled_batch = fills.fill_batch(setup.donors.tested_record_indices[[tested_position]])
     for fill_name, replacements_by_donor in filled_batch.replacements_by_fill.items():
         fill_log_odds = log_odds_by_fill[fill_name]
         for donor_number, replacement_by_input in enumerate(replacements_by_donor):
-            intact_inputs = filled_batch.batch | {
+            intact_input_by_name = filled_batch.intact_input_by_name | {
                 input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()
             }
-            replaced_inputs = {
+            replaced_input_by_name = {
                 input_name: replacement.apply_replacement(region_index)
                 for input_name, replacement in replacement_by_input.items()
             }
-            edge_change = fill_log_odds.edge_changes[tested_position, donor_number, region_index]
+            edge_log_odds_change = fill_log_odds.edge_log_odds_changes[tested_position, donor_number, region_index]
             yield RecomputationCheck(
-                intact_inputs | replaced_inputs,
-                fill_log_odds.occluded_log_odds[tested_position, donor_number, region_index] + edge_change,
+                intact_input_by_name | replaced_input_by_name,
+                fill_log_odds.occluded_log_odds[tested_position, donor_number, region_index] + edge_log_odds_change,
             )
             if fill_name != RELIANCE_FILL:
                 continue
             for map_position, map_index in enumerate(fills.separate_map_indices):
                 is_replaced_map = np.arange(len(fills.is_replaced_map)) == map_index
-                mixed_volume = np.where(is_replaced_map, replaced_inputs["volume"], intact_inputs["volume"])
+                mixed_volume = np.where(
+                    is_replaced_map, replaced_input_by_name["volume"], intact_input_by_name["volume"]
+                )
                 yield RecomputationCheck(
-                    intact_inputs | {"volume": mixed_volume},
+                    intact_input_by_name | {"volume": mixed_volume},
                     fill_log_odds.log_odds_by_map[tested_position, donor_number, region_index, map_position],
                 )
             if fills.region_edges:
                 yield RecomputationCheck(
-                    intact_inputs | {CONNECTOME_INPUT: replaced_inputs[CONNECTOME_INPUT]},
-                    fill_log_odds.intact_log_odds[tested_position, donor_number] + edge_change,
+                    intact_input_by_name | {CONNECTOME_INPUT: replaced_input_by_name[CONNECTOME_INPUT]},
+                    fill_log_odds.intact_log_odds[tested_position, donor_number] + edge_log_odds_change,
                 )
 
 
@@ -238,11 +241,13 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
         return None
     atlas, region_means = (
         blackout.atlas,
-        blackout.average_subjects("region_means")[
-            ..., options.get_blackout_options(blackout.run).find_replaced_maps(blackout.cohort)
+        blackout.average_subject_records("region_means")[
+            ..., options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
         ],
     )
-    fill_effects = [blackout.make_effect(fill, blackout.average_subjects(fill.stored_name)) for fill in FILLS]
+    fill_effects = [
+        blackout.make_fill_effect(fill, blackout.average_subject_records(fill.stored_array_name)) for fill in FILLS
+    ]
     footnote_sentences = (
         describe_vanished_regions(atlas),
         describe_replaced_maps(blackout),
@@ -269,30 +274,32 @@ def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
     none."""
     blackout_options, cohort = options.get_blackout_options(blackout.run), blackout.cohort
     map_names = [
-        make_printable(cohort.map_names[map_index]) for map_index in blackout_options.find_separate_maps(cohort)
+        make_printable(cohort.map_names[map_index]) for map_index in blackout_options.find_separate_map_indices(cohort)
     ]
     map_names += [CONNECTOME_INPUT] if blackout_options.replaces_edges(cohort) else []
     if RELIANCE_FILL not in blackout.record_effects or not map_names:
         return None
-    subject_effects = blackout.average_subjects("reliance_by_map")
-    region_means = blackout.average_subjects("region_means")[..., blackout_options.find_separate_maps(cohort)]
+    subject_effects = blackout.average_subject_records("reliance_by_map")
+    region_means = blackout.average_subject_records("region_means")[
+        ..., blackout_options.find_separate_map_indices(cohort)
+    ]
     feature_values = np.full(subject_effects.shape, np.nan)
     feature_values[..., : region_means.shape[2]] = region_means
-    region_map_pairs = [
+    region_and_map_rows = [
         (region, blackout.atlas.name_by_region[region], map_name)
         for region in blackout.atlas.region_numbers
         for map_name in map_names
     ]
-    reliance_effect = blackout.make_effect(
+    reliance_effect = blackout.make_fill_effect(
         FILL_BY_NAME[RELIANCE_FILL], subject_effects.reshape(len(subject_effects), -1)
     )
     return FeatureFamily(
         REGION_BY_MAP_KIND,
-        [f"{region} in {map_name}" for _, region, map_name in region_map_pairs],
-        pd.DataFrame(region_map_pairs, columns=["region", "name", "map"]),
+        [f"{region} in {map_name}" for _, region, map_name in region_and_map_rows],
+        pd.DataFrame(region_and_map_rows, columns=["region", "name", "map"]),
         [reliance_effect],
         feature_values.reshape(len(feature_values), -1),
-        matrix_axes=("name", "map"),
+        matrix_axis_columns=("name", "map"),
         footnote_by_column={"map": BY_MAP_FOOTNOTE, DIRECTION_COLUMN: LEVEL_REMOVED_FOOTNOTE},
         stored_arrays={"map": np.array(map_names, object)},
     )
@@ -300,8 +307,10 @@ def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
 
 def describe_region(atlas: Atlas, region_number: int) -> dict:
     """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
-    affine = np.array(records.FULL.affine)
-    voxel_centres_mm = np.argwhere(atlas.full_region_labels == region_number) @ affine[:3, :3].T + affine[:3, 3]
+    full_grid_affine = np.array(records.FULL.affine)
+    voxel_centres_mm = (
+        np.argwhere(atlas.full_region_labels == region_number) @ full_grid_affine[:3, :3].T + full_grid_affine[:3, 3]
+    )
     left_fraction, right_fraction = (voxel_centres_mm[:, 0] < 0).mean(), (voxel_centres_mm[:, 0] > 0).mean()
     return {
         "region": region_number,
@@ -318,24 +327,25 @@ def describe_region(atlas: Atlas, region_number: int) -> dict:
 
 def describe_vanished_regions(atlas: Atlas) -> str:
     """Which regions are lost on a coarse grid; nothing if none is."""
-    vanished_names = atlas.vanished_region_names
+    vanished_region_names = atlas.vanished_region_names
     return (
-        f"{len(vanished_names)} more have no voxel on the {atlas.grid} grid: {join_names(vanished_names)}."
-        if vanished_names
+        f"{len(vanished_region_names)} more have no voxel on the {atlas.grid} grid: "
+        f"{join_names(vanished_region_names)}."
+        if vanished_region_names
         else ""
     )
 
 
 def describe_replaced_maps(blackout: Blackout) -> str:
     """Which of a cohort's maps were replaced; nothing if all were."""
-    is_replaced_map = options.get_blackout_options(blackout.run).find_replaced_maps(blackout.cohort)
+    is_replaced_map = options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
     if is_replaced_map.all():
         return ""
-    replaced_names, remaining_names = (
+    replaced_maps_text, remaining_maps_text = (
         ", ".join(map(make_printable, np.array(blackout.cohort.map_names)[map_mask]))
         for map_mask in (is_replaced_map, ~is_replaced_map)
     )
-    return f"Only {replaced_names} of each region was replaced; {remaining_names} stayed."
+    return f"Only {replaced_maps_text} of each region was replaced; {remaining_maps_text} stayed."
 
 
 def describe_replaced_edges(blackout: Blackout) -> str:
@@ -346,21 +356,21 @@ def describe_replaced_edges(blackout: Blackout) -> str:
         return "Its edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
     if not options.get_blackout_options(blackout.run).replaces_edges(blackout.cohort):
         return "Its edges of the connectome stayed, since --maps says what was replaced."
-    region_count, region_by_parcel = (
+    region_count, region_index_by_parcel = (
         len(blackout.atlas.region_numbers),
-        find_parcel_regions(connectomes, blackout.atlas),
+        find_parcel_region_indices(connectomes, blackout.atlas),
     )
-    inside_parcel_regions = region_by_parcel[region_by_parcel < region_count]
-    sentence = (
-        f"Its edges of the connectome were replaced with it: {len(inside_parcel_regions)} of {len(region_by_parcel)} "
-        f"parcels lie in {len(np.unique(inside_parcel_regions))} of {region_count} regions, the others have no edges. "
-        "The background of edges is the training participants' mean."
+    region_index_by_inside_parcel = region_index_by_parcel[region_index_by_parcel < region_count]
+    edge_replacement_sentence = (
+        f"Its edges of the connectome were replaced with it: {len(region_index_by_inside_parcel)} of "
+        f"{len(region_index_by_parcel)} parcels lie in {len(np.unique(region_index_by_inside_parcel))} of "
+        f"{region_count} regions, the others have no edges. The background of edges is the training participants' mean."
     )
-    is_sampled = len({record_row.subject for record_row in blackout.run.cohort.rows}) > MAX_FITTING_PEOPLE
+    are_people_sampled = len({record_row.subject for record_row in blackout.run.cohort.rows}) > MAX_FITTING_PEOPLE
     return (
-        f"{sentence} Expected edges are fitted on at most {MAX_FITTING_PEOPLE:,} participants."
-        if is_sampled
-        else sentence
+        f"{edge_replacement_sentence} Expected edges are fitted on at most {MAX_FITTING_PEOPLE:,} participants."
+        if are_people_sampled
+        else edge_replacement_sentence
     )
 
 
@@ -370,16 +380,16 @@ REGION_KIND = FeatureKind(
     "regions",
     make_region_family,
     measure_regions,
-    explanation="Each region is replaced, by another participant's or as the columns say",
+    section_explanation="Each region is replaced, by another participant's or as the columns say",
     no_finding_message="No region is shown to matter alone; many may matter together.",
-    identifying_columns=("name",),
+    identifying_column_names=("name",),
 )
 REGION_BY_MAP_KIND = FeatureKind(
     "maps",
     "regions_by_map",
     "regions in one map",
     make_region_by_map_family,
-    explanation="Each region is replaced by another participant's in one map alone; the other maps stay",
+    section_explanation="Each region is replaced by another participant's in one map alone; the other maps stay",
     no_finding_message="No region is shown to matter in one map alone; it may matter in several maps together.",
-    identifying_columns=("name", "map"),
+    identifying_column_names=("name", "map"),
 )

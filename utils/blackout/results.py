@@ -17,7 +17,7 @@ from utils.blackout.effects import CovariateAdjuster, RecordEffects
 from utils.blackout.families import Blackout, BlackoutPeople, BlackoutVerdict, FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.kinds import make_families
-from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICATION_THRESHOLD, compute_replication
+from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICATION_THRESHOLD, compute_replication_table
 from utils.runs.run import Run
 from utils.scores.adjustment import make_adjustment
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores
@@ -62,27 +62,28 @@ class BlackoutResults:
             & (replication_table["replicates"] > REPLICATION_THRESHOLD)
         ]
         replicated_counts = replicated_rows.groupby(["between", "family"]).size()
-        expected_by_family = replication_table[replication_table["thing"] == ""].set_index(["between", "family"])[
+        expected_share_by_family = replication_table[replication_table["thing"] == ""].set_index(["between", "family"])[
             "expected"
         ]
         for feature_family in self.feature_families:
             family_row: dict[str, Any] = {
-                "family": feature_family.feature_kind.plural_name,
+                "family": feature_family.feature_kind.plural_feature_name,
                 "things": len(feature_family.feature_names),
             }
             for fill_effect in feature_family.tested_effects:
                 family_row[fill_effect.fill.fill_name] = fill_effect.is_significant.sum()
                 family_row[f"{fill_effect.fill.fill_name}_plain"] = (fill_effect.unadjusted_p < FAMILYWISE_ALPHA).sum()
             family_row[EXPECTED_COLUMN] = (
-                family_row[RELIANCE_FILL] * expected_by_family[BETWEEN_HALVES, feature_family.feature_kind.kind_name]
+                family_row[RELIANCE_FILL]
+                * expected_share_by_family[BETWEEN_HALVES, feature_family.feature_kind.kind_name]
                 if family_row[RELIANCE_FILL]
                 else 0.0
             )
             count_rows.append(
                 family_row
                 | {
-                    comparison: replicated_counts.get((comparison, feature_family.feature_kind.kind_name), 0)
-                    for comparison in replication_table["between"].unique()
+                    comparison_name: replicated_counts.get((comparison_name, feature_family.feature_kind.kind_name), 0)
+                    for comparison_name in replication_table["between"].unique()
                 }
             )
         return pd.DataFrame(
@@ -122,13 +123,13 @@ class BlackoutResults:
     @property
     def significance_sentence(self) -> str:
         """How many features of the first family are significant, and replicate."""
-        first_counts, replication_text = (
+        first_family_counts, replication_text = (
             self.family_counts.iloc[0],
             self.describe_replication_in_halves(self.feature_families[0]),
         )
-        significant_count = first_counts[RELIANCE_FILL]
+        significant_count = first_family_counts[RELIANCE_FILL]
         significance_text = (
-            f"Of {first_counts['things']:,} {first_counts['family']}, {significant_count or 'none'} "
+            f"Of {first_family_counts['things']:,} {first_family_counts['family']}, {significant_count or 'none'} "
             f"{'are' if significant_count > 1 else 'is'} significant"
         )
         return "; ".join(filter(None, [significance_text, replication_text])) + "."
@@ -170,7 +171,7 @@ class BlackoutResults:
         warnings = [self.uncleaned_warning]
         warnings.append(f"{SITE_UNKNOWN_SENTENCE}." if self.run.caveats.unknown_site else "")
         if self.people.verdict is not BlackoutVerdict.SINGLE_CLASS and not self.people.adjuster.adjustment.covariates:
-            warnings.append(f"No p is adjusted for covariates: {self.people.adjuster.adjustment.reason}.")
+            warnings.append(f"No p is adjusted for covariates: {self.people.adjuster.adjustment.no_adjustment_reason}.")
         if 0 < rarer_class_fraction < MIN_RARER_CLASS_FRACTION:
             warnings.append(
                 f"Only {rarer_class_fraction:.0%} are of one class: if their effects are skewed and vary much more "
@@ -203,7 +204,7 @@ class BlackoutResults:
         run = self.run
         cohort_name = make_printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
         chance_mark = " (MODEL AT CHANCE)" if self.people.verdict is BlackoutVerdict.AT_CHANCE else ""
-        return f"Blackout of {run.model.model_name} on {cohort_name}{run.marks}{chance_mark}"
+        return f"Blackout of {run.model.model_name} on {cohort_name}{run.caveat_marks}{chance_mark}"
 
 
 def conclude_blackout(
@@ -234,7 +235,7 @@ def conclude_blackout(
         people,
         prediction_headline,
         feature_families,
-        compute_replication(feature_families, families_by_repeat),
+        compute_replication_table(feature_families, families_by_repeat),
     )
 
 
@@ -258,7 +259,7 @@ def make_blackout_people(
 ) -> BlackoutPeople:
     """The subjects of effects, and whether anything is concluded of them."""
     subject_labels, (_, first_record_indices) = (
-        record_effects.average_subjects(record_effects.record_labels),
+        record_effects.average_subject_records(record_effects.record_labels),
         np.unique(record_effects.record_subjects, return_index=True),
     )
     covariate_table = options.load_blackout_covariates(run.cohort, record_effects.record_rows)
@@ -269,9 +270,9 @@ def make_blackout_people(
         subject_folds=np.array(
             ["" if record_folds is None else record_folds[record_index] for record_index in first_record_indices]
         ),
-        cluster_numbers=record_effects.subject_cluster_numbers,
+        subject_cluster_numbers=record_effects.subject_cluster_numbers,
         adjuster=CovariateAdjuster(make_adjustment(covariate_table, subject_sites), subject_labels),
-        seed=run.seed,
+        resampling_seed=run.seed,
         verdict=decide_verdict(subject_labels, score_estimate),
         is_cross_fitted=record_folds is not None and len(set(record_folds)) > 1,
     )

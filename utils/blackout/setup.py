@@ -14,7 +14,7 @@ from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion, make_occlusion
 from utils.blackout.options import get_blackout_options, make_connectome_tables, select_network_cohort
 from utils.runs.run import Run
-from utils.training.network import compute_autism_logit
+from utils.training.network import compute_autism_log_odds
 
 
 class VolumeOcclusion(NamedTuple):
@@ -38,7 +38,7 @@ class BlackoutSetup:
     @classmethod
     def from_run(cls, run: Run, network: keras.Model) -> "BlackoutSetup":
         blackout_options, cohort = get_blackout_options(run), select_network_cohort(run)
-        donors = Donors(cohort, run.cohort.split_indices("test"), blackout_options.donors, run.seed)
+        donors = Donors(cohort, run.cohort.find_split_record_indices("test"), blackout_options.donors, run.seed)
         if "volume" not in run.model.input_names:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, blackout_options.load_regions(cohort.grid), donors, blackout_options, run.seed)
@@ -54,18 +54,18 @@ class BlackoutSetup:
         return np.array(
             [
                 [1.0 if self.run.cohort.rows[record_index].label == 1 else -1.0]
-                for record_index in self.donors.tested_indices
+                for record_index in self.donors.tested_record_indices
             ]
         )
 
-    def load_batch(self, record_index: int) -> dict[str, np.ndarray]:
+    def load_record_batch(self, record_index: int) -> dict[str, np.ndarray]:
         """A record of the cohort, as networks read it."""
-        return self.cohort.make_batch([record_index], table_by_name=make_connectome_tables(self.cohort))
+        return self.cohort.make_batch([record_index], record_table_by_name=make_connectome_tables(self.cohort))
 
-    def compute_log_odds(self, input_by_name: Mapping[str, np.ndarray]) -> np.ndarray:
+    def compute_autism_log_odds(self, input_by_name: Mapping[str, np.ndarray]) -> np.ndarray:
         """The log odds of autism (n,), by a full pass of the network."""
         network_inputs = {input_name: input_by_name[input_name] for input_name in self.network.input}
-        return compute_autism_logit(np.asarray(self.network(network_inputs, training=False)))
+        return compute_autism_log_odds(np.asarray(self.network(network_inputs, training=False)))
 
 
 class RecomputationCheck(NamedTuple):
@@ -77,8 +77,10 @@ class RecomputationCheck(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Arrays of `RecordEffects`; `make_checks` returns, for the position of a tested record, some of what was measured,
-    to be computed again in full."""
+    """Arrays of `RecordEffects`; `make_recomputation_checks` returns, for the position of a tested record, some of
+    what was measured, to be computed again in full."""
 
-    array_by_name: dict[str, np.ndarray] = field(default_factory=dict)
-    make_checks: Callable[[int, np.random.Generator], Iterable[RecomputationCheck]] = lambda tested_position, rng: ()
+    record_array_by_name: dict[str, np.ndarray] = field(default_factory=dict)
+    make_recomputation_checks: Callable[[int, np.random.Generator], Iterable[RecomputationCheck]] = (
+        lambda tested_position, rng: ()
+    )

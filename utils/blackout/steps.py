@@ -20,8 +20,8 @@ UNCUT_AXES_BITS = 0b10001  # the axes, as bits, along which a box does not cut
 
 def slice_box(activation: tf.Tensor, box: Box) -> tf.Tensor:
     """Return the part of `activation` inside `box`."""
-    uncut_axes = UNCUT_AXES_BITS
-    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=uncut_axes, end_mask=uncut_axes)
+    uncut_axes_bits = UNCUT_AXES_BITS
+    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=uncut_axes_bits, end_mask=uncut_axes_bits)
 
 
 def paste_box(activation: tf.Tensor, box: Box, box_values: tf.Tensor) -> tf.Tensor:
@@ -54,7 +54,7 @@ class StepPlan(NamedTuple):
 
     source_boxes: list[Box]  # what is read of each source, within the part of it that was computed
     target_box: Box  # what is computed of the target
-    used_box: Box  # of the differences that a convolution reads or gives: those that count
+    used_difference_box: Box  # of the differences that a convolution reads or gives: those that count
     padding_widths: Box  # widths before and after what the window reads or gives
 
 
@@ -70,26 +70,26 @@ class Step:
     layer: Any
     source_tensors: list[KerasTensor]
     target_tensor: KerasTensor
-    is_cached = False  # whether the target of a pass with nothing occluded is kept, and not computed again
+    is_target_cached = False  # whether the target of a pass with nothing occluded is kept, and not computed again
 
     def propagate_reach(self, source_reach: np.ndarray) -> np.ndarray:
         """Return the reach of the target from that of the sources."""
         return source_reach
 
     def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the box on which all sources are read, `StepPlan.used_box` and `StepPlan.padding_widths`, given the
-        reach of the sources and the box on which the target is computed."""
+        """Return the box on which all sources are read, `StepPlan.used_difference_box` and `StepPlan.padding_widths`,
+        given the reach of the sources and the box on which the target is computed."""
         return target_box, EMPTY_BOX, EMPTY_BOX
 
     def update_target(
         self,
-        sources_after: TensorList,
-        sources_before: TensorList,
-        target_before: tf.Tensor | None,
+        occluded_source_values: TensorList,
+        intact_source_values: TensorList,
+        intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
         """Return what is computed of the target, from what is read of the sources before and after occlusion."""
-        return self.layer(sources_after if len(sources_after) > 1 else sources_after[0])
+        return self.layer(occluded_source_values if len(occluded_source_values) > 1 else occluded_source_values[0])
 
 
 def compute_window_extent(layer: Any) -> np.ndarray:
@@ -102,32 +102,36 @@ def compute_window_extent(layer: Any) -> np.ndarray:
 class WindowedStep(Step):
     """A layer that slides a window over one source, with one number per axis for its extent, strides and padding."""
 
-    is_cached = True
+    is_target_cached = True
 
     def __post_init__(self) -> None:
-        self.source_size, self.target_size = (
+        self.source_grid_shape, self.target_grid_shape = (
             np.array(tensor.shape[1:4]) for tensor in (self.source_tensors[0], self.target_tensor)
         )
         self.strides, self.window_extent = np.array(self.layer.strides), compute_window_extent(self.layer)
-        total_padding = np.maximum((self.target_size - 1) * self.strides + self.window_extent - self.source_size, 0)
+        total_padding = np.maximum(
+            (self.target_grid_shape - 1) * self.strides + self.window_extent - self.source_grid_shape, 0
+        )
         self.padding_before = total_padding // 2 if self.layer.padding == "same" else np.zeros_like(total_padding)
 
     def propagate_reach(self, source_reach: np.ndarray) -> np.ndarray:
         """Return the box of outputs that see the change; at least one voxel, as kernels refuse empty tensors."""
-        first_changed, last_changed = source_reach[0], source_reach[1] - 1
-        first_output = -((self.window_extent - 1 - self.padding_before - first_changed) // self.strides)
-        first_output = np.clip(first_output, 0, self.target_size - 1)
-        end_output = (last_changed + self.padding_before) // self.strides + 1
-        return np.stack([first_output, np.clip(end_output, first_output + 1, self.target_size)])
+        first_changed_voxel, last_changed_voxel = source_reach[0], source_reach[1] - 1
+        first_output_voxel = -((self.window_extent - 1 - self.padding_before - first_changed_voxel) // self.strides)
+        first_output_voxel = np.clip(first_output_voxel, 0, self.target_grid_shape - 1)
+        end_output_voxel = (last_changed_voxel + self.padding_before) // self.strides + 1
+        return np.stack([first_output_voxel, np.clip(end_output_voxel, first_output_voxel + 1, self.target_grid_shape)])
 
     def find_seen_box(self, output_box: np.ndarray) -> np.ndarray:
         """Return the box of inputs that the outputs in `output_box` see, which may extend into the padding."""
-        seen_start = output_box * self.strides - self.padding_before
-        return np.stack([seen_start[0], seen_start[1] - self.strides + self.window_extent])
+        window_starts = output_box * self.strides - self.padding_before
+        return np.stack([window_starts[0], window_starts[1] - self.strides + self.window_extent])
 
     def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         seen_box = self.find_seen_box(target_box)
-        box_inside_grid = intersect_boxes(seen_box, np.stack([np.zeros_like(self.source_size), self.source_size]))
+        box_inside_grid = intersect_boxes(
+            seen_box, np.stack([np.zeros_like(self.source_grid_shape), self.source_grid_shape])
+        )
         return box_inside_grid, EMPTY_BOX, np.abs(seen_box - box_inside_grid)
 
 
@@ -136,14 +140,14 @@ class MaximumPoolingStep(WindowedStep):
 
     def update_target(
         self,
-        sources_after: TensorList,
-        sources_before: TensorList,
-        target_before: tf.Tensor | None,
+        occluded_source_values: TensorList,
+        intact_source_values: TensorList,
+        intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        padded_input = tf.cast(sources_after[0], self.layer.compute_dtype)
-        padded_input = pad_volume(padded_input, step_plan.padding_widths, padded_input.dtype.min)
-        return tf.nn.max_pool3d(padded_input, self.layer.pool_size, self.layer.strides, "VALID")
+        layer_input = tf.cast(occluded_source_values[0], self.layer.compute_dtype)
+        layer_input = pad_volume(layer_input, step_plan.padding_widths, layer_input.dtype.min)
+        return tf.nn.max_pool3d(layer_input, self.layer.pool_size, self.layer.strides, "VALID")
 
 
 @dataclass
@@ -155,7 +159,7 @@ class ConvolutionStep(WindowedStep):
         self.kernel = self.layer.kernel.numpy()
         self.bias = self.layer.bias.numpy() if self.layer.use_bias else np.zeros(self.kernel.shape[-1], np.float32)
 
-    def can_fold(self, next_layer: Any) -> bool:
+    def can_fold_normalisation(self, next_layer: Any) -> bool:
         """Return whether the only layer that reads the target can become a part of this convolution."""
         is_linear = self.layer.activation is keras.activations.linear
         is_single_precision = self.layer.compute_dtype == next_layer.compute_dtype == "float32"
@@ -176,19 +180,19 @@ class ConvolutionStep(WindowedStep):
 
     def update_target(
         self,
-        sources_after: TensorList,
-        sources_before: TensorList,
-        target_before: tf.Tensor | None,
+        occluded_source_values: TensorList,
+        intact_source_values: TensorList,
+        intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
         layer, compute_dtype = self.layer, self.layer.compute_dtype
         # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
-        padded_input, kernel = (
+        layer_input, kernel = (
             tf.cast(tf.cast(unrounded_tensor, compute_dtype), tf.float32)
-            for unrounded_tensor in (sources_after[0], self.kernel)
+            for unrounded_tensor in (occluded_source_values[0], self.kernel)
         )
-        padded_input = pad_volume(padded_input, step_plan.padding_widths)
-        convolved_input = tf.nn.convolution(padded_input, kernel, layer.strides, "VALID", dilations=layer.dilation_rate)
+        layer_input = pad_volume(layer_input, step_plan.padding_widths)
+        convolved_input = tf.nn.convolution(layer_input, kernel, layer.strides, "VALID", dilations=layer.dilation_rate)
         return layer.activation(tf.cast(convolved_input, compute_dtype) + tf.cast(self.bias, compute_dtype))
 
 
@@ -201,22 +205,25 @@ class DifferenceConvolutionStep(ConvolutionStep):
 
     def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         seen_box = self.find_seen_box(target_box)
-        used_box = intersect_boxes(source_reach, seen_box)
-        return source_reach, used_box - source_reach[0], np.abs(seen_box - used_box)
+        seen_reach_box = intersect_boxes(source_reach, seen_box)
+        return source_reach, seen_reach_box - source_reach[0], np.abs(seen_box - seen_reach_box)
 
     def update_target(
         self,
-        sources_after: TensorList,
-        sources_before: TensorList,
-        target_before: tf.Tensor | None,
+        occluded_source_values: TensorList,
+        intact_source_values: TensorList,
+        intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        padded_difference, layer = (
-            pad_volume(slice_box(sources_after[0] - sources_before[0], step_plan.used_box), step_plan.padding_widths),
+        padded_input_difference, layer = (
+            pad_volume(
+                slice_box(occluded_source_values[0] - intact_source_values[0], step_plan.used_difference_box),
+                step_plan.padding_widths,
+            ),
             self.layer,
         )
-        return target_before + tf.nn.convolution(
-            padded_difference, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
+        return intact_target_values + tf.nn.convolution(
+            padded_input_difference, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
         )
 
 
@@ -228,23 +235,27 @@ class SpreadConvolutionStep(DifferenceConvolutionStep):
 
     def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         spread_start = source_reach[0] + self.padding_before - self.window_extent + 1
-        used_box = intersect_boxes(np.stack([spread_start, source_reach[1] + self.padding_before]), target_box)
-        return source_reach, used_box - spread_start, np.abs(target_box - used_box)
+        reached_target_box = intersect_boxes(
+            np.stack([spread_start, source_reach[1] + self.padding_before]), target_box
+        )
+        return source_reach, reached_target_box - spread_start, np.abs(target_box - reached_target_box)
 
     def update_target(
         self,
-        sources_after: TensorList,
-        sources_before: TensorList,
-        target_before: tf.Tensor | None,
+        occluded_source_values: TensorList,
+        intact_source_values: TensorList,
+        intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        input_difference = sources_after[0] - sources_before[0]
+        input_difference = occluded_source_values[0] - intact_source_values[0]
         mirrored_kernel = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         shape_growth = [0, *(self.window_extent - 1), mirrored_kernel.shape[3] - mirrored_kernel.shape[4]]
         output_difference = tf.nn.conv3d_transpose(
             input_difference, mirrored_kernel, tf.shape(input_difference) + shape_growth, 1, "VALID"
         )
-        return target_before + pad_volume(slice_box(output_difference, step_plan.used_box), step_plan.padding_widths)
+        return intact_target_values + pad_volume(
+            slice_box(output_difference, step_plan.used_difference_box), step_plan.padding_widths
+        )
 
 
 def choose_convolution_step(layer: Any) -> type[ConvolutionStep]:

@@ -20,7 +20,7 @@ OUTSIDE_SYSTEM = "outside the regions"  # the system of parcels that lie in no r
 IMAGE_SUFFIXES = (".nii", ".nii.gz")
 SYSTEM_TABLE_COLUMNS = ("region", "system")
 HEMISPHERE_BY_SUFFIX = {"L": "left", "R": "right"}
-REGIONS_BY_LOBE = {  # names of regions without their hemisphere
+REGION_STEMS_BY_LOBE = {  # names of regions without their hemisphere
     "central": "Precentral Rolandic_Oper Postcentral",
     "frontal": (
         "Frontal_Sup Frontal_Sup_Orb Frontal_Mid Frontal_Mid_Orb Frontal_Inf_Oper Frontal_Inf_Tri Frontal_Inf_Orb "
@@ -39,37 +39,37 @@ REGIONS_BY_LOBE = {  # names of regions without their hemisphere
         "Cerebelum_10"
     ),
 }
-VERMIS_REGIONS = "Vermis_1_2 Vermis_3 Vermis_4_5 Vermis_6 Vermis_7 Vermis_8 Vermis_9 Vermis_10"
+VERMIS_REGION_NAMES = "Vermis_1_2 Vermis_3 Vermis_4_5 Vermis_6 Vermis_7 Vermis_8 Vermis_9 Vermis_10"
 AAL_SYSTEM_BY_REGION = {  # the system of each region, by its name
     f"{region_stem}_{hemisphere_suffix}": f"{lobe} {hemisphere}"
-    for lobe, lobe_regions in REGIONS_BY_LOBE.items()
+    for lobe, lobe_regions in REGION_STEMS_BY_LOBE.items()
     for hemisphere_suffix, hemisphere in HEMISPHERE_BY_SUFFIX.items()
     for region_stem in lobe_regions.split()
-} | dict.fromkeys(VERMIS_REGIONS.split(), "vermis")
+} | dict.fromkeys(VERMIS_REGION_NAMES.split(), "vermis")
 
 
 @dataclass(frozen=True, eq=False)
 class RegionSystems:
-    """`system_names` in order, the last is that of parcels outside all regions. `system_by_region` (regions + 1,) int
-    is the system of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
+    """`system_names` in order, the last is that of parcels outside all regions. `system_index_by_region` (regions +
+    1,) int is the system of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
 
     system_names: tuple[str, ...]
-    system_by_region: np.ndarray
+    system_index_by_region: np.ndarray
 
     @property
     def system_name_by_region(self) -> list[str]:
         """The name of the system of each region, at the end that of no region."""
-        return [self.system_names[system_index] for system_index in self.system_by_region]
+        return [self.system_names[system_index] for system_index in self.system_index_by_region]
 
     @property
     def is_system_per_region(self) -> bool:
         """Whether each region is a system of its own."""
-        return len(np.unique(self.system_by_region)) == len(self.system_by_region) == len(self.system_names)
+        return len(np.unique(self.system_index_by_region)) == len(self.system_index_by_region) == len(self.system_names)
 
     @property
-    def unplaced_regions(self) -> np.ndarray:
+    def unplaced_region_positions(self) -> np.ndarray:
         """The places of regions that are in no system."""
-        return np.flatnonzero(self.system_by_region[:-1] == self.system_by_region[-1])
+        return np.flatnonzero(self.system_index_by_region[:-1] == self.system_index_by_region[-1])
 
 
 def load_region_systems(atlas: Atlas, systems_path: Path | None) -> RegionSystems:
@@ -84,22 +84,22 @@ def load_region_systems(atlas: Atlas, systems_path: Path | None) -> RegionSystem
         )
     region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
     if AAL_SYSTEM_BY_REGION.keys() >= set(region_names):
-        return make_systems(
+        return make_region_systems(
             [AAL_SYSTEM_BY_REGION[region_name] for region_name in region_names],
             [AAL_SYSTEM_BY_REGION[region_name] for region_name in AAL_SYSTEM_BY_REGION if region_name in region_names],
         )
     return RegionSystems((*region_names, OUTSIDE_SYSTEM), np.arange(len(region_names) + 1))
 
 
-def make_systems(region_systems: Sequence[str], ordered_systems: Iterable[str]) -> RegionSystems:
+def make_region_systems(region_system_names: Sequence[str], ordered_system_names: Iterable[str]) -> RegionSystems:
     """The systems, from the name of each region's system, and from the known systems in their order."""
     system_names = [
-        *dict.fromkeys(system_name for system_name in ordered_systems if system_name != OUTSIDE_SYSTEM),
+        *dict.fromkeys(system_name for system_name in ordered_system_names if system_name != OUTSIDE_SYSTEM),
         OUTSIDE_SYSTEM,
     ]
     return RegionSystems(
         tuple(system_names),
-        np.array([system_names.index(system_name) for system_name in (*region_systems, OUTSIDE_SYSTEM)]),
+        np.array([system_names.index(system_name) for system_name in (*region_system_names, OUTSIDE_SYSTEM)]),
     )
 
 
@@ -107,25 +107,25 @@ def assign_systems_by_majority(atlas: Atlas, system_image: np.ndarray, name_by_l
     """A region belongs to the system that contains more of its voxels on the full grid than any other, and more than
     lie outside. Without such a system it is outside. Labels of `system_image` (91, 109, 91) that have one name are one
     system."""
-    system_by_label = {
+    system_name_by_label = {
         label_number: make_printable(label_name) or f"system {label_number}"
         for label_number, label_name in name_by_label.items()
     }
-    system_names = [*dict.fromkeys(system_by_label.values())]
+    system_names = [*dict.fromkeys(system_name_by_label.values())]
     label_values, label_positions = np.unique(system_image, return_inverse=True)
-    system_positions = np.array(
+    system_position_by_label = np.array(
         [
-            system_names.index(system_by_label[label_number]) if label_number else len(system_names)
+            system_names.index(system_name_by_label[label_number]) if label_number else len(system_names)
             for label_number in label_values.tolist()
         ]
     )
     system_position_by_region = find_dominant_places(
         atlas.full_region_indices,
         len(atlas.region_numbers),
-        system_positions[label_positions].reshape(system_image.shape),
+        system_position_by_label[label_positions].reshape(system_image.shape),
         len(system_names),
     )
-    return make_systems(
+    return make_region_systems(
         [[*system_names, OUTSIDE_SYSTEM][system_position] for system_position in system_position_by_region],
         system_names,
     )
@@ -136,30 +136,31 @@ def read_system_table(atlas: Atlas, table_path: Path) -> RegionSystems:
     for a region that is unknown, there twice, or missing."""
     from data.conversion.tables import read_text_table, select_column  # pandas, which `--help` can do without
 
-    system_table, system_by_region = read_text_table(table_path), dict[int, str]()
-    region_by_name = {str(region_number): region_number for region_number in atlas.region_numbers} | {
-        name: atlas_region for atlas_region, name in atlas.name_by_region.items()
+    system_table, system_name_by_region_number = read_text_table(table_path), dict[int, str]()
+    region_number_by_name = {str(region_number): region_number for region_number in atlas.region_numbers} | {
+        name: atlas_region_number for atlas_region_number, name in atlas.name_by_region.items()
     }
     for name, system_name in zip(
         *(select_column(system_table, name, table_path) for name in SYSTEM_TABLE_COLUMNS), strict=True
     ):
-        if name not in region_by_name:
+        if name not in region_number_by_name:
             raise InputError(f"{table_path} names the region {name}; expected one of the atlas, or its number.")
-        if region_by_name[name] in system_by_region:
+        if region_number_by_name[name] in system_name_by_region_number:
             raise InputError(f"{table_path} names the region {name} twice; expected each once. Remove a row.")
         if not system_name:
             raise InputError(f"{table_path} has no system for the region {name}; expected a name. Fill it in.")
-        system_by_region[region_by_name[name]] = make_printable(system_name)
-    if missing_regions := [
+        system_name_by_region_number[region_number_by_name[name]] = make_printable(system_name)
+    if missing_region_texts := [
         f"{region_number} {name}"
         for region_number, name in sorted(atlas.name_by_region.items())
-        if region_number not in system_by_region
+        if region_number not in system_name_by_region_number
     ]:
         raise InputError(
-            f"{table_path} lacks {len(missing_regions)} of the {len(atlas.name_by_region)} regions "
-            f"({join_names(missing_regions)}); expected each. "
+            f"{table_path} lacks {len(missing_region_texts)} of the {len(atlas.name_by_region)} regions "
+            f"({join_names(missing_region_texts)}); expected each. "
             f'Add them; those in no system have the system "{OUTSIDE_SYSTEM}".'
         )
-    return make_systems(
-        [system_by_region[region_number] for region_number in atlas.region_numbers], system_by_region.values()
+    return make_region_systems(
+        [system_name_by_region_number[region_number] for region_number in atlas.region_numbers],
+        system_name_by_region_number.values(),
     )

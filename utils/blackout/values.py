@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.covariates import COVARIATE_KIND_BY_NAME
-from data.cohorts.phenotype import INDICATOR_PATTERN, IQ_TEST_VALUE_PREFIX, list_abide_names
+from data.cohorts.phenotype import INDICATOR_PATTERN, IQ_TEST_VALUE_PREFIX, list_abide_value_names
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
 from utils.blackout import options
@@ -29,14 +29,14 @@ from utils.blackout.graph import list_graph_nodes
 from utils.blackout.options import RECORDS_PER_BATCH, make_connectome_tables
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
 from utils.scores.adjustment import make_adjustment
-from utils.training.network import check_network_finite, compute_autism_logit
+from utils.training.network import check_network_finite, compute_autism_log_odds
 
 PHENOTYPE_INPUT = "phenotype"  # what networks call the values that they read
 MARKS_GROUP = "tests and missing values"
 DIFFERENCE_FOOTNOTE = "Of one value of the group, as the difference: the first, or how much is unknown."
 ADJUSTMENT_FOOTNOTE = "Each group is adjusted without the covariates that tell the same."
 # group -> how the names of its values, and of their columns in ABIDE's table, begin; the first that matches
-ABIDE_PATTERN_BY_GROUP = {
+ABIDE_NAME_PATTERN_BY_GROUP = {
     MARKS_GROUP: f"{IQ_TEST_VALUE_PREFIX}|fiq_test|.*({INDICATOR_PATTERN.pattern})",
     "age": "age(?![a-z])",
     "sex": "sex(?![a-z])",
@@ -46,37 +46,39 @@ ABIDE_PATTERN_BY_GROUP = {
     "body mass index": "bmi",
 }
 
-PositionsByGroup = dict[str, list[int]]
+ValuePositionsByGroup = dict[str, list[int]]
 
 
-def list_value_names(metadata: Metadata) -> tuple[str, ...]:
+def list_phenotype_value_names(metadata: Metadata) -> tuple[str, ...]:
     """The names of the 29 values."""
     return metadata.phenotype or tuple(f"value {value_index + 1}" for value_index in range(PHENOTYPE_SIZE))
 
 
-def group_values(metadata: Metadata) -> PositionsByGroup:
+def group_phenotype_values(metadata: Metadata) -> ValuePositionsByGroup:
     """The positions of the values of each group, by its name. In ABIDE's table a group is the values that measure the
     same, in a user's own table those of a column. Without names each value is a group."""
-    value_names = list_value_names(metadata)
+    value_names = list_phenotype_value_names(metadata)
     group_by_value = [find_value_group(metadata, value_name) for value_name in value_names]
-    ordered_groups = [*ABIDE_PATTERN_BY_GROUP] if value_names == list_abide_names() else dict.fromkeys(group_by_value)
+    ordered_group_names = (
+        [*ABIDE_NAME_PATTERN_BY_GROUP] if value_names == list_abide_value_names() else dict.fromkeys(group_by_value)
+    )
     return {
         group_name: [
             value_position for value_position, value_group in enumerate(group_by_value) if value_group == group_name
         ]
-        for group_name in ordered_groups
+        for group_name in ordered_group_names
         if group_name
     }
 
 
 def find_value_group(metadata: Metadata, value_name: str) -> str:
     """The group of a value, or of a column of the table, by its name; empty if it is in none."""
-    value_names, lower_name = list_value_names(metadata), value_name.lower()
-    if value_names == list_abide_names():
+    value_names, lower_name = list_phenotype_value_names(metadata), value_name.lower()
+    if value_names == list_abide_value_names():
         return next(
             (
                 group_name
-                for group_name, name_pattern in ABIDE_PATTERN_BY_GROUP.items()
+                for group_name, name_pattern in ABIDE_NAME_PATTERN_BY_GROUP.items()
                 if re.match(name_pattern, lower_name)
             ),
             "",
@@ -84,21 +86,23 @@ def find_value_group(metadata: Metadata, value_name: str) -> str:
     if not metadata.phenotype_columns:
         return value_name if value_name in value_names else ""
     categories_by_column = metadata.phenotype_categories
-    column_by_name = {column_name.lower(): column_name for column_name in metadata.phenotype_columns}
-    column_by_name |= {f"{column_name}_missing".lower(): column_name for column_name in metadata.phenotype_columns}
-    column_by_name |= {
+    column_by_lower_name = {column_name.lower(): column_name for column_name in metadata.phenotype_columns}
+    column_by_lower_name |= {
+        f"{column_name}_missing".lower(): column_name for column_name in metadata.phenotype_columns
+    }
+    column_by_lower_name |= {
         f"{column_name}_{category}".lower(): column_name
         for column_name, categories in categories_by_column.items()
         for category in categories
     }
-    return column_by_name.get(lower_name, "")
+    return column_by_lower_name.get(lower_name, "")
 
 
 def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, group_name: str) -> pd.DataFrame:
     """The covariates of people without those that say what a group of values says: those of the same column, or of the
     same kind, such as age. The group of marks says what the phenotype's covariates say that are unknown for some, such
     as the IQ."""
-    all_value_names, is_marks_group = list_value_names(metadata), group_name == MARKS_GROUP
+    all_value_names, is_marks_group = list_phenotype_value_names(metadata), group_name == MARKS_GROUP
     group_value_names = (
         all_value_names
         if is_marks_group
@@ -107,14 +111,14 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
     covariate_kinds = [
         covariate_kind
         for covariate_kind in COVARIATE_KIND_BY_NAME.values()
-        if any(map(covariate_kind.matches_name, group_value_names))
+        if any(map(covariate_kind.matches_column_name, group_value_names))
     ]
 
     def is_redundant(covariate_name: str) -> bool:
         bare_name = covariate_name.removeprefix("log ")
         covariate_group, is_same_kind = (
             find_value_group(metadata, bare_name),
-            any(covariate_kind.matches_name(bare_name) for covariate_kind in covariate_kinds),
+            any(covariate_kind.matches_column_name(bare_name) for covariate_kind in covariate_kinds),
         )
         if is_marks_group and covariate_group != group_name:
             return bool(covariate_group or is_same_kind) and bool(covariate_table[covariate_name].isna().any())
@@ -123,23 +127,25 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
     return covariate_table.drop(columns=[name for name in covariate_table if is_redundant(str(name))])
 
 
-def load_subject_values(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
+def load_subject_phenotypes(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
     """The 29 values of these subjects, NaN where unknown; if the cohort stores only what networks read, these
     values."""
     if (raw_phenotype := cohort.raw_phenotype) is not None:
         return raw_phenotype.loc[[*subjects]]
-    record_by_subject = cohort.first_index_by_subject(range(len(cohort.rows)))
-    phenotype_values = cohort.make_batch([record_by_subject[subject] for subject in subjects], with_volumes=False)[
-        PHENOTYPE_INPUT
-    ]
+    record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
+    phenotype_values = cohort.make_batch(
+        [record_index_by_subject[subject] for subject in subjects], with_volumes=False
+    )[PHENOTYPE_INPUT]
     return pd.DataFrame(phenotype_values.astype(float), index=[*subjects])
 
 
-def summarise_groups(phenotype_table: pd.DataFrame, positions_by_group: PositionsByGroup) -> np.ndarray:
+def summarise_value_groups(
+    phenotype_table: pd.DataFrame, value_positions_by_group: ValuePositionsByGroup
+) -> np.ndarray:
     """One number a group of the values (subjects, 29): (subjects, groups). For a group of marks it is how many values
     are unknown, else the first value. A category of which all values are 0 is unknown, NaN."""
-    values_by_group = {}
-    for group_name, value_positions in positions_by_group.items():
+    summary_by_group = {}
+    for group_name, value_positions in value_positions_by_group.items():
         group_table = phenotype_table.iloc[:, value_positions]
         mark_columns = group_table[
             [column_name for column_name in group_table if INDICATOR_PATTERN.search(str(column_name))]
@@ -149,14 +155,14 @@ def summarise_groups(phenotype_table: pd.DataFrame, positions_by_group: Position
         ]
         first_column = group_table.iloc[:, 0]
         is_category_code = code_columns.shape[1] > 1 and first_column.name in code_columns
-        values_by_group[group_name] = (
+        summary_by_group[group_name] = (
             mark_columns.sum(axis=1)
             if group_name == MARKS_GROUP
             else first_column.where(code_columns.any(axis=1))
             if is_category_code
             else first_column
         )
-    return pd.DataFrame(values_by_group).to_numpy(float)
+    return pd.DataFrame(summary_by_group).to_numpy(float)
 
 
 class PhenotypeFunction:
@@ -164,51 +170,62 @@ class PhenotypeFunction:
 
     def __init__(self, network: keras.Model):
         (phenotype_tensor,) = (tensor for tensor in network.inputs if tensor.name == PHENOTYPE_INPUT)
-        reached_ids, rest_by_id = {id(phenotype_tensor)}, dict[int, keras.KerasTensor]()
+        reached_tensor_ids, rest_tensor_by_id = {id(phenotype_tensor)}, dict[int, keras.KerasTensor]()
         for node in list_graph_nodes(network):
-            if reached_ids.isdisjoint(map(id, node.input_tensors)):
+            if reached_tensor_ids.isdisjoint(map(id, node.input_tensors)):
                 continue
-            rest_by_id |= {id(tensor): tensor for tensor in node.input_tensors if id(tensor) not in reached_ids}
-            reached_ids.update(map(id, node.output_tensors))
+            rest_tensor_by_id |= {
+                id(tensor): tensor for tensor in node.input_tensors if id(tensor) not in reached_tensor_ids
+            }
+            reached_tensor_ids.update(map(id, node.output_tensors))
         self._input_names = [tensor.name for tensor in network.inputs]
-        self._compute_rest = keras.Function(network.inputs, [*rest_by_id.values()]) if rest_by_id else None
-        self._compute_logits = keras.Function([phenotype_tensor, *rest_by_id.values()], network.outputs[0])
+        self._compute_rest_tensors = (
+            keras.Function(network.inputs, [*rest_tensor_by_id.values()]) if rest_tensor_by_id else None
+        )
+        self._compute_logits = keras.Function([phenotype_tensor, *rest_tensor_by_id.values()], network.outputs[0])
 
     @property
     def has_further_inputs(self) -> bool:
         """Whether the network reads more than the phenotype."""
-        return self._compute_rest is not None
+        return self._compute_rest_tensors is not None
 
     def __call__(self, batch: dict[str, np.ndarray], phenotypes: np.ndarray) -> np.ndarray:
         """The log odds of autism (n, any) of n records with other phenotypes (n, any, 29)."""
         record_count, phenotypes_per_record = phenotypes.shape[:2]
         rest_tensors = (
-            self._compute_rest([batch[input_name] for input_name in self._input_names]) if self._compute_rest else []
+            self._compute_rest_tensors([batch[input_name] for input_name in self._input_names])
+            if self._compute_rest_tensors
+            else []
         )
-        repeated_tensors = [
+        repeated_rest_tensors = [
             np.repeat(np.asarray(rest_tensor), phenotypes_per_record, axis=0) for rest_tensor in rest_tensors
         ]
-        logits = self._compute_logits([phenotypes.reshape(record_count * phenotypes_per_record, -1), *repeated_tensors])
-        return compute_autism_logit(np.asarray(logits)).reshape(record_count, phenotypes_per_record)
+        logits = self._compute_logits(
+            [phenotypes.reshape(record_count * phenotypes_per_record, -1), *repeated_rest_tensors]
+        )
+        return compute_autism_log_odds(np.asarray(logits)).reshape(record_count, phenotypes_per_record)
 
 
 def measure_values(setup: BlackoutSetup) -> Measurements:
     """Replaces each group of values in all tested records."""
     run, donors, cohort = setup.run, setup.donors, setup.cohort
-    if PHENOTYPE_INPUT not in run.model.list_inputs(run.config):
+    if PHENOTYPE_INPUT not in run.model.list_input_names(run.config):
         return Measurements()
-    phenotype_function, positions_by_group = PhenotypeFunction(setup.network), group_values(cohort.metadata)
+    phenotype_function, value_positions_by_group = (
+        PhenotypeFunction(setup.network),
+        group_phenotype_values(cohort.metadata),
+    )
     phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE_INPUT]
     log_odds_by_batch = []
-    for record_indices in split_into_batches(donors.tested_indices, RECORDS_PER_BATCH):
+    for record_indices in split_into_batches(donors.tested_record_indices, RECORDS_PER_BATCH):
         batch = cohort.make_batch(
             record_indices,
             with_volumes=phenotype_function.has_further_inputs,
-            table_by_name=make_connectome_tables(cohort),
+            record_table_by_name=make_connectome_tables(cohort),
         )
         intact_phenotypes = phenotypes[record_indices]
-        replaced_phenotypes = replace_groups(
-            intact_phenotypes, phenotypes[donors.select_donors(record_indices)], positions_by_group
+        replaced_phenotypes = replace_value_groups(
+            intact_phenotypes, phenotypes[donors.select_donor_indices(record_indices)], value_positions_by_group
         ).reshape(len(intact_phenotypes), -1, intact_phenotypes.shape[1])
         log_odds_by_batch.append(
             phenotype_function(batch, np.concatenate([intact_phenotypes[:, None], replaced_phenotypes], axis=1))
@@ -217,29 +234,34 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
     check_network_finite(run, "outputs", log_odds)
     intact_log_odds, replaced_log_odds = (
         log_odds[:, 0],
-        log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(positions_by_group)),
+        log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(value_positions_by_group)),
     )
-    group_levels = np.zeros((len(phenotypes), len(positions_by_group), max(map(len, positions_by_group.values()))))
-    for group_index, value_positions in enumerate(positions_by_group.values()):
+    group_levels = np.zeros(
+        (len(phenotypes), len(value_positions_by_group), max(map(len, value_positions_by_group.values())))
+    )
+    for group_index, value_positions in enumerate(value_positions_by_group.values()):
         group_levels[:, group_index, : len(value_positions)] = phenotypes[:, value_positions]
-    log_odds_falls = compute_control_variate_mean(
-        intact_log_odds[:, None, None] - replaced_log_odds, donors.compute_donor_deviations(group_levels)
+    log_odds_falls_by_group = compute_control_variate_mean(
+        intact_log_odds[:, None, None] - replaced_log_odds, donors.compute_donor_pool_deviations(group_levels)
     )
-    array_by_name = {"value_reliance": setup.class_signs * log_odds_falls, "probability": expit(intact_log_odds)}
+    record_array_by_name = {
+        "value_reliance": setup.class_signs * log_odds_falls_by_group,
+        "probability": expit(intact_log_odds),
+    }
     return Measurements(
-        array_by_name, partial(make_value_checks, setup, positions_by_group, phenotypes, replaced_log_odds)
+        record_array_by_name, partial(make_value_checks, setup, value_positions_by_group, phenotypes, replaced_log_odds)
     )
 
 
-def replace_groups(
-    person_phenotypes: np.ndarray, donor_phenotypes: np.ndarray, positions_by_group: PositionsByGroup
+def replace_value_groups(
+    person_phenotypes: np.ndarray, donor_phenotypes: np.ndarray, value_positions_by_group: ValuePositionsByGroup
 ) -> np.ndarray:
     """Phenotypes (n, 29) with each group in turn replaced by that of each of their donors (donors, n, 29): (n, donors,
     groups, 29)."""
     group_masks = np.array(
         [
             np.isin(np.arange(person_phenotypes.shape[1]), value_positions)
-            for value_positions in positions_by_group.values()
+            for value_positions in value_positions_by_group.values()
         ]
     )
     return np.where(group_masks, donor_phenotypes.swapaxes(0, 1)[:, :, None], person_phenotypes[:, None, None])
@@ -247,7 +269,7 @@ def replace_groups(
 
 def make_value_checks(
     setup: BlackoutSetup,
-    positions_by_group: PositionsByGroup,
+    value_positions_by_group: ValuePositionsByGroup,
     phenotypes: np.ndarray,
     replaced_log_odds: np.ndarray,
     tested_position: int,
@@ -255,12 +277,17 @@ def make_value_checks(
 ) -> Iterable[RecomputationCheck]:
     """A group of values of a record replaced by that of each donor."""
     group_index, record_index = (
-        int(rng.integers(len(positions_by_group))),
-        int(setup.donors.tested_indices[tested_position]),
+        int(rng.integers(len(value_positions_by_group))),
+        int(setup.donors.tested_record_indices[tested_position]),
     )
-    record_batch, positions_per_group = setup.load_batch(record_index), [*map(np.array, positions_by_group.values())]
-    for donor_number, donor_index in enumerate(setup.donors.donors_by_record[record_index]):
-        replacement = Replacement(phenotypes[[record_index]], phenotypes[[donor_index]], positions_per_group)
+    record_batch, value_positions_per_group = (
+        setup.load_record_batch(record_index),
+        [*map(np.array, value_positions_by_group.values())],
+    )
+    for donor_number, donor_record_index in enumerate(setup.donors.donor_indices_by_record[record_index]):
+        replacement = Replacement(
+            phenotypes[[record_index]], phenotypes[[donor_record_index]], value_positions_per_group
+        )
         yield RecomputationCheck(
             record_batch | {PHENOTYPE_INPUT: replacement.apply_replacement(group_index)},
             replaced_log_odds[tested_position, donor_number, group_index],
@@ -273,45 +300,49 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
         return None
     metadata, subject_labels = blackout.cohort.metadata, blackout.people.subject_labels
     covariate_table = options.load_blackout_covariates(blackout.run.cohort, blackout.record_effects.record_rows)
-    positions_by_group, value_names = group_values(metadata), list_value_names(metadata)
+    value_positions_by_group, value_names = group_phenotype_values(metadata), list_phenotype_value_names(metadata)
 
-    def adjust_groups(group_effects: np.ndarray) -> AdjustedEffects:
-        adjusters = (
+    def adjust_group_effects(group_effects: np.ndarray) -> AdjustedEffects:
+        group_adjusters = (
             CovariateAdjuster(
                 make_adjustment(drop_group_covariates(covariate_table, metadata, group_name)), subject_labels
             )
-            for group_name in positions_by_group
+            for group_name in value_positions_by_group
         )
-        adjusted_groups = [
-            adjust_effects(group_effects[:, [group_index]]) for group_index, adjust_effects in enumerate(adjusters)
+        adjusted_effects_by_group = [
+            adjust_effects(group_effects[:, [group_index]])
+            for group_index, adjust_effects in enumerate(group_adjusters)
         ]
-        return AdjustedEffects(*map(np.hstack, zip(*adjusted_groups, strict=True)))
+        return AdjustedEffects(*map(np.hstack, zip(*adjusted_effects_by_group, strict=True)))
 
     reliance_effect = FillEffect(
-        FILL_BY_NAME[RELIANCE_FILL], blackout.average_subjects("value_reliance"), blackout.people, adjust_groups
+        FILL_BY_NAME[RELIANCE_FILL],
+        blackout.average_subject_records("value_reliance"),
+        blackout.people,
+        adjust_group_effects,
     )
     first_value_names = [
         "how much is unknown" if group_name == MARKS_GROUP else value_names[value_positions[0]]
-        for group_name, value_positions in positions_by_group.items()
+        for group_name, value_positions in value_positions_by_group.items()
     ]
-    value_list_by_group = [
+    values_text_by_group = [
         "; ".join(value_names[value_position] for value_position in value_positions)
-        for value_positions in positions_by_group.values()
+        for value_positions in value_positions_by_group.values()
     ]
     return FeatureFamily(
         VALUE_KIND,
-        [*positions_by_group],
+        [*value_positions_by_group],
         pd.DataFrame(
-            {"group": [*positions_by_group], "values": value_list_by_group, "difference_of": first_value_names}
+            {"group": [*value_positions_by_group], "values": values_text_by_group, "difference_of": first_value_names}
         ),
         [reliance_effect],
-        summarise_groups(
-            load_subject_values(blackout.cohort, sorted(set(blackout.record_effects.record_subjects))),
-            positions_by_group,
+        summarise_value_groups(
+            load_subject_phenotypes(blackout.cohort, sorted(set(blackout.record_effects.record_subjects))),
+            value_positions_by_group,
         ),
         footnote_by_column={"direction": DIFFERENCE_FOOTNOTE}
         | ({"p_reliance": ADJUSTMENT_FOOTNOTE} if blackout.people.adjuster.adjustment.covariates else {}),
-        stored_arrays={"values": np.array([*positions_by_group], object)},
+        stored_arrays={"values": np.array([*value_positions_by_group], object)},
     )
 
 
@@ -321,6 +352,6 @@ VALUE_KIND = FeatureKind(
     "groups of values",
     make_value_family,
     measure_values,
-    explanation="A group of values of the phenotype is replaced by that of other participants; all else stays",
-    identifying_columns=("group",),
+    section_explanation="A group of values of the phenotype is replaced by that of other participants; all else stays",
+    identifying_column_names=("group",),
 )

@@ -21,8 +21,10 @@ def main() -> int:
 
 
 def make_parser() -> Parser:
-    description = "Writes one file with all that prediction needs, and nobody's data."
-    argument_parser = Parser(prog=BUNDLE_PROGRAM, description=description, examples=BUNDLE_EXAMPLES)
+    program_description = "Writes one file with all that prediction needs, and nobody's data."
+    argument_parser = Parser(
+        prog=BUNDLE_PROGRAM, description=program_description, example_arguments_by_purpose=BUNDLE_EXAMPLES
+    )
     add_argument = argument_parser.add_argument
     add_argument("checkpoint", type=Path, help="of run.py --train --everybody, such as CKPT/mmnn/everybody")
     add_argument("out", type=Path, metavar="OUT.zip", help="file to write")
@@ -46,18 +48,18 @@ def write_bundle() -> int:
 
     if args.out.suffix != BUNDLE_SUFFIX:
         raise InputError(f"{args.out} does not end in {BUNDLE_SUFFIX}; name the bundle such as model{BUNDLE_SUFFIX}.")
-    files.check_new(args.out)
+    files.check_target_is_new(args.out)
     checkpoint_folder = CheckpointFolder(args.checkpoint, "run.py --train --everybody")
     checkpoint_manifest, cohort = make.load_everybody_checkpoint(checkpoint_folder)
     checkpoint_manifest = replace(
         checkpoint_manifest, cross_validation=make.load_cross_validation(checkpoint_manifest, args.score)
     )
-    with files.locked(args.out):
-        files.check_new(args.out)  # another command may have written it meanwhile
+    with files.lock_exclusively(args.out):
+        files.check_target_is_new(args.out)  # another command may have written it meanwhile
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a GPU would gain nothing
         start_tensorflow("cpu")
         bytes_by_file = make.make_bundle_files(checkpoint_folder, checkpoint_manifest, cohort, args.licence)
-        with files.unfinished(args.out) as unfinished_path:
+        with files.make_unfinished_path(args.out) as unfinished_path:
             archive.write_archive(unfinished_path, bytes_by_file)
     size_text = f"{args.out.stat().st_size:,} bytes, without scans, IDs or tables of anybody"
     print_summary([*BundleFolder(args.out).make_summary_rows(), ("size", size_text)])

@@ -26,7 +26,7 @@ from data.conversion import template
 from data.likeness.reference import compute_quantiles, make_reference
 from models import MODELS
 from utils.bundle.model import AAL_DIGEST_KEY, CARD_FILE, MODEL_FILE, PEOPLE_KEY, WEIGHTS_FILE
-from utils.report.build import INTENDED_USE
+from utils.report.build import INTENDED_USE_TEXT
 from utils.report.cross_validation import read_cross_validation
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder
@@ -50,16 +50,17 @@ MIDDLE_QUANTILES = (0.05, 0.95)  # the quantiles between which most people lie, 
 def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Manifest, Cohort]:
     """The record of a checkpoint, and the cohort that trained it. Raises InputError unless it is a classifier of
     everybody that new people can be prepared for, and its cohort exists unchanged."""
-    if not checkpoint_folder.exists or not checkpoint_folder.manifest().everybody:
+    if not checkpoint_folder.has_checkpoint or not checkpoint_folder.read_latest_manifest().everybody:
         raise InputError(
             f"{checkpoint_folder.path} is no checkpoint of everybody; expected such as CKPT/mmnn/everybody. Make one: "
             "run.py --train --everybody."
         )
     checkpoint_folder.print_if_training()
-    checkpoint_manifest = checkpoint_folder.manifest()
-    if MODELS[checkpoint_manifest.model].predicted != "label":
+    checkpoint_manifest = checkpoint_folder.read_latest_manifest()
+    if MODELS[checkpoint_manifest.model_name].predicted != "label":
         raise InputError(
-            f"{checkpoint_folder.path} is of {checkpoint_manifest.model}, which predicts no label; bundle a classifier."
+            f"{checkpoint_folder.path} is of {checkpoint_manifest.model_name}, which predicts no label; bundle a "
+            "classifier."
         )
     if (cohort := checkpoint_folder.find_training_cohort()) is None:
         raise InputError(
@@ -72,28 +73,32 @@ def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Mani
             f"{cohort.path} does not say how its participants were prepared from maps, or holds volumes of an "
             "encoder; train on a cohort of abide-data convert."
         )
-    if rare_values := find_rare_values(cohort):
+    if rare_value_names := find_rare_value_names(cohort):
         print(
-            f"Few participants have {join_names(rare_values)}, so that the name, the median and the scale, which a "
-            "bundle holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
+            f"Few participants have {join_names(rare_value_names)}, so that the name, the median and the scale, which "
+            "a bundle holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
         )
     return checkpoint_manifest, cohort
 
 
-def find_rare_values(cohort: Cohort) -> list[str]:
+def find_rare_value_names(cohort: Cohort) -> list[str]:
     """The values of the phenotype that are known for too few people to be described, and categories of fewer than
     `MIN_DESCRIBED_PEOPLE`."""
     raw_phenotype = cohort.raw_phenotype
     if raw_phenotype is None:
         return []
-    categories_by_column = cohort.metadata.phenotype_categories.items()
-    category_counts = raw_phenotype[
-        [f"{column}_{category}" for column, column_categories in categories_by_column for category in column_categories]
+    column_categories_pairs = cohort.metadata.phenotype_categories.items()
+    category_people_counts = raw_phenotype[
+        [
+            f"{column}_{category}"
+            for column, column_categories in column_categories_pairs
+            for category in column_categories
+        ]
     ].sum()
-    measured_counts = raw_phenotype.drop(columns=category_counts.index).notna().sum()
+    measured_people_counts = raw_phenotype.drop(columns=category_people_counts.index).notna().sum()
     return [
-        *measured_counts.index[measured_counts.between(1, EFFORT.describe_from - 1)],
-        *category_counts.index[category_counts.between(1, MIN_DESCRIBED_PEOPLE - 1)],
+        *measured_people_counts.index[measured_people_counts.between(1, EFFORT.describe_from - 1)],
+        *category_people_counts.index[category_people_counts.between(1, MIN_DESCRIBED_PEOPLE - 1)],
     ]
 
 
@@ -101,7 +106,7 @@ def load_cross_validation(checkpoint_manifest: Manifest, score_folder: Path | No
     """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for that of
     another one."""
     cross_validation = (
-        read_cross_validation(score_folder, checkpoint_manifest.model)
+        read_cross_validation(score_folder, checkpoint_manifest.model_name)
         if score_folder
         else checkpoint_manifest.cross_validation
     )
@@ -121,7 +126,7 @@ def make_bundle_files(
     checkpoint_folder: CheckpointFolder, checkpoint_manifest: Manifest, cohort: Cohort, licence: str
 ) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started. Raises InputError for damaged weights."""
-    bundle_manifest = remove_people(checkpoint_manifest, cohort)
+    bundle_manifest = remove_people_from_manifest(checkpoint_manifest, cohort)
     text_by_file = {
         MODEL_FILE: files.format_json(asdict(bundle_manifest)),
         CARD_FILE: render_model_card(bundle_manifest, cohort, licence),
@@ -130,16 +135,16 @@ def make_bundle_files(
     return (
         bytes_by_file
         | make_weights_file(checkpoint_folder, checkpoint_manifest, cohort)
-        | template.make_template_files(cohort)
+        | template.make_bundle_template_files(cohort)
         | make_likeness_files(cohort)
     )
 
 
-def remove_people(checkpoint_manifest: Manifest, cohort: Cohort) -> Manifest:
+def remove_people_from_manifest(checkpoint_manifest: Manifest, cohort: Cohort) -> Manifest:
     """The record of a checkpoint without anything of single people or of where it was made: no ID, scan, path, and no
     text but the program's own."""
     cross_validation = checkpoint_manifest.cross_validation
-    subject_count_by_label = Counter(
+    training_subject_count_by_label = Counter(
         {record_row.subject: record_row.label for record_row in cohort.rows if record_row.split == "train"}.values()
     )
     heading_by_problem = {
@@ -171,10 +176,14 @@ def remove_people(checkpoint_manifest: Manifest, cohort: Cohort) -> Manifest:
         shares=checkpoint_manifest.shares,
         cross_validation=replace(cross_validation, folder="") if cross_validation else None,
         caveats=caveats,
-        people=TrainingPeople(scans_sha256=cohort.scans_sha256()),
+        people=TrainingPeople(scans_sha256=cohort.compute_scans_sha256()),
         versions={name: checkpoint_manifest.versions.get(name) for name in ("git_commit", "packages")}
         | {AAL_DIGEST_KEY: compute_aal_sha256()},
-        told={PEOPLE_KEY: {name: subject_count_by_label[class_label] for class_label, name in enumerate(CLASS_NAMES)}},
+        told={
+            PEOPLE_KEY: {
+                name: training_subject_count_by_label[class_label] for class_label, name in enumerate(CLASS_NAMES)
+            }
+        },
     )
 
 
@@ -182,10 +191,10 @@ def make_weights_file(
     checkpoint_folder: CheckpointFolder, checkpoint_manifest: Manifest, cohort: Cohort
 ) -> dict[str, bytes]:
     """The weights of the network."""
-    model = MODELS[checkpoint_manifest.model]
+    model = MODELS[checkpoint_manifest.model_name]
     assert checkpoint_manifest.settings
     network = model.build_network(model.parse_settings(checkpoint_manifest.settings.config), cohort)
-    checkpoint_folder.restore(network)
+    checkpoint_folder.restore_latest_weights(network)
     network_weights = network.get_weights()
     if not all(np.isfinite(weight_array).all() for weight_array in network_weights):
         raise InputError(
@@ -201,7 +210,7 @@ def make_weights_file(
 def make_likeness_files(cohort: Cohort) -> dict[str, bytes]:
     """What the training people are like; nothing if they are too few, which is printed."""
     try:
-        return make_reference(cohort, cohort.split_indices("train")).bytes_by_file
+        return make_reference(cohort, cohort.find_split_record_indices("train")).bytes_by_file
     except InputError as error:
         print(f"Nobody can be told to be out of distribution: {error}")
         return {}
@@ -218,9 +227,9 @@ def render_model_card(bundle_manifest: Manifest, cohort: Cohort, licence: str) -
         people=bundle_manifest.told[PEOPLE_KEY],
         cohort=cohort,
         SITE_IS_UNKNOWN=SITE_UNKNOWN_SENTENCE,
-        use=INTENDED_USE,
+        use=INTENDED_USE_TEXT,
         sites=make_sites_table(training_rows),
-        variables=make_variables_table(cohort, training_rows),
+        variables=make_covariate_summary_table(cohort, training_rows),
         fewest=MIN_PEOPLE_PER_GROUP,
     )
 
@@ -238,23 +247,23 @@ def make_sites_table(training_rows: Sequence[RecordRow]) -> list[dict[str, str]]
     people_table["site"] = people_table["site"].where(
         ~is_small_site, f"sites of fewer than {MIN_DESCRIBED_PEOPLE}: {people_table['site'][is_small_site].nunique()}"
     )
-    counts_by_site = pd.crosstab(people_table["site"], people_table["label"])
+    people_count_table = pd.crosstab(people_table["site"], people_table["label"])
     return [
         {"site": site or "unknown"}
         | {
             class_name: format_people_count(count_by_label.get(class_label, 0))
             for class_label, class_name in enumerate(CLASS_NAMES)
         }
-        for site, count_by_label in counts_by_site.iterrows()
+        for site, count_by_label in people_count_table.iterrows()
     ]
 
 
-def make_variables_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> list[dict[str, str]]:
+def make_covariate_summary_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> list[dict[str, str]]:
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
     categories. What is known for fewer than `MIN_DESCRIBED_PEOPLE` people is left out."""
     site_by_subject = {record_row.subject: record_row.site for record_row in training_rows}
     covariate_table = make_covariate_table([*site_by_subject], [*site_by_subject.values()], load_all_covariates(cohort))
-    variable_rows = []
+    covariate_summary_rows = []
     for covariate_name, covariate_values in covariate_table.drop(columns="site", errors="ignore").items():
         measured_values = covariate_values.dropna()
         if pd.api.types.is_numeric_dtype(covariate_values) and measured_values.nunique() > 2:
@@ -275,11 +284,11 @@ def make_variables_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> 
                 if category_count >= MIN_DESCRIBED_PEOPLE
             )
         if len(measured_values) >= MIN_DESCRIBED_PEOPLE and covariate_summary:
-            variable_rows.append(
+            covariate_summary_rows.append(
                 {
                     "name": str(covariate_name),
                     "told": covariate_summary,
                     "unknown": format_people_count(covariate_values.isna().sum()),
                 }
             )
-    return variable_rows
+    return covariate_summary_rows

@@ -13,7 +13,7 @@ from data.base.errors import InputError
 from data.base.terminal import SummaryRow, print_summary
 from data.cohorts.atlas import compute_aal_sha256
 from data.conversion.template import OVERLAP_WARNING
-from data.likeness.reference import Reference, read_reference
+from data.likeness.reference import TrainingReference, read_reference
 from models import MODELS
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
@@ -45,12 +45,12 @@ class BundleFolder(CheckpointFolder):
     @cached_property
     def bundle_manifest(self) -> Manifest:
         remake_advice = "make the bundle again"
-        files.check_format(self.path, self.archive.read_json(MODEL_FILE, dict).get("format"), remake_advice)
+        files.check_format_version(self.path, self.archive.read_json(MODEL_FILE, dict).get("format"), remake_advice)
         bundle_manifest = replace(self.archive.read_json(MODEL_FILE, Manifest), cohort=str(self.path))
-        if not is_supported(bundle_manifest.settings):
+        if not is_model_supported(bundle_manifest.settings):
             raise InputError(
                 f"{self.path} is of a model or of settings that this version does not have "
-                f"({bundle_manifest.model or 'none'}); {advise_version(bundle_manifest)}"
+                f"({bundle_manifest.model_name or 'none'}); {advise_version(bundle_manifest)}"
             )
         if bundle_manifest.versions.get(AAL_DIGEST_KEY) != compute_aal_sha256():
             raise InputError(
@@ -60,52 +60,52 @@ class BundleFolder(CheckpointFolder):
         return bundle_manifest
 
     @property
-    def overlap_warning(self) -> str:
+    def unknown_overlap_warning(self) -> str:
         return OVERLAP_WARNING.format(self.path)
 
     @property
-    def exists(self) -> bool:
+    def has_checkpoint(self) -> bool:
         return True
 
     @property
-    def latest_intact(self) -> Path:
+    def latest_intact_prefix(self) -> Path:
         return self.path
 
-    def manifest(self) -> Manifest:
+    def read_latest_manifest(self) -> Manifest:
         return self.bundle_manifest
 
-    def digest(self) -> str:
+    def compute_latest_sha256(self) -> str:
         return record.compute_sha256(self.path)
 
     def find_training_cohort(self) -> None:
         """None: its people stay where it was made."""
 
-    def load_reference(self) -> Reference | None:
+    def load_training_people_reference(self) -> TrainingReference | None:
         return read_reference(self.archive)
 
-    def restore(self, network: "keras.Model") -> None:
+    def restore_latest_weights(self, network: "keras.Model") -> None:
         try:
             network.set_weights([*self.archive.read_arrays(WEIGHTS_FILE).values()])
         except ValueError as error:
             raise InputError(
                 f"{self.path} has weights of another network than this version builds of its settings; "
-                f"{advise_version(self.manifest())}"
+                f"{advise_version(self.read_latest_manifest())}"
             ) from error
 
     def make_summary_rows(self) -> list[SummaryRow]:
         """What a user must know of it."""
-        bundle_manifest = self.manifest()
+        bundle_manifest = self.read_latest_manifest()
         assert bundle_manifest.settings
-        count_by_class = bundle_manifest.told[PEOPLE_KEY]
+        training_people_count_by_class = bundle_manifest.told[PEOPLE_KEY]
         training_text = (
-            f"{count_by_class['autism']} participants with autism, {count_by_class['control']} "
-            f"controls{bundle_manifest.caveats.marks}"
+            f"{training_people_count_by_class['autism']} participants with autism, "
+            f"{training_people_count_by_class['control']} controls{bundle_manifest.caveats.caveat_marks}"
         )
         return [
             (
                 "bundle",
-                f"{self.path}: {bundle_manifest.model}, preset {bundle_manifest.settings.preset}; SHA-256 "
-                f"{self.digest()}",
+                f"{self.path}: {bundle_manifest.model_name}, preset {bundle_manifest.settings.preset}; SHA-256 "
+                f"{self.compute_latest_sha256()}",
             ),
             ("trained on", training_text),
             (
@@ -117,7 +117,7 @@ class BundleFolder(CheckpointFolder):
         ]
 
 
-def is_supported(settings: Choices | None) -> bool:
+def is_model_supported(settings: Choices | None) -> bool:
     """Whether this version has a model with these settings."""
     if settings is None or settings.model not in MODELS:
         return False
@@ -132,11 +132,11 @@ def advise_version(bundle_manifest: Manifest) -> str:
     return f"use the version that made it, commit {bundle_manifest.versions.get('git_commit') or 'unknown'}."
 
 
-def use_bundle(request: Request, bundle_path: Path) -> Request:
+def use_bundle_in_request(request: Request, bundle_path: Path) -> Request:
     """The request with the network of a bundle in place of a checkpoint. Raises InputError if it asks for another model
     than that of the bundle."""
     bundle_folder = BundleFolder(bundle_path)
-    model_name = bundle_folder.manifest().model
+    model_name = bundle_folder.read_latest_manifest().model_name
     if "model" in request.non_default_options and request.model != model_name:
         raise InputError(f"{bundle_path} is of {model_name}, not {request.model}; leave --model out.")
     print_summary(bundle_folder.make_summary_rows())

@@ -19,8 +19,10 @@ def main() -> int:
 
 
 def make_parser() -> Parser:
-    description = "Compares classifiers that were tested on the same participants."
-    argument_parser = Parser(prog=COMPARE_PROGRAM, description=description, examples=COMPARE_EXAMPLES)
+    program_description = "Compares classifiers that were tested on the same participants."
+    argument_parser = Parser(
+        prog=COMPARE_PROGRAM, description=program_description, example_arguments_by_purpose=COMPARE_EXAMPLES
+    )
     argument_parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --outDir of a run.py --test")
     argument_parser.add_argument("--outDir", type=Path, default=Path("results/compare"), help="default %(default)s")
     return argument_parser
@@ -29,18 +31,18 @@ def make_parser() -> Parser:
 def compare_runs() -> int:
     args = make_parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
-    from utils.runs.record import Manifest, claim_folder
+    from utils.runs.record import Manifest, claim_results_folder
 
     if len({run_folder.resolve() for run_folder in args.runs}) < max(2, len(args.runs)):
-        run_names = " ".join(map(str, args.runs))
-        raise InputError(f"There is nothing to compare in {run_names}; name two runs or more, each once.")
+        run_folders_text = " ".join(map(str, args.runs))
+        raise InputError(f"There is nothing to compare in {run_folders_text}; name two runs or more, each once.")
     finished_tests = runs.open_tests(args.runs)
-    with files.locked(args.outDir):
-        claim_folder(args.outDir, Manifest(job=page.COMPARE_JOB))
+    with files.lock_exclusively(args.outDir):
+        claim_results_folder(args.outDir, Manifest(job=page.COMPARE_JOB))
         pair_rows = runs.compare_pairs(finished_tests)
         page_path = page.write_comparison(args.outDir, finished_tests, pair_rows)
         page.print_comparison(finished_tests, pair_rows)
-        print(f"Comparison{page.join_marks(finished_tests)}: {page_path}")
+        print(f"Comparison{page.join_caveat_marks(finished_tests)}: {page_path}")
     return 0
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from data.base import files
-from data.base.tables import write_frame
+from data.base.tables import write_csv_frame
 from data.base.terminal import format_participants, print_table
 from data.cohorts.rows import join_names
 from data.pages.page import CellByHeading, Link, Page, Section, render_page
@@ -22,8 +22,8 @@ from utils.report import methods
 from utils.report.build import INVALID_PREFIX, list_caveat_messages
 from utils.report.columns import make_table_section
 from utils.runs import record
-from utils.scores.conclusion import CANNOT_BE_TOLD, NO_DIFFERENCE, would_show
-from utils.scores.results import DETECTABLE, INTERVAL_TEXT, TITLE_BY_AUC, Estimate, flatten_estimates
+from utils.scores.conclusion import CANNOT_BE_TOLD, NO_DIFFERENCE, describe_detectable_difference
+from utils.scores.results import DETECTABLE_DIFFERENCE_COLUMN, INTERVAL_TEXT, TITLE_BY_AUC, Estimate, flatten_estimates
 from utils.scores.results import TEST_PAGE_FILE as REPORT_PAGE
 
 COMPARE_JOB, COMPARE_PAGE, COMPARE_TABLE = "compare", "compare.html", "compare.csv"
@@ -52,14 +52,16 @@ DECISIVE_KEYS = (  # keys of `run.json` that say what decides a result
 def write_comparison(folder: Path, finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> Path:
     """Writes the table, the page, whose path is returned, and the record of a comparison."""
     page_path, start_time = folder / COMPARE_PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_frame(folder / COMPARE_TABLE, pd.DataFrame(pair_rows), significant_digits=8)
-    page_title = f"Comparison of {len(finished_tests)} tests{join_marks(finished_tests)}"
+    write_csv_frame(folder / COMPARE_TABLE, pd.DataFrame(pair_rows), significant_digits=8)
+    page_title = f"Comparison of {len(finished_tests)} tests{join_caveat_marks(finished_tests)}"
     subtitle = f"{format_participants(pair_rows[0]['subjects'])}, {pair_rows[0]['records']} records, {start_time}"
-    report_by_folder = {
+    report_path_by_folder = {
         finished_test.test_folder: os.path.relpath(finished_test.test_folder / REPORT_PAGE, folder)
         for finished_test in finished_tests
     }
-    report_links = [Link(f"report of {folder}", quote(report_path)) for folder, report_path in report_by_folder.items()]
+    report_links = [
+        Link(f"report of {folder}", quote(report_path)) for folder, report_path in report_path_by_folder.items()
+    ]
     comparison_page = Page(
         "compare",
         page_title,
@@ -82,12 +84,12 @@ def write_comparison(folder: Path, finished_tests: Sequence[FinishedTest], pair_
     return page_path
 
 
-def join_marks(finished_tests: Sequence[FinishedTest]) -> str:
+def join_caveat_marks(finished_tests: Sequence[FinishedTest]) -> str:
     """The marks of all runs, such as ` (SIMULATED)`."""
-    return "".join(dict.fromkeys(finished_test.description.marks for finished_test in finished_tests))
+    return "".join(dict.fromkeys(finished_test.description.caveat_marks for finished_test in finished_tests))
 
 
-def get_difference(pair_row: dict[str, Any], metric_name: str) -> Estimate:
+def get_metric_difference(pair_row: dict[str, Any], metric_name: str) -> Estimate:
     return Estimate.from_row(pair_row, f"{DIFFERENCE_PREFIX}{metric_name}")
 
 
@@ -121,16 +123,24 @@ def format_comparison_verdict(
         )
     ]
     for unclear_conclusion, sentence_template in UNCLEAR_TEXT_BY_CONCLUSION.items():
-        alike = [pair_row for pair_row in pair_rows if pair_row["conclusion"] == unclear_conclusion]
-        pair_names = [f"{pair_row['a']} and {pair_row['b']}" for pair_row in alike]
-        largest = max((pair_row[DETECTABLE] or 0 for pair_row in alike), default=0)
-        detectable = would_show(largest) if unclear_conclusion == NO_DIFFERENCE and largest else ""
-        sentences += [sentence_template.format(join_names(pair_names, max_pairs, "; "), detectable)] * bool(pair_names)
+        unclear_pair_rows = [pair_row for pair_row in pair_rows if pair_row["conclusion"] == unclear_conclusion]
+        pair_names = [f"{pair_row['a']} and {pair_row['b']}" for pair_row in unclear_pair_rows]
+        largest_detectable_difference = max(
+            (pair_row[DETECTABLE_DIFFERENCE_COLUMN] or 0 for pair_row in unclear_pair_rows), default=0
+        )
+        detectable_text = (
+            describe_detectable_difference(largest_detectable_difference)
+            if unclear_conclusion == NO_DIFFERENCE and largest_detectable_difference
+            else ""
+        )
+        sentences += [sentence_template.format(join_names(pair_names, max_pairs, "; "), detectable_text)] * bool(
+            pair_names
+        )
     if len(pair_rows) == 1:
         (pair_row,) = pair_rows
         sentences.append(
             f"{TITLE_BY_AUC[pair_row['by']]}, {format_difference_name(pair_row)}, {INTERVAL_TEXT}: "
-            f"{get_difference(pair_row, pair_row['by']).text()}"
+            f"{get_metric_difference(pair_row, pair_row['by']).text()}"
         )
     invalid_text = INVALID_PREFIX if any(finished_test.description.problems for finished_test in finished_tests) else ""
     return invalid_text + " ".join(f"{sentence}." for sentence in sentences if sentence)
@@ -139,11 +149,11 @@ def format_comparison_verdict(
 def print_comparison(finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> None:
     """Prints the verdict, and below it the score that decides: if there are several pairs, first the differences of
     those that show one, then the score of each run."""
-    deciding_metric, is_several = pair_rows[0]["by"], len(pair_rows) > 1
+    deciding_metric, has_several_pairs = pair_rows[0]["by"], len(pair_rows) > 1
     score_rows = [
-        [get_difference(pair_row, deciding_metric).text(), format_difference_name(pair_row)]
+        [get_metric_difference(pair_row, deciding_metric).text(), format_difference_name(pair_row)]
         for pair_row in pair_rows
-        if is_several and pair_row["conclusion"] in BETTER_TEXT_BY_CONCLUSION
+        if has_several_pairs and pair_row["conclusion"] in BETTER_TEXT_BY_CONCLUSION
     ]
     score_rows += [
         [finished_test.score_by_metric[deciding_metric].text(), str(finished_test.test_folder)]
@@ -152,7 +162,7 @@ def print_comparison(finished_tests: Sequence[FinishedTest], pair_rows: Sequence
     remainder_rows = [[f"and {len(score_rows) - TERMINAL_ROWS} more", ""]] if len(score_rows) > TERMINAL_ROWS else []
     print(format_comparison_verdict(finished_tests, pair_rows, max_pairs=1))
     print(f"{TITLE_BY_AUC[deciding_metric]}, {INTERVAL_TEXT}:")
-    print_table([*score_rows[:TERMINAL_ROWS], *remainder_rows], truncate_last=True)
+    print_table([*score_rows[:TERMINAL_ROWS], *remainder_rows], truncate_last_column=True)
 
 
 def make_comparison_sections(
@@ -189,15 +199,20 @@ def make_scores_section(finished_tests: Sequence[FinishedTest], pair_rows: Seque
         {
             "run": format_difference_name(pair_row),
             "conclusion": format_pair_conclusion(pair_row),
-            DETECTABLE: pair_row[DETECTABLE],
+            DETECTABLE_DIFFERENCE_COLUMN: pair_row[DETECTABLE_DIFFERENCE_COLUMN],
         }
-        | flatten_estimates({metric_name: get_difference(pair_row, metric_name) for metric_name in metric_names})
+        | flatten_estimates({metric_name: get_metric_difference(pair_row, metric_name) for metric_name in metric_names})
         for pair_row in pair_rows
     ]
-    footnotes = {"": BONFERRONI_FOOTNOTE.format(len(pair_rows))} if len(pair_rows) > 1 else {}
-    column_names = ["run", *metric_names, DETECTABLE, "conclusion"]
+    footnote_by_column = {"": BONFERRONI_FOOTNOTE.format(len(pair_rows))} if len(pair_rows) > 1 else {}
+    column_names = ["run", *metric_names, DETECTABLE_DIFFERENCE_COLUMN, "conclusion"]
     return make_table_section(
-        "Scores and differences", pd.DataFrame(table_rows), column_names, PAIRED_FOOTNOTE, open=True, notes=footnotes
+        "Scores and differences",
+        pd.DataFrame(table_rows),
+        column_names,
+        PAIRED_FOOTNOTE,
+        open=True,
+        notes=footnote_by_column,
     )
 
 
@@ -210,8 +225,10 @@ def find_differing_settings(finished_tests: Sequence[FinishedTest]) -> list[Cell
             "cohort": test_description.cohort_name,
             "config": methods.find_used_settings(test_description),
         }
-        flat_settings = pd.json_normalize({setting_key: manifest_values[setting_key] for setting_key in DECISIVE_KEYS})
-        settings_by_run[str(finished_test.test_folder)] = flat_settings.astype(object).iloc[0]
+        flat_settings_table = pd.json_normalize(
+            {setting_key: manifest_values[setting_key] for setting_key in DECISIVE_KEYS}
+        )
+        settings_by_run[str(finished_test.test_folder)] = flat_settings_table.astype(object).iloc[0]
     settings_table = pd.DataFrame(settings_by_run).fillna("-").map(str).replace("", "-")
-    differing_rows = settings_table[settings_table.nunique(axis=1) > 1]
-    return differing_rows.rename_axis("in run.json").reset_index().to_dict("records")
+    differing_settings_table = settings_table[settings_table.nunique(axis=1) > 1]
+    return differing_settings_table.rename_axis("in run.json").reset_index().to_dict("records")

@@ -15,9 +15,9 @@ from models import MODELS
 from utils.report.tables import EvaluationManifest, parse_evaluation_manifest, read_predictions
 from utils.runs.record import read_finished_manifest
 from utils.scores.conclusion import CANNOT_BE_TOLD, MODEL_BETTER, MODEL_WORSE, NO_DIFFERENCE, judge_auc_difference
-from utils.scores.metrics import Predictions, choose_headline_metric, estimate_differences, estimate_scores
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_score_differences, estimate_scores
 from utils.scores.results import (
-    DETECTABLE,
+    DETECTABLE_DIFFERENCE_COLUMN,
     RESULT_TABLE_BY_NAME,
     Estimate,
     find_detectable_difference,
@@ -82,11 +82,12 @@ def read_finished_test(test_folder: Path) -> FinishedTest:
     test_manifest = read_finished_manifest(test_folder, EXPECTED_FOLDER_TEXT)
     if (
         test_manifest.job != "test"
-        or test_manifest.model not in MODELS
-        or MODELS[test_manifest.model].predicted != "label"
+        or test_manifest.model_name not in MODELS
+        or MODELS[test_manifest.model_name].predicted != "label"
     ):
         raise InputError(
-            f"{test_folder} holds a {test_manifest.job} of {test_manifest.model or 'no model'}; {EXPECTED_FOLDER_TEXT}."
+            f"{test_folder} holds a {test_manifest.job} of {test_manifest.model_name or 'no model'}; "
+            f"{EXPECTED_FOLDER_TEXT}."
         )
     predictions_table = read_predictions(test_folder / PREDICTIONS_FILE)
     predictions_table["repeat"] = predictions_table["repeat"].astype(int) if "repeat" in predictions_table else 0
@@ -118,19 +119,19 @@ def check_same_people(first_test: FinishedTest, second_test: FinishedTest) -> No
 
 def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]]:
     """A row for each two of the runs, `first_test` (a) and `second_test` (b). The intervals of the scores of a minus
-    those of b, paired as in `metrics.estimate_differences`, hold for all rows together."""
+    those of b, paired as in `metrics.estimate_score_differences`, hold for all rows together."""
     pair_rows, pair_count = [], comb(len(finished_tests), 2)
     for first_test, second_test in combinations(finished_tests, 2):
-        difference_by_metric = estimate_differences(
+        difference_by_metric = estimate_score_differences(
             first_test.predictions, second_test.predictions, BOOTSTRAP_SEED, pair_count
         )
         deciding_metric = choose_headline_metric(difference_by_metric)
-        pair_values: dict[str, Any] = {
+        pair_value_by_column: dict[str, Any] = {
             "a": str(first_test.test_folder),
             "b": str(second_test.test_folder),
             "conclusion": TEXT_BY_CONCLUSION[judge_auc_difference(difference_by_metric[deciding_metric])],
             "by": deciding_metric,
-            DETECTABLE: find_detectable_difference(difference_by_metric[deciding_metric], pair_count),
+            DETECTABLE_DIFFERENCE_COLUMN: find_detectable_difference(difference_by_metric[deciding_metric], pair_count),
             "among": pair_count,
             "subjects": len(set(first_test.predictions.subject)),
             "records": len(first_test.predictions.label),
@@ -141,7 +142,7 @@ def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]
             for test_side, finished_test in (("a", first_test), ("b", second_test))
         }
         pair_rows.append(
-            pair_values
+            pair_value_by_column
             | score_by_column
             | flatten_estimates(
                 {

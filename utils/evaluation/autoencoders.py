@@ -43,28 +43,34 @@ class ExplainedVariance:
         return float(1 - self.squared_error_sum / squared_deviation_sum) if squared_deviation_sum > 0 else float("nan")
 
 
-def pool_autoencoders(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
+def pool_autoencoder_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """`metrics.json`: means over the folds, weighted by their test records, and over repeats; the metrics of each."""
-    run_metrics = [files.read_json(fold_run.out_dir / METRICS_FILE, dict) for fold_run in fold_runs]
-    test_counts = np.array([len(fold_run.cohort.split_indices("test")) for fold_run in fold_runs], float)
+    metrics_per_fold_run = [files.read_json(fold_run.out_dir / METRICS_FILE, dict) for fold_run in fold_runs]
+    test_record_counts = np.array(
+        [len(fold_run.cohort.find_split_record_indices("test")) for fold_run in fold_runs], float
+    )
     metrics_by_fold_run = {
-        fold_run.fold_label: fold_metrics for fold_run, fold_metrics in zip(fold_runs, run_metrics, strict=True)
+        fold_run.fold_label: fold_metrics
+        for fold_run, fold_metrics in zip(fold_runs, metrics_per_fold_run, strict=True)
     }
-    caveat_fields = pooled_run.caveats.active_fields
-    metric_names = [metric for metric in run_metrics[0] if metric not in ("baseline", *caveat_fields)]
+    caveat_fields = pooled_run.caveats.active_caveat_by_field
+    metric_names = [metric for metric in metrics_per_fold_run[0] if metric not in ("baseline", *caveat_fields)]
     values_by_metric = {
-        metric: np.array([metrics_json[metric] for metrics_json in run_metrics], float) for metric in metric_names
+        metric: np.array([metrics_json[metric] for metrics_json in metrics_per_fold_run], float)
+        for metric in metric_names
     }
     mean_by_metric = {
-        metric: finite_or_none(float(test_counts @ metric_values / test_counts.sum()))
+        metric: finite_or_none(float(test_record_counts @ metric_values / test_record_counts.sum()))
         for metric, metric_values in values_by_metric.items()
     }
     files.write_json(
         pooled_run.out_dir / METRICS_FILE,
-        mean_by_metric | {"baseline": run_metrics[0]["baseline"], "folds": metrics_by_fold_run} | caveat_fields,
+        mean_by_metric
+        | {"baseline": metrics_per_fold_run[0]["baseline"], "folds": metrics_by_fold_run}
+        | caveat_fields,
     )
-    print_autoencoder_metrics(mean_by_metric, run_metrics[0]["baseline"])
-    pooled_run.finish(Headline("explained_variance", Estimate.from_numbers(mean_by_metric["explained_variance"])))
+    print_autoencoder_metrics(mean_by_metric, metrics_per_fold_run[0]["baseline"])
+    pooled_run.finish_run(Headline("explained_variance", Estimate.from_numbers(mean_by_metric["explained_variance"])))
 
 
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
@@ -74,13 +80,13 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     approximate_by_baseline = (
         approximate_by_block_means if input_name == "volume" else fit_principal_components(run.cohort, network)
     )
-    code_activations: list[float] = []
+    mean_code_activations: list[float] = []
     first_record_arrays: list[np.ndarray] = []
-    index_batches = split_into_batches(run.cohort.split_indices("test"), run.config.batch_size)
+    index_batches = split_into_batches(run.cohort.find_split_record_indices("test"), run.config.batch_size)
     for _, batch, outputs in run_network(run, network, index_batches, "Testing"):
         network_variance.add_batch(batch[input_name], outputs["reconstruction"])
         baseline_variance.add_batch(batch[input_name], approximate_by_baseline(batch[input_name]))
-        code_activations += [float(losses.mean_activation(code)) for code in outputs["code"]]
+        mean_code_activations += [float(losses.compute_mean_activation(code)) for code in outputs["code"]]
         first_record_arrays = first_record_arrays or [
             batch[input_name][0],
             outputs["code"][0],
@@ -92,16 +98,16 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     value_by_metric = {
         "mse": finite_or_none(network_variance.mse),
         "explained_variance": finite_or_none(network_variance.explained_variance),
-        "code_mean_activation": finite_or_none(float(np.mean(code_activations))),
+        "code_mean_activation": finite_or_none(float(np.mean(mean_code_activations))),
         "explained_variance_baseline": finite_or_none(baseline_variance.explained_variance),
     }
     files.write_json(
-        run.out_dir / METRICS_FILE, value_by_metric | {"baseline": baseline_name} | run.caveats.active_fields
+        run.out_dir / METRICS_FILE, value_by_metric | {"baseline": baseline_name} | run.caveats.active_caveat_by_field
     )
     if input_name == "volume":
-        draw_volumes(run, network, *(volume.astype(np.float32) for volume in first_record_arrays))
+        draw_first_test_volumes(run, network, *(volume.astype(np.float32) for volume in first_record_arrays))
     print_autoencoder_metrics(value_by_metric, baseline_name)
-    run.finish(Headline("explained_variance", Estimate.from_numbers(value_by_metric["explained_variance"])))
+    run.finish_run(Headline("explained_variance", Estimate.from_numbers(value_by_metric["explained_variance"])))
 
 
 def print_autoencoder_metrics(value_by_metric: dict[str, float | None], baseline_name: str) -> None:
@@ -115,12 +121,12 @@ def print_autoencoder_metrics(value_by_metric: dict[str, float | None], baseline
     print_summary([("autoencoder", network_text), ("baseline", baseline_text)])
 
 
-def draw_volumes(
+def draw_first_test_volumes(
     run: Run, network: keras.Model, volume: np.ndarray, code_volume: np.ndarray, decoded_volume: np.ndarray
 ) -> None:
     """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
-    subject_row, grid = run.cohort.rows[run.cohort.split_indices("test")[0]], run.cohort.grid
-    participant_text = f"of participant {make_printable(subject_row.subject)}{run.marks}"
+    first_test_row, grid = run.cohort.rows[run.cohort.find_split_record_indices("test")[0]], run.cohort.grid
+    participant_text = f"of participant {make_printable(first_test_row.subject)}{run.caveat_marks}"
     value_unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channel_text = f", channel 1 of {code_volume.shape[-1]}" if code_volume.shape[-1] > 1 else ""
     grey_limits = (float(volume.min()), float(volume.max()))
@@ -149,12 +155,12 @@ def make_code_grid(network: keras.Model, grid: Grid) -> Grid:
             continue
         window_voxels, stride = np.array(getattr(layer, "kernel_size", None) or layer.pool_size), layer.strides[0]
         input_shape, output_shape = (np.array(tensor.shape[1:4]) for tensor in (layer.input, layer.output))
-        padding = (
+        padding_voxels = (
             np.maximum((output_shape - 1) * stride + window_voxels - input_shape, 0) // 2
             if layer.padding == "same"
             else 0
         )
-        origin_mm = origin_mm + spacing_mm * ((window_voxels - 1) / 2 - padding)
+        origin_mm = origin_mm + spacing_mm * ((window_voxels - 1) / 2 - padding_voxels)
         spacing_mm *= stride
     return Grid("code", network.output["code"].shape[1:4], spacing_mm, tuple(origin_mm.tolist()))
 
@@ -168,7 +174,7 @@ def approximate_by_block_means(volumes: np.ndarray) -> np.ndarray:
 
 def fit_principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
-    training_phenotypes = cohort.make_batch(cohort.split_indices("train"), with_volumes=False)["phenotype"]
+    training_phenotypes = cohort.make_batch(cohort.find_split_record_indices("train"), with_volumes=False)["phenotype"]
     fitted_pca = PCA(min(int(np.prod(network.output["code"].shape[1:])), *training_phenotypes.shape)).fit(
         training_phenotypes
     )

@@ -17,10 +17,10 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
 from utils.scores.conclusion import BaselineComparison, Conclusion, judge_auc_difference
-from utils.scores.metrics import Predictions, choose_headline_metric, estimate_differences, estimate_scores
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_score_differences, estimate_scores
 from utils.scores.named import assign_baseline_roles, choose_prespecified_baseline
 from utils.scores.results import (
-    DETECTABLE,
+    DETECTABLE_DIFFERENCE_COLUMN,
     MAJORITY_BASELINE,
     MIN_CLASS_SUBJECTS,
     PRESPECIFIED_BASELINE_COLUMN,
@@ -45,19 +45,19 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     """Writes `baseline_predictions.csv`, by baselines fitted on the cohort's training people or, if others trained the
     model, on these. Returns the warnings that belong beside it."""
     run = results.run
-    training_cohort, is_trained_elsewhere = None, run.everybody or not run.cohort.split_subjects("train")
+    training_cohort, is_trained_elsewhere = None, run.everybody or not run.cohort.list_split_subjects("train")
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
-        return [NO_BASELINE_WARNING.format(run.checkpoints.manifest().cohort)]
+        return [NO_BASELINE_WARNING.format(run.checkpoints.read_latest_manifest().cohort)]
     try:
         prediction_table = predict_baselines_cached(run.cohort, training_cohort)
     except InputError as error:
         if training_cohort is None:
             raise
         return [f"No baseline could be fitted beside the score: {error}"]
-    results.add_table("baseline_predictions", prediction_table.reset_index())
+    results.write_result_table("baseline_predictions", prediction_table.reset_index())
     fitting_cohort = training_cohort or run.cohort
     return baselines.describe_record_limits(
-        len(fitting_cohort.split_indices("train")), fitting_cohort.connectomes is not None
+        len(fitting_cohort.find_split_record_indices("train")), fitting_cohort.connectomes is not None
     )
 
 
@@ -68,12 +68,12 @@ def load_training_cohort(run: Run) -> Cohort | None:
     tested_cohort, training_cohort, checkpoint_people = (
         run.cohort,
         run.checkpoints.find_training_cohort(),
-        run.checkpoints.manifest().people,
+        run.checkpoints.read_latest_manifest().people,
     )
     if (
         training_cohort is None
         or checkpoint_people is None
-        or describe_preparation(training_cohort) != describe_preparation(tested_cohort)
+        or list_preparation_values(training_cohort) != list_preparation_values(tested_cohort)
     ):
         return None
     training_subjects = set(checkpoint_people.subjects)
@@ -83,10 +83,15 @@ def load_training_cohort(run: Run) -> Cohort | None:
     return standardise_cohort(replace(training_cohort, rows=split_rows), tested_cohort.standard)
 
 
-def describe_preparation(cohort: Cohort) -> list[object]:
+def list_preparation_values(cohort: Cohort) -> list[object]:
     """How all that baselines read was prepared, except connectomes."""
     covariate_columns = [] if cohort.covariates is None else sorted(cohort.covariates)
-    return [cohort.grid, cohort.num_maps, cohort.metadata.select_for_inputs(("volume", "phenotype")), covariate_columns]
+    return [
+        cohort.grid,
+        cohort.num_maps,
+        cohort.metadata.select_fields_for_inputs(("volume", "phenotype")),
+        covariate_columns,
+    ]
 
 
 def predict_baselines_cached(tested_cohort: Cohort, training_cohort: Cohort | None = None) -> pd.DataFrame:
@@ -103,30 +108,30 @@ def predict_baselines_cached(tested_cohort: Cohort, training_cohort: Cohort | No
 
 
 def make_baseline_rows(
-    predictions: Predictions, baseline_tables: Sequence[pd.DataFrame], seed: int, network_inputs: Sequence[str]
+    predictions: Predictions, baseline_tables: Sequence[pd.DataFrame], seed: int, network_input_names: Sequence[str]
 ) -> list[dict]:
     """Rows of `baselines.csv`: each baseline with intervals, and the model's AUCs minus its.
 
     `baseline_tables` are the tables of `baselines.predict_baselines` for each repeat, a row for each of the
     predictions, in their order; a baseline that could not be fitted in every fold is left out. One is pre-specified,
-    by the `network_inputs` of the network. The intervals of the model minus each other baseline hold for all of these
-    together.
+    by the `network_input_names` of the network. The intervals of the model minus each other baseline hold for all of
+    these together.
     """
-    metric_names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups_by_auc]
-    common_baselines = [
+    metric_names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.first_repeat_groups_by_auc]
+    common_baseline_names = [
         baseline_name
         for baseline_name in baseline_tables[0]
         if all(baseline_name in baseline_table for baseline_table in baseline_tables)
     ]
-    complete_baselines = [
+    complete_baseline_names = [
         str(baseline_name)
-        for baseline_name in common_baselines
+        for baseline_name in common_baseline_names
         if not any(baseline_table[baseline_name].isna().any() for baseline_table in baseline_tables)
     ]
-    role_by_baseline = assign_baseline_roles(complete_baselines, network_inputs)
+    role_by_baseline = assign_baseline_roles(complete_baseline_names, network_input_names)
     comparison_count = list(role_by_baseline.values()).count(SECONDARY_ROLE)
     baseline_rows = []
-    for baseline_name in complete_baselines:
+    for baseline_name in complete_baseline_names:
         baseline_predictions = predictions.with_probabilities(
             [baseline_table[baseline_name] for baseline_table in baseline_tables]
         )
@@ -141,10 +146,10 @@ def make_baseline_rows(
                 if metric in TITLE_BY_AUC
             }
         comparison_count = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
-        difference_by_metric = estimate_differences(predictions, baseline_predictions, seed, comparison_count)
+        difference_by_metric = estimate_score_differences(predictions, baseline_predictions, seed, comparison_count)
         difference_by_column = {
             f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
-            for auc_name in ("auc", *predictions.groups_by_auc)
+            for auc_name in ("auc", *predictions.first_repeat_groups_by_auc)
         }
         row = {"baseline": baseline_name, ROLE_COLUMN: role_by_baseline.get(baseline_name, "")} | flatten_estimates(
             {metric: estimate_by_metric[metric] for metric in metric_names} | difference_by_column
@@ -152,7 +157,7 @@ def make_baseline_rows(
         baseline_rows.append(
             row
             | {
-                DETECTABLE: find_detectable_difference(
+                DETECTABLE_DIFFERENCE_COLUMN: find_detectable_difference(
                     difference_by_metric[choose_headline_metric(difference_by_metric)], comparison_count
                 )
             }
@@ -164,29 +169,31 @@ def make_conclusion(
     estimate_by_metric: Mapping[str, Estimate],
     predictions: Predictions,
     baseline_rows: Sequence[dict],
-    network_inputs: Sequence[str],
+    network_input_names: Sequence[str],
     cross_validation: CrossValidation | None = None,
 ) -> Conclusion:
     """What a test shows, by its metrics and the rows of `make_baseline_rows`; without any, the baseline is that of the
     test `cross_validation` that goes with the network."""
-    metric = choose_headline_metric(estimate_by_metric)
-    difference_by_baseline = {
-        baseline_row["baseline"]: Estimate.from_row(baseline_row, f"{MODEL_MINUS_PREFIX}{metric}")
+    headline_metric = choose_headline_metric(estimate_by_metric)
+    auc_difference_by_baseline = {
+        baseline_row["baseline"]: Estimate.from_row(baseline_row, f"{MODEL_MINUS_PREFIX}{headline_metric}")
         for baseline_row in baseline_rows
     }
-    candidate_baselines = [
-        baseline_name for baseline_name in difference_by_baseline if baseline_name != MAJORITY_BASELINE
+    candidate_baseline_names = [
+        baseline_name for baseline_name in auc_difference_by_baseline if baseline_name != MAJORITY_BASELINE
     ]
-    prespecified = choose_prespecified_baseline(candidate_baselines, network_inputs)
+    prespecified_baseline = choose_prespecified_baseline(candidate_baseline_names, network_input_names)
     baseline_comparison = None
-    if prespecified:
-        auc = next(
-            Estimate.from_row(baseline_row, metric)
+    if prespecified_baseline:
+        prespecified_auc = next(
+            Estimate.from_row(baseline_row, headline_metric)
             for baseline_row in baseline_rows
-            if baseline_row["baseline"] == prespecified.name
+            if baseline_row["baseline"] == prespecified_baseline.name
         )
         baseline_comparison = BaselineComparison(
-            **asdict(prespecified), auc=auc, less=difference_by_baseline[prespecified.name]
+            **asdict(prespecified_baseline),
+            auc=prespecified_auc,
+            less=auc_difference_by_baseline[prespecified_baseline.name],
         )
     elif not baseline_rows and cross_validation and (fold_conclusion := cross_validation.conclusion).baseline:
         baseline_comparison = replace(
@@ -194,32 +201,32 @@ def make_conclusion(
             where=f"in the training's own test {cross_validation.division_text}, "
             f"{fold_conclusion.participants} participants",
         )
-    count_by_standing = Counter(
-        judge_auc_difference(difference_by_baseline[baseline_name])
-        for baseline_name in candidate_baselines
-        if not prespecified or baseline_name != prespecified.name
+    baseline_count_by_standing = Counter(
+        judge_auc_difference(auc_difference_by_baseline[baseline_name])
+        for baseline_name in candidate_baseline_names
+        if not prespecified_baseline or baseline_name != prespecified_baseline.name
     )
     return Conclusion(
-        metric=metric,
-        score=estimate_by_metric[metric],
+        metric=headline_metric,
+        score=estimate_by_metric[headline_metric],
         participants=predictions.count_subjects(predictions.label >= 0),
-        alone=predictions.uncompared_subject_count if metric == "auc_sites" else 0,
+        alone=predictions.uncompared_subject_count if headline_metric == "auc_sites" else 0,
         small_sites=predictions.in_small_sites,
-        why=explain_no_conclusion(estimate_by_metric[metric], metric, predictions),
-        notes=make_score_footnotes(metric, predictions),
+        why=explain_no_conclusion(estimate_by_metric[headline_metric], headline_metric, predictions),
+        notes=make_score_footnotes(headline_metric, predictions),
         baseline=baseline_comparison,
-        others=dict(count_by_standing),
+        others=dict(baseline_count_by_standing),
     )
 
 
-def explain_no_conclusion(auc_estimate: Estimate, metric: str, predictions: Predictions) -> str:
+def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predictions: Predictions) -> str:
     """Why nothing can be concluded of a score; empty if something can."""
     has_small_sites, is_labelled = predictions.in_small_sites, predictions.label >= 0
     if auc_estimate.value is None and not all(
         (predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES))
     ):
         return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
-    if auc_estimate.value is None and metric == "auc_folds":
+    if auc_estimate.value is None and headline_metric == "auc_folds":
         return "in each fold all test participants have the same diagnosis"
     if auc_estimate.value is None:
         fold_text = " of a fold" if has_small_sites else ""
@@ -231,18 +238,20 @@ def explain_no_conclusion(auc_estimate: Estimate, metric: str, predictions: Pred
         has_clusters = predictions.count_clusters(is_labelled) < predictions.count_subjects(is_labelled)
         clusters_text = " (a family, or participants who share a scan, count once)" if has_clusters else ""
         both_classes_text = (
-            f" at sites{' and folds' if has_small_sites else ''} that have both" if metric == "auc_sites" else ""
+            f" at sites{' and folds' if has_small_sites else ''} that have both"
+            if headline_metric == "auc_sites"
+            else ""
         )
         return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{clusters_text}{both_classes_text}"
     return ""
 
 
-def make_score_footnotes(metric: str, predictions: Predictions) -> list[str]:
+def make_score_footnotes(headline_metric: str, predictions: Predictions) -> list[str]:
     """Footnotes of a score: whom it compares, and what it does not say."""
     subject_count, repeat_count = predictions.count_subjects(predictions.label >= 0), len(predictions.repeats_to_score)
     footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
     uncompared_count = predictions.uncompared_subject_count
-    if metric == "auc_sites" and predictions.in_small_sites:
+    if headline_metric == "auc_sites" and predictions.in_small_sites:
         footnotes.append(
             "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
             "in the wrong direction: only those of the same site and fold are compared."
@@ -251,20 +260,20 @@ def make_score_footnotes(metric: str, predictions: Predictions) -> list[str]:
             [f"{uncompared_count} of {subject_count} have nobody of the other class there."] if uncompared_count else []
         )
         footnotes.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
-    elif metric == "auc_sites":
+    elif headline_metric == "auc_sites":
         footnotes.append("Compares participants of the same site, averaged over sites.")
         footnotes += (
             [f"{uncompared_count} of {subject_count} are at sites of one class, and not in it."]
             if uncompared_count
             else []
         )
-        if (are_all_new := are_sites_new(predictions)) is not None:
+        if (are_all_sites_new := are_sites_new(predictions)) is not None:
             footnotes.append(
                 "Each site was tested by a model that had not seen it."
-                if are_all_new
+                if are_all_sites_new
                 else "Participants of the tested sites were in the training: this says nothing of a new site."
             )
-    elif metric == "auc_folds":
+    elif headline_metric == "auc_folds":
         footnotes.append("Compares participants whom the same model tested, averaged over folds.")
     return [
         *footnotes,
@@ -277,36 +286,38 @@ def are_sites_new(predictions: Predictions) -> bool | None:
     folds."""
     if not predictions.training_cluster_counts.any():
         return None
-    fold_counts_by_repeat = [
+    fold_count_by_site_per_repeat = [
         pd.Series(repeat_folds).groupby(predictions.site).nunique() for repeat_folds in predictions.fold_names
     ]
-    return all((fold_count_by_site == 1).all() for fold_count_by_site in fold_counts_by_repeat)
+    return all((fold_count_by_site == 1).all() for fold_count_by_site in fold_count_by_site_per_repeat)
 
 
-def make_repeats_table(repeats: Sequence[RepeatPredictions], seed: int, network_inputs: Sequence[str]) -> pd.DataFrame:
+def make_repeats_table(
+    repeats: Sequence[RepeatPredictions], seed: int, network_input_names: Sequence[str]
+) -> pd.DataFrame:
     """A row a repeat: number, seed, every metric with its interval. Then the pre-specified baseline, and the
     network's AUC minus that of this baseline."""
     repeat_rows = []
     for repeat_number, repeat in enumerate(repeats):
         labelled_repeat = repeat.select_records(repeat.predictions["file"][repeat.predictions["label"].notna()])
         predictions = Predictions.from_tables(labelled_repeat.predictions)
-        prespecified = choose_prespecified_baseline(
+        prespecified_baseline = choose_prespecified_baseline(
             [
                 str(baseline_name)
                 for baseline_name in labelled_repeat.baseline_predictions
                 if not labelled_repeat.baseline_predictions[baseline_name].isna().any()
             ],
-            network_inputs,
+            network_input_names,
         )
         baseline_cells: dict[str, object] = {}
-        if prespecified:
-            difference_by_metric = estimate_differences(
+        if prespecified_baseline:
+            difference_by_metric = estimate_score_differences(
                 predictions,
-                predictions.with_probabilities([labelled_repeat.baseline_predictions[prespecified.name]]),
+                predictions.with_probabilities([labelled_repeat.baseline_predictions[prespecified_baseline.name]]),
                 seed + repeat_number,
             )
             baseline_cells = {
-                PRESPECIFIED_BASELINE_COLUMN: prespecified.name,
+                PRESPECIFIED_BASELINE_COLUMN: prespecified_baseline.name,
                 **flatten_estimates(
                     {
                         f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]

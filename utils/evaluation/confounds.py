@@ -22,14 +22,14 @@ from utils.evaluation import sensitivity
 from utils.scores.adjustment import (
     MIN_RESIDUAL_SHARE,
     Adjustment,
+    compute_regression_residuals,
     find_measured_covariates,
-    find_unmeasured_kinds,
+    find_unmeasured_covariate_kinds,
     make_adjustment,
-    regression_residuals,
 )
 from utils.scores.conclusion import CovariateResult
 from utils.scores.features import make_covariate_table
-from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores, index_unique
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores, find_first_and_inverse_indices
 from utils.scores.results import (
     CONFIDENCE_LEVEL,
     GIVEN_DIAGNOSIS_MEASURE,
@@ -70,7 +70,7 @@ def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | 
         tested_people,
         subject_covariates.loc[tested_people.index],
         covariate_adjustment,
-        predictions.interval_widening("auc"),
+        predictions.compute_interval_widening("auc"),
     )
     confound_result["given_diagnosis"] = correlate_within_diagnosis(subject_table, subject_covariates, seed)
     return confound_result
@@ -79,9 +79,9 @@ def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | 
 def make_subject_table(predictions: Predictions) -> pd.DataFrame:
     """`label`, `site`, `unit` (the cluster) and `logit`, the mean of all records and repeats, by subject."""
     mean_logits = to_log_odds(predictions.probabilities).mean(0)
-    repeated_columns = {"label": predictions.label, "site": predictions.site, "unit": predictions.cluster}
-    grouped_records = pd.DataFrame(repeated_columns | {"logit": mean_logits}).groupby(predictions.subject)
-    return grouped_records.agg(dict.fromkeys(repeated_columns, "first") | {"logit": "mean"})
+    first_value_columns = {"label": predictions.label, "site": predictions.site, "unit": predictions.cluster}
+    grouped_records = pd.DataFrame(first_value_columns | {"logit": mean_logits}).groupby(predictions.subject)
+    return grouped_records.agg(dict.fromkeys(first_value_columns, "first") | {"logit": "mean"})
 
 
 def explain_too_few_people(tested_people: pd.DataFrame) -> str:
@@ -116,7 +116,8 @@ def choose_people_and_adjustment(
             make_adjustment(covariates_without_site.reindex(columns=subject_covariates.columns)),
         )
     return tested_people, replace(
-        covariate_adjustment, unmeasured_kinds=find_unmeasured_kinds(subject_covariates, subject_table["site"])
+        covariate_adjustment,
+        unmeasured_kinds=find_unmeasured_covariate_kinds(subject_covariates, subject_table["site"]),
     )
 
 
@@ -124,51 +125,51 @@ def compute_partial_correlation(
     tested_people: pd.DataFrame,
     subject_covariates: pd.DataFrame,
     covariate_adjustment: Adjustment,
-    error_widening: float,
+    standard_error_factor: float,
 ) -> dict:
     """The `partial` correlation of label and logit given the covariates, and its `p`; or the `reason` why there is
     none.
 
     Standard errors are robust (HC3; MacKinnon & White 1985), also to what the subjects of a cluster have in common
-    (Liang & Zeger 1986). Those of several folds are `error_widening` times as large, since their models share training
-    subjects: see `utils.scores.metrics`.
+    (Liang & Zeger 1986). Those of several folds are `standard_error_factor` times as large, since their models share
+    training subjects: see `utils.scores.metrics`.
     """
     if tested_people["label"].nunique() < 2:
         return {"reason": "the participants are of one class"}
-    if reason := covariate_adjustment.reason or explain_too_few_people(tested_people):
+    if reason := covariate_adjustment.no_adjustment_reason or explain_too_few_people(tested_people):
         return {"reason": reason}
     label_and_logit = tested_people[["label", "logit"]].to_numpy(float)
     if label_and_logit[:, 1].std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output is the same for everybody"}
     label_and_logit = (label_and_logit - label_and_logit.mean(axis=0)) / label_and_logit.std(axis=0)
     term_indices = frozenset(
-        covariate_adjustment.select_terms(label_and_logit[:, 0])
-        | covariate_adjustment.select_terms(label_and_logit[:, 1])
+        covariate_adjustment.select_term_indices(label_and_logit[:, 0])
+        | covariate_adjustment.select_term_indices(label_and_logit[:, 1])
     )
-    covariate_basis = covariate_adjustment.make_basis(term_indices)
-    label_residuals, output_residuals = regression_residuals(label_and_logit, covariate_basis).T
+    covariate_basis = covariate_adjustment.make_basis_with_terms(term_indices)
+    label_residuals, output_residuals = compute_regression_residuals(label_and_logit, covariate_basis).T
     if output_residuals.std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output follows from the covariates"}
     if label_residuals.std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the diagnosis follows from the covariates"}
     partial_correlation, p_value = correlate_residuals(
-        label_residuals, output_residuals, covariate_basis, error_widening, tested_people["unit"]
+        label_residuals, output_residuals, covariate_basis, standard_error_factor, tested_people["unit"]
     )
     partial_result = {"partial": partial_correlation, "p": p_value}
     if partial_correlation.low is not None and partial_correlation.low > 0:
-        cluster_index = tested_people["unit"].factorize()[0]
+        cluster_indices = tested_people["unit"].factorize()[0]
         test_inputs = sensitivity.CovariateTestInputs(
             label_and_logit[:, 0],
             label_and_logit[:, 1],
-            cluster_index,
+            cluster_indices,
             subject_covariates,
             covariate_adjustment,
             term_indices,
-            error_widening,
+            standard_error_factor,
         )
-        freedom_degrees = max(cluster_index.max() + 1 - covariate_basis.shape[1] - 1, 2)
+        freedom_degrees = max(cluster_indices.max() + 1 - covariate_basis.shape[1] - 1, 2)
         t_value = stats.t.isf(max(p_value, MIN_FINITE_P) / 2, freedom_degrees)
-        partial_result["reliability"] = sensitivity.find_least_reliability(test_inputs)
+        partial_result["reliability"] = sensitivity.find_critical_reliability(test_inputs)
         partial_result["unmeasured"] = sensitivity.find_unmeasured_covariate(test_inputs, t_value, freedom_degrees)
     return partial_result
 
@@ -177,33 +178,33 @@ def correlate_residuals(
     label_residuals: np.ndarray,
     output_residuals: np.ndarray,
     covariate_basis: np.ndarray,
-    error_widening: float,
-    cluster: pd.Series,
+    standard_error_factor: float,
+    cluster_per_person: pd.Series,
 ) -> tuple[Estimate, float]:
     """The correlation of two columns of residuals (n,) of a regression on `covariate_basis` (n, k), and its p; errors
-    within a `cluster` (n,) are not independent."""
+    within a `cluster_per_person` (n,) are not independent."""
     slope = output_residuals @ label_residuals / (output_residuals @ output_residuals)
-    residual_leverage = (
+    leverage_complement = (
         1 - (covariate_basis**2).sum(axis=1) - output_residuals**2 / (output_residuals @ output_residuals)
     )  # 0 for those whom the regression fits in any case
     error_scores = np.where(
-        residual_leverage > MIN_RESIDUAL_SHARE,
+        leverage_complement > MIN_RESIDUAL_SHARE,
         output_residuals
         * (label_residuals - slope * output_residuals)
-        / np.maximum(residual_leverage, MIN_RESIDUAL_SHARE),
+        / np.maximum(leverage_complement, MIN_RESIDUAL_SHARE),
         0,
     )
-    error_scores = np.bincount(cluster.factorize()[0], error_scores)
+    error_scores = np.bincount(cluster_per_person.factorize()[0], error_scores)
     sd_ratio = output_residuals.std() / label_residuals.std()
     correlation, standard_error = (
         sd_ratio * slope,
-        sd_ratio * error_widening * np.sqrt(error_scores @ error_scores) / (output_residuals @ output_residuals),
+        sd_ratio * standard_error_factor * np.sqrt(error_scores @ error_scores) / (output_residuals @ output_residuals),
     )
     freedom_degrees = max(len(error_scores) - covariate_basis.shape[1] - 1, 1)
-    interval_reach = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * standard_error
+    interval_half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * standard_error
     p_value = 2 * stats.t.sf(abs(correlation) / max(standard_error, 1e-12), freedom_degrees)
     return Estimate.from_numbers(
-        correlation, max(correlation - interval_reach, -1), min(correlation + interval_reach, 1)
+        correlation, max(correlation - interval_half_width, -1), min(correlation + interval_half_width, 1)
     ), float(p_value)
 
 
@@ -217,7 +218,7 @@ def correlate_within_diagnosis(
     diagnosis is given (a partial confounder test; arXiv 2111.00814). Families are exchanged as a whole. The interval is
     that of these networks. What is known for fewer than `MIN_CLASS_SUBJECTS` clusters is left out.
     """
-    correlation_by_covariate = {}
+    correlation_and_p_by_covariate = {}
     for covariate, covariate_values in select_numeric_covariates(subject_covariates).items():
         measured_people = subject_table.assign(value=covariate_values).dropna(subset="value")
         cell_by_subject = measured_people.groupby(["label", "site"]).ngroup()
@@ -228,10 +229,10 @@ def correlate_within_diagnosis(
         ).all()  # neither is the same in all people of a cell
         if is_varying and measured_people["unit"].nunique() >= MIN_CLASS_SUBJECTS:
             logit_deviations, value_deviations = cell_deviations.to_numpy().T
-            correlation_by_covariate[covariate] = correlate_within_cells(
+            correlation_and_p_by_covariate[covariate] = correlate_within_cells(
                 logit_deviations, value_deviations, cell_by_subject.to_numpy(), measured_people["unit"].to_numpy(), seed
             )
-    return correlation_by_covariate
+    return correlation_and_p_by_covariate
 
 
 def select_numeric_covariates(subject_covariates: pd.DataFrame) -> dict[str, pd.Series]:
@@ -242,7 +243,7 @@ def select_numeric_covariates(subject_covariates: pd.DataFrame) -> dict[str, pd.
         covariate_values = subject_covariates[covariate]
         if pd.api.types.is_numeric_dtype(covariate_values):
             values_by_covariate[covariate] = covariate_values
-        elif SEX_KIND.matches_name(covariate) and covariate_values.nunique() == 2:
+        elif SEX_KIND.matches_column_name(covariate) and covariate_values.nunique() == 2:
             second_sex = max(covariate_values.dropna())
             values_by_covariate[f"{covariate} ({second_sex})"] = (
                 (covariate_values == second_sex).astype(float).where(covariate_values.notna())
@@ -254,12 +255,12 @@ def correlate_within_cells(
     logit_deviations: np.ndarray,
     value_deviations: np.ndarray,
     cell_by_subject: np.ndarray,
-    cluster: np.ndarray,
+    cluster_per_subject: np.ndarray,
     seed: int,
 ) -> tuple[Estimate, float]:
     """The correlation of two columns (n,) that have the mean 0 in each cell, and its p; values change places within the
-    cells `cell_by_subject` (n,), and people of a `cluster` (n,) stay together."""
-    first_subjects, cluster_index = index_unique(cluster)
+    cells `cell_by_subject` (n,), and people of a `cluster_per_subject` (n,) stay together."""
+    first_subject_indices, cluster_indices = find_first_and_inverse_indices(cluster_per_subject)
     observed_correlation = (
         logit_deviations
         @ value_deviations
@@ -276,17 +277,17 @@ def correlate_within_cells(
 
     generator = np.random.default_rng(seed)
     low, high = bootstrap_percentile_interval(
-        lambda cluster_weights: compute_weighted_correlation(cluster_weights[:, cluster_index]),
-        len(first_subjects),
+        lambda cluster_weights: compute_weighted_correlation(cluster_weights[:, cluster_indices]),
+        len(first_subject_indices),
         generator,
         EFFORT.resamples,
     )
-    permuted_products = (
-        value_deviations[permute_within_sites(cluster_index, cell_by_subject, EFFORT.resamples, generator)]
+    permuted_dot_products = (
+        value_deviations[permute_within_sites(cluster_indices, cell_by_subject, EFFORT.resamples, generator)]
         @ logit_deviations
     )
     extreme_count = np.count_nonzero(
-        np.abs(permuted_products) >= np.abs(value_deviations @ logit_deviations) * (1 - MIN_RESIDUAL_SHARE)
+        np.abs(permuted_dot_products) >= np.abs(value_deviations @ logit_deviations) * (1 - MIN_RESIDUAL_SHARE)
     )
     return Estimate.from_numbers(*np.clip([observed_correlation, low, high], -1, 1)), float(
         (1 + extreme_count) / (1 + EFFORT.resamples)
@@ -297,28 +298,28 @@ def make_covariate_result(confound_result: dict | None) -> CovariateResult | Non
     """The result of `measure_confounds` as part of what a test shows."""
     if confound_result is None:
         return None
-    limit_fields: dict[str, Any] = {}
-    if unmeasured := confound_result.get("unmeasured"):
-        limit_fields = {
+    sensitivity_fields: dict[str, Any] = {}
+    if unmeasured_covariate := confound_result.get("unmeasured"):
+        sensitivity_fields = {
             "reliability": confound_result["reliability"],
-            "unmeasured": unmeasured.correlation,
-            "strongest": unmeasured.strongest_measured,
-            "times_strongest": finite_or_none(unmeasured.times_strongest),
+            "unmeasured": unmeasured_covariate.correlation,
+            "strongest": unmeasured_covariate.strongest_measured,
+            "times_strongest": finite_or_none(unmeasured_covariate.times_strongest),
         }
     return CovariateResult(
         names=[*confound_result["beside"].complete_covariates],
         partial=confound_result.get("partial", UNDEFINED),
         reason=confound_result.get("reason", ""),
         left_out=confound_result["left_out"],
-        **limit_fields,
+        **sensitivity_fields,
     )
 
 
 def make_confound_rows(
-    confound_result: dict | None, group_rows: list[dict], masked_estimates: tuple[Estimate, Estimate]
+    confound_result: dict | None, group_score_rows: list[dict], masked_auc_and_difference: tuple[Estimate, Estimate]
 ) -> list[dict]:
     """Rows of `confounds.csv`: the test; the correlation with each covariate given the diagnosis; the half that moved
-    least; and the `masked_estimates`: the AUC where missingness is masked, and the score minus it."""
+    least; and the `masked_auc_and_difference`: the AUC where missingness is masked, and the score minus it."""
     confound_result = confound_result or {}
     estimate_rows: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
     if "partial" in confound_result:
@@ -336,10 +337,10 @@ def make_confound_rows(
         )
     for covariate, (correlation, p_value) in confound_result.get("given_diagnosis", {}).items():
         estimate_rows.append((GIVEN_DIAGNOSIS_MEASURE, covariate, correlation, p_value))
-    if less_moving_row := next((row for row in group_rows if row["group"] == MOVED_LESS), None):
+    if less_moving_row := next((row for row in group_score_rows if row["group"] == MOVED_LESS), None):
         auc_name = "auc_sites" if less_moving_row.get("auc_sites") is not None else "auc"
         estimate_rows.append((auc_name, "", Estimate.from_row(less_moving_row, auc_name), None))
-    for masked_measure, estimate in zip(("masked", "minus_masked"), masked_estimates, strict=True):
+    for masked_measure, estimate in zip(("masked", "minus_masked"), masked_auc_and_difference, strict=True):
         estimate_rows.append((masked_measure, "", estimate, None))
     return [
         {"measure": measure, "covariate": covariate} | estimate.to_cells() | {"p": p_value}
@@ -361,14 +362,17 @@ def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFram
     there is the latter only, see `make_site_score_rows`."""
     if covariate_table is None:
         return []
-    first_records, _ = predictions.first_records_and_subject_indices
-    subjects, sites = predictions.subject[first_records].tolist(), predictions.site[first_records].tolist()
+    first_record_indices, _ = predictions.first_records_and_subject_indices
+    subjects, sites = (
+        predictions.subject[first_record_indices].tolist(),
+        predictions.site[first_record_indices].tolist(),
+    )
     subject_covariates = make_covariate_table(subjects, sites, covariate_table)
-    group_rows = []
+    group_score_rows = []
     for grouping_kind, group_by_subject in find_groupings(subject_covariates, sites):
         group_by_record = group_by_subject.reindex(predictions.subject).to_numpy(object)
         for group_name in group_by_subject.dropna().unique():
-            subject_counts, estimate_by_metric = score_group(
+            subject_count_by_column, estimate_by_metric = count_and_score_group(
                 predictions.select_records(group_by_record == group_name), seed
             )
             estimate_by_auc: dict[str, Estimate] = {
@@ -381,21 +385,23 @@ def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFram
                     "auc_sites": estimate_by_metric[choose_headline_metric(estimate_by_metric)],
                     "auc": UNDEFINED,
                 }
-            group_rows.append(
-                {"kind": grouping_kind, "group": str(group_name)} | subject_counts | flatten_estimates(estimate_by_auc)
+            group_score_rows.append(
+                {"kind": grouping_kind, "group": str(group_name)}
+                | subject_count_by_column
+                | flatten_estimates(estimate_by_auc)
             )
-    return sorted(group_rows, key=lambda row: GROUPING_KINDS.index(row["kind"]))
+    return sorted(group_score_rows, key=lambda row: GROUPING_KINDS.index(row["kind"]))
 
 
-def score_group(group_predictions: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
+def count_and_score_group(group_predictions: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
     """How many subjects a part has, in all and of each class; and its metrics."""
-    mask_by_count = {
+    record_mask_by_count = {
         "subjects": group_predictions.label >= 0,
         "autism": group_predictions.label == 1,
         "control": group_predictions.label == 0,
     }
     return {
-        count_name: group_predictions.count_subjects(row_mask) for count_name, row_mask in mask_by_count.items()
+        count_name: group_predictions.count_subjects(row_mask) for count_name, row_mask in record_mask_by_count.items()
     }, estimate_scores(group_predictions, seed)
 
 
@@ -403,29 +409,31 @@ def find_groupings(subject_covariates: pd.DataFrame, sites: list[str]) -> Iterat
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for covariate in subject_covariates:
         covariate_values = subject_covariates[covariate]
-        if HEAD_MOTION_KIND.matches_name(covariate) and covariate_values.dtype == float:
+        if HEAD_MOTION_KIND.matches_column_name(covariate) and covariate_values.dtype == float:
             is_below_median = covariate_values < covariate_values.groupby(np.array(sites)).transform("median")
             half_by_subject = pd.Series(np.where(is_below_median, MOVED_LESS, MOVED_MORE), subject_covariates.index)
             yield "head motion", half_by_subject.where(covariate_values.notna()).sort_values()
         elif (
-            AGE_KIND.matches_name(covariate)
+            AGE_KIND.matches_column_name(covariate)
             and covariate_values.dtype == float
             and covariate_values.nunique() > MAX_SEX_VALUES
         ):
             third_by_subject = pd.qcut(
                 covariate_values.rank(method="first"), len(AGE_THIRDS), labels=AGE_THIRDS
             ).astype(object)
-            lower_limit, upper_limit = (f"{age_limit:.1f}" for age_limit in covariate_values.quantile([1 / 3, 2 / 3]))
+            lower_age_text, upper_age_text = (
+                f"{age_limit:.1f}" for age_limit in covariate_values.quantile([1 / 3, 2 / 3])
+            )
             group_texts = dict(
                 zip(
                     AGE_THIRDS,
-                    (f"below {lower_limit}", f"{lower_limit} to {upper_limit}", f"above {upper_limit}"),
+                    (f"below {lower_age_text}", f"{lower_age_text} to {upper_age_text}", f"above {upper_age_text}"),
                     strict=True,
                 )
             )
             group_texts = {third: f"{third} third, {age_range}" for third, age_range in group_texts.items()}
             yield "age", third_by_subject.map(group_texts)[covariate_values.sort_values().index]
-        elif SEX_KIND.matches_name(covariate) and covariate_values.nunique() <= MAX_SEX_VALUES:
+        elif SEX_KIND.matches_column_name(covariate) and covariate_values.nunique() <= MAX_SEX_VALUES:
             group_texts = covariate_values.dropna().map("{:g}".format if covariate_values.dtype == float else str)
             yield "sex", (f"{covariate} " + group_texts).sort_values()
 
@@ -434,17 +442,17 @@ def make_site_score_rows(predictions: Predictions, seed: int) -> list[dict]:
     """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined.
 
     Where sites are small the AUC is that within folds. Models of different folds have seen different people of the site
-    (`data.cohorts.peers.compute_pull`).
+    (`data.cohorts.peers.compute_pull_log_odds`).
     """
     site_rows = []
     for site_name in np.unique(predictions.site):
-        subject_counts, estimate_by_metric = score_group(
+        subject_count_by_column, estimate_by_metric = count_and_score_group(
             predictions.select_records(predictions.site == site_name), seed
         )
         auc_name = choose_headline_metric(estimate_by_metric) if predictions.in_small_sites else "auc"
         site_rows.append(
             {"site": str(site_name)}
-            | subject_counts
+            | subject_count_by_column
             | flatten_estimates({"auc": estimate_by_metric[auc_name], "accuracy": estimate_by_metric["accuracy"]})
         )
     return sorted(site_rows, key=lambda row: -row["subjects"])

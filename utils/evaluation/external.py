@@ -14,10 +14,10 @@ from scipy import stats
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.likeness.reasons import PERSON_VIEW, SDS_TO_RANGE_END, find_measure
-from data.likeness.reference import UNKNOWN_VALUE, Reference, compare_with_reference, parse_categories
+from data.likeness.reference import UNKNOWN_VALUE_CATEGORY, TrainingReference, compare_with_reference, parse_categories
 from utils.evaluation import people
 from utils.evaluation.comparisons import write_baseline_predictions
-from utils.evaluation.probabilities import estimate_agreement
+from utils.evaluation.probabilities import estimate_label_agreement
 from utils.report.tables import EvaluationResults, read_result_table
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
@@ -48,7 +48,7 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
     `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns the
     warnings that belong beside these, or why there are none."""
     run = results.run
-    if run.cohort.split_subjects("train") and not run.everybody:
+    if run.cohort.list_split_subjects("train") and not run.everybody:
         return write_baseline_predictions(results)
     prediction_table, calibration, outlier_table = (
         read_result_table(run, "predictions"),
@@ -69,29 +69,29 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
     )
     if reference:
         outlier_table, shift_rows = compare_with_training(reference, run.cohort)
-        results.add_table("out_of_distribution", outlier_table)
+        results.write_result_table("out_of_distribution", outlier_table)
         external_rows += shift_rows
     if external_rows:
-        results.add_table("external", pd.DataFrame(external_rows))
+        results.write_result_table("external", pd.DataFrame(external_rows))
     return (
-        [*people.add_participants(results, prediction_table, calibration, outlier_table), *warnings]
+        [*people.add_participants_table(results, prediction_table, calibration, outlier_table), *warnings]
         if run.everybody
         else warnings
     )
 
 
-def load_training_reference(run: Run) -> tuple[Reference | None, list[str]]:
+def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[str]]:
     """What the people who trained a network are like, if their cohort is there unchanged, or a bundle says it, and has
     the same maps; and warnings of what is not known of them."""
     training_cohort = run.checkpoints.find_training_cohort()
     warnings = (
         []
         if training_cohort and training_cohort.map_names == run.cohort.map_names
-        else [run.checkpoints.overlap_warning]
+        else [run.checkpoints.unknown_overlap_warning]
     )
     reason = "what these are like is not known, or is known of other maps."
     try:
-        training_reference = run.checkpoints.load_reference()
+        training_reference = run.checkpoints.load_training_people_reference()
     except InputError as error:  # too few people
         training_reference, reason = None, str(error)
     if training_reference and training_reference.constants.maps == run.cohort.map_names:
@@ -99,15 +99,17 @@ def load_training_reference(run: Run) -> tuple[Reference | None, list[str]]:
     return None, [*warnings, f"Nobody is compared with the training participants: {reason}"]
 
 
-def compare_with_training(reference: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[ExternalRow]]:
+def compare_with_training(reference: TrainingReference, cohort: Cohort) -> tuple[pd.DataFrame, list[ExternalRow]]:
     """`out_of_distribution.csv` of a cohort's test records, and rows of their share and of shifts."""
-    test_indices = cohort.split_indices("test")
-    comparison, test_rows = (
+    test_indices = cohort.find_split_record_indices("test")
+    reference_comparison, test_rows = (
         compare_with_reference(reference, cohort, test_indices),
         [cohort.rows[test_index] for test_index in test_indices],
     )
     reason_table = pd.DataFrame([(row.file, row.subject) for row in test_rows], columns=OUT_OF_DISTRIBUTION_COLUMNS[:2])
-    reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] = ["; ".join(reasons) for reasons in comparison.reasons_per_record]
+    reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] = [
+        "; ".join(reasons) for reasons in reference_comparison.reasons_per_record
+    ]
     outlier_table, is_first_record = (
         reason_table[reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] != ""],
         ~reason_table["subject"].duplicated().to_numpy(),
@@ -122,7 +124,9 @@ def compare_with_training(reference: Reference, cohort: Cohort) -> tuple[pd.Data
     return outlier_table, [
         row,
         *make_shift_rows(
-            reference, comparison.measure_table[is_first_record], comparison.people_table[is_first_record]
+            reference,
+            reference_comparison.measure_table[is_first_record],
+            reference_comparison.people_table[is_first_record],
         ),
     ]  # each person once
 
@@ -152,10 +156,10 @@ def make_external_score_rows(
                 **estimate_by_metric.get(measure_name, UNDEFINED).to_cells(),
                 **training_cells,
             }
-    estimates_by_kind = {"calibration": estimate_agreement(predictions, seed)}
+    estimates_by_kind = {"calibration": estimate_label_agreement(predictions, seed)}
     if calibration:
         calibrated_probabilities = calibration.calibrate(predictions.probabilities)
-        estimates_by_kind["calibrated"] = estimate_agreement(
+        estimates_by_kind["calibrated"] = estimate_label_agreement(
             predictions.with_probabilities(calibrated_probabilities), seed, MIN_CALIBRATED_SD
         )
     for calibration_kind, estimate_by_measure in estimates_by_kind.items():
@@ -164,7 +168,7 @@ def make_external_score_rows(
 
 
 def make_shift_rows(
-    reference: Reference, measure_values: pd.DataFrame, covariate_table: pd.DataFrame
+    reference: TrainingReference, measure_values: pd.DataFrame, covariate_table: pd.DataFrame
 ) -> Iterator[ExternalRow]:
     """How far people with these measures (people, (view, measure)) and covariates lie from the training people: the
     median of each measure, with the interval of a sign test, and the share of each category."""
@@ -173,21 +177,21 @@ def make_shift_rows(
         if training_range is None or measured_values.empty:
             continue
         measure = find_measure(view, name)
-        kind, measure_text = (
+        shift_kind, measure_text = (
             ("shift", name) if view == PERSON_VIEW else ("shift of maps", f"{view}: {measure.description}")
         )
         interval_ends = stats.quantile_test(measured_values, p=0.5).confidence_interval(CONFIDENCE_LEVEL)
-        sd = sum(training_range.half_ranges(measure.min_sd)) / (2 * SDS_TO_RANGE_END)
-        yield {"kind": kind, "measure": measure_text} | make_shift_cells(
-            measured_values.median(), interval_ends, training_range.middle, sd, len(measured_values)
+        training_sd = sum(training_range.compute_half_ranges(measure.min_robust_sd)) / (2 * SDS_TO_RANGE_END)
+        yield {"kind": shift_kind, "measure": measure_text} | make_shift_cells(
+            measured_values.median(), interval_ends, training_range.middle, training_sd, len(measured_values)
         )
-    for name, share_by_category in reference.constants.categories.items():
+    for name, reference_share_by_category in reference.constants.categories.items():
         category_by_person = (
             parse_categories(covariate_table[name]) if name in covariate_table else pd.Series(dtype=str)
         )
         category_by_person, training_share_by_category = (
-            category_by_person[category_by_person != UNKNOWN_VALUE],
-            pd.Series(share_by_category, dtype=float).drop(UNKNOWN_VALUE, errors="ignore"),
+            category_by_person[category_by_person != UNKNOWN_VALUE_CATEGORY],
+            pd.Series(reference_share_by_category, dtype=float).drop(UNKNOWN_VALUE_CATEGORY, errors="ignore"),
         )
         training_share_by_category /= training_share_by_category.sum()  # of those who are known
         for category, training_share in (

@@ -11,32 +11,37 @@ from collections.abc import Sequence
 import pandas as pd
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.variants import equalise_recording
+from data.cohorts.variants import equalise_recording_values
 from utils.runs.run import Run
-from utils.scores.metrics import Predictions, choose_headline_metric, estimate_differences, estimate_scores
+from utils.scores.metrics import Predictions, choose_headline_metric, estimate_score_differences, estimate_scores
 from utils.scores.results import MASKED_PROBABILITY_COLUMN, UNDEFINED, Estimate
 
 
 def make_masked_cohorts(run: Run) -> tuple[Cohort, ...]:
     """The cohort in whose records missingness is masked; none if the network reads no such values."""
-    masked_cohort = equalise_recording(run.cohort) if "phenotype" in run.model.input_names else None
+    masked_cohort = equalise_recording_values(run.cohort) if "phenotype" in run.model.input_names else None
     return (masked_cohort,) if masked_cohort else ()
 
 
-def estimate_masked_auc(
-    predictions: Predictions, repeat_tables: Sequence[pd.DataFrame], seed: int
+def estimate_masked_auc_and_difference(
+    predictions: Predictions, repeat_prediction_tables: Sequence[pd.DataFrame], seed: int
 ) -> tuple[Estimate, Estimate]:
     """The AUC of the verdict where missingness is masked, and the score minus it, by the `predictions.csv` of each
     repeat; undefined if the network does not read what is missing."""
-    if not all(MASKED_PROBABILITY_COLUMN in repeat_table for repeat_table in repeat_tables):
+    if not all(
+        MASKED_PROBABILITY_COLUMN in repeat_prediction_table for repeat_prediction_table in repeat_prediction_tables
+    ):
         return UNDEFINED, UNDEFINED
     masked_predictions = predictions.with_probabilities(
-        [repeat_table[MASKED_PROBABILITY_COLUMN].to_numpy() for repeat_table in repeat_tables]
+        [
+            repeat_prediction_table[MASKED_PROBABILITY_COLUMN].to_numpy()
+            for repeat_prediction_table in repeat_prediction_tables
+        ]
     )
-    estimate_by_metric, difference_by_metric = (
+    masked_estimate_by_metric, difference_by_metric = (
         estimate_scores(masked_predictions, seed),
-        estimate_differences(predictions, masked_predictions, seed),
+        estimate_score_differences(predictions, masked_predictions, seed),
     )
-    return estimate_by_metric[choose_headline_metric(estimate_by_metric)], difference_by_metric[
-        choose_headline_metric(estimate_by_metric)
+    return masked_estimate_by_metric[choose_headline_metric(masked_estimate_by_metric)], difference_by_metric[
+        choose_headline_metric(masked_estimate_by_metric)
     ]

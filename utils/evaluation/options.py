@@ -11,16 +11,16 @@ from utils.runs.run import BundleOptions, Run
 MAX_PERMUTATIONS = 100_000
 
 
-def parse_share(prevalence_text: str) -> float:
+def parse_prevalence(prevalence_text: str) -> float:
     try:
-        parsed_share = float(prevalence_text)
+        parsed_prevalence = float(prevalence_text)
     except ValueError:
-        parsed_share = 0.0
-    if not 0 < parsed_share < 1:
+        parsed_prevalence = 0.0
+    if not 0 < parsed_prevalence < 1:
         raise argparse.ArgumentTypeError(
             f"{quote_text(prevalence_text)} is not allowed; expected a share between 0 and 1, such as 0.01"
         )
-    return parsed_share
+    return parsed_prevalence
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class TestOptions(BundleOptions):
         metavar="N",
     )
     prevalence: float | None = option(
-        None, "of a model of everybody: the share of autism where it is used", type=parse_share, metavar="P"
+        None, "of a model of everybody: the share of autism where it is used", type=parse_prevalence, metavar="P"
     )
 
-    def settings(self) -> dict[str, Any]:
+    def select_result_settings(self) -> dict[str, Any]:
         return {} if self.prevalence is None else {"prevalence": self.prevalence}
 
 

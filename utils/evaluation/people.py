@@ -29,7 +29,7 @@ def load_calibration(run: Run) -> Calibration | None:
     return files.parse_json(files.format_json(calibration_fields), Calibration) if calibration_fields else None
 
 
-def add_participants(
+def add_participants_table(
     results: EvaluationResults,
     prediction_table: pd.DataFrame,
     calibration: Calibration | None,
@@ -38,41 +38,43 @@ def add_participants(
     """Adds `participants.csv` of a test, whose `predictions.csv` is `prediction_table`, with the reasons of
     `out_of_distribution.csv`, if anybody could be compared; sets what it promises, and returns what speaks against
     it."""
-    run, raw_probability = results.run, prediction_table["probability"].to_numpy()
+    run, raw_probabilities = results.run, prediction_table["probability"].to_numpy()
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-    participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probability, probability=None, labels="")
+    participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probabilities, probability=None, labels="")
     if calibration:
-        label_sets = [
+        label_set_per_participant = [
             [class_name for class_name, is_in_set in zip(CLASS_NAMES, set_mask, strict=True) if is_in_set]
-            for set_mask in calibration.find_label_sets(raw_probability, PARTICIPANT_SET_LEVEL)
+            for set_mask in calibration.find_label_sets(raw_probabilities, PARTICIPANT_SET_LEVEL)
         ]
-        participant_table["probability"] = calibration.calibrate(raw_probability, prevalence)
-        participant_table["labels"] = [" or ".join(set_labels) or "none" for set_labels in label_sets]
+        participant_table["probability"] = calibration.calibrate(raw_probabilities, prevalence)
+        participant_table["labels"] = [" or ".join(set_labels) or "none" for set_labels in label_set_per_participant]
     if outlier_table is not None:
         outlier_reasons = participant_table["file"].map(outlier_table.set_index("file")["reasons"])
         participant_table["out_of_distribution"] = outlier_reasons.astype(object).fillna("")
-    results.add_table("participants", participant_table)
+    results.write_result_table("participants", participant_table)
     cross_validation = run.cross_validation
-    warnings = (
+    score_warnings = (
         []
-        if cross_validation and cross_validation.score.beats_chance
+        if cross_validation and cross_validation.headline_score.beats_chance
         else [AT_CHANCE_WARNING if cross_validation else NO_SCORE_WARNING]
     )
     if cross_validation is None or calibration is None:
-        return [*warnings, NO_CALIBRATION_WARNING]
-    results.promise = format_promise(cross_validation, calibration, prevalence)
-    return warnings
+        return [*score_warnings, NO_CALIBRATION_WARNING]
+    results.calibration_promise = format_calibration_promise(cross_validation, calibration, prevalence)
+    return score_warnings
 
 
-def format_promise(cross_validation: CrossValidation, calibration: Calibration, prevalence: float | None) -> str:
+def format_calibration_promise(
+    cross_validation: CrossValidation, calibration: Calibration, prevalence: float | None
+) -> str:
     """What probabilities and sets promise, and to whom."""
-    share_text = f"{prevalence or calibration.prevalence:.3g}"
-    share_text += "" if prevalence else ", as in the training; --prevalence names another one"
+    prevalence_text = f"{prevalence or calibration.prevalence:.3g}"
+    prevalence_text += "" if prevalence else ", as in the training; --prevalence names another one"
     participants_text = "of participants of sites that trained the network; at a new site nobody knows"
     if cross_validation.lowest_coverage is not None:
         coverage_text = f"at one site that was left out for {cross_validation.lowest_coverage:.0%} of a class"
         participants_text = f"of participants like those of its sites; {coverage_text}, and at yours nobody knows"
     return (
-        f"Calibrated probabilities are for a share of autism of {share_text}. Sets of labels hold the true one for "
-        f"{PARTICIPANT_SET_LEVEL:.0%} of each class, {participants_text}."
+        f"Calibrated probabilities are for a share of autism of {prevalence_text}. Sets of labels hold the true one "
+        f"for {PARTICIPANT_SET_LEVEL:.0%} of each class, {participants_text}."
     )

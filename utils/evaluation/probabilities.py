@@ -14,13 +14,13 @@ from utils.report.tables import (
     COVERAGE_MEASURE,
     NO_LABEL,
     ONE_LABEL,
-    label_set_column,
+    make_label_set_column_name,
 )
 from utils.scores.calibration import (
     COVERAGE_LEVELS,
     MIN_CALIBRATED_SD,
     calibrate_left_out_groups,
-    compute_agreements,
+    compute_calibration_measures,
     is_calibration_possible,
 )
 from utils.scores.metrics import Predictions
@@ -40,55 +40,62 @@ SET_SIZE_MEASURES = (NO_LABEL, ONE_LABEL, BOTH_LABELS)  # of a set, by its numbe
 MAX_INTERVAL_SLOPE = 1e3  # what the infinite slope of a resample counts as in an interval
 
 
-def make_probability_table(predictions: pd.DataFrame) -> pd.DataFrame:
+def make_probability_table(prediction_table: pd.DataFrame) -> pd.DataFrame:
     """`probabilities.csv` of rows of `predictions.csv` whose label is known, with their folds: a row a person, by the
     first record; no rows if there are too few people for a calibration."""
-    first_records = predictions.drop_duplicates("subject")
+    first_records = prediction_table.drop_duplicates("subject")
     first_records = first_records[
         ["file", "subject", "site", "fold", "label", "probability", *({SAME_SCAN_COLUMN} & {*first_records})]
     ]
-    label, raw_probability, fold_names = (
+    labels, raw_probabilities, fold_names = (
         first_records[column].to_numpy() for column in ("label", "probability", "fold")
     )
-    if not is_calibration_possible(label, fold_names):
+    if not is_calibration_possible(labels, fold_names):
         return first_records.iloc[:0]
     fold_count_by_site = first_records.groupby("site")["fold"].nunique()
-    is_site_seen = (
+    has_seen_sites = (
         len(fold_count_by_site) > 1 and fold_count_by_site.max() > 1
     )  # by the models that predict others of the site
-    calibrated_probability, prevalence, label_sets = calibrate_left_out_groups(
-        label, raw_probability, fold_names, first_records["site"].to_numpy() if is_site_seen else None
+    calibrated_probabilities, prevalence_per_person, label_sets = calibrate_left_out_groups(
+        labels, raw_probabilities, fold_names, first_records["site"].to_numpy() if has_seen_sites else None
     )
-    set_names = np.array(
+    set_name_by_membership = np.array(
         [[NO_LABEL, CLASS_NAMES[1]], [CLASS_NAMES[0], BOTH_LABELS]]
     )  # by whether control is in the set, and autism
     set_names_by_column = {
-        label_set_column(coverage_level): set_names[tuple(level_sets.astype(int).T)]
-        for coverage_level, level_sets in zip(COVERAGE_LEVELS, label_sets, strict=True)
+        make_label_set_column_name(coverage_level): set_name_by_membership[tuple(level_label_sets.astype(int).T)]
+        for coverage_level, level_label_sets in zip(COVERAGE_LEVELS, label_sets, strict=True)
     }
-    return first_records.assign(calibrated=calibrated_probability, prevalence=prevalence, **set_names_by_column)
+    return first_records.assign(
+        calibrated=calibrated_probabilities, prevalence=prevalence_per_person, **set_names_by_column
+    )
 
 
 def make_calibration_table(probability_table: pd.DataFrame, group_column: str, seed: int) -> pd.DataFrame:
     """`calibration.csv` of the table of `make_probability_table`: a row a number, coverage also by the groups in the
     column `group_column`."""
-    raw_predictions, calibration_rows, group_names = (
+    raw_predictions, calibration_rows, group_name_per_person = (
         Predictions.from_tables(probability_table),
         [],
         probability_table[group_column].astype(str).replace("", "-"),
     )
-    for (kind, column), min_sd in zip(COLUMN_BY_PROBABILITY_KIND.items(), (0.0, MIN_CALIBRATED_SD), strict=True):
-        estimate_by_measure = estimate_agreement(
-            raw_predictions.with_probabilities([probability_table[column]]), seed, min_sd
+    for (probability_kind, probability_column), min_log_odds_sd in zip(
+        COLUMN_BY_PROBABILITY_KIND.items(), (0.0, MIN_CALIBRATED_SD), strict=True
+    ):
+        estimate_by_measure = estimate_label_agreement(
+            raw_predictions.with_probabilities([probability_table[probability_column]]), seed, min_log_odds_sd
         )
         calibration_rows += [
-            {"measure": measure, "probabilities": kind} | make_estimate_cells(len(probability_table), estimate)
+            {"measure": measure, "probabilities": probability_kind}
+            | make_estimate_cells(len(probability_table), estimate)
             for measure, estimate in estimate_by_measure.items()
         ]
     for coverage_level in COVERAGE_LEVELS:
-        calibration_rows += make_level_rows(
+        calibration_rows += make_coverage_level_rows(
             probability_table.assign(
-                set=probability_table[label_set_column(coverage_level)], group=group_names, unit=raw_predictions.cluster
+                set=probability_table[make_label_set_column_name(coverage_level)],
+                group=group_name_per_person,
+                unit=raw_predictions.cluster,
             ),
             coverage_level,
         )
@@ -97,9 +104,10 @@ def make_calibration_table(probability_table: pd.DataFrame, group_column: str, s
     )
 
 
-def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0) -> dict[str, Estimate]:
-    """How probabilities agree with labels, each person once, by the first record: the numbers of `compute_agreements`,
-    with intervals like those of all scores; none with fewer than `MIN_CLASS_SUBJECTS` clusters of a class."""
+def estimate_label_agreement(predictions: Predictions, seed: int, min_log_odds_sd: float = 0.0) -> dict[str, Estimate]:
+    """How probabilities agree with labels, each person once, by the first record: the numbers of
+    `compute_calibration_measures`, with intervals like those of all scores; none with fewer than
+    `MIN_CLASS_SUBJECTS` clusters of a class."""
     subject_predictions = predictions.select_records(
         np.isin(np.arange(len(predictions.label)), predictions.first_records_and_subject_indices[0])
     )
@@ -107,24 +115,24 @@ def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0)
     def compute_clipped_agreements(record_weights: np.ndarray) -> np.ndarray:
         return np.stack(
             [
-                *compute_agreements(
-                    subject_predictions.label, subject_predictions.mean_probability, record_weights, min_sd
+                *compute_calibration_measures(
+                    subject_predictions.label, subject_predictions.mean_probability, record_weights, min_log_odds_sd
                 ).values()
             ],
             axis=1,
         ).clip(-MAX_INTERVAL_SLOPE, MAX_INTERVAL_SLOPE)
 
-    value_by_measure = compute_agreements(
+    value_by_measure = compute_calibration_measures(
         subject_predictions.label,
         subject_predictions.mean_probability,
         np.ones((1, len(subject_predictions.label))),
-        min_sd,
+        min_log_odds_sd,
     )
     bootstrap_ends, estimate_by_measure = (
         subject_predictions.bootstrap_interval(compute_clipped_agreements, seed, EFFORT.resamples),
         {},
     )
-    is_too_few = (
+    has_too_few_people = (
         min(
             subject_predictions.count_clusters(subject_predictions.label == class_label)
             for class_label in range(len(CLASS_NAMES))
@@ -135,8 +143,8 @@ def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0)
         value_by_measure, value_by_measure.values(), *bootstrap_ends, strict=True
     ):
         estimate_by_measure[measure] = Estimate.from_numbers(point_value)
-        if np.isfinite(point_value) and not is_too_few:
-            widened_ends = point_value + subject_predictions.interval_widening(measure) * (
+        if np.isfinite(point_value) and not has_too_few_people:
+            widened_ends = point_value + subject_predictions.compute_interval_widening(measure) * (
                 np.array(measure_ends) - point_value
             )
             estimate_by_measure[measure] = Estimate.from_numbers(
@@ -145,14 +153,14 @@ def estimate_agreement(predictions: Predictions, seed: int, min_sd: float = 0.0)
     return estimate_by_measure
 
 
-def make_level_rows(set_table: pd.DataFrame, coverage_level: float) -> Iterator[CalibrationRow]:
+def make_coverage_level_rows(label_set_table: pd.DataFrame, coverage_level: float) -> Iterator[CalibrationRow]:
     """The sets of one level (`set`): for how many people of each class they contain the label, and how many labels they
     have. A row for all people, and one for each group. Clusters count once (`CLUSTER_COUNT_COLUMN`), in the group of
     their first person."""
-    set_table = set_table.assign(first=~set_table.duplicated(["label", "unit"]))
+    label_set_table = label_set_table.assign(first=~label_set_table.duplicated(["label", "unit"]))
     for group_name, group_rows in [
-        ("", set_table),
-        *(set_table.groupby("group") if set_table["group"].nunique() > 1 else ()),
+        ("", label_set_table),
+        *(label_set_table.groupby("group") if label_set_table["group"].nunique() > 1 else ()),
     ]:
         group_cells = {"group": group_name, "level": coverage_level}
         for class_label, name in enumerate(CLASS_NAMES):
@@ -164,19 +172,19 @@ def make_level_rows(set_table: pd.DataFrame, coverage_level: float) -> Iterator[
                 | coverage_cells
                 | {CLUSTER_COUNT_COLUMN: int(class_rows["first"].sum())}
             )
-        set_sizes = group_rows["set"].map({NO_LABEL: NO_LABEL, BOTH_LABELS: BOTH_LABELS}).fillna(ONE_LABEL)
+        set_size_measures = group_rows["set"].map({NO_LABEL: NO_LABEL, BOTH_LABELS: BOTH_LABELS}).fillna(ONE_LABEL)
         for name in SET_SIZE_MEASURES:
-            yield {"measure": name} | group_cells | make_share_cells(set_sizes == name, group_rows["unit"])
+            yield {"measure": name} | group_cells | make_share_cells(set_size_measures == name, group_rows["unit"])
 
 
-def make_share_cells(is_holding: pd.Series, cluster: pd.Series) -> CalibrationRow:
+def make_share_cells(holds_for_person: pd.Series, cluster_per_person: pd.Series) -> CalibrationRow:
     """The share of people (n,) bool, with the Wilson interval of as many people as there are clusters; undefined for
     nobody."""
-    if not len(is_holding):
+    if not len(holds_for_person):
         return make_estimate_cells(0, UNDEFINED)
-    cluster_share = estimate_share(is_holding.mean() * cluster.nunique(), cluster.nunique())
+    cluster_share = estimate_share(holds_for_person.mean() * cluster_per_person.nunique(), cluster_per_person.nunique())
     return make_estimate_cells(
-        len(is_holding), Estimate.from_numbers(is_holding.mean(), cluster_share.low, cluster_share.high)
+        len(holds_for_person), Estimate.from_numbers(holds_for_person.mean(), cluster_share.low, cluster_share.high)
     )
 
 

@@ -16,7 +16,12 @@ import pandas as pd
 from scipy import stats
 
 from data.cohorts.covariates import AGE_KIND, SEX_KIND
-from utils.scores.adjustment import Adjustment, make_linear_columns, make_orthonormal_basis, regression_residuals
+from utils.scores.adjustment import (
+    Adjustment,
+    compute_regression_residuals,
+    make_linear_columns,
+    make_orthonormal_basis,
+)
 from utils.scores.results import CONFIDENCE_LEVEL
 
 RELIABILITIES = np.linspace(0.99, 0.3, 70)  # at which the test is repeated, one after another
@@ -25,36 +30,39 @@ RELIABILITIES = np.linspace(0.99, 0.3, 70)  # at which the test is repeated, one
 @dataclass(frozen=True)
 class UnmeasuredCovariate:
     """A covariate that nobody measured makes the result vanish if its partial correlation with both diagnosis and
-    output is at least `correlation`. That is `times_strongest` times the partial correlation of `strongest_measured`,
-    the strongest measured covariate, with the one of both with which it goes less; NaN and "" if none goes with
-    both."""
+    output is at least `needed_correlation`. That is `times_strongest_measured` times the partial correlation of
+    `strongest_measured_covariate`, the strongest measured covariate, with the one of both with which it goes less; NaN
+    and "" if none goes with both."""
 
-    correlation: float
-    strongest_measured: str
-    times_strongest: float
+    needed_correlation: float
+    strongest_measured_covariate: str
+    times_strongest_measured: float
 
 
 @dataclass(frozen=True)
 class CovariateTestInputs:
-    """The inputs of the test given covariates: `label` and `output` (n,), z-scored; the `cluster` (n,) of each person;
-    `subject_covariates`, a row a person; the `adjustment`, and the `term_indices` of those of its terms that entered;
-    `error_widening`, how much wider the spread is than that of independent people."""
+    """The inputs of the test given covariates: `z_scored_labels` and `z_scored_logits` (n,), z-scored; the
+    `cluster_indices` (n,) of each person; `subject_covariates`, a row a person; the `adjustment`, and the
+    `term_indices` of those of its terms that entered; `standard_error_factor`, how much wider the spread is than
+    that of independent people."""
 
-    label: np.ndarray
-    output: np.ndarray
-    cluster: np.ndarray
+    z_scored_labels: np.ndarray
+    z_scored_logits: np.ndarray
+    cluster_indices: np.ndarray
     subject_covariates: pd.DataFrame
     adjustment: Adjustment
     term_indices: frozenset[int]
-    error_widening: float
+    standard_error_factor: float
 
-    def is_mean_above_zero(self, products: np.ndarray, parameter_count: int) -> bool:
+    def is_mean_significantly_positive(self, products: np.ndarray, parameter_count: int) -> bool:
         """Whether the mean of products (n,) is above 0, as `correlate_residuals` in `confounds.py` judges it: those of
         a cluster are not independent, and the regression had `parameter_count` parameters."""
-        cluster_sums = np.bincount(self.cluster, products - products.mean())
+        cluster_sums = np.bincount(self.cluster_indices, products - products.mean())
         freedom_degrees = max(len(cluster_sums) - parameter_count - 1, 1)
-        sum_error = self.error_widening * np.sqrt(cluster_sums @ cluster_sums) * len(cluster_sums) / freedom_degrees
-        return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * sum_error)
+        sum_standard_error = (
+            self.standard_error_factor * np.sqrt(cluster_sums @ cluster_sums) * len(cluster_sums) / freedom_degrees
+        )
+        return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * sum_standard_error)
 
 
 def find_error_prone_covariates(test_inputs: CovariateTestInputs) -> list[str]:
@@ -64,12 +72,12 @@ def find_error_prone_covariates(test_inputs: CovariateTestInputs) -> list[str]:
         covariate
         for covariate in covariate_names
         if pd.api.types.is_numeric_dtype(test_inputs.subject_covariates[covariate])
-        and not AGE_KIND.matches_name(covariate)
-        and not SEX_KIND.matches_name(covariate)
+        and not AGE_KIND.matches_column_name(covariate)
+        and not SEX_KIND.matches_column_name(covariate)
     ]
 
 
-def find_least_reliability(test_inputs: CovariateTestInputs) -> float | None:
+def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
     """The highest reliability, the same of all numbers, at which the output no longer carries more than the covariates;
     None if no number is measured with error, and the lowest of `RELIABILITIES` if it carries more at all of them."""
     error_prone_covariates = find_error_prone_covariates(test_inputs)
@@ -82,28 +90,30 @@ def find_least_reliability(test_inputs: CovariateTestInputs) -> float | None:
     error_prone_values = np.column_stack(
         [columns_by_covariate[covariate][:, 0] for covariate in error_prone_covariates]
     )
-    exact_columns = [
+    exact_column_blocks = [
         covariate_columns[:, 1:] if covariate in error_prone_covariates else covariate_columns
         for covariate, covariate_columns in columns_by_covariate.items()
     ]
     term_columns = test_inputs.adjustment.term_columns[:, sorted(test_inputs.term_indices)]
     exact_basis = make_orthonormal_basis(
-        np.column_stack([np.ones(len(error_prone_values)), *exact_columns, term_columns])
+        np.column_stack([np.ones(len(error_prone_values)), *exact_column_blocks, term_columns])
     )
     label_residuals, output_residuals, error_prone_values = (
-        regression_residuals(column, exact_basis)
-        for column in (test_inputs.label, test_inputs.output, error_prone_values)
+        compute_regression_residuals(column, exact_basis)
+        for column in (test_inputs.z_scored_labels, test_inputs.z_scored_logits, error_prone_values)
     )
-    covariance, parameter_count = (
+    error_prone_covariance, parameter_count = (
         error_prone_values.T @ error_prone_values / len(error_prone_values),
         exact_basis.shape[1] + error_prone_values.shape[1],
     )
-    smallest_eigenvalue = np.linalg.eigvalsh(covariance).min()
+    smallest_eigenvalue = np.linalg.eigvalsh(error_prone_covariance).min()
     for reliability in RELIABILITIES:
         error_variance = 1 - reliability
         if error_variance >= smallest_eigenvalue:  # such values would be nothing but error
             return float(reliability)
-        inverse_true_covariance = np.linalg.inv(covariance - error_variance * np.eye(len(error_prone_covariates)))
+        inverse_true_covariance = np.linalg.inv(
+            error_prone_covariance - error_variance * np.eye(len(error_prone_covariates))
+        )
         label_coefficients, output_coefficients = (
             inverse_true_covariance @ (error_prone_values.T @ column) / len(error_prone_values)
             for column in (label_residuals, output_residuals)
@@ -111,7 +121,7 @@ def find_least_reliability(test_inputs: CovariateTestInputs) -> float | None:
         residual_products = (label_residuals - error_prone_values @ label_coefficients) * (
             output_residuals - error_prone_values @ output_coefficients
         ) - error_variance * label_coefficients @ output_coefficients
-        if not test_inputs.is_mean_above_zero(residual_products, parameter_count):
+        if not test_inputs.is_mean_significantly_positive(residual_products, parameter_count):
             return float(reliability)
     return float(RELIABILITIES[-1])
 
@@ -121,19 +131,20 @@ def find_unmeasured_covariate(
 ) -> UnmeasuredCovariate:
     """How strong a covariate that nobody measured would have to be to explain the result, if the test given all others
     has this `t_value` and these `freedom_degrees`; and the strongest of those that were measured."""
-    needed_strength = abs(t_value) / np.sqrt(freedom_degrees) - stats.t.ppf(
+    needed_partial_f = abs(t_value) / np.sqrt(freedom_degrees) - stats.t.ppf(
         (1 + CONFIDENCE_LEVEL) / 2, freedom_degrees - 1
     ) / np.sqrt(freedom_degrees - 1)
-    squared_strength = max(needed_strength, 0) ** 2
-    explained_share = (
-        np.sqrt(squared_strength**2 + 4 * squared_strength) - squared_strength
+    squared_partial_f = max(needed_partial_f, 0) ** 2
+    explained_variance_share = (
+        np.sqrt(squared_partial_f**2 + 4 * squared_partial_f) - squared_partial_f
     ) / 2  # of the variance of both that it explains
     correlation_by_covariate = {
-        covariate: measure_covariate_strength(test_inputs, covariate) for covariate in test_inputs.adjustment.covariates
+        covariate: compute_lesser_partial_correlation(test_inputs, covariate)
+        for covariate in test_inputs.adjustment.covariates
     }
     strongest_covariate = max(correlation_by_covariate, key=correlation_by_covariate.__getitem__, default="")
     needed_correlation, strongest_correlation = (
-        float(np.sqrt(explained_share)),
+        float(np.sqrt(explained_variance_share)),
         correlation_by_covariate.get(strongest_covariate, 0.0),
     )
     return UnmeasuredCovariate(
@@ -143,7 +154,7 @@ def find_unmeasured_covariate(
     )
 
 
-def measure_covariate_strength(test_inputs: CovariateTestInputs, covariate: str) -> float:
+def compute_lesser_partial_correlation(test_inputs: CovariateTestInputs, covariate: str) -> float:
     """The multiple partial correlation of a covariate with the label, or with the output if that is less, given all
     other covariates."""
     remaining_columns = [
@@ -151,12 +162,15 @@ def measure_covariate_strength(test_inputs: CovariateTestInputs, covariate: str)
         for remaining_covariate in test_inputs.adjustment.covariates
         if remaining_covariate != covariate
     ]
-    remaining_basis = make_orthonormal_basis(np.column_stack([np.ones(len(test_inputs.label)), *remaining_columns]))
+    remaining_basis = make_orthonormal_basis(
+        np.column_stack([np.ones(len(test_inputs.z_scored_labels)), *remaining_columns])
+    )
     covariate_basis = make_orthonormal_basis(
-        regression_residuals(make_linear_columns(test_inputs.subject_covariates[covariate]), remaining_basis)
+        compute_regression_residuals(make_linear_columns(test_inputs.subject_covariates[covariate]), remaining_basis)
     )
     target_residuals = (
-        regression_residuals(column, remaining_basis) for column in (test_inputs.label, test_inputs.output)
+        compute_regression_residuals(column, remaining_basis)
+        for column in (test_inputs.z_scored_labels, test_inputs.z_scored_logits)
     )
     return float(
         min(np.sqrt(np.square(covariate_basis.T @ column).sum() / (column @ column)) for column in target_residuals)

@@ -19,7 +19,7 @@ from data.cohorts.records import CLASS_NAMES
 from utils.report.tables import PEOPLE_VARIABLE, SITE_VARIABLE
 
 ALL_IQ_KIND = replace(
-    IQ_KIND, excluded_pattern=CovariateKind.excluded_pattern
+    IQ_KIND, excluded_name_pattern=CovariateKind.excluded_name_pattern
 )  # the verbal and the performance IQ, too
 MAX_CODE_VALUES = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
@@ -34,43 +34,47 @@ def make_table1(cohort: Cohort) -> pd.DataFrame:
     `_median` of numbers or `_share` of a category; `test`, `statistic`, `p`, and for numbers `p_ranks`, of the
     Mann-Whitney test. Prints which columns have too many categories. Raises InputError for text among numbers.
     """
-    first_rows = [
-        cohort.rows[row_index] for row_index in cohort.first_index_by_subject(range(len(cohort.rows))).values()
+    first_record_rows = [
+        cohort.rows[row_index] for row_index in cohort.find_first_record_indices(range(len(cohort.rows))).values()
     ]
-    labelled_people = pd.DataFrame([row for row in first_rows if row.is_labelled])
+    labelled_people = pd.DataFrame([row for row in first_record_rows if row.is_labelled])
     if labelled_people.empty:
         return pd.DataFrame()
     labelled_people = labelled_people.set_index("subject")
     variable_table = make_variable_table(cohort).reindex(labelled_people.index)
-    if crowded_variables := [
+    if crowded_variable_names := [
         name
         for name in variable_table
         if is_text(variable_table[name]) and variable_table[name].nunique() > MAX_CATEGORIES
     ]:
-        print(f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(crowded_variables)}.")
-    variable_table = variable_table.drop(columns=crowded_variables)
-    people_by_site = labelled_people["site"].value_counts()
-    site_names = people_by_site.index.tolist() if len(people_by_site) > 1 else []
-    label = labelled_people["label"].to_numpy()
-    people_values = pd.Series(0.0, labelled_people.index)
-    table1_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(people_values, label)}]
+        print(
+            f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(crowded_variable_names)}."
+        )
+    variable_table = variable_table.drop(columns=crowded_variable_names)
+    people_count_by_site = labelled_people["site"].value_counts()
+    site_names = people_count_by_site.index.tolist() if len(people_count_by_site) > 1 else []
+    labels = labelled_people["label"].to_numpy()
+    constant_values = pd.Series(0.0, labelled_people.index)
+    table1_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values, labels)}]
     if site_names:
         site_by_subject = convert_codes_to_category(labelled_people["site"])
         table1_rows.append(
             {
                 "variable": SITE_VARIABLE,
-                **count_people_by_class(site_by_subject, label),
-                **compare_classes(site_by_subject, label),
+                **count_people_by_class(site_by_subject, labels),
+                **compare_variable_between_classes(site_by_subject, labels),
             }
         )
     for name, variable_values in variable_table.items():
-        variable_row, *category_rows = describe_variable(str(name), variable_values, label)
-        table1_rows += [variable_row | compare_classes(variable_values, label), *category_rows]
+        variable_row, *category_rows = make_variable_rows(str(name), variable_values, labels)
+        table1_rows += [variable_row | compare_variable_between_classes(variable_values, labels), *category_rows]
     for site_name in site_names:
         site_mask = (labelled_people["site"] == site_name).to_numpy()
-        site_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(people_values[site_mask], label[site_mask])}]
+        site_rows = [
+            {"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values[site_mask], labels[site_mask])}
+        ]
         for name, variable_values in variable_table.items():
-            site_rows += describe_variable(str(name), variable_values[site_mask], label[site_mask])
+            site_rows += make_variable_rows(str(name), variable_values[site_mask], labels[site_mask])
         table1_rows += [row | {"site": site_name} for row in site_rows]
     column_names = [
         "variable",
@@ -80,8 +84,8 @@ def make_table1(cohort: Cohort) -> pd.DataFrame:
     ]
     table = pd.DataFrame(table1_rows).reindex(columns=[*column_names, "test", "statistic", "p", "p_ranks"])
     count_columns = [name for name in column_names if name.endswith(("_known", "_missing"))]
-    text_by_column = {name: table[name].astype(object).fillna("") for name in (SITE_VARIABLE, "category", "test")}
-    return table.astype(dict.fromkeys(count_columns, "Int64")).assign(**text_by_column)
+    text_column_by_name = {name: table[name].astype(object).fillna("") for name in (SITE_VARIABLE, "category", "test")}
+    return table.astype(dict.fromkeys(count_columns, "Int64")).assign(**text_column_by_name)
 
 
 CLASS_STATISTICS = ("known", "missing", "mean", "sd", "median", "share")  # of a class
@@ -110,24 +114,24 @@ def make_variable_table(cohort: Cohort) -> pd.DataFrame:
     casefolded_names = {variable.casefold() for variable in values_by_variable}
     values_by_variable |= {
         variable: raw_phenotype[variable]
-        for variable in ALL_IQ_KIND.find_columns(raw_phenotype)
+        for variable in ALL_IQ_KIND.find_matching_column_names(raw_phenotype)
         if variable.casefold() not in casefolded_names
     }
-    sex_values, sex_variables = (
+    phenotype_sex_values, sex_variable_names = (
         find_phenotype_covariate(raw_phenotype, SEX_KIND),
-        [variable for variable in values_by_variable if SEX_KIND.matches_name(variable)],
+        [variable for variable in values_by_variable if SEX_KIND.matches_column_name(variable)],
     )
     if (
-        sex_variables
-        and sex_values is not None
-        and is_text(sex_values)
-        and not any(is_text(values_by_variable[variable]) for variable in sex_variables)
+        sex_variable_names
+        and phenotype_sex_values is not None
+        and is_text(phenotype_sex_values)
+        and not any(is_text(values_by_variable[variable]) for variable in sex_variable_names)
     ):
         values_by_variable = {
             variable: variable_values
             for variable, variable_values in values_by_variable.items()
-            if variable not in sex_variables[1:]
-        } | {sex_variables[0]: sex_values}
+            if variable not in sex_variable_names[1:]
+        } | {sex_variable_names[0]: phenotype_sex_values}
     return pd.DataFrame(
         {
             variable: convert_codes_to_category(variable_values)
@@ -150,10 +154,10 @@ def convert_codes_to_category(variable_values: pd.Series) -> pd.Series:
     return variable_values.astype(pd.CategoricalDtype(sorted(variable_values.dropna().unique())))
 
 
-def count_people_by_class(variable_values: pd.Series, label: np.ndarray) -> dict[str, int]:
+def count_people_by_class(variable_values: pd.Series, labels: np.ndarray) -> dict[str, int]:
     """How many people of each class have a value, and how many have none."""
     values_by_class = {
-        class_name: variable_values[label == class_label] for class_label, class_name in enumerate(CLASS_NAMES)
+        class_name: variable_values[labels == class_label] for class_label, class_name in enumerate(CLASS_NAMES)
     }
     return {
         f"{class_name}_known": int(class_values.notna().sum()) for class_name, class_values in values_by_class.items()
@@ -162,12 +166,13 @@ def count_people_by_class(variable_values: pd.Series, label: np.ndarray) -> dict
     }
 
 
-def describe_variable(name: str, variable_values: pd.Series, label: np.ndarray) -> list[dict[str, Any]]:
-    """The row of a variable (n,), then one for each of its categories; `label` (n,) is 1 autism, 0 control."""
+def make_variable_rows(name: str, variable_values: pd.Series, labels: np.ndarray) -> list[dict[str, Any]]:
+    """The row of a variable (n,), then one for each of its categories; `labels` (n,) is 1 autism, 0 control."""
     values_by_class = {
-        class_name: variable_values[label == class_label].dropna() for class_label, class_name in enumerate(CLASS_NAMES)
+        class_name: variable_values[labels == class_label].dropna()
+        for class_label, class_name in enumerate(CLASS_NAMES)
     }
-    variable_row: dict[str, Any] = {"variable": name, **count_people_by_class(variable_values, label)}
+    variable_row: dict[str, Any] = {"variable": name, **count_people_by_class(variable_values, labels)}
     if is_text(variable_values):
         frequencies_by_column = {
             f"{class_name}_share": class_values.value_counts(normalize=True)
@@ -194,15 +199,17 @@ def describe_variable(name: str, variable_values: pd.Series, label: np.ndarray) 
     return [variable_row]
 
 
-def compare_classes(variable_values: pd.Series, label: np.ndarray) -> dict[str, Any]:
+def compare_variable_between_classes(variable_values: pd.Series, labels: np.ndarray) -> dict[str, Any]:
     """Whether the classes differ in a variable: Welch's t-test and the Mann-Whitney test of numbers; Pearson's
     chi-squared test of categories. Where few people are expected in a cell: Fisher's exact test of two categories, a
     Monte Carlo p of more. Empty if there are too few people or no differences to test."""
     control_values, autism_values = (
-        variable_values[label == class_label].dropna() for class_label in range(len(CLASS_NAMES))
+        variable_values[labels == class_label].dropna() for class_label in range(len(CLASS_NAMES))
     )
     if is_text(variable_values):
-        return compare_category_counts(pd.crosstab(variable_values.dropna(), label[variable_values.notna()]).to_numpy())
+        return compare_category_counts(
+            pd.crosstab(variable_values.dropna(), labels[variable_values.notna()]).to_numpy()
+        )
     if min(len(control_values), len(autism_values)) < 2 or pd.concat([control_values, autism_values]).nunique() < 2:
         return {}
     with warnings.catch_warnings():  # of two constants, or nearly so
@@ -220,7 +227,9 @@ def compare_category_counts(contingency_table: np.ndarray) -> dict[str, Any]:
     is_sparse = stats.contingency.expected_freq(contingency_table).min() < MIN_EXPECTED_COUNT
     if is_sparse and len(contingency_table) == 2:
         return {"test": "Fisher's exact", "p": float(stats.fisher_exact(contingency_table).pvalue)}
-    monte_carlo = stats.MonteCarloMethod(CHI_SQUARED_RESAMPLES, rng=np.random.default_rng(0)) if is_sparse else None
-    chi_squared = stats.chi2_contingency(contingency_table, correction=False, method=monte_carlo)
+    monte_carlo_method = (
+        stats.MonteCarloMethod(CHI_SQUARED_RESAMPLES, rng=np.random.default_rng(0)) if is_sparse else None
+    )
+    chi_squared = stats.chi2_contingency(contingency_table, correction=False, method=monte_carlo_method)
     test_name = "chi-squared, Monte Carlo" if is_sparse else "chi-squared"
     return {"test": test_name, "statistic": float(chi_squared.statistic), "p": float(chi_squared.pvalue)}

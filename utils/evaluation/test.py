@@ -9,11 +9,11 @@ import keras
 import pandas as pd
 
 from data.base import files
-from data.base.tables import add_row, make_printable
+from data.base.tables import add_csv_row, make_printable
 from data.base.terminal import format_participants, print_table, print_unless_quiet
 from data.cohorts.cohort import split_into_batches
 from data.cohorts.covariates import load_all_covariates
-from data.cohorts.duplicates import SHARED_SCAN_WORDS, describe_tie, find_group_leaders
+from data.cohorts.duplicates import SHARED_SCAN_WORDS, describe_group_ties, find_group_leaders
 from data.cohorts.phenotype import describe_missing_by_class
 from data.cohorts.records import CLASS_NAMES
 from data.cohorts.rows import DUPLICATES_TOGETHER
@@ -30,9 +30,9 @@ from utils.report.tables import (
     EvaluationResults,
     EvaluationTables,
     RepeatPredictions,
-    average_tables,
+    average_record_tables,
     parse_evaluation_manifest,
-    read_repeats,
+    read_repeat_predictions,
     read_result_table,
 )
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
@@ -71,7 +71,7 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
     the metrics of autoencoders."""
     if pooled_run.model.predicted == "input":
-        autoencoders.pool_autoencoders(pooled_run, fold_runs)
+        autoencoders.pool_autoencoder_tests(pooled_run, fold_runs)
         return
     results = EvaluationResults(pooled_run)
     for table_name in POOLED_TABLE_NAMES:
@@ -79,14 +79,18 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
         if fold_tables := [
             fold_table for fold_table in fold_tables if len(fold_table)
         ]:  # a column that not every fold has is dropped
-            results.add_table(table_name, pd.concat(fold_tables, join="inner", ignore_index=True))
-    repeats = read_repeats(pooled_run)
+            results.write_result_table(table_name, pd.concat(fold_tables, join="inner", ignore_index=True))
+    repeats = read_repeat_predictions(pooled_run)
     if pooled_run.repeats > 1 and repeats[0].predictions["label"].notna().any():
-        network_inputs = pooled_run.model.list_inputs(pooled_run.config)
-        results.add_table("repeats", comparisons.make_repeats_table(repeats, pooled_run.seed, network_inputs))
-    max_training_count = max(len(fold_run.cohort.split_indices("train")) for fold_run in fold_runs)
-    warnings = baselines.describe_record_limits(max_training_count, fold_runs[0].cohort.connectomes is not None)
-    conclude_test(results, repeats, warnings, fold_runs)
+        network_input_names = pooled_run.model.list_input_names(pooled_run.config)
+        results.write_result_table(
+            "repeats", comparisons.make_repeats_table(repeats, pooled_run.seed, network_input_names)
+        )
+    max_training_record_count = max(len(fold_run.cohort.find_split_record_indices("train")) for fold_run in fold_runs)
+    baseline_warnings = baselines.describe_record_limits(
+        max_training_record_count, fold_runs[0].cohort.connectomes is not None
+    )
+    conclude_test(results, repeats, baseline_warnings, fold_runs)
 
 
 def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
@@ -98,12 +102,12 @@ def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
 def evaluate_classifier(run: Run, network: keras.Model) -> None:
     """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
     `checkpoint_results.csv`."""
-    results, test_indices = EvaluationResults(run), run.cohort.split_indices("test")
+    results, test_indices = EvaluationResults(run), run.cohort.find_split_record_indices("test")
     index_batches = split_into_batches(test_indices, run.config.batch_size)
     predicted_probabilities, *masked_probabilities = predict_probabilities(
         run, network, index_batches, missingness.make_masked_cohorts(run)
     )
-    test_rows = [run.cohort.rows[index] for index in test_indices]
+    test_rows = [run.cohort.rows[test_index] for test_index in test_indices]
     prediction_rows = [
         (row.file, row.subject, row.site, int(row.label) if row.is_labelled else "", probability)
         for row, probability in zip(test_rows, predicted_probabilities, strict=True)
@@ -115,17 +119,18 @@ def evaluate_classifier(run: Run, network: keras.Model) -> None:
         prediction_table[SAME_SCAN_COLUMN] = prediction_table["subject"].map(
             find_group_leaders(prediction_table["subject"], same_scan_groups)
         )
-    results.add_table("predictions", prediction_table)
-    warnings = external.write_external_tables(results)
-    estimate_by_metric = conclude_test(results, read_repeats(run), warnings, [run])
+    results.write_result_table("predictions", prediction_table)
+    external_warnings = external.write_external_tables(results)
+    estimate_by_metric = conclude_test(results, read_repeat_predictions(run), external_warnings, [run])
     if estimate_by_metric:
         value_by_metric = {metric: estimate_by_metric[metric].value for metric in CHECKPOINT_METRICS}
         text_by_metric = {
             metric: "" if metric_value is None else f"{metric_value:.6f}"
             for metric, metric_value in value_by_metric.items()
         }
-        add_row(
-            run.out_dir / CHECKPOINT_RESULTS_FILE, {"checkpoint": str(run.checkpoints.latest_prefix())} | text_by_metric
+        add_csv_row(
+            run.out_dir / CHECKPOINT_RESULTS_FILE,
+            {"checkpoint": str(run.checkpoints.require_intact_prefix())} | text_by_metric,
         )
 
 
@@ -139,8 +144,8 @@ def conclude_test(
     baselines and people; `fold_runs` are the runs whose networks predicted."""
     run, prediction_table = results.run, repeats[0].predictions
     labelled_files = prediction_table["file"][prediction_table["label"].notna()]
-    if not run.fold and len(table1_rows := make_table1(run.cohort)):
-        results.add_table("table1", table1_rows)
+    if not run.fold and len(table1 := make_table1(run.cohort)):
+        results.write_result_table("table1", table1)
     estimate_by_metric, metrics_json, conclusion = (
         measure_test(results, [repeat.select_records(labelled_files) for repeat in repeats])
         if len(labelled_files)
@@ -149,20 +154,20 @@ def conclude_test(
     warnings = list_test_warnings(
         run, len(prediction_table) - len(labelled_files), len(prediction_table), earlier_warnings
     )
-    runs_with_manifest = [(fold_run, fold_run.checkpoints.manifest()) for fold_run in fold_runs]
+    runs_with_manifest = [(fold_run, fold_run.checkpoints.read_latest_manifest()) for fold_run in fold_runs]
     manifest_fields: dict[str, Any] = {
-        "subjects": make_subject_counts(run, FOLDS_KEY in metrics_json),
+        "subjects": make_subject_count_rows(run, FOLDS_KEY in metrics_json),
         "left_out": run.cohort.metadata.left_out_count_by_reason,
         "warnings": warnings,
         "prepared": asdict(make_data_preparation(run)),
-        "baseline_settings": baselines.SETTINGS_BY_CLASSIFIER,
+        "baseline_settings": baselines.SETTINGS_TEXT_BY_CLASSIFIER,
         "shares": average_branch_weights([fold_manifest.shares for _, fold_manifest in runs_with_manifest]),
         "chosen": {
             fold_run.fold_label: fold_manifest.told["chosen"]
             for fold_run, fold_manifest in runs_with_manifest
             if "chosen" in fold_manifest.told
         },
-        "promise": results.promise,
+        "promise": results.calibration_promise,
         "conclusion": None if run.fold or conclusion is None else asdict(conclusion),
     }
     manifest = parse_evaluation_manifest(run.make_manifest(**manifest_fields), run.out_dir)
@@ -188,16 +193,16 @@ def conclude_test(
         warning_rows = [
             (heading, str(len(texts)), make_printable(texts[0])) for heading, texts in texts_by_heading.items() if texts
         ]
-        conclusion_rows = conclusion.summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
+        conclusion_rows = conclusion.terminal_summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
         print_table(
             [
                 (f"{run.model.model_name} {run.choices.preset}", people_text, folds_text),
                 *conclusion_rows,
                 *warning_rows,
             ],
-            truncate_last=True,
+            truncate_last_column=True,
         )
-    run.finish(Headline(conclusion.metric, conclusion.score) if conclusion else None, **manifest_fields)
+    run.finish_run(Headline(conclusion.metric, conclusion.score) if conclusion else None, **manifest_fields)
     return {} if run.is_pooled else estimate_by_metric
 
 
@@ -206,7 +211,7 @@ def measure_test(
 ) -> tuple[dict[str, Estimate], dict[str, Any], Conclusion]:
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
-    run, network_inputs = results.run, results.run.model.list_inputs(results.run.config)
+    run, network_input_names = results.run, results.run.model.list_input_names(results.run.config)
     predictions = Predictions.from_tables(*(repeat.predictions for repeat in repeats))
     estimate_by_metric = estimate_scores(predictions, run.seed)
     has_same_folds = (
@@ -218,34 +223,34 @@ def measure_test(
         else {}
     )
     metrics_json = to_metrics_json(estimate_by_metric) | ({FOLDS_KEY: metrics_by_fold} if metrics_by_fold else {})
-    files.write_json(run.out_dir / METRICS_FILE, metrics_json | run.caveats.active_fields)
-    results.add_table("sites", pd.DataFrame(make_site_score_rows(predictions, run.seed)))
-    drawings.save_classification_figures(predictions, estimate_by_metric, run.out_dir, run.marks)
+    files.write_json(run.out_dir / METRICS_FILE, metrics_json | run.caveats.active_caveat_by_field)
+    results.write_result_table("sites", pd.DataFrame(make_site_score_rows(predictions, run.seed)))
+    drawings.save_classification_figures(predictions, estimate_by_metric, run.out_dir, run.caveat_marks)
     if run.folds is not None and run.is_pooled:
-        write_calibration(results, average_tables([repeat.predictions for repeat in repeats]))
+        write_calibration(results, average_record_tables([repeat.predictions for repeat in repeats]))
     baseline_rows = comparisons.make_baseline_rows(
-        predictions, [repeat.baseline_predictions for repeat in repeats], run.seed, network_inputs
+        predictions, [repeat.baseline_predictions for repeat in repeats], run.seed, network_input_names
     )
     if baseline_rows:
-        results.add_table("baselines", pd.DataFrame(baseline_rows))
+        results.write_result_table("baselines", pd.DataFrame(baseline_rows))
     covariate_table = load_all_covariates(run.cohort)
-    confound_result, group_rows = (
+    confound_result, group_score_rows = (
         confounds.measure_confounds(predictions, covariate_table, run.seed),
         confounds.make_group_score_rows(predictions, covariate_table, run.seed),
     )
-    masked_estimates = missingness.estimate_masked_auc(
+    masked_auc_and_difference = missingness.estimate_masked_auc_and_difference(
         predictions, [repeat.predictions for repeat in repeats], run.seed
     )
-    for name, table_rows in (
-        ("groups", group_rows),
-        ("confounds", confounds.make_confound_rows(confound_result, group_rows, masked_estimates)),
+    for name, result_table_rows in (
+        ("groups", group_score_rows),
+        ("confounds", confounds.make_confound_rows(confound_result, group_score_rows, masked_auc_and_difference)),
     ):
-        if table_rows:
-            results.add_table(name, pd.DataFrame(table_rows))
+        if result_table_rows:
+            results.write_result_table(name, pd.DataFrame(result_table_rows))
     if confound_result:
-        results.add_table("adjusted", make_adjusted_table(confound_result["beside"]))
+        results.write_result_table("adjusted", make_adjusted_table(confound_result["beside"]))
     conclusion = comparisons.make_conclusion(
-        estimate_by_metric, predictions, baseline_rows, network_inputs, run.cross_validation
+        estimate_by_metric, predictions, baseline_rows, network_input_names, run.cross_validation
     )
     return (
         estimate_by_metric,
@@ -253,8 +258,8 @@ def measure_test(
         replace(
             conclusion,
             covariates=confounds.make_covariate_result(confound_result),
-            masked=masked_estimates[0],
-            minus_masked=masked_estimates[1],
+            masked=masked_auc_and_difference[0],
+            minus_masked=masked_auc_and_difference[1],
         ),
     )
 
@@ -264,10 +269,10 @@ def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame
     are reported for a person; the folds are those of the first repeat."""
     probability_table, folds = probabilities.make_probability_table(mean_predictions), results.run.folds
     if len(probability_table) and folds:
-        results.add_table("probabilities", probability_table)
-        groups = "fold" if folds.division.column else "site"
-        results.add_table(
-            "calibration", probabilities.make_calibration_table(probability_table, groups, results.run.seed)
+        results.write_result_table("probabilities", probability_table)
+        group_column = "fold" if folds.division.column_name else "site"
+        results.write_result_table(
+            "calibration", probabilities.make_calibration_table(probability_table, group_column, results.run.seed)
         )
 
 
@@ -289,7 +294,7 @@ def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earli
         *cleaning_warnings,
         *earlier_warnings,
         *label_warnings,
-        *(run.folds.warnings if run.folds else []),
+        *(run.folds.fold_warnings if run.folds else []),
     ]
 
 
@@ -307,7 +312,7 @@ def make_data_preparation(run: Run) -> DataPreparation:
         derivation=metadata.derivation.methods_text if metadata.derivation else "",
         scaled_by=("fold" if is_scaled_by_fold else "split") if metadata.phenotype_median else "",
         same_scan=sum(
-            SHARED_SCAN_WORDS in describe_tie((same_scan_group,), run.cohort.metadata)
+            SHARED_SCAN_WORDS in describe_group_ties((same_scan_group,), run.cohort.metadata)
             for same_scan_group in run.cohort.groups
         ),
         together=folds is not None or metadata.duplicates == DUPLICATES_TOGETHER,
@@ -317,19 +322,24 @@ def make_data_preparation(run: Run) -> DataPreparation:
     )
 
 
-def make_subject_counts(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
+def make_subject_count_rows(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
     """Subjects by split, by site and by label; in a pooled run on folds the split is the fold if `is_by_fold`, else one
     for all."""
-    subject_counts: Counter = Counter()
+    count_by_split_site_and_label: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
         if run.folds is not None and run.is_pooled:
             split = f"fold {run.folds.fold_by_subject[row.subject]}" if is_by_fold else "tested"
-        subject_counts[split, row.site, CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"] += 1
+        count_by_split_site_and_label[
+            split, row.site, CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
+        ] += 1
     return [
         {"split": split, "site": site}
-        | {label_name: subject_counts[split, site, label_name] for label_name in (*CLASS_NAMES, "unknown")}
-        for split, site in sorted({(split, site) for split, site, _ in subject_counts})
+        | {
+            label_name: count_by_split_site_and_label[split, site, label_name]
+            for label_name in (*CLASS_NAMES, "unknown")
+        }
+        for split, site in sorted({(split, site) for split, site, _ in count_by_split_site_and_label})
     ]
 
 

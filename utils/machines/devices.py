@@ -72,12 +72,12 @@ class Workers:
         return self.strategy.experimental_distribute_values_from_function(lambda context: next(remaining_values))
 
     @property
-    def local_replicas(self) -> range:
+    def local_replica_indices(self) -> range:
         """The numbers of this process's devices among all; each process has as many."""
         replicas_per_process = self.replica_count // self.worker_count
         return range(self.worker_index * replicas_per_process, (self.worker_index + 1) * replicas_per_process)
 
-    def synchronise(self, settings: Mapping[str, Any]) -> None:
+    def wait_for_same_settings(self, settings: Mapping[str, Any]) -> None:
         """Waits for all workers. Raises InputError if one of them was started for something else."""
         if self.worker_count == 1:
             return
@@ -85,7 +85,7 @@ class Workers:
             hashlib.sha256(files.format_json(settings).encode()).digest(), np.uint16
         ).astype(np.int32)
         digest_sum = self.strategy.reduce(
-            "SUM", self.distribute_values([settings_digest] * len(self.local_replicas)), axis=None
+            "SUM", self.distribute_values([settings_digest] * len(self.local_replica_indices)), axis=None
         )
         if (np.asarray(digest_sum) != self.replica_count * settings_digest).any():
             raise InputError(
@@ -102,10 +102,10 @@ def make_strategy(gpu_names: tuple[str, ...]) -> Any:
     return tf.distribute.MirroredStrategy(gpu_names) if len(gpu_names) > 1 else tf.distribute.get_strategy()
 
 
-def find_free_gpus(share_gpu: bool) -> list[tuple[str, str]]:
+def find_free_gpus(may_share_gpus: bool) -> list[tuple[str, str]]:
     """UUID and name of the GPUs that no other process holds; none where there is no GPU. Asks NVML, before TensorFlow
     could take memory; honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held by other processes, raises
-    InputError that names them or, with `share_gpu`, returns the one that fewest hold."""
+    InputError that names them or, with `may_share_gpus`, returns the one that fewest hold."""
     import pynvml
 
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -120,29 +120,29 @@ def find_free_gpus(share_gpu: bool) -> list[tuple[str, str]]:
     try:
         for gpu_index in range(pynvml.nvmlDeviceGetCount()):
             gpu_handle = pynvml.nvmlDeviceGetHandleByIndex(gpu_index)
-            gpu = pynvml.nvmlDeviceGetUUID(gpu_handle), pynvml.nvmlDeviceGetName(gpu_handle)
-            if visible_devices is None or {str(gpu_index), gpu[0]} & set(visible_devices.split(",")):
+            gpu_uuid_and_name = pynvml.nvmlDeviceGetUUID(gpu_handle), pynvml.nvmlDeviceGetName(gpu_handle)
+            if visible_devices is None or {str(gpu_index), gpu_uuid_and_name[0]} & set(visible_devices.split(",")):
                 pids = [gpu_process.pid for gpu_process in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu_handle)]
-                pids_by_gpu[gpu] = [pid for pid in pids if pid != os.getpid()]
+                pids_by_gpu[gpu_uuid_and_name] = [pid for pid in pids if pid != os.getpid()]
     except pynvml.NVMLError as error:
         raise InputError(f"NVML cannot tell who holds GPUs ({error}); hide them: CUDA_VISIBLE_DEVICES=-1.") from error
-    unused_gpus = [gpu for gpu, pids in pids_by_gpu.items() if not pids]
+    unused_gpus = [gpu_uuid_and_name for gpu_uuid_and_name, pids in pids_by_gpu.items() if not pids]
     if unused_gpus or not pids_by_gpu:
         return unused_gpus
-    if share_gpu:
-        return [min(pids_by_gpu, key=lambda gpu: len(pids_by_gpu[gpu]))]
+    if may_share_gpus:
+        return [min(pids_by_gpu, key=lambda gpu_uuid_and_name: len(pids_by_gpu[gpu_uuid_and_name]))]
     users_text = "; ".join(f"{gpu_name}: {', '.join(map(str, pids))}" for (_, gpu_name), pids in pids_by_gpu.items())
     raise InputError(f"Every GPU is held by other processes ({users_text}); wait, or go ahead with --shareGPU.")
 
 
-def choose_device(share_gpu: bool, allow_several: bool = False) -> str:
-    """Lets TensorFlow, which must not have been imported, see a free GPU, or all of them if `allow_several`;
+def choose_device(may_share_gpus: bool, may_use_several: bool = False) -> str:
+    """Lets TensorFlow, which must not have been imported, see a free GPU, or all of them if `may_use_several`;
     returns `gpu` or `cpu`, and prints which."""
-    chosen_gpus = find_free_gpus(share_gpu)[: None if allow_several else 1]
+    chosen_gpus = find_free_gpus(may_share_gpus)[: None if may_use_several else 1]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in chosen_gpus) or "-1"
-    gpu_names = ", ".join(gpu_name for _, gpu_name in chosen_gpus)
-    print(f"Running on {gpu_names}." if chosen_gpus else "No GPU: running on the CPU.", flush=True)
+    gpu_names_text = ", ".join(gpu_name for _, gpu_name in chosen_gpus)
+    print(f"Running on {gpu_names_text}." if chosen_gpus else "No GPU: running on the CPU.", flush=True)
     return "gpu" if chosen_gpus else "cpu"
 
 
@@ -188,11 +188,11 @@ def explain_memory_errors() -> Iterator[None]:
 
 
 @cache
-def start_tensorflow(device: str) -> tuple[str, ...]:
+def start_tensorflow(device_kind: str) -> tuple[str, ...]:
     """Imports and sets up TensorFlow, once; returns the names of the GPUs in use. Raises InputError if it cannot
     use what was chosen."""
     # TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL is, and calls a missing GPU driver an error.
-    stderr_copy = os.dup(2)
+    stderr_copy_fd = os.dup(2)
     try:
         with open(os.devnull, "wb") as null_file:
             os.dup2(null_file.fileno(), 2)
@@ -201,10 +201,10 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
 
         gpus = tf.config.list_physical_devices("GPU")
     finally:
-        os.dup2(stderr_copy, 2)
-        os.close(stderr_copy)
+        os.dup2(stderr_copy_fd, 2)
+        os.close(stderr_copy_fd)
     tf.get_logger().setLevel("ERROR")
-    if device == "gpu" and not gpus:
+    if device_kind == "gpu" and not gpus:
         raise InputError(
             'This TensorFlow cannot use the GPU; install its CUDA libraries (pip install "tensorflow[and-cuda]", the '
             "version in requirements.txt), or hide the GPU with CUDA_VISIBLE_DEVICES=-1."
@@ -212,7 +212,7 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is what it says; --precision asks for less
-    if device == "cpu":
+    if device_kind == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
     return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)
 

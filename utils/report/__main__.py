@@ -20,7 +20,7 @@ def main() -> int:
 
 def make_parser() -> Parser:
     program_description = "Builds report.html from the tables of a test, or index.html of all runs in a folder."
-    parser = Parser(prog=REPORT_PROGRAM, description=program_description, examples=REPORT_EXAMPLES)
+    parser = Parser(prog=REPORT_PROGRAM, description=program_description, example_arguments_by_purpose=REPORT_EXAMPLES)
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test; or a folder of runs")
     return parser
 
@@ -45,7 +45,7 @@ def build_report_or_index() -> int:
         print(f"Index of {len(finished_runs)} runs: {index.write_index(folder, finished_runs)}")
     else:
         page_path = rewrite_report(folder)[0]
-        print(f"Report: {page_path}{read_test_folder(folder).manifest.marks}")
+        print(f"Report: {page_path}{read_test_folder(folder).manifest.caveat_marks}")
     return 0
 
 

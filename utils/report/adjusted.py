@@ -17,8 +17,8 @@ ADJUSTED_COLUMN_SPECS = {
     ),
     "why_not": ColumnSpec("why not, or not wholly"),
 }
-REASON_TOO_FEW = "known for too few, the same in all, or too few participants"
-NEVER_MEASURED = "what nobody measured, such as the length of the scan and medication"
+TOO_FEW_KNOWN_REASON = "known for too few, the same in all, or too few participants"
+NEVER_MEASURED_TEXT = "what nobody measured, such as the length of the scan and medication"
 
 
 def make_adjusted_table(adjustment: Adjustment) -> pd.DataFrame:
@@ -27,28 +27,32 @@ def make_adjusted_table(adjustment: Adjustment) -> pd.DataFrame:
 
 
 def make_adjusted_rows(adjustment: Adjustment) -> Iterator[tuple[str, str, float | None, str]]:
-    for covariate in adjustment.covariates:
-        has_gaps = covariate in adjustment.incomplete_covariates
-        reason = f"unknown for more than {MAX_IMPUTED_SHARE:.0%}: it may explain the result there" if has_gaps else ""
-        yield (
-            covariate,
-            "partly" if has_gaps else "yes",
-            adjustment.imputed_count_by_covariate.get(covariate, 0),
-            reason,
+    for covariate_name in adjustment.covariates:
+        has_gaps = covariate_name in adjustment.incomplete_covariates
+        incompleteness_reason = (
+            f"unknown for more than {MAX_IMPUTED_SHARE:.0%}: it may explain the result there" if has_gaps else ""
         )
-    for covariate in adjustment.unusable_covariates:
-        yield covariate, "no", None, REASON_TOO_FEW
-    for covariate in adjustment.unmeasured_kinds:
-        yield covariate, "no", None, "not in the tables"
+        yield (
+            covariate_name,
+            "partly" if has_gaps else "yes",
+            adjustment.imputed_count_by_covariate.get(covariate_name, 0),
+            incompleteness_reason,
+        )
+    for covariate_name in adjustment.unusable_covariates:
+        yield covariate_name, "no", None, TOO_FEW_KNOWN_REASON
+    for covariate_name in adjustment.unmeasured_kinds:
+        yield covariate_name, "no", None, "not in the tables"
     if adjustment.covariates[1:]:
         yield "products of two, and curves", "yes" if adjustment.term_columns.shape[1] else "no", None, ""
     for second_covariate, first_covariates in adjustment.oversized_products.items():
         yield f"{', '.join(first_covariates)} by {second_covariate}", "no", None, "too few participants"
     if adjustment.covariates[1:]:
         yield "products of three", "no", None, "not tested"
-    yield NEVER_MEASURED, "no", None, "unknown"
+    yield NEVER_MEASURED_TEXT, "no", None, "unknown"
 
 
-def make_adjusted_section(table: pd.DataFrame, introduction: str) -> Section:
+def make_adjusted_section(adjusted_table: pd.DataFrame, introduction: str) -> Section:
     """The section with the table of `make_adjusted_table`: what is not in the test may explain a result."""
-    return make_table_section("Covariates", table, ADJUSTED_COLUMNS, introduction, ADJUSTED_COLUMN_SPECS, open=True)
+    return make_table_section(
+        "Covariates", adjusted_table, ADJUSTED_COLUMNS, introduction, ADJUSTED_COLUMN_SPECS, open=True
+    )

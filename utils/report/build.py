@@ -31,17 +31,17 @@ from utils.scores.results import (
     Estimate,
 )
 
-ROC_FIGURE = "roc"  # the figure that the test itself writes
-PAGE_FIGURES = ("forest", "calibration")  # those that the page writes
+ROC_FIGURE_NAME = "roc"  # the figure that the test itself writes
+PAGE_FIGURE_NAMES = ("forest", "calibration")  # those that the page writes
 REWRITTEN_FILES = (
     TEST_PAGE_FILE,
     *(
         f"{figure_name}.{file_format}"
-        for figure_name in PAGE_FIGURES
+        for figure_name in PAGE_FIGURE_NAMES
         for file_format in figures.FIGURE_METADATA_BY_FORMAT
     ),
 )
-INTENDED_USE = (
+INTENDED_USE_TEXT = (
     "For research on groups. Not a diagnosis: no probability here says anything reliable about one participant, and "
     "nothing here has been tested for clinical use."
 )
@@ -55,7 +55,7 @@ MAX_LISTED_PROBLEMS = 5  # problems to name in a message
 INVALID_PREFIX = "Problems invalidate this. "
 
 
-def write_report(folder: Path, tables: EvaluationTables) -> list[Path]:
+def write_report(report_folder: Path, tables: EvaluationTables) -> list[Path]:
     """Writes the page into a folder and, unless the test is of one fold, its figures. Returns the paths of the files,
     the page first."""
     manifest, page_sections, forest_plot = (
@@ -66,47 +66,49 @@ def write_report(folder: Path, tables: EvaluationTables) -> list[Path]:
     figures_to_save = [section.figure for section in page_sections if isinstance(section.figure, Figure)]
     figures_to_save += [drawings.draw_forest(forest_plot)] if forest_plot else []
     for figure in figures_to_save:
-        figure.suptitle(manifest.marks.strip())
+        figure.suptitle(manifest.caveat_marks.strip())
     folds_text = f", folds: {manifest.folds}" if manifest.folds else ""
     page = Page(
         "report",
-        f"Test of {manifest.model}{folds_text}{manifest.marks}",
+        f"Test of {manifest.model}{folds_text}{manifest.caveat_marks}",
         f"{manifest.cohort_name}, {manifest.started}",
         page_sections,
         make_report_verdict(manifest),
-        [*make_score_numbers(manifest), make_people_number(tables)],
+        [*make_score_headline_numbers(manifest), make_people_headline_number(tables)],
         forest_plot,
     )
-    with files.open_replacement(folder / TEST_PAGE_FILE) as file:
+    with files.open_replacement(report_folder / TEST_PAGE_FILE) as file:
         file.write(render_page(page))
-    written_paths = [folder / TEST_PAGE_FILE]
+    written_paths = [report_folder / TEST_PAGE_FILE]
     for figure in [] if manifest.fold else figures_to_save:
-        if figure.get_label() != ROC_FIGURE:
-            written_paths += figures.save_figure(figure, folder / f"{figure.get_label()}.png")
+        if figure.get_label() != ROC_FIGURE_NAME:
+            written_paths += figures.save_figure(figure, report_folder / f"{figure.get_label()}.png")
     return written_paths
 
 
-def rewrite_report(folder: Path) -> list[Path]:
+def rewrite_report(test_folder: Path) -> list[Path]:
     """Builds the page of a finished test anew and records it in `run.json`. Raises InputError if tables are gone or not
     as the test wrote them."""
-    with files.locked(folder):
-        manifest = record.read_manifest(folder)
+    with files.lock_exclusively(test_folder):
+        manifest = record.read_manifest(test_folder)
         if (
             manifest
             and manifest.finished
             and (
-                changed_tables := [
+                changed_data_files := [
                     file_name
-                    for file_name in record.find_changed_outputs(folder, manifest)
+                    for file_name in record.find_changed_outputs(test_folder, manifest)
                     if file_name in REPORT_DATA_FILES
                 ]
             )
         ):
-            problem = f"is not as the test wrote it: {join_names(changed_tables)}; copy the folder again, or test again"
-            raise InputError(f"{folder} {problem}.")
-        tables = read_test_folder(folder)  # nothing is changed before all that is needed can be read
-        with record.rewrite_outputs(folder, REWRITTEN_FILES):
-            return write_report(folder, tables)
+            changed_files_problem = (
+                f"is not as the test wrote it: {join_names(changed_data_files)}; copy the folder again, or test again"
+            )
+            raise InputError(f"{test_folder} {changed_files_problem}.")
+        tables = read_test_folder(test_folder)  # nothing is changed before all that is needed can be read
+        with record.rewrite_outputs(test_folder, REWRITTEN_FILES):
+            return write_report(test_folder, tables)
 
 
 def make_report_verdict(manifest: EvaluationManifest) -> str:
@@ -116,7 +118,7 @@ def make_report_verdict(manifest: EvaluationManifest) -> str:
     return f"{INVALID_PREFIX if manifest.problems else ''}{manifest.conclusion.verdict}"
 
 
-def make_score_numbers(manifest: EvaluationManifest) -> list[HeadlineNumber]:
+def make_score_headline_numbers(manifest: EvaluationManifest) -> list[HeadlineNumber]:
     """The score and its baseline, with their footnotes."""
     if manifest.conclusion is None:
         return []
@@ -125,19 +127,24 @@ def make_score_numbers(manifest: EvaluationManifest) -> list[HeadlineNumber]:
     return [replace(score_number, notes=[*score_number.notes, *preset_footnotes]), *baseline_numbers]
 
 
-def make_people_number(tables: EvaluationTables) -> HeadlineNumber:
+def make_people_headline_number(tables: EvaluationTables) -> HeadlineNumber:
     """Who was tested."""
-    first_records = tables.predictions.groupby("subject").first()
+    first_row_by_subject = tables.predictions.groupby("subject").first()
     class_texts = [
-        f"{(first_records['label'] == class_label).sum()} {class_name}"
+        f"{(first_row_by_subject['label'] == class_label).sum()} {class_name}"
         for class_label, class_name in enumerate(CLASS_NAMES)
     ]
-    unlabelled_count = first_records["label"].isna().sum()
+    unlabelled_people_count = first_row_by_subject["label"].isna().sum()
     diagnosis_text = ", ".join(
-        [*reversed(class_texts), *([f"{unlabelled_count} of unknown diagnosis"] if unlabelled_count else [])]
+        [
+            *reversed(class_texts),
+            *([f"{unlabelled_people_count} of unknown diagnosis"] if unlabelled_people_count else []),
+        ]
     )
     return HeadlineNumber(
-        str(len(first_records)), "participants tested", f"{format_site_count(first_records['site'])}; {diagnosis_text}"
+        str(len(first_row_by_subject)),
+        "participants tested",
+        f"{format_site_count(first_row_by_subject['site'])}; {diagnosis_text}",
     )
 
 
@@ -147,16 +154,18 @@ def make_baseline_forest(tables: EvaluationTables) -> Forest | None:
     baseline_table = tables.baselines
     if baseline_table is None or not tables.scores:
         return None
-    auc_name = choose_headline_metric(tables.scores)
-    bar_arguments = [(tables.manifest.model, tables.scores[auc_name], "main")]
+    headline_auc_name = choose_headline_metric(tables.scores)
+    bar_arguments = [(tables.manifest.model, tables.scores[headline_auc_name], "main")]
     for _, row in sections.sort_prespecified_first(baseline_table).iterrows():
         is_prespecified = row[ROLE_COLUMN] == PRESPECIFIED_ROLE
         bar_name = f"{row['baseline']} ({PRESPECIFIED_ROLE})" if is_prespecified else row["baseline"]
-        bar_arguments.append((bar_name, Estimate.from_row(row, auc_name), "named" if is_prespecified else ""))
-    bars = [make_forest_bar(*row) for row in bar_arguments if row[1].low is not None]
+        bar_arguments.append((bar_name, Estimate.from_row(row, headline_auc_name), "named" if is_prespecified else ""))
+    forest_bars = [make_forest_bar(*row) for row in bar_arguments if row[1].low is not None]
     return (
-        Forest(f"{find_heading(auc_name)}, {INTERVAL_TEXT}; {CHANCE_AUC:g} is guessing", bars, CHANCE_AUC)
-        if bars
+        Forest(
+            f"{find_heading(headline_auc_name)}, {INTERVAL_TEXT}; {CHANCE_AUC:g} is guessing", forest_bars, CHANCE_AUC
+        )
+        if forest_bars
         else None
     )
 
@@ -168,53 +177,54 @@ def make_forest_bar(bar_name: str, auc_estimate: Estimate, bar_kind: str) -> For
 
 def list_caveat_messages(caveats: Caveats) -> list[str]:
     """What a reader must know before any number, on any page."""
-    messages = []
+    caveat_messages = []
     if caveats.simulated:
-        messages.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
+        caveat_messages.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
     if caveats.problems:
-        messages.append(
+        caveat_messages.append(
             f"PROBLEMS that invalidate these results: {join_names(caveats.problems, MAX_LISTED_PROBLEMS, '; ')}."
         )
     if caveats.accepted_leaks:
-        messages.append(
+        caveat_messages.append(
             f"LEAK ACCEPTED: the cohort was converted with --allowLeak, though "
             f"{join_names(caveats.accepted_leaks, MAX_LISTED_PROBLEMS)} tells the diagnosis. Do not trust the scores."
         )
     if caveats.transductive:
-        messages.append(
+        caveat_messages.append(
             "TRANSDUCTIVE: each site's volumes were standardised by its own participants, tested ones too (without "
             "labels). So the score is for participants who come together with others of their site."
         )
     if caveats.unknown_site:
-        messages.append(
+        caveat_messages.append(
             f"{SITE_UNKNOWN_SENTENCE}: what differs between scanners can look like what differs between diagnoses, and "
             "nothing here would show it. Convert again with the column of sites (--siteColumn), also if all are of one."
         )
-    return messages
+    return caveat_messages
 
 
 def list_warning_messages(tables: EvaluationTables) -> list[str]:
     """The caveats, what the tables show, and the run's own warnings."""
-    messages, manifest = list_caveat_messages(tables.manifest), tables.manifest
+    warning_messages, manifest = list_caveat_messages(tables.manifest), tables.manifest
     if tables.scores:
-        subject_count, accuracy = tables.labelled["subject"].nunique(), tables.scores["accuracy"]
+        subject_count, accuracy_estimate = tables.labelled_predictions["subject"].nunique(), tables.scores["accuracy"]
         if subject_count < MIN_TESTED_PEOPLE:
-            messages.append(f"Few participants: another sample than these {subject_count} may score otherwise.")
+            warning_messages.append(f"Few participants: another sample than these {subject_count} may score otherwise.")
         if not manifest.simulated and (
-            accuracy.value_low_high[0] > SUSPICIOUS_ACCURACY or accuracy.value_low_high[1] > PUBLISHED_ACCURACY
+            accuracy_estimate.value_low_high[0] > SUSPICIOUS_ACCURACY
+            or accuracy_estimate.value_low_high[1] > PUBLISHED_ACCURACY
         ):
-            messages.append(
-                f"An accuracy of {accuracy.text('.2f')} is far above the {PUBLISHED_ACCURACY:.2f} that honest tests on "
-                "ABIDE reach. Look for a leak before you believe it."
+            warning_messages.append(
+                f"An accuracy of {accuracy_estimate.text('.2f')} is far above the {PUBLISHED_ACCURACY:.2f} that honest "
+                "tests on ABIDE reach. Look for a leak before you believe it."
             )
-    return list(dict.fromkeys(messages + manifest.warnings))
+    return list(dict.fromkeys(warning_messages + manifest.warnings))
 
 
 def make_report_sections(tables: EvaluationTables) -> Iterator[Section]:
     """The sections that apply, in the order of the page."""
     manifest = tables.manifest
     if manifest.permutations:
-        yield Section("Permutations", [manifest.permutations.sentence], open=True)
+        yield Section("Permutations", [manifest.permutations.permutation_sentence], open=True)
     if warning_messages := list_warning_messages(tables):
         yield Section("Warnings", warning_messages, kind="warning")
     if manifest.promise:
@@ -226,12 +236,12 @@ def make_report_sections(tables: EvaluationTables) -> Iterator[Section]:
     yield sections.make_flow_section(tables)
     if tables.table1 is not None:
         yield sections.make_table1_section(tables.table1)
-    yield make_repeat_section(manifest)
-    yield Section("Intended use", [INTENDED_USE], open=True)
+    yield make_provenance_section(manifest)
+    yield Section("Intended use", [INTENDED_USE_TEXT], open=True)
     yield Section("Methods, to paste", make_methods_paragraphs(tables))
 
 
-def make_repeat_section(manifest: EvaluationManifest) -> Section:
+def make_provenance_section(manifest: EvaluationManifest) -> Section:
     """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
     checkpoint_digest, digest_heading = manifest.weights, "checkpoint, SHA-256"
     digest_rows = (
@@ -239,7 +249,7 @@ def make_repeat_section(manifest: EvaluationManifest) -> Section:
         if isinstance(checkpoint_digest, dict)
         else None
     )
-    provenance = {
+    provenance_by_heading = {
         "started": manifest.started,
         "commit": manifest.git_commit or "-",
         "cohort": manifest.cohort_name,
@@ -248,4 +258,6 @@ def make_repeat_section(manifest: EvaluationManifest) -> Section:
         digest_heading: "below, for each fold" if isinstance(checkpoint_digest, dict) else checkpoint_digest or "-",
         "versions": ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) or "-",
     }
-    return Section("How to repeat it", table=digest_rows, facts=provenance, command=quote_command(manifest.command))
+    return Section(
+        "How to repeat it", table=digest_rows, facts=provenance_by_heading, command=quote_command(manifest.command)
+    )

@@ -9,7 +9,13 @@ import pandas as pd
 
 from data.pages.page import CellByHeading, Section
 from utils.figures import format_number
-from utils.scores.results import DETECTABLE, NO_INTERVAL_TEXT, Estimate, estimate_columns, format_people_count
+from utils.scores.results import (
+    DETECTABLE_DIFFERENCE_COLUMN,
+    NO_INTERVAL_TEXT,
+    Estimate,
+    format_people_count,
+    list_estimate_columns,
+)
 
 COUNT_FORMAT, NAME_FORMAT = "count", "name"  # forms of cells: a number of participants, the label of another column
 
@@ -21,7 +27,7 @@ class ColumnSpec:
 
     heading: str
     cell_format: str = ""
-    meaning: str = ""
+    column_meaning: str = ""
 
 
 AUC_MEANING = "The chance that a participant with autism has the higher probability than a control"
@@ -47,7 +53,7 @@ SPEC_BY_COLUMN = {
             "auc_folds": "AUC within folds",
         }.items()
     },
-    DETECTABLE: ColumnSpec(
+    DETECTABLE_DIFFERENCE_COLUMN: ColumnSpec(
         "minimum detectable difference",
         SCORE_FORMAT,
         "The true difference of this AUC that 8 of 10 such studies would show. Of smaller ones, no difference shown "
@@ -104,7 +110,7 @@ def format_cell(
     if column_spec.cell_format == COUNT_FORMAT:
         return "" if pd.isna(cell_value) else format_people_count(cell_value)
     estimate_name = "" if column_name == "value" else column_name  # of a table that holds one estimate a row
-    if estimate_columns(estimate_name)[1] in row:
+    if list_estimate_columns(estimate_name)[1] in row:
         return Estimate.from_row(row, estimate_name).text(column_spec.cell_format, no_interval_text=no_interval_text)
     return "" if pd.isna(cell_value) else format_number(cell_value, column_spec.cell_format)
 
@@ -116,7 +122,7 @@ def make_page_rows(
     no_interval_text: str = NO_INTERVAL_TEXT,
 ) -> list[CellByHeading]:
     """The rows of a page's table with these columns of a table."""
-    selected_specs = {
+    spec_by_selected_column = {
         column_name: spec_by_column.get(column_name, ColumnSpec(column_name.replace("_", " ")))
         for column_name in column_names
     }
@@ -124,31 +130,35 @@ def make_page_rows(
     return [
         {
             column_spec.heading: format_cell(row, column_name, column_spec, no_interval_text)
-            for column_name, column_spec in selected_specs.items()
+            for column_name, column_spec in spec_by_selected_column.items()
         }
         for row in table_rows
     ]
 
 
 def make_table_section(
-    title: str,
+    section_title: str,
     table: pd.DataFrame,
     column_names: Sequence[str],
-    introduction: str = "",
+    introduction_sentence: str = "",
     spec_by_column: Mapping[str, ColumnSpec] = SPEC_BY_COLUMN,
     **section_options: Any,
 ) -> Section:
     """A section: a sentence about a table, and these columns of it."""
     page_rows = make_page_rows(table, column_names, spec_by_column)
     return Section(
-        title,
-        [introduction] if introduction else None,
+        section_title,
+        [introduction_sentence] if introduction_sentence else None,
         table=page_rows,
-        meanings=meaning_by_heading(spec_by_column),
+        meanings=make_meaning_by_heading(spec_by_column),
         **section_options,
     )
 
 
-def meaning_by_heading(spec_by_column: Mapping[str, ColumnSpec] = SPEC_BY_COLUMN) -> dict[str, str]:
+def make_meaning_by_heading(spec_by_column: Mapping[str, ColumnSpec] = SPEC_BY_COLUMN) -> dict[str, str]:
     """What columns mean, by their headings."""
-    return {column_spec.heading: column_spec.meaning for column_spec in spec_by_column.values() if column_spec.meaning}
+    return {
+        column_spec.heading: column_spec.column_meaning
+        for column_spec in spec_by_column.values()
+        if column_spec.column_meaning
+    }

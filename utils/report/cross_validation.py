@@ -16,25 +16,27 @@ from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation, G
 from utils.scores import calibration
 from utils.scores.results import CLUSTER_COUNT_COLUMN, MIN_CLASS_SUBJECTS, SITE_COUNT_COLUMNS, Estimate, finite_or_none
 
-EXPECTED_FOLDER = "expected the folder of a finished run.py --test on folds"
+EXPECTED_TEST_FOLDER_TEXT = "expected the folder of a finished run.py --test on folds"
 
 
-def read_cross_validation(folder: Path, model_name: str) -> CrossValidation:
+def read_cross_validation(test_folder: Path, model_name: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
-    tables = read_test_folder(folder)
+    tables = read_test_folder(test_folder)
     manifest = tables.manifest
-    record.read_finished_manifest(folder, f"--score {EXPECTED_FOLDER}")
+    record.read_finished_manifest(test_folder, f"--score {EXPECTED_TEST_FOLDER_TEXT}")
     if manifest.folds is None or manifest.fold:
-        raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {EXPECTED_FOLDER}.")
+        raise InputError(
+            f"--score {test_folder} is of one split, which leaves no score of everybody; {EXPECTED_TEST_FOLDER_TEXT}."
+        )
     if manifest.model != model_name:
         raise InputError(
-            f"--score {folder} is of model {manifest.model}, this run of {model_name}; {EXPECTED_FOLDER} of "
-            f"{model_name}."
+            f"--score {test_folder} is of model {manifest.model}, this run of {model_name}; "
+            f"{EXPECTED_TEST_FOLDER_TEXT} of {model_name}."
         )
     if manifest.conclusion is None:
         raise InputError(
-            f"--score {folder} is of participants without labels, so that it says nothing of a model; "
-            f"{EXPECTED_FOLDER}."
+            f"--score {test_folder} is of participants without labels, so that it says nothing of a model; "
+            f"{EXPECTED_TEST_FOLDER_TEXT}."
         )
     fold_count_by_candidate = Counter(choice.name for choice in manifest.chosen.values())
     commonest_choice = next(
@@ -42,7 +44,7 @@ def read_cross_validation(folder: Path, model_name: str) -> CrossValidation:
         manifest,
     )
     return CrossValidation(
-        folder=os.path.abspath(folder),
+        folder=os.path.abspath(test_folder),
         preset=commonest_choice.preset,
         config=commonest_choice.config,
         precision=manifest.precision,
@@ -56,7 +58,7 @@ def read_cross_validation(folder: Path, model_name: str) -> CrossValidation:
         calibration=fit_fold_calibration(tables),
         lowest_coverage=find_lowest_coverage(tables),
         chosen=dict(fold_count_by_candidate),
-        marks=manifest.marks,
+        marks=manifest.caveat_marks,
     )
 
 
@@ -76,7 +78,7 @@ def find_lowest_coverage(tables: EvaluationTables) -> float | None:
     """The lowest share, over groups that were left out and classes, of people whose set of the first level contained
     their label; None for random folds, or if no group has enough people."""
     calibration_table = tables.calibration
-    if calibration_table is None or not Division.parse(tables.manifest.folds or "").holds_groups_out:
+    if calibration_table is None or not Division.parse_folds_option(tables.manifest.folds or "").holds_groups_out:
         return None
     coverage_rows = calibration_table[
         (calibration_table["measure"] == COVERAGE_MEASURE)

@@ -35,19 +35,21 @@ MAX_BASELINE_NAME_LENGTH, BASELINE_LINE_LENGTH = 60, 26  # characters of a basel
 EstimateByMetric = Mapping[str, Estimate]
 
 
-def make_axes(figure_name: str, height_inches: float, row_count: int = 1, **subplot_options: Any) -> tuple[Figure, Any]:
+def make_figure_and_axes(
+    figure_name: str, height_inches: float, axes_row_count: int = 1, **subplot_options: Any
+) -> tuple[Figure, Any]:
     """A figure of the common width with the label `figure_name`, and its axes from top to bottom."""
     with plt.rc_context(PAGE_FIGURE_SETTINGS):
         figure = Figure(
             figsize=(REPORT_FIGURE_INCHES, height_inches), layout="constrained"
         )  # unknown to pyplot: nobody has to close it
         figure.set_label(figure_name)
-        return figure, figure.subplots(row_count, squeeze=False, **subplot_options)[:, 0]
+        return figure, figure.subplots(axes_row_count, squeeze=False, **subplot_options)[:, 0]
 
 
 def draw_forest(forest_plot: Forest) -> Figure:
     """The forest plot of the page as a figure: the first bar on top, the interval of the main one behind all."""
-    figure, (ax,) = make_axes("forest", 0.6 + 0.34 * len(forest_plot.bars))
+    figure, (ax,) = make_figure_and_axes("forest", 0.6 + 0.34 * len(forest_plot.bars))
     for bar_position, bar in enumerate(forest_plot.bars):
         colour = {"main": "C0", "named": "C1"}.get(bar.kind, "0.35")
         ax.plot([bar.interval_low, bar.interval_high], [bar_position, bar_position], color=colour, linewidth=1.8)
@@ -55,7 +57,7 @@ def draw_forest(forest_plot: Forest) -> Figure:
         if bar.kind == "main":
             ax.axvspan(bar.interval_low, bar.interval_high, color="C0", alpha=0.1, linewidth=0)
     bar_names = [
-        textwrap.fill(figures.shorten(make_printable(bar.name), MAX_BASELINE_NAME_LENGTH), BASELINE_LINE_LENGTH)
+        textwrap.fill(figures.shorten_text(make_printable(bar.name), MAX_BASELINE_NAME_LENGTH), BASELINE_LINE_LENGTH)
         for bar in forest_plot.bars
     ]
     ax.axvline(forest_plot.line, color="0.3", linestyle=":", linewidth=1)
@@ -79,7 +81,7 @@ def save_classification_figures(
 
 def draw_roc(predictions: Predictions, estimate_by_metric: EstimateByMetric) -> Figure:
     """ROC curve of all records, with the AUC; without a curve where a class is missing."""
-    figure, (ax,) = make_axes("roc", 3.8)
+    figure, (ax,) = make_figure_and_axes("roc", 3.8)
     if len(np.unique(predictions.label)) < len(CLASS_NAMES):
         ax.set(title="No ROC curve: all records are of one class.", xticks=[], yticks=[])
         return figure
@@ -99,7 +101,7 @@ def format_confusion_rows(
 ) -> list[list[str]]:
     """True classes (control, autism) by predicted ones, such as `22: 88% (70% to 96%)`: how many records, and which
     share of the row. The share has an interval if recall or specificity has one."""
-    text_rows = []
+    confusion_text_rows = []
     for true_label, metric in enumerate(("specificity", "recall")):
         is_predicted_autism = predictions.mean_probability[predictions.label == true_label] >= THRESHOLD
         rate_estimate = estimate_by_metric.get(metric, UNDEFINED)
@@ -110,20 +112,20 @@ def format_confusion_rows(
                 if predicted_label == bool(true_label)
                 else 1 - np.array(rate_estimate.value_low_high[:0:-1])
             )
-            class_fraction = Estimate.from_numbers(
+            class_fraction_estimate = Estimate.from_numbers(
                 (is_predicted_autism == predicted_label).sum() / max(len(is_predicted_autism), 1), low, high
             )
             cell_texts.append(
                 f"{(is_predicted_autism == predicted_label).sum()}: "
-                f"{class_fraction.text('.0%', no_interval_text=no_interval_text)}"
+                f"{class_fraction_estimate.text('.0%', no_interval_text=no_interval_text)}"
             )
-        text_rows.append(cell_texts)
-    return text_rows
+        confusion_text_rows.append(cell_texts)
+    return confusion_text_rows
 
 
 def draw_confusion(predictions: Predictions, estimate_by_metric: EstimateByMetric) -> Figure:
     """The counts of `format_confusion_rows`, coloured by their share of the true class."""
-    figure, (ax,) = make_axes("confusion", 3.4)
+    figure, (ax,) = make_figure_and_axes("confusion", 3.4)
     is_predicted_autism = predictions.mean_probability >= THRESHOLD
     record_counts = np.array(
         [
@@ -160,21 +162,27 @@ def draw_confusion(predictions: Predictions, estimate_by_metric: EstimateByMetri
 def draw_calibration(labels: np.ndarray, probability_by_kind: Mapping[str, np.ndarray]) -> Figure:
     """Share of autism against predicted probabilities (n,), one or two kinds of them by name, above the number of
     records in each bin."""
-    figure, (fraction_ax, count_ax) = make_axes("calibration", 4.4, 2, sharex=True, height_ratios=(4, 1))
+    figure, (fraction_ax, count_ax) = make_figure_and_axes("calibration", 4.4, 2, sharex=True, height_ratios=(4, 1))
     bar_width = 0.9 / CALIBRATION_BIN_COUNT / len(probability_by_kind)
-    for kind_index, (kind, probability) in enumerate(probability_by_kind.items()):
+    for kind_index, (probability_kind, probability) in enumerate(probability_by_kind.items()):
         bin_table, colour = make_calibration_bins(labels, probability), f"C{kind_index}"
         error_lengths = np.maximum(
             [bin_table["observed"] - bin_table["low"], bin_table["high"] - bin_table["observed"]], 0
         )
         fraction_ax.errorbar(
-            bin_table["predicted"], bin_table["observed"], error_lengths, fmt="o", color=colour, capsize=2, label=kind
+            bin_table["predicted"],
+            bin_table["observed"],
+            error_lengths,
+            fmt="o",
+            color=colour,
+            capsize=2,
+            label=probability_kind,
         )
-        bar_positions = (bin_table["bin"] + 0.5) / CALIBRATION_BIN_COUNT + bar_width * (
+        bar_x_positions = (bin_table["bin"] + 0.5) / CALIBRATION_BIN_COUNT + bar_width * (
             kind_index - (len(probability_by_kind) - 1) / 2
         )
         count_bars = count_ax.bar(
-            bar_positions,
+            bar_x_positions,
             bin_table["count"],
             width=bar_width,
             color="0.75" if len(probability_by_kind) == 1 else colour,
@@ -198,16 +206,16 @@ def make_calibration_bins(labels: np.ndarray, probability: np.ndarray) -> pd.Dat
     bin_by_record = np.minimum((probability * CALIBRATION_BIN_COUNT).astype(int), CALIBRATION_BIN_COUNT - 1)
     bin_rows = []
     for bin_number in np.unique(bin_by_record):
-        autism_count, record_count = (
+        bin_autism_count, bin_record_count = (
             int(labels[bin_by_record == bin_number].sum()),
             int((bin_by_record == bin_number).sum()),
         )
         bin_rows.append(
             (
                 bin_number,
-                record_count,
+                bin_record_count,
                 probability[bin_by_record == bin_number].mean(),
-                *estimate_share(autism_count, record_count).value_low_high,
+                *estimate_share(bin_autism_count, bin_record_count).value_low_high,
             )
         )
     return pd.DataFrame(bin_rows, columns=["bin", "count", "predicted", "observed", "low", "high"])

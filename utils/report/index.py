@@ -23,7 +23,7 @@ INDEX_FILE, INDEX_PAGE_KIND = "index.html", "index"
 PAGE_FILE_BY_JOB = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
 NO_INTERVAL_TEXT_BY_METRIC = dict.fromkeys(TITLE_BY_AUC, NO_INTERVAL_TEXT) | {"explained_variance": "no interval"}
 PICTURE_FILES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that exists is shown
-INDEX_MEANINGS = {
+INDEX_MEANING_BY_HEADING = {
     "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same participants.",
     "participants": "How participants were divided. Empty: by the split of the cohort.",
     "took": "Wall time, where it was recorded.",
@@ -34,25 +34,25 @@ INDEX_MEANINGS = {
 class FinishedRun:
     """The folder of a run that is finished, and its record."""
 
-    folder: Path
+    run_folder: Path
     manifest: Manifest
 
     @property
     def page_path(self) -> Path | None:
         """Its page, if there is one."""
-        expected_path = self.folder / PAGE_FILE_BY_JOB.get(self.manifest.job, TEST_REPORT_PAGE)
+        expected_path = self.run_folder / PAGE_FILE_BY_JOB.get(self.manifest.job, TEST_REPORT_PAGE)
         return expected_path if expected_path.is_file() else None
 
     @property
-    def folder_name(self) -> str:
-        return self.folder.name
+    def run_folder_name(self) -> str:
+        return self.run_folder.name
 
 
-def find_finished_runs(folder: Path) -> list[FinishedRun]:
+def find_finished_runs(runs_folder: Path) -> list[FinishedRun]:
     """The finished runs whose folders lie in a folder, by name; those with a damaged `run.json` are left out."""
     finished_runs = []
     try:
-        subfolders = sorted(folder.iterdir())
+        subfolders = sorted(runs_folder.iterdir())
     except OSError:  # no permission to list it
         return []
     for run_folder in subfolders:
@@ -62,25 +62,27 @@ def find_finished_runs(folder: Path) -> list[FinishedRun]:
     return finished_runs
 
 
-def write_index(folder: Path, finished_runs: Sequence[FinishedRun]) -> Path:
+def write_index(runs_folder: Path, finished_runs: Sequence[FinishedRun]) -> Path:
     """Writes the page of finished runs in a folder. Raises InputError if another page lies in its place."""
-    index_path = folder / INDEX_FILE
+    index_path = runs_folder / INDEX_FILE
     if index_path.exists() and not is_page(index_path, INDEX_PAGE_KIND):
         raise InputError(f"{index_path} exists and is no index of runs; move it, or name another folder.")
-    count_by_job = Counter(finished_run.manifest.job for finished_run in finished_runs)
-    headline_numbers = [HeadlineNumber(str(count), f"runs of {job}") for job, count in count_by_job.most_common()]
+    run_count_by_job = Counter(finished_run.manifest.job for finished_run in finished_runs)
+    headline_numbers = [
+        HeadlineNumber(str(run_count), f"runs of {job}") for job, run_count in run_count_by_job.most_common()
+    ]
     index_rows = [
         make_index_row(finished_run)
         for finished_run in sorted(finished_runs, key=lambda finished_run: finished_run.manifest.started, reverse=True)
     ]
-    runs_section = Section("Runs", table=index_rows, open=True, meanings=INDEX_MEANINGS, filtered=True)
+    runs_section = Section("Runs", table=index_rows, open=True, meanings=INDEX_MEANING_BY_HEADING, filtered=True)
     introduction = f"{len(finished_runs)} finished runs; abide-report makes this page anew"
     with files.open_replacement(index_path) as file:
         file.write(
             render_page(
                 Page(
                     INDEX_PAGE_KIND,
-                    f"Runs in {folder.absolute().name}",
+                    f"Runs in {runs_folder.absolute().name}",
                     introduction,
                     [runs_section],
                     numbers=headline_numbers,
@@ -93,17 +95,19 @@ def write_index(folder: Path, finished_runs: Sequence[FinishedRun]) -> Path:
 def make_index_row(finished_run: FinishedRun) -> CellByHeading:
     """What its record says of a run; empty where it is silent."""
     manifest = finished_run.manifest
-    metric, *score_and_interval = manifest.headline or ("",)
+    headline_metric, *score_and_interval = manifest.headline or ("",)
     cell_by_heading = {
         "run": make_page_link(finished_run),
         "picture": make_picture_link(finished_run),
         "job": manifest.job,
         "model": f"{manifest.settings.model}, {manifest.settings.preset}" if manifest.settings else "",
-        "score": Estimate.from_numbers(*score_and_interval).text(no_interval_text=NO_INTERVAL_TEXT_BY_METRIC[metric])
-        if metric in NO_INTERVAL_TEXT_BY_METRIC
+        "score": Estimate.from_numbers(*score_and_interval).text(
+            no_interval_text=NO_INTERVAL_TEXT_BY_METRIC[headline_metric]
+        )
+        if headline_metric in NO_INTERVAL_TEXT_BY_METRIC
         else "",
-        "of": find_heading(metric) if metric in NO_INTERVAL_TEXT_BY_METRIC else "",
-        "cohort": Path(manifest.cohort).name + manifest.caveats.marks,
+        "of": find_heading(headline_metric) if headline_metric in NO_INTERVAL_TEXT_BY_METRIC else "",
+        "cohort": Path(manifest.cohort).name + manifest.caveats.caveat_marks,
         "participants": describe_folds(manifest),
         "seed": str(manifest.settings.seed) if manifest.settings else "",
         "started": manifest.started[:16].replace("T", " "),
@@ -124,26 +128,26 @@ def describe_folds(manifest: Manifest) -> str:
 def make_page_link(finished_run: FinishedRun) -> str:
     """The name of a run, which links to its page."""
     if finished_run.page_path is None:
-        return finished_run.folder_name
-    page_address = quote(f"{finished_run.folder_name}/{finished_run.page_path.name}")
-    return Markup('<a href="{}">{}</a>').format(page_address, make_printable(finished_run.folder_name))
+        return finished_run.run_folder_name
+    page_address = quote(f"{finished_run.run_folder_name}/{finished_run.page_path.name}")
+    return Markup('<a href="{}">{}</a>').format(page_address, make_printable(finished_run.run_folder_name))
 
 
 def make_picture_link(finished_run: FinishedRun) -> str:
     """A small figure of a run, which links to the page of the run or, without one, to the figure."""
     picture_file = next(
-        (picture_file for picture_file in PICTURE_FILES if (finished_run.folder / picture_file).is_file()), None
+        (picture_file for picture_file in PICTURE_FILES if (finished_run.run_folder / picture_file).is_file()), None
     )
     if picture_file is None:
         return ""
-    linked_file, picture_address = (
+    linked_file_name, picture_address = (
         finished_run.page_path.name if finished_run.page_path else picture_file,
-        quote(f"{finished_run.folder_name}/{picture_file}"),
+        quote(f"{finished_run.run_folder_name}/{picture_file}"),
     )
     image_template = Markup('<a href="{}"><img src="{}" alt="{} of {}" width="120" loading="lazy"></a>')
     return image_template.format(
-        quote(f"{finished_run.folder_name}/{linked_file}"),
+        quote(f"{finished_run.run_folder_name}/{linked_file_name}"),
         picture_address,
         picture_file.removesuffix(".png"),
-        make_printable(finished_run.folder_name),
+        make_printable(finished_run.run_folder_name),
     )

@@ -39,7 +39,8 @@ CITATION_BY_MEASURE = {  # of maps, by the beginning of their names: the work th
     "reho": "Zang et al. 2004, doi:10.1016/j.neuroimage.2003.12.030",
     "vmhc": "Zuo et al. 2010, doi:10.1523/JNEUROSCI.2612-10.2010",
 }
-CITATION_BY_PARCELS = {  # of connectomes, by a pattern of what is in their names; AAL2 and AAL3 are other atlases
+# of connectomes, by a pattern of what is in their names; AAL2 and AAL3 are other atlases
+CITATION_BY_PARCELS_PATTERN = {
     "aal(?![23])": "Tzourio-Mazoyer et al. 2002, doi:10.1006/nimg.2001.0978",
     "cc[24]00": "Craddock et al. 2012, doi:10.1002/hbm.21333",
     "schaefer": "Schaefer et al. 2018, doi:10.1093/cercor/bhx179",
@@ -81,16 +82,21 @@ def make_methods_context(tables: EvaluationTables) -> MethodsContext:
     if not manifest.prepared.connectome:  # the cohort decided that
         preset_settings.pop("connectome", None)
     baseline_table = pd.DataFrame(columns=["baseline", ROLE_COLUMN]) if tables.baselines is None else tables.baselines
-    class_count_by_site = tables.labelled.groupby("site")["label"].nunique()
+    class_count_by_site = tables.labelled_predictions.groupby("site")["label"].nunique()
     connectome_series = manifest.prepared.connectome if manifest.config.get("connectome") else ""
     parcels_citation = next(
-        (citation for name, citation in CITATION_BY_PARCELS.items() if re.search(name, connectome_series.lower())), ""
+        (
+            citation
+            for name, citation in CITATION_BY_PARCELS_PATTERN.items()
+            if re.search(name, connectome_series.lower())
+        ),
+        "",
     )
     return MethodsContext(
         run=manifest,
         scores=tables.scores,
         folds=tables.predictions["fold"].nunique() if "fold" in tables.predictions else 0,
-        division=Division.parse(manifest.folds or ""),
+        division=Division.parse_folds_option(manifest.folds or ""),
         same_folds=bool(tables.scores_by_fold),
         grid=GRID_BY_NAME.get(manifest.grid or ""),
         reads_phenotype="phenotype" in model.input_names,
@@ -119,31 +125,33 @@ def is_preset_seen_by_authors(manifest: EvaluationManifest) -> bool:
     candidate_names = [candidate_name for choice in manifest.chosen.values() for candidate_name in choice.scores] or [
         manifest.preset
     ]
-    reads_maps = "volume" in MODELS[manifest.model].input_names and not manifest.simulated
-    return reads_maps and bool(
+    reads_real_maps = "volume" in MODELS[manifest.model].input_names and not manifest.simulated
+    return reads_real_maps and bool(
         {candidate_name.split()[0] for candidate_name in candidate_names} & set(PRESETS_CHOSEN_ON_ABIDE)
     )
 
 
 def find_used_settings(manifest: EvaluationManifest) -> dict[str, Any]:
     """The hyper-parameters of a run without those that change nothing with the others as they are."""
-    idle_settings = MODELS[manifest.model].parse_settings(manifest.config).idle()
+    idle_setting_names = MODELS[manifest.model].parse_settings(manifest.config).idle()
     return {
-        setting: setting_value for setting, setting_value in manifest.config.items() if setting not in idle_settings
+        setting_name: setting_value
+        for setting_name, setting_value in manifest.config.items()
+        if setting_name not in idle_setting_names
     }
 
 
 def make_methods_paragraphs(tables: EvaluationTables) -> list[str]:
     """Paragraphs for a paper, each on one line; not escaped for HTML."""
-    environment = jinja2.Environment(
+    jinja_environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=format_number, line=make_printable, told_sites=format_site_count)
-    environment.tests["in_text"] = lambda text, fragment: fragment in text
-    environment.globals.update(BATCHES=BATCH_SETTINGS, HEADLINES=TITLE_BY_AUC, results=results, effort=EFFORT)
-    text = environment.get_template("methods.jinja").render(of=make_methods_context(tables))
+    jinja_environment.filters.update(number=format_number, line=make_printable, told_sites=format_site_count)
+    jinja_environment.tests["in_text"] = lambda text, fragment: fragment in text
+    jinja_environment.globals.update(BATCHES=BATCH_SETTINGS, HEADLINES=TITLE_BY_AUC, results=results, effort=EFFORT)
+    text = jinja_environment.get_template("methods.jinja").render(of=make_methods_context(tables))
     return [make_printable(" ".join(fragment.split())) for fragment in re.split(r"\n\s*\n", text) if fragment.strip()]
 
 
@@ -154,8 +162,8 @@ def quote_command(command_words: list[str]) -> str:
 
 def escape_word(word: str) -> str:
     escaped_letters = ("".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in word)
-    plain_flags = (letter.isprintable() and letter not in "\\'" for letter in word)
+    is_plain_flags = (letter.isprintable() and letter not in "\\'" for letter in word)
     return "".join(
         letter if is_plain else escaped_letter
-        for letter, is_plain, escaped_letter in zip(word, plain_flags, escaped_letters, strict=True)
+        for letter, is_plain, escaped_letter in zip(word, is_plain_flags, escaped_letters, strict=True)
     )

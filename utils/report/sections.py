@@ -19,9 +19,9 @@ from utils.report.columns import (
     SPEC_BY_COLUMN,
     ColumnSpec,
     find_heading,
+    make_meaning_by_heading,
     make_page_rows,
     make_table_section,
-    meaning_by_heading,
 )
 from utils.report.tables import (
     BOTH_LABELS,
@@ -37,10 +37,10 @@ from utils.report.tables import (
     EvaluationTables,
     SubjectCounts,
 )
-from utils.scores.calibration import COVERAGE_LEVELS, MIN_PROMISE_GROUPS
+from utils.scores.calibration import COVERAGE_LEVELS, MIN_GROUPS_FOR_PROMISE
 from utils.scores.metrics import Predictions, choose_headline_metric
 from utils.scores.results import (
-    DETECTABLE,
+    DETECTABLE_DIFFERENCE_COLUMN,
     GIVEN_DIAGNOSIS_MEASURE,
     NO_INTERVAL_TEXT,
     OUT_OF_DISTRIBUTION,
@@ -52,17 +52,17 @@ from utils.scores.results import (
     THRESHOLD,
     TITLE_BY_AUC,
     Estimate,
-    estimate_columns,
     format_people_count,
+    list_estimate_columns,
 )
 
 AUTISM_CLASS, CONTROL_CLASS = reversed(CLASS_NAMES)
 FOLD_METRICS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
-PAGE_SET_LEVEL = COVERAGE_LEVELS[0]  # of the sets that the page shows
+PAGE_COVERAGE_LEVEL = COVERAGE_LEVELS[0]  # of the sets that the page shows
 TEXT_BY_SET_SIZE = {BOTH_LABELS: "both labels", ONE_LABEL: "one label", NO_LABEL: "no label"}
 MAX_MAP_SHIFTS = 10  # measures of maps on the page, those that lie farthest away
 MAX_OUTLIER_ROWS = 50  # of those out of distribution on the page
-FEW_PEOPLE_MEANING = {
+FEW_PEOPLE_MEANING_BY_HEADING = {
     "participants": f"< {MIN_DESCRIBED_PEOPLE}: so few are not counted. "
     f"A dash in their row: fewer than {MIN_DESCRIBED_PEOPLE} of a class."
 }
@@ -84,7 +84,7 @@ TITLE_BY_CONFOUND_MEASURE = {
 
 def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
     """The sections that need labels."""
-    labelled_predictions, manifest = tables.labelled, tables.manifest
+    labelled_predictions, manifest = tables.labelled_predictions, tables.manifest
     predictions = Predictions.from_tables(labelled_predictions)
     introduction = (
         f"{len(labelled_predictions)} records of {format_participants(labelled_predictions['subject'].nunique())} with "
@@ -108,7 +108,7 @@ def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
     if tables.repeats is not None:
         yield make_repeats_section(tables.repeats)
     if manifest.chosen:
-        yield make_choices_section(manifest)
+        yield make_candidate_choices_section(manifest)
     if labelled_predictions["label"].nunique() == len(CLASS_NAMES):
         introduction = "Of all participants together; the verdict rests on the AUC above."
         if manifest.repeats > 1:
@@ -121,7 +121,7 @@ def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
     if tables.scores_by_fold:
         yield make_folds_section(tables)
     if tables.sites is not None and find_recorded_sites(tables.sites["site"]):
-        footnotes = (
+        footnote_by_heading = (
             {"AUC": "Of participants of the same site and fold: sites are small."} if manifest.small_sites else {}
         )
         site_rows = make_group_rows(
@@ -130,8 +130,8 @@ def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
         yield Section(
             "Sites",
             [SINGLE_INTERVAL_CAVEAT.format("site")],
-            notes=footnotes,
-            meanings=FEW_PEOPLE_MEANING,
+            notes=footnote_by_heading,
+            meanings=FEW_PEOPLE_MEANING_BY_HEADING,
             **separate_count_only_rows(site_rows),
         )
     if tables.groups is not None:
@@ -157,33 +157,35 @@ def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
 
 def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
     """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
-    headline_auc_name, secondary_count = (
+    headline_auc_name, secondary_baseline_count = (
         choose_headline_metric(baseline_table),
         int((baseline_table[ROLE_COLUMN] == SECONDARY_ROLE).sum()),
     )
-    score_names = dict.fromkeys(
-        (headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", DETECTABLE, "auc", "accuracy")
+    score_columns = dict.fromkeys(
+        (headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", DETECTABLE_DIFFERENCE_COLUMN, "auc", "accuracy")
     )
     baseline_table = sort_prespecified_first(baseline_table)
-    marked_names = baseline_table["baseline"] + baseline_table[ROLE_COLUMN].map(
+    marked_baseline_names = baseline_table["baseline"] + baseline_table[ROLE_COLUMN].map(
         {PRESPECIFIED_ROLE: f" ({PRESPECIFIED_ROLE})"}
     ).fillna("")
     interval_footnote = (
-        f"The interval of the {PRESPECIFIED_ROLE} baseline holds for itself, those of the {secondary_count} others "
-        "(without the majority) for all together."
+        f"The interval of the {PRESPECIFIED_ROLE} baseline holds for itself, those of the {secondary_baseline_count} "
+        "others (without the majority) for all together."
     )
-    footnotes = (
-        {find_heading(f"{MODEL_MINUS_PREFIX}{headline_auc_name}"): interval_footnote} if secondary_count > 1 else {}
+    footnote_by_heading = (
+        {find_heading(f"{MODEL_MINUS_PREFIX}{headline_auc_name}"): interval_footnote}
+        if secondary_baseline_count > 1
+        else {}
     )
     introduction = "Plain classifiers of the same participants, trained on the same others."
-    column_names = ["baseline", *(score_name for score_name in score_names if score_name in baseline_table)]
+    column_names = ["baseline", *(score_name for score_name in score_columns if score_name in baseline_table)]
     return make_table_section(
         "Baselines",
-        baseline_table.assign(baseline=marked_names),
+        baseline_table.assign(baseline=marked_baseline_names),
         column_names,
         introduction,
         open=True,
-        notes=footnotes,
+        notes=footnote_by_heading,
     )
 
 
@@ -205,19 +207,21 @@ def make_confounds_section(tables: EvaluationTables, confound_table: pd.DataFram
         for measure, covariate in zip(confound_table["measure"], confound_table["covariate"], strict=True)
     ]
     covariate_result = tables.manifest.conclusion.covariates if tables.manifest.conclusion else None
-    limits_text = f" {covariate_result.limits_text}" if covariate_result and covariate_result.limits_text else ""
-    left_out_text = ""
+    limits_text = (
+        f" {covariate_result.trust_limits_text}" if covariate_result and covariate_result.trust_limits_text else ""
+    )
+    left_out_people_text = ""
     if covariate_result and covariate_result.left_out:
-        left_out_text = f" {covariate_result.left_out} participants, at sites of one class, are not in it."
-    half_footnote = "Half of the participants of each site, whatever their AUC."
-    test_count = int((confound_table["measure"] == GIVEN_DIAGNOSIS_MEASURE).sum())
+        left_out_people_text = f" {covariate_result.left_out} participants, at sites of one class, are not in it."
+    half_participants_footnote = "Half of the participants of each site, whatever their AUC."
+    confound_test_count = int((confound_table["measure"] == GIVEN_DIAGNOSIS_MEASURE).sum())
     footnote_by_measure = {
         "partial": "If its interval lies above 0, the output carries more than the covariates, as far as these are "
-        f"known and measured without error.{limits_text}{left_out_text}",
+        f"known and measured without error.{limits_text}{left_out_people_text}",
         GIVEN_DIAGNOSIS_MEASURE: "If p is small, the output follows this, or what goes with it, beyond what the "
-        f"diagnosis explains. p is two-sided and not corrected for the number of {test_count} tests.",
-        "auc_sites": half_footnote,
-        "auc": half_footnote,
+        f"diagnosis explains. p is two-sided and not corrected for the number of {confound_test_count} tests.",
+        "auc_sites": half_participants_footnote,
+        "auc": half_participants_footnote,
         "masked": "At the test, what marks missing values, and which test measured the IQ, was set for everybody "
         "to what most training participants have.",
         "minus_masked": "If its interval lies above 0, some of the score is due to how records were kept.",
@@ -225,7 +229,7 @@ def make_confounds_section(tables: EvaluationTables, confound_table: pd.DataFram
     first_title_by_measure: dict[str, str] = {}  # of each measure
     for measure, measure_title in zip(confound_table["measure"], measure_titles, strict=True):
         first_title_by_measure.setdefault(measure, measure_title)
-    footnotes = {
+    footnote_by_title = {
         measure_title: footnote_by_measure[measure] for measure, measure_title in first_title_by_measure.items()
     }
     introduction = "What the score may owe to covariates, to head motion and to how records were kept."
@@ -237,43 +241,43 @@ def make_confounds_section(tables: EvaluationTables, confound_table: pd.DataFram
         introduction,
         PAGE_SPEC_BY_COLUMN,
         open=True,
-        notes=footnotes,
+        notes=footnote_by_title,
     )
 
 
 def make_repeats_section(repeats_table: pd.DataFrame) -> Section:
     """The scores of each repeat, and how far apart they lie."""
-    auc_name = choose_headline_metric(repeats_table)
-    score_names = [
+    headline_auc_name = choose_headline_metric(repeats_table)
+    score_columns = [
         score_name
-        for score_name in dict.fromkeys((auc_name, f"{MODEL_MINUS_PREFIX}{auc_name}", *FOLD_METRICS))
+        for score_name in dict.fromkeys((headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", *FOLD_METRICS))
         if score_name in repeats_table
     ]
-    column_names = ["repeat", "seed", *score_names, *({PRESPECIFIED_BASELINE_COLUMN} & set(repeats_table))]
-    auc_sd = repeats_table[auc_name].std()
+    column_names = ["repeat", "seed", *score_columns, *({PRESPECIFIED_BASELINE_COLUMN} & set(repeats_table))]
+    auc_sd_over_repeats = repeats_table[headline_auc_name].std()
     footnote_by_heading = (
-        {find_heading(auc_name): f"SD over repeats {auc_sd:.3f}: no interval over participants."}
-        if pd.notna(auc_sd)
+        {find_heading(headline_auc_name): f"SD over repeats {auc_sd_over_repeats:.3f}: no interval over participants."}
+        if pd.notna(auc_sd_over_repeats)
         else {}
     )
     introduction = f"Report the mean: the best of {len(repeats_table)} repeats is picked, and so too good."
     return make_table_section("Repeats", repeats_table, column_names, introduction, notes=footnote_by_heading)
 
 
-def make_choices_section(manifest: EvaluationManifest) -> Section:
+def make_candidate_choices_section(manifest: EvaluationManifest) -> Section:
     """Which candidate inner folds chose in each fold, and by which scores."""
     choice_rows = []
     for fold, choice in manifest.chosen.items():
-        remaining_candidates = [
+        remaining_scores_and_names = [
             (candidate_score, candidate_name)
             for candidate_name, candidate_score in choice.scores.items()
             if candidate_name != choice.name
         ]
-        best_score, (second_score, candidate_name) = choice.scores[choice.name], max(remaining_candidates)
+        chosen_score, (next_best_score, candidate_name) = choice.scores[choice.name], max(remaining_scores_and_names)
         score_cells = {
-            "its score": format_number(best_score, ".3f"),
+            "its score": format_number(chosen_score, ".3f"),
             "the next": candidate_name,
-            "lies below by": format_number(best_score - second_score, ".3f"),
+            "lies below by": format_number(chosen_score - next_best_score, ".3f"),
         }
         choice_rows.append({"fold": fold, "chosen": choice.name} | score_cells)
     introduction = "Scores are AUCs in inner folds of the training participants, without intervals; run.json has all."
@@ -286,7 +290,7 @@ def make_confusion_section(predictions: Predictions, tables: EvaluationTables) -
     estimate_by_metric, no_interval_text = (
         (tables.scores, NO_INTERVAL_TEXT) if tables.manifest.repeats <= 1 else ({}, "no interval: means over repeats")
     )
-    class_rows = [
+    confusion_rows = [
         {"diagnosis": true_class}
         | {
             f"predicted {predicted_class}": cell_text
@@ -297,21 +301,23 @@ def make_confusion_section(predictions: Predictions, tables: EvaluationTables) -
         )
     ]
     introduction = f"A probability of {THRESHOLD:g} or more counts as autism; shares are of the row."
-    return Section("Confusion matrix", [introduction], table=class_rows)
+    return Section("Confusion matrix", [introduction], table=confusion_rows)
 
 
 def make_folds_section(tables: EvaluationTables) -> Section:
     """The scores in each fold, if it tests at least `MIN_DESCRIBED_PEOPLE` participants of each class."""
     subject_count_by_fold = tables.predictions.groupby("fold")["subject"].nunique()
     subject_count_by_fold_and_label = (
-        tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
+        tables.labelled_predictions.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
     )
-    has_enough_by_fold = (subject_count_by_fold_and_label >= MIN_DESCRIBED_PEOPLE).sum(axis=1) == len(CLASS_NAMES)
+    has_enough_subjects_by_fold = (subject_count_by_fold_and_label >= MIN_DESCRIBED_PEOPLE).sum(axis=1) == len(
+        CLASS_NAMES
+    )
     fold_rows = [
         {"fold": fold, "participants": format_people_count(subject_count_by_fold.get(fold, math.nan))}
         | {
             "AUC" if metric == "auc" else find_heading(metric): estimate_by_metric[metric].text()
-            if has_enough_by_fold.get(fold)
+            if has_enough_subjects_by_fold.get(fold)
             else "-"
             for metric in FOLD_METRICS
             if metric in estimate_by_metric
@@ -332,28 +338,30 @@ def make_group_rows(
 ) -> list[CellByHeading]:
     """A row a group: its participants and its scores; a score is a dash if it rests on fewer than
     `MIN_DESCRIBED_PEOPLE` of a class, or the accuracy on fewer than that in all."""
-    smaller_class_count = group_table[["autism", "control"]].min(axis=1)
-    masked_table = group_table.copy()
+    smaller_class_count_by_group = group_table[["autism", "control"]].min(axis=1)
+    masked_group_table = group_table.copy()
     for score_name in score_names:
         is_too_few = (
-            group_table["subjects"] if score_name == "accuracy" else smaller_class_count
+            group_table["subjects"] if score_name == "accuracy" else smaller_class_count_by_group
         ) < MIN_DESCRIBED_PEOPLE
-        masked_table.loc[is_too_few, estimate_columns(score_name)] = math.nan
-    return make_page_rows(masked_table, [*name_columns, *SITE_COUNT_COLUMNS, *score_names], spec_by_column)
+        masked_group_table.loc[is_too_few, list_estimate_columns(score_name)] = math.nan
+    return make_page_rows(masked_group_table, [*name_columns, *SITE_COUNT_COLUMNS, *score_names], spec_by_column)
 
 
 def make_groups_section(group_table: pd.DataFrame, has_small_sites: bool) -> Section:
     """The score in each row of `groups.csv`."""
-    auc_names = [auc_name for auc_name in ("auc_sites", "auc") if set(estimate_columns(auc_name)) <= set(group_table)]
+    auc_names = [
+        auc_name for auc_name in ("auc_sites", "auc") if set(list_estimate_columns(auc_name)) <= set(group_table)
+    ]
     column_names = ["auc_sites"] if has_small_sites else auc_names
     group_rows = make_group_rows(
         group_table.assign(group=group_table["kind"] + ": " + group_table["group"]), ["group"], column_names
     )
-    footnotes = (
+    footnote_by_heading = (
         {find_heading("auc_sites"): "Only those of the same site and fold are compared."} if has_small_sites else {}
     )
     if not (group_table["kind"] == "head motion").any():
-        footnotes[""] = "Head motion is unknown."
+        footnote_by_heading[""] = "Head motion is unknown."
     introduction = (
         "No difference between groups is tested, and one of so many may differ by chance. Intervals that overlap do "
         "not show that groups are alike."
@@ -361,8 +369,8 @@ def make_groups_section(group_table: pd.DataFrame, has_small_sites: bool) -> Sec
     return Section(
         "Head motion, sex and age",
         [introduction],
-        notes=footnotes,
-        meanings=FEW_PEOPLE_MEANING,
+        notes=footnote_by_heading,
+        meanings=FEW_PEOPLE_MEANING_BY_HEADING,
         **separate_count_only_rows(group_rows),
     )
 
@@ -371,26 +379,33 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
     """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
     probability_table, calibration_table = tables.probabilities, tables.calibration
     if probability_table is None or calibration_table is None:
-        labelled_predictions = tables.labelled
+        labelled_predictions = tables.labelled_predictions
         calibration_figure = drawings.draw_calibration(
             labelled_predictions["label"].to_numpy(), {"as predicted": labelled_predictions["probability"].to_numpy()}
         )
-        requirement = f"that takes --folds, and {EFFORT.calibrate_from} participants of each class outside of each fold"
-        yield Section("Probabilities", [f"They are not calibrated here: {requirement}."], calibration_figure)
+        calibration_requirement = (
+            f"that takes --folds, and {EFFORT.calibrate_from} participants of each class outside of each fold"
+        )
+        yield Section(
+            "Probabilities", [f"They are not calibrated here: {calibration_requirement}."], calibration_figure
+        )
         return
     labels, autism_share = probability_table["label"].to_numpy(), probability_table["label"].mean()
     calibration_figure = drawings.draw_calibration(
         labels,
-        {kind: probability_table[column_name].to_numpy() for kind, column_name in COLUMN_BY_PROBABILITY_KIND.items()},
+        {
+            probability_kind: probability_table[column_name].to_numpy()
+            for probability_kind, column_name in COLUMN_BY_PROBABILITY_KIND.items()
+        },
     )
-    agreement_rows = calibration_table[calibration_table["measure"].isin(["slope", "intercept", "brier"])]
-    page_rows = [
+    calibration_measure_rows = calibration_table[calibration_table["measure"].isin(["slope", "intercept", "brier"])]
+    measure_page_rows = [
         {"measure": find_heading(measure)}
         | {
             measure_row["probabilities"]: Estimate.from_row(measure_row).text()
             for _, measure_row in measure_rows.iterrows()
         }
-        for measure, measure_rows in agreement_rows.groupby("measure", sort=False)
+        for measure, measure_rows in calibration_measure_rows.groupby("measure", sort=False)
     ]
     introduction = (
         f"Calibrated ones hold where autism is as common as here, {autism_share:.0%}; elsewhere their odds move with "
@@ -403,8 +418,8 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
         "Probabilities",
         [introduction],
         calibration_figure,
-        page_rows,
-        meanings=meaning_by_heading(),
+        measure_page_rows,
+        meanings=make_meaning_by_heading(),
         notes={"calibrated": platt_footnote},
     )
     yield make_label_sets_section(calibration_table, f"all {len(probability_table)}")
@@ -413,35 +428,47 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
 def make_label_sets_section(calibration_table: pd.DataFrame, everybody_text: str) -> Section:
     """How many sets contain the label, by diagnosis, and how many labels they have: of all participants and of
     groups."""
-    level_rows, page_rows = calibration_table[calibration_table["level"] == PAGE_SET_LEVEL], []
-    for group in level_rows["group"].unique():
-        group_rows = level_rows[level_rows["group"] == group].set_index(["measure", "diagnosis"])
+    level_calibration_rows, label_set_page_rows = (
+        calibration_table[calibration_table["level"] == PAGE_COVERAGE_LEVEL],
+        [],
+    )
+    for group_name in level_calibration_rows["group"].unique():
+        group_rows = level_calibration_rows[level_calibration_rows["group"] == group_name].set_index(
+            ["measure", "diagnosis"]
+        )
         coverage_row_by_class = {
             class_name: group_rows.loc[COVERAGE_MEASURE, class_name] for class_name in (AUTISM_CLASS, CONTROL_CLASS)
         }
         share_by_size_text = {
             size_text: group_rows.loc[set_size, ""]["value"] for set_size, size_text in TEXT_BY_SET_SIZE.items()
         }
-        page_rows.append(
-            {"participants": group or everybody_text}
+        label_set_page_rows.append(
+            {"participants": group_name or everybody_text}
             | {
-                f"{class_name}: held": format_share_with_count(coverage_row)
+                f"{class_name}: held": format_coverage_with_count(coverage_row)
                 for class_name, coverage_row in coverage_row_by_class.items()
             }
             | {size_text: format_number(size_share, ".0%") for size_text, size_share in share_by_size_text.items()}
         )
     introduction = (
-        f"A set of labels is made to hold the diagnosis of {PAGE_SET_LEVEL:.0%} of each class (cross-conformal; Vovk "
-        "2015)."
+        f"A set of labels is made to hold the diagnosis of {PAGE_COVERAGE_LEVEL:.0%} of each class (cross-conformal; "
+        "Vovk 2015)."
     )
-    promise = "That is promised for participants drawn like these from all such groups together, and for no single one."
-    if len(page_rows) <= MIN_PROMISE_GROUPS:  # of which the first is of everybody
-        promise = f"With so few groups that is not promised for others: {MIN_PROMISE_GROUPS} are needed."
-    advice = "Before you rely on sets at a site, count there how many hold the diagnosis."
-    return Section("Sets of labels", [introduction], table=page_rows, notes={"": f"{promise} {advice}"})
+    coverage_promise = (
+        "That is promised for participants drawn like these from all such groups together, and for no single one."
+    )
+    if len(label_set_page_rows) <= MIN_GROUPS_FOR_PROMISE:  # of which the first is of everybody
+        coverage_promise = f"With so few groups that is not promised for others: {MIN_GROUPS_FOR_PROMISE} are needed."
+    label_sets_advice = "Before you rely on sets at a site, count there how many hold the diagnosis."
+    return Section(
+        "Sets of labels",
+        [introduction],
+        table=label_set_page_rows,
+        notes={"": f"{coverage_promise} {label_sets_advice}"},
+    )
 
 
-def format_share_with_count(coverage_row: pd.Series) -> str:
+def format_coverage_with_count(coverage_row: pd.Series) -> str:
     """`81% of 70 (70% to 88%)`; a dash for fewer than `MIN_DESCRIBED_PEOPLE` participants."""
     if coverage_row["participants"] < MIN_DESCRIBED_PEOPLE:
         return "-"
@@ -454,10 +481,17 @@ def format_share_with_count(coverage_row: pd.Series) -> str:
 def make_flow_section(tables: EvaluationTables) -> Section:
     """From the participants who were found to those who have a score: a row a step, by diagnosis where known."""
     manifest = tables.manifest
-    left_out_count, cohort_count_by_label = sum(manifest.left_out.values()), sum_counts_by_label(manifest.subjects)
-    flow_rows = [make_flow_row("found", left_out_count + sum(cohort_count_by_label.values()))] if left_out_count else []
+    left_out_people_count, cohort_people_count_by_label = (
+        sum(manifest.left_out.values()),
+        sum_counts_by_label(manifest.subjects),
+    )
+    flow_rows = (
+        [make_flow_row("found", left_out_people_count + sum(cohort_people_count_by_label.values()))]
+        if left_out_people_count
+        else []
+    )
     flow_rows += [make_flow_row(f"left out: {reason}", count) for reason, count in manifest.left_out.items()]
-    flow_rows.append(make_flow_row("in the cohort", **cohort_count_by_label))
+    flow_rows.append(make_flow_row("in the cohort", **cohort_people_count_by_label))
     subject_count_by_split = Counter[str]()
     for count in manifest.subjects:
         subject_count_by_split[count.split] += sum(sum_counts_by_label([count]).values())
@@ -473,18 +507,18 @@ def make_flow_section(tables: EvaluationTables) -> Section:
             else "in folds, "
         )
         flow_rows.append(
-            make_flow_row(f"tested {folds_text}each by a model trained on the others", **cohort_count_by_label)
+            make_flow_row(f"tested {folds_text}each by a model trained on the others", **cohort_people_count_by_label)
         )
     else:
         step_name_by_split = {"train": "trained on", "test": "tested"}
-        counts_by_split = {
+        subject_counts_by_split = {
             split: [count for count in manifest.subjects if count.split == split] for split in subject_count_by_split
         }
         flow_rows += [
             make_flow_row(step_name_by_split.get(split, split), **sum_counts_by_label(split_counts))
-            for split, split_counts in counts_by_split.items()
+            for split, split_counts in subject_counts_by_split.items()
         ]
-    tested_labels = tables.labelled.drop_duplicates("subject")["label"]
+    tested_labels = tables.labelled_predictions.drop_duplicates("subject")["label"]
     flow_rows.append(
         make_flow_row(
             "tested, with a known diagnosis",
@@ -494,19 +528,19 @@ def make_flow_section(tables: EvaluationTables) -> Section:
     )
     introduction = (
         "Who was left out counts once, by the first reason that held."
-        if left_out_count
+        if left_out_people_count
         else "Nobody is recorded as left out; who was scanned and is in no table is not known here."
     )
     return Section("Flow of participants", [introduction], table=flow_rows)
 
 
-def make_flow_row(step_name: str, people_count: int | None = None, **count_by_label: int) -> CellByHeading:
-    count_by_heading = {
-        "participants": sum(count_by_label.values()) if people_count is None else people_count,
-        **count_by_label,
+def make_flow_row(step_name: str, people_count: int | None = None, **people_count_by_label: int) -> CellByHeading:
+    people_count_by_heading = {
+        "participants": sum(people_count_by_label.values()) if people_count is None else people_count,
+        **people_count_by_label,
     }
     return {"step": step_name} | {
-        heading: str(count_by_heading.get(heading, "")) for heading in ("participants", *DIAGNOSIS_COUNT_FIELDS)
+        heading: str(people_count_by_heading.get(heading, "")) for heading in ("participants", *DIAGNOSIS_COUNT_FIELDS)
     }
 
 
@@ -517,28 +551,36 @@ def sum_counts_by_label(subject_counts: Iterable[SubjectCounts]) -> dict[str, in
 
 def make_table1_section(table1: pd.DataFrame) -> Section:
     """Table 1: a row for each variable and for each category of one."""
-    page_rows = []
+    table1_page_rows = []
     for _, table1_row in table1[table1[SITE_VARIABLE] == ""].iterrows():
-        variable = table1_row["variable"]
-        missing_counts = [
+        variable_name = table1_row["variable"]
+        missing_count_texts = [
             format_people_count(table1_row[f"{class_name}_missing"]) for class_name in (AUTISM_CLASS, CONTROL_CLASS)
         ]
-        missing_text = (
-            "" if table1_row["category"] or variable in (PEOPLE_VARIABLE, SITE_VARIABLE) else ", ".join(missing_counts)
+        missing_counts_text = (
+            ""
+            if table1_row["category"] or variable_name in (PEOPLE_VARIABLE, SITE_VARIABLE)
+            else ", ".join(missing_count_texts)
         )
-        page_rows.append(
-            {"characteristic": f"{variable}: {table1_row['category']}" if table1_row["category"] else variable}
+        table1_page_rows.append(
+            {
+                "characteristic": f"{variable_name}: {table1_row['category']}"
+                if table1_row["category"]
+                else variable_name
+            }
             | {class_name: format_table1_cell(table1_row, class_name) for class_name in (AUTISM_CLASS, CONTROL_CLASS)}
-            | {f"missing: {AUTISM_CLASS}, {CONTROL_CLASS}": missing_text, "test": table1_row["test"]}
+            | {f"missing: {AUTISM_CLASS}, {CONTROL_CLASS}": missing_counts_text, "test": table1_row["test"]}
             | {"p": format_p_value(table1_row["p"]), "p of ranks": format_p_value(table1_row["p_ranks"])}
         )
-    test_count = int(table1[["p", "p_ranks"]].notna().sum().sum())
+    table1_test_count = int(table1[["p", "p_ranks"]].notna().sum().sum())
     introduction = "Where the classes differ, a network can tell them by that difference."
-    footnotes = {
+    footnote_by_heading = {
         "characteristic": "Numbers: mean (standard deviation) [median]; categories: the share of those known.",
-        "p": f"Two-sided, not corrected for the number of {test_count} tests; of ranks: the Mann-Whitney test.",
+        "p": f"Two-sided, not corrected for the number of {table1_test_count} tests; of ranks: the Mann-Whitney test.",
     }
-    return Section("Table 1: participants by diagnosis", [introduction], table=page_rows, notes=footnotes)
+    return Section(
+        "Table 1: participants by diagnosis", [introduction], table=table1_page_rows, notes=footnote_by_heading
+    )
 
 
 def format_table1_cell(table1_row: pd.Series, class_name: str) -> str:
@@ -557,8 +599,8 @@ def format_table1_cell(table1_row: pd.Series, class_name: str) -> str:
 
 def format_significant_digits(value: float) -> str:
     """Three significant digits, all of those before the point; a dash if undefined."""
-    decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0
-    return format_number(value, f".{min(decimals, 6)}f")
+    decimal_count = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0
+    return format_number(value, f".{min(decimal_count, 6)}f")
 
 
 def format_p_value(p: float) -> str:
@@ -569,19 +611,28 @@ def format_p_value(p: float) -> str:
 def make_external_sections(tables: EvaluationTables, external_table: pd.DataFrame) -> Iterator[Section]:
     """The sections of a test of new participants: their scores and calibration beside those of the training, how they
     differ from the training participants, and who is out of distribution."""
-    rows_by_kind = {str(kind): kind_rows for kind, kind_rows in external_table.groupby("kind", sort=False)}
-    if len(score_rows := external_table[external_table["kind"].isin(["score", "calibration", "calibrated"])]):
-        yield make_external_validity_section(score_rows)
-    map_shifts = rows_by_kind.get("shift of maps", external_table[:0])
-    farthest_map_shifts = map_shifts.loc[map_shifts["value"].abs().sort_values(ascending=False).index[:MAX_MAP_SHIFTS]]
-    if len(shift_rows := pd.concat([rows_by_kind.get("shift", external_table[:0]), farthest_map_shifts])):
+    rows_by_kind = {str(row_kind): kind_rows for row_kind, kind_rows in external_table.groupby("kind", sort=False)}
+    if len(external_score_rows := external_table[external_table["kind"].isin(["score", "calibration", "calibrated"])]):
+        yield make_external_validity_section(external_score_rows)
+    map_shift_rows = rows_by_kind.get("shift of maps", external_table[:0])
+    farthest_map_shift_rows = map_shift_rows.loc[
+        map_shift_rows["value"].abs().sort_values(ascending=False).index[:MAX_MAP_SHIFTS]
+    ]
+    if len(shift_rows := pd.concat([rows_by_kind.get("shift", external_table[:0]), farthest_map_shift_rows])):
         section_title = "Differences from the training participants"
         introduction = (
             "In standard deviations of these. The intervals are of the tested participants only; nothing is tested."
         )
-        footnotes = {"measure": f"Of measures of maps the {MAX_MAP_SHIFTS} that differ most; external.csv has all."}
+        footnote_by_heading = {
+            "measure": f"Of measures of maps the {MAX_MAP_SHIFTS} that differ most; external.csv has all."
+        }
         yield make_table_section(
-            section_title, shift_rows, ["measure", "value"], introduction, PAGE_SPEC_BY_COLUMN, notes=footnotes
+            section_title,
+            shift_rows,
+            ["measure", "value"],
+            introduction,
+            PAGE_SPEC_BY_COLUMN,
+            notes=footnote_by_heading,
         )
     if tables.out_of_distribution is not None and OUT_OF_DISTRIBUTION in rows_by_kind:
         yield make_outliers_section(tables.out_of_distribution, rows_by_kind[OUT_OF_DISTRIBUTION].iloc[0])
@@ -593,13 +644,14 @@ def make_external_validity_section(score_table: pd.DataFrame) -> Section:
     introduction, column_names = "No score of the training is known.", ["measure", "value"]
     if has_training_scores:
         first_training_row = score_table[score_table["training"].notna()].iloc[0]
-        people_text = f"{first_training_row['training_people']:.0f} participants"
+        training_people_text = f"{first_training_row['training_people']:.0f} participants"
         introduction = (
-            f"In the training: {people_text} {first_training_row['how']}, none seen by the model that tested them."
+            f"In the training: {training_people_text} {first_training_row['how']}, none seen by the model that tested "
+            "them."
         )
         column_names.append("training")
     measure_suffixes = score_table["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
-    heading_table = score_table.assign(
+    titled_score_table = score_table.assign(
         measure=score_table["measure"].map(find_heading) + measure_suffixes
     ).drop_duplicates("measure")
     lower_score_footnote = (
@@ -607,7 +659,7 @@ def make_external_validity_section(score_table: pd.DataFrame) -> Section:
     )
     return make_table_section(
         "External validity",
-        heading_table,
+        titled_score_table,
         column_names,
         introduction,
         PAGE_SPEC_BY_COLUMN,
@@ -624,8 +676,8 @@ def make_outliers_section(outlier_table: pd.DataFrame, outlier_share_row: pd.Ser
         f"{outlier_count} of {record_count_text} records, "
         f"{Estimate.from_row(outlier_share_row).text('.0%')}{score_caveat}"
     )
-    footnotes = {"": "Nearly one in 20 of those like the training participants is called so, too."}
+    footnote_by_heading = {"": "Nearly one in 20 of those like the training participants is called so, too."}
     if outlier_count > MAX_OUTLIER_ROWS:
-        footnotes["file"] = f"The first {MAX_OUTLIER_ROWS}; out_of_distribution.csv has all."
-    page_rows = make_page_rows(outlier_table[:MAX_OUTLIER_ROWS], ["file", "reasons"]) if outlier_count else None
-    return Section("Out of distribution", [introduction], table=page_rows, notes=footnotes, open=True)
+        footnote_by_heading["file"] = f"The first {MAX_OUTLIER_ROWS}; out_of_distribution.csv has all."
+    outlier_page_rows = make_page_rows(outlier_table[:MAX_OUTLIER_ROWS], ["file", "reasons"]) if outlier_count else None
+    return Section("Out of distribution", [introduction], table=outlier_page_rows, notes=footnote_by_heading, open=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import read_frame, write_frame
+from data.base.tables import read_csv_frame, write_csv_frame
 from models import MODELS
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
@@ -99,7 +99,7 @@ class PermutationResult:
     mean: float  # score on permuted labels
 
     @property
-    def sentence(self) -> str:
+    def permutation_sentence(self) -> str:
         citation = "Besag and Clifford 1991, doi:10.1093/biomet/78.2.301"
         early_stop_text = f" No more were needed ({citation})." if self.count < self.asked else ""
         return (
@@ -168,14 +168,17 @@ class EvaluationTables:
 
     @classmethod
     def from_tables(
-        cls, manifest: EvaluationManifest, read_tables: Mapping[str, pd.DataFrame], metrics_json: Mapping[str, Any]
+        cls,
+        manifest: EvaluationManifest,
+        typed_table_by_name: Mapping[str, pd.DataFrame],
+        metrics_json: Mapping[str, Any],
     ) -> "EvaluationTables":
         """From typed tables by name, and the content of `metrics.json`."""
         table_by_name = {
-            name: table for name, table in read_tables.items() if len(table) or name == "out_of_distribution"
+            name: table for name, table in typed_table_by_name.items() if len(table) or name == "out_of_distribution"
         }
-        predictions = average_tables(split_by_repeat(table_by_name.pop("predictions")))
-        overall_metrics = {
+        predictions = average_record_tables(split_table_by_repeat(table_by_name.pop("predictions")))
+        overall_metrics_json = {
             name: json_value
             for name, json_value in metrics_json.items()
             if name != FOLDS_KEY and isinstance(json_value, dict)
@@ -183,7 +186,7 @@ class EvaluationTables:
         scores_by_fold = {
             fold: parse_estimates(json_value) for fold, json_value in metrics_json.get(FOLDS_KEY, {}).items()
         }
-        return cls(manifest, predictions, parse_estimates(overall_metrics), scores_by_fold, table_by_name)
+        return cls(manifest, predictions, parse_estimates(overall_metrics_json), scores_by_fold, table_by_name)
 
     def __getattr__(self, table_name: str) -> pd.DataFrame | None:
         """One of `table_by_name`. Raises AttributeError if no table has this name."""
@@ -192,7 +195,7 @@ class EvaluationTables:
         return self.table_by_name.get(table_name)
 
     @property
-    def labelled(self) -> pd.DataFrame:
+    def labelled_predictions(self) -> pd.DataFrame:
         """The predictions whose label is known."""
         return self.predictions[self.predictions["label"].notna()]
 
@@ -202,36 +205,39 @@ def parse_estimates(metrics_json: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return {metric: Estimate(**estimate_fields) for metric, estimate_fields in metrics_json.items()}
 
 
-def read_test_folder(folder: Path) -> EvaluationTables:
+def read_test_folder(test_folder: Path) -> EvaluationTables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
-    if not (folder / RESULT_TABLE_BY_NAME["predictions"].file_name).is_file():
-        raise InputError(f"{folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`.")
-    stored_manifest = record.read_manifest(folder)
-    if stored_manifest is None:
-        raise InputError(f"{folder / MANIFEST_FILE} cannot be read (No such file or directory). Copy it again.")
-    if stored_manifest.model not in MODELS or MODELS[stored_manifest.model].predicted != "label":
+    if not (test_folder / RESULT_TABLE_BY_NAME["predictions"].file_name).is_file():
         raise InputError(
-            f"{folder / MANIFEST_FILE} has the model {stored_manifest.model}; expected a classifier. Test one."
+            f"{test_folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`."
         )
-    manifest, existing_tables = (
-        parse_evaluation_manifest(stored_manifest, folder),
-        [result_table for result_table in RESULT_TABLES if (folder / result_table.file_name).exists()],
+    stored_manifest = record.read_manifest(test_folder)
+    if stored_manifest is None:
+        raise InputError(f"{test_folder / MANIFEST_FILE} cannot be read (No such file or directory). Copy it again.")
+    if stored_manifest.model_name not in MODELS or MODELS[stored_manifest.model_name].predicted != "label":
+        raise InputError(
+            f"{test_folder / MANIFEST_FILE} has the model {stored_manifest.model_name}; expected a classifier. Test "
+            "one."
+        )
+    manifest, existing_result_tables = (
+        parse_evaluation_manifest(stored_manifest, test_folder),
+        [result_table for result_table in RESULT_TABLES if (test_folder / result_table.file_name).exists()],
     )
     table_by_name = {
-        result_table.name: convert_column_types(read_frame(folder / result_table.file_name), result_table)
-        for result_table in existing_tables
+        result_table.name: convert_column_types(read_csv_frame(test_folder / result_table.file_name), result_table)
+        for result_table in existing_result_tables
     }
     has_labels = table_by_name["predictions"]["label"].notna().any()
-    metrics_json = files.read_json(folder / METRICS_FILE, dict[str, Any]) if has_labels else {}
+    metrics_json = files.read_json(test_folder / METRICS_FILE, dict[str, Any]) if has_labels else {}
     return EvaluationTables.from_tables(manifest, table_by_name, metrics_json)
 
 
-def parse_evaluation_manifest(manifest: Manifest, folder: Path) -> EvaluationManifest:
+def parse_evaluation_manifest(manifest: Manifest, test_folder: Path) -> EvaluationManifest:
     """The record of the test in a folder. Raises InputError if it is damaged."""
     try:
         return files.parse_json(files.format_json(manifest.flat_fields), EvaluationManifest)
     except ValueError as error:
-        raise InputError(f"{folder / MANIFEST_FILE} is damaged ({error}). Copy it again.") from error
+        raise InputError(f"{test_folder / MANIFEST_FILE} is damaged ({error}). Copy it again.") from error
 
 
 def convert_column_types(table: pd.DataFrame, result_table: ResultTable) -> pd.DataFrame:
@@ -245,7 +251,7 @@ def convert_column_types(table: pd.DataFrame, result_table: ResultTable) -> pd.D
     return pd.DataFrame(converted_columns, index=table.index)
 
 
-def label_set_column(coverage_level: float) -> str:
+def make_label_set_column_name(coverage_level: float) -> str:
     """The column of probabilities.csv with the sets of a level."""
     return f"set_{100 * coverage_level:.0f}"
 
@@ -269,30 +275,31 @@ class RepeatPredictions:
         )
 
 
-def read_repeats(run: Run) -> list[RepeatPredictions]:
+def read_repeat_predictions(run: Run) -> list[RepeatPredictions]:
     """The tables in the output folder of a run, of each repeat."""
-    predictions_by_repeat, baselines_by_repeat = (
-        split_by_repeat(read_result_table(run, table_name)) for table_name in ("predictions", "baseline_predictions")
+    predictions_by_repeat, baseline_predictions_by_repeat = (
+        split_table_by_repeat(read_result_table(run, table_name))
+        for table_name in ("predictions", "baseline_predictions")
     )
-    baselines_by_repeat = (
-        baselines_by_repeat
-        if len(baselines_by_repeat) == len(predictions_by_repeat)
+    baseline_predictions_by_repeat = (
+        baseline_predictions_by_repeat
+        if len(baseline_predictions_by_repeat) == len(predictions_by_repeat)
         else [pd.DataFrame()] * len(predictions_by_repeat)
     )
     return [
         RepeatPredictions(*repeat_tables)
-        for repeat_tables in zip(predictions_by_repeat, baselines_by_repeat, strict=True)
+        for repeat_tables in zip(predictions_by_repeat, baseline_predictions_by_repeat, strict=True)
     ]
 
 
-def split_by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
+def split_table_by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each repeat; all if there is one."""
     if "repeat" not in table:
         return [table]
     return [repeat_rows.drop(columns="repeat").reset_index(drop=True) for _, repeat_rows in table.groupby("repeat")]
 
 
-def average_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def average_record_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables with a row a record (`file`), in any order, as one in the order of the first, with its texts, such as the
     fold, and the mean of numbers that all have."""
     first_table, *remaining_tables = (table.set_index("file") for table in tables)
@@ -313,20 +320,20 @@ class EvaluationResults:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.table_by_name = dict[str, pd.DataFrame]()
-        self.promise = ""  # see `EvaluationManifest`
+        self.calibration_promise = ""  # see `EvaluationManifest`
 
-    def add_table(self, table_name: str, table: pd.DataFrame) -> None:
+    def write_result_table(self, table_name: str, table: pd.DataFrame) -> None:
         """A table by its name in `RESULT_TABLE_BY_NAME`."""
         table_path = self.run.out_dir / RESULT_TABLE_BY_NAME[table_name].file_name
-        write_frame(table_path, table, TABLE_DIGITS)
+        write_csv_frame(table_path, table, TABLE_DIGITS)
         self.table_by_name[table_name] = convert_column_types(
-            read_frame(table_path, list(table)), RESULT_TABLE_BY_NAME[table_name]
+            read_csv_frame(table_path, list(table)), RESULT_TABLE_BY_NAME[table_name]
         )
 
 
 def read_predictions(predictions_path: Path) -> pd.DataFrame:
     """`predictions.csv`."""
-    return convert_column_types(read_frame(predictions_path), RESULT_TABLE_BY_NAME["predictions"])
+    return convert_column_types(read_csv_frame(predictions_path), RESULT_TABLE_BY_NAME["predictions"])
 
 
 def read_result_table(run: Run, table_name: str) -> pd.DataFrame:
@@ -336,7 +343,7 @@ def read_result_table(run: Run, table_name: str) -> pd.DataFrame:
     if not table_path.is_file():
         return pd.DataFrame()
     try:
-        return read_frame(table_path).apply(
+        return read_csv_frame(table_path).apply(
             lambda column: column if column.name in result_table.text_columns else pd.to_numeric(column)
         )
     except (InputError, ValueError) as error:

@@ -19,12 +19,12 @@ MAX_CANDIDATES = 64
 class Candidate:
     """One way to train a model: a preset and changes of its settings."""
 
-    preset: str
+    preset_name: str
     setting_changes: tuple[str, ...]  # as for --set
     config: Settings
 
     def __str__(self) -> str:
-        return " ".join([self.preset, *self.setting_changes])
+        return " ".join([self.preset_name, *self.setting_changes])
 
 
 def parse_candidates(choose_text: str, model: Model) -> tuple[Candidate, ...]:
@@ -75,21 +75,21 @@ def parse_candidate(candidate_text: str, model: Model) -> Candidate:
     return make_candidate(preset_name, setting_changes, model)
 
 
-def read_candidate_file(file_path: Path, model: Model) -> Iterator[Candidate]:
+def read_candidate_file(candidates_path: Path, model: Model) -> Iterator[Candidate]:
     """A candidate of each line that is not empty or a comment (#). Raises InputError, naming the line."""
     try:
-        lines = file_path.read_text(encoding="utf-8-sig").splitlines()
+        candidate_lines = candidates_path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file_path} is not UTF-8 text; expected a line of --preset and --set a candidate."
+            f"{candidates_path} is not UTF-8 text; expected a line of --preset and --set a candidate."
         ) from error
-    for line_number, line in enumerate(lines, 1):
+    for line_number, candidate_line in enumerate(candidate_lines, 1):
         try:
-            if line_arguments := shlex.split(line, comments=True):
+            if line_arguments := shlex.split(candidate_line, comments=True):
                 parsed_line = CandidateLineParser().parse_args(line_arguments)
                 yield make_candidate(parsed_line.preset or next(iter(model.module.PRESETS)), parsed_line.set, model)
         except (InputError, ValueError) as error:
-            raise InputError(f"{file_path} line {line_number}: {error}") from None
+            raise InputError(f"{candidates_path} line {line_number}: {error}") from None
 
 
 class CandidateLineParser(argparse.ArgumentParser):

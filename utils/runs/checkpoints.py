@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from data.likeness.reference import Reference
+    from data.likeness.reference import TrainingReference
 
 STATE_FILE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 EVERYBODY_FOLDER = "everybody"  # the folder of a model that is trained on everybody
@@ -46,7 +46,7 @@ class CheckpointFolder:
     training_command: str = "run.py --train"
 
     @property
-    def overlap_warning(self) -> str:
+    def unknown_overlap_warning(self) -> str:
         """What is said where people cannot be compared with those who trained it."""
         return (
             "Whether tested participants are training participants under another name is not known: the training "
@@ -54,7 +54,7 @@ class CheckpointFolder:
         )
 
     @property
-    def state_prefix(self) -> Path | None:
+    def prefix_in_state_file(self) -> Path | None:
         """The prefix that TensorFlow's state file names; None without that file."""
         state_path = self.path / STATE_FILE
         if not state_path.is_file():
@@ -66,25 +66,35 @@ class CheckpointFolder:
     def checkpoint_prefixes(self) -> list[Path]:
         """The prefixes of this training's checkpoints, the latest first. Where the state file names none, those count
         whose digest is recorded: the first one may not have been completed."""
-        name_matches = [
-            name_match
+        json_name_matches = [
+            json_name_match
             for json_path in self.path.glob("*.json")
-            if (name_match := CHECKPOINT_FILE_PATTERN.fullmatch(json_path.name))
+            if (json_name_match := CHECKPOINT_FILE_PATTERN.fullmatch(json_path.name))
         ]
-        state_match = CHECKPOINT_FILE_PATTERN.fullmatch(f"{self.state_prefix.name}.json") if self.state_prefix else None
-        if state_match:
-            name_matches = [
-                name_match
-                for name_match in name_matches
-                if name_match[1] == state_match[1] and int(name_match[2]) <= int(state_match[2])
+        state_name_match = (
+            CHECKPOINT_FILE_PATTERN.fullmatch(f"{self.prefix_in_state_file.name}.json")
+            if self.prefix_in_state_file
+            else None
+        )
+        if state_name_match:
+            json_name_matches = [
+                json_name_match
+                for json_name_match in json_name_matches
+                if json_name_match[1] == state_name_match[1] and int(json_name_match[2]) <= int(state_name_match[2])
             ]
-        sorted_matches = sorted(name_matches, key=lambda name_match: int(name_match[2]), reverse=True)
-        checkpoint_prefixes = [self.path / f"{name_match[1]}-{name_match[2]}" for name_match in sorted_matches]
+        latest_first_matches = sorted(
+            json_name_matches, key=lambda json_name_match: int(json_name_match[2]), reverse=True
+        )
+        checkpoint_prefixes = [
+            self.path / f"{json_name_match[1]}-{json_name_match[2]}" for json_name_match in latest_first_matches
+        ]
         return (
             checkpoint_prefixes
-            if state_match
+            if state_name_match
             else [
-                checkpoint_prefix for checkpoint_prefix in checkpoint_prefixes if self.read_digests(checkpoint_prefix)
+                checkpoint_prefix
+                for checkpoint_prefix in checkpoint_prefixes
+                if self.read_digest_by_file(checkpoint_prefix)
             ]
         )
 
@@ -96,7 +106,7 @@ class CheckpointFolder:
             raise InputError(f"{manifest_path} cannot be read (No such file or directory). Copy it again.")
         return manifest
 
-    def read_digests(self, checkpoint_prefix: Path) -> dict[str, str] | None:
+    def read_digest_by_file(self, checkpoint_prefix: Path) -> dict[str, str] | None:
         """The digests of a checkpoint's files, none before it was saved; None if its record is damaged."""
         try:
             return self.read_prefix_manifest(checkpoint_prefix).outputs
@@ -105,20 +115,23 @@ class CheckpointFolder:
 
     def is_intact(self, checkpoint_prefix: Path) -> bool:
         """Whether a checkpoint is as it was saved; if its digests were not recorded any more, whether it is there."""
-        file_paths, recorded_digests = list_checkpoint_files(checkpoint_prefix), self.read_digests(checkpoint_prefix)
+        file_paths, recorded_digest_by_file = (
+            list_checkpoint_files(checkpoint_prefix),
+            self.read_digest_by_file(checkpoint_prefix),
+        )
         return (
-            recorded_digests == compute_digests(file_paths)
-            if recorded_digests
-            else recorded_digests is not None and len(file_paths) > 1
+            recorded_digest_by_file == compute_digests(file_paths)
+            if recorded_digest_by_file
+            else recorded_digest_by_file is not None and len(file_paths) > 1
         )
 
     @property
-    def exists(self) -> bool:
+    def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint."""
-        return self.state_prefix is not None or bool(self.checkpoint_prefixes)
+        return self.prefix_in_state_file is not None or bool(self.checkpoint_prefixes)
 
     @property
-    def latest_intact(self) -> Path | None:
+    def latest_intact_prefix(self) -> Path | None:
         """The prefix of the latest checkpoint that is as it was saved; None if there is none."""
         for _ in range(3):
             with suppress(FileNotFoundError):  # a training that still runs has saved, and removed its oldest one
@@ -132,36 +145,40 @@ class CheckpointFolder:
                 )
         return None
 
-    def latest_prefix(self) -> Path:
-        """`latest_intact`. Raises InputError if there is none."""
-        if intact_prefix := self.latest_intact:
+    def require_intact_prefix(self) -> Path:
+        """`latest_intact_prefix`. Raises InputError if there is none."""
+        if intact_prefix := self.latest_intact_prefix:
             return intact_prefix
-        if not self.exists:
+        if not self.has_checkpoint:
             raise InputError(f"{self.path} holds no checkpoint; make one: {self.training_command}")
         for checkpoint_prefix in self.checkpoint_prefixes[:1]:
             self.read_prefix_manifest(checkpoint_prefix)  # says what is wrong with its record
         raise InputError(
-            f"{self.state_prefix or self.path} is not there or not as it was saved, nor is one before it; copy the "
-            f"whole folder again, or train again: {self.training_command} --overrideChkpt"
+            f"{self.prefix_in_state_file or self.path} is not there or not as it was saved, nor is one before it; copy "
+            f"the whole folder again, or train again: {self.training_command} --overrideChkpt"
         )
 
     @property
-    def damaged_names(self) -> list[str]:
+    def damaged_checkpoint_names(self) -> list[str]:
         """The names of damaged checkpoints later than the latest whole one, or of the state file."""
-        checkpoint_prefixes, latest_prefix = self.checkpoint_prefixes, self.latest_prefix()
+        checkpoint_prefixes, latest_prefix = self.checkpoint_prefixes, self.require_intact_prefix()
         if latest_prefix not in checkpoint_prefixes:  # saved meanwhile
             return []
-        damaged_names = [
+        damaged_checkpoint_names = [
             checkpoint_prefix.name
             for checkpoint_prefix in takewhile(
                 lambda checkpoint_prefix: checkpoint_prefix != latest_prefix, checkpoint_prefixes
             )
         ]
-        return damaged_names if self.state_prefix in checkpoint_prefixes else [STATE_FILE, *damaged_names]
+        return (
+            damaged_checkpoint_names
+            if self.prefix_in_state_file in checkpoint_prefixes
+            else [STATE_FILE, *damaged_checkpoint_names]
+        )
 
-    def manifest(self) -> Manifest:
+    def read_latest_manifest(self) -> Manifest:
         """The record of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
-        return self.read_prefix_manifest(self.latest_prefix())
+        return self.read_prefix_manifest(self.require_intact_prefix())
 
     @property
     def training_cohort_path(self) -> str:
@@ -171,9 +188,9 @@ class CheckpointFolder:
                 return self.read_prefix_manifest(checkpoint_prefix).cohort
         return ""
 
-    def digest(self) -> str:
+    def compute_latest_sha256(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
-        return record.compute_sha256(*list_checkpoint_files(self.latest_prefix()))
+        return record.compute_sha256(*list_checkpoint_files(self.require_intact_prefix()))
 
     def history_path(self, checkpoint_name: str) -> Path:
         """Where the history of the training is kept whose checkpoints have this name."""
@@ -181,21 +198,21 @@ class CheckpointFolder:
 
     def print_if_training(self) -> None:
         """If a training still runs, prints that its later checkpoints are not used."""
-        if writer_text := files.find_writer(self.path):
+        if writer_text := files.find_writing_process(self.path):
             print(f"{self.path} is still being trained, by {writer_text}; used as it was last saved.", flush=True)
 
-    def prepare_folder(self, is_from_zero: bool) -> str:
+    def prepare_folder_and_choose_name(self, is_from_zero: bool) -> str:
         """Makes the folder, removes the files of all checkpoints but the latest whole ones, and returns the name for
         the checkpoints of a training."""
         self.path.mkdir(parents=True, exist_ok=True)
-        intact_prefix = self.latest_intact
+        intact_prefix = self.latest_intact_prefix
         used_name = get_checkpoint_name(intact_prefix) if intact_prefix else CHECKPOINT_NAMES[0]
         self.remove_checkpoints_except(
             []
             if intact_prefix is None
             else self.checkpoint_prefixes[self.checkpoint_prefixes.index(intact_prefix) :][:MAX_CHECKPOINTS]
         )
-        if self.state_prefix not in (None, *self.checkpoint_prefixes):
+        if self.prefix_in_state_file not in (None, *self.checkpoint_prefixes):
             (self.path / STATE_FILE).unlink()
         return (
             next(checkpoint_name for checkpoint_name in CHECKPOINT_NAMES if checkpoint_name != used_name)
@@ -210,57 +227,62 @@ class CheckpointFolder:
             if (
                 name_match := CHECKPOINT_FILE_PATTERN.fullmatch(file_path.name)
             ) and f"{name_match[1]}-{name_match[2]}" not in retained_names:
-                files.remove(file_path)
+                files.remove_file_or_folder(file_path)
 
-    def write_manifest(self, prefix_name: str, manifest: Manifest, is_saved: bool) -> None:
+    def write_manifest(self, prefix_name: str, manifest: Manifest, is_checkpoint_saved: bool) -> None:
         """Writes the record of a checkpoint: before it is saved, and again once it is, with its files' digests."""
-        digest_by_file = compute_digests(list_checkpoint_files(self.path / prefix_name)) if is_saved else {}
+        digest_by_file = compute_digests(list_checkpoint_files(self.path / prefix_name)) if is_checkpoint_saved else {}
         record.write_manifest(
-            self.path / f"{prefix_name}.json", replace(manifest, outputs=digest_by_file, finished=is_saved)
+            self.path / f"{prefix_name}.json", replace(manifest, outputs=digest_by_file, finished=is_checkpoint_saved)
         )
 
     def update_cross_validation(self, cross_validation: CrossValidation | None) -> Manifest:
         """The record, with the test on folds that goes with the latest checkpoint."""
-        latest_prefix, manifest = self.latest_prefix(), replace(self.manifest(), cross_validation=cross_validation)
-        if manifest != self.manifest():
-            self.write_manifest(latest_prefix.name, manifest, is_saved=True)
+        latest_prefix, manifest = (
+            self.require_intact_prefix(),
+            replace(self.read_latest_manifest(), cross_validation=cross_validation),
+        )
+        if manifest != self.read_latest_manifest():
+            self.write_manifest(latest_prefix.name, manifest, is_checkpoint_saved=True)
         return manifest
 
-    def restore(self, network: "keras.Model") -> None:
+    def restore_latest_weights(self, network: "keras.Model") -> None:
         """Gives a network the latest weights, for inference. TensorFlow must have been started. Raises InputError, see
-        `restore_checked`."""
+        `restore_latest_checked`."""
         import tensorflow as tf
 
         checkpoint = tf.train.Checkpoint(model=network)
-        self.restore_checked(
+        self.restore_latest_checked(
             checkpoint, lambda restore_status: restore_status.expect_partial().assert_existing_objects_matched()
         )
 
-    def restore_checked(self, checkpoint: "tf.train.Checkpoint", check_status: Callable[[Any], object]) -> None:
-        """Restores the latest files. Raises InputError if they are damaged, or of another network as `check_status`
-        finds."""
+    def restore_latest_checked(
+        self, checkpoint: "tf.train.Checkpoint", check_restore_status: Callable[[Any], object]
+    ) -> None:
+        """Restores the latest files. Raises InputError if they are damaged, or of another network as
+        `check_restore_status` finds."""
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
         try:
-            check_status(checkpoint.restore(str(self.latest_prefix())))
+            check_restore_status(checkpoint.restore(str(self.require_intact_prefix())))
         except (tf.errors.OpError, LookupError) as error:
             raise InputError(
-                f"{self.latest_prefix()} cannot be read ({shorten_error(error)}). Train again: {self.training_command} "
-                "--overrideChkpt"
+                f"{self.require_intact_prefix()} cannot be read ({shorten_error(error)}). Train again: "
+                f"{self.training_command} --overrideChkpt"
             ) from error
         except (ValueError, AssertionError) as error:
             raise InputError(
-                f"{self.latest_prefix()} has weights of another network than its record describes; were files mixed "
-                f"up? Train again: {self.training_command} --overrideChkpt"
+                f"{self.require_intact_prefix()} has weights of another network than its record describes; were files "
+                f"mixed up? Train again: {self.training_command} --overrideChkpt"
             ) from error
 
-    def load_reference(self) -> "Reference | None":
+    def load_training_people_reference(self) -> "TrainingReference | None":
         """What those who trained the checkpoint are like; None if their cohort is not at hand as it was. Raises
         InputError if they are too few to tell."""
         from data.likeness.reference import make_reference
 
-        training_people, training_cohort = self.manifest().people, self.find_training_cohort()
+        training_people, training_cohort = self.read_latest_manifest().people, self.find_training_cohort()
         if training_people is None or training_cohort is None:
             return None
         training_subjects = set(training_people.subjects)
@@ -276,25 +298,25 @@ class CheckpointFolder:
     def find_training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If it was moved with the checkpoint, it has
         the same relative path from here as before."""
-        manifest = self.manifest()
-        candidate_folders = [
-            Path(manifest.cohort),
-            self.path / os.path.relpath(manifest.cohort, manifest.checkpoint_folder),
+        training_manifest = self.read_latest_manifest()
+        candidate_cohort_folders = [
+            Path(training_manifest.cohort),
+            self.path / os.path.relpath(training_manifest.cohort, training_manifest.checkpoint_folder),
         ]
-        return next(open_training_cohorts(manifest, candidate_folders), None)
+        return next(open_training_cohorts(training_manifest, candidate_cohort_folders), None)
 
 
-def open_training_cohorts(manifest: Manifest, cohort_folders: Iterable[Path]) -> Iterator[Cohort]:
+def open_training_cohorts(training_manifest: Manifest, cohort_folders: Iterable[Path]) -> Iterator[Cohort]:
     """The cohorts in these folders whose identity is that in a record."""
     from data.cohorts.variants import train_on_everybody
 
     for cohort_folder in cohort_folders:
         try:
             cohort = open_run_cohort(cohort_folder, unite_groups=False)
-            cohort = train_on_everybody(cohort) if manifest.everybody else cohort
+            cohort = train_on_everybody(cohort) if training_manifest.everybody else cohort
         except InputError:
             continue
-        if cohort.identity == manifest.cohort_sha256:
+        if cohort.identity == training_manifest.cohort_sha256:
             yield cohort
 
 

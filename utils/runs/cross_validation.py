@@ -44,31 +44,32 @@ class CrossValidation:
     marks: str  # see `Caveats`
 
     @property
-    def score(self) -> Estimate:
+    def headline_score(self) -> Estimate:
         """The score of the headline."""
         return self.conclusion.score
 
     @property
-    def choice(self) -> str:
+    def choice_sentence(self) -> str:
         """Which of several candidates is meant, if folds chose among them."""
-        candidate_name, fold_count = max(
+        most_chosen_name, choosing_fold_count = max(
             self.chosen.items(), key=lambda name_and_count: name_and_count[1], default=("", 0)
         )
-        total_folds, is_tied = sum(self.chosen.values()), list(self.chosen.values()).count(fold_count) > 1
+        total_fold_count, is_tied = sum(self.chosen.values()), list(self.chosen.values()).count(choosing_fold_count) > 1
         tie_text = ", as often as another" if is_tied else ""
         return (
-            f"Settings: those of {candidate_name}, which was chosen in {fold_count} of {total_folds} folds{tie_text}."
-            if candidate_name
+            f"Settings: those of {most_chosen_name}, which was chosen in {choosing_fold_count} of {total_fold_count} "
+            f"folds{tie_text}."
+            if most_chosen_name
             else ""
         )
 
     @property
     def division_text(self) -> str:
         """How people were left out, in words."""
-        return Division.parse(self.folds).words
+        return Division.parse_folds_option(self.folds).division_text
 
     def __str__(self) -> str:
-        score_text, conclusion = self.score.text(undefined_text="undefined"), self.conclusion
+        score_text, conclusion = self.headline_score.text(undefined_text="undefined"), self.conclusion
         return (
             f"{conclusion.auc_title} {score_text} {self.division_text}, "
             f"{format_participants(conclusion.participants)}{self.marks}"

@@ -23,14 +23,14 @@ MIN_MEASURED_S = 2.0  # at least
 @dataclass(frozen=True)
 class TrainingsAhead:
     """`training_count` trainings of equal length are to come, 0 if how long they take is not to be printed;
-    `printed_settings` are the settings for which it was printed."""
+    `settings_with_printed_time` are the settings for which it was printed."""
 
     training_count: int = 1
-    printed_settings: set[str] = field(default_factory=set)
+    settings_with_printed_time: set[str] = field(default_factory=set)
 
-    def multiply(self, factor: int) -> "TrainingsAhead":
+    def multiply_trainings(self, factor: int) -> "TrainingsAhead":
         """`factor` trainings in place of each."""
-        return TrainingsAhead(factor * self.training_count, self.printed_settings)
+        return TrainingsAhead(factor * self.training_count, self.settings_with_printed_time)
 
 
 TRAININGS_AHEAD: ContextVar[TrainingsAhead | None] = ContextVar("AHEAD", default=None)
@@ -51,33 +51,37 @@ def set_trainings_ahead(trainings_ahead: TrainingsAhead) -> Iterator[None]:
 
 @dataclass
 class BatchTimer:
-    """Measures the first batches of a training that begins with `batches_done` batches seen."""
+    """Measures the first batches of a training that begins with `initial_batch_count` batches seen."""
 
     run: Run
-    batches_done: int
+    initial_batch_count: int
     batch_times: list[float] = field(default_factory=list)  # when batches had been seen, by `time.perf_counter`
 
     def count_batch(self) -> None:
         """A batch has been seen. Once enough have been, prints how long all trainings take if that is long."""
         trainings_ahead, settings_text = get_trainings_ahead(), str(self.run.choices.config)
-        if not trainings_ahead.training_count or settings_text in trainings_ahead.printed_settings:
+        if not trainings_ahead.training_count or settings_text in trainings_ahead.settings_with_printed_time:
             return
         self.batch_times.append(time.perf_counter())
-        batch_count = len(self.batch_times) - 1
-        if batch_count < MIN_MEASURED_BATCHES or self.batch_times[-1] - self.batch_times[0] < MIN_MEASURED_S:
+        measured_batch_count = len(self.batch_times) - 1
+        if measured_batch_count < MIN_MEASURED_BATCHES or self.batch_times[-1] - self.batch_times[0] < MIN_MEASURED_S:
             return
-        trainings_ahead.printed_settings.add(settings_text)
+        trainings_ahead.settings_with_printed_time.add(settings_text)
         seconds_per_batch = median(later_time - earlier_time for earlier_time, later_time in pairwise(self.batch_times))
-        remaining_s = seconds_per_batch * (trainings_ahead.training_count * self.run.num_iters - self.batches_done)
+        remaining_s = seconds_per_batch * (
+            trainings_ahead.training_count * self.run.num_iters - self.initial_batch_count
+        )
         if remaining_s > EFFORT.told_from_s:
-            trainings_text = (
+            training_count_text = (
                 f"{trainings_ahead.training_count} trainings" if trainings_ahead.training_count > 1 else "the training"
             )
-            message = (
-                f"about {format_duration(remaining_s)} for {trainings_text} of {self.run.model.model_name} "
+            duration_message = (
+                f"about {format_duration(remaining_s)} for {training_count_text} of {self.run.model.model_name} "
                 f"{self.run.choices.preset}"
             )
-            message += f", measured over {batch_count} batches"
+            duration_message += f", measured over {measured_batch_count} batches"
             if seconds_per_batch >= 1:
-                message += f" of {format_duration(seconds_per_batch)}; Ctrl-C and SIGTERM stop it after a batch"
-            print_summary([("time", message)], even_if_quiet=True)
+                duration_message += (
+                    f" of {format_duration(seconds_per_batch)}; Ctrl-C and SIGTERM stop it after a batch"
+                )
+            print_summary([("time", duration_message)], even_if_quiet=True)

@@ -11,7 +11,7 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import format_participants
-from data.cohorts.cohort import flatten_cohort
+from data.cohorts.cohort import flatten_record_files
 from data.cohorts.duplicates import PeopleScans, find_people_in_common, load_people_scans
 from data.cohorts.records import CLASS_NAMES, REDUCED
 from data.cohorts.rows import join_names
@@ -39,20 +39,23 @@ FOLDER_ADVICE = "name a folder of your own with {}"
 
 def check_training_folder(checkpoint_folder: CheckpointFolder, model_folder: Path) -> None:
     """Raises InputError if a checkpoint is missing, and the model was trained in other folds, or on a split."""
-    if checkpoint_folder.exists:
+    if checkpoint_folder.has_checkpoint:
         return
-    trained_names = [
+    trained_checkpoint_names = [
         child_path.name
         for child_path in sorted(model_folder.glob("*"))
         if child_path.name.startswith((FOLDS_FOLDER_PREFIX, EVERYBODY_FOLDER))
     ]
-    trained_names += ["one of a split"] if CheckpointFolder(model_folder).exists else []
-    if trained_names := [
-        trained_name for trained_name in trained_names if trained_name not in checkpoint_folder.path.parts
+    trained_checkpoint_names += ["one of a split"] if CheckpointFolder(model_folder).has_checkpoint else []
+    if trained_checkpoint_names := [
+        trained_checkpoint_name
+        for trained_checkpoint_name in trained_checkpoint_names
+        if trained_checkpoint_name not in checkpoint_folder.path.parts
     ]:
         raise InputError(
-            f"{checkpoint_folder.path} holds no checkpoint, but {model_folder} has {join_names(trained_names)}; say so "
-            f"with --folds, --wholeSites or --everybody, or make this one: {checkpoint_folder.training_command}"
+            f"{checkpoint_folder.path} holds no checkpoint, but {model_folder} has "
+            f"{join_names(trained_checkpoint_names)}; say so with --folds, --wholeSites or --everybody, or make this "
+            f"one: {checkpoint_folder.training_command}"
         )
 
 
@@ -86,15 +89,15 @@ def check_same_settings(run: Run, checkpoint_manifest: Manifest) -> None:
             )
         return
     assert checkpoint_manifest.settings
-    checkpoint_config, run_config = (
+    checkpoint_hyperparameters, run_hyperparameters = (
         asdict(run.model.parse_settings(checkpoint_manifest.settings.config)),
         asdict(run.config),
     )
     checkpoint_settings = {
         "preset": checkpoint_manifest.settings.preset,
         "grid": checkpoint_manifest.settings.grid,
-    } | checkpoint_config
-    run_settings = {"preset": run.choices.preset, "grid": run.choices.grid} | run_config
+    } | checkpoint_hyperparameters
+    run_settings = {"preset": run.choices.preset, "grid": run.choices.grid} | run_hyperparameters
     check_no_difference(
         run.checkpoints.path,
         checkpoint_settings,
@@ -105,12 +108,15 @@ def check_same_settings(run: Run, checkpoint_manifest: Manifest) -> None:
 
 def check_same_training(run: Run, checkpoint_manifest: Manifest) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
-    checkpoint_settings, run_settings = (
+    checkpoint_seed_and_precision, run_seed_and_precision = (
         {field_name: getattr(choices, field_name) for field_name in ("seed", "precision")}
         for choices in (checkpoint_manifest.settings, run.choices)
     )
     check_no_difference(
-        run.checkpoints.path, checkpoint_settings, run_settings, f"Use the same, or {NEW_CHECKPOINT_ADVICE}."
+        run.checkpoints.path,
+        checkpoint_seed_and_precision,
+        run_seed_and_precision,
+        f"Use the same, or {NEW_CHECKPOINT_ADVICE}.",
     )
     if checkpoint_manifest.cohort_sha256 != run.cohort.identity:
         raise InputError(
@@ -120,9 +126,12 @@ def check_same_training(run: Run, checkpoint_manifest: Manifest) -> None:
 
 
 def check_no_difference(
-    location: object, reference_settings: Mapping[str, Any], requested_settings: Mapping[str, Any], advice: str
+    reference_location: object,
+    reference_settings: Mapping[str, Any],
+    requested_settings: Mapping[str, Any],
+    advice: str,
 ) -> None:
-    """Raises InputError for requested settings that differ from those at `location`."""
+    """Raises InputError for requested settings that differ from those at `reference_location`."""
     differing_setting_names = [
         setting_name
         for setting_name in requested_settings
@@ -133,10 +142,10 @@ def check_no_difference(
         f"{setting_name}={requested_settings[setting_name]} asked for"
         for setting_name in differing_setting_names
     ]:
-        raise InputError(f"{location} differs: {join_names(difference_texts, 3, '; ')}. {advice}")
+        raise InputError(f"{reference_location} differs: {join_names(difference_texts, 3, '; ')}. {advice}")
 
 
-def check_run_score(run: Run) -> None:
+def check_run_cross_validation(run: Run) -> None:
     """The test on folds that goes with a model of everybody was of the same records, trained with the same settings."""
     if run.cross_validation:
         check_cross_validation(run.cross_validation, run.cohort.path, run.cohort.identity, run.choices, run.num_iters)
@@ -181,7 +190,7 @@ def check_checkpoint_leak(run: Run, checkpoint_manifest: Manifest) -> None:
         )
     is_same_cohort = checkpoint_manifest.cohort_sha256 == run.cohort.identity and checkpoint_manifest.everybody
     if training_people.scans_sha256 and (
-        is_same_cohort or run.cohort.scans_sha256("test") == training_people.scans_sha256
+        is_same_cohort or run.cohort.compute_scans_sha256("test") == training_people.scans_sha256
     ):
         raise InputError(
             f"{run.cohort.path} trained {run.checkpoints.path}, so that results would be too good; test other "
@@ -194,28 +203,30 @@ def check_checkpoint_leak(run: Run, checkpoint_manifest: Manifest) -> None:
 
 
 def check_no_leak(
-    run: Run, trained_network_text: str, training_subjects: Collection[str], training_scans: Collection[str]
+    run: Run, trained_network_text: str, training_subjects: Collection[str], training_scan_digests: Collection[str]
 ) -> None:
     """Raises InputError if a test subject is one of those who trained what `trained_network_text` names, by the
     ID, or by the scan under another ID."""
-    if not training_subjects and not training_scans:
+    if not training_subjects and not training_scan_digests:
         return  # as of an encoder, where there is none
-    cohort, training_names = run.cohort, set(map(strip_leading_zeros, training_subjects))
-    test_subjects = cohort.split_subjects("test")
-    scan_matches = find_people_in_common(
-        PeopleScans({trained_network_text: set(training_scans)}),
-        load_people_scans(cohort, test_subjects, with_means=False),
+    cohort, stripped_training_ids = run.cohort, set(map(strip_leading_zeros, training_subjects))
+    test_subjects = cohort.list_split_subjects("test")
+    scan_match_by_subject = find_people_in_common(
+        PeopleScans({trained_network_text: set(training_scan_digests)}),
+        load_people_scans(cohort, test_subjects, with_region_means=False),
     )
     if leaked_subjects := [
         subject
         for subject in test_subjects
-        if strip_leading_zeros(subject) in training_names or subject in scan_matches
+        if strip_leading_zeros(subject) in stripped_training_ids or subject in scan_match_by_subject
     ]:
         renamed_subjects = [
-            subject for subject in leaked_subjects if strip_leading_zeros(subject) not in training_names
+            subject for subject in leaked_subjects if strip_leading_zeros(subject) not in stripped_training_ids
         ]
-        renamed_text = "all of them" if renamed_subjects == leaked_subjects else join_names(renamed_subjects)
-        renaming_sentence = f" By their scans, whatever their names: {renamed_text}." if renamed_subjects else ""
+        renamed_subjects_text = "all of them" if renamed_subjects == leaked_subjects else join_names(renamed_subjects)
+        renaming_sentence = (
+            f" By their scans, whatever their names: {renamed_subjects_text}." if renamed_subjects else ""
+        )
         fold_advice = EDITED_FOLDS_ADVICE if trained_network_text == CHECKPOINT_PHRASE else ENCODER_LEAK_ADVICE
         advice = fold_advice if run.folds else EVERYBODY_LEAK_ADVICE if run.everybody else SPLIT_LEAK_ADVICE
         raise InputError(
@@ -237,13 +248,13 @@ def check_near_copies(run: Run, checkpoint_manifest: Manifest) -> None:
         return  # compared when it was converted
     training_cohort = run.checkpoints.find_training_cohort()
     if training_cohort is None or checkpoint_manifest.people is None or training_cohort.num_maps != cohort.num_maps:
-        print(run.checkpoints.overlap_warning)
+        print(run.checkpoints.unknown_overlap_warning)
         return
-    training_people = load_people_scans(training_cohort, checkpoint_manifest.people.subjects)
+    training_people_scans = load_people_scans(training_cohort, checkpoint_manifest.people.subjects)
     if training_by_test_subject := find_people_in_common(
-        training_people, load_people_scans(cohort, cohort.split_subjects("test"))
+        training_people_scans, load_people_scans(cohort, cohort.list_split_subjects("test"))
     ):
-        pairs_text = join_names(
+        scan_pairs_text = join_names(
             [
                 f"{test_subject} has that of {training_subject}"
                 for test_subject, training_subject in training_by_test_subject.items()
@@ -251,7 +262,7 @@ def check_near_copies(run: Run, checkpoint_manifest: Manifest) -> None:
         )
         raise InputError(
             f"At least {len(training_by_test_subject)} test participants of {cohort.path} have the scan of a training "
-            f"participant of this checkpoint, with noise or exported again: {pairs_text}. {SPLIT_LEAK_ADVICE}"
+            f"participant of this checkpoint, with noise or exported again: {scan_pairs_text}. {SPLIT_LEAK_ADVICE}"
         )
 
 
@@ -264,55 +275,57 @@ def check_same_preparation(run: Run, checkpoint_manifest: Manifest) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
     if checkpoint_manifest.cohort_sha256 == run.cohort.identity:
         return
-    input_names = run.model.list_inputs(run.config)
-    checkpoint_preparation = (
-        checkpoint_manifest.preparation.select_for_inputs(input_names) if checkpoint_manifest.preparation else {}
+    input_names = run.model.list_input_names(run.config)
+    checkpoint_preparation_values = (
+        checkpoint_manifest.preparation.select_fields_for_inputs(input_names) if checkpoint_manifest.preparation else {}
     )
-    unknown_names = []
-    for preparation_name, cohort_value in run.cohort.metadata.select_for_inputs(input_names).items():
-        checkpoint_value = checkpoint_preparation.get(preparation_name)
+    unknown_preparation_names = []
+    for preparation_name, cohort_value in run.cohort.metadata.select_fields_for_inputs(input_names).items():
+        checkpoint_value = checkpoint_preparation_values.get(preparation_name)
         if None in (checkpoint_value, cohort_value):
-            unknown_names.append(preparation_name)
+            unknown_preparation_names.append(preparation_name)
         elif checkpoint_value != cohort_value:
             raise InputError(
                 f"{run.checkpoints.path} was trained on data with {preparation_name} "
-                f"{format_excerpt(checkpoint_value, cohort_value)}, {run.cohort.path} has "
-                f"{format_excerpt(cohort_value, checkpoint_value)}; use a cohort made like "
+                f"{format_value_excerpt(checkpoint_value, cohort_value)}, {run.cohort.path} has "
+                f"{format_value_excerpt(cohort_value, checkpoint_value)}; use a cohort made like "
                 f"{checkpoint_manifest.cohort}."
             )
-    if unknown_names:
+    if unknown_preparation_names:
         print(
             f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: "
-            f"{', '.join(unknown_names)}."
+            f"{', '.join(unknown_preparation_names)}."
         )
     if "volume" in run.model.input_names and checkpoint_manifest.num_maps != run.cohort.num_maps:
-        checkpoint_maps_text, cohort_maps_text = (
+        checkpoint_map_count_text, cohort_map_count_text = (
             f"{map_count} map{'s' if map_count > 1 else ''}"
             for map_count in (checkpoint_manifest.num_maps, run.cohort.num_maps)
         )
         raise InputError(
-            f"{run.checkpoints.path} was trained on records of {checkpoint_maps_text}, {run.cohort.path} has "
-            f"{cohort_maps_text} a record; use a cohort made like {checkpoint_manifest.cohort}."
+            f"{run.checkpoints.path} was trained on records of {checkpoint_map_count_text}, {run.cohort.path} has "
+            f"{cohort_map_count_text} a record; use a cohort made like {checkpoint_manifest.cohort}."
         )
 
 
-def format_excerpt(value: object, compared_value: object) -> str:
+def format_value_excerpt(excerpted_value: object, compared_value: object) -> str:
     """A value to show beside another one; of lists the first entry that differs."""
-    if not isinstance(value, tuple) or not isinstance(compared_value, tuple):
-        return str(value)
-    if len(value) != len(compared_value):
-        return f"of {len(value)} entries"
-    first_difference = next(
+    if not isinstance(excerpted_value, tuple) or not isinstance(compared_value, tuple):
+        return str(excerpted_value)
+    if len(excerpted_value) != len(compared_value):
+        return f"of {len(excerpted_value)} entries"
+    first_differing_index = next(
         entry_index
-        for entry_index, (entry_value, compared_entry) in enumerate(zip(value, compared_value, strict=True))
+        for entry_index, (entry_value, compared_entry) in enumerate(zip(excerpted_value, compared_value, strict=True))
         if entry_value != compared_entry
     )
-    return f"{value[first_difference]} as entry {first_difference + 1}"
+    return f"{excerpted_value[first_differing_index]} as entry {first_differing_index + 1}"
 
 
 def check_two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
-    training_labels = {run.cohort.rows[record_index].label for record_index in run.cohort.split_indices("train")}
+    training_labels = {
+        run.cohort.rows[record_index].label for record_index in run.cohort.find_split_record_indices("train")
+    }
     if run.model.predicted == "label" and len(training_labels) < len(CLASS_NAMES):
         raise InputError(
             f"{run.cohort.path} has one class only among its training participants; expected two. Convert "
@@ -320,27 +333,27 @@ def check_two_classes(run: Run) -> None:
         )
 
 
-def check_output_free(run: Run) -> None:
+def check_output_folder_free(run: Run) -> None:
     """The output folder holds nothing but what a run of this job and model wrote, and can be written; so can that of
     the checkpoints of a training."""
-    record.check_folder_free(run.out_dir, run.job.name, run.model.model_name)
-    files.check_writable(run.out_dir, FOLDER_ADVICE.format("--outDir"))
+    record.check_results_folder_free(run.out_dir, run.job.job_name, run.model.model_name)
+    files.check_folder_writable(run.out_dir, FOLDER_ADVICE.format("--outDir"))
     if not run.job.needs_checkpoint:
-        files.check_writable(run.checkpoints.path, FOLDER_ADVICE.format("--chkPointDir"))
+        files.check_folder_writable(run.checkpoints.path, FOLDER_ADVICE.format("--chkPointDir"))
 
 
-def check_output_new(run: Run) -> None:
+def check_output_folder_new(run: Run) -> None:
     """The reduced cohort does not exist yet."""
-    files.check_new(run.out_dir)
-    files.check_writable(run.out_dir, FOLDER_ADVICE.format("--outDir"))
+    files.check_target_is_new(run.out_dir)
+    files.check_folder_writable(run.out_dir, FOLDER_ADVICE.format("--outDir"))
 
 
-def check_distinct_names(run: Run) -> None:
+def check_distinct_record_files(run: Run) -> None:
     """A file can be written for each record, whatever folder it comes from."""
-    flatten_cohort(run.cohort)
+    flatten_record_files(run.cohort)
 
 
-def check_code_shape(run: Run) -> None:
+def check_autoencoder_code_shape(run: Run) -> None:
     """The code of the autoencoder is what the other models read."""
     code_shape = run.model.module.code_shape(run.config, run.cohort.grid)
     if code_shape != (*REDUCED.shape, 1):

@@ -21,7 +21,7 @@ from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import WHOLE_SITES, Division, encode_folder_name
 from data.cohorts.findings import format_check_line
-from data.cohorts.folds import Folds, make_fold_folder, open_folds, open_repeat_folds, read_saved_seed
+from data.cohorts.folds import Folds, make_fold_folder_path, open_folds, open_repeat_folds, read_saved_fold_seed
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_run_cohort
 from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
@@ -36,15 +36,15 @@ from utils.runs.work import is_child_process
 
 DEFAULT_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 DEFAULT_NUM_ITERS = 200  # unless --numIters says
-DEFAULT_RESULTS = Job.out_dir
+DEFAULT_RESULTS_PATTERN = Job.results_path_pattern
 NO_FOLD_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 REPEAT_FOLDER = "repeat-{}"  # the name of a repeat's folders
 PATTERN_CHARACTERS = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
 JOB_GROUP, FOLDS_GROUP = "job", "folds"  # groups of options
-LABEL_OPTIONS = {"choose", "permutations"}
-REQUIRED_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
-REQUIRED_OPTION |= {"score": "everybody"}
-EXCLUDED_OPTIONS = {
+OPTIONS_NEEDING_LABEL = {"choose", "permutations"}
+REQUIRED_OPTION_BY_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
+REQUIRED_OPTION_BY_OPTION |= {"score": "everybody"}
+EXCLUDED_OPTIONS_BY_OPTION = {
     "jobs": ["fold"],
     "everybody": ["folds"],
     "choose": ["preset", "set"],
@@ -157,7 +157,7 @@ class Request:
         return self.options if isinstance(self.options, TrainOptions) else None
 
     @property
-    def override(self) -> bool:
+    def overrides_checkpoint(self) -> bool:
         return self.train_options is not None and self.train_options.override_chkpt
 
     @cached_property
@@ -167,7 +167,7 @@ class Request:
         return () if choose_text is None else parse_candidates(choose_text, self.model_spec)
 
     @property
-    def division(self) -> str:
+    def division_name(self) -> str:
         """The name of the `Division`; empty without folds."""
         return f"{self.folds or ''}{WHOLE_SITES if self.whole_sites else ''}"
 
@@ -176,16 +176,16 @@ class Request:
         """Where the checkpoints are: of all folds, or of the one network."""
         model_folder = self.chk_point_dir / self.model
         if self.folds:
-            return model_folder / f"{FOLDS_FOLDER_PREFIX}{encode_folder_name(self.division)}"
+            return model_folder / f"{FOLDS_FOLDER_PREFIX}{encode_folder_name(self.division_name)}"
         return model_folder / EVERYBODY_FOLDER if self.everybody else model_folder
 
     @property
-    def repeat_folders(self) -> list[Path]:
+    def repeat_checkpoint_folders(self) -> list[Path]:
         """Where the checkpoints of each repeat are."""
-        numbered_folders = [
+        numbered_repeat_folders = [
             self.checkpoint_root / REPEAT_FOLDER.format(repeat_number) for repeat_number in range(self.repeats)
         ]
-        return numbered_folders if self.repeats > 1 else [self.checkpoint_root]
+        return numbered_repeat_folders if self.repeats > 1 else [self.checkpoint_root]
 
     @property
     def training_command(self) -> str:
@@ -214,13 +214,15 @@ class Request:
     def default_results_folder(self) -> Path:
         """Where results go unless --outDir says."""
         cohort_folder = self.data_dir.resolve() if self.data_dir else Path()
-        path_pattern = self.job.out_dir if self.data_dir else DEFAULT_RESULTS
-        if path_pattern == DEFAULT_RESULTS:
-            path_pattern += "-everybody" if self.everybody else ""
-            path_pattern += f"-folds-{encode_folder_name(self.division)}" if self.folds else ""
-            path_pattern += "-repeats" if self.repeats > 1 else ""
+        results_path_pattern = self.job.results_path_pattern if self.data_dir else DEFAULT_RESULTS_PATTERN
+        if results_path_pattern == DEFAULT_RESULTS_PATTERN:
+            results_path_pattern += "-everybody" if self.everybody else ""
+            results_path_pattern += f"-folds-{encode_folder_name(self.division_name)}" if self.folds else ""
+            results_path_pattern += "-repeats" if self.repeats > 1 else ""
         return Path(
-            path_pattern.format(model=self.model, job=self.job.name, data=cohort_folder.parent / cohort_folder.name)
+            results_path_pattern.format(
+                model=self.model, job=self.job.job_name, data=cohort_folder.parent / cohort_folder.name
+            )
         )
 
     @property
@@ -228,25 +230,25 @@ class Request:
         """The cohort; the demo cohort on the grid that the model reads unless the user names one."""
         if self.data_dir:
             return self.data_dir
-        from data.demo import load_demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
+        from data.demo import get_demo_cohort_path  # pandas and scikit-learn are needed only where a cohort is made
 
-        return load_demo_cohort(self.model_spec.required_grid or REDUCED)
+        return get_demo_cohort_path(self.model_spec.required_grid or REDUCED)
 
-    def choose_config(self, checkpoint_manifest: Manifest | None) -> tuple[str, Settings]:
+    def choose_preset_and_config(self, checkpoint_manifest: Manifest | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters, as in `checkpoint_manifest` unless the user says otherwise.
         Raises InputError."""
-        config_by_preset, earlier_settings = (
+        config_by_preset, inherited_choices = (
             self.model_spec.module.PRESETS,
             checkpoint_manifest.settings if checkpoint_manifest else self.cross_validation,
         )
-        preset_name = self.preset or (earlier_settings.preset if earlier_settings else next(iter(config_by_preset)))
+        preset_name = self.preset or (inherited_choices.preset if inherited_choices else next(iter(config_by_preset)))
         if preset_name not in config_by_preset:
             raise InputError(
                 f"--preset {preset_name} is unknown to {self.model}; expected one of {', '.join(config_by_preset)}."
             )
         base_config = (
-            self.model_spec.parse_settings(earlier_settings.config)
-            if earlier_settings and preset_name == earlier_settings.preset
+            self.model_spec.parse_settings(inherited_choices.config)
+            if inherited_choices and preset_name == inherited_choices.preset
             else config_by_preset[preset_name]
         )
         return preset_name, override_settings(base_config, self.set or [])
@@ -257,11 +259,11 @@ class RunLocation:
     """Where one run of a job reads and writes: its cohort, its checkpoint and results, and which of all runs it is."""
 
     cohort: Cohort
-    checkpoint_path: Path
-    out_dir: Path
+    checkpoint_folder: Path
+    results_folder: Path
     folds: Folds | None = None
-    fold: str = ""
-    repeat: int = 0
+    fold_name: str = ""
+    repeat_number: int = 0
     is_requested: bool = True
 
 
@@ -290,7 +292,7 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
     check_options(request, all_jobs)
     request = replace(request, seed=choose_seed(request))
     if request.preset or not request.checkpoint_root.exists():
-        request.choose_config(None)  # a mistake there is reported before the cohort is read
+        request.choose_preset_and_config(None)  # a mistake there is reported before the cohort is read
     _ = request.results_folder, request.candidates
     runs = [*make_runs(request)]
     pooled_run = make_pooled_run(runs)
@@ -302,11 +304,13 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
             f"{cross_validation or NO_FOLD_SCORE}."
         )
         if cross_validation and cross_validation.chosen:
-            print(cross_validation.choice)
+            print(cross_validation.choice_sentence)
     for run in runs:
         if run.is_requested and run.is_due():
-            run.job.check(run, run.checkpoints.manifest() if uses_checkpoint(request, run.checkpoints) else None)
-    record.check_folder_free(pooled_run.out_dir, request.job.name, request.model)
+            run.job.check_run(
+                run, run.checkpoints.read_latest_manifest() if uses_checkpoint(request, run.checkpoints) else None
+            )
+    record.check_results_folder_free(pooled_run.out_dir, request.job.job_name, request.model)
     return runs
 
 
@@ -316,26 +320,28 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
         return
     job, model_spec, non_default_options = request.job, request.model_spec, request.non_default_options
     for name in sorted(non_default_options - {*list_flags(job.options_class)}):
-        if accepting_flags := [
+        if accepting_job_flags := [
             alternative.flag for alternative in all_jobs if name in list_flags(alternative.options_class)
         ]:
-            raise InputError(f"--{name} goes with {' or '.join(accepting_flags)}, not with {job.flag}; leave it out.")
+            raise InputError(
+                f"--{name} goes with {' or '.join(accepting_job_flags)}, not with {job.flag}; leave it out."
+            )
     if job.required_property and not getattr(model_spec, job.required_property):
-        capable_models = " or ".join(
+        capable_models_text = " or ".join(
             name for name, alternative in MODELS.items() if getattr(alternative, job.required_property)
         )
-        raise InputError(job.refusal.format(able=capable_models, model=model_spec.model_name))
-    if request.repeats > 1 and not job.is_repeated:
+        raise InputError(job.refusal_template.format(able=capable_models_text, model=model_spec.model_name))
+    if request.repeats > 1 and not job.may_be_repeated:
         raise InputError(f"--repeats {request.repeats} is not for {job.flag}, which is done once; leave it out.")
-    for name in sorted(non_default_options & LABEL_OPTIONS):
+    for name in sorted(non_default_options & OPTIONS_NEEDING_LABEL):
         if model_spec.predicted != "label":
             raise InputError(
                 f"--{name} is about the label, which {model_spec.model_name} does not predict; leave it out."
             )
-    for name, alternative in REQUIRED_OPTION.items():
+    for name, alternative in REQUIRED_OPTION_BY_OPTION.items():
         if name in non_default_options and alternative not in non_default_options:
             raise InputError(f"--{name} goes with --{alternative}; name that, too, or leave --{name} out.")
-    for name, excluded_options in EXCLUDED_OPTIONS.items():
+    for name, excluded_options in EXCLUDED_OPTIONS_BY_OPTION.items():
         if name in non_default_options and (
             conflicting_options := [
                 alternative for alternative in excluded_options if alternative in non_default_options
@@ -344,9 +350,10 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
             raise InputError(f"--{name} and --{conflicting_options[0]} exclude each other; leave one out.")
     if request.folds and request.folds.endswith(WHOLE_SITES):
         raise InputError(
-            f"--folds {request.folds} is the name of a folder; write {Division.parse(request.folds).flags}."
+            f"--folds {request.folds} is the name of a folder; write "
+            f"{Division.parse_folds_option(request.folds).option_flags}."
         )
-    if request.whole_sites and request.folds and Division.parse(request.folds).column:
+    if request.whole_sites and request.folds and Division.parse_folds_option(request.folds).column_name:
         raise InputError(
             f"--wholeSites goes with a number of folds, as in --folds 10, not with --folds {request.folds}; leave it "
             "out."
@@ -363,7 +370,7 @@ def make_runs(request: Request) -> Iterator[Run]:
     ]
     # a fold that is not trained yet takes its choices from one that is
     default_manifest = next(filter(None, checkpoint_manifests), None)
-    site_moments = None
+    shared_moments_by_site = None
     for location, checkpoint_folder, checkpoint_manifest in zip(
         locations, checkpoint_folders, checkpoint_manifests, strict=True
     ):
@@ -371,17 +378,17 @@ def make_runs(request: Request) -> Iterator[Run]:
             request, location, checkpoint_folder, checkpoint_manifest, checkpoint_manifest or default_manifest
         )
         # sites are the same in all folds
-        if run.transductive and not (location.folds and location.folds.reduced_cohort_by_fold):
-            site_moments = site_moments or run.cohort.moments_by_site
-            run = replace(run, cohort=replace(run.cohort, moments_by_site=site_moments))
+        if run.is_transductive and not (location.folds and location.folds.reduced_cohort_by_fold):
+            shared_moments_by_site = shared_moments_by_site or run.cohort.moments_by_site
+            run = replace(run, cohort=replace(run.cohort, moments_by_site=shared_moments_by_site))
         yield run
 
 
 def make_checkpoint_folder(request: Request, location: RunLocation) -> CheckpointFolder:
     """The folder of a run's checkpoints. New people, as of `convert --like`, do not train them: the command that does
     names the cohort of the training, or COHORT if that is not known."""
-    checkpoint_folder = CheckpointFolder(location.checkpoint_path, request.training_command)
-    if location.cohort.split_subjects("train"):
+    checkpoint_folder = CheckpointFolder(location.checkpoint_folder, request.training_command)
+    if location.cohort.list_split_subjects("train"):
         return checkpoint_folder
     training_request = replace(request, data_dir=Path(checkpoint_folder.training_cohort_path or "COHORT"))
     return replace(checkpoint_folder, training_command=training_request.training_command)
@@ -393,28 +400,32 @@ def make_run_locations(request: Request) -> Iterator[RunLocation]:
     if not request.folds:
         cohort = open_run_cohort(request.cohort_path)
         if request.everybody and request.train_options:
-            cohort = assign_everybody(cohort)
+            cohort = assign_everybody_to_training(cohort)
         yield RunLocation(cohort, request.checkpoint_root, results_folder)
         return
     seed = request.seed or 0
-    folds = open_folds(request.cohort_path, request.division, seed, request.repeat_folders[0])
-    for warning in folds.warnings:
+    folds = open_folds(request.cohort_path, request.division_name, seed, request.repeat_checkpoint_folders[0])
+    for warning in folds.fold_warnings:
         print(warning, flush=True)
     if request.repeats > 1 and (folds.reduced_cohort_by_fold or not folds.are_numbered):
         print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
-    requested_fold = None if request.fold is None else folds.find_fold(request.fold)
-    for repeat_number, repeat_folder in enumerate(request.repeat_folders):
-        repeat_folds = open_repeat_folds(folds, seed + repeat_number, repeat_folder) if repeat_number else folds
-        repeat_results = results_folder / REPEAT_FOLDER.format(repeat_number) if request.repeats > 1 else results_folder
+    requested_fold = None if request.fold is None else folds.resolve_fold_name(request.fold)
+    for repeat_number, repeat_checkpoint_folder in enumerate(request.repeat_checkpoint_folders):
+        repeat_folds = (
+            open_repeat_folds(folds, seed + repeat_number, repeat_checkpoint_folder) if repeat_number else folds
+        )
+        repeat_results_folder = (
+            results_folder / REPEAT_FOLDER.format(repeat_number) if request.repeats > 1 else results_folder
+        )
         for fold_name in repeat_folds.fold_names:
-            fold_results, is_requested = (
-                make_fold_folder(repeat_results, fold_name),
+            fold_results_folder, is_requested = (
+                make_fold_folder_path(repeat_results_folder, fold_name),
                 requested_fold in (None, fold_name),
             )
             yield RunLocation(
                 repeat_folds.make_fold_cohort(fold_name),
-                repeat_folder / encode_folder_name(fold_name),
-                fold_results,
+                repeat_checkpoint_folder / encode_folder_name(fold_name),
+                fold_results_folder,
                 repeat_folds,
                 fold_name,
                 repeat_number,
@@ -429,10 +440,12 @@ def choose_seed(request: Request) -> int:
     if seed is None:
         checkpoint_folder = request.bundle_folder or CheckpointFolder(request.checkpoint_root)
         checkpoint_settings = (
-            checkpoint_folder.manifest().settings if checkpoint_folder.latest_intact and not request.override else None
+            checkpoint_folder.read_latest_manifest().settings
+            if checkpoint_folder.latest_intact_prefix and not request.overrides_checkpoint
+            else None
         )
         seed = (
-            read_saved_seed(request.repeat_folders[0])
+            read_saved_fold_seed(request.repeat_checkpoint_folders[0])
             if request.folds
             else checkpoint_settings.seed
             if checkpoint_settings
@@ -443,7 +456,7 @@ def choose_seed(request: Request) -> int:
     return seed
 
 
-def assign_everybody(cohort: Cohort) -> Cohort:
+def assign_everybody_to_training(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
     full_cohort = train_on_everybody(cohort)
     if unlabelled_subjects := [cohort_row.subject for cohort_row in full_cohort.rows if cohort_row.split == "test"]:
@@ -455,7 +468,7 @@ def assign_everybody(cohort: Cohort) -> Cohort:
 
 def uses_checkpoint(request: Request, checkpoint_folder: CheckpointFolder) -> bool:
     """Whether a run uses or continues the checkpoint in a folder."""
-    return request.job.needs_checkpoint or (checkpoint_folder.exists and not request.override)
+    return request.job.needs_checkpoint or (checkpoint_folder.has_checkpoint and not request.overrides_checkpoint)
 
 
 def read_checkpoint_manifest(
@@ -463,30 +476,32 @@ def read_checkpoint_manifest(
 ) -> Manifest | None:
     """The record of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that is
     needed is missing, or one that is there is of another model or fold."""
-    if not uses_checkpoint(request, checkpoint_folder) or not (checkpoint_folder.exists or location.is_requested):
+    if not uses_checkpoint(request, checkpoint_folder) or not (
+        checkpoint_folder.has_checkpoint or location.is_requested
+    ):
         return None
     if request.job.needs_checkpoint:
         guards.check_training_folder(checkpoint_folder, request.chk_point_dir / request.model)
         checkpoint_folder.print_if_training()
-    checkpoint_manifest = checkpoint_folder.manifest()
-    if damaged_names := checkpoint_folder.damaged_names:
+    checkpoint_manifest = checkpoint_folder.read_latest_manifest()
+    if damaged_checkpoint_names := checkpoint_folder.damaged_checkpoint_names:
         print(
-            f"{', '.join(damaged_names)} in {checkpoint_folder.path} does not have its digest; used instead: "
-            f"{checkpoint_folder.latest_prefix().name}, of iteration {checkpoint_manifest.step}.",
+            f"{', '.join(damaged_checkpoint_names)} in {checkpoint_folder.path} does not have its digest; used "
+            f"instead: {checkpoint_folder.require_intact_prefix().name}, of iteration {checkpoint_manifest.step}.",
             flush=True,
         )
-    checkpoint_identity, location_identity = (
-        (checkpoint_manifest.model, checkpoint_manifest.fold or "", checkpoint_manifest.repeat),
-        (request.model, location.fold, location.repeat),
+    checkpoint_model_fold_repeat, requested_model_fold_repeat = (
+        (checkpoint_manifest.model_name, checkpoint_manifest.fold or "", checkpoint_manifest.repeat),
+        (request.model, location.fold_name, location.repeat_number),
     )
-    if checkpoint_identity != location_identity:
-        checkpoint_text, location_text = (
+    if checkpoint_model_fold_repeat != requested_model_fold_repeat:
+        checkpoint_identity_text, requested_identity_text = (
             f"{model}, fold {fold or 'none'}, repeat {repeat}"
-            for model, fold, repeat in (checkpoint_identity, location_identity)
+            for model, fold, repeat in (checkpoint_model_fold_repeat, requested_model_fold_repeat)
         )
         raise InputError(
-            f"{checkpoint_folder.path} is of model {checkpoint_text}, not of {location_text}; were folders exchanged? "
-            f"Give each its own name, or use {guards.NEW_CHECKPOINT_ADVICE}."
+            f"{checkpoint_folder.path} is of model {checkpoint_identity_text}, not of {requested_identity_text}; were "
+            f"folders exchanged? Give each its own name, or use {guards.NEW_CHECKPOINT_ADVICE}."
         )
     return checkpoint_manifest
 
@@ -501,16 +516,21 @@ def make_run(
     """A run with every choice made, as in `default_manifest` where the user says nothing. Raises InputError."""
     model_spec, train_options, cross_validation = request.model_spec, request.train_options, request.cross_validation
     cross_validation = cross_validation or (checkpoint_manifest.cross_validation if checkpoint_manifest else None)
-    preset, config = request.choose_config(default_manifest)
+    preset, config = request.choose_preset_and_config(default_manifest)
     check_grid(request, location.cohort)
     cohort = location.cohort
     if checkpoint_manifest and checkpoint_manifest.preparation and not (train_options or location.folds):  # new people
         cohort = scale_phenotype_as(cohort, checkpoint_manifest.preparation)
-    explicit_requests = [checkpoint_manifest, *(text for text in request.set or () if text.startswith("connectome="))]
-    config = fit_config_to_cohort(config, location.cohort, model_spec, explicit_requests)
+    connectome_requests = [
+        checkpoint_manifest,
+        *(settings_text for settings_text in request.set or () if settings_text.startswith("connectome=")),
+    ]
+    config = fit_config_to_cohort(config, location.cohort, model_spec, connectome_requests)
     compared_candidates = request.candidates
     if default_manifest and not train_options:  # what a permutation repeats
-        compared_candidates = tuple(parse_candidate(text, model_spec) for text in default_manifest.candidates)
+        compared_candidates = tuple(
+            parse_candidate(settings_text, model_spec) for settings_text in default_manifest.candidates
+        )
     compared_candidates = tuple(
         replace(
             candidate,
@@ -518,18 +538,18 @@ def make_run(
         )
         for candidate in compared_candidates
     )
-    default_settings = default_manifest.settings if default_manifest else None
+    default_choices = default_manifest.settings if default_manifest else None
     default_num_iters = cross_validation.num_iters if cross_validation and train_options else DEFAULT_NUM_ITERS
     choices = Choices(
         model=model_spec.model_name,
         preset=preset,
         config=asdict(config),
         grid=location.cohort.grid.name if "volume" in model_spec.input_names else None,
-        seed=(request.seed or 0) + location.repeat,
+        seed=(request.seed or 0) + location.repeat_number,
         precision=request.precision
         or (
-            default_settings.precision
-            if default_settings
+            default_choices.precision
+            if default_choices
             else cross_validation.precision
             if cross_validation
             else "float32"
@@ -543,16 +563,16 @@ def make_run(
         cohort=cohort,
         data_dir=request.data_dir,
         checkpoints=checkpoint_folder,
-        out_dir=location.out_dir,
+        out_dir=location.results_folder,
         num_iters=(train_options.num_iters or default_num_iters)
         if train_options
         else default_manifest.step
         if default_manifest
         else 0,
-        override=request.override,
+        overrides_checkpoint=request.overrides_checkpoint,
         folds=location.folds,
-        fold=location.fold,
-        repeat=location.repeat,
+        fold=location.fold_name,
+        repeat=location.repeat_number,
         repeats=request.repeats,
         is_requested=location.is_requested,
         candidates=compared_candidates,
@@ -577,13 +597,13 @@ def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
 
 
 def fit_config_to_cohort(
-    config: Settings, cohort: Cohort, model_spec: Model, explicit_requests: Collection[object]
+    config: Settings, cohort: Cohort, model_spec: Model, connectome_requests: Collection[object]
 ) -> Settings:
     """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if there are
-    `explicit_requests` for them: by a checkpoint, or by the user."""
-    if cohort.connectomes or "connectome" not in model_spec.list_inputs(config):
+    `connectome_requests` for them: by a checkpoint, or by the user."""
+    if cohort.connectomes or "connectome" not in model_spec.list_input_names(config):
         return config
-    if any(explicit_requests):
+    if any(connectome_requests):
         raise InputError(
             f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
             "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
@@ -596,7 +616,7 @@ def check_grid(request: Request, cohort: Cohort) -> None:
     model_spec = request.model_spec
     if model_spec.required_grid is None or cohort.grid == model_spec.required_grid:
         return
-    advice = "abide-data convert --grid full makes such volumes of the maps"
+    reduction_advice = "abide-data convert --grid full makes such volumes of the maps"
     if model_spec.required_grid == REDUCED:
         full_pass_command = [
             "run.py",
@@ -607,9 +627,11 @@ def check_grid(request: Request, cohort: Cohort) -> None:
             "--chkPointDir",
             request.chk_point_dir,
         ]
-        advice = f"reduce it: {shlex.join(map(str, full_pass_command))} (or abide-data convert --grid reduced)"
+        reduction_advice = (
+            f"reduce it: {shlex.join(map(str, full_pass_command))} (or abide-data convert --grid reduced)"
+        )
     raise InputError(
-        f"{cohort.path} is {cohort.grid}, {model_spec.model_name} reads {model_spec.required_grid}; {advice}."
+        f"{cohort.path} is {cohort.grid}, {model_spec.model_name} reads {model_spec.required_grid}; {reduction_advice}."
     )
 
 
@@ -618,10 +640,10 @@ def print_cohort_summary(run: Run) -> None:
     cohort, folds = run.cohort, run.folds
     census = cohort.take_census(folds.fold_by_subject if folds else None)
     summary_rows = [] if run.job.needs_checkpoint else [*census.make_count_rows("sites")]
-    summary_rows += [("note", warning) for warning in census.list_texts("notes") if summary_rows]
+    summary_rows += [("note", warning) for warning in census.list_finding_texts("notes") if summary_rows]
     if cohort.is_simulated:
         summary_rows.append(("SIMULATED", "the results say nothing about people"))
-    if run.transductive:
+    if run.is_transductive:
         transductive_text = (
             "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"
         )

@@ -21,7 +21,7 @@ from utils.runs.cross_validation import CrossValidation
 MANIFEST_FILE = "run.json"
 EARLIER_FOLDER = "earlier"  # the folder in results that holds those before, by the time when they were written
 CHECKPOINT_RESULTS_FILE = "checkpoint_results.csv"
-CUMULATIVE_FILES = (EARLIER_FOLDER, CHECKPOINT_RESULTS_FILE, files.LEDGER)  # what grows from run to run
+CUMULATIVE_FILES = (EARLIER_FOLDER, CHECKPOINT_RESULTS_FILE, files.LEDGER_FILE)  # what grows from run to run
 FOLD_FOLDER_PATTERN = re.compile(r"(fold|repeat)-.*")  # folders of parts of a run
 DIGESTED_SUFFIXES = (".csv", ".json")  # what later runs read: known by digest, other files by size
 
@@ -51,7 +51,7 @@ class Caveats:
     unknown_site: bool = False  # of everybody
 
     @property
-    def marks(self) -> str:
+    def caveat_marks(self) -> str:
         """` (SIMULATED, PROBLEMS: 2)` for titles and terminals, or nothing."""
         is_active_by_mark = {
             "SIMULATED": self.simulated,
@@ -64,7 +64,7 @@ class Caveats:
         return f" ({', '.join(active_marks)})" if active_marks else ""
 
     @property
-    def active_fields(self) -> dict[str, Any]:
+    def active_caveat_by_field(self) -> dict[str, Any]:
         """The caveats that hold, for JSON, without those that the cohort's metadata holds itself."""
         field_names = ("problems", "transductive", "unknown_site")
         return {field_name: getattr(self, field_name) for field_name in field_names if getattr(self, field_name)}
@@ -73,13 +73,13 @@ class Caveats:
 @dataclass(frozen=True, kw_only=True)
 class TrainingPeople:
     """Who trained a network, and the encoder of its volumes: IDs, and the scans of these, see
-    `Cohort.scans_by_subject`."""
+    `Cohort.collect_scan_digests`."""
 
     subjects: tuple[str, ...] = ()
     scans: tuple[str, ...] = ()
     encoder_subjects: tuple[str, ...] = ()
     encoder_scans: tuple[str, ...] = ()
-    scans_sha256: str = ""  # of all people of a bundle's cohort, who are not named; see `Cohort.scans_sha256`
+    scans_sha256: str = ""  # of all people of a bundle's cohort, who are not named; see `Cohort.compute_scans_sha256`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Manifest:
     told: dict[str, Any] = field(default_factory=dict)  # what the job says of its results
 
     @property
-    def model(self) -> str:
+    def model_name(self) -> str:
         return self.settings.model if self.settings else ""
 
     @property
@@ -151,15 +151,15 @@ def read_manifest(manifest_path: Path) -> Manifest | None:
     manifest_path = manifest_path / MANIFEST_FILE if manifest_path.is_dir() else manifest_path
     if not manifest_path.is_file():
         return None
-    advice = (
+    repeat_advice = (
         f"move {manifest_path.parent if manifest_path.parent.name else manifest_path.parent.absolute()} away and "
         "repeat the run"
     )
     try:
-        files.check_format(manifest_path, files.read_json(manifest_path, dict).get("format"), advice)
+        files.check_format_version(manifest_path, files.read_json(manifest_path, dict).get("format"), repeat_advice)
         return files.read_json(manifest_path, Manifest)
     except InputError as error:
-        raise InputError(f"{error} Or {advice}." if advice not in str(error) else str(error)) from error
+        raise InputError(f"{error} Or {repeat_advice}." if repeat_advice not in str(error) else str(error)) from error
 
 
 def write_manifest(manifest_path: Path, manifest: Manifest) -> None:
@@ -186,47 +186,47 @@ def find_changed_outputs(results_folder: Path, manifest: Manifest) -> list[str]:
     ]
 
 
-def read_finished_manifest(results_folder: Path, expectation: str) -> Manifest:
-    """The record of the finished run in a folder. Raises InputError, which says the `expectation`, unless the run is
-    finished, and its outputs are as it wrote them."""
+def read_finished_manifest(results_folder: Path, expectation_text: str) -> Manifest:
+    """The record of the finished run in a folder. Raises InputError, which says the `expectation_text`, unless the run
+    is finished, and its outputs are as it wrote them."""
     if results_folder.is_file():
-        raise InputError(f"{results_folder} is a file; {expectation}.")
+        raise InputError(f"{results_folder} is a file; {expectation_text}.")
     manifest = read_manifest(results_folder)
     if manifest is None or not manifest.finished:
         state_text = "is not finished" if results_folder.is_dir() else "is not there"
-        raise InputError(f"{results_folder}: the run {state_text}; {expectation}. Repeat its command.")
+        raise InputError(f"{results_folder}: the run {state_text}; {expectation_text}. Repeat its command.")
     if changed_outputs := find_changed_outputs(results_folder, manifest):
         raise InputError(
-            f"{results_folder}: {changed_outputs[0]} is not as it was written; {expectation}. Repeat the run."
+            f"{results_folder}: {changed_outputs[0]} is not as it was written; {expectation_text}. Repeat the run."
         )
     return manifest
 
 
 def fingerprint_outputs(results_folder: Path) -> dict[str, str]:
     """What a run wrote into its folder, which held nothing before; without the folders of parts."""
-    top_paths = [
+    top_output_paths = [
         output_path
         for output_path in list_run_files(results_folder)
         if output_path.name != MANIFEST_FILE and not FOLD_FOLDER_PATTERN.match(output_path.name)
     ]
-    nested_paths = [
-        output_path for top_path in top_paths if top_path.is_dir() for output_path in sorted(top_path.rglob("*"))
+    nested_output_paths = [
+        output_path for top_path in top_output_paths if top_path.is_dir() for output_path in sorted(top_path.rglob("*"))
     ]
     return {
         str(output_path.relative_to(results_folder)): fingerprint_file(output_path) or ""
-        for output_path in [*top_paths, *nested_paths]
+        for output_path in [*top_output_paths, *nested_output_paths]
         if output_path.is_file()
     }
 
 
 def list_run_files(results_folder: Path) -> list[Path]:
     """All in a folder that is of its run: not what grows from run to run, locks, and folders of other runs."""
-    visible_paths = [
+    visible_child_paths = [
         child_path for child_path in sorted(results_folder.glob("[!.]*")) if child_path.name not in CUMULATIVE_FILES
     ]
     return [
         child_path
-        for child_path in visible_paths
+        for child_path in visible_child_paths
         if FOLD_FOLDER_PATTERN.match(child_path.name) or not (child_path / MANIFEST_FILE).is_file()
     ]
 
@@ -246,10 +246,10 @@ def compute_sha256(*file_paths: Path) -> str:
 
 
 @cache
-def compute_stamped_sha256(stamped_paths: tuple[tuple[Path, int, int], ...]) -> str:
+def compute_stamped_sha256(paths_sizes_and_times: tuple[tuple[Path, int, int], ...]) -> str:
     """`compute_sha256` of files given by path, size and time; computed once, though a run asks several times."""
     digest = hashlib.sha256()
-    for file_path, _, _ in stamped_paths:
+    for file_path, _, _ in paths_sizes_and_times:
         with open(file_path, "rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
@@ -260,11 +260,11 @@ def normalise_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def claim_folder(results_folder: Path, manifest: Manifest) -> None:
+def claim_results_folder(results_folder: Path, manifest: Manifest) -> None:
     """Makes a folder for a run. What another run left there, and finished results, are moved aside, which is printed;
     what the same run began stays: a training of the same start, another job by the same weights. Raises InputError,
-    see `check_folder_free`."""
-    earlier_manifest = check_folder_free(results_folder, manifest.job, manifest.model)
+    see `check_results_folder_free`."""
+    earlier_manifest = check_results_folder_free(results_folder, manifest.job, manifest.model_name)
     if earlier_manifest and earlier_manifest.fold and not manifest.fold:
         raise InputError(f"{results_folder} holds fold {earlier_manifest.fold} of another run; name another --outDir.")
     if earlier_manifest and not is_same_run(earlier_manifest, manifest):
@@ -286,7 +286,7 @@ def is_same_run(earlier_manifest: Manifest, new_manifest: Manifest) -> bool:
     return earlier_manifest.key == new_manifest.key and has_same_weights and not earlier_manifest.finished
 
 
-def check_folder_free(results_folder: Path, job_name: str, model_name: str) -> Manifest | None:
+def check_results_folder_free(results_folder: Path, job_name: str, model_name: str) -> Manifest | None:
     """The record of the run that wrote a folder; None if there is nothing in it. Raises InputError if it is a file, or
     holds anything that no run of this job and model wrote."""
     if os.path.lexists(results_folder) and not results_folder.is_dir():
@@ -301,10 +301,10 @@ def check_folder_free(results_folder: Path, job_name: str, model_name: str) -> M
             f"{results_folder} holds {join_names(child_names, 3)}, and no run.json that says which run wrote that; "
             "name another --outDir."
         )
-    if (earlier_manifest.job, earlier_manifest.model) != (job_name, model_name):
+    if (earlier_manifest.job, earlier_manifest.model_name) != (job_name, model_name):
         raise InputError(
-            f"{results_folder} holds the results of another run ({earlier_manifest.job} of {earlier_manifest.model}), "
-            f"this one is {job_name} of {model_name}; name another --outDir."
+            f"{results_folder} holds the results of another run ({earlier_manifest.job} of "
+            f"{earlier_manifest.model_name}), this one is {job_name} of {model_name}; name another --outDir."
         )
     return earlier_manifest
 
@@ -312,29 +312,31 @@ def check_folder_free(results_folder: Path, job_name: str, model_name: str) -> M
 def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None:
     """Moves all that lies in a folder to `earlier/<when>` in it, with the folders of its parts if
     `moves_fold_folders`; this is printed. Folders of other runs stay."""
-    target_folder = (
+    earlier_results_folder = (
         results_folder
         / EARLIER_FOLDER
         / time.strftime("%Y%m%dT%H%M%S", time.localtime((results_folder / MANIFEST_FILE).stat().st_mtime))
     )
-    while target_folder.exists():
-        target_folder = target_folder.with_name(target_folder.name + "+")
-    moved_paths = [
+    while earlier_results_folder.exists():
+        earlier_results_folder = earlier_results_folder.with_name(earlier_results_folder.name + "+")
+    child_paths_to_move = [
         child_path
         for child_path in list_run_files(results_folder)
         if moves_fold_folders or not FOLD_FOLDER_PATTERN.match(child_path.name)
     ]
     with ExitStack() as lock_stack:
-        for child_path in moved_paths:
+        for child_path in child_paths_to_move:
             for locked_folder in (
                 (child_path, *child_path.glob("fold-*")) if FOLD_FOLDER_PATTERN.match(child_path.name) else ()
             ):
-                lock_stack.enter_context(files.locked(locked_folder))  # raises InputError if another process is at it
-        target_folder.mkdir(parents=True)
+                lock_stack.enter_context(
+                    files.lock_exclusively(locked_folder)
+                )  # raises InputError if another process is at it
+        earlier_results_folder.mkdir(parents=True)
         # the manifest last, if a kill comes between
-        for child_path in sorted(moved_paths, key=lambda child_path: child_path.name == MANIFEST_FILE):
-            child_path.rename(target_folder / child_path.name)
-    print(f"The earlier results in {results_folder} are now in {target_folder}.")
+        for child_path in sorted(child_paths_to_move, key=lambda child_path: child_path.name == MANIFEST_FILE):
+            child_path.rename(earlier_results_folder / child_path.name)
+    print(f"The earlier results in {results_folder} are now in {earlier_results_folder}.")
 
 
 @contextmanager
@@ -346,19 +348,22 @@ def rewrite_outputs(results_folder: Path, output_names: Sequence[str], **manifes
         yield
         return
     manifest = replace(manifest, told=manifest.told | manifest_extras)
-    remaining_fingerprints = {
+    remaining_fingerprint_by_output = {
         output_name: recorded_fingerprint
         for output_name, recorded_fingerprint in manifest.outputs.items()
         if output_name not in output_names
     }
-    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=remaining_fingerprints))
+    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=remaining_fingerprint_by_output))
     yield
-    new_fingerprints = {
+    new_fingerprint_by_output = {
         output_name: new_fingerprint
         for output_name in output_names
         if (new_fingerprint := fingerprint_file(results_folder / output_name))
     }
-    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=remaining_fingerprints | new_fingerprints))
+    write_manifest(
+        results_folder / MANIFEST_FILE,
+        replace(manifest, outputs=remaining_fingerprint_by_output | new_fingerprint_by_output),
+    )
 
 
 def average_branch_weights(branch_weights_list: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from data.base import files, tables
 from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
-from data.cohorts.cohort import Cohort, Standard
+from data.cohorts.cohort import Cohort, VolumeStandard
 from data.cohorts.variants import standardise_cohort
 from models import MODELS, Model, Settings
 from utils.machines import devices
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from data.cohorts.folds import Folds
 
 
-RESULT_PAGES = (TEST_PAGE_FILE, BLACKOUT_PAGE_FILE)
+RESULT_PAGE_FILES = (TEST_PAGE_FILE, BLACKOUT_PAGE_FILE)
 
 
 @dataclass(frozen=True)
 class JobOptions:
     """The options that only one job takes. A job with options has a subclass, whose fields are made by `cli.option`."""
 
-    def settings(self) -> dict[str, Any]:
+    def select_result_settings(self) -> dict[str, Any]:
         """Those that decide the results."""
         return {}
 
@@ -55,27 +55,27 @@ class BundleOptions(JobOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job of run.py is three functions. `check` raises InputError for what the run must not do; it takes the record
-    of the checkpoint, if there is one. `do` returns the exit status. `pool` makes the results of all parts from
-    theirs."""
+    """A job of run.py is three functions. `check_run` raises InputError for what the run must not do; it takes the
+    record of the checkpoint, if there is one. `perform` returns the exit status. `pool_results` makes the results of
+    all parts from theirs."""
 
-    name: str
-    help: str
-    check: Callable[["Run", Manifest | None], None]
-    do: Callable[["Run"], int]
-    pool: Callable[["Run", Sequence["Run"]], None]
+    job_name: str
+    help_text: str
+    check_run: Callable[["Run", Manifest | None], None]
+    perform: Callable[["Run"], int]
+    pool_results: Callable[["Run", Sequence["Run"]], None]
     options_class: type[JobOptions] = JobOptions
     needs_checkpoint: bool = True
-    required_property: str | None = None  # the property of a model without which the answer is `refusal`
-    refusal: str = ""
+    required_property: str | None = None  # the property of a model without which the answer is `refusal_template`
+    refusal_template: str = ""
     has_flag: bool = True
-    out_dir: str = "results/{model}-{job}"
-    is_repeated: bool = True  # by --repeats
+    results_path_pattern: str = "results/{model}-{job}"
+    may_be_repeated: bool = True  # by --repeats
     takes_several_devices: bool = False  # GPUs of a machine, or machines
 
     @property
     def flag(self) -> str:
-        return f"--{self.name}" if self.has_flag else "the full pass"
+        return f"--{self.job_name}" if self.has_flag else "the full pass"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Run:
     checkpoints: CheckpointFolder
     out_dir: Path
     num_iters: int  # batches to have seen; of a checkpoint in use, those that it has seen
-    override: bool = False
+    overrides_checkpoint: bool = False
     folds: "Folds | None" = None
     fold: str = ""
     repeat: int = 0
@@ -128,12 +128,12 @@ class Run:
         return f"{self.fold}, repeat {self.repeat}" if self.repeats > 1 else self.fold
 
     @property
-    def standardisation(self) -> Standard:
+    def standardisation(self) -> VolumeStandard:
         """How the volumes are standardised as they are read."""
         return getattr(self.config, "standardise", "stored")
 
     @property
-    def transductive(self) -> bool:
+    def is_transductive(self) -> bool:
         """Whether the people of a site, tested ones too, were used to standardise its volumes."""
         return self.standardisation == "site"
 
@@ -149,13 +149,13 @@ class Run:
         division_key = (
             (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject) if self.folds else None
         )
-        extra_inputs = (
-            self.options.settings(),
+        extra_key_inputs = (
+            self.options.select_result_settings(),
             asdict(self.caveats),
             self.cross_validation and asdict(self.cross_validation),
         )
         return record.compute_run_key(
-            self.job.name, key_choices, division_key, self.everybody, self.cohort.identity, extra_inputs
+            self.job.job_name, key_choices, division_key, self.everybody, self.cohort.identity, extra_key_inputs
         )
 
     @property
@@ -164,7 +164,7 @@ class Run:
         without a checkpoint."""
         if self.used_weights_sha256 is not None:
             return self.used_weights_sha256
-        return self.checkpoints.digest() if self.checkpoints.latest_intact else None
+        return self.checkpoints.compute_latest_sha256() if self.checkpoints.latest_intact_prefix else None
 
     def make_manifest(
         self, is_finished: bool = False, headline: Headline | None = None, **manifest_extras: Any
@@ -172,13 +172,13 @@ class Run:
         """What is known of it now; of finished results with the fingerprints of all outputs."""
         metadata = self.cohort.metadata
         return Manifest(
-            job=self.job.name,
+            job=self.job.job_name,
             key=self.run_key,
             finished=is_finished,
             begun=self.training_id,
             settings=self.choices,
             candidates=tuple(map(str, self.candidates)),
-            options=self.options.settings(),
+            options=self.options.select_result_settings(),
             folds=self.folds.folds_option if self.folds else None,
             fold=self.fold or None,
             repeat=self.repeat,
@@ -214,8 +214,8 @@ class Run:
         """Who trains its network."""
         metadata = self.cohort.metadata
         return TrainingPeople(
-            subjects=tuple(self.cohort.split_subjects("train")),
-            scans=tuple(sorted(set().union(*self.cohort.scans_by_subject("train").values()))),
+            subjects=tuple(self.cohort.list_split_subjects("train")),
+            scans=tuple(sorted(set().union(*self.cohort.collect_scan_digests("train").values()))),
             encoder_subjects=metadata.encoder_subjects,
             encoder_scans=metadata.encoder_volumes,
         )
@@ -225,14 +225,14 @@ class Run:
         return record.has_finished_results(self.out_dir, self.run_key, self.weights_sha256, self.num_iters)
 
     def is_due(self) -> bool:
-        return self.override or not self.is_done()
+        return self.overrides_checkpoint or not self.is_done()
 
     def claim_output_folder(self) -> None:
         """Makes the output folder. What an earlier run left there is moved aside, unless it is this one, not finished:
         then it goes on, or begins again."""
-        record.claim_folder(self.out_dir, self.make_manifest())
+        record.claim_results_folder(self.out_dir, self.make_manifest())
 
-    def finish(self, headline: Headline | None = None, **manifest_extras: Any) -> None:
+    def finish_run(self, headline: Headline | None = None, **manifest_extras: Any) -> None:
         """Writes a row of `runs.csv` and `run.json`, and prints where the results are; `headline` is the metric that
         stands for the run."""
         self.add_to_ledger(headline)
@@ -243,18 +243,18 @@ class Run:
         """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""
         ledger_row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "job": self.job.name,
+            "job": self.job.job_name,
             "model": self.model.model_name,
             "preset": self.choices.preset,
-            "cohort": f"{self.data_dir or 'demo'}{self.marks}",
+            "cohort": f"{self.data_dir or 'demo'}{self.caveat_marks}",
             "folds": self.division_text or None,
             "metric": headline and headline.metric,
             **(headline.score if headline else UNDEFINED).to_cells(),
             "folder": self.out_dir,
         }
-        ledger_path = self.out_dir.absolute().parent / files.LEDGER
+        ledger_path = self.out_dir.absolute().parent / files.LEDGER_FILE
         try:
-            tables.add_row(ledger_path, ledger_row)
+            tables.add_csv_row(ledger_path, ledger_row)
         except (OSError, InputError) as error:
             reason = f"{ledger_path} could not be written ({error.strerror})." if isinstance(error, OSError) else error
             print(f"{reason} The run is not in it, its results are complete.")
@@ -278,10 +278,12 @@ class Run:
         with ExitStack() as exit_stack:
             if self.workers.is_chief:
                 for folder in written_folders:
-                    exit_stack.enter_context(files.locked(folder))
+                    exit_stack.enter_context(files.lock_exclusively(folder))
             else:
                 locked_run = self.copy_folders(Path(exit_stack.enter_context(TemporaryDirectory())))
-            self.workers.synchronise({"key": self.run_key, "num_iters": self.num_iters, "override": self.override})
+            self.workers.wait_for_same_settings(
+                {"key": self.run_key, "num_iters": self.num_iters, "override": self.overrides_checkpoint}
+            )
             yield locked_run
 
     def copy_folders(self, copy_folder: Path) -> "Run":
@@ -299,19 +301,19 @@ class Run:
         workers = self.workers.with_strategy(devices.start_tensorflow(device))
         weights_sha256 = self.weights_sha256 if self.job.needs_checkpoint else None
         started_run = replace(self, workers=workers, start_time=time.time(), used_weights_sha256=weights_sha256)
-        with started_run.start_fresh():
-            return self.job.do(started_run)
+        with started_run.with_fresh_keras():
+            return self.job.perform(started_run)
 
     @contextmanager
-    def start_fresh(self) -> Iterator[None]:
+    def with_fresh_keras(self) -> Iterator[None]:
         """Work that is independent of networks that this process has built. TensorFlow must have been started."""
         if self.choices.precision == "mixed_bfloat16":
             devices.check_bfloat16()
-        self.forget_networks()
+        self.reset_keras()
         with devices.explain_memory_errors():
             yield
 
-    def forget_networks(self) -> None:
+    def reset_keras(self) -> None:
         """What is built next does not depend on networks before."""
         import keras
 
@@ -325,7 +327,7 @@ class Run:
 
     def with_candidate_settings(self, candidate: Candidate) -> "Run":
         """This run with the settings of the candidate that was chosen."""
-        choices = replace(self.choices, preset=candidate.preset, config=asdict(candidate.config))
+        choices = replace(self.choices, preset=candidate.preset_name, config=asdict(candidate.config))
         candidate_run = replace(self, choices=choices, config=candidate.config)
         return replace(candidate_run, cohort=standardise_cohort(candidate_run.cohort, candidate_run.standardisation))
 
@@ -345,18 +347,18 @@ class Run:
             accepted_leaks=tuple(
                 dict.fromkeys([*self.cohort.metadata.accepted_leaks, *network_caveats.accepted_leaks])
             ),
-            transductive=self.transductive,
+            transductive=self.is_transductive,
             unknown_site=full_cohort.is_site_unknown,
         )
 
     @property
-    def marks(self) -> str:
-        return self.caveats.marks
+    def caveat_marks(self) -> str:
+        return self.caveats.caveat_marks
 
     def print_results_location(self) -> None:
         """Prints where the results are, and the page if there is one."""
-        page_paths = [page_path for page_name in RESULT_PAGES if (page_path := self.out_dir / page_name).is_file()]
-        print_unless_quiet(f"Results: {page_paths[0] if page_paths else self.out_dir}{self.marks}")
+        page_paths = [page_path for page_name in RESULT_PAGE_FILES if (page_path := self.out_dir / page_name).is_file()]
+        print_unless_quiet(f"Results: {page_paths[0] if page_paths else self.out_dir}{self.caveat_marks}")
 
 
 def make_pooled_run(runs: Sequence[Run]) -> Run:
@@ -364,10 +366,10 @@ def make_pooled_run(runs: Sequence[Run]) -> Run:
     first_run = runs[0]
     if not first_run.folds:
         return first_run
-    folder_levels = int(first_run.repeats > 1)
+    parent_folder_index = int(first_run.repeats > 1)
     preset_names = {run.choices.preset for run in runs}
     # of those that were chosen
-    widest_run = max(runs, key=lambda run: (run.transductive, len(run.model.list_inputs(run.config))))
+    widest_run = max(runs, key=lambda run: (run.is_transductive, len(run.model.list_input_names(run.config))))
     choices = replace(first_run.choices, preset=", ".join(sorted(preset_names)), config=widest_run.choices.config)
     return replace(
         first_run,
@@ -377,8 +379,12 @@ def make_pooled_run(runs: Sequence[Run]) -> Run:
         repeat=0,
         training_id="",
         cohort=first_run.folds.full_cohort,
-        out_dir=first_run.out_dir.parents[folder_levels],
-        checkpoints=replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[folder_levels]),
-        used_weights_sha256={run.fold_label: run.checkpoints.digest() for run in runs if run.checkpoints.latest_intact},
+        out_dir=first_run.out_dir.parents[parent_folder_index],
+        checkpoints=replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[parent_folder_index]),
+        used_weights_sha256={
+            run.fold_label: run.checkpoints.compute_latest_sha256()
+            for run in runs
+            if run.checkpoints.latest_intact_prefix
+        },
         start_time=min(run.start_time for run in runs),
     )

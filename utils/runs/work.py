@@ -27,7 +27,7 @@ from utils.runs.run import Run, make_pooled_run
 
 # Set in the environment of a process that does a part of what another one was asked for: how many such parts are to
 # follow one another, if this process is to say how long they take; else 0
-CHILD_VARIABLE = "ABIDE_IS_CHILD"
+CHILD_RUN_COUNT_VARIABLE = "ABIDE_IS_CHILD"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 POLL_INTERVAL_S = 0.2
 KILLED_STATUS = 137  # the exit status of a process that was killed, as a shell has it
@@ -35,7 +35,7 @@ KILLED_STATUS = 137  # the exit status of a process that was killed, as a shell 
 
 def is_child_process() -> bool:
     """Whether this process does a part of what another one was asked for, which has said the rest."""
-    return CHILD_VARIABLE in os.environ
+    return CHILD_RUN_COUNT_VARIABLE in os.environ
 
 
 def is_everything_done(runs: Sequence[Run]) -> bool:
@@ -43,46 +43,48 @@ def is_everything_done(runs: Sequence[Run]) -> bool:
     return not any(run.is_due() for run in runs) and not (pooled_run.is_pooled and pooled_run.is_due())
 
 
-def perform_runs(runs: Sequence[Run], process_count: int, share_gpu: bool) -> int:
+def perform_runs(runs: Sequence[Run], process_count: int, may_share_gpus: bool) -> int:
     """Does the runs that are asked for and not done, and pools; returns the exit status."""
     with redirect_stdout(None) if is_child_process() else nullcontext():
-        device = devices.choose_device(share_gpu, process_count > 1 or runs[0].job.takes_several_devices)
+        device = devices.choose_device(may_share_gpus, process_count > 1 or runs[0].job.takes_several_devices)
     if process_count == 1:
-        return perform_in_process(runs, device)
+        return perform_runs_in_process(runs, device)
     pooled_folder = make_pooled_run(runs).out_dir
-    with files.locked(pooled_folder.with_name(f"{pooled_folder.name}.jobs")):  # two would share the cores
-        claim_folders(runs)
-        fold_commands = [
+    with files.lock_exclusively(pooled_folder.with_name(f"{pooled_folder.name}.jobs")):  # two would share the cores
+        prepare_pooled_folders(runs)
+        fold_titles_and_options = [
             (f"Fold {fold_name}", [f"--fold={fold_name}"])
             for fold_name in dict.fromkeys(run.fold for run in runs if run.is_due())
         ]
-        if fold_commands:
-            print_summary([("to do", f"{len(fold_commands)} folds, {process_count} at a time")])
-            if exit_status := run_subprocesses(fold_commands, make_environments(process_count, share_gpu)):
+        if fold_titles_and_options:
+            print_summary([("to do", f"{len(fold_titles_and_options)} folds, {process_count} at a time")])
+            if exit_status := run_subprocesses(
+                fold_titles_and_options, make_process_environments(process_count, may_share_gpus)
+            ):
                 return exit_status
         return pool_if_done(runs, device)
 
 
-def perform_in_process(runs: Sequence[Run], device: str) -> int:
+def perform_runs_in_process(runs: Sequence[Run], device: str) -> int:
     """`perform_runs`, all in this process."""
     requested_runs, is_chief = [run for run in runs if run.is_requested], runs[0].workers.is_chief
     if is_chief:
-        claim_folders(runs)
+        prepare_pooled_folders(runs)
     due_runs = [run for run in requested_runs if run.is_due()]
-    has_progress = is_chief and len(requested_runs) > 1 and not is_child_process()
-    if has_progress and due_runs:
+    shows_fold_progress = is_chief and len(requested_runs) > 1 and not is_child_process()
+    if shows_fold_progress and due_runs:
         print_summary([("to do", f"{len(due_runs)} of {len(requested_runs)} folds")])
-    trainings_ahead = TrainingsAhead(int(os.environ.get(CHILD_VARIABLE, 1)) * len(due_runs))
+    trainings_ahead = TrainingsAhead(int(os.environ.get(CHILD_RUN_COUNT_VARIABLE, 1)) * len(due_runs))
     with (
         set_trainings_ahead(trainings_ahead),
         open_progress_bar("Folds", len(requested_runs), len(requested_runs) - len(due_runs))
-        if has_progress and due_runs
+        if shows_fold_progress and due_runs
         else nullcontext() as progress_bar,
     ):
         for run in due_runs:
             with (
                 redirect_progress(partial(show_fold_progress, progress_bar, run))
-                if has_progress or is_child_process()
+                if shows_fold_progress or is_child_process()
                 else nullcontext()
             ):
                 exit_status = perform_run(run, device)
@@ -105,7 +107,7 @@ def perform_run(run: Run, device: str) -> int:
         return locked_run.run_job(device) if locked_run.is_due() else 0
 
 
-def claim_folders(runs: Sequence[Run]) -> None:
+def prepare_pooled_folders(runs: Sequence[Run]) -> None:
     """Writes the table of folds, for a training, and makes the folder of the pooled results; earlier ones are moved
     aside."""
     pooled_run = make_pooled_run(runs)
@@ -114,9 +116,9 @@ def claim_folders(runs: Sequence[Run]) -> None:
     if not pooled_run.job.needs_checkpoint:
         for folds_folder, folds in {run.checkpoints.path.parent: run.folds for run in runs}.items():
             assert folds
-            with files.locked(folds_folder, wait=True):
-                folds.write(folds_folder)
-    with files.locked(pooled_run.out_dir, wait=True):
+            with files.lock_exclusively(folds_folder, wait=True):
+                folds.write_folds(folds_folder)
+    with files.lock_exclusively(pooled_run.out_dir, wait=True):
         if not pooled_run.is_done():
             pooled_run.claim_output_folder()
 
@@ -126,58 +128,65 @@ def pool_if_done(runs: Sequence[Run], device: str) -> int:
     pooled_run = make_pooled_run(runs)
     if not pooled_run.is_pooled or is_child_process():  # whoever started a part pools
         return 0
-    if not all(run.is_requested for run in runs) and pooled_run.override:
+    if not all(run.is_requested for run in runs) and pooled_run.overrides_checkpoint:
         print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         return 0
-    if missing_folds := [run.fold_label for run in runs if not run.is_done()]:
-        folds_word = "folds" if len(missing_folds) > 1 else "fold"
-        print(f"Still to be done before the results are pooled: {folds_word} {join_names(missing_folds)}.")
+    if missing_fold_labels := [run.fold_label for run in runs if not run.is_done()]:
+        folds_word = "folds" if len(missing_fold_labels) > 1 else "fold"
+        print(f"Still to be done before the results are pooled: {folds_word} {join_names(missing_fold_labels)}.")
         return 0
-    with files.locked(pooled_run.out_dir, wait=True):
-        if pooled_run.override or not pooled_run.is_done():
+    with files.lock_exclusively(pooled_run.out_dir, wait=True):
+        if pooled_run.overrides_checkpoint or not pooled_run.is_done():
             devices.start_tensorflow(device)
             pooled_run.claim_output_folder()
-            pooled_run.job.pool(pooled_run, runs)
+            pooled_run.job.pool_results(pooled_run, runs)
         else:
             pooled_run.print_results_location()
     return 0
 
 
 def run_subprocesses(
-    commands: Sequence[tuple[str, Sequence[str]]],
+    command_names_and_options: Sequence[tuple[str, Sequence[str]]],
     worker_environments: Sequence[Mapping[str, str]],
     progress_title: str = "Folds",
 ) -> int:
-    """Does this command once for each of `commands`, a name and the options to add, in as many processes at a time as
-    there are `worker_environments`; returns the exit status of the first that fails. After a failure or a signal
-    no other one is begun."""
-    waiting_commands, free_environments, command_by_process = (
-        [*commands],
+    """Does this command once for each of `command_names_and_options`, a name and the options to add, in as many
+    processes at a time as there are `worker_environments`; returns the exit status of the first that fails. After a
+    failure or a signal no other one is begun."""
+    waiting_names_and_options, free_environments, command_by_process = (
+        [*command_names_and_options],
         [*worker_environments],
         dict[subprocess.Popen, tuple](),
     )
     printed_lines, exit_statuses, received_signal_statuses = set[str](), list[int](), list[int]()
     with (
         handle_signals(lambda signal_number, _: received_signal_statuses.append(128 + signal_number)),
-        open_progress_bar(progress_title, len(commands)) as progress_bar,
+        open_progress_bar(progress_title, len(command_names_and_options)) as progress_bar,
         tempfile.TemporaryDirectory() as output_folder,
     ):
         try:
-            while command_by_process or (waiting_commands and not any(exit_statuses)):
-                while free_environments and waiting_commands and not any(exit_statuses):
-                    is_first = len(waiting_commands) == len(commands)
-                    (command_name, command_options), environment = waiting_commands.pop(0), free_environments.pop()
+            while command_by_process or (waiting_names_and_options and not any(exit_statuses)):
+                while free_environments and waiting_names_and_options and not any(exit_statuses):
+                    is_first_command = len(waiting_names_and_options) == len(command_names_and_options)
+                    (command_name, command_options), environment = (
+                        waiting_names_and_options.pop(0),
+                        free_environments.pop(),
+                    )
                     environment = {
                         **environment,
-                        CHILD_VARIABLE: str(math.ceil(len(commands) / len(worker_environments)) if is_first else 0),
+                        CHILD_RUN_COUNT_VARIABLE: str(
+                            math.ceil(len(command_names_and_options) / len(worker_environments))
+                            if is_first_command
+                            else 0
+                        ),
                     }
-                    output_paths = [
-                        Path(output_folder, f"{len(waiting_commands)}.{stream}") for stream in ("out", "err")
+                    stdout_and_stderr_paths = [
+                        Path(output_folder, f"{len(waiting_names_and_options)}.{stream}") for stream in ("out", "err")
                     ]
-                    command_by_process[start_process(command_options, environment, *output_paths)] = (
+                    command_by_process[start_child_process(command_options, environment, *stdout_and_stderr_paths)] = (
                         command_name,
                         environment,
-                        output_paths,
+                        stdout_and_stderr_paths,
                     )
                 time.sleep(POLL_INTERVAL_S)
                 if received_signal_statuses and not any(exit_statuses):  # each saves what it has
@@ -187,9 +196,9 @@ def run_subprocesses(
                 for _, _, (out_path, _) in command_by_process.values():
                     print_new_lines(read_complete_lines(out_path), sys.stdout, printed_lines)
                 for process in [process for process in command_by_process if process.poll() is not None]:
-                    command_name, environment, output_paths = command_by_process.pop(process)
+                    command_name, environment, stdout_and_stderr_paths = command_by_process.pop(process)
                     free_environments.append(environment)
-                    for output_path, stream in zip(output_paths, (sys.stdout, sys.stderr), strict=True):
+                    for output_path, stream in zip(stdout_and_stderr_paths, (sys.stdout, sys.stderr), strict=True):
                         print_new_lines(output_path.read_text(errors="replace").splitlines(), stream, printed_lines)
                     if process.returncode < 0 and not any(exit_statuses):
                         error_message = (
@@ -206,19 +215,19 @@ def run_subprocesses(
     return next(filter(None, exit_statuses), 0)
 
 
-def start_process(
-    extra_options: Sequence[str], environment: Mapping[str, str], out_path: Path, error_path: Path
+def start_child_process(
+    extra_options: Sequence[str], environment: Mapping[str, str], stdout_path: Path, stderr_path: Path
 ) -> subprocess.Popen:
     """This command with more options, in a process that a signal to this one does not reach."""
     command = [sys.executable, "-m", "utils", *sys.argv[1:], *extra_options, "--jobs", "1"]
     full_environment = os.environ | environment
-    with open(out_path, "w") as out_file, open(error_path, "w") as error_file:
+    with open(stdout_path, "w") as stdout_file, open(stderr_path, "w") as stderr_file:
         return subprocess.Popen(
             command,
             env=full_environment,
             stdin=subprocess.DEVNULL,
-            stdout=out_file,
-            stderr=error_file,
+            stdout=stdout_file,
+            stderr=stderr_file,
             start_new_session=True,
         )
 
@@ -237,11 +246,11 @@ def print_new_lines(lines: Iterable[str], stream: TextIO, printed_lines: set[str
             print(line, file=stream, flush=True)
 
 
-def make_environments(process_count: int, may_share_gpus: bool) -> list[dict[str, str]]:
+def make_process_environments(process_count: int, may_share_gpus: bool) -> list[dict[str, str]]:
     """What each process finds in its environment: its share of the cores and, of free GPUs, one. Raises InputError if
     there are GPUs, but fewer than processes."""
     cores_per_process = max(1, cpu_count() // process_count)
-    thread_settings = {
+    thread_count_by_variable = {
         variable_name: str(cores_per_process) for variable_name in THREAD_VARIABLES if variable_name not in os.environ
     }
     gpu_ids = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
@@ -251,21 +260,21 @@ def make_environments(process_count: int, may_share_gpus: bool) -> list[dict[str
             "--shareGPU."
         )
     return [
-        thread_settings | {"CUDA_VISIBLE_DEVICES": gpu_ids[process_index % len(gpu_ids)]}
+        thread_count_by_variable | {"CUDA_VISIBLE_DEVICES": gpu_ids[process_index % len(gpu_ids)]}
         for process_index in range(process_count)
     ]
 
 
-def train_with_workers(runs: Sequence[Run], share_gpu: bool) -> int:
+def train_with_workers(runs: Sequence[Run], may_share_gpus: bool) -> int:
     """Does a training with the other workers; returns the exit status."""
     from utils.machines.workers import connect_workers, explain_lost_workers
 
-    device = devices.choose_device(share_gpu, allow_several=True)
+    device = devices.choose_device(may_share_gpus, may_use_several=True)
     devices.start_tensorflow(device)
     with explain_lost_workers():
         workers: Workers = connect_workers()
         worker_runs = [replace(run, workers=workers) for run in runs]
         with nullcontext() if workers.is_chief else redirect_stdout(None):
-            exit_status = perform_in_process(worker_runs, device)
-        workers.synchronise({})  # nobody leaves before all are done
+            exit_status = perform_runs_in_process(worker_runs, device)
+        workers.wait_for_same_settings({})  # nobody leaves before all are done
     return exit_status

@@ -41,13 +41,13 @@ class Adjustment:
     """Which covariates of people are regressed out of their values, and how.
 
     `covariates`: those that enter; `unusable_covariates`: those that cannot; `unmeasured_kinds`: see
-    `find_unmeasured_kinds`. `oversized_products`: products that may not enter as a whole, the first covariates of each
-    two by the second. `imputed_count_by_covariate`: for how many people a covariate that enters is not known, by name.
-    `incomplete_covariates`: those of which this is more than `MAX_IMPUTED_SHARE` of the people: they enter, but nothing
-    may be said to go beyond them. `reason`: why nothing is adjusted. `covariate_basis`: an orthonormal basis (n, k) of
-    the intercept and the covariates; `term_columns`: what a regression on these leaves of all other columns (n, m),
-    z-scored. `product_indices_and_bases`: which columns belong to a product of several, and an orthonormal basis of
-    these.
+    `find_unmeasured_covariate_kinds`. `oversized_products`: products that may not enter as a whole, the first
+    covariates of each two by the second. `imputed_count_by_covariate`: for how many people a covariate that enters is
+    not known, by name. `incomplete_covariates`: those of which this is more than `MAX_IMPUTED_SHARE` of the people:
+    they enter, but nothing may be said to go beyond them. `no_adjustment_reason`: why nothing is adjusted.
+    `covariate_basis`: an orthonormal basis (n, k) of the intercept and the covariates; `term_columns`: what a
+    regression on these leaves of all other columns (n, m), z-scored. `product_indices_and_bases`: which columns belong
+    to a product of several, and an orthonormal basis of these.
     """
 
     covariates: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Adjustment:
     unmeasured_kinds: tuple[str, ...] = ()
     imputed_count_by_covariate: dict[str, int] = field(default_factory=dict)
     incomplete_covariates: tuple[str, ...] = ()
-    reason: str = ""
+    no_adjustment_reason: str = ""
     covariate_basis: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     term_columns: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     product_indices_and_bases: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
@@ -71,17 +71,20 @@ class Adjustment:
         """The products (m, m) of the columns of `term_columns`."""
         return self.term_columns.T @ self.term_columns
 
-    def select_terms(self, target_values: np.ndarray) -> set[int]:
+    def select_term_indices(self, target_values: np.ndarray) -> set[int]:
         """The columns of `term_columns` that predict a value (n,): those that the lasso selects, and those of the
         products that predict what it leaves."""
         subject_count, term_count = self.term_columns.shape
-        covariate_residuals, chosen_terms = regression_residuals(target_values, self.covariate_basis), np.empty(0, int)
-        if term_count == 0 or covariate_residuals.std() <= MIN_RESIDUAL_SHARE * target_values.std():
+        target_residuals, chosen_term_indices = (
+            compute_regression_residuals(target_values, self.covariate_basis),
+            np.empty(0, int),
+        )
+        if term_count == 0 or target_residuals.std() <= MIN_RESIDUAL_SHARE * target_values.std():
             return set()
         penalty_level = LASSO_PENALTY_FACTOR * stats.norm.isf(LASSO_ERROR_RATE / term_count) / np.sqrt(subject_count)
-        unexplained, noise_sd = covariate_residuals, covariate_residuals.std()
+        unexplained_residuals, noise_sd = target_residuals, target_residuals.std()
         for _ in range(NOISE_ROUNDS):
-            if np.abs(covariate_residuals @ self.term_columns).max() <= subject_count * penalty_level * noise_sd:
+            if np.abs(target_residuals @ self.term_columns).max() <= subject_count * penalty_level * noise_sd:
                 break
             lasso = Lasso(
                 penalty_level * noise_sd,
@@ -90,23 +93,23 @@ class Adjustment:
                 copy_X=False,
                 max_iter=100_000,
             )
-            chosen_terms = np.flatnonzero(lasso.fit(self.term_columns, covariate_residuals).coef_)
-            unexplained = regression_residuals(
-                covariate_residuals, make_orthonormal_basis(self.term_columns[:, chosen_terms])
+            chosen_term_indices = np.flatnonzero(lasso.fit(self.term_columns, target_residuals).coef_)
+            unexplained_residuals = compute_regression_residuals(
+                target_residuals, make_orthonormal_basis(self.term_columns[:, chosen_term_indices])
             )
-            noise_sd = max(unexplained.std(), MIN_NOISE_SHARE * covariate_residuals.std())
-        for product_terms, product_basis in self.product_indices_and_bases:
-            chi_squared = np.square(product_basis.T @ unexplained).sum() / noise_sd**2
+            noise_sd = max(unexplained_residuals.std(), MIN_NOISE_SHARE * target_residuals.std())
+        for product_term_indices, product_basis in self.product_indices_and_bases:
+            chi_squared = np.square(product_basis.T @ unexplained_residuals).sum() / noise_sd**2
             if chi_squared > stats.chi2.isf(
                 LASSO_ERROR_RATE / len(self.product_indices_and_bases), product_basis.shape[1]
             ):
-                chosen_terms = np.union1d(chosen_terms, product_terms)
-                unexplained = regression_residuals(
-                    covariate_residuals, make_orthonormal_basis(self.term_columns[:, chosen_terms])
+                chosen_term_indices = np.union1d(chosen_term_indices, product_term_indices)
+                unexplained_residuals = compute_regression_residuals(
+                    target_residuals, make_orthonormal_basis(self.term_columns[:, chosen_term_indices])
                 )
-        return set(chosen_terms.tolist())
+        return set(chosen_term_indices.tolist())
 
-    def make_basis(self, term_indices: Set[int]) -> np.ndarray:
+    def make_basis_with_terms(self, term_indices: Set[int]) -> np.ndarray:
         """An orthonormal basis (n, k) of the intercept, the covariates and these columns of `term_columns`."""
         return np.column_stack(
             [self.covariate_basis, make_orthonormal_basis(self.term_columns[:, sorted(term_indices)])]
@@ -124,9 +127,9 @@ def make_orthonormal_basis(columns: np.ndarray) -> np.ndarray:
     return left_vectors[:, singular_values > singular_values.max(initial=0) * len(columns) * np.finfo(float).eps]
 
 
-def regression_residuals(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """What a regression of values (n,) or (n, any) on `basis` (n, k) leaves."""
-    return values - basis @ (basis.T @ values)
+def compute_regression_residuals(values: np.ndarray, orthonormal_basis: np.ndarray) -> np.ndarray:
+    """What a regression of values (n,) or (n, any) on `orthonormal_basis` (n, k) leaves."""
+    return values - orthonormal_basis @ (orthonormal_basis.T @ values)
 
 
 def find_measured_covariates(covariate_table: pd.DataFrame) -> list[str]:
@@ -141,14 +144,14 @@ def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | N
     is left out.
 
     `covariate_table` has a row a person, as made by `utils.scores.features.make_covariate_table`; `site_names` are as
-    in `find_unmeasured_kinds`. An unknown number takes the median and a mark of its own. Covariates that are unknown
-    for more than `MAX_IMPUTED_SHARE` do not enter without others.
+    in `find_unmeasured_covariate_kinds`. An unknown number takes the median and a mark of its own. Covariates that are
+    unknown for more than `MAX_IMPUTED_SHARE` do not enter without others.
     """
     empty_adjustment = Adjustment(
         (),
         tuple(covariate_table),
-        unmeasured_kinds=find_unmeasured_kinds(covariate_table, site_names),
-        reason="no covariate can be used",
+        unmeasured_kinds=find_unmeasured_covariate_kinds(covariate_table, site_names),
+        no_adjustment_reason="no covariate can be used",
     )
     empty_adjustment = replace(
         empty_adjustment,
@@ -162,11 +165,11 @@ def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | N
     }
     incomplete_columns = covariate_table.columns[covariate_table.isna().mean() > MAX_IMPUTED_SHARE]
     while set(columns_by_covariate).difference(incomplete_columns):
-        needed_subjects = SUBJECTS_PER_PARAMETER * (
-            sum(covariate_columns.shape[1] for covariate_columns in columns_by_covariate.values()) + EXTRA_PARAMETERS
+        needed_subject_count = SUBJECTS_PER_PARAMETER * (
+            sum(linear_columns.shape[1] for linear_columns in columns_by_covariate.values()) + EXTRA_PARAMETERS
         )
-        if len(covariate_table) >= needed_subjects:
-            missing_counts = covariate_table[[*columns_by_covariate]].isna().sum()
+        if len(covariate_table) >= needed_subject_count:
+            missing_count_by_covariate = covariate_table[[*columns_by_covariate]].isna().sum()
             full_adjustment = replace(
                 empty_adjustment,
                 covariates=tuple(columns_by_covariate),
@@ -174,52 +177,52 @@ def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | N
                     covariate for covariate in covariate_table if covariate not in columns_by_covariate
                 ),
             )
-            missing_counts, incomplete_covariates = (
-                missing_counts[missing_counts > 0].to_dict(),
+            missing_count_by_covariate, incomplete_covariates = (
+                missing_count_by_covariate[missing_count_by_covariate > 0].to_dict(),
                 tuple(covariate for covariate in columns_by_covariate if covariate in incomplete_columns),
             )
             full_adjustment = replace(
                 full_adjustment,
-                imputed_count_by_covariate=missing_counts,
+                imputed_count_by_covariate=missing_count_by_covariate,
                 incomplete_covariates=incomplete_covariates,
-                reason="",
+                no_adjustment_reason="",
             )
             full_adjustment = replace(
                 full_adjustment,
                 covariate_basis=make_basis_with_intercept(np.column_stack([*columns_by_covariate.values()])),
             )
-            return add_terms(
+            return add_term_columns(
                 full_adjustment, make_further_terms(covariate_table[[*columns_by_covariate]], columns_by_covariate)
             )
         too_few_reason = (
-            f"{len(covariate_table)} participants are too few for curves and products of covariates; {needed_subjects} "
-            "would do"
+            f"{len(covariate_table)} participants are too few for curves and products of covariates; "
+            f"{needed_subject_count} would do"
         )
-        empty_adjustment = replace(empty_adjustment, reason=too_few_reason)
+        empty_adjustment = replace(empty_adjustment, no_adjustment_reason=too_few_reason)
         del columns_by_covariate[
             max(columns_by_covariate, key=lambda covariate: columns_by_covariate[covariate].shape[1])
         ]
     return empty_adjustment
 
 
-def find_unmeasured_kinds(covariate_table: pd.DataFrame, site_names: Iterable[str] | None) -> tuple[str, ...]:
+def find_unmeasured_covariate_kinds(covariate_table: pd.DataFrame, site_names: Iterable[str] | None) -> tuple[str, ...]:
     """Which kinds of covariates (`COVARIATE_KIND_BY_NAME`) are not known for enough people; the site first, if none of
     the people's `site_names` is known."""
-    site_kinds = ("site",) if site_names is not None and not find_recorded_sites(site_names) else ()
+    unmeasured_site_kind = ("site",) if site_names is not None and not find_recorded_sites(site_names) else ()
     return (
-        *site_kinds,
+        *unmeasured_site_kind,
         *(
             kind_name
-            for kind_name, kind in COVARIATE_KIND_BY_NAME.items()
-            if not kind.find_columns(covariate_table[find_measured_covariates(covariate_table)])
+            for kind_name, covariate_kind in COVARIATE_KIND_BY_NAME.items()
+            if not covariate_kind.find_matching_column_names(covariate_table[find_measured_covariates(covariate_table)])
         ),
     )
 
 
-def add_terms(adjustment: Adjustment, term_blocks: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
+def add_term_columns(adjustment: Adjustment, term_blocks: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
     """The adjustment with the columns of `make_further_terms`. A product with too many columns to enter as a whole is
     named."""
-    max_product_columns = (
+    max_product_column_count = (
         len(adjustment.covariate_basis) // SUBJECTS_PER_PARAMETER - adjustment.covariate_basis.shape[1] - 1
     )
     column_blocks, product_indices_and_bases, oversized_products = (
@@ -228,15 +231,15 @@ def add_terms(adjustment: Adjustment, term_blocks: Iterable[tuple[tuple[str, ...
         dict[str, list[str]](),
     )
     for covariate_names, term_values in term_blocks:
-        term_residuals = regression_residuals(term_values, adjustment.covariate_basis)
+        term_residuals = compute_regression_residuals(term_values, adjustment.covariate_basis)
         is_informative = term_residuals.std(axis=0) > MIN_RESIDUAL_SHARE * term_values.std(axis=0)
         scaled_residuals = term_residuals[:, is_informative] / term_residuals[:, is_informative].std(axis=0)
-        if len(covariate_names) > 1 and 1 < scaled_residuals.shape[1] <= max_product_columns:
-            first_term = sum(column_block.shape[1] for column_block in column_blocks)
+        if len(covariate_names) > 1 and 1 < scaled_residuals.shape[1] <= max_product_column_count:
+            first_term_index = sum(column_block.shape[1] for column_block in column_blocks)
             product_indices_and_bases.append(
-                (first_term + np.arange(scaled_residuals.shape[1]), make_orthonormal_basis(scaled_residuals))
+                (first_term_index + np.arange(scaled_residuals.shape[1]), make_orthonormal_basis(scaled_residuals))
             )
-        if len(covariate_names) > 1 and scaled_residuals.shape[1] > max_product_columns:
+        if len(covariate_names) > 1 and scaled_residuals.shape[1] > max_product_column_count:
             oversized_products.setdefault(covariate_names[1], []).append(covariate_names[0])
         column_blocks.append(scaled_residuals)
     return replace(
@@ -277,13 +280,13 @@ def make_further_terms(
             yield (covariate, "site"), multiply_columns(columns_by_covariate[covariate], site_dummies)
     for covariate in covariate_table.select_dtypes("number"):
         if covariate_table[covariate].nunique() > MAX_CATEGORY_VALUES:
-            scaled_values = columns_by_covariate[covariate][:, :1]
+            z_scored_values = columns_by_covariate[covariate][:, :1]
             quantile_count = min(MAX_QUANTILES, len(covariate_table) // SUBJECTS_PER_PARAMETER)
-            knots = np.quantile(scaled_values, np.linspace(0, 1, quantile_count + 1)[1:-1])
+            knots = np.quantile(z_scored_values, np.linspace(0, 1, quantile_count + 1)[1:-1])
             curve_columns = [
-                np.square(scaled_values),
-                np.maximum(scaled_values - knots, 0),
-                (scaled_values > knots).astype(float),
+                np.square(z_scored_values),
+                np.maximum(z_scored_values - knots, 0),
+                (z_scored_values > knots).astype(float),
             ]
             yield (covariate,), np.column_stack(curve_columns)
             for second_covariate in covariates_without_site:
@@ -293,7 +296,7 @@ def make_further_terms(
                     yield (
                         (covariate,),
                         multiply_columns(
-                            np.column_stack([np.square(scaled_values), np.maximum(scaled_values, 0)]),
+                            np.column_stack([np.square(z_scored_values), np.maximum(z_scored_values, 0)]),
                             columns_by_covariate[second_covariate],
                         ),
                     )

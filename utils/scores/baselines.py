@@ -43,12 +43,12 @@ LOGISTIC, RIDGE, SVM, MEAN_OF_SVMS, MEAN_OF_BRANCHES = (
     "mean of SVMs",
     "mean of parts",
 )
-RIDGE_FEATURES = ("regions", "all")  # which ridge reads
-CONNECTOME_FEATURES = "connectome"  # which ridge alone reads
+RIDGE_FEATURE_KINDS = ("regions", "all")  # which ridge reads
+CONNECTOME_FEATURE_KIND = "connectome"  # which ridge alone reads
 LOGISTIC_STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
 INNER_FOLDS_TEXT = f"{EFFORT.inner_folds} inner folds"
-SETTINGS_BY_CLASSIFIER = {  # by the classifier's part of the names of baselines, for the methods of a paper
+SETTINGS_TEXT_BY_CLASSIFIER = {  # by the classifier's part of the names of baselines, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(LOGISTIC_STRENGTHS)} strengths the one with the best mean AUC "
     f"in {INNER_FOLDS_TEXT}",
     RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.RIDGE_PENALTIES)} penalties "
@@ -109,29 +109,29 @@ def make_training_sets(training_rows: Sequence[RecordRow], cluster_id_by_record:
     """The training sets of linear classifiers and of SVMs, from training records with these rows, of these clusters of
     people (n,). SVMs take at most `MAX_SVM_RECORDS` of them, drawn at random. Empty if they are too few for inner
     folds."""
-    record_sets = []
-    for max_records in (len(training_rows), MAX_SVM_RECORDS):
-        positions = np.sort(np.random.default_rng(0).permutation(len(training_rows))[:max_records])
+    training_sets = []
+    for max_record_count in (len(training_rows), MAX_SVM_RECORDS):
+        positions = np.sort(np.random.default_rng(0).permutation(len(training_rows))[:max_record_count])
         label, site = (
             np.array([getattr(training_rows[position], field_name) for position in positions])
             for field_name in ("label", "site")
         )
-        record_sets.append(
+        training_sets.append(
             TrainingSet(positions, label, site, ridge.make_inner_folds(label, cluster_id_by_record[positions]))
         )
-    return record_sets if all(training_set.inner_folds for training_set in record_sets) else []
+    return training_sets if all(training_set.inner_folds for training_set in training_sets) else []
 
 
-def describe_record_limits(training_count: int, has_connectomes: bool = False) -> list[str]:
-    """What must be said beside baselines with `training_count` training records, the most of any fold."""
-    limit_by_classifier = {"SVM": MAX_SVM_RECORDS} | (
+def describe_record_limits(training_record_count: int, has_connectomes: bool = False) -> list[str]:
+    """What must be said beside baselines with `training_record_count` training records, the most of any fold."""
+    record_limit_by_classifier = {"SVM": MAX_SVM_RECORDS} | (
         {"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if has_connectomes else {}
     )
     return [
-        f"Each {classifier} among the baselines is fitted on {record_limit} of {training_count} training records, "
-        "drawn at random."
-        for classifier, record_limit in limit_by_classifier.items()
-        if training_count > record_limit
+        f"Each {classifier} among the baselines is fitted on {record_limit} of {training_record_count} training "
+        "records, drawn at random."
+        for classifier, record_limit in record_limit_by_classifier.items()
+        if training_record_count > record_limit
     ]
 
 
@@ -145,27 +145,32 @@ def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> 
         training_cohort or cohort,
         (training_cohort, cohort) if training_cohort else (cohort,),
     )
-    training_indices, test_indices = fitting_cohort.split_indices("train"), cohort.split_indices("test")
+    training_indices, test_indices = (
+        fitting_cohort.find_split_record_indices("train"),
+        cohort.find_split_record_indices("test"),
+    )
     training_rows = [fitting_cohort.rows[index] for index in training_indices]
     probability_by_baseline = {
         MAJORITY_BASELINE: np.full(len(test_indices), np.mean([row.label for row in training_rows]))
     }
-    if record_sets := make_training_sets(training_rows, ridge.find_record_clusters(fitting_cohort, training_indices)):
+    if training_sets := make_training_sets(
+        training_rows, ridge.find_record_cluster_ids(fitting_cohort, training_indices)
+    ):
         feature_tables = make_feature_tables(*feature_cohorts)
-        probability_by_baseline |= fit_feature_baselines(
-            record_sets,
+        probability_by_baseline |= predict_feature_baselines(
+            training_sets,
             feature_tables,
             training_indices,
             test_indices + (len(fitting_cohort.rows) if training_cohort else 0),
             cohort.num_maps,
         )
-        probability_by_baseline |= fit_connectome_baselines(probability_by_baseline, fitting_cohort, cohort)
+        probability_by_baseline |= predict_connectome_baselines(probability_by_baseline, fitting_cohort, cohort)
         left_out_feature_kinds = [
             feature_kind for feature_kind in ("covariates", "phenotype") if feature_kind not in feature_tables
         ]
         left_out_feature_kinds += (
-            [CONNECTOME_FEATURES]
-            if fitting_cohort.connectomes and f"{CONNECTOME_FEATURES}, {RIDGE}" not in probability_by_baseline
+            [CONNECTOME_FEATURE_KIND]
+            if fitting_cohort.connectomes and f"{CONNECTOME_FEATURE_KIND}, {RIDGE}" not in probability_by_baseline
             else []
         )
         if left_out_feature_kinds:
@@ -177,15 +182,15 @@ def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> 
     )
 
 
-def fit_feature_baselines(
-    record_sets: Sequence[TrainingSet],
+def predict_feature_baselines(
+    training_sets: Sequence[TrainingSet],
     feature_tables: dict[str, pd.DataFrame],
     training_indices: np.ndarray,
     test_indices: np.ndarray,
     map_count: int,
 ) -> dict[str, np.ndarray]:
     """Probabilities of the records at `test_indices` by each baseline that is fitted on those at `training_indices`."""
-    full_set, svm_set = record_sets
+    full_training_set, svm_training_set = training_sets
     probability_by_baseline: dict[str, np.ndarray] = {}
     map_probabilities: list[np.ndarray] = []
     # Threads of linear algebra cost more than they gain at this size, much more where other programs run
@@ -196,24 +201,26 @@ def fit_feature_baselines(
                 fitted_encoder.transform(feature_table.iloc[record_indices])
                 for record_indices in (training_indices, test_indices)
             )
-            full_set_features = training_features[full_set.positions]
+            full_set_features = training_features[full_training_set.positions]
             probability_by_baseline[f"{feature_kind}, {LOGISTIC}"] = expit(
-                fit_logistic(full_set_features, full_set).predict_log_odds(test_features)
+                fit_logistic(full_set_features, full_training_set).predict_log_odds(test_features)
             )
-            if feature_kind in RIDGE_FEATURES:
+            if feature_kind in RIDGE_FEATURE_KINDS:
                 ridge_classifier = ridge.fit_ridge(
-                    full_set_features, full_set.label, full_set.site, full_set.inner_folds
+                    full_set_features, full_training_set.label, full_training_set.site, full_training_set.inner_folds
                 )
                 probability_by_baseline[f"{feature_kind}, {RIDGE}"] = expit(
                     ridge_classifier.predict_log_odds(test_features)
                 )
             probability_by_baseline[f"{feature_kind}, {SVM}"] = predict_by_svm(
-                training_features, test_features, svm_set
+                training_features, test_features, svm_training_set
             )
             if feature_kind == "regions" and map_count > 1:
                 map_probabilities = [
                     predict_by_svm(
-                        training_features[:, map_index::map_count], test_features[:, map_index::map_count], svm_set
+                        training_features[:, map_index::map_count],
+                        test_features[:, map_index::map_count],
+                        svm_training_set,
                     )
                     for map_index in range(map_count)
                 ]
@@ -227,36 +234,36 @@ def fit_feature_baselines(
     return probability_by_baseline
 
 
-def fit_connectome_baselines(
+def predict_connectome_baselines(
     probability_by_baseline: dict[str, np.ndarray], fitting_cohort: Cohort, test_cohort: Cohort
 ) -> dict[str, np.ndarray]:
     """Probabilities of the test records of `test_cohort` by the edges of connectomes, fitted on training records of
     `fitting_cohort`: first by edges alone, then by the mean of these and of those by maps and phenotype in
     `probability_by_baseline`. Empty unless both cohorts have the same edges."""
-    has_same_edges = fitting_cohort.metadata.select_for_inputs(
-        [CONNECTOME_FEATURES]
-    ) == test_cohort.metadata.select_for_inputs([CONNECTOME_FEATURES])
+    has_same_edges = fitting_cohort.metadata.select_fields_for_inputs(
+        [CONNECTOME_FEATURE_KIND]
+    ) == test_cohort.metadata.select_fields_for_inputs([CONNECTOME_FEATURE_KIND])
     if not has_same_edges or fitting_cohort.connectomes is None or test_cohort.connectomes is None:
         return {}
-    edge_classifier = ridge.load_edge_classifier(
-        fitting_cohort, fitting_cohort.connectomes, fitting_cohort.split_indices("train")
+    edge_classifier = ridge.fit_or_reuse_edge_classifier(
+        fitting_cohort, fitting_cohort.connectomes, fitting_cohort.find_split_record_indices("train")
     )
-    edge_probabilities = expit(
-        edge_classifier.predict_log_odds(test_cohort.connectomes, test_cohort.split_indices("test"))
+    connectome_probabilities = expit(
+        edge_classifier.predict_log_odds(test_cohort.connectomes, test_cohort.find_split_record_indices("test"))
     )
     branch_probabilities = [
         probability_by_baseline.get(f"regions, {MEAN_OF_SVMS}", probability_by_baseline[f"regions, {SVM}"]),
-        edge_probabilities,
+        connectome_probabilities,
     ]
     branch_probabilities += [
         probability_by_baseline[baseline] for baseline in [f"phenotype, {SVM}"] if baseline in probability_by_baseline
     ]
-    feature_kinds = (
+    feature_kinds_text = (
         "regions with phenotype and connectome" if len(branch_probabilities) > 2 else "regions and connectome"
     )
     return {
-        f"{CONNECTOME_FEATURES}, {RIDGE}": edge_probabilities,
-        f"{feature_kinds}, {MEAN_OF_BRANCHES}": pool_probabilities(branch_probabilities),
+        f"{CONNECTOME_FEATURE_KIND}, {RIDGE}": connectome_probabilities,
+        f"{feature_kinds_text}, {MEAN_OF_BRANCHES}": pool_probabilities(branch_probabilities),
     }
 
 

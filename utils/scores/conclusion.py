@@ -31,9 +31,11 @@ def judge_auc_difference(auc_difference: Estimate) -> str:
     return MODEL_BETTER if auc_difference.low > 0 else MODEL_WORSE if auc_difference.high < 0 else NO_DIFFERENCE
 
 
-def would_show(detectable: float | None) -> str:
+def describe_detectable_difference(detectable_difference: float | None) -> str:
     """What follows "no difference is shown": the difference that is large enough to be."""
-    return "" if detectable is None else f"; 8 of 10 such studies would show one of {detectable:.3f}"
+    return (
+        "" if detectable_difference is None else f"; 8 of 10 such studies would show one of {detectable_difference:.3f}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +51,19 @@ class BaselineComparison:
     where: str = ""
 
     @property
-    def spoken_name(self) -> str:
+    def readable_name(self) -> str:
         return f"{self.name.replace(', ', ' by ')}{f' ({self.where})' if self.where else ''}"
 
     @property
-    def standing_text(self) -> str:
+    def difference_verdict_text(self) -> str:
         """What the difference says, and of whom, if not of these participants."""
         return (
-            f"{judge_auc_difference(self.less)}{', in the training' if self.where else ''}{would_show(self.detectable)}"
+            f"{judge_auc_difference(self.less)}{', in the training' if self.where else ''}"
+            f"{describe_detectable_difference(self.detectable_difference)}"
         )
 
     @property
-    def detectable(self) -> float | None:
+    def detectable_difference(self) -> float | None:
         """The minimum detectable difference, where none is shown."""
         return find_detectable_difference(self.less) if judge_auc_difference(self.less) == NO_DIFFERENCE else None
 
@@ -71,12 +74,12 @@ class BaselineComparison:
             return f"No baseline could be fitted for these participants: this is that {self.where}."
         input_differences = [f"does not read the {join_names(self.lacks)}"] if self.lacks else []
         input_differences += [f"also reads the {join_names(self.besides)}"] if self.besides else []
-        difference_sentence = (
+        input_difference_sentence = (
             f"It {' and '.join(input_differences)}; no baseline reads just what the network reads."
             if input_differences
             else ""
         )
-        return difference_sentence or "It reads what the network reads, and was named before any score was known."
+        return input_difference_sentence or "It reads what the network reads, and was named before any score was known."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,34 +100,40 @@ class CovariateResult:
     times_strongest: float | None = None
 
     @property
-    def limits_text(self) -> str:
+    def trust_limits_text(self) -> str:
         """How far "carries more" can be trusted; nothing where that is not shown."""
         if self.unmeasured is None:
             return ""
-        times_text = f", {self.times_strongest:.1f} times that of {self.strongest}" if self.times_strongest else ""
-        limits_text = (
+        times_strongest_text = (
+            f", {self.times_strongest:.1f} times that of {self.strongest}" if self.times_strongest else ""
+        )
+        limits_sentences = (
             f"A covariate that was not measured would explain it with a partial correlation of {self.unmeasured:.2f} "
-            f"with both diagnosis and output{times_text}."
+            f"with both diagnosis and output{times_strongest_text}."
         )
         if self.reliability is not None:
-            limits_text = (
-                f"It holds if numbers were measured with a reliability above {self.reliability:.2f}. {limits_text}"
+            limits_sentences = (
+                f"It holds if numbers were measured with a reliability above {self.reliability:.2f}. {limits_sentences}"
             )
-        return limits_text
+        return limits_sentences
 
     @property
-    def carries_more(self) -> str:
+    def carries_more_verdict(self) -> str:
         if self.partial.low is None:
             return CANNOT_BE_TOLD
         return CARRIES_MORE if self.partial.low > 0 else MORE_NOT_SHOWN
 
     @property
-    def short_sentence(self) -> str:
-        """The `sentence` in fewer words."""
-        return "It carries more than the covariates." if self.carries_more == CARRIES_MORE else self.sentence
+    def short_covariates_sentence(self) -> str:
+        """The `covariates_sentence` in fewer words."""
+        return (
+            "It carries more than the covariates."
+            if self.carries_more_verdict == CARRIES_MORE
+            else self.covariates_sentence
+        )
 
     @property
-    def sentence(self) -> str:
+    def covariates_sentence(self) -> str:
         covariates_text = ", ".join(self.names[:MAX_VERDICT_COVARIATES]) or "the covariates"
         covariates_text += (
             f", {len(self.names) - MAX_VERDICT_COVARIATES} more" if len(self.names) > MAX_VERDICT_COVARIATES else ""
@@ -135,7 +144,7 @@ class CovariateResult:
             CARRIES_MORE: f"It carries more than {covariates_text}{reliability_text}.",
             MORE_NOT_SHOWN: "It is not shown to carry more than the covariates.",
             CANNOT_BE_TOLD: "Whether it carries more than covariates cannot be told.",
-        }[self.carries_more]
+        }[self.carries_more_verdict]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,48 +188,53 @@ class Conclusion:
     def score_sentence(self) -> str:
         score_value, *_ = self.score.value_low_high
         if self.why:
-            value_sentence = f" The {self.auc_title} is {score_value:.2f}." if self.score.value is not None else ""
-            return f"Nothing can be concluded: {self.why}.{value_sentence}"
+            auc_value_sentence = f" The {self.auc_title} is {score_value:.2f}." if self.score.value is not None else ""
+            return f"Nothing can be concluded: {self.why}.{auc_value_sentence}"
         score_text = f"{score_value:.2f} ({INTERVAL_TEXT} {self.score.format_interval('.2f')})"
-        score_and_count = f"{self.auc_title} {score_text}, {self.participants} participants."
+        score_and_count_text = f"{self.auc_title} {score_text}, {self.participants} participants."
         comparison_verb = {BELOW_CHANCE: "does worse", ABOVE_CHANCE: "does better"}.get(
             self.score_verdict, "is not shown to do better"
         )
-        advice = (
+        worse_than_chance_advice = (
             " Look for exchanged labels, or for what tells the diagnosis at one site and its opposite at others, such "
             "as missing values."
         )
         return (
             f"The network {comparison_verb} than chance: "
-            f"{score_and_count}{advice if self.score_verdict == BELOW_CHANCE else ''}"
+            f"{score_and_count_text}{worse_than_chance_advice if self.score_verdict == BELOW_CHANCE else ''}"
         )
 
     @property
     def baseline_sentence(self) -> str:
         if self.why or self.score_verdict == BELOW_CHANCE:
             return ""
-        model_worse_count, secondary_count = self.others.get(MODEL_WORSE, 0), sum(self.others.values())
-        secondary_text = f"; {model_worse_count} of {secondary_count} others better" if model_worse_count else ""
+        better_baseline_count, secondary_baseline_count = self.others.get(MODEL_WORSE, 0), sum(self.others.values())
+        better_baselines_text = (
+            f"; {better_baseline_count} of {secondary_baseline_count} others better" if better_baseline_count else ""
+        )
         if self.baseline is None:
             return (
-                f"No baseline reads what it reads, so none is pre-specified{secondary_text}." if secondary_count else ""
+                f"No baseline reads what it reads, so none is pre-specified{better_baselines_text}."
+                if secondary_baseline_count
+                else ""
             )
-        difference_text, lacking_inputs = self.baseline.less.text(".3f"), self.baseline.lacks
+        auc_difference_text, lacking_inputs = self.baseline.less.text(".3f"), self.baseline.lacks
         baseline_text = (
             f"the pre-specified baseline{f' (lacks {join_names(lacking_inputs)})' if lacking_inputs else ''}"
         )
-        place_text = " in the training's own test" if self.baseline.where else ""
-        detectable = (
-            self.baseline.detectable if not secondary_text and not place_text else None
+        training_place_text = " in the training's own test" if self.baseline.where else ""
+        detectable_difference = (
+            self.baseline.detectable_difference if not better_baselines_text and not training_place_text else None
         )  # else the verdict would exceed 60 words
-        least = "" if detectable is None else f", minimum detectable {detectable:.3f}"
+        detectable_text = "" if detectable_difference is None else f", minimum detectable {detectable_difference:.3f}"
         comparison_text = {
-            MODEL_BETTER: f"It is better than {baseline_text}{place_text}: {difference_text}",
-            NO_DIFFERENCE: f"No difference from {baseline_text} is shown{place_text}: {difference_text}{least}",
-            MODEL_WORSE: f"It is worse than {baseline_text}{place_text}: {difference_text}",
-            CANNOT_BE_TOLD: f"Whether it differs from {baseline_text} cannot be told{place_text}",
+            MODEL_BETTER: f"It is better than {baseline_text}{training_place_text}: {auc_difference_text}",
+            NO_DIFFERENCE: f"No difference from {baseline_text} is shown{training_place_text}: {auc_difference_text}"
+            f"{detectable_text}",
+            MODEL_WORSE: f"It is worse than {baseline_text}{training_place_text}: {auc_difference_text}",
+            CANNOT_BE_TOLD: f"Whether it differs from {baseline_text} cannot be told{training_place_text}",
         }[judge_auc_difference(self.baseline.less)]
-        return f"{comparison_text}{secondary_text}."
+        return f"{comparison_text}{better_baselines_text}."
 
     @property
     def confound_sentences(self) -> list[str]:
@@ -229,14 +243,16 @@ class Conclusion:
         sentences = ["Covariates are unknown."]
         if self.covariates:
             sentences = [
-                self.covariates.sentence if self.score_verdict == ABOVE_CHANCE else self.covariates.short_sentence
+                self.covariates.covariates_sentence
+                if self.score_verdict == ABOVE_CHANCE
+                else self.covariates.short_covariates_sentence
             ]
         if self.minus_masked.low is not None:
             sentences.append(f"Missingness masked: {self.masked.text('.2f', *ESTIMATE_PLACEHOLDERS)}.")
         return sentences
 
     @property
-    def summary_rows(self) -> list[tuple[str, ...]]:
+    def terminal_summary_rows(self) -> list[tuple[str, ...]]:
         """What the terminal shows."""
         uncompared_text = f", {self.alone} of {self.participants} compared with nobody" if self.alone else ""
         verdict_text = f"{self.score_verdict}: {self.why}" if self.why else f"{self.score_verdict}{uncompared_text}"
@@ -247,11 +263,15 @@ class Conclusion:
                 (
                     f"{PRESPECIFIED_ROLE} baseline",
                     baseline.auc.text(".2f", *ESTIMATE_PLACEHOLDERS),
-                    f"{baseline.spoken_name}{lacks_text}",
+                    f"{baseline.readable_name}{lacks_text}",
                 )
             )
             terminal_rows.append(
-                ("model minus baseline", baseline.less.text(".3f", *ESTIMATE_PLACEHOLDERS), baseline.standing_text)
+                (
+                    "model minus baseline",
+                    baseline.less.text(".3f", *ESTIMATE_PLACEHOLDERS),
+                    baseline.difference_verdict_text,
+                )
             )
         if covariate_result := self.covariates:
             covariates_text = join_names(covariate_result.names, MAX_TERMINAL_COVARIATES)
@@ -261,12 +281,14 @@ class Conclusion:
             output_label_correlation_text = (
                 f"partial correlation {covariate_result.partial.text('.2f')} beside {covariates_text}"
             )
-            carries_more = covariate_result.carries_more
+            carries_more_verdict = covariate_result.carries_more_verdict
             terminal_rows.append(
                 (
                     "more than covariates",
-                    f"{carries_more}{reliability_text}",
-                    covariate_result.reason if carries_more == CANNOT_BE_TOLD else output_label_correlation_text,
+                    f"{carries_more_verdict}{reliability_text}",
+                    covariate_result.reason
+                    if carries_more_verdict == CANNOT_BE_TOLD
+                    else output_label_correlation_text,
                 )
             )
         else:
@@ -279,7 +301,7 @@ class Conclusion:
     @property
     def headline_numbers(self) -> list[HeadlineNumber]:
         """The headline of the page."""
-        page_numbers = [
+        score_and_baseline_numbers = [
             HeadlineNumber(
                 self.score.text(".2f", "undefined"),
                 f"{self.auc_title}, {INTERVAL_TEXT}",
@@ -288,9 +310,11 @@ class Conclusion:
             )
         ]
         if baseline := self.baseline:
-            difference_text = f"model minus this {baseline.less.text('.3f', 'undefined')}: {baseline.standing_text}"
+            difference_text = (
+                f"model minus this {baseline.less.text('.3f', 'undefined')}: {baseline.difference_verdict_text}"
+            )
             baseline_title = f"{PRESPECIFIED_ROLE} baseline, {INTERVAL_TEXT}: {baseline.name}"
-            page_numbers.append(
+            score_and_baseline_numbers.append(
                 HeadlineNumber(baseline.auc.text(".2f", "undefined"), baseline_title, difference_text, [baseline.note])
             )
-        return page_numbers
+        return score_and_baseline_numbers

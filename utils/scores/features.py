@@ -11,10 +11,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import LOGARITHMIC_PATTERN
+from data.cohorts.phenotype import LOGARITHMIC_COLUMN_PATTERN
 
 UNKNOWN_CATEGORY = "unknown"  # the category of unknown text
-MISSINGNESS_FEATURES = "missingness"  # the features that say what is missing, and how it was measured
+MISSINGNESS_FEATURE_KIND = "missingness"  # the features that say what is missing, and how it was measured
 
 
 def make_covariate_table(
@@ -37,7 +37,7 @@ def make_covariate_table(
             )
             continue
         column_values = phenotype.parse_number_column(source_table, column_name).reindex(subjects)
-        if LOGARITHMIC_PATTERN.search(column_name):
+        if LOGARITHMIC_COLUMN_PATTERN.search(column_name):
             column_name, column_values = f"log {column_name}", np.log(column_values.where(column_values > 0))
         values_by_column[column_name] = column_values.to_numpy(float)
     return pd.DataFrame(values_by_column, index=pd.Index(subjects))
@@ -66,13 +66,13 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     records, are left out.
     """
     header_batches = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
-    phenotypes = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])
+    phenotype_values = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])
     atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
     cohort_region_means = [
         atlas.load_parcel_means(atlas_cohort, [atlas.make_region_parcels(cohort_atlas)])[0]
         for atlas_cohort, cohort_atlas in zip(cohorts, atlases, strict=True)
     ]
-    region_means = np.concatenate(cohort_region_means).reshape(len(phenotypes), -1)
+    region_means = np.concatenate(cohort_region_means).reshape(len(phenotype_values), -1)
     record_rows = [row for cohort in cohorts for row in cohort.rows]
     subjects, sites = [row.subject for row in record_rows], [row.site for row in record_rows]
     covariate_tables = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]
@@ -81,17 +81,19 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
         table = table[~table.index.duplicated(keep="last")]
     feature_tables = {
         "covariates": make_covariate_table(subjects, sites, table).reset_index(drop=True),
-        "phenotype": pd.DataFrame(phenotypes, dtype=float),
+        "phenotype": pd.DataFrame(phenotype_values, dtype=float),
         "regions": pd.DataFrame(region_means, dtype=float),
     }
     feature_tables = {
         feature_kind: table.add_prefix(f"{feature_kind} ") for feature_kind, table in feature_tables.items()
     }
-    missingness_columns = phenotype.find_recording_values(cohorts[0].metadata)
+    missingness_column_indices = phenotype.find_recording_value_indices(cohorts[0].metadata)
     missingness_tables = (
-        {MISSINGNESS_FEATURES: feature_tables["phenotype"].iloc[:, missingness_columns]} if missingness_columns else {}
+        {MISSINGNESS_FEATURE_KIND: feature_tables["phenotype"].iloc[:, missingness_column_indices]}
+        if missingness_column_indices
+        else {}
     )
-    if not phenotypes.any():
+    if not phenotype_values.any():
         del feature_tables["phenotype"]
     nonempty_tables = {feature_kind: table for feature_kind, table in feature_tables.items() if table.shape[1]}
     return nonempty_tables | {"all": pd.concat(nonempty_tables.values(), axis=1)} | missingness_tables

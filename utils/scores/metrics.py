@@ -4,9 +4,9 @@ An interval is a bootstrap over subjects (`bootstrap_percentile_interval`). The 
 subjects. Each pair of subjects then meets twice: each of them helps to train the model that tests the other. What they
 have in common moves the score twice. Resampling, which leaves the models as they are, sees it once. If models read
 noise, the variance is therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine Learning 52:239) correct
-that of k folds by nearly the same, 1 + k / (k - 1). `Predictions.interval_widening` says how much wider an interval is
-made. `tests/benchmarks/coverage.py` counts how often it then contains the truth: the mean score on fresh people of
-models trained on as many.
+that of k folds by nearly the same, 1 + k / (k - 1). `Predictions.compute_interval_widening` says how much wider an
+interval is made. `tests/benchmarks/coverage.py` counts how often it then contains the truth: the mean score on fresh
+people of models trained on as many.
 """
 
 from collections import Counter
@@ -20,7 +20,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from data.base.effort import EFFORT
-from data.cohorts.peers import MAX_LOST_SHARE, MAX_PULL, compute_pull, mark_mixed_groups, number_site_folds
+from data.cohorts.peers import (
+    MAX_LOST_SUBJECT_SHARE,
+    MAX_PULL_LOG_ODDS,
+    compute_pull_log_odds,
+    mark_records_in_mixed_groups,
+    number_site_folds,
+)
 from utils.scores.results import (
     CHANCE_AUC,
     CONFIDENCE_LEVEL,
@@ -29,7 +35,7 @@ from utils.scores.results import (
     THRESHOLD,
     TITLE_BY_AUC,
     Estimate,
-    widen_for_comparisons,
+    compute_bonferroni_widening,
 )
 from utils.scores.statistics import WeightedStatistic, bootstrap_percentile_interval, compute_auc, compute_mean_auc
 
@@ -65,7 +71,7 @@ class Predictions:
     the fold, which is the model that predicted it. Every score is the mean over repeats; the intervals are those of the
     folds of the first one. There, `training_cluster_counts` (n,) says how many clusters of the test were in the
     training of a record's model; they are 0 if all records have one model. `in_small_sites`: whether sites are so small
-    (`compute_pull`), in any repeat, that the AUC within sites compares people of one fold only.
+    (`compute_pull_log_odds`), in any repeat, that the AUC within sites compares people of one fold only.
     """
 
     label: np.ndarray
@@ -86,22 +92,22 @@ class Predictions:
             repeat_table.reindex(columns=SCORED_PREDICTION_COLUMNS, fill_value="") for repeat_table in repeat_tables
         ]
         label, site, subject = (filled_tables[0][column].to_numpy() for column in ("label", "site", "subject"))
-        cluster_leader = filled_tables[0][SAME_SCAN_COLUMN]
-        cluster = np.where(cluster_leader.isna() | (cluster_leader == ""), subject, cluster_leader)
+        cluster_leader_ids = filled_tables[0][SAME_SCAN_COLUMN]
+        cluster_ids = np.where(cluster_leader_ids.isna() | (cluster_leader_ids == ""), subject, cluster_leader_ids)
         probabilities, fold_names = (
             np.stack([filled_table[column].to_numpy() for filled_table in filled_tables])
             for column in ("probability", "fold")
         )
-        cluster_count_by_fold = Counter(fold_names[0, index_unique(cluster)[0]].tolist())
+        cluster_count_by_fold = Counter(fold_names[0, find_first_and_inverse_indices(cluster_ids)[0]].tolist())
         training_cluster_counts = np.array(
             [cluster_count_by_fold.total() - cluster_count_by_fold[fold] for fold in fold_names[0].tolist()]
         )
-        has_small_sites = any(compute_pull(label, site, fold) > MAX_PULL for fold in fold_names)
+        has_small_sites = any(compute_pull_log_odds(label, site, fold) > MAX_PULL_LOG_ODDS for fold in fold_names)
         return cls(
             label.astype(float),
             subject,
             site,
-            cluster,
+            cluster_ids,
             probabilities.astype(float),
             fold_names,
             training_cluster_counts,
@@ -127,38 +133,43 @@ class Predictions:
     def repeats_to_score(self) -> tuple[RepeatToScore, ...]:
         """What each repeat is scored by."""
         repeats_to_score = []
-        for probability, repeat_folds, repeat_peers in zip(
+        for probability, repeat_folds, repeat_peer_groups in zip(
             self.probabilities, self.fold_names, self.peer_groups, strict=True
         ):
-            groupings = {"auc_sites": (self.site, repeat_peers), "auc_folds": (repeat_folds, repeat_folds)}
+            group_pairs_by_auc = {
+                "auc_sites": (self.site, repeat_peer_groups),
+                "auc_folds": (repeat_folds, repeat_folds),
+            }
             groups_by_auc = {
                 auc_name: compared_groups
-                for auc_name, (dividing_groups, compared_groups) in groupings.items()
+                for auc_name, (dividing_groups, compared_groups) in group_pairs_by_auc.items()
                 if len(np.unique(dividing_groups)) > 1
             }
             repeats_to_score.append(RepeatToScore(self.label, probability, groups_by_auc))
         return tuple(repeats_to_score)
 
     @property
-    def groups_by_auc(self) -> dict[str, np.ndarray]:
+    def first_repeat_groups_by_auc(self) -> dict[str, np.ndarray]:
         """The groups of the first repeat."""
         return self.repeats_to_score[0].groups_by_auc
 
     @property
     def first_records_and_subject_indices(self) -> tuple[np.ndarray, np.ndarray]:
         """The first record of each subject (subjects,), and the place of each record's subject there (n,)."""
-        return index_unique(self.subject)
+        return find_first_and_inverse_indices(self.subject)
 
     @cached_property
-    def cluster_positions(self) -> tuple[np.ndarray, np.ndarray]:
+    def first_records_and_cluster_indices(self) -> tuple[np.ndarray, np.ndarray]:
         """The same as `first_records_and_subject_indices` for clusters, which a bootstrap draws as units."""
-        return index_unique(self.cluster)
+        return find_first_and_inverse_indices(self.cluster)
 
     @property
     def uncompared_subject_count(self) -> int:
         """How many subjects have only peers of one class, in every repeat."""
-        is_alone_by_repeat = [~mark_mixed_groups(self.label, repeat_peers) for repeat_peers in self.peer_groups]
-        return len(np.unique(self.subject[np.all(is_alone_by_repeat, axis=0)]))
+        is_uncompared_by_repeat = [
+            ~mark_records_in_mixed_groups(self.label, repeat_peer_groups) for repeat_peer_groups in self.peer_groups
+        ]
+        return len(np.unique(self.subject[np.all(is_uncompared_by_repeat, axis=0)]))
 
     def with_probabilities(self, probabilities: ArrayLike) -> "Predictions":
         """The same records with the probabilities (repeats, n) of another classifier."""
@@ -185,20 +196,24 @@ class Predictions:
         """Both ends of a statistic's interval over subjects; `statistic` takes the weights of records. Subjects of a
         whole test are drawn within their fold, whose size is fixed. Those of a part of it, such as a site, are not: how
         many of them are in a fold is chance; few are, and they hardly vary among themselves."""
-        (first_records, cluster_index), generator = self.cluster_positions, np.random.default_rng(seed)
-        cluster_folds = self.fold_names[0, first_records]
+        (first_record_indices, cluster_index_by_record), generator = (
+            self.first_records_and_cluster_indices,
+            np.random.default_rng(seed),
+        )
+        fold_by_cluster = self.fold_names[0, first_record_indices]
         is_subset = (
-            len(first_records) < self.training_cluster_counts[0] + (cluster_folds == self.fold_names[0, 0]).sum()
+            len(first_record_indices)
+            < self.training_cluster_counts[0] + (fold_by_cluster == self.fold_names[0, 0]).sum()
         )
         return bootstrap_percentile_interval(
-            lambda cluster_weights: statistic(cluster_weights[:, cluster_index]),
-            len(first_records),
+            lambda cluster_weights: statistic(cluster_weights[:, cluster_index_by_record]),
+            len(first_record_indices),
             generator,
             resample_count,
-            None if is_subset else cluster_folds,
+            None if is_subset else fold_by_cluster,
         )
 
-    def interval_widening(self, metric: str) -> float:
+    def compute_interval_widening(self, metric: str) -> float:
         """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.
 
         The variance grows by the share of the clusters in a cluster's training that are themselves in the score, tested
@@ -207,33 +222,37 @@ class Predictions:
         """
         if not self.training_cluster_counts.any():
             return 1.0
-        first_records, _ = self.cluster_positions
-        cluster_count_by_fold = Counter(self.fold_names[0, first_records].tolist())
-        training_count_by_fold = dict(
+        first_record_indices, _ = self.first_records_and_cluster_indices
+        cluster_count_by_fold = Counter(self.fold_names[0, first_record_indices].tolist())
+        training_cluster_count_by_fold = dict(
             zip(self.fold_names[0].tolist(), self.training_cluster_counts.tolist(), strict=True)
         )
         variance_terms = [
-            cluster_count * (len(first_records) - cluster_count) / max(training_count_by_fold[fold], 1)
+            cluster_count * (len(first_record_indices) - cluster_count) / max(training_cluster_count_by_fold[fold], 1)
             for fold, cluster_count in cluster_count_by_fold.items()
         ]
-        people_freedom, cluster_freedom = (
+        people_freedom_share, cluster_freedom_share = (
             max(1 - len(cluster_count_by_fold) / len(first_positions), 1 / 2)
-            for first_positions in (self.first_records_and_subject_indices[0], first_records)
+            for first_positions in (self.first_records_and_subject_indices[0], first_record_indices)
         )
-        variance_factor = (1 + sum(variance_terms) / len(first_records)) * people_freedom / cluster_freedom
-        if metric in self.groups_by_auc:
-            is_used = np.any(find_needed_masks(self.repeats_to_score[0], metric), axis=0)
-            lost_freedom = (
-                2 * len(np.unique(self.groups_by_auc[metric][is_used])) / max(self.count_clusters(is_used), 1)
+        variance_factor = (
+            (1 + sum(variance_terms) / len(first_record_indices)) * people_freedom_share / cluster_freedom_share
+        )
+        if metric in self.first_repeat_groups_by_auc:
+            is_needed_record = np.any(find_needed_record_masks(self.repeats_to_score[0], metric), axis=0)
+            lost_freedom_share = (
+                2
+                * len(np.unique(self.first_repeat_groups_by_auc[metric][is_needed_record]))
+                / max(self.count_clusters(is_needed_record), 1)
             )
-            variance_factor /= 1 - min(lost_freedom, MAX_LOST_SHARE)
+            variance_factor /= 1 - min(lost_freedom_share, MAX_LOST_SUBJECT_SHARE)
         return float(np.sqrt(variance_factor))
 
 
-def index_unique(identifiers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_first_and_inverse_indices(identifiers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first position of each distinct name (n,), names sorted; and the place of each name among these (n,)."""
-    _, first_positions, unique_index = np.unique(identifiers, return_index=True, return_inverse=True)
-    return first_positions, unique_index
+    _, first_positions, inverse_indices = np.unique(identifiers, return_index=True, return_inverse=True)
+    return first_positions, inverse_indices
 
 
 def choose_headline_metric(scored_metrics: Container[str]) -> str:
@@ -243,18 +262,18 @@ def choose_headline_metric(scored_metrics: Container[str]) -> str:
 
 def compute_aucs(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[str, np.ndarray]:
     """The AUC of all records, and within each of the groups, (k,) each; see `compute_mean_auc`."""
-    auc_within_groups = {
+    auc_by_grouping_name = {
         auc_name: compute_mean_auc(repeat.label, repeat.probability, record_weights, group)
         for auc_name, group in repeat.groups_by_auc.items()
     }
-    return {"auc": compute_auc(repeat.label, repeat.probability, record_weights)} | auc_within_groups
+    return {"auc": compute_auc(repeat.label, repeat.probability, record_weights)} | auc_by_grouping_name
 
 
 def compute_headline_auc(predictions: Predictions) -> tuple[str, float]:
     """The AUC that a verdict rests on, by its name; that of guessing if it is undefined."""
-    auc_by_name = average_over_repeats(predictions, compute_aucs, np.ones((1, len(predictions.label))))
-    auc_name = choose_headline_metric(auc_by_name)
-    return auc_name, float(np.nan_to_num(auc_by_name[auc_name], nan=CHANCE_AUC)[0])
+    auc_by_name = average_scores_over_repeats(predictions, compute_aucs, np.ones((1, len(predictions.label))))
+    headline_auc_name = choose_headline_metric(auc_by_name)
+    return headline_auc_name, float(np.nan_to_num(auc_by_name[headline_auc_name], nan=CHANCE_AUC)[0])
 
 
 def compute_brier(repeat: RepeatToScore, record_weights: np.ndarray) -> np.ndarray:
@@ -285,14 +304,16 @@ def compute_scores(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[st
         }
 
 
-def find_needed_masks(repeat: RepeatToScore, metric: str) -> tuple[np.ndarray, ...]:
+def find_needed_record_masks(repeat: RepeatToScore, metric: str) -> tuple[np.ndarray, ...]:
     """The groups of records, (n,) bool each, without which a metric is undefined."""
-    is_autism, all_records = repeat.label == 1, np.ones(len(repeat.label), bool)
+    is_autism, all_records_mask = repeat.label == 1, np.ones(len(repeat.label), bool)
     is_in_mixed_group = (
-        mark_mixed_groups(repeat.label, repeat.groups_by_auc[metric]) if metric in repeat.groups_by_auc else all_records
+        mark_records_in_mixed_groups(repeat.label, repeat.groups_by_auc[metric])
+        if metric in repeat.groups_by_auc
+        else all_records_mask
     )
     masks_by_metric = {
-        **dict.fromkeys(("accuracy", "brier"), (all_records,)),
+        **dict.fromkeys(("accuracy", "brier"), (all_records_mask,)),
         **dict.fromkeys(("recall", "f_score"), (is_autism,)),
         "specificity": (~is_autism,),
         "precision": (repeat.probability >= THRESHOLD,),
@@ -300,15 +321,15 @@ def find_needed_masks(repeat: RepeatToScore, metric: str) -> tuple[np.ndarray, .
     return masks_by_metric.get(metric, (is_autism & is_in_mixed_group, ~is_autism & is_in_mixed_group))
 
 
-def average_over_repeats(
+def average_scores_over_repeats(
     predictions: Predictions, score_repeat: RepeatScorer, record_weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Each score (k,) as its mean over the repeats in which it is defined. The records of a site may be in one fold of
     a repeat, whose AUC is then that within folds."""
     scores_by_repeat = [score_repeat(repeat, record_weights) for repeat in predictions.repeats_to_score]
-    metrics = dict.fromkeys(metric for repeat in scores_by_repeat for metric in repeat)
+    metric_names = dict.fromkeys(metric for repeat in scores_by_repeat for metric in repeat)
     repeat_values_by_metric = {
-        metric: np.array([repeat.get(metric, repeat["auc"]) for repeat in scores_by_repeat]) for metric in metrics
+        metric: np.array([repeat.get(metric, repeat["auc"]) for repeat in scores_by_repeat]) for metric in metric_names
     }
     with np.errstate(invalid="ignore"):
         return {
@@ -317,21 +338,22 @@ def average_over_repeats(
         }
 
 
-def estimate_with_intervals(
+def estimate_statistics_with_intervals(
     predictions: Predictions,
     compute_statistics: WeightedStatistics,
     seed: int,
-    lowest_value: float = 0.0,
+    lowest_possible_value: float = 0.0,
     comparison_count: int = 1,
 ) -> dict[str, Estimate]:
-    """The estimate of each statistic, which lies between `lowest_value` and 1.
+    """The estimate of each statistic, which lies between `lowest_possible_value` and 1.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by
-    `Predictions.interval_widening`, and by `widen_for_comparisons` if it is one of `comparison_count` that are
-    compared. There is none if one of the `find_needed_masks` of a statistic, of any repeat, has fewer subjects than
-    `MIN_CLASS_SUBJECTS`; those who are drawn together count as one. All resamples of a perfect score are perfect. So
-    the interval reaches at least to the score at which this many subjects are all right with probability 0.025, and to
-    its counterpart for all wrong (Clopper & Pearson 1934). Differences, whose `lowest_value` is -1, have no such limit.
+    `Predictions.compute_interval_widening`, and by `compute_bonferroni_widening` if it is one of `comparison_count`
+    that are compared. There is none if one of the `find_needed_record_masks` of a statistic, of any repeat, has fewer
+    subjects than `MIN_CLASS_SUBJECTS`; those who are drawn together count as one. All resamples of a perfect score are
+    perfect. So the interval reaches at least to the score at which this many subjects are all right with probability
+    0.025, and to its counterpart for all wrong (Clopper & Pearson 1934). Differences, whose `lowest_possible_value` is
+    -1, have no such limit.
     """
     value_by_statistic, estimate_by_statistic = compute_statistics(np.ones((1, len(predictions.label)))), {}
     bootstrap_ends = predictions.bootstrap_interval(
@@ -341,17 +363,17 @@ def estimate_with_intervals(
         value_by_statistic, np.concatenate([*value_by_statistic.values()]), *bootstrap_ends, strict=True
     ):
         fewest_clusters = min(
-            predictions.count_clusters(row_mask)
+            predictions.count_clusters(needed_record_mask)
             for repeat in predictions.repeats_to_score
-            for row_mask in find_needed_masks(repeat, statistic_name)
+            for needed_record_mask in find_needed_record_masks(repeat, statistic_name)
         )
-        low, high = point_value + predictions.interval_widening(statistic_name) * widen_for_comparisons(
+        low, high = point_value + predictions.compute_interval_widening(statistic_name) * compute_bonferroni_widening(
             comparison_count
         ) * (np.array(statistic_ends) - point_value)
-        if lowest_value == 0:
+        if lowest_possible_value == 0:
             perfect_score_limit = ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest_clusters, 1))
             low, high = min(low, perfect_score_limit), max(high, 1 - perfect_score_limit)
-        clipped_ends = np.clip((low, high), lowest_value, 1)
+        clipped_ends = np.clip((low, high), lowest_possible_value, 1)
         estimate_by_statistic[statistic_name] = (
             Estimate.from_numbers(point_value, *clipped_ends)
             if fewest_clusters >= MIN_CLASS_SUBJECTS
@@ -361,9 +383,11 @@ def estimate_with_intervals(
 
 
 def estimate_scores(predictions: Predictions, seed: int) -> dict[str, Estimate]:
-    """The estimate of each metric of `compute_scores`, see `estimate_with_intervals`."""
-    estimate_by_metric = estimate_with_intervals(
-        predictions, lambda record_weights: average_over_repeats(predictions, compute_scores, record_weights), seed
+    """The estimate of each metric of `compute_scores`, see `estimate_statistics_with_intervals`."""
+    estimate_by_metric = estimate_statistics_with_intervals(
+        predictions,
+        lambda record_weights: average_scores_over_repeats(predictions, compute_scores, record_weights),
+        seed,
     )
     return estimate_by_metric | widen_combined_scores(predictions, estimate_by_metric)
 
@@ -371,11 +395,11 @@ def estimate_scores(predictions: Predictions, seed: int) -> dict[str, Estimate]:
 def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str, Estimate]) -> dict[str, Estimate]:
     """Balanced accuracy and F score. If recall or specificity is exactly 0 or 1, it is so in all resamples, too. Then
     each interval is at least what those of both make of it (Zou & Donner 2008, Stat Med 27:1693)."""
-    combined_metrics, rate_numbers = (
+    combined_metrics, rate_values_and_ends = (
         ("balanced_accuracy", "f_score"),
         [estimate_by_metric[metric].value_low_high for metric in ("recall", "specificity")],
     )
-    if not any(value in (0, 1) for value, _, _ in rate_numbers):
+    if not any(value in (0, 1) for value, _, _ in rate_values_and_ends):
         return {}
     controls_per_autism = (predictions.label == 0).sum() / max((predictions.label == 1).sum(), 1)
 
@@ -384,8 +408,8 @@ def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str
             [(recall + specificity) / 2, 2 * recall / (recall + 1 + (1 - specificity) * controls_per_autism)]
         )
 
-    (recall, *recall_ends), (specificity, *specificity_ends) = rate_numbers
-    combined_scores, widened_by_metric = combine_rates(recall, specificity), {}
+    (recall, *recall_ends), (specificity, *specificity_ends) = rate_values_and_ends
+    combined_scores, widened_estimate_by_metric = combine_rates(recall, specificity), {}
     combined_scores_by_end = [
         [combine_rates(recall_end, specificity), combine_rates(recall, specificity_end)]
         for recall_end, specificity_end in zip(recall_ends, specificity_ends, strict=True)
@@ -395,28 +419,30 @@ def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str
     )  # below and above, of each metric
     for metric, distance_below, distance_above in zip(combined_metrics, *distances_to_ends, strict=True):
         value, low, high = estimate_by_metric[metric].value_low_high
-        widened_by_metric[metric] = Estimate.from_numbers(
+        widened_estimate_by_metric[metric] = Estimate.from_numbers(
             value, min(low, value - distance_below), max(high, value + distance_above)
         )
-    return widened_by_metric
+    return widened_estimate_by_metric
 
 
-def estimate_differences(
+def estimate_score_differences(
     predictions: Predictions, second_predictions: Predictions, seed: int, comparison_count: int = 1
 ) -> dict[str, Estimate]:
     """Each AUC, and the Brier score, minus that of another classifier of the same records: paired, see
-    `estimate_with_intervals`."""
+    `estimate_statistics_with_intervals`."""
 
     def score_aucs_and_brier(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[str, np.ndarray]:
         return compute_aucs(repeat, record_weights) | {"brier": compute_brier(repeat, record_weights)}
 
-    def compute_differences(record_weights: np.ndarray) -> dict[str, np.ndarray]:
-        first_values, second_values = (
-            average_over_repeats(paired_predictions, score_aucs_and_brier, record_weights)
+    def compute_score_differences(record_weights: np.ndarray) -> dict[str, np.ndarray]:
+        first_score_by_metric, second_score_by_metric = (
+            average_scores_over_repeats(paired_predictions, score_aucs_and_brier, record_weights)
             for paired_predictions in (predictions, second_predictions)
         )
-        return {metric: first_values[metric] - second_values[metric] for metric in first_values}
+        return {
+            metric: first_score_by_metric[metric] - second_score_by_metric[metric] for metric in first_score_by_metric
+        }
 
-    return estimate_with_intervals(
-        predictions, compute_differences, seed, lowest_value=-1.0, comparison_count=comparison_count
+    return estimate_statistics_with_intervals(
+        predictions, compute_score_differences, seed, lowest_possible_value=-1.0, comparison_count=comparison_count
     )

@@ -28,7 +28,7 @@ ROLE_COLUMN, PRESPECIFIED_ROLE, SECONDARY_ROLE = (
 GIVEN_DIAGNOSIS_MEASURE = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
 # a column of `predictions.csv`: the probability where missingness is masked
 MASKED_PROBABILITY_COLUMN = "missingness_masked"
-DETECTABLE = "minimum_detectable_difference"  # a column of `baselines.csv` and `compare.csv`
+DETECTABLE_DIFFERENCE_COLUMN = "minimum_detectable_difference"  # a column of `baselines.csv` and `compare.csv`
 PRESPECIFIED_BASELINE_COLUMN = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_BOOTSTRAP_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
@@ -45,7 +45,7 @@ def finite_or_none(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def estimate_columns(estimate_name: str = "") -> list[str]:
+def list_estimate_columns(estimate_name: str = "") -> list[str]:
     """The three columns of an estimate in a table; without a name those of a table that holds one estimate a row."""
     return (
         [estimate_name, f"{estimate_name}_low", f"{estimate_name}_high"] if estimate_name else ["value", "low", "high"]
@@ -78,12 +78,13 @@ class Estimate:
 
     @classmethod
     def from_row(cls, row: "Mapping[str, Any] | pd.Series", estimate_name: str = "") -> "Estimate":
-        """From the columns `estimate_columns(estimate_name)` of a row of a table."""
-        return cls.from_numbers(*(row[column] for column in estimate_columns(estimate_name)))
+        """From the columns `list_estimate_columns(estimate_name)` of a row of a table."""
+        return cls.from_numbers(*(row[column] for column in list_estimate_columns(estimate_name)))
 
     def to_cells(self, estimate_name: str = "") -> dict[str, float | None]:
-        """The cells of the columns `estimate_columns(estimate_name)`; without a name they are the estimate in JSON."""
-        return dict(zip(estimate_columns(estimate_name), astuple(self), strict=True))
+        """The cells of the columns `list_estimate_columns(estimate_name)`; without a name they are the estimate in
+        JSON."""
+        return dict(zip(list_estimate_columns(estimate_name), astuple(self), strict=True))
 
     @property
     def value_low_high(self) -> tuple[float, ...]:
@@ -118,7 +119,7 @@ class Estimate:
 UNDEFINED = Estimate(None, None, None)
 
 
-def widen_for_comparisons(comparison_count: int) -> float:
+def compute_bonferroni_widening(comparison_count: int) -> float:
     """How many times as wide intervals must be to contain all of `comparison_count` numbers at once (Bonferroni)."""
     standard_normal = NormalDist()
     return standard_normal.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / (2 * comparison_count)) / standard_normal.inv_cdf(
@@ -129,21 +130,21 @@ def widen_for_comparisons(comparison_count: int) -> float:
 def find_detectable_difference(difference: Estimate, comparison_count: int = 1) -> float | None:
     """The true difference, of a score that is 1 at most, which 8 of 10 studies with intervals of this width would show
     (`POWER`); None without an interval. The interval was widened for `comparison_count` comparisons, see
-    `widen_for_comparisons`."""
+    `compute_bonferroni_widening`."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return None
     half_width, standard_normal = (difference.high - difference.low) / 2, NormalDist()
-    standard_errors = widen_for_comparisons(comparison_count) * standard_normal.inv_cdf(
+    standard_errors_per_half_width = compute_bonferroni_widening(comparison_count) * standard_normal.inv_cdf(
         (1 + CONFIDENCE_LEVEL) / 2
     )  # standard errors in `half_width`
-    return min(half_width * (1 + standard_normal.inv_cdf(POWER) / standard_errors), 1.0)
+    return min(half_width * (1 + standard_normal.inv_cdf(POWER) / standard_errors_per_half_width), 1.0)
 
 
-def flatten_estimates(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+def flatten_estimates(estimate_by_name: Mapping[str, Estimate]) -> dict[str, float | None]:
     """The cells of several estimates, by their names, in one row of a table."""
     return {
         column: cell_value
-        for estimate_name, estimate in estimates.items()
+        for estimate_name, estimate in estimate_by_name.items()
         for column, cell_value in estimate.to_cells(estimate_name).items()
     }
 
@@ -170,7 +171,7 @@ CALIBRATION_COLUMNS = (
     "diagnosis",
     "level",
     "participants",
-    *estimate_columns(),
+    *list_estimate_columns(),
     CLUSTER_COUNT_COLUMN,
 )
 

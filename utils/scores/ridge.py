@@ -45,7 +45,7 @@ class LinearClassifier:
         return features @ self.weights + self.bias
 
 
-def find_record_clusters(cohort: Cohort, record_indices: np.ndarray) -> np.ndarray:
+def find_record_cluster_ids(cohort: Cohort, record_indices: np.ndarray) -> np.ndarray:
     """The cluster of each of the records at these positions: its subject, or the first subject of its group."""
     subjects = [cohort.rows[record_index].subject for record_index in record_indices]
     leader_by_subject = find_group_leaders(subjects, cohort.groups)
@@ -58,7 +58,7 @@ def read_labels_and_sites(cohort: Cohort, record_indices: np.ndarray) -> tuple[n
     return np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def sample_training_records(training_indices: np.ndarray) -> np.ndarray:
+def sample_training_indices(training_indices: np.ndarray) -> np.ndarray:
     """At most `MAX_EDGE_RECORDS` of the training records, drawn at random."""
     return np.sort(np.random.default_rng(0).permutation(training_indices)[:MAX_EDGE_RECORDS])
 
@@ -100,13 +100,13 @@ def fit_ridge_and_leave_out(
         np.empty((len(label), len(RIDGE_PENALTIES))),
     )
     for fit_indices, left_out_indices in inner_folds:
-        weights_by_penalty, biases = fit_ridge_path(features[fit_indices], centred_label[fit_indices])
-        decision_values[left_out_indices] = features[left_out_indices] @ weights_by_penalty + biases
+        weights_by_penalty, bias_by_penalty = fit_ridge_path(features[fit_indices], centred_label[fit_indices])
+        decision_values[left_out_indices] = features[left_out_indices] @ weights_by_penalty + bias_by_penalty
     best_penalty_index = np.square(decision_values - centred_label[:, None]).mean(0).argmin()
-    weights_by_penalty, biases = fit_ridge_path(features, centred_label)
+    weights_by_penalty, bias_by_penalty = fit_ridge_path(features, centred_label)
     slope, shift = fit_platt(decision_values[:, best_penalty_index], label)
     classifier = LinearClassifier(
-        slope * weights_by_penalty[:, best_penalty_index], float(slope * biases[best_penalty_index] + shift)
+        slope * weights_by_penalty[:, best_penalty_index], float(slope * bias_by_penalty[best_penalty_index] + shift)
     )
     return classifier, slope * decision_values[:, best_penalty_index] + shift
 
@@ -120,10 +120,10 @@ def centre_labels_within_sites(label: np.ndarray, site: np.ndarray) -> np.ndarra
 
 def subtract_site_means(values: np.ndarray, site: np.ndarray) -> np.ndarray:
     """Values (n, ...) minus their mean at the same site (n,)."""
-    _, site_index, record_counts = np.unique(site, return_inverse=True, return_counts=True)
-    site_sums = np.zeros((len(record_counts), *values.shape[1:]))
+    _, site_index, record_count_by_site = np.unique(site, return_inverse=True, return_counts=True)
+    site_sums = np.zeros((len(record_count_by_site), *values.shape[1:]))
     np.add.at(site_sums, site_index, values)
-    return values - (site_sums.T / record_counts).T[site_index]
+    return values - (site_sums.T / record_count_by_site).T[site_index]
 
 
 def find_record_axes(record_products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,19 +167,21 @@ class EdgeClassifier:
     folds."""
 
     edge_scale: EdgeScale
-    scaled_classifier: LinearClassifier
+    scaled_edge_classifier: LinearClassifier
     left_out_logit_by_record: dict[int, float]
 
     @property
     def edge_means_and_weights(self) -> np.ndarray:
         """The means of edges, and what their deviations from these weigh, (2, edges) float64."""
         return np.stack(
-            [self.edge_scale.edge_means, self.edge_scale.weighted_inverse_sd * self.scaled_classifier.weights]
+            [self.edge_scale.edge_means, self.edge_scale.weighted_inverse_sd * self.scaled_edge_classifier.weights]
         )
 
     def predict_log_odds(self, connectomes: Connectomes, record_indices: np.ndarray) -> np.ndarray:
         """The log odds of autism of the records at these positions (n,)."""
-        return self.scaled_classifier.bias + sum_edge_log_odds(self.edge_means_and_weights, connectomes, record_indices)
+        return self.scaled_edge_classifier.bias + sum_edge_log_odds(
+            self.edge_means_and_weights, connectomes, record_indices
+        )
 
 
 def sum_edge_log_odds(
@@ -195,8 +197,8 @@ def sum_edge_log_odds(
 
 def read_edge_blocks(connectomes: Connectomes, record_indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of the records (n,): their positions among these (block,), and their edges (block, edges) float64."""
-    block_size = max(1, EDGE_BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
-    for positions in split_into_batches(np.arange(len(record_indices)), block_size):
+    records_per_block = max(1, EDGE_BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
+    for positions in split_into_batches(np.arange(len(record_indices)), records_per_block):
         yield positions, connectomes[record_indices[positions]].astype(float)
 
 
@@ -208,9 +210,11 @@ def fit_edge_scale(connectomes: Connectomes, record_indices: np.ndarray) -> Edge
         edge_sums += np.nansum(edges, 0)
         square_sums += np.nansum(np.square(edges), 0)
     edge_means = edge_sums / np.maximum(finite_counts, 1)
-    variance = np.maximum(square_sums - finite_counts * np.square(edge_means), 0) / len(record_indices)
-    is_constant = variance <= MIN_RELATIVE_VARIANCE * np.maximum(np.square(edge_means), MIN_RELATIVE_VARIANCE)
-    weighted_inverse_sd = np.sqrt(EQUIVALENT_FEATURE_COUNT / connectomes.num_edges / np.where(is_constant, 1, variance))
+    edge_variances = np.maximum(square_sums - finite_counts * np.square(edge_means), 0) / len(record_indices)
+    is_constant = edge_variances <= MIN_RELATIVE_VARIANCE * np.maximum(np.square(edge_means), MIN_RELATIVE_VARIANCE)
+    weighted_inverse_sd = np.sqrt(
+        EQUIVALENT_FEATURE_COUNT / connectomes.num_edges / np.where(is_constant, 1, edge_variances)
+    )
     return EdgeScale(edge_means, np.where(is_constant, 0, weighted_inverse_sd))
 
 
@@ -219,7 +223,9 @@ CACHED_EDGE_CLASSIFIERS: dict[
 ] = {}  # the latest, by the records and labels that they were fitted on
 
 
-def load_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indices: np.ndarray) -> EdgeClassifier:
+def fit_or_reuse_edge_classifier(
+    cohort: Cohort, connectomes: Connectomes, training_indices: np.ndarray
+) -> EdgeClassifier:
     """`fit_ridge` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If
     these are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the
     same people take the same one."""
@@ -235,10 +241,10 @@ def load_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indi
 
 
 def fit_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indices: np.ndarray) -> EdgeClassifier:
-    """`load_edge_classifier`, anew."""
-    record_indices = sample_training_records(training_indices)
+    """`fit_or_reuse_edge_classifier`, anew."""
+    record_indices = sample_training_indices(training_indices)
     label, site = read_labels_and_sites(cohort, record_indices)
-    inner_folds = make_inner_folds(label, find_record_clusters(cohort, record_indices))
+    inner_folds = make_inner_folds(label, find_record_cluster_ids(cohort, record_indices))
     edge_scale, record_products = (
         fit_edge_scale(connectomes, record_indices),
         np.empty((len(record_indices), len(record_indices))),

@@ -55,19 +55,22 @@ def draw_resample_weights(
     stratum_by_subject = np.zeros(subject_count) if strata is None else np.asarray(strata)
     subject_weights = np.empty((resample_count, subject_count), np.min_scalar_type(subject_count))
     for stratum_name in np.unique(stratum_by_subject):
-        stratum_indices = np.flatnonzero(stratum_by_subject == stratum_name)
+        stratum_subject_indices = np.flatnonzero(stratum_by_subject == stratum_name)
         for resample_slice in split_resamples(resample_count, subject_count):
-            draw_probabilities = np.full(len(stratum_indices), 1 / len(stratum_indices))
-            subject_weights[resample_slice, stratum_indices] = generator.multinomial(
-                len(stratum_indices), draw_probabilities, resample_slice.stop - resample_slice.start
+            draw_probabilities = np.full(len(stratum_subject_indices), 1 / len(stratum_subject_indices))
+            subject_weights[resample_slice, stratum_subject_indices] = generator.multinomial(
+                len(stratum_subject_indices), draw_probabilities, resample_slice.stop - resample_slice.start
             )
     return subject_weights
 
 
 def split_resamples(resample_count: int, subject_count: int) -> list[slice]:
     """Slices of resamples of `subject_count` subjects, each as many as fit into memory at once."""
-    block_size = max(1, MAX_BLOCK_WEIGHTS // max(subject_count, 1))
-    return [slice(start, min(start + block_size, resample_count)) for start in range(0, resample_count, block_size)]
+    resamples_per_block = max(1, MAX_BLOCK_WEIGHTS // max(subject_count, 1))
+    return [
+        slice(start, min(start + resamples_per_block, resample_count))
+        for start in range(0, resample_count, resamples_per_block)
+    ]
 
 
 def permute_within_sites(
@@ -75,22 +78,25 @@ def permute_within_sites(
 ) -> np.ndarray:
     """Orders of people (order_count, subjects) in which clusters of as many people at the same sites change places, and
     people of one site within each cluster."""
-    _, cluster_index, cluster_sizes = np.unique(cluster, return_inverse=True, return_counts=True)
-    subjects_by_cluster, subject_orders = np.lexsort((site, cluster_index)), np.empty((order_count, len(cluster)), int)
+    _, cluster_index_by_subject, cluster_sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    subjects_sorted_by_cluster, subject_orders = (
+        np.lexsort((site, cluster_index_by_subject)),
+        np.empty((order_count, len(cluster)), int),
+    )
     for cluster_size in np.unique(cluster_sizes):
-        cluster_members = subjects_by_cluster[
-            cluster_sizes[cluster_index[subjects_by_cluster]] == cluster_size
+        cluster_members = subjects_sorted_by_cluster[
+            cluster_sizes[cluster_index_by_subject[subjects_sorted_by_cluster]] == cluster_size
         ].reshape(-1, cluster_size)  # a row of people for each cluster
-        site_lists, site_list_index = np.unique(site[cluster_members], axis=0, return_inverse=True)
-        for list_index, sites in enumerate(site_lists):
-            exchangeable_members = cluster_members[site_list_index == list_index]
+        site_lists, site_list_index_by_cluster = np.unique(site[cluster_members], axis=0, return_inverse=True)
+        for list_index, member_sites in enumerate(site_lists):
+            exchangeable_members = cluster_members[site_list_index_by_cluster == list_index]
             permuted_positions = generator.permuted(
                 np.tile(np.arange(len(exchangeable_members)), (order_count, 1)), axis=1
             )
             permuted_members = exchangeable_members[permuted_positions]
-            for site_name in np.unique(sites) if cluster_size > 1 else ():
-                permuted_members[..., sites == site_name] = generator.permuted(
-                    permuted_members[..., sites == site_name], axis=2
+            for site_name in np.unique(member_sites) if cluster_size > 1 else ():
+                permuted_members[..., member_sites == site_name] = generator.permuted(
+                    permuted_members[..., member_sites == site_name], axis=2
                 )
             subject_orders[:, exchangeable_members] = permuted_members
     return subject_orders
@@ -106,13 +112,15 @@ def compute_auc(label: np.ndarray, probability: np.ndarray, record_weights: np.n
     tie_starts = np.flatnonzero(
         np.diff(probability[probability_order], prepend=np.nan)
     )  # of records with equal probabilities
-    autism_weights, control_weights = (
+    autism_weights_by_tie, control_weights_by_tie = (
         np.add.reduceat(record_weights[:, probability_order] * (label == class_label)[probability_order], tie_starts, 1)
         for class_label in (1, 0)
     )
-    pair_weights = autism_weights.sum(1) * control_weights.sum(1)
+    pair_weight_sums = autism_weights_by_tie.sum(1) * control_weights_by_tie.sum(1)
     with np.errstate(invalid="ignore"):
-        return (autism_weights * (control_weights.cumsum(1) - control_weights / 2)).sum(1) / pair_weights
+        return (autism_weights_by_tie * (control_weights_by_tie.cumsum(1) - control_weights_by_tie / 2)).sum(
+            1
+        ) / pair_weight_sums
 
 
 def compute_mean_auc(

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base import files
 from data.cohorts import records
-from data.cohorts.cohort import flatten_cohort, split_into_batches
+from data.cohorts.cohort import flatten_record_files, split_into_batches
 from data.cohorts.folds import seal_reduced_set
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 from utils.runs import record
@@ -22,10 +22,13 @@ def encode_cohort(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
     network, original_run = restore_network(run), run
     encoder = keras.Model(network.input, network.output["code"])
-    run = dataclasses.replace(run, cohort=flatten_cohort(run.cohort))
-    with files.unfinished(run.out_dir) as unfinished_folder:
+    run = dataclasses.replace(run, cohort=flatten_record_files(run.cohort))
+    with files.make_unfinished_path(run.out_dir) as unfinished_folder:
         unfinished_folder.mkdir(parents=True)
-        encoder_sha256, encoder_people = run.checkpoints.digest(), run.checkpoints.manifest().people or TrainingPeople()
+        encoder_sha256, encoder_people = (
+            run.checkpoints.compute_latest_sha256(),
+            run.checkpoints.read_latest_manifest().people or TrainingPeople(),
+        )
         reduced_metadata = dataclasses.replace(
             run.cohort.metadata,
             grid=records.REDUCED.shape,
@@ -52,9 +55,9 @@ def encode_cohort(run: Run) -> int:
 def pool_reduced_cohorts(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Joins the folds' cohorts into one sealed set, which can be given as `--dataDir` with the same `--folds`."""
     assert pooled_run.folds
-    pooled_run.folds.write(pooled_run.out_dir)
+    pooled_run.folds.write_folds(pooled_run.out_dir)
     seal_reduced_set(pooled_run.out_dir)
-    pooled_run.finish()
+    pooled_run.finish_run()
 
 
 def write_encoded_records(run: Run, encoder: keras.Model, output_folder: Path) -> dict[str, records.Digests]:

@@ -42,12 +42,17 @@ class CheckpointSaver:
         self.checkpoint_folder, self.checkpoint_name = checkpoint_folder, checkpoint_name
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=optimizer)
 
-    def restore(self) -> int:
+    def restore_latest_checkpoint(self) -> int:
         """Restores the latest checkpoint; returns the number of batches it has seen."""
-        self.checkpoint_folder.restore_checked(self.checkpoint, lambda restore_status: restore_status.assert_consumed())
-        manifest, prefix_name = self.checkpoint_folder.manifest(), self.checkpoint_folder.latest_prefix().name
+        self.checkpoint_folder.restore_latest_checked(
+            self.checkpoint, lambda restore_status: restore_status.assert_consumed()
+        )
+        manifest, prefix_name = (
+            self.checkpoint_folder.read_latest_manifest(),
+            self.checkpoint_folder.require_intact_prefix().name,
+        )
         if not manifest.outputs:  # a run was killed amid this save, which ends here
-            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=True)
+            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_checkpoint_saved=True)
         return manifest.step
 
     @cached_property
@@ -56,32 +61,37 @@ class CheckpointSaver:
             self.checkpoint, self.checkpoint_folder.path, MAX_CHECKPOINTS, checkpoint_name=self.checkpoint_name
         )
 
-    def save(self, manifest: Manifest) -> None:
+    def save_checkpoint(self, manifest: Manifest) -> None:
         """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
-        prefix_name, has_earlier_checkpoint = f"{self.checkpoint_name}-{manifest.step}", self.checkpoint_folder.exists
+        prefix_name, has_earlier_checkpoint = (
+            f"{self.checkpoint_name}-{manifest.step}",
+            self.checkpoint_folder.has_checkpoint,
+        )
         try:
             # first: a checkpoint without its record cannot be used
-            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=False)
+            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_checkpoint_saved=False)
             self.checkpoint_manager.save(checkpoint_number=manifest.step)
-            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=True)
+            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_checkpoint_saved=True)
             self.checkpoint_folder.remove_checkpoints_except(
                 self.checkpoint_folder.checkpoint_prefixes[:MAX_CHECKPOINTS]
             )
         except (tf.errors.OpError, OSError) as error:
-            self.checkpoint_folder.prepare_folder(is_from_zero=False)
-            earlier_text = "the one before is intact" if has_earlier_checkpoint else "there is none before it"
+            self.checkpoint_folder.prepare_folder_and_choose_name(is_from_zero=False)
+            earlier_checkpoint_text = (
+                "the one before is intact" if has_earlier_checkpoint else "there is none before it"
+            )
             is_size_limit = os.strerror(errno.EFBIG) in str(error)  # TensorFlow's errors have no number
             advice = files.FILE_TOO_LARGE_ADVICE if is_size_limit else "Make room for it and repeat the command."
             raise InputError(
                 f"{self.checkpoint_folder.path} cannot take a checkpoint at iteration {manifest.step} "
-                f"({shorten_error(error)}); {earlier_text}. {advice}"
+                f"({shorten_error(error)}); {earlier_checkpoint_text}. {advice}"
             ) from error
 
 
 def restore_network(run: Run) -> keras.Model:
     """The trained network, of a checkpoint or a bundle. Raises InputError if its training diverged."""
     network = run.model.build_network(run.config, run.cohort)
-    run.checkpoints.restore(network)
+    run.checkpoints.restore_latest_weights(network)
     check_network_finite(run, "weights", network.get_weights())
     return network
 
@@ -115,9 +125,9 @@ class NetworkReader:
         return {input_name: batch[input_name] for input_name in self.network.input}
 
 
-def make_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> NetworkReader:
+def make_network_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> NetworkReader:
     """How a run reads records for a network: means of volumes where it begins with these, unless `needs_volumes`."""
-    remaining_network, parcel_sets = (network, []) if needs_volumes else split_after_means(network)
+    remaining_network, parcel_sets = (network, []) if needs_volumes else split_off_parcel_averages(network)
     table_by_input: dict[str, Any] = {}
     if parcel_sets:
         table_by_input |= zip(
@@ -128,12 +138,14 @@ def make_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> 
     return NetworkReader(run, remaining_network, table_by_input)
 
 
-def split_after_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
+def split_off_parcel_averages(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
     """The network after its first layers, and the parcels over which these average the volume. It takes the means by
     the names of the parcels. If other layers read the volume too: the network itself, and no parcels."""
-    volume_input = network.input.get("volume") if isinstance(network.input, dict) else None
+    volume_input_tensor = network.input.get("volume") if isinstance(network.input, dict) else None
     computing_layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    volume_layers = [layer for layer in computing_layers if volume_input is not None and layer.input is volume_input]
+    volume_layers = [
+        layer for layer in computing_layers if volume_input_tensor is not None and layer.input is volume_input_tensor
+    ]
     parcels_by_name = {
         layer_parcels.name: layer_parcels for layer in volume_layers if (layer_parcels := find_averaged_parcels(layer))
     }
@@ -141,13 +153,13 @@ def split_after_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]
         return network, []
     for input_name, layer in zip(parcels_by_name, volume_layers, strict=True):
         layer.output.name = input_name
-    means_by_input = {
+    means_tensor_by_input = {
         input_name: layer.output for input_name, layer in zip(parcels_by_name, volume_layers, strict=True)
     }
-    remaining_inputs = {
+    remaining_input_tensors = {
         input_name: input_tensor for input_name, input_tensor in network.input.items() if input_name != "volume"
     }
-    return keras.Model(remaining_inputs | means_by_input, network.output), list(parcels_by_name.values())
+    return keras.Model(remaining_input_tensors | means_tensor_by_input, network.output), list(parcels_by_name.values())
 
 
 def find_averaged_parcels(layer: keras.Layer) -> Parcels | None:
@@ -165,12 +177,12 @@ def run_network(
     network: keras.Model,
     index_batches: list[np.ndarray],
     progress_title: str = "",
-    phenotype_cohorts: Sequence[Cohort] = (),
+    substitute_phenotype_cohorts: Sequence[Cohort] = (),
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
     """For each selection of records: it, the batch (see `Model.read_batches`), and the network's outputs in NumPy;
-    then the same with the phenotype of each of the `phenotype_cohorts`. Without a `progress_title` no progress is
-    shown."""
-    reader = make_reader(run, network)
+    then the same with the phenotype of each of the `substitute_phenotype_cohorts`. Without a `progress_title` no
+    progress is shown."""
+    reader = make_network_reader(run, network)
     compute_outputs = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
     with (
         open_progress_bar(progress_title, sum(map(len, index_batches)))
@@ -181,8 +193,8 @@ def run_network(
             for phenotype_batch in (
                 {},
                 *(
-                    phenotype_cohort.make_batch(batch_indices, with_volumes=False)
-                    for phenotype_cohort in phenotype_cohorts
+                    substitute_phenotype_cohort.make_batch(batch_indices, with_volumes=False)
+                    for substitute_phenotype_cohort in substitute_phenotype_cohorts
                 ),
             ):
                 outputs = compute_outputs(reader.select_inputs(batch | phenotype_batch))
@@ -194,24 +206,30 @@ def run_network(
 
 
 def predict_probabilities(
-    run: Run, network: keras.Model, index_batches: list[np.ndarray], phenotype_cohorts: Sequence[Cohort] = ()
+    run: Run, network: keras.Model, index_batches: list[np.ndarray], substitute_phenotype_cohorts: Sequence[Cohort] = ()
 ) -> np.ndarray:
     """Probabilities of autism of the records in all batches (1 + cohorts, n): first as they are, then with
-    the phenotype of each of the `phenotype_cohorts`."""
-    batch_logits = [
-        batch_outputs for _, _, batch_outputs in run_network(run, network, index_batches, "Testing", phenotype_cohorts)
+    the phenotype of each of the `substitute_phenotype_cohorts`."""
+    logits_per_batch_and_cohort = [
+        batch_outputs
+        for _, _, batch_outputs in run_network(run, network, index_batches, "Testing", substitute_phenotype_cohorts)
     ]
-    cohort_count = 1 + len(phenotype_cohorts)
+    cohort_count = 1 + len(substitute_phenotype_cohorts)
     return compute_autism_probability(
-        np.stack([np.concatenate(batch_logits[cohort_index::cohort_count]) for cohort_index in range(cohort_count)])
+        np.stack(
+            [
+                np.concatenate(logits_per_batch_and_cohort[cohort_index::cohort_count])
+                for cohort_index in range(cohort_count)
+            ]
+        )
     )
 
 
-def compute_autism_logit(logits: np.ndarray) -> np.ndarray:
+def compute_autism_log_odds(logits: np.ndarray) -> np.ndarray:
     """Logits of (control, autism) (..., 2) -> the log odds of autism, (...) float64."""
     return logits[..., 1].astype(float) - logits[..., 0]
 
 
 def compute_autism_probability(logits: np.ndarray) -> np.ndarray:
     """(..., 2) logits of (control, autism) -> (...) float64."""
-    return expit(compute_autism_logit(np.asarray(logits, np.float64)))
+    return expit(compute_autism_log_odds(np.asarray(logits, np.float64)))

@@ -30,9 +30,9 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.record import MANIFEST_FILE, Manifest, average_branch_weights
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
-from utils.scores.ridge import load_edge_classifier
+from utils.scores.ridge import fit_or_reuse_edge_classifier
 from utils.training.loop import Training, is_save_due, make_optimizer
-from utils.training.network import CheckpointSaver, make_reader
+from utils.training.network import CheckpointSaver, make_network_reader
 
 HISTORY_FILE = "history.csv"
 INNER_PREDICTIONS_FILE = "inner.csv"
@@ -43,10 +43,13 @@ STEP_PATTERN = re.compile(r"\d{1,18}")  # of a history
 def train_network(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all, from zero or from the checkpoint that there is; returns
     the exit status (128 + signal if stopped)."""
-    is_from_zero = run.override or not run.checkpoints.exists
-    if not is_from_zero and run.checkpoints.manifest().begun != run.training_id:
+    is_from_zero = run.overrides_checkpoint or not run.checkpoints.has_checkpoint
+    if not is_from_zero and run.checkpoints.read_latest_manifest().begun != run.training_id:
         raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
-    checkpoint_name, manifest_extras = run.checkpoints.prepare_folder(run.override), dict[str, Any]()
+    checkpoint_name, manifest_extras = (
+        run.checkpoints.prepare_folder_and_choose_name(run.overrides_checkpoint),
+        dict[str, Any](),
+    )
     if is_from_zero:
         run = replace(run, training_id=choose_training_id(run))
         replace(run, num_iters=0).claim_output_folder()
@@ -55,12 +58,12 @@ def train_network(run: Run) -> int:
 
             candidate, manifest_extras = choose_candidate(run, run.out_dir / INNER_PREDICTIONS_FILE)
             run = run.with_candidate_settings(candidate)
-            run.forget_networks()
+            run.reset_keras()
     training = make_training(run)
     saver = CheckpointSaver(run.checkpoints, checkpoint_name, training.network, training.optimizer)
     if is_from_zero:
         fit_input_layers(training)
-    batches_done = 0 if is_from_zero else saver.restore()
+    batches_done = 0 if is_from_zero else saver.restore_latest_checkpoint()
     if not is_from_zero:
         manifest_extras = run.checkpoints.update_cross_validation(run.cross_validation).told
         print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {batches_done}.")
@@ -84,11 +87,11 @@ def train_network(run: Run) -> int:
     ended_run = replace(run, num_iters=batches_done)
     if batches_done < run.num_iters:
         record.write_manifest(run.out_dir / MANIFEST_FILE, ended_run.make_manifest(**manifest_extras))
-        flag_text = ", without --overrideChkpt," if run.override else ""
+        flag_text = ", without --overrideChkpt," if run.overrides_checkpoint else ""
         print(f"Stopped at iteration {batches_done} and saved; the same command{flag_text} continues.")
     else:
         print_branch_weights([run.checkpoints])
-        ended_run.finish(history.headline, **manifest_extras)
+        ended_run.finish_run(history.headline, **manifest_extras)
     is_stopped = caught_signals or batches_done < run.num_iters
     return 128 + (caught_signals[0] if caught_signals else signal.SIGTERM) if is_stopped else 0
 
@@ -97,7 +100,7 @@ def choose_training_id(run: Run) -> str:
     """What tells a training from zero apart: as in results of one that was begun and never saved, or else new."""
     earlier_manifest, checkpoint_training_id = (
         record.read_manifest(run.out_dir),
-        run.checkpoints.manifest().begun if run.checkpoints.latest_intact else "",
+        run.checkpoints.read_latest_manifest().begun if run.checkpoints.latest_intact_prefix else "",
     )
     if (
         earlier_manifest
@@ -112,7 +115,7 @@ def choose_training_id(run: Run) -> str:
 def print_branch_weights(checkpoint_folders: Sequence[CheckpointFolder]) -> None:
     """Prints what each part of the trained networks counts, if that was learned."""
     if branch_weights := average_branch_weights(
-        [checkpoint_folder.manifest().shares for checkpoint_folder in checkpoint_folders]
+        [checkpoint_folder.read_latest_manifest().shares for checkpoint_folder in checkpoint_folders]
     ):
         weights_text = ", ".join(
             f"{branch_name} {branch_weight:.0%}" for branch_name, branch_weight in branch_weights.items()
@@ -137,14 +140,14 @@ def run_training_loop(
             is_stopping |= bool(training.caught_signals) and run.workers.worker_count == 1
             history.add_row(batches_done, batch_metrics)
             if is_stopping or is_save_due(batches_done, run.num_iters):
-                max_seconds = math.inf if is_save_due(batches_done, run.num_iters) else STOPPING_S
-                branch_weights = training.calibrate(
-                    batches_done, max_seconds, lambda message: progress_bar.advance(message, 0)
+                max_batch_norm_seconds = math.inf if is_save_due(batches_done, run.num_iters) else STOPPING_S
+                branch_weights = training.calibrate_batch_norm_and_branches(
+                    batches_done, max_batch_norm_seconds, lambda message: progress_bar.advance(message, 0)
                 )
                 # before the checkpoint: rows after it are dropped on continuing
                 history.save_copy(run.checkpoints.history_path(saver.checkpoint_name))
                 wall_time_s = round(time.time() - run.start_time, 2)
-                saver.save(
+                saver.save_checkpoint(
                     replace(
                         make_checkpoint_manifest(), shares=branch_weights, step=batches_done, wall_time_s=wall_time_s
                     )
@@ -157,9 +160,11 @@ def run_training_loop(
 def pool_trainings(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Records that the trainings of all parts are done, with the settings that inner folds chose, if they did."""
     print_branch_weights([run.checkpoints for run in fold_runs])
-    chosen_settings = [fold_settings for run in fold_runs if (fold_settings := run.checkpoints.manifest().settings)]
-    preset_names = ", ".join(sorted({fold_settings.preset for fold_settings in chosen_settings}))
-    replace(pooled_run, choices=replace(chosen_settings[0], preset=preset_names)).finish()
+    chosen_settings = [
+        fold_settings for run in fold_runs if (fold_settings := run.checkpoints.read_latest_manifest().settings)
+    ]
+    preset_names_text = ", ".join(sorted({fold_settings.preset for fold_settings in chosen_settings}))
+    replace(pooled_run, choices=replace(chosen_settings[0], preset=preset_names_text)).finish_run()
 
 
 def make_training(run: Run) -> Training:
@@ -189,18 +194,21 @@ def fit_input_layers(training: Training) -> None:
     """Sets what layers take from the training records: mean and spread of each that standardises, and the regression of
     the one that reads connectomes."""
     run, network = training.run, training.network
-    means_reader, volumes_reader = make_reader(run, network), make_reader(run, network, needs_volumes=True)
-    index_batches = split_into_batches(run.cohort.split_indices("train"), run.config.batch_size)
+    means_reader, volumes_reader = (
+        make_network_reader(run, network),
+        make_network_reader(run, network, needs_volumes=True),
+    )
+    index_batches = split_into_batches(run.cohort.find_split_record_indices("train"), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            ridge_fit = load_edge_classifier(
-                run.cohort, means_reader.table_by_input[layer.input.name], run.cohort.split_indices("train")
+            ridge_fit = fit_or_reuse_edge_classifier(
+                run.cohort, means_reader.table_by_input[layer.input.name], run.cohort.find_split_record_indices("train")
             )
-            layer.assign(
+            layer.assign_ridge_weights(
                 ridge_fit.edge_scale.edge_means,
                 ridge_fit.edge_scale.weighted_inverse_sd,
-                ridge_fit.scaled_classifier.weights,
-                ridge_fit.scaled_classifier.bias,
+                ridge_fit.scaled_edge_classifier.weights,
+                ridge_fit.scaled_edge_classifier.bias,
             )
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in means_reader.table_by_input:
@@ -217,32 +225,34 @@ class TrainingHistory:
     """`history.csv`, written row by row, and the same numbers for TensorBoard. The history at `earlier_path`,
     kept beside a checkpoint of `batches_done` batches, is continued."""
 
-    def __init__(self, output_folder: Path, earlier_path: Path, batches_done: int):
+    def __init__(self, output_folder: Path, earlier_history_path: Path, batches_done: int):
         self.csv_path = output_folder / HISTORY_FILE
         self.history_rows = (
-            read_earlier_history(earlier_path, batches_done) if batches_done and earlier_path.exists() else []
+            read_earlier_history(earlier_history_path, batches_done)
+            if batches_done and earlier_history_path.exists()
+            else []
         )
         if batches_done and not self.history_rows:
             print(
-                f"{earlier_path} has no row of the {batches_done} batches before; {self.csv_path} begins with the next "
-                "one."
+                f"{earlier_history_path} has no row of the {batches_done} batches before; {self.csv_path} begins with "
+                "the next one."
             )
-        with files.open_replacement(self.csv_path, newline="") as new_file:
+        with files.open_replacement(self.csv_path, newline="") as new_csv_file:
             if self.history_rows:
-                self.write_rows(new_file, self.history_rows, has_header=True)
+                self.write_rows(new_csv_file, self.history_rows, writes_header=True)
         self.csv_file = open(self.csv_path, "a", newline="")  # noqa: SIM115
         self.event_writer = tf.summary.create_file_writer(str(output_folder))
 
     @staticmethod
-    def write_rows(csv_file: IO, history_rows: list[dict], has_header: bool) -> None:
+    def write_rows(csv_file: IO, history_rows: list[dict], writes_header: bool) -> None:
         csv_writer = csv.DictWriter(csv_file, history_rows[0], lineterminator="\n")
-        if has_header:
+        if writes_header:
             csv_writer.writeheader()
         csv_writer.writerows(history_rows)
 
     def add_row(self, batches_done: int, batch_metrics: dict) -> None:
         history_row = {"step": batches_done} | batch_metrics
-        self.write_rows(self.csv_file, [history_row], has_header=not self.history_rows)
+        self.write_rows(self.csv_file, [history_row], writes_header=not self.history_rows)
         self.history_rows.append(history_row)
         with self.event_writer.as_default(batches_done):
             for metric_name, metric_value in batch_metrics.items():
@@ -252,7 +262,7 @@ class TrainingHistory:
         """Copies what there is to where a checkpoint is about to be saved."""
         self.csv_file.flush()
         self.event_writer.flush()
-        with files.unfinished(copy_path) as unfinished_path:
+        with files.make_unfinished_path(copy_path) as unfinished_path:
             shutil.copyfile(self.csv_path, unfinished_path)
 
     def close(self) -> None:
@@ -270,8 +280,8 @@ class TrainingHistory:
         return Headline(f"loss after {last_row['step']} batches", Estimate(float(last_row["loss"]), None, None))
 
 
-def read_earlier_history(history_path: Path, max_step: int) -> list[dict]:
-    """The rows up to `max_step` of a history that this run continues, without a last line that was cut off."""
+def read_earlier_history(history_path: Path, max_batch_number: int) -> list[dict]:
+    """The rows up to `max_batch_number` of a history that this run continues, without a last line that was cut off."""
     csv_text = history_path.read_text(encoding="utf-8", errors="replace")
     csv_rows = csv.DictReader(csv_text[: csv_text.rfind("\n") + 1].splitlines())
     try:
@@ -283,5 +293,5 @@ def read_earlier_history(history_path: Path, max_step: int) -> list[dict]:
     return [
         csv_row
         for csv_row in intact_rows
-        if STEP_PATTERN.fullmatch(csv_row.get("step", "")) and int(csv_row["step"]) <= max_step
+        if STEP_PATTERN.fullmatch(csv_row.get("step", "")) and int(csv_row["step"]) <= max_batch_number
     ]
