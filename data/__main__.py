@@ -32,6 +32,7 @@ OPTION_NAMES_SET_BY_TEMPLATE = (
     *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
     *("seed", "keepSplit", "keepDuplicates", "allowLeak"),
 )  # options of convert
+# by verb: arguments, by what they do
 EXAMPLES_BY_VERB = {
     "derive": {
         "four maps and the series of an atlas, of what fMRIPrep left": "fmriprep maps "

@@ -169,6 +169,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePicture
         return
     check_near_duplicates(cohort, people_scans, findings.participants)
     name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
+    # (regions + 1,) by region number
     for map_name, no_signal_people_counts in zip(cohort.map_names, scan_sums.missing_region_counts.sum(0), strict=True):
         no_signal_people_count_by_region = {
             name_by_region[region_number]: int(no_signal_people_counts[region_number])
@@ -257,6 +258,7 @@ def read_volumes(
                 findings.mark_outliers("cannot be read", [row.subject])
                 continue
             map_volume_pairs = zip(cohort.map_names, map_volumes, strict=True)
+            # (map name, value) of a record
             if constant_maps_and_values := [
                 (map_name, volume.flat[0]) for map_name, volume in map_volume_pairs if volume.min() == volume.max()
             ]:

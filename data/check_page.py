@@ -310,6 +310,7 @@ def make_derivation_sections(derivation_table_path: Path) -> Iterator[Section]:
         table_rows = [
             {column: cell or "-" for column, cell in row.items()} for row in derivation_table.to_dict("records")
         ]
+        # (has not failed, row)
         failed_first_pairs = sorted(
             zip(~is_failed, table_rows, strict=True), key=lambda status_and_row: bool(status_and_row[0])
         )

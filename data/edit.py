@@ -62,6 +62,7 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     contradict has the records' value. They are the labels, and the phenotype, if its constants are known and its table
     has the values and people of the cohort. Records do not hold a value that was equal in all training people; in
     place of an unknown value they hold the median of these. Raises InputError."""
+    # (label, phenotype) of a record
     record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
     recorded_table_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
     recorded_labels, table_labels = (
@@ -90,7 +91,9 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     ):
         return recorded_table_by_name  # reading the values raises the error
     phenotype_table = phenotype_table.loc[[*first_record_index_by_subject]]
+    # (subjects, values), NaN where no number
     table_phenotype_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    # (subjects, values)
     recorded_scaled_values = np.stack(
         [record_headers[record_index][1] for record_index in first_record_index_by_subject.values()]
     ).astype(float)

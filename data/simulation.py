@@ -112,12 +112,14 @@ class Anatomy:
 
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
         self.atlas = atlas.load_atlas(None, grid)
+        # (x, y, z) bool
         self.is_brain = ndimage.binary_closing(np.pad(self.atlas.region_labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
         region_number_by_name = {
             region_name: region_number for region_number, region_name in self.atlas.name_by_region.items()
         }
         self.planted_region_numbers = [region_number_by_name[region_name] for region_name in PLANTED_REGIONS]
         random_generator = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
+        # (regions + 1,) by region number
         self.mean_falff_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.name_by_region) + 1)
         self.mean_falff_by_region[0] = 0.30  # white matter has less slow signal than grey
 
@@ -144,6 +146,7 @@ class Anatomy:
         if self.grid == records.FULL:
             noise = self.ndimage.zoom(noise, records.BLOCK_EDGE, order=1, grid_mode=True, mode="nearest")
             noise = noise[tuple(slice(1, 1 + axis_length) for axis_length in self.grid.shape)]
+        # (x, y, z), before clipping and z-scoring
         falff_volume = (
             region_means[self.atlas.region_labels] + random_generator.normal(0, simulation.subject_spread) + noise
         )

@@ -83,6 +83,7 @@ def write_swapped_records(
             progress_bar.advance()
 
     region_atlas = atlas.load_atlas(None, cohort.grid)
+    # into the flattened grid
     voxel_indices_per_region = [
         np.flatnonzero(region_atlas.region_labels == region) for region in region_atlas.region_numbers
     ]

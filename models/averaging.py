@@ -39,9 +39,11 @@ class MeanOfLogits(keras.layers.Layer):
     def build(self, input_shape: list[tuple]) -> None:
         if self.is_learned:
             weight_options = {"trainable": False, "dtype": "float32"}
+            # (branches,), by which the mean logits of a branch count
             self.weight = self.add_weight(
                 name="share", shape=(len(self.branches),), initializer="zeros", **weight_options
             )
+            # added to the log odds of autism
             self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **weight_options)
             self.assign_branch_weights([branch.branch_weight for branch in self.branches], 0.0)
 
@@ -89,6 +91,7 @@ def classifier(
     """Inputs -> the mean (batch, 2) of the logits of all parts, each of `member_count` networks an input;
     `connectome_logits` are the logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are
     several parts, and several members, of whom each leaves out some training people."""
+    # (batch, networks, 2) of a branch
     branch_logits = [
         make_logits(branch.build_features(member_count), member_count, branch.layer_settings, branch.starts_from_zero)
         for branch in branches

@@ -98,6 +98,7 @@ class Config(Settings):
         return not self.global_average and self.average_pool > 0
 
     def idle(self) -> dict[str, str]:
+        # (is used, what it needs)
         usage_and_requirement_by_setting = {
             "average_pool": (not self.global_average, "global_average=false"),
             "dropout": (self.keeps_place, "global_average=false and average_pool"),

@@ -24,9 +24,13 @@ class RidgeLogits(layers.Layer):
     def build(self, input_shape: tuple) -> None:
         weight_options = {"trainable": False, "dtype": "float32"}
         edge_shape = input_shape[1:]
+        # (edges,) Fisher z
         self.mean = self.add_weight(name="mean", shape=edge_shape, initializer="zeros", **weight_options)
+        # (edges,) inverse SD
         self.scale = self.add_weight(name="scale", shape=edge_shape, initializer="ones", **weight_options)
+        # (edges,) weights of scaled edges
         self.kernel = self.add_weight(name="kernel", shape=edge_shape, initializer="zeros", **weight_options)
+        # of the log odds of autism
         self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **weight_options)
 
     def assign_ridge_weights(

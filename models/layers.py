@@ -32,7 +32,7 @@ class AveragingInitializer(keras.initializers.Initializer):
     """A convolution of stride s starts as the mean of s^3 voxels, its mirror image as their repetition. A little of
     Xavier's noise tells filters apart."""
 
-    NOISE_SCALE = 0.1
+    NOISE_SCALE = 0.1  # factor of Xavier's noise
 
     def __init__(self, stride: int, is_transposed: bool) -> None:
         self.stride, self.is_transposed = stride, is_transposed
@@ -56,6 +56,7 @@ class RegionMeans(layers.Layer):
         self.grid, self.parcels = grid, make_region_parcels(load_atlas(None, grid))
         self.region_index_by_voxel = self.parcels.parcel_indices  # (x, y, z); the last is no region
         self.region_voxel_counts = self.parcels.parcel_voxel_counts  # voxels of each region
+        # into the flattened grid
         self.inside_voxel_indices = np.flatnonzero(self.region_index_by_voxel < self.parcels.parcel_count)
 
     def sum_by_region(self, voxel_values: Any, voxel_region_indices: Any) -> Any:
@@ -66,6 +67,7 @@ class RegionMeans(layers.Layer):
         return keras.ops.transpose(region_sums[:-1], (1, 0, 2))
 
     def call(self, volume: Any) -> Any:
+        # (batch, voxels, maps)
         flat_volume = keras.ops.reshape(volume, (-1, self.region_index_by_voxel.size, volume.shape[-1]))
         inside_values = keras.ops.take(flat_volume, self.inside_voxel_indices, axis=1)
         region_sums, region_voxel_counts = (
@@ -84,7 +86,8 @@ class Standardise(layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         weight_options = {"shape": input_shape[1:], "trainable": False, "dtype": "float32"}
-        self.mean = self.add_weight(name="mean", initializer="zeros", **weight_options)
+        self.mean = self.add_weight(name="mean", initializer="zeros", **weight_options)  # of the shape of one sample
+        # SD, of the shape of one sample
         self.spread = self.add_weight(name="spread", initializer="ones", **weight_options)
 
     def fit_moments(self, value_batches: Iterable[np.ndarray]) -> None:

@@ -22,8 +22,9 @@ def sum_network_losses(batch: dict, network_logits: Any, branch: AveragedBranch)
     if branch.within_sites:
         half_site_log_odds = batch["site_log_odds"][:, None] / 2
         network_logits = network_logits + ops.stack([-half_site_log_odds, half_site_log_odds], axis=-1)
+    # (batch, networks, 2), one-hot
     target_labels = ops.broadcast_to(ops.one_hot(batch["label"], 2)[:, None], ops.shape(network_logits))
-    network_losses = ops.categorical_crossentropy(target_labels, network_logits, from_logits=True)
+    network_losses = ops.categorical_crossentropy(target_labels, network_logits, from_logits=True)  # (batch, networks)
     return ops.sum(ops.mean(network_losses * ops.tile(batch["weight"], (1, branch.input_count)), axis=0))
 
 

@@ -58,6 +58,7 @@ def correlate_volume(volume: Any, kernel: Any, leading_zero_count: int) -> Any:
     padded_volume = pad_to_lanes(
         volume, [leading_zero_count] * 3, (x + extra_voxels, y + extra_voxels, padded_z + extra_voxels)
     )
+    # (batch, x, y, z / LANE_COUNT, LANE_COUNT)
     lane_sums = tf.nn.conv3d(
         tf.expand_dims(padded_volume, -1), make_lane_kernel(kernel, 1)[..., None, :], (1, 1, 1, LANE_COUNT, 1), "VALID"
     )
@@ -103,6 +104,7 @@ class Conv3D(layers.Conv3D):
             volume, zeros_before, (x * stride, y * stride, lane_block_count * LANE_COUNT * stride)
         )
         padded_volume = tf.reshape(padded_volume, (-1, x * stride, y * stride, lane_block_count, LANE_COUNT * stride))
+        # (batch, x, y, z / LANE_COUNT, LANE_COUNT)
         lane_sums = tf.nn.conv3d(
             padded_volume, make_lane_kernel(kernel, stride)[:, :, None], (1, stride, stride, 1, 1), "VALID"
         )

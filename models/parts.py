@@ -43,7 +43,7 @@ def make_region_branches(volume: KerasTensor, config: cnn.Config, grid: Grid) ->
     """(batch, x, y, z, maps) -> the part that reads the means of regions of each map, and that which reads those of all
     maps if there are several."""
     region_means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    branch_names_inputs_and_penalties = [("regions", Permute((2, 1))(region_means), 1)]
+    branch_names_inputs_and_penalties = [("regions", Permute((2, 1))(region_means), 1)]  # (name, input, penalty factor)
     if region_means.shape[-1] > 1:
         branch_names_inputs_and_penalties.append(
             ("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR)

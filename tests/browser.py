@@ -41,9 +41,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 NARROW, WIDE, HEIGHT = 400, 1280, 900  # CSS pixels, as all lengths here
 PAPER = 718  # A4 upright with margins of 10 mm
-MAX_PRINT_SHRINKAGE = (
-    1.5  # a browser prints a page smaller that is wider than paper, up to this, and cuts off what is wider still
-)
+# a browser prints a page smaller that is wider than paper, up to this, and cuts off what is wider still
+MAX_PRINT_SHRINKAGE = 1.5
 SETTLED_MS = 800  # the brain viewer fits its frame 500 ms after it is loaded
 PATIENCE_MS = 600_000  # on a machine that has much else to do
 MOST_TABS = 3000

@@ -257,6 +257,7 @@ def run_permutation_test(
         record.read_manifest(series.permutations_folder),
         record.read_manifest(series.pooled_run.out_dir),
     ]
+    # of both manifests, None if unfinished
     stored_result_dicts = [
         manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None
         for manifest in permutations_and_test_manifests
@@ -300,6 +301,7 @@ def run_permutation_test(
             and previous_score_count < (previous_score_count := len(series.load_score_by_permutation()))
         ):
             devices.choose_device(may_share_gpus, may_use_several=True)
+            # (name, options to add)
             process_names_and_options = [("A process of permutations", list[str]())] * process_count
             exit_status = run_subprocesses(
                 process_names_and_options, make_process_environments(process_count, may_share_gpus), "Permutations"

@@ -33,7 +33,7 @@ DAMAGED_ZIP_ERRORS = (
 class Archive:
     """The parts of a zip by name, each as its sum says."""
 
-    path: Path
+    path: Path  # of the zip, or of what else holds these files
     bytes_by_member: Mapping[str, bytes]
 
     def read_json(self, member_name: str, json_class: type[MemberContent]) -> MemberContent:

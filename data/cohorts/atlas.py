@@ -76,6 +76,7 @@ def find_dominant_places(
     `parcel_indices` (x, y, z) int is the parcel of each voxel, `parcel_count` where there is none; `place_indices` (x,
     y, z) int is its place, `outside_index` where there is none.
     """
+    # (parcels + 1, places + 1); the last of each: in none
     voxel_counts = np.zeros((parcel_count + 1, outside_index + 1), int)
     np.add.at(voxel_counts, (parcel_indices.ravel(), place_indices.ravel()), 1)
     voxel_counts = voxel_counts[:parcel_count]
@@ -203,9 +204,9 @@ class Parcels:
     """Parts of a grid. `parcel_indices` (x, y, z) int is the number of each voxel's parcel, `parcel_count` for voxels
     in none. `means_shape` is the shape of one map's means, (parcels,) or that of a coarse volume."""
 
-    name: str
-    parcel_indices: np.ndarray
-    means_shape: tuple[int, ...]
+    name: str  # "regions" or "cubes<edge>"
+    parcel_indices: np.ndarray  # (x, y, z) int; `parcel_count` for voxels in none
+    means_shape: tuple[int, ...]  # of one map's means: (parcels,) or (x, y, z) of cubes
 
     @cached_property
     def parcel_voxel_counts(self) -> np.ndarray:
@@ -236,6 +237,7 @@ class Parcels:
         """Volumes (n, x, y, z, maps) float32 -> the mean of each map in each parcel, (n, *means_shape, maps) float32;
         summed in the order of the voxels, as TensorFlow does on a CPU, so that the results are the same to the last
         bit."""
+        # (records, parcels, maps)
         parcel_sums = np.stack(
             [self._membership_matrix @ volume.reshape(self.parcel_indices.size, -1) for volume in volumes]
         )

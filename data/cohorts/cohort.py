@@ -54,12 +54,12 @@ class Cohort:
     path: Path
     grid: records.Grid
     rows: tuple[RecordRow, ...]
-    entries: tuple[RecordEntry, ...]
+    entries: tuple[RecordEntry, ...]  # where the bytes of `rows[i]` lie
     metadata: Metadata
     tables_folder: Path | None = None  # the folder of the side tables
-    num_maps: int = 1
+    num_maps: int = 1  # of each record
     digests: tuple[Digests, ...] = ()  # none as long as they are not known
-    identity: str = ""
+    identity: str = ""  # a SHA-256 that tells cohorts apart
     verdict: CheckVerdict | None = None  # of the check of just this cohort
     groups: SubjectGroups = ()  # subjects who share a scan or are of one family, each group in one split
     standard: VolumeStandard = "stored"  # of the volumes in `make_batch`
@@ -67,6 +67,7 @@ class Cohort:
     moments_by_site: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
     means_folder: Path | None = None  # the folder that keeps means of the volumes
     connectomes: Connectomes | None = None  # of all records
+    # (records, 29)
     scaled_phenotype: np.ndarray | None = field(
         default=None, repr=False, compare=False
     )  # replaces the stored `phenotype`

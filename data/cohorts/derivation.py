@@ -39,7 +39,7 @@ class DerivationImage:
     """A file of networks or of parcels."""
 
     file: str  # its name
-    sha256: str
+    sha256: str  # of the file
     names: tuple[str, ...] = ()  # of networks
 
     def __str__(self) -> str:

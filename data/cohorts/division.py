@@ -26,9 +26,9 @@ class Division:
     """How people are divided: into `fold_count` folds, of participants or of whole sites, or, if that is 0, by a
     column."""
 
-    fold_count: int
-    has_whole_sites: bool
-    column_name: str
+    fold_count: int  # 0 if a column divides
+    has_whole_sites: bool  # whether folds are of whole sites
+    column_name: str  # of `covariates.csv`, or site; empty if folds are numbered
 
     @classmethod
     def parse_folds_option(cls, folds_option: str) -> "Division":
@@ -63,9 +63,9 @@ class SubjectArrays(NamedTuple):
     group that is in one fold, named by its first subject."""
 
     subjects: list[str]
-    labels: np.ndarray
-    sites: np.ndarray
-    clusters: np.ndarray
+    labels: np.ndarray  # (n,), 1 autism, 0 control
+    sites: np.ndarray  # (n,) names
+    clusters: np.ndarray  # (n,), the first subject of the group that is in one fold
 
     @property
     def smaller_class_size(self) -> int:

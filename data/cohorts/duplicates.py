@@ -28,7 +28,7 @@ class PeopleScans:
     `Digests.scan_digests`; and region means (subjects, regions, maps), None if only digests are compared."""
 
     scan_digests_by_subject: dict[str, set[str]]
-    region_means: np.ndarray | None = None
+    region_means: np.ndarray | None = None  # (subjects, regions, maps); None if only digests are compared
 
     @property
     def subjects(self) -> list[str]:

@@ -57,10 +57,10 @@ class ReopenedFile:
 class RecordEntry:
     """Where a record's bytes lie: in a file, or in the `member_name` of a zip `zip_chunk`."""
 
-    path: Path
+    path: Path  # of the record's file, or of the zip chunk that holds it
     byte_count: int
-    zip_chunk: zipfile.ZipFile | None = None
-    member_name: str = ""
+    zip_chunk: zipfile.ZipFile | None = None  # None if the record is a file
+    member_name: str = ""  # of the record in the zip chunk
 
     def read(self, num_bytes: int = -1) -> bytes:
         """The record, or its first bytes. Raises InputError if it cannot be read."""

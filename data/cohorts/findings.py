@@ -33,10 +33,10 @@ class Findings:
     """What was found on one aspect of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the
     researcher to judge. `outliers` are the subjects of problems and notes, each with what is odd."""
 
-    counts: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    outliers: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)  # texts of facts
+    problems: list[str] = field(default_factory=list)  # texts of what invalidates a result
+    notes: list[str] = field(default_factory=list)  # texts for the researcher to judge
+    outliers: list[tuple[str, str]] = field(default_factory=list)  # (subject, what is odd)
 
     def mark_outliers(self, reason: str, subjects: Iterable[str]) -> None:
         self.outliers += [(subject, reason) for subject in subjects]
@@ -64,7 +64,7 @@ class Findings:
 class CohortFindings:
     """The findings on a cohort by heading."""
 
-    title: str
+    title: str  # the cohort in words
     files: Findings = field(default_factory=Findings)  # first: what it says is about all
     participants: Findings = field(default_factory=Findings)
     sites: Findings = field(default_factory=Findings)
@@ -134,10 +134,10 @@ class CheckVerdict:
     """What the full check of a cohort concluded, as `check.json` holds it."""
 
     cohort_sha256: str  # see `Cohort.identity`
-    when: str
+    when: str  # time of the check, ISO 8601
     version: str  # of this program
-    problems: tuple[str, ...]
-    notes: int
+    problems: tuple[str, ...]  # texts
+    notes: int  # how many
     about: tuple[str, ...] = ()  # the heading of each problem
 
 
@@ -238,6 +238,7 @@ def make_census(
     label_counts_by_site: dict[str, Counter] = defaultdict(Counter)
     for row in row_by_subject.values():
         label_counts_by_site[row.site][row.label if row.is_labelled else None] += 1
+    # (controls, autism)
     class_counts_by_site = {
         site: (label_counts_by_site[site][0.0], label_counts_by_site[site][1.0])
         for site in find_recorded_sites(label_counts_by_site)

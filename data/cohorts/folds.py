@@ -48,10 +48,10 @@ MIN_INNER_FOLDS = 2
 class FoldsDescription:
     """The content of `folds.json`: how the subjects of `folds.csv` were divided, their cohort, and its groups."""
 
-    folds: str
+    folds: str  # the name of a `Division`, as --folds
     cohort_sha256: str
     same_scan: SubjectGroups  # all groups
-    seed: int
+    seed: int  # of numbered folds
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ class InnerFolds:
     inner fold."""
 
     outer_cohort: Cohort
-    inner_fold_by_subject: dict[str, str]
+    inner_fold_by_subject: dict[str, str]  # of the outer fold's training subjects
 
     @property
     def fold_names(self) -> list[str]:

@@ -36,6 +36,7 @@ PLANNED_PEOPLE_COUNTS = (
     400,
     663,
 )  # training people; the AUC that mmnn reached with each number is below, see docs/understand/planning.md
+# at PLANNED_PEOPLE_COUNTS
 MMNN_AUCS_BY_DATA = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
 CLEAR_AUC_DIFFERENCE = 0.02  # by which an AUC must be less for other folds to be advised
 POWER_TEXT = "in 8 of 10 such studies, if that is the true one"
@@ -46,11 +47,11 @@ class TestDesign(NamedTuple):
     """How people are tested, whom the AUC compares, within what, and how many train (0: others do). `least_auc` is the
     least AUC that is shown to be better than chance: infinite if none is enough, NaN without an interval."""
 
-    design_name: str
+    design_name: str  # the options of run.py, or words
     compared_people_count: int
-    comparison_scope: str
-    training_people_count: float
-    least_auc: float
+    comparison_scope: str  # such as "within 5 sites"
+    training_people_count: float  # per fold; 0 if others train
+    least_auc: float  # shown to be better than chance; inf if none is, NaN without an interval
 
 
 def make_forecast(
@@ -147,6 +148,7 @@ def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds
         min(len(np.unique(clusters[is_comparable & (subject_labels == class_label)])) for class_label in (0, 1))
         >= MIN_CLASS_SUBJECTS
     ):
+        # autism, then controls: people in each group
         class_counts = [
             np.unique(peer_groups[is_comparable & (subject_labels == class_label)], return_counts=True)[1]
             for class_label in (1, 0)
@@ -178,6 +180,7 @@ def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in
     )
     autism_variance_term = (autism_counts - 1) * (candidate_aucs / (2 - candidate_aucs) - candidate_aucs**2)
     control_variance_term = (control_counts - 1) * (2 * candidate_aucs**2 / (1 + candidate_aucs) - candidate_aucs**2)
+    # (candidate AUCs, groups)
     auc_variances = (
         people_per_cluster
         * (group_sizes / group_sizes.sum()) ** 2

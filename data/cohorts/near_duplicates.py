@@ -139,6 +139,7 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
         return NearDuplicates()
     halves_by_map = [embed_people(map_means) for map_means in np.moveaxis(region_means, -1, 0)]
     same_scan_cosine, same_person_cosine = compute_cosine_thresholds(people_count, map_count)
+    # close_pairs: (pairs, 3), two people's indices and mean cosine
     first_member_by_person, close_pairs = np.arange(people_count), np.empty((0, 3))
     for row_start in range(0, people_count, PEOPLE_PER_BLOCK):
         for column_start in range(0, row_start + 1, PEOPLE_PER_BLOCK):
@@ -153,6 +154,7 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
             if not near_flat_indices.size:
                 continue
             row_indices, column_indices = divmod(near_flat_indices, cosine_sums.shape[1])
+            # two people's indices, mean and highest cosine
             pairs = np.column_stack(
                 [
                     column_start + column_indices,
@@ -206,6 +208,7 @@ def join_pairs_into_groups(first_member_by_person: np.ndarray, new_index_pairs: 
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    # (2, edges) nodes
     graph_edge_ends = np.concatenate(
         [new_index_pairs.T, [np.arange(len(first_member_by_person)), first_member_by_person]], axis=1
     )

@@ -38,8 +38,8 @@ logger.disabled = True  # nibabel prints what it repairs in a header; what it ca
 class MapOnDisk:
     """Where a map lies: a NIfTI file, and which volume of it, from 0, if it is 4-D; None if it is 3-D."""
 
-    path: Path
-    volume_number: int | None = None
+    path: Path  # of the NIfTI file
+    volume_number: int | None = None  # from 0, in a 4-D file; None if it is 3-D
 
     @property
     def file_and_volume_text(self) -> str:

@@ -307,8 +307,8 @@ def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> 
 class Scaler:
     """Constants that impute and scale a phenotype, each (29,) float64."""
 
-    median: np.ndarray
-    mean: np.ndarray
+    median: np.ndarray  # (29,) of raw values; replaces unknown ones
+    mean: np.ndarray  # (29,) of imputed values
     scale: np.ndarray  # 0 for a value that was constant or wholly unknown
 
     def transform(self, raw_values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ SLICE_PLANE_AXES = ((1, 2), (0, 2), (0, 1))  # the axes to the right and up
 SLICES_CAPTION = "cuts at x = -6, y = -18 and z = 6 mm in MNI space; the participant's left is on the left"
 BRIGHTNESS_PERCENTILES = (1.0, 99.5)  # percent of a brain's values: the darkest and the brightest
 DARKEST_BRAIN_GREY = 40  # grey of what lies in the brain; outside it is black
-OUTSIDE_POINT_MM = 1e6
+OUTSIDE_POINT_MM = 1e6  # a coordinate outside every volume
 WEBP_QUALITY = 75  # of WebP, which has no more than 16,383 pixels along a side
 MAX_FULL_SIZE_PEOPLE, MAX_PICTURES_PER_ROW = (
     5000,
@@ -48,6 +48,7 @@ def locate_slice_voxels(
             np.pad(points_mm, ((rows_above, rows_below), (0, 0), (0, 0)), constant_values=OUTSIDE_POINT_MM)
         )
     mm_to_voxel_affine = np.linalg.inv(np.frombuffer(affine_bytes).reshape(4, 4))
+    # (rows, columns, 3)
     voxel_indices = np.rint(
         np.concatenate(padded_slice_points_mm, axis=1) @ mm_to_voxel_affine[:3, :3].T + mm_to_voxel_affine[:3, 3]
     ).astype(int)

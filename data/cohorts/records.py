@@ -32,10 +32,10 @@ DIGEST_PREFIX_LENGTH = 16  # of a volume's digest, in checkpoints
 class Grid:
     """A grid of `shape` (x, y, z) voxels whose voxel (0, 0, 0) is centred at `origin_mm`."""
 
-    name: str
-    shape: tuple[int, int, int]
-    spacing_mm: float
-    origin_mm: tuple[float, float, float] = (-90.0, -126.0, -72.0)
+    name: str  # "full" or "reduced"
+    shape: tuple[int, int, int]  # voxels along x, y and z
+    spacing_mm: float  # between voxel centres
+    origin_mm: tuple[float, float, float] = (-90.0, -126.0, -72.0)  # the centre of voxel (0, 0, 0)
 
     @property
     def affine(self) -> list[list[float]]:
@@ -61,12 +61,12 @@ class Digests:
     constant; if an encoder reduced these, of those before; of the connectome, if there is one; of label and phenotype
     (`header`), if no table says them."""
 
-    volume: str
-    source: str = ""
-    connectome: str = ""
-    maps: tuple[str, ...] = ()
-    source_maps: tuple[str, ...] = ()
-    header: str = ""
+    volume: str  # SHA-256 of the volumes of all maps
+    source: str = ""  # SHA-256 of the volume before an encoder reduced it
+    connectome: str = ""  # SHA-256 of its Fisher z values
+    maps: tuple[str, ...] = ()  # SHA-256 of each map that is not constant, if there are several
+    source_maps: tuple[str, ...] = ()  # as `maps`, before an encoder reduced them
+    header: str = ""  # SHA-256 of label and phenotype, if no table says them
 
     @property
     def scan_digests(self) -> set[str]:
@@ -122,7 +122,7 @@ def describe_record_form(grid: Grid, num_maps: int) -> str:
 
 def infer_record_form(record_byte_count: int, record_name: str) -> tuple[Grid, int]:
     """The grid and the number of maps of a record, from its size. Raises InputError if no record has this size."""
-    candidate_forms = []
+    candidate_forms = []  # (grid, number of maps) each
     for grid in reversed(GRID_BY_NAME.values()):
         map_count = round((record_byte_count - HEADER_BYTES) / (count_record_bytes(grid) - HEADER_BYTES))
         candidate_forms.append((grid, min(max(1, map_count), MAX_MAPS)))

@@ -42,7 +42,7 @@ def outer_product(vectors: Sequence[np.ndarray]) -> np.ndarray:
 class AxisAlignedResampler:
     """Linear interpolation of maps (x, y, z) of one shape and affine; a matrix (91 or 109, voxels) float32 an axis."""
 
-    axis_matrices: tuple["csr_array", ...]
+    axis_matrices: tuple["csr_array", ...]  # for each axis (91 or 109, voxels of the map)
 
     def resample_full(self, map_values: np.ndarray) -> np.ndarray:
         """The volume (91, 109, 91) float32 on the full grid, 0 outside the map."""

@@ -15,7 +15,7 @@ from data.cohorts.records import Digests
 
 METADATA_FILE = "cohort.json"
 SUBJECTS_FILE = "subjects.csv"
-MAX_RECORDS = 1_000_000
+MAX_RECORDS = 1_000_000  # of a cohort
 SPLITS = ("train", "test")
 ASIDE_SPLIT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
 CHANCE_AUC = 0.5  # AUC of guessing
@@ -35,11 +35,11 @@ DUPLICATES_TOGETHER, DUPLICATES_APART = "together", "apart"  # subjects who shar
 class RecordRow:
     """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control, NaN unknown; `split` is train or test."""
 
-    file: str
+    file: str  # the name of the record's file
     subject: str
     site: str
-    label: float
-    split: str
+    label: float  # 1.0 autism, 0.0 control, NaN unknown
+    split: str  # train or test
 
     @property
     def is_labelled(self) -> bool:
@@ -185,14 +185,14 @@ class Preparation:
     for a bare folder. `phenotype` names the 29 values, imputed and scaled by the other three; `connectome` the series
     whose correlations are in `connectomes.h5`, `parcels_sha256` tells the parcels that these are of."""
 
-    maps: tuple[str, ...] = ()
-    normalisation: str = ""
+    maps: tuple[str, ...] = ()  # their names
+    normalisation: str = ""  # of the volumes, in words
     reduction: str = ""  # of the volumes: "none", "block mean", or "encoder" and the beginning of its digest
-    phenotype: tuple[str, ...] = ()
-    phenotype_median: tuple[float, ...] = ()
-    phenotype_mean: tuple[float, ...] = ()
-    phenotype_scale: tuple[float, ...] = ()
-    connectome: str = ""
+    phenotype: tuple[str, ...] = ()  # the names of the 29 values
+    phenotype_median: tuple[float, ...] = ()  # of each raw value; replaces unknown ones
+    phenotype_mean: tuple[float, ...] = ()  # of each imputed value
+    phenotype_scale: tuple[float, ...] = ()  # divisor of each value; 0 for a constant one
+    connectome: str = ""  # the name of the series that is correlated
     parcels_sha256: str = ""
 
     @property
@@ -233,28 +233,28 @@ class Metadata(Preparation):
     empty if they were not looked for. `families` are the people of each family, even of a single person, by its value
     in `family_column`."""
 
-    grid: tuple[int, ...] = ()
-    affine: tuple[tuple[float, ...], ...] = ()
+    grid: tuple[int, ...] = ()  # voxels along x, y and z
+    affine: tuple[tuple[float, ...], ...] = ()  # 4x4, voxel index -> mm
     phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
     phenotype_columns: tuple[str, ...] = ()
-    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by column of text
     covariate_columns: tuple[str, ...] = ()
     id_column: str = ""  # as --idColumn named it
     map_column: str = ""  # as --mapColumn named it
     column_maps: tuple[str, ...] = ()  # names of the maps in files that its columns name; a 4-D file holds several maps
     site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
-    same_scan: tuple[tuple[str, ...], ...] = ()
-    duplicates: str = ""
+    same_scan: tuple[tuple[str, ...], ...] = ()  # groups of subjects who share a scan
+    duplicates: str = ""  # "together", "apart", or empty: not looked for
     family_column: str = ""
-    families: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    families: dict[str, tuple[str, ...]] = field(default_factory=dict)  # subjects by family
     accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak
     derivation: Derivation | None = None  # of maps and series from scans
     simulated: bool = False
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
     encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scan_digests`
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  # how the cohort was made, see `lineage`
 
     @property
     def preparation(self) -> Preparation:

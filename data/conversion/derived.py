@@ -64,7 +64,7 @@ def read_derivations_per_kind(source: "Source") -> list[list[tuple[str, Derivati
 def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     """How the files of all people were derived, None if that is not known of all or is not one way; and facts. Raises
     InputError if people's maps of one name were derived in several ways."""
-    subject_derivations_per_kind = read_derivations_per_kind(source)
+    subject_derivations_per_kind = read_derivations_per_kind(source)  # lists of (subject, derivation or None)
     derivation_counter_per_kind = [
         Counter(derivation for _, derivation in subject_derivations if derivation)
         for subject_derivations in subject_derivations_per_kind
@@ -104,6 +104,7 @@ def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[Su
         ]
     if not present_derivations:
         return None, []
+    # without what may differ by kind of file
     comparable_derivations = [
         replace(derivation, measures=(), networks=None, parcels=None) for derivation in present_derivations
     ]

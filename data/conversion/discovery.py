@@ -30,7 +30,7 @@ from data.conversion.tables import normalise_id, read_text_table
 class Product:
     """What files may hold, and in which traits (`ProductFile.trait_value_by_name`) they may differ."""
 
-    product_name: str
+    product_name: str  # plural, for messages
     column_flag: str = ""  # the option that names such files in a table
     shared_trait_names: tuple[str, ...] = ("pipeline", "folder", "name")  # what files of all people must share
     averaged_trait_names: tuple[str, ...] = ()  # over files of a person that differ in these; if empty, one is expected
@@ -45,9 +45,9 @@ class NamingRule:
     """How a pipeline names the files of a product."""
 
     product: Product
-    pipeline: str
+    pipeline: str  # its name; for UNREAD_RULES why they are left alone
     name_pattern: str  # of names, the ID as the first group; {fields} are filled in by `make_name_patterns`
-    example_name_template: str
+    example_name_template: str  # a glob for messages, with {name} or {dpabi}
     is_cleaned: bool | None = None  # whether confounds were regressed out of scans already, if that is known
     default_space: str = "MNI152"  # of files whose names do not say theirs; "": they must
 
@@ -128,7 +128,7 @@ SCAN_TABLE_NAME = re.compile(
 class ProductFile:
     """A file of a product, recognised by its name or named by a table."""
 
-    path: Path
+    path: Path  # as the folder was named, not relative to it
     relative_path: PurePosixPath  # `path` relative to the folder that holds all
     naming_rule: NamingRule
     subject_label: str  # the subject, as the name has it
@@ -233,7 +233,7 @@ class FolderListing:
     def all_file_paths(self) -> list[Path]:
         """All files, sorted. Links to folders are followed, except those that lead back up; hidden files, which macOS
         leaves beside others, are left out."""
-        visible_file_paths = []
+        visible_file_paths = []  # below the folder
         for folder_path, subfolder_names, file_names in os.walk(self.root_folder, followlinks=True):
             real_folder = Path(folder_path).resolve()
             subfolder_names[:] = [
@@ -265,7 +265,7 @@ def find_usable_product_files(
     listing: FolderListing,
     product: Product,
     map_or_series_name: str = "",
-    only_globs: str | None = None,
+    only_globs: str | None = None,  # of --only: A,B
     map_names: Iterable[str] = (),
 ) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
     """The files of a product, or of one kind of it, by `choose_clear_files`; a glob that an error advises chooses
@@ -457,6 +457,7 @@ def group_files_by_person(product_files: Iterable[ProductFile]) -> dict[str, lis
 def find_differing_trait_values(product_files: Sequence[ProductFile]) -> dict[str, list[str]]:
     """The traits in which files differ, but for those that are averaged over, and their values."""
     traits_per_file = [product_file.trait_value_by_name for product_file in product_files]
+    # a dict, for its order
     compared_trait_names = dict.fromkeys(
         trait_name
         for trait_values in traits_per_file

@@ -36,6 +36,7 @@ def summarise_connectome(edge_fisher_z: np.ndarray) -> dict[str, float]:
     if not finite_fisher_z.size:
         return dict.fromkeys(("mean_z", "sd_z", "mean_r"), np.nan)
     parcel_count = (1 + np.sqrt(1 + 8 * finite_fisher_z.size)) / 2
+    # over all pairs of parcels, each with itself too
     mean_r = (parcel_count + 2 * np.tanh(finite_fisher_z).sum()) / parcel_count**2
     return {
         "mean_z": finite_fisher_z.mean(),
@@ -76,7 +77,7 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
         for record_index in first_record_index_by_subject.values():
             progress_bar.advance()
             try:
-                (edge_fisher_z,) = cohort.connectomes[[record_index]]
+                (edge_fisher_z,) = cohort.connectomes[[record_index]]  # (edges,), NaN where unknown
             except InputError as error:
                 findings.problems.append(str(error))
                 continue

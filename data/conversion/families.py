@@ -38,6 +38,7 @@ def add_family_column(
             f"--family {family_column} is also the site, the diagnosis, or of the phenotype or the covariates; "
             "expected a column that says no more than who is related."
         )
+    # NaN where unknown
     family_name_by_row = clean_column(select_column(source.text_table, family_column, source.table_path)).map(
         canonicalise_value, na_action="ignore"
     )

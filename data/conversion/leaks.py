@@ -376,6 +376,7 @@ def find_mixed_units(text_table: pd.DataFrame, columns: Sequence[str], site_by_r
     mixed_unit_sentences = []
     for column_name in columns:
         column_numbers = pd.to_numeric(clean_column(text_table[column_name]), errors="coerce").reset_index(drop=True)
+        # a row a site; columns size, min, median, max
         site_statistics = (
             column_numbers[column_numbers > 0]
             .groupby(np.asarray(site_by_row, str)[column_numbers > 0])

@@ -19,6 +19,7 @@ from data.cohorts.cohort import MAP_MEASURES_FILE
 from data.cohorts.nifti import SIDES_DIFFER_KEY
 from data.cohorts.rows import join_names
 
+# columns of the table of measures that are compared by group
 COMPARED_MEASURES = (
     "background",
     "mean",
@@ -33,6 +34,7 @@ COMPARED_MEASURES = (
 )  # by group
 MAP_MEASURES = (*COMPARED_MEASURES, "common_value", "common_share", SIDES_DIFFER_KEY)
 SIGNED_KIND = "of either sign"  # such as networks of a dual regression, or negated maps
+# kinds of maps, in words
 UNIT_RANGE_KIND, Z_SCORED_KIND, MEAN_ONE_KIND = (
     "from 0 to 1",
     "z-scored",
@@ -46,12 +48,14 @@ MIN_MEAN_RATIO = 1.3  # ratio of means: maps closer to each other than this are 
 # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
 MAX_CENTRED_MEAN_DISTANCE_SD = 0.5
 Z_SCORED_SD_RANGE = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
+# in standard deviations within the map
 EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD = (
     0.001,
     0.01,
 )  # from 0 to the mean of a map as it was z-scored; by chance, nine maps are nearly exact for each that is exact
 MIN_EXACTLY_CENTRED_MAPS = 3  # maps
 MAX_UNCLEAR_SHARE = 0.05  # of stored maps; if more are unclear, all are of one kind, of either sign
+# shares of the brain's voxels below the background
 MIN_Z_SCORED_BELOW_SHARE, MAX_PLAIN_BELOW_SHARE = (
     0.2,
     0.05,
@@ -59,6 +63,7 @@ MIN_Z_SCORED_BELOW_SHARE, MAX_PLAIN_BELOW_SHARE = (
 MAX_SITE_P = 0.001  # over all measures (Bonferroni)
 MIN_SITE_SUBJECTS = 5  # subjects
 MIN_SITE_VARIANCE_SHARE = 0.5  # of the variance of ranks
+# between the means of two groups of people
 MIN_GROUP_DISTANCE_SD, FEW_PEOPLE_DISTANCE_SD = (
     3.5,
     40.0,
@@ -173,6 +178,7 @@ def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:
     whatever their means, unless the means of some are exactly 0; and those of like means, which get their commonest
     kind."""
     mean_distance_sd = (measure_table["mean"] / measure_table["sd"]).abs()
+    # inf for maps that cannot be z-scored
     z_scored_mean_distance_sd = mean_distance_sd.where(
         (measure_table["min"] < 0) & measure_table["sd"].between(*Z_SCORED_SD_RANGE), np.inf
     )
@@ -200,7 +206,7 @@ def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:
     if has_either_sign:
         return map_kinds.where(is_z_scored, SIGNED_KIND)
     sorted_means = measure_table["mean"][~is_z_scored].clip(lower=1e-12).sort_values()
-    mean_group_by_map = (sorted_means / sorted_means.shift() > MIN_MEAN_RATIO).cumsum()
+    mean_group_by_map = (sorted_means / sorted_means.shift() > MIN_MEAN_RATIO).cumsum()  # numbers of groups, from 0
     map_kinds.update(
         map_kinds[sorted_means.index]
         .groupby(mean_group_by_map)
@@ -323,6 +329,7 @@ def find_site_dependent_measures(measure_table: pd.DataFrame, site_by_row: Seque
         if len(values_per_site) < 2 or not np.isfinite(pooled_values).all() or np.ptp(pooled_values) == 0:
             continue
         kruskal_test = kruskal(*values_per_site)
+        # ascending, not by site
         sorted_site_minima, sorted_site_maxima = (
             np.sort([site_values.min() for site_values in values_per_site]),
             np.sort([site_values.max() for site_values in values_per_site]),

@@ -29,6 +29,7 @@ def draw_compared_edge_indices(edge_count: int) -> np.ndarray:
 def find_opposed_groups(edge_fisher_z: np.ndarray) -> list[np.ndarray]:
     """The positions of the people of each group, the largest first; nothing if all connectomes are alike.
     `edge_fisher_z` (people, edges) are Fisher z values, NaN where unknown, in a random order."""
+    # (people, edges)
     normalised_grouping_edges, normalised_judging_edges = (
         normalise_connectome_rows(edge_fisher_z[:, ::2]),
         normalise_connectome_rows(edge_fisher_z[:, 1::2]),
@@ -42,6 +43,7 @@ def find_opposed_groups(edge_fisher_z: np.ndarray) -> list[np.ndarray]:
     ]
     if len(person_indices_per_group) < 2:
         return []
+    # (groups, edges)
     grouping_edge_means = np.stack(
         [normalised_grouping_edges[member_indices].mean(0) for member_indices in person_indices_per_group]
     )
@@ -59,6 +61,7 @@ def find_opposed_groups(edge_fisher_z: np.ndarray) -> list[np.ndarray]:
 def normalise_connectome_rows(edge_fisher_z: np.ndarray) -> np.ndarray:
     """Rows (people, edges) with mean 0 and length 1, so that products are correlations; 0 where an edge is unknown."""
     is_finite = np.isfinite(edge_fisher_z)
+    # (people, 1)
     person_means = np.where(is_finite, edge_fisher_z, 0).sum(1, keepdims=True) / np.maximum(
         is_finite.sum(1, keepdims=True), 1
     )
@@ -76,7 +79,8 @@ def split_people_into_groups(
     first are parted as long as the second says that they have too little in common."""
     if len(normalised_grouping_edges) < 2 * MIN_GROUP_PEOPLE:
         return
-    person_correlation = normalised_judging_edges @ normalised_judging_edges.T
+    person_correlation = normalised_judging_edges @ normalised_judging_edges.T  # (people, people)
+    # condensed: a value a pair of people
     person_distances = squareform(1 - normalised_grouping_edges @ normalised_grouping_edges.T, checks=False)
     cluster_nodes: list[ClusterNode] = [to_tree(linkage(person_distances, "average"))]
     while cluster_nodes:

@@ -173,8 +173,8 @@ class LabelCoding:
     """Which values of a column are autism and which control; `control_values_text` is None for the only other value."""
 
     label_column: str
-    autism_values_text: str
-    control_values_text: str | None
+    autism_values_text: str  # one value, or several as A,B
+    control_values_text: str | None  # one value, or several as A,B; None for the only other value
 
 
 def is_abide_table(text_table: pd.DataFrame) -> bool:

@@ -53,9 +53,9 @@ ATLASES_FOLDER, LABEL_INDEX_COLUMN = (
 class ConvertedConnectomes:
     """The connectomes of a conversion, whose rows lie in files until the cohort is planned."""
 
-    connectome_name: str
+    connectome_name: str  # of the series, such as rois_cc200
     parcel_names: tuple[str, ...]
-    parcel_image: np.ndarray | None
+    parcel_image: np.ndarray | None  # (91, 109, 91) int16: 0, or 1 + the position of the parcel
     connectome_row_paths: tuple[Path, ...]  # of each subject
     series_sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
     # `edges.measure_parcel_series` of each one's series, and its REPETITION_TIME_COLUMN
@@ -246,12 +246,13 @@ def correlate_parcels(parcel_signals: np.ndarray) -> np.ndarray:
     """Series (volumes, parcels) -> the Fisher z of the correlation of each two parcels, (edges,) float32 in the order
     of `np.triu_indices`; NaN where a series is constant or unknown."""
     is_varying_parcel = np.ptp(parcel_signals, axis=0) > 0
+    # (volumes, varying parcels)
     centred_signals = parcel_signals[:, is_varying_parcel] - parcel_signals[:, is_varying_parcel].mean(0)
     unit_signals = centred_signals / np.linalg.norm(centred_signals, axis=0)
-    parcel_correlations = np.full(2 * parcel_signals.shape[1:], np.nan)
+    parcel_correlations = np.full(2 * parcel_signals.shape[1:], np.nan)  # (parcels, parcels) r
     with threadpool_limits(1, "blas"):
         parcel_correlations[np.ix_(is_varying_parcel, is_varying_parcel)] = unit_signals.T @ unit_signals
-    edge_correlations = parcel_correlations[np.triu_indices(parcel_signals.shape[1], 1)]
+    edge_correlations = parcel_correlations[np.triu_indices(parcel_signals.shape[1], 1)]  # (edges,) r
     return np.arctanh(np.clip(edge_correlations, -MAX_ABSOLUTE_R, MAX_ABSOLUTE_R)).astype(EDGE_DTYPE)
 
 
@@ -269,7 +270,7 @@ def write_connectome_row(
             f"{join_names(parcel_names, 3)}. Was it made with another atlas? Choose with --only, or leave the person "
             "out with --exclude."
         )
-    ordered_parcel_signals = np.full((len(parcel_signals), len(parcel_names)), np.nan)
+    ordered_parcel_signals = np.full((len(parcel_signals), len(parcel_names)), np.nan)  # (volumes, parcels)
     ordered_parcel_signals[:, [index_by_parcel[parcel_name] for parcel_name in header_parcel_names]] = parcel_signals
     edge_fisher_z = correlate_parcels(ordered_parcel_signals)
     if np.isnan(edge_fisher_z).all():
@@ -322,7 +323,7 @@ def make_parcel_image(image_path: Path, parcel_names: Sequence[str]) -> tuple[np
     """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and facts; from
     an image of labels on any grid, by nearest neighbour. The label of a parcel is that in the table beside the image,
     else its name if that is a number. Raises InputError if a parcel is not in it."""
-    label_volume, region_name_by_label = read_label_image(image_path)
+    label_volume, region_name_by_label = read_label_image(image_path)  # (91, 109, 91) int
     label_number_by_name = read_label_numbers(image_path)
     parcel_label_numbers = [
         label_number_by_name.get(parcel_name, parse_natural_number(parcel_name)) for parcel_name in parcel_names
@@ -341,7 +342,7 @@ def make_parcel_image(image_path: Path, parcel_names: Sequence[str]) -> tuple[np
         raise InputError(
             f"{image_path}: the table beside it gives two parcels one number; expected one each. Correct it."
         )
-    parcel_position_by_label = np.zeros(max(region_name_by_label) + 1, np.int16)
+    parcel_position_by_label = np.zeros(max(region_name_by_label) + 1, np.int16)  # from 1; 0 for other labels
     for parcel_position, label_number in enumerate(parcel_label_numbers, 1):
         parcel_position_by_label[label_number] = parcel_position
     parcel_position_volume = parcel_position_by_label[label_volume]

@@ -38,7 +38,7 @@ def read_sites(
     text_table: pd.DataFrame,
     requested_site_column: str | None,
     default_site_columns: Sequence[str],
-    reserved_columns: Sequence[str | None],
+    reserved_columns: Sequence[str | None],  # of IDs, diagnosis and maps
     table_path: Path,
 ) -> tuple[str | None, pd.Series, SummaryRow]:
     """The column of sites, `requested_site_column` (empty: none) or else the first of `default_site_columns` that is

@@ -69,7 +69,7 @@ class Source:
     allow_outliers: bool = False  # whether --missing says which numbers are codes, and so that all others are right
     family_column: str | None = None  # what `subject_table` has as `family`
     requested_id_column: str = ""  # as it was named, now or for the template; so are the next two
-    map_column: str = ""
+    map_column: str = ""  # of paths, as --mapColumn: A,B; empty without it
     column_map_names: tuple[str, ...] = ()  # what the files that its columns name are called
 
 
@@ -79,7 +79,7 @@ class JoinedTable:
 
     table_path: Path
     text_table: pd.DataFrame
-    id_column: str
+    id_column: str  # matched to the IDs of maps, or requested
     map_paths: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
     map_names: list[str]  # maps in these files
     summary_rows: list[SummaryRow]

@@ -168,6 +168,7 @@ def find_matching_id_column(text_table: pd.DataFrame, map_ids: set[str], table_p
         for column_name, column_ids in ids_by_column.items()
         if column_ids.isin(map_ids).any()
     }
+    # by column and ID, the index of the row
     row_by_id_by_column = {
         column_name: dict(zip(column_ids, column_ids.index, strict=True))
         for column_name, column_ids in matched_ids_by_column.items()

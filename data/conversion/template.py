@@ -38,12 +38,12 @@ class BundledData:
     """`data.json`: how the people of a cohort were prepared. `metadata` are those of the cohort without its people;
     `typical` holds the median over people of each of `measures.MAP_MEASURES`, by map."""
 
-    grid: str
-    num_maps: int
+    grid: str  # a key of GRID_BY_NAME
+    num_maps: int  # in a record
     metadata: Metadata
-    cohort_sha256: str
-    typical: dict[str, dict[str, float]]
-    parcels: tuple[str, ...]
+    cohort_sha256: str  # identity of the cohort
+    typical: dict[str, dict[str, float]]  # by map and measure, the median
+    parcels: tuple[str, ...]  # names
 
 
 @dataclass(frozen=True)

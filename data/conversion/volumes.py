@@ -26,7 +26,7 @@ from data.conversion.discovery import MAP_PRODUCT, FolderListing
 class VolumeDescription:
     """What is read of the JSON beside a 4-D file: the names of its volumes."""
 
-    LabelMap: list[str] | None = None
+    LabelMap: list[str] | None = None  # names of volumes; the key of the JSON
 
 
 def find_file_map_name(listing: FolderListing, map_name: str) -> str:

@@ -59,8 +59,8 @@ class Bold:
 
     scan_path: Path
     image: nibabel.Nifti1Pair
-    tr_s: float
-    header_remarks: list[Remark]
+    tr_s: float  # repetition time, by the JSON or else the header
+    header_remarks: list[Remark]  # on what the header and the JSON say
 
     @property
     def volume_count(self) -> int:
@@ -159,6 +159,7 @@ def compute_brain_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, and a remark says
     so."""
     grid_shape = bold.grid_shape_and_affine[0]
+    # each (x, y, z), over volumes
     voxel_sums, voxel_minima, voxel_maxima = (
         np.zeros(grid_shape),
         np.full(grid_shape, np.inf),
@@ -329,6 +330,7 @@ def compute_mean_motion_mm(displacement_table: pd.DataFrame) -> float | None:
 def mark_censored_volumes(confounds: Confounds, outliers_path: Path, volume_count: int) -> Confounds:
     """Confounds without the volumes that XCP-D marked, which it leaves in the scan or takes out of it."""
     outliers_table = read_number_table(outliers_path)
+    # 0 for volumes to keep
     outlier_marks = pd.to_numeric(
         outliers_table[DISPLACEMENT_COLUMN] if DISPLACEMENT_COLUMN in outliers_table else outliers_table.iloc[:, 0],
         errors="coerce",

@@ -61,6 +61,7 @@ def sum_block_products(
     """What the blocks of rows from `block_starts` add to two products with the vector, (2, voxels) float64. The product
     of the factors is half of r - threshold: the first is with it where it is positive, the second with 1 there."""
     left_factor, right_factor = matrix_factors
+    # (2, voxels) float64; scratch of one pair of blocks
     product_sums, block_buffer = (
         np.zeros((2, len(left_factor))),
         np.empty(2 * VOXELS_PER_BLOCK * VOXELS_PER_BLOCK, np.float32),

@@ -34,8 +34,8 @@ class UnsuitedOptionsError(InputError):
 class AmplitudeSums(NamedTuple):
     """Sums of amplitudes of each voxel over frequencies, (voxels,) float32; an amplitude is |FFT| / volumes."""
 
-    in_band: np.ndarray
-    above_zero: np.ndarray
+    in_band: np.ndarray  # (voxels,), over frequencies in the band
+    above_zero: np.ndarray  # (voxels,), over all frequencies above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,11 +274,12 @@ def make_amplitude_weights(volume_offsets: np.ndarray) -> np.ndarray:
     makes cosine and sine orthogonal at the times, so that each is fitted alone."""
     spanned_volume_count = int(volume_offsets[-1]) + 1
     positive_frequency_indices = np.arange(1, spanned_volume_count // 2 + 1)
+    # (frequencies, times), complex
     waves = np.exp(2j * np.pi / spanned_volume_count * np.outer(positive_frequency_indices, volume_offsets))
     waves -= waves.mean(1, keepdims=True)
     waves *= np.exp(-0.5j * np.angle((waves**2).sum(1, keepdims=True)))
     waves = np.stack([waves.real, waves.imag])
-    wave_power = (waves**2).sum(-1, keepdims=True)
+    wave_power = (waves**2).sum(-1, keepdims=True)  # (2, frequencies, 1)
     # two frequencies of the FFT, k and -k, share an amplitude
     frequency_weights = np.where(2 * positive_frequency_indices == spanned_volume_count, 1, 0.5)[:, None]
     return np.where(
@@ -294,7 +295,7 @@ def sum_amplitudes(
     """The sums of a series (times, voxels) float32 at these times in volumes, the first one 0; `frequency_indices` are
     the k in the band."""
     amplitude_weights = make_amplitude_weights(volume_offsets).astype(np.float32)
-    amplitude_sums = np.empty((2, cleaned_series.shape[1]), np.float32)
+    amplitude_sums = np.empty((2, cleaned_series.shape[1]), np.float32)  # (in the band or above 0, voxels)
     for first_voxel in range(0, cleaned_series.shape[1], VOXELS_PER_CHUNK):
         cos_sin_amplitudes = amplitude_weights @ cleaned_series[:, first_voxel : first_voxel + VOXELS_PER_CHUNK]
         frequency_amplitudes = np.sqrt((cos_sin_amplitudes**2).sum(0))

@@ -23,7 +23,7 @@ MAX_CACHED_RESAMPLED_IMAGES = 4  # of one template; scans of several grids are r
 class ImageFile:
     """A label image of parcels, or a 4-D file with a map of each network."""
 
-    image_path: Path
+    image_path: Path  # of the file that is read, which may be a copy
     image_identity: DerivationImage  # its name, whatever a copy is called, and its sum
     component_names: tuple[str, ...]  # of parcels or networks
     parcel_numbers: tuple[int, ...] = ()  # of parcels

@@ -48,18 +48,20 @@ def compute_reho(band_basis: np.ndarray, unit_series_coordinates: np.ndarray, ma
     does not matter. Ties take their average rank. W is not corrected for them, since filtered series have none. Voxels
     outside the mask and those that do not vary are left out: K is the number of the others. Where K is below 9, a
     third of the 27, W is 0."""
+    # (times, voxels); (voxels,) bool
     centred_voxel_ranks, is_varying_voxel = (
         compute_centred_ranks(band_basis, unit_series_coordinates),
         np.any(unit_series_coordinates, axis=1),
     )
     bounding_box = tuple(slice(axis_positions.min(), axis_positions.max() + 1) for axis_positions in np.nonzero(mask))
     box_mask = mask[bounding_box]
-    squared_rank_sums = np.zeros(len(unit_series_coordinates))
+    squared_rank_sums = np.zeros(len(unit_series_coordinates))  # (voxels,), over all volumes
     for first_volume in range(0, len(centred_voxel_ranks), VOLUMES_PER_BLOCK):
         neighbourhood_rank_sums = sum_neighbourhoods(
             box_mask, centred_voxel_ranks[first_volume : first_volume + VOLUMES_PER_BLOCK]
         )
         squared_rank_sums += np.einsum("tv,tv->v", neighbourhood_rank_sums, neighbourhood_rank_sums)
+    # (voxels,), of the 27 around each and itself
     varying_voxel_counts = sum_neighbourhoods(box_mask, is_varying_voxel[None].astype(np.float32))[0]
     volume_count = len(band_basis)
     max_squared_sums = np.maximum(varying_voxel_counts, 1) ** 2 * (volume_count**3 - volume_count) / 12
@@ -84,6 +86,7 @@ def compute_centred_ranks(band_basis: np.ndarray, unit_series_coordinates: np.nd
 def sum_neighbourhoods(mask: np.ndarray, values_in_mask: np.ndarray) -> np.ndarray:
     """Sums (times, voxels) of values (times, voxels) float32 of a mask (x, y, z) over the 27 voxels around each. They
     are made along one axis after the other, with 0 outside the mask."""
+    # (times, x + 2, y + 2, z + 2)
     padded_sums = np.zeros((len(values_in_mask), *(axis_length + 2 for axis_length in mask.shape)), np.float32)
     padded_sums[:, 1:-1, 1:-1, 1:-1][:, mask] = values_in_mask
     padded_sums = padded_sums[:, :-2] + padded_sums[:, 1:-1] + padded_sums[:, 2:]
@@ -107,9 +110,9 @@ def compute_vmhc(unit_series_coordinates: np.ndarray, mask: np.ndarray, affine: 
         int
     )
     is_in_grid = ((mirror_positions >= 0) & (mirror_positions < mask.shape)).all(1)
-    mask_voxel_indices = np.full(mask.shape, -1)
+    mask_voxel_indices = np.full(mask.shape, -1)  # (x, y, z): index within the mask, -1 outside
     mask_voxel_indices[mask] = np.arange(len(voxel_positions))
-    mirror_voxel_indices = np.full(len(voxel_positions), -1)
+    mirror_voxel_indices = np.full(len(voxel_positions), -1)  # (voxels,), -1 without a mirror image
     mirror_voxel_indices[is_in_grid] = mask_voxel_indices[tuple(mirror_positions[is_in_grid].T)]
     has_mirror = mirror_voxel_indices >= 0
     mirror_correlations = (
@@ -152,6 +155,7 @@ def compute_dual_regression(cleaned_scan: CleanedScan, network_maps: np.ndarray)
     differ in the mask, UnsuitedError if there are more of them than degrees of freedom.
     """
     is_varying_voxel = cleaned_scan.unit_series_coordinates.any(1)
+    # (varying voxels, networks)
     centred_network_maps = centre_network_maps(network_maps[cleaned_scan.mask][is_varying_voxel].astype(np.float64))
     if cleaned_scan.unit_series_coordinates.shape[1] < centred_network_maps.shape[1]:
         raise UnsuitedOptionsError(
@@ -188,9 +192,9 @@ def average_parcel_series(cleaned_scan: CleanedScan, parcel_label_volume: np.nda
     """Means of the filtered series in parcels, (kept, parcels) float64, in the order of the numbers that occur; NaN for
     a parcel without a voxel in the mask. Labels (x, y, z) int are 0 outside parcels."""
     parcel_numbers = np.unique(parcel_label_volume[parcel_label_volume != 0])
-    voxel_parcel_numbers = parcel_label_volume[cleaned_scan.mask]
+    voxel_parcel_numbers = parcel_label_volume[cleaned_scan.mask]  # (voxels,), 0 outside parcels
     voxel_parcel_indices = np.searchsorted(parcel_numbers, voxel_parcel_numbers[voxel_parcel_numbers != 0])
-    parcel_coordinate_sums = np.zeros((len(parcel_numbers), cleaned_scan.band_basis.shape[1]))
+    parcel_coordinate_sums = np.zeros((len(parcel_numbers), cleaned_scan.band_basis.shape[1]))  # (parcels, directions)
     np.add.at(parcel_coordinate_sums, voxel_parcel_indices, cleaned_scan.series_coordinates[voxel_parcel_numbers != 0])
     voxel_counts = np.bincount(voxel_parcel_indices, minlength=len(parcel_numbers))[:, None]
     return (

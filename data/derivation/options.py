@@ -52,6 +52,7 @@ def parse_array_share(share_text: str) -> tuple[int, int]:
 class DerivationOptions:
     """What is made of which scans, and how the work is shared; None if it is not said."""
 
+    # names of measures
     maps: tuple[str, ...] | None = option(
         None,
         type=parse_names,
@@ -59,12 +60,15 @@ class DerivationOptions:
         help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
         "(default falff; none with --series alone)",
     )
+    # ends in Hz
     band: tuple[float, float] | None = option(
         None, type=parse_band_hz, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)"
     )
+    # full width at half maximum in mm
     smooth: float | None = option(
         None, type=parse_smoothing_mm, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
     )
+    # key of STRATEGY_BY_CONFOUNDS, or none
     confounds: str | None = option(
         None,
         choices=(*STRATEGY_BY_CONFOUNDS, "none"),
@@ -73,6 +77,7 @@ class DerivationOptions:
     )
     networks: Path | None = option(None, type=Path, metavar="FILE", help="4-D maps of networks, for dual_regression")
     series: Path | None = option(None, type=Path, metavar="ATLAS", help="label image: write the mean series of parcels")
+    # of a cohort or a bundle
     like: Path | None = option(
         None, type=Path, metavar="COHORT", help="make the maps and series that this cohort has, in the same way"
     )
@@ -81,6 +86,7 @@ class DerivationOptions:
     table: Path | None = option(None, type=Path, help="CSV or TSV of participants (default: the one beside the scans)")
     id_column: str | None = option(None, metavar="NAME", help="its column of participant IDs, for --boldColumn")
     jobs: int = option(1, type=parse_positive_int, metavar="N", help="participants at a time, in processes (default 1)")
+    # K, N
     share: tuple[int, int] = option(
         (1, 1), type=parse_array_share, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
     )

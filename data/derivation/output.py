@@ -50,7 +50,7 @@ NOT_BIDS_PATTERNS = ("*.csv", "figures", "atlases", "*_boldmap.*", "*_timeseries
 class DerivedFile:
     """A file that is there, by the JSON beside it."""
 
-    json_path: Path
+    json_path: Path  # beside the map or series
     derivation: Derivation
     json_content: Mapping[str, Any]
 
@@ -65,7 +65,7 @@ class DerivationOutput:
     output_folder: Path
     derivation: Derivation
     image_file_by_name: Mapping[str, ImageFile]  # of NETWORKS_IMAGE and PARCELS_IMAGE, those wanted
-    bids_entities: tuple[tuple[str, str], ...] = ()
+    bids_entities: tuple[tuple[str, str], ...] = ()  # names and values, in the name of each file
 
     @property
     def product_names(self) -> list[str]:

@@ -65,8 +65,8 @@ class PersonTask:
 class PersonResult:
     """What became of a person: what is worth a remark; why it failed, if it did."""
 
-    label: str
-    remarks: tuple[Remark, ...] = ()
+    label: str  # of the person, without sub-
+    remarks: tuple[Remark, ...] = ()  # on all scans of the person
     failure_text: str = ""
 
 
@@ -77,7 +77,7 @@ class OpenedScan:
     bold: Bold
     confounds: Confounds
     mask: np.ndarray | None  # (x, y, z) bool; None if none lies beside the scan
-    remarks: list[Remark]
+    remarks: list[Remark]  # on its header and confounds
     parcel_remarks: list[Remark]  # by this mask, before voxels without a signal are left out of it
 
 
@@ -87,10 +87,10 @@ class DerivedScan:
 
     array_by_product: dict[str, np.ndarray]  # maps (x, y, z) or (x, y, z, networks) float32, 0 outside the mask; series
     mask: np.ndarray  # (x, y, z) bool
-    affine: np.ndarray
-    tr_s: float
+    affine: np.ndarray  # (4, 4), voxel -> mm in MNI space
+    tr_s: float  # repetition time
     confounds: Confounds
-    remarks: list[Remark]
+    remarks: list[Remark]  # on this scan, of all steps
 
     @property
     def retained_volume_count(self) -> int:

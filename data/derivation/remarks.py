@@ -22,7 +22,7 @@ def summarise_remarks(labelled_remarks: Iterable[tuple[str, Remark]]) -> list[Su
     labels_by_remark_kind = dict[tuple[bool, str], dict[str, None]]()
     numbers_by_remark_kind = dict[tuple[bool, str], list[float]]()
     for label, remark in labelled_remarks:
-        remark_kind = not remark.is_warning, remark.remark_text
+        remark_kind = not remark.is_warning, remark.remark_text  # whether it is a note, and its text
         labels_by_remark_kind.setdefault(remark_kind, {})[label] = None
         if remark.measured_number is not None:
             numbers_by_remark_kind.setdefault(remark_kind, []).append(remark.measured_number)

@@ -66,7 +66,7 @@ class Measure:
     """What people are compared by. Its robust SD counts as `min_robust_sd` at least: less means nothing."""
 
     description: str
-    min_robust_sd: float
+    min_robust_sd: float  # of this measure; a smaller one counts as this
     limit_robust_sds: float = MEASURE_LIMIT_ROBUST_SDS
     to_plain_units: Callable[[float], float] = float  # as people know the number, from a logarithm or Fisher z
 
@@ -130,9 +130,9 @@ def find_measure(view: str, measure_name: str) -> Measure:
 class Range:
     """Where the middle nine tenths of a measure lie over people."""
 
-    low: float
-    middle: float
-    high: float
+    low: float  # lower end of the middle nine tenths
+    middle: float  # the median
+    high: float  # upper end of the middle nine tenths
 
     def compute_half_ranges(self, minimum: float) -> tuple[float, float]:
         """The half ranges below and above the middle, each `SDS_TO_RANGE_END` robust SDs; a robust SD is `minimum` at
@@ -162,9 +162,9 @@ Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the pers
 class Deviation:
     """A measure of a record, and how many robust SDs it lies from the middle of the others."""
 
-    view: str
+    view: str  # a map's name, or what else is measured
     measure_name: str
-    measured_value: float
+    measured_value: float  # in the unit of the measure
     usual_range: Range
     robust_z: float
     is_negated_or_mirrored: bool  # see `looks_negated_or_mirrored`

@@ -67,12 +67,12 @@ class LikenessConstants:
     of numbers that hardly anybody lacks."""
 
     count: int  # of the people
-    maps: tuple[str, ...]
+    maps: tuple[str, ...]  # their names, in order
     parcels_sha256: str  # empty without connectomes
     ranges: Ranges
-    regions: dict[str, tuple[int, ...]]
-    categories: dict[str, dict[str, float]]
-    known: tuple[str, ...]
+    regions: dict[str, tuple[int, ...]]  # numbers of regions, by map
+    categories: dict[str, dict[str, float]]  # share of people, by column and category
+    known: tuple[str, ...]  # columns of numbers that hardly anybody lacks
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class TrainingReference:
     reduced grid; `mean_edge_fisher_z` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
 
     constants: LikenessConstants
-    mean_volumes: np.ndarray
-    mean_edge_fisher_z: np.ndarray | None
+    mean_volumes: np.ndarray  # (x, y, z, maps) float32 on the reduced grid
+    mean_edge_fisher_z: np.ndarray | None  # (edges,) float32
 
     @functools.cached_property
     def means(self) -> ScanMeans:
@@ -172,6 +172,7 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
         [cohort.rows[record_index].site for record_index in first_record_indices],
     )
     number_table, scan_means = select_number_columns(people_table, site_per_person), scan_sums.compute_means()
+    # columns (view, measure)
     measure_table = collect_measures(
         cohort, first_record_indices, scan_sums.measure_records(first_record_indices)[0], number_table
     )
@@ -198,9 +199,9 @@ class ReferenceComparison:
     `people_table` is what `make_people_table` gives; `reasons_per_record` say in plain words why somebody is atypical,
     and are empty for most."""
 
-    measure_table: pd.DataFrame
-    people_table: pd.DataFrame
-    reasons_per_record: list[tuple[str, ...]]
+    measure_table: pd.DataFrame  # a row a record, columns (view, measure)
+    people_table: pd.DataFrame  # a row a record: phenotype and covariates as text
+    reasons_per_record: list[tuple[str, ...]]  # sentences on what is atypical
 
 
 def compare_with_reference(
@@ -326,6 +327,7 @@ def compute_deviation_ranges(measure_values: np.ndarray) -> np.ndarray:
     if not measure_values.size:
         return np.empty((3, 0))
     medians = compute_quantiles(measure_values, 0.5)
+    # (1, columns)
     half_ranges = compute_quantiles(np.abs(measure_values - medians), 0.5) * SDS_TO_RANGE_END / NORMAL_MAD
     return np.concatenate([medians - half_ranges, medians, medians + half_ranges])
 

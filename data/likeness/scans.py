@@ -65,6 +65,7 @@ def compute_mirror_halves(volume: np.ndarray) -> np.ndarray:
     centred_z_volume = ndimage.shift(
         records.z_score_within_brain(volume[..., None])[..., 0], centring_shift_voxels, order=1
     )
+    # (voxels,): minus the mirror image, of the volume and its slopes along x, y, z
     asymmetry, *slope_asymmetries = (
         (image - image[::-1].astype(np.float64)).ravel() for image in (centred_z_volume, *np.gradient(centred_z_volume))
     )
@@ -94,7 +95,8 @@ class MeanVolume:
 
     def __init__(self, mean_volume: np.ndarray, mean_mirror_halves: np.ndarray | None = None) -> None:
         self.mean_volume = np.asarray(mean_volume, np.float64)
-        self.unit_length_mean_volume = centre_to_unit_length(self.mean_volume)
+        self.unit_length_mean_volume = centre_to_unit_length(self.mean_volume)  # (voxels,), mean 0
+        # (2, voxels): minus and plus the mirror image
         self.mean_mirror_halves = np.stack(
             [
                 *map(
@@ -108,6 +110,7 @@ class MeanVolume:
     def least_squares_weights(self) -> np.ndarray:
         """Least squares, (5, voxels): the products with a volume say how much it holds of the mean volume, of its
         slopes along x, y and z, and of a constant; a slightly shifted volume is made of these."""
+        # (5, voxels)
         component_volumes = np.stack(
             [self.mean_volume, *np.gradient(self.mean_volume), np.ones(self.mean_volume.shape)]
         ).reshape(5, -1)
@@ -116,6 +119,7 @@ class MeanVolume:
     def compare_volume(self, volume: np.ndarray, volume_mirror_halves: np.ndarray) -> dict[str, float]:
         """`alike`, Fisher z of the correlation with a volume, whose halves (`compute_mirror_halves`) are given; the
         correlations with each half; how many mm the volume lies to the right, front and top."""
+        # how much of the mean volume, and of its slopes along x, y, z
         mean_gain, *axis_slopes, _ = (self.least_squares_weights * volume.ravel()).sum(1)
         shift_mm = -records.REDUCED.spacing_mm * np.array(axis_slopes) / max(mean_gain, MIN_GAIN)
         similarity_fisher_z = compute_fisher_z(
@@ -138,7 +142,7 @@ class ScanMeans:
     without any. `common_region_numbers_by_map` are those that nearly all people have, by map."""
 
     mean_volume_by_map: dict[str, MeanVolume]
-    mean_edge_fisher_z: np.ndarray | None
+    mean_edge_fisher_z: np.ndarray | None  # (edges,)
     common_region_numbers_by_map: dict[str, tuple[int, ...]]
 
     @property
@@ -170,15 +174,18 @@ class ScanSums:
             subject: subject_position % subset_count for subject_position, subject in enumerate(first_index_by_subject)
         }
         reduced_grid_shape, num_edges = records.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
+        # (subsets,); (subsets, maps, x, y, z)
         self.people_count_by_subset, self.volume_sums = (
             np.zeros(subset_count, int),
             np.zeros((subset_count, map_count, *reduced_grid_shape)),
         )
+        # (subsets, maps, 2, voxels)
         self.mirror_half_sums = np.zeros(
             (subset_count, map_count, len(MIRROR_HALF_MEASURE_NAMES), np.prod(reduced_grid_shape))
         )
+        # (subsets, maps, regions): people who lack each
         self.missing_region_counts = np.zeros((subset_count, map_count, atlas.AAL_REGION_COUNT + 1), int)
-        self.edge_sums_and_counts = np.zeros((subset_count, 2, num_edges))
+        self.edge_sums_and_counts = np.zeros((subset_count, 2, num_edges))  # Fisher z, and people who have the edge
 
     def add_record(self, record_index: int, map_volumes: Iterable[np.ndarray]) -> None:
         """Adds the record at this position, with the volume (x, y, z) of each map. Raises InputError if its connectome
@@ -207,13 +214,14 @@ class ScanSums:
             [subset_index != left_out_subset_index for subset_index in range(len(self.people_count_by_subset))]
         )
         people_count, map_names = self.people_count_by_subset[is_used_subset].sum(), self.cohort.map_names
+        # (maps, x, y, z)
         mean_volumes = (self.volume_sums[is_used_subset].sum(0) / max(people_count, 1)).astype(np.float32)
         mirror_half_sums = (
             self.mirror_half_sums[is_used_subset].sum(0)
             if left_out_subset_index is not None
             else [None] * len(map_names)
         )
-        region_people_counts = people_count - self.missing_region_counts[is_used_subset].sum(0)
+        region_people_counts = people_count - self.missing_region_counts[is_used_subset].sum(0)  # (maps, regions)
         common_region_numbers_per_map = [
             np.flatnonzero(map_counts[1:] >= NEARLY_ALL_FRACTION * people_count) + 1
             for map_counts in region_people_counts

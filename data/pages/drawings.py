@@ -20,7 +20,7 @@ PAGE_FIGURE_SETTINGS: dict[Any, Any] = {"font.size": 8.5, "text.parse_math": Fal
 SVG_SETTINGS: dict[Any, Any] = PAGE_FIGURE_SETTINGS | {"svg.fonttype": "none", "svg.hashsalt": "figure"}
 PAGE_COLOUR_BY_SVG_COLOUR = {"#000000": "currentColor", "#ffffff": "var(--paper)"}  # colours that follow light and dark
 DARK_GREY_PATTERN = re.compile("#([3-6][0-9a-f])\\1\\1")
-MAX_TICKS, TICK_STEPS = 6, (1, 2, 2.5, 5, 10)
+MAX_TICKS, TICK_STEPS = 6, (1, 2, 2.5, 5, 10)  # of a forest plot's axis
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class ForestBar:
     The kind is "main" for what the page is about, "named" for what stands beside it, or empty.
     """
 
-    name: str
+    name: str  # label of the row
     value: float
     interval_low: float
     interval_high: float
-    text: str
-    kind: str = ""
+    text: str  # value and interval, as printed
+    kind: str = ""  # "main", "named" or empty
 
 
 @dataclass(frozen=True)
 class Forest:
     """Values and intervals below each other, beside a line of no effect; as wide as the page."""
 
-    about: str
+    about: str  # caption of the plot
     bars: Sequence[ForestBar]
-    line: float
+    line: float  # value of no effect
 
     @property
     def ticks(self) -> list[float]:

@@ -46,9 +46,9 @@ def make_css_url(webp_image: bytes) -> str:
 class Tile:
     """A person in a mosaic: a name, what stands below it, what is odd, and where the picture is, as CSS."""
 
-    name: str
-    about: str
-    style: str
+    name: str  # of the person
+    about: str  # what stands below the name
+    style: str  # CSS with the pictures, or where they are
     outlier_notes: Sequence[str] = ()
 
     @property
@@ -62,8 +62,8 @@ class Mosaic:
     a map as `--m0`, `--m1` and so on: in the `style` of all, or in that of each tile."""
 
     tiles: Sequence[Tile]
-    maps: Sequence[str]
-    style: str = ""
+    maps: Sequence[str]  # their names
+    style: str = ""  # CSS with the pictures of all
 
     @property
     def markup(self) -> Markup:

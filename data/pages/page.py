@@ -38,18 +38,18 @@ class HeadlineNumber:
     """One of the large numbers of a headline, what it is, and a line below: its interval, what it counts. `notes` are
     its footnotes."""
 
-    value: str
-    name: str
-    about: str = ""
-    notes: Sequence[str] = ()
+    value: str  # as it is printed
+    name: str  # what the number is
+    about: str = ""  # a line below: its interval, what it counts
+    notes: Sequence[str] = ()  # its footnotes
 
 
 @dataclass(frozen=True)
 class Link:
     """A page that belongs to this one: its path relative to this page's folder."""
 
-    name: str
-    target: str
+    name: str  # the text of the link
+    target: str  # path relative to the page's folder
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ class Section:
     """
 
     title: str
-    texts: list[str] | None = None
+    texts: list[str] | None = None  # paragraphs
     figure: "Drawing | None" = None
-    table: Sequence[CellByHeading] | None = None
-    facts: CellByHeading | None = None
-    command: str | None = None
+    table: Sequence[CellByHeading] | None = None  # rows, each heading -> cell
+    facts: CellByHeading | None = None  # name -> text
+    command: str | None = None  # shell command to copy
     markup: Markup | None = None
-    kind: str = ""
-    open: bool = False
-    meanings: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-    rest: tuple[str, Sequence[CellByHeading]] | None = None
+    kind: str = ""  # "warning" or empty
+    open: bool = False  # whether it is unfolded at first
+    meanings: Mapping[str, str] = field(default_factory=dict)  # definition by heading or name of a fact
+    notes: Mapping[str, str] = field(default_factory=dict)  # footnote by heading or name; "" for all of it
+    rest: tuple[str, Sequence[CellByHeading]] | None = None  # title and rows of a second table, folded at first
     filtered: bool = False  # a field above the table, in which words choose rows
 
     def __post_init__(self) -> None:
@@ -109,14 +109,14 @@ class Page:
     """All of a page. The `kind` is a word such as report; the `verdict` is what a reader takes away, in at most 60
     words; `script` and `style` are of the page's own, as `Markup`."""
 
-    kind: str
+    kind: str  # a word such as report
     title: str
-    about: str
+    about: str  # a line below the title
     sections: Sequence[Section]
-    verdict: str = ""
-    numbers: Sequence[HeadlineNumber] = ()
-    figure: "Drawing | None" = None
-    links: Sequence[Link] = ()
+    verdict: str = ""  # what a reader takes away
+    numbers: Sequence[HeadlineNumber] = ()  # large ones of the headline
+    figure: "Drawing | None" = None  # of the headline
+    links: Sequence[Link] = ()  # to pages beside it
     script: str = ""  # JavaScript
     style: str = ""  # CSS
 

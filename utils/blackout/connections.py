@@ -39,8 +39,8 @@ class RegionPairs(NamedTuple):
     `region_positions_by_pair` (pairs, 2) int the places of both regions in the atlas, the lower first; they are equal
     if the edge lies within a region."""
 
-    pair_index_by_edge: np.ndarray
-    region_positions_by_pair: np.ndarray
+    pair_index_by_edge: np.ndarray  # (edges,) int
+    region_positions_by_pair: np.ndarray  # (pairs, 2) int, in the atlas
 
 
 def find_unordered_pairs(region_index_by_parcel: np.ndarray, parcel_indices_by_edge: np.ndarray) -> RegionPairs:
@@ -61,6 +61,7 @@ def average_edges_by_pair(
     """The mean Fisher z of the known edges of each of `pair_count` pairs, (records, pairs); NaN where none is known.
     `pair_index_by_edge` (edges,) int is the pair of each edge, `pair_count` if it is in none."""
     paired_edge_indices = np.flatnonzero(pair_index_by_edge < pair_count)
+    # 1 where an edge is in a pair, (edges, pairs)
     edge_pair_matrix = sparse.csr_array(
         (np.ones(len(paired_edge_indices)), (paired_edge_indices, pair_index_by_edge[paired_edge_indices])),
         (len(pair_index_by_edge), pair_count),
@@ -178,9 +179,9 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
 
 def make_nested_connection_family(
     region_names: Sequence[str],
-    region_index_by_parcel: np.ndarray,
+    region_index_by_parcel: np.ndarray,  # (parcels,) int
     region_systems: RegionSystems,
-    region_pair_effects: np.ndarray,
+    region_pair_effects: np.ndarray,  # (subjects, pairs of regions)
     compute_subject_mean_edges: Callable[[np.ndarray, int], np.ndarray],
     people: BlackoutPeople,
 ) -> FeatureFamily:
@@ -202,8 +203,8 @@ def make_nested_connection_family(
 
     def make_level_family(
         level_name: str,
-        pair_end_names: np.ndarray,
-        pair_end_system_names: np.ndarray,
+        pair_end_names: np.ndarray,  # (pairs, 2)
+        pair_end_system_names: np.ndarray,  # (pairs, 2)
         pair_index_by_edge: np.ndarray,
         fill_effect: FillEffect,
     ) -> FeatureFamily:

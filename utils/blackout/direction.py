@@ -164,6 +164,7 @@ def compute_interval_margins(
 ) -> np.ndarray:
     """Half the widths (features,) of intervals, from each person's influence (people, features) on an estimate. The
     degrees of freedom are the clusters less the means of sites and a slope; NaN where none is left."""
+    # (features,) each: those with any known value
     cluster_counts, site_counts = (
         (sum_by_group(is_measured.astype(float), group_numbers) > 0).sum(0)
         for group_numbers in (people.subject_cluster_numbers, encode_names(people.subject_sites))

@@ -117,6 +117,7 @@ class Donors:
 
     def compute_donor_pool_deviations(self, record_values: np.ndarray) -> np.ndarray:
         """How far each record and its donors are from `compute_donor_pool_means`, (records, 1 + donors, ...)."""
+        # (records, 1 + donors, ...): of the record first
         donor_pool_deviations = record_values[
             np.array(
                 [

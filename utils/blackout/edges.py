@@ -33,9 +33,10 @@ class Replacement(NamedTuple):
     parts. These may broadcast, such as one value for each map (n, 1, 1, 1, maps), or be a function of the part's
     number. `selections` index the axes after the first: each is a mask (x, y, z), or the numbers of edges or values."""
 
-    input_values: np.ndarray
+    input_values: np.ndarray  # (n, ...), before the replacement
+    # that broadcast to the input, or by the number of the selection
     replacement_values: np.ndarray | Callable[[int], np.ndarray]
-    selections: Sequence[np.ndarray]
+    selections: Sequence[np.ndarray]  # a mask (x, y, z) each, or indices of edges or values
 
     def get_replacement_values(self, selection_number: int) -> np.ndarray:
         """What a part becomes, (n, size of the part, ...)."""
@@ -54,10 +55,10 @@ class RegionContents(NamedTuple):
     """What the regions of n records may contain: volumes, or arrays that broadcast to them, or edges (n, edges).
     Expected edges are a function of the region's place in the atlas, which returns (n, edges of the region)."""
 
-    person_values: np.ndarray
-    background_values: np.ndarray
+    person_values: np.ndarray  # volumes or edges, (n, ...)
+    background_values: np.ndarray  # broadcast to the volumes or edges
     donor_values: np.ndarray
-    expected_values: np.ndarray | Callable[[int], np.ndarray]
+    expected_values: np.ndarray | Callable[[int], np.ndarray]  # of edges by the position of the region
 
 
 class RegionEdges:
@@ -170,6 +171,7 @@ class ExpectedEdges:
         """The expected edges of each region, (n, edges of the region), for records with these edges (n, edges)."""
         record_features = self._make_features(edge_fisher_z, record_indices)
         kernel_matrix = record_features @ self._fitting_features.T
+        # rows of records that it is fitted on
         fitting_row_indices = np.array(
             [
                 row_index
@@ -220,6 +222,7 @@ class ExpectedEdges:
             self._fitting_features[:, self._find_region_feature_columns(region_index)],
             self._get_target_edge_z_scores(region_index),
         )
+        # squared error, coefficients, leave-out matrix
         kernel_matrix, best_fit = (
             kernel_matrix - region_features @ region_features.T,
             (np.inf, target_edge_z_scores, sparse.csr_array(kernel_matrix.shape, dtype=np.float32)),

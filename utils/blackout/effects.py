@@ -45,7 +45,7 @@ class RecordEffects:
     and tests.
     """
 
-    record_array_by_name: dict[str, np.ndarray]
+    record_array_by_name: dict[str, np.ndarray]  # (records, ...) each, by the name in `blackout.h5`
     record_rows: Sequence[RecordRow]
     linked_subject_groups: SubjectGroups = ()
 
@@ -167,10 +167,10 @@ class FamilyTest(NamedTuple):
     `false_discovery_q` and `t_statistics`, (features,) each; `critical_t` is the t from which on a feature is
     significant. NaN where labels do not differ."""
 
-    family_wise_p: np.ndarray
-    false_discovery_q: np.ndarray
-    t_statistics: np.ndarray
-    critical_t: float
+    family_wise_p: np.ndarray  # (features,)
+    false_discovery_q: np.ndarray  # (features,)
+    t_statistics: np.ndarray  # (features,)
+    critical_t: float  # from which on a feature is significant
 
 
 def run_family_permutation_test(
@@ -273,7 +273,7 @@ def compute_studentised_sums(
     label_residuals: np.ndarray,
     effect_residuals: np.ndarray,
     cluster_numbers: np.ndarray,
-    permutation_orders: np.ndarray,
+    permutation_orders: np.ndarray,  # (k, subjects) int
 ) -> np.ndarray:
     """Sums (k, features) of the products of effects (subjects, features) with labels (subjects, 1 or features) in the
     orders `permutation_orders` (k, subjects) int. Each is divided by the root of the number of clusters times the sum
@@ -320,10 +320,10 @@ class AdjustedEffects(NamedTuple):
     features) those of the effects on the logit of autism. Regressions fit noise, too. So the spread of the covariance
     of residuals is `residual_sd_inflation` (features,) times what the residuals suggest."""
 
-    true_class_effects: np.ndarray
-    label_residuals: np.ndarray
-    effect_residuals: np.ndarray
-    residual_sd_inflation: np.ndarray
+    true_class_effects: np.ndarray  # (subjects, features), on the logit, adjusted
+    label_residuals: np.ndarray  # (subjects, 1 or features)
+    effect_residuals: np.ndarray  # (subjects, features), of effects on the logit of autism
+    residual_sd_inflation: np.ndarray  # (features,), a factor
 
     def select_subjects(self, is_selected: np.ndarray) -> "AdjustedEffects":
         """The same for the subjects in `is_selected` (subjects,) bool."""
@@ -341,7 +341,7 @@ class CovariateAdjuster:
     `adjustment`."""
 
     adjustment: Adjustment
-    subject_labels: np.ndarray
+    subject_labels: np.ndarray  # (subjects,), 1 for autism
 
     def make_unadjusted_effects(self, true_class_effects: np.ndarray) -> AdjustedEffects:
         """Effects (subjects, features) without any adjustment."""

@@ -50,14 +50,14 @@ class BlackoutPeople:
     `subject_cluster_numbers` (n,) int are drawn together. `is_cross_fitted`: they also trained the models that blacked
     out others of them, see `compute_mean_sd_inflation`."""
 
-    subject_labels: np.ndarray
-    subject_sites: np.ndarray
-    subject_folds: np.ndarray
-    subject_cluster_numbers: np.ndarray
+    subject_labels: np.ndarray  # (subjects,), 1 for autism
+    subject_sites: np.ndarray  # (subjects,), names
+    subject_folds: np.ndarray  # (subjects,), of the models that blacked them out
+    subject_cluster_numbers: np.ndarray  # (subjects,) int; those with one number are drawn together
     adjuster: CovariateAdjuster
     resampling_seed: int
     verdict: BlackoutVerdict = BlackoutVerdict.CONCLUSIVE
-    is_cross_fitted: bool = False
+    is_cross_fitted: bool = False  # whether they trained the models of others among them
 
     def compute_mean_sd_inflation(self, people_fraction: float = 1) -> float:
         """How much wider the spread of a mean effect is than that of independent people. Each pair of people meets
@@ -101,7 +101,7 @@ class FillEffect:
     below `min_family_wise_p` (features,)."""
 
     fill: Fill
-    subject_effects: np.ndarray
+    subject_effects: np.ndarray  # (subjects, features), on the logit of the true class
     people: BlackoutPeople
     adjust_for_covariates: Callable[[np.ndarray], AdjustedEffects]
     min_family_wise_p: np.ndarray | float = 0.0
@@ -213,13 +213,13 @@ class FeatureKind:
     of `RecordEffects`; `make_family` returns None if nothing of this kind was replaced.
     """
 
-    kind_name: str
+    kind_name: str  # in `replication.csv`
     table_file_stem: str
     plural_feature_name: str
     make_family: Callable[[Blackout], "FeatureFamily | None"]
     measure_effects: Callable[["BlackoutSetup"], "Measurements"] | None = None
     section_explanation: str = ""
-    no_finding_message: str = ""
+    no_finding_message: str = ""  # if no feature is significant
     plural_inner_feature_name: str = ""
     identifying_column_names: tuple[str, ...] = ()
 
@@ -239,15 +239,15 @@ class FeatureFamily:
 
     feature_kind: FeatureKind
     feature_names: Sequence[str]
-    feature_table: pd.DataFrame
-    fill_effects: Sequence[FillEffect]
-    feature_values: np.ndarray
-    autism_logit_effects: np.ndarray | None = None
-    inner_family: "FeatureFamily | None" = None
-    atlas: Atlas | None = None
-    matrix_axis_columns: tuple[str, str] | None = None
+    feature_table: pd.DataFrame  # a row a feature: the columns that identify it
+    fill_effects: Sequence[FillEffect]  # features are ranked by the first
+    feature_values: np.ndarray  # (subjects, features), what people have there; NaN unknown
+    autism_logit_effects: np.ndarray | None = None  # (subjects, features); None: of the first fill effect
+    inner_family: "FeatureFamily | None" = None  # features within the significant ones
+    atlas: Atlas | None = None  # whose regions the features are
+    matrix_axis_columns: tuple[str, str] | None = None  # of `feature_table`, for rows and for columns
     footnote_by_column: Mapping[str, str] = field(default_factory=dict)
-    stored_arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stored_arrays: Mapping[str, np.ndarray] = field(default_factory=dict)  # by the name in `blackout.h5`
 
     @property
     def reliance_effect(self) -> FillEffect:

@@ -35,7 +35,7 @@ def split_masks(region_masks: Sequence[np.ndarray], bytes_per_mask: int) -> list
 class IntactPass(NamedTuple):
     """The pass of a batch with nothing occluded."""
 
-    intact_volume: np.ndarray
+    intact_volume: np.ndarray  # (batch, x, y, z, maps)
     array_by_tensor: ArrayByTensor  # the averages and all inputs
     intact_logits: np.ndarray  # (batch, classes)
     added_logits_by_branch: list[
@@ -64,8 +64,8 @@ class VoxelAverages(NamedTuple):
     """How a layer averages voxels of each map: for each voxel (voxels,) the number of its average, and its weight
     there, 0 if it is in none."""
 
-    average_index_by_voxel: np.ndarray
-    weight_by_voxel: np.ndarray
+    average_index_by_voxel: np.ndarray  # (voxels,) int
+    weight_by_voxel: np.ndarray  # (voxels,), 0 for a voxel in no average
 
     @classmethod
     def from_layer(cls, averaging_layer: keras.Layer, grid_shape: tuple[int, ...]) -> "VoxelAverages":
@@ -127,6 +127,7 @@ class VolumeBranch:
     def compute_added_logits(self, array_by_tensor: ArrayByTensor) -> np.ndarray:
         """Values (masks, batch, ...) by source -> (masks, batch, inputs, classes)."""
         source_arrays = [array_by_tensor[source_tensor] for source_tensor in self.source_tensors]
+        # (masks * batch, ...) each
         merged_batch_tensors = [
             tf.constant(source_array.reshape(-1, *source_array.shape[2:])) for source_array in source_arrays
         ]
@@ -220,6 +221,7 @@ class FeatureOcclusion:
         fill_differences = (np.asarray(fill_volume, np.float32) - intact_pass.intact_volume).reshape(
             len(intact_pass.intact_volume), -1, self._map_count
         )
+        # (voxels, batch * maps)
         fill_differences_by_voxel = np.ascontiguousarray(fill_differences.swapaxes(0, 1)).reshape(
             fill_differences.shape[1], -1
         )

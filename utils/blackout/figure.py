@@ -141,7 +141,7 @@ def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
             1, 2, width_ratios=[matrix_width_inches, FIGURE_WIDTH_INCHES - matrix_width_inches]
         )
         draw_matrix(plot_axes, effect_matrix, is_significant, largest_absolute_mean_effect)
-        colour_bar_bounds = (0.05, 0.75, 0.35, 0.12)
+        colour_bar_bounds = (0.05, 0.75, 0.35, 0.12)  # left, bottom, width, height as shares of the side axes
     else:
         bar_feature_indices, effect_count = (
             feature_family.significant_first_order[:MAX_BARS][::-1],
@@ -239,6 +239,7 @@ def draw_brain(panel_axes: Axes, feature_family: FeatureFamily, atlas: Atlas) ->
     slice_z_mm = np.unique(z_mm_by_region[rank_regions(feature_family, atlas)[:BRAIN_SLICE_COUNT]])
     effect_image, plot_options = paint_effects(feature_family, atlas)
     parent_figure = panel_axes.figure.figure  # of which the panel is a part
+    # shares of the figure
     panel_left, panel_bottom, panel_width, panel_height = (
         panel_axes.get_window_extent().transformed(parent_figure.transFigure.inverted()).bounds
     )

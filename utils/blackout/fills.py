@@ -35,12 +35,12 @@ class Fill:
     select_input: Callable[[RegionContents], np.ndarray]
     select_replacement: Callable[[RegionContents], Any]
     column_meaning: str  # {background}: what the background is
-    compute_region_levels: Callable[["Fills"], np.ndarray] | None = None
+    compute_region_levels: Callable[["Fills"], np.ndarray] | None = None  # (records, regions, maps)
     is_by_donor: bool = True
     is_logit_rise: bool = False
     has_p_values: bool = False
     has_class_means: bool = False
-    array_name: str = ""
+    array_name: str = ""  # in `blackout.h5`, where it is not `fill_name`
 
     @property
     def stored_array_name(self) -> str:
@@ -64,8 +64,8 @@ FILLS = (
         compute_region_levels=lambda fills: fills.region_means,
         has_p_values=True,
         column_meaning="How much the logit of the true class falls when another participant's takes its place. It "
-        "is positive where the network's evidence rests on what this person has there. Mean over participants, with its 95% "
-        "interval.",
+        "is positive where the network's evidence rests on what this person has there. Mean over participants, with "
+        "its 95% interval.",
     ),
     Fill(
         UNIQUE_FILL,
@@ -106,7 +106,7 @@ class FilledBatch(NamedTuple):
     input that is replaced."""
 
     intact_input_by_name: dict[str, np.ndarray]
-    replacements_by_fill: dict[str, list[dict[str, Replacement]]]
+    replacements_by_fill: dict[str, list[dict[str, Replacement]]]  # by name of the fill, donor, name of the input
 
 
 class Fills:
@@ -121,9 +121,12 @@ class Fills:
     def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, blackout_options: BlackoutOptions, seed: int):
         self.cohort, self.donors, self.is_replaced_map = cohort, donors, blackout_options.make_replaced_map_mask(cohort)
         self.separate_map_indices = blackout_options.find_separate_map_indices(cohort)
+        # (x, y, z) each
         self.region_masks = [atlas.region_labels == region_number for region_number in atlas.region_numbers]
         self._region_position_by_voxel = atlas.find_region_indices(atlas.region_labels)
+        # (records, regions, maps)
         self.region_means: np.ndarray = load_parcel_means(cohort, [make_region_parcels(atlas)])[0].astype(float)
+        # (records, regions, maps)
         self.expected_region_means: np.ndarray = predict_expected_means(cohort, self.region_means)
         self.region_edges = (
             RegionEdges(cohort, atlas, self.region_means, seed) if blackout_options.replaces_edges(cohort) else None
@@ -132,7 +135,7 @@ class Fills:
     def fill_batch(self, record_indices: np.ndarray) -> FilledBatch:
         """The `FilledBatch` of n records, with `connectome` if the cohort has any."""
         batch = self.cohort.make_batch(record_indices, record_table_by_name=make_connectome_tables(self.cohort))
-        donor_record_indices = self.donors.select_donor_indices(record_indices)
+        donor_record_indices = self.donors.select_donor_indices(record_indices)  # (donors, n)
         volume_contents_by_donor = self.make_volume_contents(batch["volume"], record_indices, donor_record_indices)
         edge_contents_by_donor = (
             self.region_edges.load_edge_contents(record_indices, donor_record_indices) if self.region_edges else None
@@ -170,6 +173,7 @@ class Fills:
             [records.find_background_value(map_values) for map_values in np.moveaxis(person_volume, -1, 0)]
             for person_volume in person_volumes
         ]
+        # (n, 1, 1, 1, maps)
         background_volumes = np.array(background_value_by_record_and_map, np.float32)[:, None, None, None]
         expected_mean_shifts = (
             self.expected_region_means[record_indices] - self.expected_region_means[donor_record_indices]
@@ -213,6 +217,7 @@ def predict_expected_means(cohort: Cohort, region_means: np.ndarray) -> np.ndarr
     subject_by_fitting_record = [
         grouped_subject_rows[fitting_index].subject for fitting_index in fitting_record_indices
     ]
+    # (penalties, records, regions, maps)
     predicted_means_by_penalty = predict_region_means(region_means[fitting_record_indices], region_means)
     for remaining_positions, left_out_positions in GroupKFold(
         min(INNER_FOLD_COUNT, len(set(subject_by_fitting_record)))
@@ -251,7 +256,7 @@ def predict_region_means(training_region_means: np.ndarray, new_region_means: np
     _, singular_values, principal_axes = np.linalg.svd(
         flat_training_means, full_matrices=False
     )  # axes (rank, regions x maps)
-    axes_by_region = principal_axes.reshape(-1, region_count, map_count).transpose(1, 2, 0)
+    axes_by_region = principal_axes.reshape(-1, region_count, map_count).transpose(1, 2, 0)  # (regions, maps, rank)
     predictions_by_penalty = []
     for ridge_penalty in REGION_RIDGE_PENALTIES:
         axis_shrinkage = singular_values**2 / (
@@ -260,6 +265,7 @@ def predict_region_means(training_region_means: np.ndarray, new_region_means: np
         precision_products = (
             flat_new_means - (flat_new_means @ principal_axes.T * axis_shrinkage) @ principal_axes
         )  # x P, times the penalty
+        # (regions, maps, maps)
         region_precision = np.eye(map_count) - (axes_by_region * axis_shrinkage) @ axes_by_region.swapaxes(1, 2)
         region_residuals = np.einsum(
             "ira,rab->irb", precision_products.reshape(-1, region_count, map_count), np.linalg.inv(region_precision)

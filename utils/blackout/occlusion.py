@@ -188,6 +188,7 @@ class LocalOcclusion:
         read_boxes_by_tensor = defaultdict(
             list, {tensor: [reach_by_tensor[tensor]] for tensor in self._changed_tail_inputs}
         )  # by each reader
+        # step_boxes_by_target: source box, used box and padding widths
         computed_box_by_tensor, step_boxes_by_target = {}, {}
         for step in reversed(self._local_steps):
             computed_box_by_tensor[step.target_tensor] = find_hull(read_boxes_by_tensor[step.target_tensor])

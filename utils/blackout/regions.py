@@ -51,10 +51,10 @@ class FillLogOdds(NamedTuple):
         `Fills.separate_map_indices` alone; of `RELIANCE_FILL` only, others have no maps.
     """
 
-    intact_log_odds: np.ndarray
-    occluded_log_odds: np.ndarray
-    edge_log_odds_changes: np.ndarray
-    log_odds_by_map: np.ndarray
+    intact_log_odds: np.ndarray  # of autism, (records, donors)
+    occluded_log_odds: np.ndarray  # of autism, (records, donors, regions)
+    edge_log_odds_changes: np.ndarray  # (records, donors, regions)
+    log_odds_by_map: np.ndarray  # of autism, (records, donors, regions, maps)
 
     @property
     def log_odds_falls_by_donor(self) -> np.ndarray:
@@ -279,7 +279,7 @@ def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
     map_names += [CONNECTOME_INPUT] if blackout_options.replaces_edges(cohort) else []
     if RELIANCE_FILL not in blackout.record_effects or not map_names:
         return None
-    subject_effects = blackout.average_subject_records("reliance_by_map")
+    subject_effects = blackout.average_subject_records("reliance_by_map")  # (subjects, regions, maps)
     region_means = blackout.average_subject_records("region_means")[
         ..., blackout_options.find_separate_map_indices(cohort)
     ]

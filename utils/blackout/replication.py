@@ -80,10 +80,11 @@ def replicate_in_halves(
         sum_by_group(fill_effect.adjusted_effects, people.subject_cluster_numbers),
         sum_by_group(np.ones(len(fill_effect.adjusted_effects)), people.subject_cluster_numbers),
     )
+    # (splits, clusters)
     is_first_half = draw_halves(people, halving_count if len(cluster_sizes) >= 2 * MIN_BOOTSTRAP_SUBJECTS else 0, rng)
     half_masks = np.stack([is_first_half, ~is_first_half], axis=1)  # (splits, 2, clusters)
-    permutation_seeds = rng.integers(2**32, size=half_masks.shape[:2])
-    is_significant_in_half = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)
+    permutation_seeds = rng.integers(2**32, size=half_masks.shape[:2])  # (splits, 2)
+    is_significant_in_half = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)  # (splits, 2, features)
     critical_t_by_half = []
     for halving_index, half_index in np.argwhere(half_masks.any(2) & (people.verdict is BlackoutVerdict.CONCLUSIVE)):
         is_in_half, permutation_seed = (
@@ -176,13 +177,13 @@ class ReplicationCounts:
     """In how many of `trial_count` halves or repeats features were significant (features,); and in how many of these,
     on average, they are significant in another one, too (features,)."""
 
-    significant_trial_counts: np.ndarray
-    agreeing_trial_counts: np.ndarray
-    trial_count: int
+    significant_trial_counts: np.ndarray  # (features,)
+    agreeing_trial_counts: np.ndarray  # (features,): significant in another trial, too, a mean
+    trial_count: int  # halves or repeats
 
 
 def make_replication_table(
-    comparison_name: str,
+    comparison_name: str,  # "halves" or "repeats"
     kind_name: str,
     feature_names: Sequence[str],
     is_significant: np.ndarray,

@@ -210,7 +210,7 @@ class BlackoutResults:
 def conclude_blackout(
     run: Run,
     record_effects: RecordEffects,
-    record_folds: Sequence | None = None,
+    record_folds: Sequence | None = None,  # (records,), of the model that blacked out each
     effects_by_repeat: Sequence[RecordEffects] = (),
 ) -> BlackoutResults:
     """The results of effects. `record_folds` (records,) names the model that blacked out each record, if there are

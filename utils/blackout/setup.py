@@ -32,8 +32,8 @@ class BlackoutSetup:
     run: Run
     network: keras.Model
     donors: Donors
-    volume_occlusion: VolumeOcclusion | None
-    edge_logits: EdgeLogits | None
+    volume_occlusion: VolumeOcclusion | None  # None for a network that reads no volume
+    edge_logits: EdgeLogits | None  # None for a network that reads no connectome
 
     @classmethod
     def from_run(cls, run: Run, network: keras.Model) -> "BlackoutSetup":
@@ -71,8 +71,8 @@ class BlackoutSetup:
 class RecomputationCheck(NamedTuple):
     """Inputs (1, ...) with something replaced, and the log odds of autism that were measured for them."""
 
-    input_by_name: Mapping[str, np.ndarray]
-    measured_log_odds: float
+    input_by_name: Mapping[str, np.ndarray]  # with something replaced, (1, ...) each
+    measured_log_odds: float  # of autism
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,7 @@ class Measurements:
     """Arrays of `RecordEffects`; `make_recomputation_checks` returns, for the position of a tested record, some of
     what was measured, to be computed again in full."""
 
+    # (records, ...) each, by the name in `blackout.h5`
     record_array_by_name: dict[str, np.ndarray] = field(default_factory=dict)
     make_recomputation_checks: Callable[[int, np.random.Generator], Iterable[RecomputationCheck]] = (
         lambda tested_position, rng: ()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 
 TensorList = list[tf.Tensor]
-Box = Any
+Box = Any  # array (2, 3), or two tensors (5,): first index and one past the last, along x, y, z
 EMPTY_BOX = np.zeros((2, 3), int)
 UNCUT_AXES_BITS = 0b10001  # the axes, as bits, along which a box does not cut
 
@@ -67,9 +67,9 @@ class Step:
     is the layer whose output voxel depends on the same voxel of its sources.
     """
 
-    layer: Any
-    source_tensors: list[KerasTensor]
-    target_tensor: KerasTensor
+    layer: Any  # a Keras layer
+    source_tensors: list[KerasTensor]  # symbolic inputs of the layer
+    target_tensor: KerasTensor  # symbolic output of the layer
     is_target_cached = False  # whether the target of a pass with nothing occluded is kept, and not computed again
 
     def propagate_reach(self, source_reach: np.ndarray) -> np.ndarray:
@@ -124,6 +124,7 @@ class WindowedStep(Step):
 
     def find_seen_box(self, output_box: np.ndarray) -> np.ndarray:
         """Return the box of inputs that the outputs in `output_box` see, which may extend into the padding."""
+        # of the first output, and of the one past the last
         window_starts = output_box * self.strides - self.padding_before
         return np.stack([window_starts[0], window_starts[1] - self.strides + self.window_extent])
 
@@ -156,7 +157,7 @@ class ConvolutionStep(WindowedStep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.kernel = self.layer.kernel.numpy()
+        self.kernel = self.layer.kernel.numpy()  # weights (x, y, z, inputs, outputs)
         self.bias = self.layer.bias.numpy() if self.layer.use_bias else np.zeros(self.kernel.shape[-1], np.float32)
 
     def can_fold_normalisation(self, next_layer: Any) -> bool:

@@ -53,8 +53,8 @@ class RegionSystems:
     """`system_names` in order, the last is that of parcels outside all regions. `system_index_by_region` (regions +
     1,) int is the system of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
 
-    system_names: tuple[str, ...]
-    system_index_by_region: np.ndarray
+    system_names: tuple[str, ...]  # in order; the last is that outside the regions
+    system_index_by_region: np.ndarray  # (regions + 1,) int; the last is that outside the regions
 
     @property
     def system_name_by_region(self) -> list[str]:

@@ -230,7 +230,7 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
         log_odds_by_batch.append(
             phenotype_function(batch, np.concatenate([intact_phenotypes[:, None], replaced_phenotypes], axis=1))
         )
-    log_odds = np.concatenate(log_odds_by_batch)
+    log_odds = np.concatenate(log_odds_by_batch)  # (records, 1 + donors * groups): the intact ones first
     check_network_finite(run, "outputs", log_odds)
     intact_log_odds, replaced_log_odds = (
         log_odds[:, 0],
@@ -270,8 +270,8 @@ def replace_value_groups(
 def make_value_checks(
     setup: BlackoutSetup,
     value_positions_by_group: ValuePositionsByGroup,
-    phenotypes: np.ndarray,
-    replaced_log_odds: np.ndarray,
+    phenotypes: np.ndarray,  # (records of the cohort, 29)
+    replaced_log_odds: np.ndarray,  # (tested records, donors, groups)
     tested_position: int,
     rng: np.random.Generator,
 ) -> Iterable[RecomputationCheck]:

@@ -80,8 +80,8 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     approximate_by_baseline = (
         approximate_by_block_means if input_name == "volume" else fit_principal_components(run.cohort, network)
     )
-    mean_code_activations: list[float] = []
-    first_record_arrays: list[np.ndarray] = []
+    mean_code_activations: list[float] = []  # one a test record
+    first_record_arrays: list[np.ndarray] = []  # input, code and reconstruction
     index_batches = split_into_batches(run.cohort.find_split_record_indices("test"), run.config.batch_size)
     for _, batch, outputs in run_network(run, network, index_batches, "Testing"):
         network_variance.add_batch(batch[input_name], outputs["reconstruction"])

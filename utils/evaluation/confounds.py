@@ -125,7 +125,7 @@ def compute_partial_correlation(
     tested_people: pd.DataFrame,
     subject_covariates: pd.DataFrame,
     covariate_adjustment: Adjustment,
-    standard_error_factor: float,
+    standard_error_factor: float,  # 1 for independent models
 ) -> dict:
     """The `partial` correlation of label and logit given the covariates, and its `p`; or the `reason` why there is
     none.
@@ -138,7 +138,7 @@ def compute_partial_correlation(
         return {"reason": "the participants are of one class"}
     if reason := covariate_adjustment.no_adjustment_reason or explain_too_few_people(tested_people):
         return {"reason": reason}
-    label_and_logit = tested_people[["label", "logit"]].to_numpy(float)
+    label_and_logit = tested_people[["label", "logit"]].to_numpy(float)  # (people, 2)
     if label_and_logit[:, 1].std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output is the same for everybody"}
     label_and_logit = (label_and_logit - label_and_logit.mean(axis=0)) / label_and_logit.std(axis=0)
@@ -175,15 +175,16 @@ def compute_partial_correlation(
 
 
 def correlate_residuals(
-    label_residuals: np.ndarray,
-    output_residuals: np.ndarray,
-    covariate_basis: np.ndarray,
-    standard_error_factor: float,
+    label_residuals: np.ndarray,  # (people,)
+    output_residuals: np.ndarray,  # (people,)
+    covariate_basis: np.ndarray,  # (people, columns), orthonormal
+    standard_error_factor: float,  # 1 for independent models
     cluster_per_person: pd.Series,
 ) -> tuple[Estimate, float]:
     """The correlation of two columns of residuals (n,) of a regression on `covariate_basis` (n, k), and its p; errors
     within a `cluster_per_person` (n,) are not independent."""
     slope = output_residuals @ label_residuals / (output_residuals @ output_residuals)
+    # 1 minus the leverage, (people,)
     leverage_complement = (
         1 - (covariate_basis**2).sum(axis=1) - output_residuals**2 / (output_residuals @ output_residuals)
     )  # 0 for those whom the regression fits in any case
@@ -252,10 +253,10 @@ def select_numeric_covariates(subject_covariates: pd.DataFrame) -> dict[str, pd.
 
 
 def correlate_within_cells(
-    logit_deviations: np.ndarray,
-    value_deviations: np.ndarray,
-    cell_by_subject: np.ndarray,
-    cluster_per_subject: np.ndarray,
+    logit_deviations: np.ndarray,  # (people,), from the mean of the cell
+    value_deviations: np.ndarray,  # (people,), from the mean of the cell
+    cell_by_subject: np.ndarray,  # (people,), cell number
+    cluster_per_subject: np.ndarray,  # (people,), cluster ID
     seed: int,
 ) -> tuple[Estimate, float]:
     """The correlation of two columns (n,) that have the mean 0 in each cell, and its p; values change places within the

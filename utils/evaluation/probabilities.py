@@ -122,6 +122,7 @@ def estimate_label_agreement(predictions: Predictions, seed: int, min_log_odds_s
             axis=1,
         ).clip(-MAX_INTERVAL_SLOPE, MAX_INTERVAL_SLOPE)
 
+    # arrays (1,)
     value_by_measure = compute_calibration_measures(
         subject_predictions.label,
         subject_predictions.mean_probability,

@@ -34,9 +34,9 @@ class UnmeasuredCovariate:
     `strongest_measured_covariate`, the strongest measured covariate, with the one of both with which it goes less; NaN
     and "" if none goes with both."""
 
-    needed_correlation: float
-    strongest_measured_covariate: str
-    times_strongest_measured: float
+    needed_correlation: float  # with both diagnosis and output
+    strongest_measured_covariate: str  # its name; empty if none goes with both
+    times_strongest_measured: float  # ratio of correlations; NaN without a strongest one
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class CovariateTestInputs:
     `term_indices` of those of its terms that entered; `standard_error_factor`, how much wider the spread is than
     that of independent people."""
 
-    z_scored_labels: np.ndarray
-    z_scored_logits: np.ndarray
-    cluster_indices: np.ndarray
-    subject_covariates: pd.DataFrame
+    z_scored_labels: np.ndarray  # (people,)
+    z_scored_logits: np.ndarray  # (people,)
+    cluster_indices: np.ndarray  # (people,)
+    subject_covariates: pd.DataFrame  # a row a person
     adjustment: Adjustment
-    term_indices: frozenset[int]
-    standard_error_factor: float
+    term_indices: frozenset[int]  # of the adjustment's terms that entered
+    standard_error_factor: float  # 1 for independent models
 
     def is_mean_significantly_positive(self, products: np.ndarray, parameter_count: int) -> bool:
         """Whether the mean of products (n,) is above 0, as `correlate_residuals` in `confounds.py` judges it: those of
         a cluster are not independent, and the regression had `parameter_count` parameters."""
-        cluster_sums = np.bincount(self.cluster_indices, products - products.mean())
+        cluster_sums = np.bincount(self.cluster_indices, products - products.mean())  # (clusters,)
         freedom_degrees = max(len(cluster_sums) - parameter_count - 1, 1)
         sum_standard_error = (
             self.standard_error_factor * np.sqrt(cluster_sums @ cluster_sums) * len(cluster_sums) / freedom_degrees
@@ -87,6 +87,7 @@ def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
         covariate: make_linear_columns(test_inputs.subject_covariates[covariate])
         for covariate in test_inputs.adjustment.covariates
     }
+    # (people, error-prone covariates)
     error_prone_values = np.column_stack(
         [columns_by_covariate[covariate][:, 0] for covariate in error_prone_covariates]
     )

@@ -53,8 +53,8 @@ def make_table1(cohort: Cohort) -> pd.DataFrame:
     variable_table = variable_table.drop(columns=crowded_variable_names)
     people_count_by_site = labelled_people["site"].value_counts()
     site_names = people_count_by_site.index.tolist() if len(people_count_by_site) > 1 else []
-    labels = labelled_people["label"].to_numpy()
-    constant_values = pd.Series(0.0, labelled_people.index)
+    labels = labelled_people["label"].to_numpy()  # (people,)
+    constant_values = pd.Series(0.0, labelled_people.index)  # known of all, to count people
     table1_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values, labels)}]
     if site_names:
         site_by_subject = convert_codes_to_category(labelled_people["site"])

@@ -116,7 +116,7 @@ def find_free_gpus(may_share_gpus: bool) -> list[tuple[str, str]]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    pids_by_gpu: dict[tuple[str, str], list[int]] = {}
+    pids_by_gpu: dict[tuple[str, str], list[int]] = {}  # by (UUID, name)
     try:
         for gpu_index in range(pynvml.nvmlDeviceGetCount()):
             gpu_handle = pynvml.nvmlDeviceGetHandleByIndex(gpu_index)

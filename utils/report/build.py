@@ -243,6 +243,7 @@ def make_report_sections(tables: EvaluationTables) -> Iterator[Section]:
 
 def make_provenance_section(manifest: EvaluationManifest) -> Section:
     """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
+    # SHA-256, of several checkpoints by fold
     checkpoint_digest, digest_heading = manifest.weights, "checkpoint, SHA-256"
     digest_rows = (
         [{"fold": fold, digest_heading: sha256} for fold, sha256 in checkpoint_digest.items()]

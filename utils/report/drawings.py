@@ -127,6 +127,7 @@ def draw_confusion(predictions: Predictions, estimate_by_metric: EstimateByMetri
     """The counts of `format_confusion_rows`, coloured by their share of the true class."""
     figure, (ax,) = make_figure_and_axes("confusion", 3.4)
     is_predicted_autism = predictions.mean_probability >= THRESHOLD
+    # (true labels, predicted labels)
     record_counts = np.array(
         [
             [
@@ -136,6 +137,7 @@ def draw_confusion(predictions: Predictions, estimate_by_metric: EstimateByMetri
             for true_label in (0, 1)
         ]
     )
+    # (true labels, predicted labels), of the true class
     class_fractions = record_counts / np.maximum(record_counts.sum(1, keepdims=True), 1)
     ax.imshow(class_fractions, cmap="Blues", vmin=0, vmax=1)
     for (true_label, predicted_label), class_fraction in np.ndenumerate(class_fractions):
@@ -166,6 +168,7 @@ def draw_calibration(labels: np.ndarray, probability_by_kind: Mapping[str, np.nd
     bar_width = 0.9 / CALIBRATION_BIN_COUNT / len(probability_by_kind)
     for kind_index, (probability_kind, probability) in enumerate(probability_by_kind.items()):
         bin_table, colour = make_calibration_bins(labels, probability), f"C{kind_index}"
+        # (2, bins), below and above
         error_lengths = np.maximum(
             [bin_table["observed"] - bin_table["low"], bin_table["high"] - bin_table["observed"]], 0
         )

@@ -57,8 +57,8 @@ def format_site_count(sites: Iterable[str]) -> str:
 class MethodsContext:
     """What the methods of a paper need of a test's tables."""
 
-    run: EvaluationManifest
-    scores: Mapping[str, Estimate]
+    run: EvaluationManifest  # the record of the test
+    scores: Mapping[str, Estimate]  # by metric
     folds: int  # 0: one split
     division: Division  # how people are divided into them
     same_folds: bool  # whether all repeats have the same folds, if there are some
@@ -70,9 +70,9 @@ class MethodsContext:
     changed: dict[str, Any]  # settings that differ from the preset
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
-    baselines: list[str]
+    baselines: list[str]  # names of them
     prespecified: str  # empty without baselines
-    calibrated: bool
+    calibrated: bool  # whether the test calibrated probabilities
 
 
 def make_methods_context(tables: EvaluationTables) -> MethodsContext:

@@ -44,11 +44,11 @@ MODEL_MINUS_PREFIX = "model_minus_baseline_"  # before the name of an AUC, a col
 class SubjectCounts:
     """Subjects of one split and site, by label."""
 
-    split: str
-    site: str
-    autism: int
-    control: int
-    unknown: int
+    split: str  # train or test; of pooled folds, such as "fold 1", or "tested"
+    site: str  # its name
+    autism: int  # number of subjects
+    control: int  # number of subjects
+    unknown: int  # number of subjects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +59,14 @@ class DataPreparation:
     reduction: str  # see `Preparation`
     standard: str  # of the volumes, as they are read
     connectome: str  # the series whose correlations the cohort has
-    phenotype_columns: tuple[str, ...]
+    phenotype_columns: tuple[str, ...]  # columns of the tables of people from which the phenotype was made
     num_phenotype: int  # values made of these that are not alike for all; 0 if unknown
     derivation: str  # of maps and series from scans, in words
     scaled_by: str  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
     same_scan: int  # groups of people who share a scan
     together: bool  # whether these are in one split or fold
     families: int  # of two people or more
-    family_column: str
+    family_column: str  # the column of the tables that tells families; empty without one
     conversion: str  # the command
 
 
@@ -75,12 +75,12 @@ class CandidateChoice:
     """The candidate that inner folds chose in a training, with its settings, and the `scores` of all candidates: their
     `metric` in the inner folds."""
 
-    name: str
-    preset: str
-    config: dict[str, Any]
+    name: str  # of the chosen candidate
+    preset: str  # of the chosen candidate
+    config: dict[str, Any]  # settings of the chosen candidate
     batches: int  # of the trainings in inner folds
-    metric: str
-    scores: dict[str, float]
+    metric: str  # name of the metric of `scores`
+    scores: dict[str, float]  # by candidate, in inner folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +89,13 @@ class PermutationResult:
     score at least as high as the `observed` score. `bound` is the upper end of the one-sided 95 % interval of the p of
     infinitely many permutations (Clopper & Pearson 1934)."""
 
-    p: float
-    bound: float
-    high: int
-    count: int
-    asked: int
-    observed: float
-    metric: str
+    p: float  # of `observed` among the scores on permuted labels
+    bound: float  # upper end of the one-sided 95 % interval of the p of infinitely many permutations
+    high: int  # number of permutations that score at least as high as `observed`
+    count: int  # number of permutations that were done
+    asked: int  # number of permutations that were requested
+    observed: float  # score on the true labels
+    metric: str  # name of the AUC that is the score
     mean: float  # score on permuted labels
 
     @property
@@ -115,24 +115,24 @@ class EvaluationManifest(Choices, Caveats):
     """The record of a test with all fields on one level; `left_out` is the number of people whom the conversion left
     out, by reason."""
 
-    command: list[str]
-    cohort: str
+    command: list[str]  # its words, as they were typed
+    cohort: str  # path of its folder
     cohort_sha256: str
     simulated: bool
     checkpoint_folder: str
-    weights: str | dict[str, str] | None
+    weights: str | dict[str, str] | None  # SHA-256 of the checkpoint, of several by fold
     git_commit: str | None
-    packages: dict[str, str]
-    started: str
-    step: int
+    packages: dict[str, str]  # version by name
+    started: str  # date and time, as text
+    step: int  # batches that the tested network had seen
     folds: str | None  # the name of a `Division`
     fold: str | None  # the one that was tested, if only one was
     conclusion: Conclusion | None = None  # None without labels, and of one fold
-    warnings: list[str]
-    subjects: list[SubjectCounts]
+    warnings: list[str]  # sentences
+    subjects: list[SubjectCounts]  # by split and site
     maps: tuple[str, ...]  # in a record, where they have names
-    left_out: dict[str, int]
-    repeats: int
+    left_out: dict[str, int]  # number of people whom the conversion left out, by reason
+    repeats: int  # number of them
     chosen: dict[str, CandidateChoice] = field(default_factory=dict)  # in each fold, among candidates
     permutations: PermutationResult | None = None
     prepared: DataPreparation
@@ -161,9 +161,9 @@ class EvaluationTables:
     """
 
     manifest: EvaluationManifest
-    predictions: pd.DataFrame
-    scores: dict[str, Estimate]
-    scores_by_fold: dict[str, dict[str, Estimate]]
+    predictions: pd.DataFrame  # a row a record, probabilities averaged over repeats
+    scores: dict[str, Estimate]  # by metric; empty where no label is known
+    scores_by_fold: dict[str, dict[str, Estimate]]  # by fold, then by metric
     table_by_name: dict[str, pd.DataFrame]
 
     @classmethod
@@ -261,8 +261,8 @@ class RepeatPredictions:
     """What one repeat of a test predicts, a row a record: `predictions.csv` and `baseline_predictions.csv`, which is
     empty where no baseline could be fitted."""
 
-    predictions: pd.DataFrame
-    baseline_predictions: pd.DataFrame
+    predictions: pd.DataFrame  # `predictions.csv` of the repeat
+    baseline_predictions: pd.DataFrame  # `baseline_predictions.csv` of the repeat; empty without baselines
 
     def select_records(self, record_files: pd.Series) -> "RepeatPredictions":
         """The rows of some records, in their order; of baselines the probabilities only."""
@@ -319,7 +319,7 @@ class EvaluationResults:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.table_by_name = dict[str, pd.DataFrame]()
+        self.table_by_name = dict[str, pd.DataFrame]()  # as the report reads them from their files
         self.calibration_promise = ""  # see `EvaluationManifest`
 
     def write_result_table(self, table_name: str, table: pd.DataFrame) -> None:

@@ -42,7 +42,7 @@ class CheckpointFolder:
     """The folder of one network's checkpoints, which need not exist; `training_command` is the command that makes
     them. A checkpoint is known by its prefix, `<folder>/ckpt-<batches seen>`."""
 
-    path: Path
+    path: Path  # the folder, which need not exist; of a bundle the file
     training_command: str = "run.py --train"
 
     @property

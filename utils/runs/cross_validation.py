@@ -15,10 +15,10 @@ MIN_PEOPLE_PER_GROUP = 10  # people; the score of a smaller group is not reporte
 class GroupScore:
     """The AUC of people of one kind, such as of a site, or of one sex."""
 
-    kind: str
-    group: str
-    autism: int
-    control: int
+    kind: str  # of the grouping: site, head motion, sex or age
+    group: str  # its name within the kind, such as a site's
+    autism: int  # number of people with autism
+    control: int  # number of control people
     auc: Estimate
 
 
@@ -27,15 +27,15 @@ class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
     concluded. `folds` is the name of a `Division`. It holds aggregates, nothing of a single person."""
 
-    folder: str
-    preset: str
+    folder: str  # results of the test on folds
+    preset: str  # name of a preset
     config: dict[str, Any]  # hyper-parameters; of a choice, those that were chosen in most folds
-    precision: str
-    num_iters: int
+    precision: str  # of the layers, such as float32
+    num_iters: int  # batches of each training
     cohort_sha256: str  # see `Folds.identity`
-    folds: str
-    repeats: int
-    scores: dict[str, Estimate]
+    folds: str  # the name of a `Division`
+    repeats: int  # how often the folds were trained
+    scores: dict[str, Estimate]  # by metric
     groups: tuple[GroupScore, ...]
     conclusion: Conclusion
     calibration: dict[str, Any] | None  # see `utils.scores.calibration`; None if there were too few people

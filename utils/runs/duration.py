@@ -25,7 +25,7 @@ class TrainingsAhead:
     """`training_count` trainings of equal length are to come, 0 if how long they take is not to be printed;
     `settings_with_printed_time` are the settings for which it was printed."""
 
-    training_count: int = 1
+    training_count: int = 1  # trainings to come; 0: their duration is not printed
     settings_with_printed_time: set[str] = field(default_factory=set)
 
     def multiply_trainings(self, factor: int) -> "TrainingsAhead":

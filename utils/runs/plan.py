@@ -143,7 +143,7 @@ class Request:
     )
     job: Job
     options: JobOptions
-    non_default_options: frozenset[str]
+    non_default_options: frozenset[str]  # names of options, without --
     bundle_folder: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
     cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 
@@ -262,8 +262,8 @@ class RunLocation:
     checkpoint_folder: Path
     results_folder: Path
     folds: Folds | None = None
-    fold_name: str = ""
-    repeat_number: int = 0
+    fold_name: str = ""  # empty without folds
+    repeat_number: int = 0  # from 0
     is_requested: bool = True
 
 

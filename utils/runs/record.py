@@ -30,12 +30,12 @@ DIGESTED_SUFFIXES = (".csv", ".json")  # what later runs read: known by digest, 
 class Choices:
     """What decides the result of a network on given data."""
 
-    model: str
-    preset: str
+    model: str  # name of a model
+    preset: str  # name of a preset; of a pooled run several, with commas
     config: dict[str, Any]  # hyper-parameters
     grid: str | None  # None if the model reads no volumes
     seed: int
-    precision: str
+    precision: str  # of the layers, such as float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class Caveats:
     the people of a site, tested ones too, standardised its volumes."""
 
     simulated: bool = False
-    problems: tuple[str, ...] = ()
-    accepted_leaks: tuple[str, ...] = ()
-    transductive: bool = False
+    problems: tuple[str, ...] = ()  # sentences: what makes results invalid
+    accepted_leaks: tuple[str, ...] = ()  # those of --allowLeak
+    transductive: bool = False  # tested people, too, standardised the volumes of their site
     unknown_site: bool = False  # of everybody
 
     @property
@@ -75,10 +75,10 @@ class TrainingPeople:
     """Who trained a network, and the encoder of its volumes: IDs, and the scans of these, see
     `Cohort.collect_scan_digests`."""
 
-    subjects: tuple[str, ...] = ()
-    scans: tuple[str, ...] = ()
-    encoder_subjects: tuple[str, ...] = ()
-    encoder_scans: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()  # IDs of those who trained the network
+    scans: tuple[str, ...] = ()  # digests of their scans
+    encoder_subjects: tuple[str, ...] = ()  # IDs of those who trained the encoder
+    encoder_scans: tuple[str, ...] = ()  # digests of their scans
     scans_sha256: str = ""  # of all people of a bundle's cohort, who are not named; see `Cohort.compute_scans_sha256`
 
 
@@ -87,34 +87,34 @@ class Manifest:
     """All that is known on disk of a run. Two runs of one `key` have the same results, if they use the same `weights`
     (SHA-256: of the checkpoint that was used or trained, of several by part) and have seen as many batches (`step`)."""
 
-    job: str
-    key: str = ""
+    job: str  # name of a `Job`
+    key: str = ""  # SHA-256 of what decides the results, see `Run.run_key`
     finished: bool = False
-    format: int = files.FORMAT_VERSION
+    format: int = files.FORMAT_VERSION  # version of this file's format
     begun: str = ""  # of a training: tells those from zero apart
     settings: Choices | None = None
     candidates: tuple[str, ...] = ()  # among which inner folds chose the settings
     options: dict[str, Any] = field(default_factory=dict)  # of the job, those that decide the results
-    folds: str | None = None
-    fold: str | None = None
-    repeat: int = 0
-    repeats: int = 1
-    everybody: bool = False
-    step: int = 0
-    cohort: str = ""
+    folds: str | None = None  # the name of a `Division`
+    fold: str | None = None  # its name; None: all folds, or no folds
+    repeat: int = 0  # number, from 0
+    repeats: int = 1  # how many
+    everybody: bool = False  # whether the model is of all people of its cohort
+    step: int = 0  # batches that the network has seen
+    cohort: str = ""  # its absolute path
     cohort_sha256: str = ""
-    maps: tuple[str, ...] = ()
-    num_maps: int = 0
+    maps: tuple[str, ...] = ()  # their names
+    num_maps: int = 0  # maps of a record
     preparation: Preparation | None = None
     checkpoint_folder: str = ""
-    weights: str | dict[str, str] | None = None
+    weights: str | dict[str, str] | None = None  # SHA-256 of the checkpoint; of several by fold
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     cross_validation: CrossValidation | None = None  # a test on folds that goes with a model of everybody
     caveats: Caveats = field(default_factory=Caveats)
     people: TrainingPeople | None = None  # of a checkpoint
-    versions: dict[str, Any] = field(default_factory=dict)
-    command: tuple[str, ...] = ()
-    started: str = ""
+    versions: dict[str, Any] = field(default_factory=dict)  # of the commit and packages; processor and devices
+    command: tuple[str, ...] = ()  # its words
+    started: str = ""  # local time, ISO 8601
     wall_time_s: float | None = None
     outputs: dict[str, str] = field(default_factory=dict)  # by path below the folder, see `fingerprint_file`
     headline: tuple[str, float | None, float | None, float | None] | None = None  # metric, value, low, high

@@ -59,17 +59,17 @@ class Job:
     record of the checkpoint, if there is one. `perform` returns the exit status. `pool_results` makes the results of
     all parts from theirs."""
 
-    job_name: str
+    job_name: str  # also its flag, if it has one
     help_text: str
     check_run: Callable[["Run", Manifest | None], None]
-    perform: Callable[["Run"], int]
+    perform: Callable[["Run"], int]  # returns the exit status
     pool_results: Callable[["Run", Sequence["Run"]], None]
     options_class: type[JobOptions] = JobOptions
     needs_checkpoint: bool = True
     required_property: str | None = None  # the property of a model without which the answer is `refusal_template`
-    refusal_template: str = ""
+    refusal_template: str = ""  # of `able`, the models that can, and `model`
     has_flag: bool = True
-    results_path_pattern: str = "results/{model}-{job}"
+    results_path_pattern: str = "results/{model}-{job}"  # of `model`, `job` and `data`; where no --outDir is set
     may_be_repeated: bool = True  # by --repeats
     takes_several_devices: bool = False  # GPUs of a machine, or machines
 
@@ -91,13 +91,13 @@ class Run:
     cohort: Cohort
     data_dir: Path | None  # as the user named the cohort; None: the demo cohort
     checkpoints: CheckpointFolder
-    out_dir: Path
+    out_dir: Path  # folder of its results
     num_iters: int  # batches to have seen; of a checkpoint in use, those that it has seen
-    overrides_checkpoint: bool = False
+    overrides_checkpoint: bool = False  # trains from zero although a checkpoint exists
     folds: "Folds | None" = None
-    fold: str = ""
-    repeat: int = 0
-    repeats: int = 1
+    fold: str = ""  # its name; empty: all folds, or no folds
+    repeat: int = 0  # number, from 0
+    repeats: int = 1  # how many
     is_requested: bool = True  # no --fold names another one
     candidates: tuple[Candidate, ...] = ()  # among which inner folds choose
     everybody: bool = False  # whether the model is one of all people of its cohort
@@ -107,7 +107,7 @@ class Run:
     # of the weights, while it uses these; of all parts, if it stands for them
     used_weights_sha256: str | dict[str, str] | None = None
     workers: Workers = field(default_factory=Workers)
-    start_time: float = field(default_factory=time.time)
+    start_time: float = field(default_factory=time.time)  # seconds since 1970
 
     @property
     def model(self) -> Model:

@@ -153,6 +153,7 @@ def run_subprocesses(
     """Does this command once for each of `command_names_and_options`, a name and the options to add, in as many
     processes at a time as there are `worker_environments`; returns the exit status of the first that fails. After a
     failure or a signal no other one is begun."""
+    # by process: command name, environment, output paths
     waiting_names_and_options, free_environments, command_by_process = (
         [*command_names_and_options],
         [*worker_environments],

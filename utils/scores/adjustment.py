@@ -50,15 +50,17 @@ class Adjustment:
     to a product of several, and an orthonormal basis of these.
     """
 
-    covariates: tuple[str, ...] = ()
-    unusable_covariates: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()  # names of those that are regressed out
+    unusable_covariates: tuple[str, ...] = ()  # names of those that cannot be regressed out
+    # first covariates of products too wide to enter, by the second covariate
     oversized_products: dict[str, list[str]] = field(default_factory=dict)
     unmeasured_kinds: tuple[str, ...] = ()
-    imputed_count_by_covariate: dict[str, int] = field(default_factory=dict)
-    incomplete_covariates: tuple[str, ...] = ()
+    imputed_count_by_covariate: dict[str, int] = field(default_factory=dict)  # people for whom it is not known
+    incomplete_covariates: tuple[str, ...] = ()  # names of those unknown for more than `MAX_IMPUTED_SHARE`
     no_adjustment_reason: str = ""
-    covariate_basis: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    term_columns: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    covariate_basis: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (people, axes), orthonormal
+    term_columns: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (people, terms), z-scored
+    # for each product: indices in `term_columns`, and a basis (people, axes)
     product_indices_and_bases: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     @property
@@ -158,6 +160,7 @@ def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | N
         covariate_basis=make_basis_with_intercept(np.empty((len(covariate_table), 0))),
         term_columns=np.empty((len(covariate_table), 0)),
     )
+    # (people, columns) each, z-scored
     columns_by_covariate = {
         covariate: make_linear_columns(covariate_table[covariate])
         for covariate in find_measured_covariates(covariate_table)

@@ -65,10 +65,10 @@ SETTINGS_TEXT_BY_CLASSIFIER = {  # by the classifier's part of the names of base
 class TrainingSet:
     """The training records that a classifier takes: positions among all of them, labels, sites, and inner folds."""
 
-    positions: np.ndarray
-    label: np.ndarray
-    site: np.ndarray
-    inner_folds: ridge.InnerFoldIndices
+    positions: np.ndarray  # (records,), indices among all training records
+    label: np.ndarray  # (records,), 1 autism, 0 control
+    site: np.ndarray  # (records,), names
+    inner_folds: ridge.InnerFoldIndices  # indices among the records of this set
 
 
 def fit_logistic(training_features: np.ndarray, training_set: TrainingSet) -> ridge.LinearClassifier:
@@ -192,7 +192,7 @@ def predict_feature_baselines(
     """Probabilities of the records at `test_indices` by each baseline that is fitted on those at `training_indices`."""
     full_training_set, svm_training_set = training_sets
     probability_by_baseline: dict[str, np.ndarray] = {}
-    map_probabilities: list[np.ndarray] = []
+    map_probabilities: list[np.ndarray] = []  # (test records,) of each map
     # Threads of linear algebra cost more than they gain at this size, much more where other programs run
     with open_progress_bar("Fitting baselines", len(feature_tables)) as progress_bar, threadpool_limits(1, "blas"):
         for feature_kind, feature_table in feature_tables.items():

@@ -60,9 +60,9 @@ def fit_platt(decision_values: np.ndarray, label: np.ndarray) -> tuple[float, fl
 class LabelSetThresholds:
     """Sets of labels at one level: a label is in a person's set if its raw probability is at least the threshold."""
 
-    level: float
-    control: float
-    autism: float
+    level: float  # coverage: the share of people of each class whose set is to hold their label
+    control: float  # least raw probability of control for the set to hold control
+    autism: float  # least raw probability of autism for the set to hold autism
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Calibration:
     """Constants that make probabilities and sets of labels of raw probabilities. `prevalence`: the share of autism
     among the people by whom it was fitted."""
 
-    slope: float
-    intercept: float
-    prevalence: float
-    sets_of: tuple[LabelSetThresholds, ...]
+    slope: float  # of calibrated log odds on raw ones
+    intercept: float  # of calibrated log odds
+    prevalence: float  # share of autism among the people by whom it was fitted
+    sets_of: tuple[LabelSetThresholds, ...]  # thresholds of sets of labels, one for each coverage level
 
     def calibrate(self, raw_probability: np.ndarray, prevalence: float | None = None) -> np.ndarray:
         """Raw probabilities of autism (n,) -> calibrated ones (n,) where autism has this share, between 0 and 1;
@@ -223,6 +223,7 @@ def compute_calibration_measures(
     autism_share = record_weights @ label / record_weights.sum(1)
     slope, has_both_classes = np.full(len(record_weights), np.nan), (autism_share > 0) & (autism_share < 1)
     if logit_sd > min_logit_sd:
+        # (weightings,), log odds for an SD of the log odds
         slope_per_sd = fit_weighted_logistic(
             np.stack([np.ones_like(logits), logits / logit_sd]), label, np.zeros_like(logits), record_weights
         )[:, 1]
@@ -243,11 +244,12 @@ def fit_weighted_logistic(
 ) -> np.ndarray:
     """Logistic regression of labels (n,) on few values (m, n) beside an offset (n,) of the log odds -> coefficients
     (k, m). Newton's method does many weightings (k, n) at once."""
-    coefficients = np.zeros((len(record_weights), len(predictor_rows)))
+    coefficients = np.zeros((len(record_weights), len(predictor_rows)))  # (weightings, predictors)
     for _ in range(NEWTON_STEPS):
         expected_autism_probability = expit(coefficients @ predictor_rows + logit_offset)
         gradient = (record_weights * (label - expected_autism_probability)) @ predictor_rows.T
         curvature_weights = record_weights * expected_autism_probability * (1 - expected_autism_probability)
+        # (weightings, predictors, predictors)
         curvature = np.einsum("kn,in,jn->kij", curvature_weights, predictor_rows, predictor_rows, optimize=True)
         curvature += NEWTON_TOLERANCE * np.eye(len(predictor_rows))  # it vanishes where labels are separated perfectly
         newton_step = np.linalg.solve(curvature, gradient[..., None])[..., 0]

@@ -43,12 +43,12 @@ class BaselineComparison:
     """The pre-specified baseline: its `auc`, and `less`, the model's AUC minus it. It `lacks` some of what the network
     reads, and reads others `besides`. `where` it was fitted, if not for these participants."""
 
-    name: str
-    auc: Estimate
-    less: Estimate
-    lacks: list[str] = field(default_factory=list)
-    besides: list[str] = field(default_factory=list)
-    where: str = ""
+    name: str  # of the pre-specified baseline
+    auc: Estimate  # of the baseline
+    less: Estimate  # AUC of the model minus that of the baseline
+    lacks: list[str] = field(default_factory=list)  # inputs of the network that the baseline does not read
+    besides: list[str] = field(default_factory=list)  # inputs that the baseline reads and the network does not
+    where: str = ""  # the test in which it was fitted, if not on these participants; else empty
 
     @property
     def readable_name(self) -> str:
@@ -90,14 +90,15 @@ class CovariateResult:
     this partial correlation with diagnosis and output, which is `times_strongest` times that of the `strongest`
     measured one."""
 
-    names: list[str] = field(default_factory=list)
-    partial: Estimate = UNDEFINED
-    reason: str = ""
-    left_out: int = 0
-    reliability: float | None = None
+    names: list[str] = field(default_factory=list)  # of the covariates in the test
+    partial: Estimate = UNDEFINED  # correlation of output and diagnosis given the covariates
+    reason: str = ""  # why it cannot be computed; empty if it can
+    left_out: int = 0  # number of participants not in the test, at sites of one class
+    reliability: float | None = None  # of covariates: the correlation would not be shown if they had this one
+    # partial correlation with diagnosis and output at which an unmeasured covariate would explain it
     unmeasured: float | None = None
-    strongest: str = ""
-    times_strongest: float | None = None
+    strongest: str = ""  # name of the strongest measured covariate
+    times_strongest: float | None = None  # `unmeasured` in multiples of the correlation of the strongest covariate
 
     @property
     def trust_limits_text(self) -> str:
@@ -153,18 +154,19 @@ class Conclusion:
     else empty. `notes` are its footnotes. `others`: how many other baselines there are, by how the model compares with
     them. `masked`: the AUC where missingness is masked, and `minus_masked` the score minus it."""
 
-    metric: str
-    score: Estimate
-    participants: int
+    metric: str  # name of the AUC that the verdict rests on
+    score: Estimate  # the AUC that the verdict rests on
+    participants: int  # number of them whose diagnosis is known
     alone: int = 0  # participants whom it compares with nobody
     small_sites: bool = False  # whether only participants of one fold are compared, see `Predictions`
-    why: str = ""
-    notes: list[str] = field(default_factory=list)
-    baseline: BaselineComparison | None = None
+    why: str = ""  # the reason if nothing can be concluded; else empty
+    notes: list[str] = field(default_factory=list)  # footnotes of the score
+    baseline: BaselineComparison | None = None  # the pre-specified one
+    # number of other baselines, by how the model compares with them
     others: dict[str, int] = field(default_factory=dict)
     covariates: CovariateResult | None = None
-    masked: Estimate = UNDEFINED
-    minus_masked: Estimate = UNDEFINED
+    masked: Estimate = UNDEFINED  # the AUC where missingness is masked
+    minus_masked: Estimate = UNDEFINED  # `score` minus `masked`
 
     @property
     def auc_title(self) -> str:

@@ -66,12 +66,13 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     records, are left out.
     """
     header_batches = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
-    phenotype_values = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])
+    phenotype_values = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])  # (records, 29)
     atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
     cohort_region_means = [
         atlas.load_parcel_means(atlas_cohort, [atlas.make_region_parcels(cohort_atlas)])[0]
         for atlas_cohort, cohort_atlas in zip(cohorts, atlases, strict=True)
     ]
+    # (records, regions times maps)
     region_means = np.concatenate(cohort_region_means).reshape(len(phenotype_values), -1)
     record_rows = [row for cohort in cohorts for row in cohort.rows]
     subjects, sites = [row.subject for row in record_rows], [row.site for row in record_rows]

@@ -54,11 +54,12 @@ class RepeatToScore(NamedTuple):
     """What one repeat of a test is scored by: label (n,) and probability (n,) of autism, and the `groups_by_auc` (n,)
     within which AUCs are taken, if there are several, by the name of that AUC."""
 
-    label: np.ndarray
-    probability: np.ndarray
-    groups_by_auc: dict[str, np.ndarray]
+    label: np.ndarray  # (records,), 1 autism, 0 control
+    probability: np.ndarray  # (records,), of autism
+    groups_by_auc: dict[str, np.ndarray]  # by name of an AUC: the group of each record (records,)
 
 
+# weights of the records (k, n) -> each score (k,)
 RepeatScorer = Callable[[RepeatToScore, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -74,14 +75,15 @@ class Predictions:
     (`compute_pull_log_odds`), in any repeat, that the AUC within sites compares people of one fold only.
     """
 
-    label: np.ndarray
-    subject: np.ndarray
-    site: np.ndarray
-    cluster: np.ndarray
-    probabilities: np.ndarray
-    fold_names: np.ndarray
+    label: np.ndarray  # (records,), 1 autism, 0 control
+    subject: np.ndarray  # (records,), IDs
+    site: np.ndarray  # (records,), names
+    cluster: np.ndarray  # (records,), ID of the subject, or of the first of its group
+    probabilities: np.ndarray  # (repeats, records), of autism
+    fold_names: np.ndarray  # (repeats, records)
+    # (records,), clusters of the test that trained the model of a record; 0 with a single model
     training_cluster_counts: np.ndarray
-    in_small_sites: bool
+    in_small_sites: bool  # whether sites are so small that the AUC within sites compares people of one fold only
 
     @classmethod
     def from_tables(cls, *repeat_tables: pd.DataFrame) -> "Predictions":
@@ -285,6 +287,7 @@ def compute_scores(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[st
     """Each metric of binary predictions (k,), one number for each of the weightings (k, n); NaN where a denominator is
     0. Probabilities are cut at THRESHOLD; for the AUCs see `compute_aucs`."""
     is_autism, is_predicted_autism = repeat.label == 1, repeat.probability >= THRESHOLD
+    # (weightings,), sum of weights, as of the next three
     true_positive = record_weights @ (is_autism & is_predicted_autism)
     false_positive = record_weights @ (~is_autism & is_predicted_autism)
     false_negative = record_weights @ (is_autism & ~is_predicted_autism)
@@ -328,6 +331,7 @@ def average_scores_over_repeats(
     a repeat, whose AUC is then that within folds."""
     scores_by_repeat = [score_repeat(repeat, record_weights) for repeat in predictions.repeats_to_score]
     metric_names = dict.fromkeys(metric for repeat in scores_by_repeat for metric in repeat)
+    # (repeats, weightings) each
     repeat_values_by_metric = {
         metric: np.array([repeat.get(metric, repeat["auc"]) for repeat in scores_by_repeat]) for metric in metric_names
     }
@@ -409,6 +413,7 @@ def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str
         )
 
     (recall, *recall_ends), (specificity, *specificity_ends) = rate_values_and_ends
+    # first: balanced accuracy and F score
     combined_scores, widened_estimate_by_metric = combine_rates(recall, specificity), {}
     combined_scores_by_end = [
         [combine_rates(recall_end, specificity), combine_rates(recall, specificity_end)]

@@ -31,9 +31,9 @@ CLASSIFIER_PREFERENCE_ORDER = (
 class PrespecifiedBaseline:
     """A baseline, what it `lacks` of what the network reads, and what it reads `besides`."""
 
-    name: str
-    lacks: list[str]
-    besides: list[str]
+    name: str  # of the baseline, such as "regions, SVM"
+    lacks: list[str]  # inputs of the network that the baseline does not read
+    besides: list[str]  # inputs that the baseline reads and the network does not
 
 
 def choose_prespecified_baseline(

@@ -67,9 +67,9 @@ def format_people_count(people_count: float) -> str:
 class Estimate:
     """A number with both ends of its interval; None where undefined."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float | None  # None where undefined
+    low: float | None  # lower end of the interval; None without one
+    high: float | None  # upper end of the interval; None without one
 
     @classmethod
     def from_numbers(cls, value: float | None, low: float | None = None, high: float | None = None) -> "Estimate":
@@ -152,14 +152,15 @@ def flatten_estimates(estimate_by_name: Mapping[str, Estimate]) -> dict[str, flo
 class Headline(NamedTuple):
     """The metric that stands for a run, by its name."""
 
-    metric: str
-    score: Estimate
+    metric: str  # its name, such as auc_sites
+    score: Estimate  # the value of the metric, with its interval
 
 
 METRICS_FILE = "metrics.json"
 TEST_PAGE_FILE, BLACKOUT_PAGE_FILE = "report.html", "blackout.html"
 SAME_SCAN_COLUMN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
+# a kind of rows of `external.csv`, their measure, and a heading in the terminal
 OUT_OF_DISTRIBUTION = "out of distribution"
 OUT_OF_DISTRIBUTION_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNT_COLUMNS = ("subjects", "autism", "control")

@@ -37,8 +37,8 @@ InnerFoldIndices = list[tuple[np.ndarray, np.ndarray]]  # positions of those who
 class LinearClassifier:
     """`weights` (features,) and `bias` of the log odds of autism, float64."""
 
-    weights: np.ndarray
-    bias: float
+    weights: np.ndarray  # (features,), log odds of autism for a unit of each
+    bias: float  # log odds of autism where all features are 0
 
     def predict_log_odds(self, features: np.ndarray) -> np.ndarray:
         """Features (n, features) -> (n,)."""
@@ -100,6 +100,7 @@ def fit_ridge_and_leave_out(
         np.empty((len(label), len(RIDGE_PENALTIES))),
     )
     for fit_indices, left_out_indices in inner_folds:
+        # (features, penalties)
         weights_by_penalty, bias_by_penalty = fit_ridge_path(features[fit_indices], centred_label[fit_indices])
         decision_values[left_out_indices] = features[left_out_indices] @ weights_by_penalty + bias_by_penalty
     best_penalty_index = np.square(decision_values - centred_label[:, None]).mean(0).argmin()
@@ -152,8 +153,8 @@ class EdgeScale:
     and `weighted_inverse_sd` (edges,) float64; the scale of an edge that is constant there is 0. An unknown edge
     counts as the mean."""
 
-    edge_means: np.ndarray
-    weighted_inverse_sd: np.ndarray
+    edge_means: np.ndarray  # (edges,), Fisher z
+    weighted_inverse_sd: np.ndarray  # (edges,), 0 for a constant edge
 
     def standardise(self, edges: np.ndarray) -> np.ndarray:
         """Edges (n, edges) -> (n, edges) float64."""
@@ -168,7 +169,7 @@ class EdgeClassifier:
 
     edge_scale: EdgeScale
     scaled_edge_classifier: LinearClassifier
-    left_out_logit_by_record: dict[int, float]
+    left_out_logit_by_record: dict[int, float]  # by index in the cohort; NaN without inner folds
 
     @property
     def edge_means_and_weights(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from utils.scores.results import CONFIDENCE_LEVEL, MIN_BOOTSTRAP_SUBJECTS, UNDEF
 
 MIN_PROBABILITY_DISTANCE = 1e-7  # least distance of a probability from 0 and 1, for finite log odds
 MAX_BLOCK_WEIGHTS = 4_000_000  # weights that a statistic gets at once, 32 MB
-WeightedStatistic = Callable[[np.ndarray], np.ndarray]
+WeightedStatistic = Callable[[np.ndarray], np.ndarray]  # weights (k, n) -> (k, ...)
 
 
 def bootstrap_percentile_interval(
@@ -89,11 +89,12 @@ def permute_within_sites(
         ].reshape(-1, cluster_size)  # a row of people for each cluster
         site_lists, site_list_index_by_cluster = np.unique(site[cluster_members], axis=0, return_inverse=True)
         for list_index, member_sites in enumerate(site_lists):
+            # (clusters, subjects of each), indices of subjects
             exchangeable_members = cluster_members[site_list_index_by_cluster == list_index]
             permuted_positions = generator.permuted(
                 np.tile(np.arange(len(exchangeable_members)), (order_count, 1)), axis=1
             )
-            permuted_members = exchangeable_members[permuted_positions]
+            permuted_members = exchangeable_members[permuted_positions]  # (orders, clusters, subjects of each)
             for site_name in np.unique(member_sites) if cluster_size > 1 else ():
                 permuted_members[..., member_sites == site_name] = generator.permuted(
                     permuted_members[..., member_sites == site_name], axis=2

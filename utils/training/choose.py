@@ -40,6 +40,7 @@ def train_and_predict_by_file(run: Run) -> dict[str, float]:
         training.calibrate_batch_norm_and_branches(run.num_iters)
         test_indices = run.cohort.find_split_record_indices("test")
         test_index_batches = split_into_batches(test_indices, run.config.batch_size)
+        # (test records, 2)
         test_logits = np.concatenate(
             [batch_logits for _, _, batch_logits in run_network(run, training.network, test_index_batches)]
         )
@@ -54,6 +55,7 @@ def choose_candidate(run: Run, inner_predictions_path: Path | None = None) -> tu
     assert run.folds
     inner_fold_set = divide_into_inner_folds(run.folds, run.cohort, run.seed)
     run_by_candidate = {str(candidate): run.with_single_candidate(candidate) for candidate in run.candidates}
+    # candidate name, inner fold, batches; all text
     training_keys = [
         (candidate_name, inner_fold, str(run.num_iters))
         for candidate_name in run_by_candidate

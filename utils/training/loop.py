@@ -279,6 +279,7 @@ def make_loss_inputs(run: Run, logit_mean_layer: averaging.MeanOfLogits) -> dict
         config.members,
         len(run.cohort.rows),
     )
+    # (records, members), (records,)
     member_weights, relative_site_log_odds = (
         np.ones((record_count, member_count), np.float32),
         np.zeros(record_count, np.float32),
@@ -304,6 +305,7 @@ def compute_relative_site_log_odds(labels: np.ndarray, sites: np.ndarray) -> np.
     if not 0 < autism_fraction < 1:
         return np.zeros(len(labels))
     _, site_indices, site_counts = np.unique(sites, return_inverse=True, return_counts=True)
+    # (sites,)
     site_autism_fractions = (np.bincount(site_indices, labels) + PRIOR_PEOPLE_PER_SITE * autism_fraction) / (
         site_counts + PRIOR_PEOPLE_PER_SITE
     )

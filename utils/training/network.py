@@ -112,8 +112,8 @@ class NetworkReader:
     so the layers that give them need not be computed. `table_by_input` holds these means, and connectomes."""
 
     run: Run
-    network: keras.Model
-    table_by_input: dict[str, Any]
+    network: keras.Model  # without layers whose parcel averages the cohort keeps
+    table_by_input: dict[str, Any]  # parcel means or connectomes, a row a record
 
     def read_batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """The batches of each selection of records, see `Model.read_batches`."""
@@ -153,6 +153,7 @@ def split_off_parcel_averages(network: keras.Model) -> tuple[keras.Model, list[P
         return network, []
     for input_name, layer in zip(parcels_by_name, volume_layers, strict=True):
         layer.output.name = input_name
+    # symbolic outputs of the averaging layers
     means_tensor_by_input = {
         input_name: layer.output for input_name, layer in zip(parcels_by_name, volume_layers, strict=True)
     }

@@ -42,7 +42,7 @@ def learn_branch_weights(
     labels, sites = read_labels_and_sites(run.cohort, left_out_indices)
     if len(set(labels)) < 2:  # too few people for folds
         return {}
-    prior_weights = np.array([branch.branch_weight for branch in logit_mean_layer.branches])
+    prior_weights = np.array([branch.branch_weight for branch in logit_mean_layer.branches])  # (branches,)
     log_odds_weights, log_odds_bias, z_score_weight_fractions = fit_branch_weights(
         predict_left_out_log_odds(run, logit_mean_layer, reader, member_weights, left_out_indices),
         labels,
@@ -67,13 +67,13 @@ def predict_left_out_log_odds(
     """The log odds of autism (n, parts) of `record_indices` (n,), by the networks of each part that left them out."""
     log_odds_per_batch, index_batches = [], split_into_batches(record_indices, run.config.batch_size)
     for batch_indices, batch in zip(index_batches, reader.read_batches(index_batches), strict=True):
-        is_left_out = member_weights[batch_indices] == 0
+        is_left_out = member_weights[batch_indices] == 0  # (records of the batch, members)
         log_odds_per_branch = []
         for branch, branch_logits in zip(
             logit_mean_layer.branches, reader.network(reader.select_inputs(batch), training=False), strict=True
         ):
             log_odds = np.asarray(branch_logits, np.float64) @ (-1, 1)
-            member_log_odds = log_odds.reshape(len(batch_indices), branch.input_count, -1).mean(1)
+            member_log_odds = log_odds.reshape(len(batch_indices), branch.input_count, -1).mean(1)  # (batch, members)
             log_odds_per_branch.append(np.sum(member_log_odds * is_left_out, 1) / is_left_out.sum(1))
         log_odds_per_batch.append(np.stack(log_odds_per_branch, 1))
     log_odds = np.concatenate(log_odds_per_batch)
@@ -92,7 +92,7 @@ def fit_branch_weights(
     odds (parts,), the bias, and each part's share of the weights of z-scores."""
     log_odds_sd = log_odds.std(0)
     log_odds_sd[log_odds_sd < MIN_LOG_ODDS_SD] = 1
-    z_scores = (log_odds - log_odds.mean(0)) / log_odds_sd
+    z_scores = (log_odds - log_odds.mean(0)) / log_odds_sd  # (people, branches)
     site_centred_z_scores, site_centred_labels = (
         subtract_site_means(z_scores, sites),
         centre_labels_within_sites(labels, sites),
