@@ -249,7 +249,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     def add_verb(command: Callable[[argparse.Namespace], int | None], help_text: str) -> argparse.ArgumentParser:
         verb_parser = verb_parsers.add_parser(
-            command.__name__, help=help_text, description=help_text, examples=EXAMPLES_BY_VERB[command.__name__]
+            command.__name__,
+            help=help_text,
+            description=help_text,
+            example_arguments_by_purpose=EXAMPLES_BY_VERB[command.__name__],
         )
         verb_parser.set_defaults(run=command)
         return verb_parser

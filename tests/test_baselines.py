@@ -76,7 +76,7 @@ def compute_made_up_means(monkeypatch):
     def compute_means(cohort, parcels):
         is_made_up = isinstance(cohort, MadeUp)
         return (
-            [parcel_image.average(test_volumes(cohort)) for parcel_image in parcels]
+            [parcel_image.average_volumes(test_volumes(cohort)) for parcel_image in parcels]
             if is_made_up
             else compute_file_means(cohort, parcels)
         )
@@ -703,6 +703,6 @@ CLASSIFIERS = [model for model in MODELS.values() if model.predicted == "label"]
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.model_name for model in CLASSIFIERS])
 def test_for_all_classifiers_a_baseline_is_chosen_and_non_baselines_have_no_role(model):
     rows = ["majority", *CONNECTOMES]
-    role_by_baseline = assign_baseline_roles(rows, model.list_inputs(next(iter(model.module.PRESETS.values()))))
+    role_by_baseline = assign_baseline_roles(rows, model.list_input_names(next(iter(model.module.PRESETS.values()))))
     assert list(role_by_baseline.values()).count("pre-specified") == 1 and list(role_by_baseline) == CONNECTOMES
     assert set(role_by_baseline.values()) == {"pre-specified", "other"}

@@ -419,7 +419,7 @@ def test_rows_hold_the_computed_values():
     masked, nothing = (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0, 0.2)), (UNDEFINED, UNDEFINED)
     measure_rows = make_confound_rows(result, [still, still | {"group": "moved more", "auc": 0.5}], nothing)
     strong = result["unmeasured"]
-    limits = [("reliability", ""), ("unmeasured", strong.strongest_measured)]
+    limits = [("reliability", ""), ("unmeasured", strong.strongest_measured_covariate)]
     diagnosis_keys = [("given_diagnosis", "age"), ("given_diagnosis", "log func_mean_fd")]
     assert [(row["measure"], row["covariate"]) for row in measure_rows] == [
         ("partial", ""),
@@ -427,7 +427,7 @@ def test_rows_hold_the_computed_values():
         *diagnosis_keys,
         ("auc", ""),
     ]
-    assert (measure_rows[1]["value"], measure_rows[2]["value"]) == (result["reliability"], strong.correlation)
+    assert (measure_rows[1]["value"], measure_rows[2]["value"]) == (result["reliability"], strong.needed_correlation)
     assert measure_rows[0] == {"measure": "partial", "covariate": "", **result["partial"].to_cells(), "p": result["p"]}
     assert measure_rows[5]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}

@@ -256,7 +256,7 @@ def test_log_odds_from_connectomes_are_a_weighted_z_score_sum_in_which_unknown_e
     layer = find_layer(module.build(module.PRESETS["regions"], REDUCED, edges=4), "RidgeLogits")
     edges, (mean, scale, weights) = generator.normal(size=(5, 4)), generator.normal(size=(3, 4))
     edges[2, 1] = np.nan
-    layer.assign(mean, scale, weights, 0.25)
+    layer.assign_ridge_weights(mean, scale, weights, 0.25)
     layer_logits = np.array(layer(edges))
     expected = np.nan_to_num((edges - mean) * scale) @ weights + 0.25
     np.testing.assert_allclose(layer_logits[:, 0, 1] - layer_logits[:, 0, 0], expected, atol=1e-5)
@@ -305,7 +305,7 @@ def test_members_and_branches_are_averaged_with_separate_losses(name):
     expected, learned = trained.mean(1), set()
     if name != "nn":
         last, branch_weights = network.layers[-1], [0.25, 2.0, 0.5][: 2 + (name == "mmnn")]
-        last.assign(branch_weights, 0.5)
+        last.assign_branch_weights(branch_weights, 0.5)
         learned = {id(last.weight), id(last.bias)}
         logits_by_branch = [trained[:, :6], trained[:, 6:9], trained[:, 9:]]
         expected = sum(

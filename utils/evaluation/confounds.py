@@ -303,12 +303,12 @@ def make_covariate_result(confound_result: dict | None) -> CovariateResult | Non
     if unmeasured_covariate := confound_result.get("unmeasured"):
         sensitivity_fields = {
             "reliability": confound_result["reliability"],
-            "unmeasured": unmeasured_covariate.correlation,
-            "strongest": unmeasured_covariate.strongest_measured,
-            "times_strongest": finite_or_none(unmeasured_covariate.times_strongest),
+            "unmeasured": unmeasured_covariate.needed_correlation,
+            "strongest": unmeasured_covariate.strongest_measured_covariate,
+            "times_strongest": finite_or_none(unmeasured_covariate.times_strongest_measured),
         }
     return CovariateResult(
-        names=[*confound_result["beside"].complete_covariates],
+        names=[*confound_result["beside"].nearly_complete_covariates],
         partial=confound_result.get("partial", UNDEFINED),
         reason=confound_result.get("reason", ""),
         left_out=confound_result["left_out"],
@@ -331,8 +331,8 @@ def make_confound_rows(
         estimate_rows.append(
             (
                 "unmeasured",
-                unmeasured_covariate.strongest_measured,
-                Estimate.from_numbers(unmeasured_covariate.correlation),
+                unmeasured_covariate.strongest_measured_covariate,
+                Estimate.from_numbers(unmeasured_covariate.needed_correlation),
                 None,
             )
         )
