@@ -53,7 +53,7 @@ class MadeUp:
     simulated = False
     connectomes: Connectomes | None = None
 
-    split_indices = Cohort.find_split_record_indices
+    find_split_record_indices = Cohort.find_split_record_indices
 
     @property
     def label(self) -> np.ndarray:
@@ -122,7 +122,7 @@ test_volumes.__test__ = False
 def compute_aucs(made_cohort: MadeUp) -> dict[str, float]:
     """AUC of each baseline on the test records."""
     predictions = baselines.predict_baselines(made_cohort)
-    label = made_cohort.label[made_cohort.split_indices("test")]
+    label = made_cohort.label[made_cohort.find_split_record_indices("test")]
     return {
         name: metrics.roc_auc_score(label, predictions[name])
         for name in predictions
@@ -132,7 +132,7 @@ def compute_aucs(made_cohort: MadeUp) -> dict[str, float]:
 
 def compute_features(made_cohort: MadeUp) -> dict[str, np.ndarray]:
     """The features of each baseline with everything learnt on training records, by plain NumPy: (records, features)."""
-    train = made_cohort.split_indices("train")
+    train = made_cohort.find_split_record_indices("train")
     table = made_cohort.covariates
     mean_fd = table["func_mean_fd"].astype(float).to_numpy()
     is_missing = mean_fd < 0
@@ -177,8 +177,8 @@ def test_baselines_equal_fits_on_features_made_by_hand():
     made_cohort = make_people()
     predictions, train, test = (
         baselines.predict_baselines(made_cohort),
-        made_cohort.split_indices("train"),
-        made_cohort.split_indices("test"),
+        made_cohort.find_split_record_indices("train"),
+        made_cohort.find_split_record_indices("test"),
     )
     label = made_cohort.label[train]
     assert list(predictions.index) == [made_cohort.rows[index].file for index in test]
@@ -220,7 +220,7 @@ def test_baselines_equal_fits_on_features_made_by_hand():
 def test_the_svm_is_scikit_learns():
     """One record a subject: grouped inner folds are as good as plain ones, so AUC and probabilities nearly agree."""
     made_cohort = make_people()
-    train, test = made_cohort.split_indices("train"), made_cohort.split_indices("test")
+    train, test = made_cohort.find_split_record_indices("train"), made_cohort.find_split_record_indices("test")
     made_cohort.phenotype[:, 0] += 2 * made_cohort.label
     plain = make_pipeline(StandardScaler(), SVC(C=1, gamma="scale"))
     expected = CalibratedClassifierCV(plain, cv=StratifiedKFold(5), ensemble=False)
@@ -288,7 +288,7 @@ def test_a_label_planted_in_training_and_test_is_detected():
 @pytest.mark.slow
 def test_a_label_in_test_phenotypes_only_raises_no_baseline():
     made_cohort = make_people()
-    aucs_before, test = compute_aucs(made_cohort), made_cohort.split_indices("test")
+    aucs_before, test = compute_aucs(made_cohort), made_cohort.find_split_record_indices("test")
     made_cohort.phenotype[test, 3] = made_cohort.label[test]
     aucs_after = compute_aucs(made_cohort)
     assert max(aucs_after.values()) < 0.65
@@ -321,7 +321,7 @@ def test_a_label_in_a_site_mean_raises_no_baseline_on_another_site():
     made_cohort.volume_offset = 5 * offset + random.normal(0, 0.1, len(made_cohort.rows))
     made_cohort.phenotype += 5 * offset[:, None]
     made_cohort.covariates["AGE_AT_SCAN"] = (20 * offset + random.normal(0, 1, len(made_cohort.rows))).astype(str)
-    train = made_cohort.split_indices("train")
+    train = made_cohort.find_split_record_indices("train")
     assert metrics.roc_auc_score(made_cohort.label[train], made_cohort.volume_offset[train]) > 0.75
     assert max(compute_aucs(made_cohort).values()) < 0.65
 
@@ -356,7 +356,10 @@ def test_without_covariates_the_site_alone():
 @pytest.mark.slow
 def test_with_too_many_people_an_svm_is_fitted_on_some_and_reported(monkeypatch):
     made_cohort = make_people(80)
-    all_predictions, count = baselines.predict_baselines(made_cohort), len(made_cohort.split_indices("train"))
+    all_predictions, count = (
+        baselines.predict_baselines(made_cohort),
+        len(made_cohort.find_split_record_indices("train")),
+    )
     assert baselines.describe_record_limits(count) == []
     monkeypatch.setattr(baselines, "MAX_SVM_RECORDS", count - 5)
     some_predictions = baselines.predict_baselines(made_cohort)
@@ -389,7 +392,7 @@ def test_people_sharing_a_scan_share_an_inner_fold(monkeypatch):
     baselines.predict_baselines(made_cohort)
     assert (
         seen_groups[7] == seen_groups[3] == "s3"
-        and len(set(seen_groups)) == len(made_cohort.split_indices("train")) - 1
+        and len(set(seen_groups)) == len(made_cohort.find_split_record_indices("train")) - 1
     )
 
 
@@ -481,7 +484,10 @@ def test_connectome_baselines_find_a_difference_only_if_present(tmp_path):
     made_cohort = make_people(160)
     predictions_without_edges = baselines.predict_baselines(made_cohort)
     made_cohort.connectomes = write_people_edges(tmp_path, draw_noisy_edges(160, 0.2, made_cohort.label))
-    predictions, label = baselines.predict_baselines(made_cohort), made_cohort.label[made_cohort.split_indices("test")]
+    predictions, label = (
+        baselines.predict_baselines(made_cohort),
+        made_cohort.label[made_cohort.find_split_record_indices("test")],
+    )
     assert list(predictions) == [
         *predictions_without_edges,
         "connectome, ridge",
@@ -500,7 +506,10 @@ def test_connectome_baselines_find_a_difference_only_if_present(tmp_path):
 def test_ridge_on_connectomes_takes_some_if_too_many_people(monkeypatch, tmp_path):
     made_cohort = make_people(80)
     made_cohort.connectomes = write_people_edges(tmp_path, draw_noisy_edges(80, 0.2, made_cohort.label))
-    count, all_predictions = len(made_cohort.split_indices("train")), baselines.predict_baselines(made_cohort)
+    count, all_predictions = (
+        len(made_cohort.find_split_record_indices("train")),
+        baselines.predict_baselines(made_cohort),
+    )
     monkeypatch.setattr(ridge, "MAX_EDGE_RECORDS", count - 5)
     limit_sentence = (
         f"Each ridge on connectomes among the baselines is fitted on {count - 5} of {count} training records"

@@ -490,7 +490,7 @@ def test_fold_networks_reading_differently_are_not_pooled(cohort, atlas, tmp_pat
             "name": str(candidate),
             "metric": "auc",
             "scores": {},
-            "preset": candidate.preset,
+            "preset": candidate.preset_name,
             "config": vars(candidate.config),
         }
         return candidate, {"chosen": choice | {"batches": 1}}

@@ -95,8 +95,8 @@ def test_a_command_parses(command):
 def test_all_help_texts_end_with_valid_commands():
     programs = [run.make_parser(), *(program.make_parser() for program in PROGRAMS.values())]
     for parser in (*programs, *verb_parsers().values()):
-        assert len(parser.examples) > 1, parser.prog
-        for words in parser.examples.values():
+        assert len(parser.example_arguments_by_purpose) > 1, parser.prog
+        for words in parser.example_arguments_by_purpose.values():
             parser.parse_args(shlex.split(words))
             assert parser.format_help().count(f"  {parser.prog} {words}\n") == 1
 

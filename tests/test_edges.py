@@ -42,7 +42,7 @@ class TableConnectomes:
 
     def __init__(self, values: np.ndarray):
         self.values, self.parcel_image, self.parcel_names = values, make_parcel_image(), PARCELS
-        self.parcel_pairs = np.column_stack(np.triu_indices(len(PARCELS), 1))
+        self.parcel_index_pairs = np.column_stack(np.triu_indices(len(PARCELS), 1))
 
     def __getitem__(self, indices) -> np.ndarray:
         return self.values[indices]
@@ -56,14 +56,14 @@ def drawn():
     common = random.normal(size=(PEOPLE, 2))
     values = common @ random.normal(size=(2, 15)) + random.normal(0, 0.5, (PEOPLE, 15)) + 0.3
     connectomes = TableConnectomes(values.astype(np.float32))
-    connectomes.values[np.ix_([3, 8, 21], (connectomes.parcel_pairs == 1).any(1))] = np.nan
+    connectomes.values[np.ix_([3, 8, 21], (connectomes.parcel_index_pairs == 1).any(1))] = np.nan
     names = ["p1", *(f"p{number}" for number in range(1, PEOPLE))]
     rows = [
         RecordRow(f"{number}.bin", name, "A", 0.0, "test" if number > 19 else "train")
         for number, name in enumerate(names)
     ]
     cohort = SimpleNamespace(
-        rows=rows, find_unswapped_indices=lambda: [*range(PEOPLE)], connectomes=connectomes, groups=()
+        rows=rows, find_unswapped_record_indices=lambda: [*range(PEOPLE)], connectomes=connectomes, groups=()
     )
     return cohort, connectomes, random.normal(size=(PEOPLE, len(REGIONS), MAPS))
 
@@ -73,7 +73,7 @@ def mask_touching_edges(connectomes: TableConnectomes, region: int) -> np.ndarra
     return np.array(
         [
             region in (IN_REGION[first_parcel], IN_REGION[second_parcel])
-            for first_parcel, second_parcel in connectomes.parcel_pairs
+            for first_parcel, second_parcel in connectomes.parcel_index_pairs
         ]
     )
 
@@ -81,7 +81,7 @@ def mask_touching_edges(connectomes: TableConnectomes, region: int) -> np.ndarra
 def test_a_parcel_lies_with_most_voxels_and_an_edge_with_the_parcels(drawn):
     connectomes = drawn[1]
     assert edges.find_parcel_region_indices(connectomes, make_atlas()).tolist() == list(IN_REGION)
-    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_index_pairs, len(REGIONS))
     for region, region_edges in enumerate(edges_by_region):
         assert region_edges.tolist() == np.flatnonzero(mask_touching_edges(connectomes, region)).tolist()
     unplaced = Connectomes(Path(), "rois", PARCELS, None, np.arange(2))
@@ -114,7 +114,7 @@ def predict_by_ridge(
 def test_expected_edges_equal_ridge_regressions_without_the_person(drawn, monkeypatch, penalty):
     cohort, connectomes, means = drawn
     monkeypatch.setattr(edges, "EDGE_PENALTIES", [penalty])
-    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_index_pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
     levels_by_region = ExpectedEdges(cohort, edges_by_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(levels_by_region):
@@ -126,7 +126,7 @@ def test_expected_edges_equal_ridge_regressions_without_the_person(drawn, monkey
 @pytest.mark.slow
 def test_regions_have_the_penalty_predicting_training_people_best(drawn):
     cohort, connectomes, means = drawn
-    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_index_pairs, len(REGIONS))
     training, edge_values = np.arange(20), connectomes.values.copy()
     scaled = (edge_values - np.nanmean(edge_values[training], 0)) / np.nanstd(edge_values[training], 0)
     for region, region_edges in enumerate(edges_by_region):
@@ -149,7 +149,7 @@ def test_people_are_not_identified_by_the_remaining_z_scores(drawn, monkeypatch)
     cohort, connectomes, _ = drawn
     random = np.random.default_rng(3)
     connectomes.values = random.normal(size=(PEOPLE, 15)).astype(np.float32)
-    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_pairs, len(REGIONS))
+    edges_by_region = edges.find_region_edge_indices(np.array(IN_REGION), connectomes.parcel_index_pairs, len(REGIONS))
     monkeypatch.setattr(edges, "EDGE_PENALTIES", [1e-3])
     monkeypatch.setattr(edges, "MAX_FITTING_PEOPLE", 8)
     expected = ExpectedEdges(cohort, edges_by_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
@@ -167,7 +167,7 @@ def test_many_people_are_sampled_and_nobody_is_halved(drawn, monkeypatch):
         assert len(people) == 7 and all(len(members) == 1 for members in names)
         assert all(cohort.rows[index].split == "train" for index in fitting)
         assert ("p1" in set.union(*names)) == (0 in fitting) == (1 in fitting)
-    tested = SimpleNamespace(rows=cohort.rows[20:], find_unswapped_indices=lambda: [*range(4)], groups=())
+    tested = SimpleNamespace(rows=cohort.rows[20:], find_unswapped_record_indices=lambda: [*range(4)], groups=())
     assert edges.choose_fitting_people(tested, 0)[0].tolist() == [0, 1, 2, 3]
 
 

@@ -140,7 +140,7 @@ import os, sys
 from pathlib import Path
 from data.base import tables
 for number in range(40):
-    tables.add_row(Path("runs.csv"), {"folder": f"{sys.argv[1]}-{number}"})
+    tables.add_csv_row(Path("runs.csv"), {"folder": f"{sys.argv[1]}-{number}"})
 """
 
 

@@ -72,7 +72,7 @@ def test_column_values_are_left_out_in_turn(how, make_folds, converted, people):
     cohort_folds = make_folds(converted, how)
     assert cohort_folds.fold_by_subject == (people if how == "site" else covariates)[how].to_dict()
     assert cohort_folds.fold_names == sorted(set(cohort_folds.fold_by_subject.values()))
-    assert cohort_folds.find_fold("1") == ("1" if how == "SEX" else cohort_folds.fold_names[1])
+    assert cohort_folds.resolve_fold_name("1") == ("1" if how == "SEX" else cohort_folds.fold_names[1])
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_more_than_ten_folds_are_in_numerical_order(make_folds, converted):
 
 def test_folds_are_saved_and_used_again(make_folds, converted, tmp_path):
     cohort_folds = make_folds(converted, "4")
-    cohort_folds.write(tmp_path / "saved")
+    cohort_folds.write_folds(tmp_path / "saved")
     assert (
         lab.read_table(tmp_path / "saved/folds.csv").set_index("subject")["fold"].to_dict()
         == cohort_folds.fold_by_subject
@@ -215,7 +215,7 @@ def test_sites_sharing_a_scan_share_outer_and_inner_folds(make_folds, ten_sites)
     table = pd.DataFrame({"site": site, "fold": cohort_folds.fold_by_subject})
     assert (table.groupby("site")["fold"].nunique() == 1).all() and cohort_folds.fold_names == list("0123")
     assert table.loc[table["site"].isin(LINKED), "fold"].nunique() == 1
-    assert any(all(name in note for name in LINKED) for note in cohort_folds.warnings)
+    assert any(all(name in note for name in LINKED) for note in cohort_folds.fold_warnings)
     assert folds.open_repeat_folds(cohort_folds, 1, Path("nowhere")).fold_by_subject != cohort_folds.fold_by_subject
     permuted = folds.permute_folds(cohort_folds, 0, 1)
     assert (

@@ -23,7 +23,7 @@ def make_row_atlas() -> Atlas:
 
 def find_system_names(systems) -> list[str]:
     """The system of each region by its name, and of no region."""
-    return [systems.system_names[system_index] for system_index in systems.system_by_region]
+    return [systems.system_names[system_index] for system_index in systems.system_index_by_region]
 
 
 @pytest.mark.parametrize("grid", [FULL, REDUCED])

@@ -227,7 +227,7 @@ class Conversion:
             try:
                 map_kind = check_map_kind(
                     map_measures,
-                    [map_file.name for map_file in self.source.map_files[map_name]],
+                    [map_file.file_and_volume_text for map_file in self.source.map_files[map_name]],
                     template_measures_by_map[map_name] if template_measures_by_map else None,
                 )
                 separating_measure_texts = check_map_measures(

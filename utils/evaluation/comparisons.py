@@ -145,8 +145,10 @@ def make_baseline_rows(
                 for metric, estimate in estimate_scores(baseline_predictions, seed).items()
                 if metric in TITLE_BY_AUC
             }
-        comparison_count = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
-        difference_by_metric = estimate_score_differences(predictions, baseline_predictions, seed, comparison_count)
+        pair_comparison_count = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
+        difference_by_metric = estimate_score_differences(
+            predictions, baseline_predictions, seed, pair_comparison_count
+        )
         difference_by_column = {
             f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
             for auc_name in ("auc", *predictions.first_repeat_groups_by_auc)
@@ -158,7 +160,7 @@ def make_baseline_rows(
             row
             | {
                 DETECTABLE_DIFFERENCE_COLUMN: find_detectable_difference(
-                    difference_by_metric[choose_headline_metric(difference_by_metric)], comparison_count
+                    difference_by_metric[choose_headline_metric(difference_by_metric)], pair_comparison_count
                 )
             }
         )

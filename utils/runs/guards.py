@@ -355,7 +355,7 @@ def check_distinct_record_files(run: Run) -> None:
 
 def check_autoencoder_code_shape(run: Run) -> None:
     """The code of the autoencoder is what the other models read."""
-    code_shape = run.model.module.code_shape(run.config, run.cohort.grid)
+    code_shape = run.model.module.compute_code_shape(run.config, run.cohort.grid)
     if code_shape != (*REDUCED.shape, 1):
         raise InputError(
             f"This {run.model.model_name} gives a code of {'x'.join(map(str, code_shape))} (x, y, z, channels); the "
