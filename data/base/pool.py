@@ -19,7 +19,6 @@ from data.base.terminal import open_progress_bar
 
 Result = TypeVar("Result")
 MAX_ERRORS_LISTED = 5  # errors in a line
-POOL_INTERVAL_S = 0.5
 
 
 class Pool(ProcessPoolExecutor):

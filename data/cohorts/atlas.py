@@ -201,11 +201,10 @@ def reduce_labels(full_region_labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Parcels:
-    """Parts of a grid. `parcel_indices` (x, y, z) int is the number of each voxel's parcel, `parcel_count` for voxels
-    in none. `means_shape` is the shape of one map's means, (parcels,) or that of a coarse volume."""
+    """Parts of a grid."""
 
     name: str  # "regions" or "cubes<edge>"
-    parcel_indices: np.ndarray  # (x, y, z) int; `parcel_count` for voxels in none
+    parcel_indices: np.ndarray  # (x, y, z) int: of each voxel; `parcel_count` in none
     means_shape: tuple[int, ...]  # of one map's means: (parcels,) or (x, y, z) of cubes
 
     @cached_property

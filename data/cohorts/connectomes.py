@@ -31,14 +31,12 @@ HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, an
 
 @dataclass(frozen=True, eq=False)
 class Connectomes:
-    """Fisher z correlations of parcel series, of all records of a cohort. `parcel_image` (91, 109, 91) int16 is, on
-    the full grid, 1 + the position in `parcel_names` of each voxel's parcel, 0 where there is none; None if that is
-    not known."""
+    """Fisher z correlations of parcel series, of all records of a cohort."""
 
     path: Path  # of `connectomes.h5`
     series_name: str  # such as rois_cc200, seg-<atlas>
     parcel_names: tuple[str, ...]  # in the order of the columns of series
-    parcel_image: np.ndarray | None  # (91, 109, 91): 1 + position in `parcel_names`; None if not known
+    parcel_image: np.ndarray | None  # (91, 109, 91) int16: 1 + position in `parcel_names`, or 0; None: not known
     file_row_by_record: np.ndarray  # (records,) int: the row of each record's subject in the file
     digest_by_record: tuple[str, ...] = ()  # of each record's row; empty as long as they are not known
 

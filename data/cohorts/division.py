@@ -23,8 +23,7 @@ WHOLE_SITES = "-wholeSites"  # ends the name of numbered folds of whole sites
 
 @dataclass(frozen=True)
 class Division:
-    """How people are divided: into `fold_count` folds, of participants or of whole sites, or, if that is 0, by a
-    column."""
+    """How people are divided: into numbered folds, of participants or of whole sites, or by a column."""
 
     fold_count: int  # 0 if a column divides
     has_whole_sites: bool  # whether folds are of whole sites

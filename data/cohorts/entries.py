@@ -55,7 +55,7 @@ class ReopenedFile:
 
 @dataclass(frozen=True)
 class RecordEntry:
-    """Where a record's bytes lie: in a file, or in the `member_name` of a zip `zip_chunk`."""
+    """Where a record's bytes lie: in a file, or in a member of a zip chunk."""
 
     path: Path  # of the record's file, or of the zip chunk that holds it
     byte_count: int

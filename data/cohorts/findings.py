@@ -30,13 +30,12 @@ MAX_SITES_LISTED = 50
 
 @dataclass
 class Findings:
-    """What was found on one aspect of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the
-    researcher to judge. `outliers` are the subjects of problems and notes, each with what is odd."""
+    """What was found on one aspect of a cohort."""
 
     counts: list[str] = field(default_factory=list)  # texts of facts
     problems: list[str] = field(default_factory=list)  # texts of what invalidates a result
     notes: list[str] = field(default_factory=list)  # texts for the researcher to judge
-    outliers: list[tuple[str, str]] = field(default_factory=list)  # (subject, what is odd)
+    outliers: list[tuple[str, str]] = field(default_factory=list)  # (subject, what is odd), of problems and notes
 
     def mark_outliers(self, reason: str, subjects: Iterable[str]) -> None:
         self.outliers += [(subject, reason) for subject in subjects]

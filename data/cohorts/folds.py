@@ -324,10 +324,9 @@ def seal_reduced_set(reduced_set_path: Path) -> None:
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """`outer_cohort` is the cohort of an outer fold; `inner_fold_by_subject` gives each of its training subjects an
-    inner fold."""
+    """The training subjects of an outer fold, divided once more."""
 
-    outer_cohort: Cohort
+    outer_cohort: Cohort  # of the outer fold
     inner_fold_by_subject: dict[str, str]  # of the outer fold's training subjects
 
     @property

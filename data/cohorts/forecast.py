@@ -44,14 +44,13 @@ MORE_PEOPLE_ADVICE = "join them with others"
 
 
 class TestDesign(NamedTuple):
-    """How people are tested, whom the AUC compares, within what, and how many train (0: others do). `least_auc` is the
-    least AUC that is shown to be better than chance: infinite if none is enough, NaN without an interval."""
+    """How people are tested, whom the AUC compares, within what, and how many train."""
 
     design_name: str  # the options of run.py, or words
     compared_people_count: int
     comparison_scope: str  # such as "within 5 sites"
     training_people_count: float  # per fold; 0 if others train
-    least_auc: float  # shown to be better than chance; inf if none is, NaN without an interval
+    least_auc: float  # that is shown to be better than chance; inf if none is, NaN without an interval
 
 
 def make_forecast(

@@ -30,7 +30,7 @@ DIGEST_PREFIX_LENGTH = 16  # of a volume's digest, in checkpoints
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of `shape` (x, y, z) voxels whose voxel (0, 0, 0) is centred at `origin_mm`."""
+    """A grid of voxels in MNI152 space."""
 
     name: str  # "full" or "reduced"
     shape: tuple[int, int, int]  # voxels along x, y and z
@@ -57,16 +57,14 @@ GRID_BY_SHAPE: dict[tuple[int, ...], Grid] = {FULL.shape: FULL, REDUCED.shape: R
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of what a record holds, as text: of the volumes of all maps, and of each of several maps that is not
-    constant; if an encoder reduced these, of those before; of the connectome, if there is one; of label and phenotype
-    (`header`), if no table says them."""
+    """SHA-256 of what a record holds, as text; empty where there is nothing."""
 
-    volume: str  # SHA-256 of the volumes of all maps
-    source: str = ""  # SHA-256 of the volume before an encoder reduced it
-    connectome: str = ""  # SHA-256 of its Fisher z values
-    maps: tuple[str, ...] = ()  # SHA-256 of each map that is not constant, if there are several
+    volume: str  # of the volumes of all maps
+    source: str = ""  # of these volumes before an encoder reduced them
+    connectome: str = ""  # of its Fisher z values
+    maps: tuple[str, ...] = ()  # of each map that is not constant, if there are several
     source_maps: tuple[str, ...] = ()  # as `maps`, before an encoder reduced them
-    header: str = ""  # SHA-256 of label and phenotype, if no table says them
+    header: str = ""  # of label and phenotype, if no table says them
 
     @property
     def scan_digests(self) -> set[str]:

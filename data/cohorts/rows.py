@@ -33,7 +33,7 @@ DUPLICATES_TOGETHER, DUPLICATES_APART = "together", "apart"  # subjects who shar
 
 @dataclass(frozen=True)
 class RecordRow:
-    """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control, NaN unknown; `split` is train or test."""
+    """A row of `subjects.csv`."""
 
     file: str  # the name of the record's file
     subject: str
@@ -182,8 +182,7 @@ def is_swapped_file(file: str) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How records were made from scans: all cohorts that one model reads must have it in common. Empty if unknown, as
-    for a bare folder. `phenotype` names the 29 values, imputed and scaled by the other three; `connectome` the series
-    whose correlations are in `connectomes.h5`, `parcels_sha256` tells the parcels that these are of."""
+    for a bare folder."""
 
     maps: tuple[str, ...] = ()  # their names
     normalisation: str = ""  # of the volumes, in words
@@ -192,8 +191,8 @@ class Preparation:
     phenotype_median: tuple[float, ...] = ()  # of each raw value; replaces unknown ones
     phenotype_mean: tuple[float, ...] = ()  # of each imputed value
     phenotype_scale: tuple[float, ...] = ()  # divisor of each value; 0 for a constant one
-    connectome: str = ""  # the name of the series that is correlated
-    parcels_sha256: str = ""
+    connectome: str = ""  # the name of the series whose correlations are in `connectomes.h5`
+    parcels_sha256: str = ""  # of the parcels that the series are of
 
     @property
     def has_phenotype_constants(self) -> bool:
@@ -228,16 +227,13 @@ PREPARATION_FIELDS_BY_INPUT = {
 @dataclass(frozen=True, kw_only=True)
 class Metadata(Preparation):
     """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
-    converted from, `phenotype_categories` the values of columns of text that became 0/1 values. Subjects who share a
-    scan are in `same_scan`; `duplicates` is `DUPLICATES_TOGETHER`, or `DUPLICATES_APART` if the user wants it so, or
-    empty if they were not looked for. `families` are the people of each family, even of a single person, by its value
-    in `family_column`."""
+    converted from."""
 
     grid: tuple[int, ...] = ()  # voxels along x, y and z
     affine: tuple[tuple[float, ...], ...] = ()  # 4x4, voxel index -> mm
     phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
     phenotype_columns: tuple[str, ...] = ()
-    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by column of text
+    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by column of text, its values
     covariate_columns: tuple[str, ...] = ()
     id_column: str = ""  # as --idColumn named it
     map_column: str = ""  # as --mapColumn named it
@@ -245,9 +241,9 @@ class Metadata(Preparation):
     site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: tuple[tuple[str, ...], ...] = ()  # groups of subjects who share a scan
-    duplicates: str = ""  # "together", "apart", or empty: not looked for
+    duplicates: str = ""  # DUPLICATES_TOGETHER; DUPLICATES_APART, if the user wants it so; empty: not looked for
     family_column: str = ""
-    families: dict[str, tuple[str, ...]] = field(default_factory=dict)  # subjects by family
+    families: dict[str, tuple[str, ...]] = field(default_factory=dict)  # subjects by family, even a single one
     accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak
     derivation: Derivation | None = None  # of maps and series from scans
     simulated: bool = False

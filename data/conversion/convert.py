@@ -97,7 +97,6 @@ class Conversion:
             source.subject_table["subject"].tolist(),
             source.map_files.to_numpy().tolist(),
         )
-        # a text, no Path
         with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
             temporary_record_paths = [
                 Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(map_files_per_subject))

@@ -170,7 +170,7 @@ def make_operand_comparable(operand: pd.Series | str | float, is_text_comparison
 
 @dataclass(frozen=True)
 class LabelCoding:
-    """Which values of a column are autism and which control; `control_values_text` is None for the only other value."""
+    """Which values of a column are autism and which control."""
 
     label_column: str
     autism_values_text: str  # one value, or several as A,B

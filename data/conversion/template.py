@@ -35,14 +35,13 @@ OVERLAP_WARNING = "Whether new participants are training participants of {} cann
 
 @dataclass(frozen=True, kw_only=True)
 class BundledData:
-    """`data.json`: how the people of a cohort were prepared. `metadata` are those of the cohort without its people;
-    `typical` holds the median over people of each of `measures.MAP_MEASURES`, by map."""
+    """`data.json`: how the people of a cohort were prepared. `metadata` are those of the cohort without its people."""
 
     grid: str  # a key of GRID_BY_NAME
     num_maps: int  # in a record
     metadata: Metadata
     cohort_sha256: str  # identity of the cohort
-    typical: dict[str, dict[str, float]]  # by map and measure, the median
+    typical: dict[str, dict[str, float]]  # by map and by each of `measures.MAP_MEASURES`, the median over people
     parcels: tuple[str, ...]  # names
 
 

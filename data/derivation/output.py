@@ -60,7 +60,7 @@ FilesByLabel = Mapping[str, Sequence[DerivedFile]]  # by person
 
 @dataclass(frozen=True)
 class DerivationOutput:
-    """What is made of scans, how and where; `bids_entities` stand in the name of each file."""
+    """What is made of scans, how and where."""
 
     output_folder: Path
     derivation: Derivation

@@ -29,15 +29,16 @@ PERSON_LIMIT_ROBUST_SDS, AVERAGE_LIMIT_ROBUST_SDS = (
 MIN_MEAN_Z_ROBUST_SD = 0.12  # the SD of a mean z over maps counts as so much at least
 # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
 MIN_CLEAR_SIGN_CORRELATION = 0.3
-# correlation with the mean of others: below it, and far below theirs, a volume is elsewhere, or another map
+# Fisher z of the correlation with the mean of others: below it, and far below theirs, a volume is elsewhere, or another
+# map
 MAX_UNRELATED_MAP_FISHER_Z = 0.5
 # mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.6 from the middle;
 # six times this detects 95 % of them if they are shifted by 6 mm, and all if by 8 mm
 MIN_CENTRE_ROBUST_SD_MM = 0.8
 MIN_RELATIVE_HALF_RANGE = 1e-3  # of a number, how much its kept digits may leave out at most; a half range is no less
 MIN_HALF_RANGE_FRACTION = 0.1  # of a range; each half counts as so much at least
-# correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, and 0.11 if most volumes are left out;
-# 0.08 at most if the parcels are in another order
+# Fisher z of the correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, and 0.11 if most volumes
+# are left out; 0.08 at most if the parcels are in another order
 MAX_UNRELATED_CONNECTOME_FISHER_Z = 0.1
 MAX_NAMES_IN_REASON = 3  # maps, regions in a reason
 NEGATED_WORDS, EXCHANGED_WORDS = "values look negated", "left and right look exchanged"

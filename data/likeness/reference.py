@@ -62,27 +62,24 @@ UNUSED_PREFIX = "unused_"  # begins the name of a phenotype value that is always
 
 @dataclass(frozen=True)
 class LikenessConstants:
-    """What is kept of training people; nobody can be recognised by it. `regions` are those that nearly all maps cover,
-    by map; `categories`, by column, those that several people have, with their shares; `known` the phenotype's columns
-    of numbers that hardly anybody lacks."""
+    """What is kept of training people; nobody can be recognised by it."""
 
     count: int  # of the people
     maps: tuple[str, ...]  # their names, in order
     parcels_sha256: str  # empty without connectomes
     ranges: Ranges
-    regions: dict[str, tuple[int, ...]]  # numbers of regions, by map
-    categories: dict[str, dict[str, float]]  # share of people, by column and category
-    known: tuple[str, ...]  # columns of numbers that hardly anybody lacks
+    regions: dict[str, tuple[int, ...]]  # numbers of those that nearly all maps cover, by map
+    categories: dict[str, dict[str, float]]  # share of people, by column and by each category that several have
+    known: tuple[str, ...]  # the phenotype's columns of numbers that hardly anybody lacks
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingReference:
-    """Training people: constants, and two means. `mean_volumes` (x, y, z, maps) float32 has the mean of each map on the
-    reduced grid; `mean_edge_fisher_z` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
+    """Training people: constants, and two means."""
 
     constants: LikenessConstants
     mean_volumes: np.ndarray  # (x, y, z, maps) float32 on the reduced grid
-    mean_edge_fisher_z: np.ndarray | None  # (edges,) float32
+    mean_edge_fisher_z: np.ndarray | None  # (edges,) float32; None without connectomes
 
     @functools.cached_property
     def means(self) -> ScanMeans:
@@ -195,13 +192,11 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
 
 @dataclass(frozen=True, eq=False)
 class ReferenceComparison:
-    """People beside training people, a row a record. `measure_table` holds measures, with columns (view, measure);
-    `people_table` is what `make_people_table` gives; `reasons_per_record` say in plain words why somebody is atypical,
-    and are empty for most."""
+    """People beside training people, a row a record."""
 
-    measure_table: pd.DataFrame  # a row a record, columns (view, measure)
-    people_table: pd.DataFrame  # a row a record: phenotype and covariates as text
-    reasons_per_record: list[tuple[str, ...]]  # sentences on what is atypical
+    measure_table: pd.DataFrame  # columns (view, measure)
+    people_table: pd.DataFrame  # of `make_people_table`: phenotype and covariates as text
+    reasons_per_record: list[tuple[str, ...]]  # sentences on what is atypical; empty for most
 
 
 def compare_with_reference(

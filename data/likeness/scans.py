@@ -138,12 +138,11 @@ class MeanVolume:
 
 @dataclass(frozen=True, eq=False)
 class ScanMeans:
-    """Means over people: `mean_volume_by_map` by name; `mean_edge_fisher_z` (edges,) of connectomes in Fisher z, None
-    without any. `common_region_numbers_by_map` are those that nearly all people have, by map."""
+    """Means over people."""
 
     mean_volume_by_map: dict[str, MeanVolume]
-    mean_edge_fisher_z: np.ndarray | None  # (edges,)
-    common_region_numbers_by_map: dict[str, tuple[int, ...]]
+    mean_edge_fisher_z: np.ndarray | None  # (edges,); None without connectomes
+    common_region_numbers_by_map: dict[str, tuple[int, ...]]  # of the regions that nearly all people have
 
     @property
     def mean_volumes(self) -> np.ndarray:

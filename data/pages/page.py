@@ -35,8 +35,7 @@ VALUE_WITH_INTERVAL_PATTERN = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ 
 
 @dataclass(frozen=True)
 class HeadlineNumber:
-    """One of the large numbers of a headline, what it is, and a line below: its interval, what it counts. `notes` are
-    its footnotes."""
+    """One of the large numbers of a headline."""
 
     value: str  # as it is printed
     name: str  # what the number is

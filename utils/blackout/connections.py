@@ -35,12 +35,10 @@ SYSTEM_LEVEL, REGION_LEVEL = "systems", "regions"  # levels of the table
 
 
 class RegionPairs(NamedTuple):
-    """Unordered pairs of regions that have edges. `pair_index_by_edge` (edges,) int is the pair of each edge,
-    `region_positions_by_pair` (pairs, 2) int the places of both regions in the atlas, the lower first; they are equal
-    if the edge lies within a region."""
+    """Unordered pairs of regions that have edges."""
 
     pair_index_by_edge: np.ndarray  # (edges,) int
-    region_positions_by_pair: np.ndarray  # (pairs, 2) int, in the atlas
+    region_positions_by_pair: np.ndarray  # (pairs, 2) int, in the atlas, the lower first; equal within a region
 
 
 def find_unordered_pairs(region_index_by_parcel: np.ndarray, parcel_indices_by_edge: np.ndarray) -> RegionPairs:
@@ -189,7 +187,7 @@ def make_nested_connection_family(
 
     `region_names` are those of the atlas in its order; `region_index_by_parcel` (parcels,) is each parcel's region by
     its place there. `region_pair_effects` (subjects, pairs of regions) are on the logit of the true class, in the
-    order of `find_unordered_pairs`. `compute_subject_mean_edges` takes `pair_by_edge` and `pair_count` as
+    order of `find_unordered_pairs`. `compute_subject_mean_edges` takes `pair_index_by_edge` and `pair_count` as
     `average_edges_by_pair` does, and returns the mean edges of each subject, (subjects, pairs).
     """
     region_pairs = find_unordered_pairs(

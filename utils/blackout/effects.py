@@ -32,7 +32,7 @@ class RecordEffects:
     their names in `blackout.h5`. An input that the network does not read has none.
 
     Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
-        `donors.compute_control_variate_mean` if the fill has `compute_levels`.
+        `donors.compute_control_variate_mean` if the fill has `compute_region_levels`.
     `delta_probability`: (records, regions), the probability shown minus occluded with the background.
     `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; if edges of
         connectomes are replaced, edges alone are the last map; there are no maps if only one map is replaced.
@@ -163,9 +163,7 @@ def bootstrap_mean_interval(
 
 
 class FamilyTest(NamedTuple):
-    """A test of features that are tested together: family-wise p-values `family_wise_p`, false discovery rates
-    `false_discovery_q` and `t_statistics`, (features,) each; `critical_t` is the t from which on a feature is
-    significant. NaN where labels do not differ."""
+    """A test of features that are tested together. NaN where labels do not differ."""
 
     family_wise_p: np.ndarray  # (features,)
     false_discovery_q: np.ndarray  # (features,)
@@ -315,10 +313,8 @@ def compute_studentised_sums(
 
 
 class AdjustedEffects(NamedTuple):
-    """What covariates leave of effects. `true_class_effects` (subjects, features) are the adjusted effects on the true
-    class. `label_residuals` (subjects, 1 or features) are the residuals of the labels, `effect_residuals` (subjects,
-    features) those of the effects on the logit of autism. Regressions fit noise, too. So the spread of the covariance
-    of residuals is `residual_sd_inflation` (features,) times what the residuals suggest."""
+    """What covariates leave of effects. Regressions fit noise, too. So the spread of the covariance of residuals is
+    `residual_sd_inflation` times what the residuals suggest."""
 
     true_class_effects: np.ndarray  # (subjects, features), on the logit, adjusted
     label_residuals: np.ndarray  # (subjects, 1 or features)

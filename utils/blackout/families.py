@@ -45,10 +45,7 @@ class BlackoutVerdict(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class BlackoutPeople:
-    """The tested subjects, sorted by name. `subject_labels` (n,) is 1 for autism; `subject_sites` and `subject_folds`
-    (n,) are their sites and the folds of the models that blacked them out; those with the same number in
-    `subject_cluster_numbers` (n,) int are drawn together. `is_cross_fitted`: they also trained the models that blacked
-    out others of them, see `compute_mean_sd_inflation`."""
+    """The tested subjects, sorted by name."""
 
     subject_labels: np.ndarray  # (subjects,), 1 for autism
     subject_sites: np.ndarray  # (subjects,), names
@@ -57,7 +54,7 @@ class BlackoutPeople:
     adjuster: CovariateAdjuster
     resampling_seed: int
     verdict: BlackoutVerdict = BlackoutVerdict.CONCLUSIVE
-    is_cross_fitted: bool = False  # whether they trained the models of others among them
+    is_cross_fitted: bool = False  # whether they trained the models of others, see `compute_mean_sd_inflation`
 
     def compute_mean_sd_inflation(self, people_fraction: float = 1) -> float:
         """How much wider the spread of a mean effect is than that of independent people. Each pair of people meets
@@ -96,8 +93,7 @@ class BlackoutPeople:
 
 @dataclass(frozen=True, eq=False)
 class FillEffect:
-    """The effect of replacing each feature by one fill: `subject_effects` (subjects, features), on the logit of the
-    true class, positive where a feature speaks for it. `adjust_for_covariates` adjusts it for covariates. No p is
+    """The effect of replacing each feature by one fill, positive where a feature speaks for the true class. No p is
     below `min_family_wise_p` (features,)."""
 
     fill: Fill
@@ -226,24 +222,15 @@ class FeatureKind:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFamily:
-    """All features of a kind: their `feature_names`, and in `feature_table` the columns that identify them, a row a
-    feature.
-
-    `fill_effects`: the first is what they are ranked by. `feature_values` (subjects, features) are what people have
-    there, NaN where unknown or no number. `autism_logit_effects` (subjects, features) are what the network makes of
-    these, on the logit of autism; if None, those of the first of the `fill_effects`. `inner_family`: the features
-    within those that are significant, such as regions within systems. `atlas`: the one whose regions the features are.
-    `matrix_axis_columns`: the columns of `feature_table` whose values are the rows and the columns of a matrix.
-    `footnote_by_column` are footnotes of columns. `stored_arrays` are written to `blackout.h5`.
-    """
+    """All features of a kind. `autism_logit_effects` are what the network makes of the `feature_values`."""
 
     feature_kind: FeatureKind
     feature_names: Sequence[str]
     feature_table: pd.DataFrame  # a row a feature: the columns that identify it
     fill_effects: Sequence[FillEffect]  # features are ranked by the first
-    feature_values: np.ndarray  # (subjects, features), what people have there; NaN unknown
+    feature_values: np.ndarray  # (subjects, features), what people have there; NaN: unknown, or no number
     autism_logit_effects: np.ndarray | None = None  # (subjects, features); None: of the first fill effect
-    inner_family: "FeatureFamily | None" = None  # features within the significant ones
+    inner_family: "FeatureFamily | None" = None  # features within the significant ones, such as regions within systems
     atlas: Atlas | None = None  # whose regions the features are
     matrix_axis_columns: tuple[str, str] | None = None  # of `feature_table`, for rows and for columns
     footnote_by_column: Mapping[str, str] = field(default_factory=dict)

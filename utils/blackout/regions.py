@@ -42,19 +42,13 @@ MIN_HEMISPHERE_FRACTION = 0.7  # share of a region's voxels in one hemisphere th
 
 
 class FillLogOdds(NamedTuple):
-    """The log odds of autism with one of `FILLS`, by record and donor.
+    """The log odds of autism with one of `FILLS`, by record and donor. `log_odds_by_map` are those after a region was
+    replaced in one of `Fills.separate_map_indices` alone; of `RELIANCE_FILL` only, others have no maps."""
 
-    `intact_log_odds`: (records, donors), before anything was replaced.
-    `occluded_log_odds`: (records, donors, regions), after the voxels of a region were replaced.
-    `edge_log_odds_changes`: (records, donors, regions), their change if the region's edges are replaced, too; 0 if
-    they are not. `log_odds_by_map`: (records, donors, regions, maps), after a region was replaced in one of
-        `Fills.separate_map_indices` alone; of `RELIANCE_FILL` only, others have no maps.
-    """
-
-    intact_log_odds: np.ndarray  # of autism, (records, donors)
-    occluded_log_odds: np.ndarray  # of autism, (records, donors, regions)
-    edge_log_odds_changes: np.ndarray  # (records, donors, regions)
-    log_odds_by_map: np.ndarray  # of autism, (records, donors, regions, maps)
+    intact_log_odds: np.ndarray  # (records, donors), before anything was replaced
+    occluded_log_odds: np.ndarray  # (records, donors, regions), after the voxels of a region were replaced
+    edge_log_odds_changes: np.ndarray  # (records, donors, regions), by replacing its edges, too; 0 if they are not
+    log_odds_by_map: np.ndarray  # (records, donors, regions, maps)
 
     @property
     def log_odds_falls_by_donor(self) -> np.ndarray:

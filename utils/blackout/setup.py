@@ -26,8 +26,7 @@ class VolumeOcclusion(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BlackoutSetup:
-    """A network, and the donors and fills that replace parts of what it reads. `volume_occlusion` is None for a network
-    that reads no volume, `edge_logits` for one that reads no connectome."""
+    """A network, and the donors and fills that replace parts of what it reads."""
 
     run: Run
     network: keras.Model

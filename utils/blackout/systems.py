@@ -50,8 +50,7 @@ AAL_SYSTEM_BY_REGION = {  # the system of each region, by its name
 
 @dataclass(frozen=True, eq=False)
 class RegionSystems:
-    """`system_names` in order, the last is that of parcels outside all regions. `system_index_by_region` (regions +
-    1,) int is the system of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
+    """The systems of an atlas's regions, in the order of `atlas.make_region_parcels`."""
 
     system_names: tuple[str, ...]  # in order; the last is that outside the regions
     system_index_by_region: np.ndarray  # (regions + 1,) int; the last is that outside the regions

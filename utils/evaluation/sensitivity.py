@@ -41,10 +41,7 @@ class UnmeasuredCovariate:
 
 @dataclass(frozen=True)
 class CovariateTestInputs:
-    """The inputs of the test given covariates: `z_scored_labels` and `z_scored_logits` (n,), z-scored; the
-    `cluster_indices` (n,) of each person; `subject_covariates`, a row a person; the `adjustment`, and the
-    `term_indices` of those of its terms that entered; `standard_error_factor`, how much wider the spread is than
-    that of independent people."""
+    """The inputs of the test given covariates."""
 
     z_scored_labels: np.ndarray  # (people,)
     z_scored_logits: np.ndarray  # (people,)
@@ -52,7 +49,7 @@ class CovariateTestInputs:
     subject_covariates: pd.DataFrame  # a row a person
     adjustment: Adjustment
     term_indices: frozenset[int]  # of the adjustment's terms that entered
-    standard_error_factor: float  # 1 for independent models
+    standard_error_factor: float  # how much wider the spread is than that of independent people
 
     def is_mean_significantly_positive(self, products: np.ndarray, parameter_count: int) -> bool:
         """Whether the mean of products (n,) is above 0, as `correlate_residuals` in `confounds.py` judges it: those of

@@ -72,8 +72,7 @@ class DataPreparation:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateChoice:
-    """The candidate that inner folds chose in a training, with its settings, and the `scores` of all candidates: their
-    `metric` in the inner folds."""
+    """The candidate that inner folds chose in a training, with its settings, and the scores of all candidates."""
 
     name: str  # of the chosen candidate
     preset: str  # of the chosen candidate
@@ -85,9 +84,7 @@ class CandidateChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class PermutationResult:
-    """The result of a series of permutations, of which at most `asked` were requested: `high` of `count` permutations
-    score at least as high as the `observed` score. `bound` is the upper end of the one-sided 95 % interval of the p of
-    infinitely many permutations (Clopper & Pearson 1934)."""
+    """The result of a series of permutations; the bound is that of Clopper & Pearson 1934."""
 
     p: float  # of `observed` among the scores on permuted labels
     bound: float  # upper end of the one-sided 95 % interval of the p of infinitely many permutations
@@ -112,8 +109,7 @@ class PermutationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationManifest(Choices, Caveats):
-    """The record of a test with all fields on one level; `left_out` is the number of people whom the conversion left
-    out, by reason."""
+    """The record of a test with all fields on one level."""
 
     command: list[str]  # its words, as they were typed
     cohort: str  # path of its folder

@@ -25,7 +25,7 @@ class GroupScore:
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
-    concluded. `folds` is the name of a `Division`. It holds aggregates, nothing of a single person."""
+    concluded. It holds aggregates, nothing of a single person."""
 
     folder: str  # results of the test on folds
     preset: str  # name of a preset

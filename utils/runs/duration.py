@@ -22,10 +22,9 @@ MIN_MEASURED_S = 2.0  # at least
 
 @dataclass(frozen=True)
 class TrainingsAhead:
-    """`training_count` trainings of equal length are to come, 0 if how long they take is not to be printed;
-    `settings_with_printed_time` are the settings for which it was printed."""
+    """Trainings of equal length that are to come."""
 
-    training_count: int = 1  # trainings to come; 0: their duration is not printed
+    training_count: int = 1  # 0: their duration is not printed
     settings_with_printed_time: set[str] = field(default_factory=set)
 
     def multiply_trainings(self, factor: int) -> "TrainingsAhead":

@@ -83,8 +83,7 @@ class TrainOptions(JobOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asks for; None where nothing is said. `non_default_options` names the options that are not at
-    their default."""
+    """What the user asks for; None where nothing is said."""
 
     model: str = option("mmnn", "(default mmnn)", choices=sorted(MODELS), group=JOB_GROUP)
     preset: str | None = option(None, "named hyper-parameters of the model", metavar="NAME", group=JOB_GROUP)
@@ -143,7 +142,7 @@ class Request:
     )
     job: Job
     options: JobOptions
-    non_default_options: frozenset[str]  # names of options, without --
+    non_default_options: frozenset[str]  # their names, without --
     bundle_folder: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
     cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 

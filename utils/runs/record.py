@@ -40,12 +40,10 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Caveats:
-    """What must stand beside every result: simulated people, problems of the cohort, accepted leaks.
-    `problems` invalidate results (`Cohort.find_problems`), `accepted_leaks` are those of --allowLeak; `transductive`:
-    the people of a site, tested ones too, standardised its volumes."""
+    """What must stand beside every result: simulated people, problems of the cohort, accepted leaks."""
 
     simulated: bool = False
-    problems: tuple[str, ...] = ()  # sentences: what makes results invalid
+    problems: tuple[str, ...] = ()  # sentences: what invalidates results, see `Cohort.find_problems`
     accepted_leaks: tuple[str, ...] = ()  # those of --allowLeak
     transductive: bool = False  # tested people, too, standardised the volumes of their site
     unknown_site: bool = False  # of everybody

@@ -222,7 +222,7 @@ def fit_input_layers(training: Training) -> None:
 
 
 class TrainingHistory:
-    """`history.csv`, written row by row, and the same numbers for TensorBoard. The history at `earlier_path`,
+    """`history.csv`, written row by row, and the same numbers for TensorBoard. The history at `earlier_history_path`,
     kept beside a checkpoint of `batches_done` batches, is continued."""
 
     def __init__(self, output_folder: Path, earlier_history_path: Path, batches_done: int):
