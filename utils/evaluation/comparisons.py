@@ -129,7 +129,7 @@ def make_baseline_rows(
         if not any(baseline_table[baseline_name].isna().any() for baseline_table in baseline_tables)
     ]
     role_by_baseline = assign_baseline_roles(complete_baseline_names, network_input_names)
-    comparison_count = list(role_by_baseline.values()).count(SECONDARY_ROLE)
+    secondary_baseline_count = list(role_by_baseline.values()).count(SECONDARY_ROLE)
     baseline_rows = []
     for baseline_name in complete_baseline_names:
         baseline_predictions = predictions.with_probabilities(
@@ -145,10 +145,8 @@ def make_baseline_rows(
                 for metric, estimate in estimate_scores(baseline_predictions, seed).items()
                 if metric in TITLE_BY_AUC
             }
-        pair_comparison_count = comparison_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
-        difference_by_metric = estimate_score_differences(
-            predictions, baseline_predictions, seed, pair_comparison_count
-        )
+        comparison_count = secondary_baseline_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
+        difference_by_metric = estimate_score_differences(predictions, baseline_predictions, seed, comparison_count)
         difference_by_column = {
             f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
             for auc_name in ("auc", *predictions.first_repeat_groups_by_auc)
@@ -160,7 +158,7 @@ def make_baseline_rows(
             row
             | {
                 DETECTABLE_DIFFERENCE_COLUMN: find_detectable_difference(
-                    difference_by_metric[choose_headline_metric(difference_by_metric)], pair_comparison_count
+                    difference_by_metric[choose_headline_metric(difference_by_metric)], comparison_count
                 )
             }
         )
