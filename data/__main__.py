@@ -125,7 +125,7 @@ def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
         "covariates",
         covariates.describe_covariates(
             planned_cohort.covariate_table,
-            planned_cohort.raw_phenotype,
+            planned_cohort.unscaled_phenotype,
             planned_cohort.subject_rows,
             metadata.covariates_named,
         ),
@@ -156,7 +156,7 @@ def derive(args: argparse.Namespace) -> None:
 
     derivation_options = make_options(args, DerivationOptions)
     derivation_plan = job.plan_derivation(args.bold, args.out, derivation_options)
-    print_summary(merge_summary_rows(derivation_plan.summary_rows))
+    print_summary(merge_summary_rows(derivation_plan.plan_summary_rows))
     if derivation_options.dry_run:
         from data.derivation.preview import preview_derivation
 

@@ -331,12 +331,12 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     """Values missing in one class of a site and odd numbers are worth a note; unreadable records have been reported."""
     try:
         check_covariates_agree(cohort, findings.phenotype)
-        if (raw_phenotype := cohort.raw_phenotype) is not None:
+        if (raw_phenotype := cohort.unscaled_phenotype) is not None:
             findings.phenotype.problems += describe_impossible_values(raw_phenotype, cohort.metadata)
         findings.phenotype.notes += describe_missing_by_class(raw_phenotype, cohort.rows)
         if implausible_number_texts := [
             *describe_implausible_numbers(cohort.covariates),
-            *describe_implausible_numbers(cohort.raw_phenotype),
+            *describe_implausible_numbers(cohort.unscaled_phenotype),
         ]:
             findings.phenotype.notes.append(
                 f"{IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(implausible_number_texts)} participants; correct them, or "
@@ -349,7 +349,7 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
 def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
     """A person for whom two tables give different sites or numbers is a problem. Raises InputError for a damaged
     table."""
-    covariates, raw_phenotype, metadata = cohort.covariates, cohort.raw_phenotype, cohort.metadata
+    covariates, raw_phenotype, metadata = cohort.covariates, cohort.unscaled_phenotype, cohort.metadata
     if covariates is not None and metadata.site_column:
         site_by_subject = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(covariates.index)
         covariate_sites = covariates[metadata.site_column].str.split().str.join(" ")

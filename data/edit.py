@@ -319,10 +319,10 @@ def check_edited_table(
 def compute_phenotype_aucs(cohort: Cohort, edited_folder: Path) -> dict[str, float]:
     """How well each value of the phenotype separates the training labels, see `leaks.compute_largest_aucs`. Raises
     InputError if one does so too well, as a conversion does, unless it was accepted there."""
-    if cohort.raw_phenotype is None or not cohort.metadata.phenotype_columns:
+    if cohort.unscaled_phenotype is None or not cohort.metadata.phenotype_columns:
         return {}
     label_by_subject = {row.subject: row.label for row in cohort.rows if row.split == "train"}
-    training_values = cohort.raw_phenotype.loc[list(label_by_subject)]
+    training_values = cohort.unscaled_phenotype.loc[list(label_by_subject)]
     accepted_columns = [
         column
         for column in training_values

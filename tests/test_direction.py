@@ -8,8 +8,8 @@ from scipy import stats
 
 from utils.blackout.direction import (
     NO_DIFFERENCE_TEXT,
+    correlate_values_with_effects,
     estimate_class_differences,
-    estimate_correlations,
     make_direction_columns,
 )
 from utils.blackout.effects import CovariateAdjuster
@@ -84,7 +84,7 @@ def test_the_difference_interval_equals_a_jackknife_over_units():
 
 def test_the_correlation_is_within_sites():
     people, value, effect = simulate_values()
-    estimates, low, high = estimate_correlations(value, effect, people)
+    estimates, low, high = correlate_values_with_effects(value, effect, people)
     for column in range(value.shape[1]):
         table = pd.DataFrame({"site": people.subject_sites, "value": value[:, column], "effect": effect[:, column]})
         left = table[["value", "effect"]] - table.groupby("site")[["value", "effect"]].transform("mean")
@@ -140,7 +140,7 @@ def test_few_people_have_no_interval(count):
 
 def test_a_value_read_linearly_has_correlation_1():
     people, value, _ = simulate_values()
-    _, low, high = estimate_correlations(value, -3 * value + people.subject_labels.mean(), people)
+    _, low, high = correlate_values_with_effects(value, -3 * value + people.subject_labels.mean(), people)
     np.testing.assert_allclose([low, high], -1)
 
 
@@ -170,6 +170,6 @@ def test_intervals_hold_the_truth():
     noise = np.sqrt(0.5) * (shared[people.subject_cluster_numbers] + individual_noise)
     for truth, ends in (
         (0.7, estimate_class_differences(noise + 0.7 * people.subject_labels[:, None], people)),
-        (0.6, estimate_correlations(noise, 0.6 * noise + 0.8 * random.standard_normal(noise.shape), people)),
+        (0.6, correlate_values_with_effects(noise, 0.6 * noise + 0.8 * random.standard_normal(noise.shape), people)),
     ):
         assert 0.93 < ((ends[1] <= truth) & (truth <= ends[2])).mean() < 0.97

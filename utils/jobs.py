@@ -33,7 +33,7 @@ def do_train(run: Run) -> int:
     return train_network(run)
 
 
-def pool_train(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
+def record_fold_trainings(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     from utils.training.train import pool_trainings
 
     pool_trainings(pooled_run, fold_runs)
@@ -77,7 +77,7 @@ def pool_blackout(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 
 def check_encode(run: Run, checkpoint_manifest: Manifest | None) -> None:
-    guards.check_autoencoder_code_shape(run)
+    guards.check_code_fits_models(run)
     guards.check_distinct_record_files(run)
     guards.check_output_folder_new(run)
     if checkpoint_manifest:
@@ -102,7 +102,7 @@ TRAIN_JOB = Job(
     help_text="train on the training participants",
     check_run=check_train,
     perform=do_train,
-    pool_results=pool_train,
+    pool_results=record_fold_trainings,
     options_class=TrainOptions,
     needs_checkpoint=False,
     takes_several_devices=True,

@@ -95,9 +95,9 @@ def load_aal(grid: records.Grid) -> Atlas:
     return make_atlas(*read_aal_2mm(), grid)
 
 
-def make_atlas(full_region_labels: np.ndarray, name_by_region: dict[int, str], grid: records.Grid) -> Atlas:
+def make_atlas(region_labels_2mm: np.ndarray, name_by_region: dict[int, str], grid: records.Grid) -> Atlas:
     """The atlas of these labels (91, 109, 91) on a grid."""
-    region_labels = full_region_labels if grid == records.FULL else reduce_labels(full_region_labels)
+    region_labels = region_labels_2mm if grid == records.FULL else reduce_labels(region_labels_2mm)
     remaining_region_numbers = set(np.unique(region_labels).tolist())
     vanished_region_names = [
         region_name
@@ -112,7 +112,7 @@ def make_atlas(full_region_labels: np.ndarray, name_by_region: dict[int, str], g
             if region_number in remaining_region_numbers
         },
         grid,
-        full_region_labels,
+        region_labels_2mm,
         vanished_region_names,
     )
 

@@ -60,7 +60,7 @@ class Cohort:
     num_maps: int = 1  # of each record
     digests: tuple[Digests, ...] = ()  # none as long as they are not known
     identity: str = ""  # a SHA-256 that tells cohorts apart
-    verdict: CheckVerdict | None = None  # of the check of just this cohort
+    check_verdict: CheckVerdict | None = None  # of the check of just this cohort
     groups: SubjectGroups = ()  # subjects who share a scan or are of one family, each group in one split
     standard: VolumeStandard = "stored"  # of the volumes in `make_batch`
     # by site: mean and spread (x, y, z, maps)
@@ -102,14 +102,18 @@ class Cohort:
         """What invalidates results, by the census and the stored verdict. With `fold_by_subject`, these folds replace
         the split. Without `include_label_problems`, problems of labels and their split, which the census finds, are
         left out."""
-        census_problems, verdict = self.take_census().list_finding_texts("problems"), self.verdict
+        census_problems, check_verdict = self.take_census().list_finding_texts("problems"), self.check_verdict
         current_problems = (
             self.take_census(fold_by_subject).list_finding_texts("problems") if fold_by_subject else census_problems
         )
         all_problems = dict.fromkeys(
             [
                 *current_problems,
-                *(problem for problem in (verdict.problems if verdict else ()) if problem not in census_problems),
+                *(
+                    problem
+                    for problem in (check_verdict.problems if check_verdict else ())
+                    if problem not in census_problems
+                ),
             ]
         )
         return [problem for problem in all_problems if include_label_problems or problem not in census_problems]
@@ -163,7 +167,7 @@ class Cohort:
 
     def find_unswapped_record_indices(self) -> list[int]:
         """Positions of the records that are of one person each: all but those whose regions were swapped."""
-        has_swaps = any("swap" in provenance for provenance in self.metadata.lineage)
+        has_swaps = any("swap" in provenance_fields for provenance_fields in self.metadata.lineage)
         return [
             index for index, row in enumerate(self.rows) if not (has_swaps and cohort_rows.is_swapped_file(row.file))
         ]
@@ -180,7 +184,7 @@ class Cohort:
         return read_subject_table(covariates_path, subjects) if covariates_path else None
 
     @cached_property
-    def raw_phenotype(self) -> "pd.DataFrame | None":
+    def unscaled_phenotype(self) -> "pd.DataFrame | None":
         """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, in the order
         of `rows`; None if there is none. Raises InputError."""
         from data.cohorts.phenotype import read_phenotype
@@ -206,8 +210,8 @@ class Cohort:
 
     def scale_phenotype(self, scaler: "Scaler") -> np.ndarray:
         """`phenotype.csv`, imputed and scaled by these constants, (records, 29) float32."""
-        assert self.raw_phenotype is not None
-        raw_values = self.raw_phenotype.loc[[row.subject for row in self.rows]]
+        assert self.unscaled_phenotype is not None
+        raw_values = self.unscaled_phenotype.loc[[row.subject for row in self.rows]]
         return scaler.transform(raw_values.to_numpy()).astype(records.RECORD_DTYPE)
 
     def _read_stored_phenotype(self, record_index: int) -> np.ndarray:

@@ -168,15 +168,15 @@ def mark_far_numbers(column_numbers: np.ndarray) -> np.ndarray:
 def load_all_covariates(cohort: "Cohort") -> pd.DataFrame | None:
     """All covariates, text by subject in the order of `Cohort.rows`, empty where unknown; None if there are none."""
     return add_phenotype_covariates(
-        cohort.covariates, None if cohort.metadata.covariates_named else cohort.raw_phenotype
+        cohort.covariates, None if cohort.metadata.covariates_named else cohort.unscaled_phenotype
     )
 
 
 def add_phenotype_covariates(
     covariates: pd.DataFrame | None, raw_phenotype: pd.DataFrame | None
 ) -> pd.DataFrame | None:
-    """`Cohort.covariates`, and what they lack of the kinds in `COVARIATE_KIND_BY_NAME`, from `Cohort.raw_phenotype`, if
-    that has it."""
+    """`Cohort.covariates`, and what they lack of the kinds in `COVARIATE_KIND_BY_NAME`, from
+    `Cohort.unscaled_phenotype`, if that has it."""
     if raw_phenotype is None:
         return covariates
     covariates = pd.DataFrame(index=raw_phenotype.index) if covariates is None else covariates

@@ -154,14 +154,14 @@ def divide_into_whole_sites(cohort: Cohort, fold_count: int, seed: int) -> dict[
 def merge_linked_sites(subject_arrays: SubjectArrays) -> np.ndarray:
     """The site of each person (n,); of sites that share a family or a scan, the first."""
     sites_by_cluster: dict[str, set[str]] = {}
-    for cluster, site in zip(subject_arrays.clusters.tolist(), subject_arrays.sites.tolist(), strict=True):
-        sites_by_cluster.setdefault(cluster, set()).add(site)
+    for cluster, site_name in zip(subject_arrays.clusters.tolist(), subject_arrays.sites.tolist(), strict=True):
+        sites_by_cluster.setdefault(cluster, set()).add(site_name)
     site_names = np.unique(subject_arrays.sites).tolist()
     first_site_by_site = find_group_leaders(
         site_names,
         merge_groups([sorted(cluster_sites) for cluster_sites in sites_by_cluster.values() if len(cluster_sites) > 1]),
     )
-    return np.array([first_site_by_site[site] for site in subject_arrays.sites.tolist()])
+    return np.array([first_site_by_site[site_name] for site_name in subject_arrays.sites.tolist()])
 
 
 def assign_site_folds(labels: np.ndarray, sites: np.ndarray, fold_count: int, seed: int) -> np.ndarray:

@@ -208,7 +208,7 @@ def make_census(
         label_counts_by_split: dict[str, Counter] = {split: Counter() for split in SPLITS}
         for row in row_by_subject.values():
             label_counts_by_split[row.split][row.label if row.is_labelled else None] += 1
-        if not (has_training := bool(label_counts_by_split["train"])):
+        if not (has_training_subjects := bool(label_counts_by_split["train"])):
             participant_findings.notes.append(
                 "no training participants: a model can be tested on this cohort, not trained"
             )
@@ -223,8 +223,10 @@ def make_census(
                 participant_findings.notes.append(
                     "no test participants: a model can be trained on this cohort, not tested"
                 )
-            elif min(label_counts[0.0], label_counts[1.0]) == 0 and (has_training or split == "test"):
-                lacking_class_texts = participant_findings.problems if has_training else participant_findings.notes
+            elif min(label_counts[0.0], label_counts[1.0]) == 0 and (has_training_subjects or split == "test"):
+                lacking_class_texts = (
+                    participant_findings.problems if has_training_subjects else participant_findings.notes
+                )
                 lacking_class_texts.append(f"the {split} split lacks a class ({class_counts_text})")
     labels_by_subject: dict[str, set[float]] = defaultdict(set)
     for row in rows:

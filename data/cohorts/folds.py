@@ -96,7 +96,8 @@ class Folds:
     def unchecked_cohort(self) -> Cohort:
         """The first reduced cohort of which no verdict is known; the whole cohort if there is none."""
         return next(
-            (cohort for cohort in self.reduced_cohort_by_fold.values() if cohort.verdict is None), self.full_cohort
+            (cohort for cohort in self.reduced_cohort_by_fold.values() if cohort.check_verdict is None),
+            self.full_cohort,
         )
 
     @property
@@ -116,7 +117,7 @@ class Folds:
                 warning_sentences.append(
                     f"Sites {member_sites_text} are in one fold, since they have such participants in common."
                 )
-        if not self.reduced_cohort_by_fold and self.full_cohort.raw_phenotype is None:
+        if not self.reduced_cohort_by_fold and self.full_cohort.unscaled_phenotype is None:
             warning_sentences.append(
                 f"{self.full_cohort.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It "
                 "was imputed and scaled on the training participants of the cohort's own split."
@@ -289,13 +290,13 @@ def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> 
                 "full pass."
             )
     first_cohort = next(iter(cohort_by_fold.values()))
-    verdict = first_cohort.verdict
-    if verdict and all(cohort.verdict for cohort in cohort_by_fold.values()):
+    verdict = first_cohort.check_verdict
+    if verdict and all(cohort.check_verdict for cohort in cohort_by_fold.values()):
         distinct_problems = dict.fromkeys(
             problem for cohort in cohort_by_fold.values() for problem in cohort.find_problems(fold_by_subject)
         )
         verdict = replace(verdict, problems=tuple(distinct_problems))
-    full_cohort = replace(first_cohort, path=reduced_set_path, verdict=verdict)
+    full_cohort = replace(first_cohort, path=reduced_set_path, check_verdict=verdict)
     return Folds(
         folds_option,
         full_cohort,

@@ -143,23 +143,23 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
     first_member_by_person, close_pairs = np.arange(people_count), np.empty((0, 3))
     for row_start in range(0, people_count, PEOPLE_PER_BLOCK):
         for column_start in range(0, row_start + 1, PEOPLE_PER_BLOCK):
-            cosine_sums, max_cosines = compare_people_blocks(
+            block_cosine_sums_over_maps, max_cosines = compare_people_blocks(
                 halves_by_map,
                 slice(row_start, row_start + PEOPLE_PER_BLOCK),
                 slice(column_start, column_start + PEOPLE_PER_BLOCK),
             )
             near_flat_indices = np.flatnonzero(
-                (cosine_sums > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
+                (block_cosine_sums_over_maps > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
             )
             if not near_flat_indices.size:
                 continue
-            row_indices, column_indices = divmod(near_flat_indices, cosine_sums.shape[1])
+            row_indices, column_indices = divmod(near_flat_indices, block_cosine_sums_over_maps.shape[1])
             # two people's indices, mean and highest cosine
             pairs = np.column_stack(
                 [
                     column_start + column_indices,
                     row_start + row_indices,
-                    cosine_sums.ravel()[near_flat_indices] / map_count,
+                    block_cosine_sums_over_maps.ravel()[near_flat_indices] / map_count,
                     max_cosines.ravel()[near_flat_indices],
                 ]
             )

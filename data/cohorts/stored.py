@@ -48,7 +48,7 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
             cohort_rows.guess_row(file_name, read_record_label(entry)) for file_name, entry in entry_by_file.items()
         )
         return Cohort(cohort_path, grid, rows, tuple(entry_by_file.values()), Metadata(), num_maps=num_maps)
-    identity = verify_cohort(cohort_path, entry_by_file.values(), unverified_files)
+    cohort_sha256 = verify_cohort(cohort_path, entry_by_file.values(), unverified_files)
     metadata, (table_rows, record_digests) = (
         cohort_rows.read_metadata(cohort_path / METADATA_FILE),
         cohort_rows.read_subjects_table(cohort_path / SUBJECTS_FILE),
@@ -75,8 +75,8 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
         tables_folder=cohort_path,
         num_maps=num_maps,
         digests=tuple(record_digests) if len(record_digests) == len(table_rows) else (),
-        identity=identity,
-        verdict=read_verdict(cohort_path, identity),
+        identity=cohort_sha256,
+        check_verdict=read_verdict(cohort_path, cohort_sha256),
         groups=merge_recorded_groups(metadata),
         connectomes=connectomes,
     )

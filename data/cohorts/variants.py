@@ -55,14 +55,16 @@ def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
     ]
     resplit_cohort = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
     resplit_cohort.find_split_record_indices("train")
-    if (raw_phenotype := resplit_cohort.raw_phenotype) is None:
+    if (unscaled_phenotype := resplit_cohort.unscaled_phenotype) is None:
         return resplit_cohort
     from data.cohorts.phenotype import fit_scaler  # pandas and scikit-learn, which `--help` can do without
 
     training_subjects = set(resplit_cohort.list_split_subjects("train"))
     return rescale_phenotype(
         resplit_cohort,
-        fit_scaler(raw_phenotype[[subject in training_subjects for subject in raw_phenotype.index]].to_numpy()),
+        fit_scaler(
+            unscaled_phenotype[[subject in training_subjects for subject in unscaled_phenotype.index]].to_numpy()
+        ),
     )
 
 
@@ -88,7 +90,7 @@ def scale_phenotype_as(cohort: Cohort, preparation: Preparation) -> Cohort:
         is_same_phenotype_preparation
         or scaler is None
         or metadata.phenotype != preparation.phenotype
-        or cohort.raw_phenotype is None
+        or cohort.unscaled_phenotype is None
     ):
         return cohort
     return rescale_phenotype(cohort, scaler)

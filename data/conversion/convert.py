@@ -39,7 +39,7 @@ from data.conversion.leaks import (
     check_leaking_column_names,
     check_map_measures,
     check_plausible_numbers,
-    describe_uninformative_columns,
+    describe_columns_without_information,
     find_accepted_leaks,
     find_mixed_codings,
     find_mixed_units,
@@ -107,7 +107,7 @@ class Conversion:
                 if series_paths is None
                 else correlate_series(pool, series_paths, parcel_image_path, Path(temporary_folder), template_cohort)
             )
-            people_maps = pool.run(
+            map_summary_per_person = pool.run(
                 "Converting",
                 read_person_maps,
                 [
@@ -118,25 +118,28 @@ class Conversion:
                 ],
             )
             if converted_connectomes:
-                people_maps = converted_connectomes.add_connectomes_to_people(people_maps)
+                map_summary_per_person = converted_connectomes.add_connectomes_to_people(map_summary_per_person)
                 converted_connectomes.write_connectomes(cohort_folder, subject_ids)
             scan_digests_by_subject = {
                 subject: person_maps.record_digests.scan_digests
-                for subject, person_maps in zip(subject_ids, people_maps, strict=True)
+                for subject, person_maps in zip(subject_ids, map_summary_per_person, strict=True)
             }
             scan_fingerprints = PeopleScans(
-                scan_digests_by_subject, np.array([person_maps.region_means for person_maps in people_maps])
+                scan_digests_by_subject, np.array([person_maps.region_means for person_maps in map_summary_per_person])
             )
             if template_cohort and template_cohort.list_split_subjects("train"):
                 check_new_scans(source, template_cohort, scan_fingerprints)
             planned_cohort = self.plan_cohort(scan_fingerprints, find_duplicates(scan_fingerprints).same_scan_groups)
             measures_by_map = {
-                map_name: pd.DataFrame([person_maps.measures_per_map[map_index] for person_maps in people_maps])
+                map_name: pd.DataFrame(
+                    [person_maps.measures_per_map[map_index] for person_maps in map_summary_per_person]
+                )
                 for map_index, map_name in enumerate(source.map_files)
             }
             summary_rows, leaking_measure_texts = self.check_converted_maps(measures_by_map, planned_cohort)
             planned_cohort = replace(
-                planned_cohort, metadata=self.complete_metadata(planned_cohort, people_maps, leaking_measure_texts)
+                planned_cohort,
+                metadata=self.complete_metadata(planned_cohort, map_summary_per_person, leaking_measure_texts),
             )
             if converted_connectomes:
                 planned_cohort = replace(
@@ -151,7 +154,9 @@ class Conversion:
         summary_rows += self.write_likeness_files(cohort_folder)
         copy_derivation_images(cohort_folder, source.image_path_by_derivation_field)
         measures.write_map_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
-        planned_cohort.write_tables(cohort_folder, [person_maps.record_digests for person_maps in people_maps])
+        planned_cohort.write_tables(
+            cohort_folder, [person_maps.record_digests for person_maps in map_summary_per_person]
+        )
         open_cohort(cohort_folder)  # nothing is called done that cannot be read
         return planned_cohort, [*summary_rows, *(converted_connectomes.summary_rows if converted_connectomes else [])]
 
@@ -309,7 +314,9 @@ def check_source_table(source: Source, options: ConversionOptions) -> tuple[Sour
         *find_mixed_units(text_table, phenotype_and_covariate_columns, source.subject_table["site"]),
         *find_mixed_codings(text_table, phenotype_and_covariate_columns),
     ]
-    if uninformative_texts := describe_uninformative_columns(text_table, subject_ids, phenotype_and_covariate_columns):
+    if uninformative_texts := describe_columns_without_information(
+        text_table, subject_ids, phenotype_and_covariate_columns
+    ):
         phenotype_sentences.append(f"nothing can be learnt from {', '.join(uninformative_texts)}")
     source = families.add_family_column(source, options.family, phenotype_and_covariate_columns)
     return source, [

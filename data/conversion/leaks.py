@@ -96,7 +96,7 @@ def check_informative_columns(
 ) -> None:
     """Raises InputError if columns of a table of text, by the flag that names them, tell nothing of its people."""
     uninformative_texts_by_flag = {
-        flag: describe_uninformative_columns(text_table, subject_ids, columns)
+        flag: describe_columns_without_information(text_table, subject_ids, columns)
         for flag, columns in columns_by_flag.items()
     }
     uninformative_flag_texts = [
@@ -135,7 +135,7 @@ def check_plausible_numbers(
         )
 
 
-def describe_uninformative_columns(
+def describe_columns_without_information(
     text_table: pd.DataFrame, subject_ids: Sequence[str], columns: Sequence[str]
 ) -> list[str]:
     """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: by what
@@ -246,10 +246,10 @@ def check_phenotype_auc(
     return auc_by_column
 
 
-def find_separating_measures(measure_table: pd.DataFrame, labels: np.ndarray) -> dict[str, float]:
+def find_separating_measures(map_measure_table: pd.DataFrame, labels: np.ndarray) -> dict[str, float]:
     """The measures of maps whose AUC for label (n,) is above 0.85 either way, and significant (Mann-Whitney)."""
     auc_by_measure = {}
-    for measure_name, measure_values in measure_table.items():
+    for measure_name, measure_values in map_measure_table.items():
         autism_values, control_values = (measure_values[labels == label_value].dropna() for label_value in (1.0, 0.0))
         pair_count = autism_values.size * control_values.size
         if (
@@ -260,7 +260,7 @@ def find_separating_measures(measure_table: pd.DataFrame, labels: np.ndarray) ->
             continue
         rank_test = mannwhitneyu(autism_values, control_values)
         auc = max(rank_test.statistic, pair_count - rank_test.statistic) / pair_count
-        if auc > MAX_BELIEVABLE_AUC and rank_test.pvalue < MAX_LEAK_P / measure_table.shape[1]:
+        if auc > MAX_BELIEVABLE_AUC and rank_test.pvalue < MAX_LEAK_P / map_measure_table.shape[1]:
             auc_by_measure[str(measure_name)] = auc
     return auc_by_measure
 

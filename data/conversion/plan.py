@@ -27,7 +27,7 @@ class PlannedCohort:
 
     subject_rows: list[RecordRow]
     metadata: Metadata
-    raw_phenotype: pd.DataFrame  # (subjects, 29), raw, NaN where unknown
+    unscaled_phenotype: pd.DataFrame  # (subjects, 29), raw, NaN where unknown
     scaled_phenotype: np.ndarray  # (subjects, 29) float32, as in records
     covariate_table: pd.DataFrame  # text
 
@@ -35,7 +35,7 @@ class PlannedCohort:
         """Writes the cohort's tables beside its records, whose digests are computed unless they are known."""
         subject_ids = [subject_row.subject for subject_row in self.subject_rows]
         phenotype.write_subject_table(
-            cohort_folder / PHENOTYPE_FILE, self.raw_phenotype.astype(float).set_axis(subject_ids)
+            cohort_folder / PHENOTYPE_FILE, self.unscaled_phenotype.astype(float).set_axis(subject_ids)
         )
         if not self.covariate_table.columns.empty:
             phenotype.write_subject_table(cohort_folder / COVARIATES_FILE, self.covariate_table)

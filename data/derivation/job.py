@@ -55,7 +55,7 @@ class DerivationPlan:
     complete_count: int  # people of whom nothing is missing
     failures: list[PersonResult]  # who cannot be done
     process_count: int
-    summary_rows: list[SummaryRow]
+    plan_summary_rows: list[SummaryRow]
 
 
 def plan_derivation(scans_folder: Path, output_folder: Path, options: DerivationOptions) -> DerivationPlan:

@@ -253,8 +253,8 @@ def write_shared_dataset_files(
             with files.open_replacement(output_folder / ".bidsignore") as ignore_file:
                 ignore_file.write("\n".join([*NOT_BIDS_PATTERNS, ""]))
             files.write_json(output_folder / DESCRIPTION_FILE, make_dataset_description(output_folder, scans_folder))
-        for image_name, image_file in output.image_file_by_name.items():
-            copy_atlas_image(output_folder, image_name, image_file)
+        for atlas_image_kind, image_file in output.image_file_by_name.items():
+            copy_atlas_image(output_folder, atlas_image_kind, image_file)
         if participant_table_path is None:
             return "none of participants is carried over; name one with --table, also for convert"
         table_copy_path = output_folder / participant_table_path.name

@@ -331,8 +331,8 @@ def format_deviations(
         ):
             deviations_by_measure[deviation.view == PERSON_VIEW, deviation.measure_name].append(deviation)
     return tuple(
-        format_measure_deviations(same_measure_deviations, missing_region_names_by_map)
-        for same_measure_deviations in deviations_by_measure.values()
+        format_measure_deviations(person_measure_deviations, missing_region_names_by_map)
+        for person_measure_deviations in deviations_by_measure.values()
     )
 
 

@@ -173,7 +173,7 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
     measure_table = collect_measures(
         cohort, first_record_indices, scan_sums.measure_records(first_record_indices)[0], number_table
     )
-    phenotype_column_names = set() if cohort.raw_phenotype is None else {*cohort.raw_phenotype}
+    phenotype_column_names = set() if cohort.unscaled_phenotype is None else {*cohort.unscaled_phenotype}
     constants = LikenessConstants(
         len(first_record_indices),
         cohort.map_names,
@@ -292,8 +292,10 @@ def compute_usual_ranges(measure_values: pd.DataFrame) -> Ranges:
     of persons in any case."""
     ranges: Ranges = {}
 
-    def add_ranges(view_measure_pairs: list[tuple[str, str]], range_ends: np.ndarray) -> None:
-        for (view, measure_name), low_middle_high in zip(view_measure_pairs, range_ends.T.tolist(), strict=True):
+    def add_ranges(view_measure_pairs: list[tuple[str, str]], low_middle_high_rows: np.ndarray) -> None:
+        for (view, measure_name), low_middle_high in zip(
+            view_measure_pairs, low_middle_high_rows.T.tolist(), strict=True
+        ):
             ranges.setdefault(view, {})[measure_name] = Range(
                 *(float(f"{range_end:.{CONSTANT_SIGNIFICANT_DIGITS}g}") for range_end in low_middle_high)
             )
@@ -331,7 +333,7 @@ def make_people_table(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataF
     """Raw phenotype and covariates of the people with these records, a row a record: text, empty where unknown. A
     column that is in both is that of the phenotype."""
     subjects, source_tables = [cohort.rows[record_index].subject for record_index in record_indices], []
-    if (raw_phenotype := cohort.raw_phenotype) is not None:
+    if (raw_phenotype := cohort.unscaled_phenotype) is not None:
         source_tables.append(
             raw_phenotype[[column for column in raw_phenotype if not column.startswith(UNUSED_PREFIX)]].map(
                 "{:.12g}".format

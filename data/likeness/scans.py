@@ -323,18 +323,18 @@ def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
 
 
 def measure_connectome(
-    edge_fisher_z: np.ndarray, mean_edge_fisher_z: np.ndarray, parcel_pairs: np.ndarray
+    person_edge_fisher_z: np.ndarray, mean_edge_fisher_z: np.ndarray, parcel_pairs: np.ndarray
 ) -> dict[str, float]:
     """Measures of a connectome (edges,) beside a mean one; NaN without any edge."""
-    is_measured_edge = ~np.isnan(edge_fisher_z)
-    connectome_measures = edges.summarise_connectome(edge_fisher_z)
-    missing_parcel_fraction = len(edges.find_lacking_parcel_indices(edge_fisher_z, parcel_pairs)) / (
+    is_measured_edge = ~np.isnan(person_edge_fisher_z)
+    connectome_measures = edges.summarise_connectome(person_edge_fisher_z)
+    missing_parcel_fraction = len(edges.find_lacking_parcel_indices(person_edge_fisher_z, parcel_pairs)) / (
         parcel_pairs.max() + 1
     )
     similarity_fisher_z = (
         compute_fisher_z(
             (
-                centre_to_unit_length(edge_fisher_z[is_measured_edge])
+                centre_to_unit_length(person_edge_fisher_z[is_measured_edge])
                 @ centre_to_unit_length(mean_edge_fisher_z[is_measured_edge])
             ).item()
         )

@@ -56,7 +56,7 @@ def make_direction_block(
         estimate_class_differences(feature_values, people)
     )
     direction_table[list_estimate_columns(CORRELATION_COLUMN)] = np.column_stack(
-        estimate_correlations(feature_values, autism_logit_effects, people)
+        correlate_values_with_effects(feature_values, autism_logit_effects, people)
     )
     difference_signs, correlation_signs = (
         find_interval_signs(direction_table[f"{column_name}_low"], direction_table[f"{column_name}_high"])
@@ -88,7 +88,7 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
     is_measured &= (sum_in_groups(measured_masks_by_class[0], site_numbers) > 0) & (
         sum_in_groups(measured_masks_by_class[1], site_numbers) > 0
     )
-    centred_labels, centred_values, within_cell_deviations = (
+    centred_labels, site_centred_values, within_cell_deviations = (
         centre_in_groups(is_autism, is_measured, site_numbers),
         centre_in_groups(feature_values, is_measured, site_numbers),
         centre_in_groups(feature_values, is_measured, site_class_numbers),
@@ -103,11 +103,11 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
             within_variance,
             np.nan,
         )
-        label_slopes = (centred_labels * centred_values).sum(0) / np.square(centred_labels).sum(0)
+        label_slopes = (centred_labels * site_centred_values).sum(0) / np.square(centred_labels).sum(0)
         standardised_differences = label_slopes / np.sqrt(within_variance)
         slope_influence = (
             centred_labels
-            * (centred_values - label_slopes * centred_labels)
+            * (site_centred_values - label_slopes * centred_labels)
             / np.square(centred_labels).sum(0)
             / np.sqrt(within_variance)
         )
@@ -129,7 +129,7 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
     )
 
 
-def estimate_correlations(
+def correlate_values_with_effects(
     feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
 ) -> EstimatesWithEnds:
     """Correlations within sites of values (people, features) with effects (people, features), by Fisher's z. NaN where

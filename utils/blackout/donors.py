@@ -41,7 +41,7 @@ class Donors:
             record_index: grouped_subject_rows[record_index].subject for record_index in tested_record_indices.tolist()
         }
         self.donor_origin_by_record = {
-            record_index: choose_donor_origin(
+            record_index: choose_record_donor_origin(
                 self._people_by_origin, grouped_subject_rows[record_index], donors_per_record
             )
             for record_index in person_name_by_record
@@ -182,7 +182,7 @@ def draw_donors(
     return np.array([rng.choice(record_indices_by_person[donor_name]) for donor_name in donor_names])
 
 
-def choose_donor_origin(
+def choose_record_donor_origin(
     people_by_origin: dict[DonorOrigin, RecordIndicesByPerson], record_row: RecordRow, donor_count: int
 ) -> DonorOrigin:
     """Where the donors of a record are drawn from: the first in `DONOR_ORIGIN_PREFERENCES` that has enough other

@@ -160,7 +160,7 @@ class ExpectedEdges:
             compute_centres_and_spreads(fitting_edge_fisher_z),
             compute_centres_and_spreads(region_means[fitting_record_indices].reshape(len(fitting_record_indices), -1)),
         )
-        self._fitting_features = self._make_features(fitting_edge_fisher_z, fitting_record_indices)
+        self._fitting_features = self._make_ridge_features(fitting_edge_fisher_z, fitting_record_indices)
         kernel_matrix = self._fitting_features @ self._fitting_features.T
         self._ridge_fit_by_region = [
             self._fit_region(kernel_matrix, region_index, fitting_positions_by_person)
@@ -169,7 +169,7 @@ class ExpectedEdges:
 
     def __call__(self, record_indices: np.ndarray, edge_fisher_z: np.ndarray) -> list[np.ndarray]:
         """The expected edges of each region, (n, edges of the region), for records with these edges (n, edges)."""
-        record_features = self._make_features(edge_fisher_z, record_indices)
+        record_features = self._make_ridge_features(edge_fisher_z, record_indices)
         kernel_matrix = record_features @ self._fitting_features.T
         # rows of records that it is fitted on
         fitting_row_indices = np.array(
@@ -239,7 +239,7 @@ class ExpectedEdges:
             )
         return best_fit[1:]
 
-    def _make_features(self, edge_fisher_z: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
+    def _make_ridge_features(self, edge_fisher_z: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
         """Features (n, edges + regions x maps + 1) float32; in a record the squares of edges, and those of means, sum
         to about 1. The last is the intercept: without it, z-scores, whose sum over all people is 0, would reveal who is
         left out."""

@@ -162,7 +162,7 @@ class FeatureOcclusion:
         self._run_intact_network = tf.function(intact_function, reduce_retracing=True)
         # the same masks come with each batch and each fill
         self._find_changed_averages = cache(
-            lambda source_tensor, mask_bytes: self._voxel_averages_by_tensor[source_tensor].find_changed_averages(
+            lambda averages_tensor, mask_bytes: self._voxel_averages_by_tensor[averages_tensor].find_changed_averages(
                 np.frombuffer(mask_bytes, bool)
             )
         )
@@ -175,7 +175,11 @@ class FeatureOcclusion:
                 branch,
                 branch_weight,
                 logits_tensor,
-                [source_tensor for source_tensor in source_tensors if feeds(graph_nodes, source_tensor, logits_tensor)],
+                [
+                    averages_tensor
+                    for averages_tensor in source_tensors
+                    if feeds(graph_nodes, averages_tensor, logits_tensor)
+                ],
             )
             for branch, branch_weight, logits_tensor in zip(
                 logits_mean_layer.branches,
@@ -287,14 +291,14 @@ class FeatureOcclusion:
         all_maps_logits = intact_pass.intact_logits + sum(
             branch_logit_changes.sum(2) for branch_logit_changes in logit_changes_by_branch
         )
-        single_map_logits = np.repeat(intact_pass.intact_logits[None, :, None], len(all_maps_logits), axis=0).repeat(
-            len(map_indices), axis=2
-        )
+        logits_by_replaced_map = np.repeat(
+            intact_pass.intact_logits[None, :, None], len(all_maps_logits), axis=0
+        ).repeat(len(map_indices), axis=2)
         for branch, intact_added_logits, branch_logit_changes in zip(
             self._volume_branches, intact_pass.added_logits_by_branch, logit_changes_by_branch, strict=True
         ):
             if branch.input_count == self._map_count:
-                single_map_logits += branch_logit_changes[:, :, map_indices]
+                logits_by_replaced_map += branch_logit_changes[:, :, map_indices]
                 continue
             average_tensors = self._voxel_averages_by_tensor.keys() & branch.source_tensors
             for map_position, map_index in enumerate(map_indices):
@@ -307,7 +311,7 @@ class FeatureOcclusion:
                     )
                     for voxel_averages_tensor in average_tensors
                 }
-                single_map_logits[:, :, map_position] += (
+                logits_by_replaced_map[:, :, map_position] += (
                     branch.compute_added_logits(mixed_array_by_tensor) - intact_added_logits
                 ).sum(2)
-        return all_maps_logits, single_map_logits
+        return all_maps_logits, logits_by_replaced_map

@@ -175,10 +175,10 @@ class Fills:
         ]
         # (n, 1, 1, 1, maps)
         background_volumes = np.array(background_value_by_record_and_map, np.float32)[:, None, None, None]
-        expected_mean_shifts = (
+        donor_to_record_mean_shifts = (
             self.expected_region_means[record_indices] - self.expected_region_means[donor_record_indices]
         )  # (donors, n, regions, maps)
-        expected_mean_shifts = np.pad(expected_mean_shifts, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(
+        donor_to_record_mean_shifts = np.pad(donor_to_record_mean_shifts, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(
             np.float32
         )  # outside the regions 0
         volumes_by_donor = [
@@ -191,7 +191,7 @@ class Fills:
                 donor_volumes,
                 donor_volumes + donor_shifts[:, self._region_position_by_voxel],
             )
-            for donor_volumes, donor_shifts in zip(volumes_by_donor, expected_mean_shifts, strict=True)
+            for donor_volumes, donor_shifts in zip(volumes_by_donor, donor_to_record_mean_shifts, strict=True)
         ]
 
     def compute_replaced_map_deviations(self, region_levels: np.ndarray) -> np.ndarray:

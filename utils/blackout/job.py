@@ -210,8 +210,8 @@ def read_effect_store(fold_run: Run) -> RecordEffects:
     except (OSError, KeyError) as error:
         raise InputError(f"{store_path} cannot be read ({error}); {removal_advice}") from error
     float64_array_by_name = {
-        array_name: array.astype(float)
-        for array_name, array in record_array_by_name.items()
+        array_name: stored_array.astype(float)
+        for array_name, stored_array in record_array_by_name.items()
         if array_name not in FLOAT32_ARRAY_NAMES
     }
     return RecordEffects(record_array_by_name | float64_array_by_name, test_rows)

@@ -124,14 +124,14 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
         yield Section("Warnings", warning_texts, kind="warning")
     if results.is_conclusive:
         yield make_counts_section(results)
-    background_meaning, explained_column_names = (
+    background_fill_text, explained_column_names = (
         variants.FILL_TEXT_BY_STANDARD[results.run.standardisation],
         set[str](),
     )  # columns that are explained already
     for feature_family in results.feature_families:
         if feature_family.atlas:
             yield make_brain_section(feature_family, feature_family.atlas)
-        yield make_family_section(feature_family, background_meaning, explained_column_names)
+        yield make_family_section(feature_family, background_fill_text, explained_column_names)
         explained_column_names.update(columns.list_page_column_names(feature_family))
     yield make_adjusted_section(adjustment_table, add_table_link("What is in no test may explain a result", "adjusted"))
     yield make_replication_section(results)

@@ -198,13 +198,13 @@ def make_region_checks(
     filled_batch = fills.fill_batch(setup.donors.tested_record_indices[[tested_position]])
     for fill_name, replacements_by_donor in filled_batch.replacements_by_fill.items():
         fill_log_odds = log_odds_by_fill[fill_name]
-        for donor_number, replacement_by_input in enumerate(replacements_by_donor):
+        for donor_number, replacement_by_input_name in enumerate(replacements_by_donor):
             intact_input_by_name = filled_batch.intact_input_by_name | {
-                input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()
+                input_name: replacement.input_values for input_name, replacement in replacement_by_input_name.items()
             }
             replaced_input_by_name = {
                 input_name: replacement.apply_replacement(region_index)
-                for input_name, replacement in replacement_by_input.items()
+                for input_name, replacement in replacement_by_input_name.items()
             }
             edge_log_odds_change = fill_log_odds.edge_log_odds_changes[tested_position, donor_number, region_index]
             yield RecomputationCheck(

@@ -130,7 +130,7 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
 def load_subject_phenotypes(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
     """The 29 values of these subjects, NaN where unknown; if the cohort stores only what networks read, these
     values."""
-    if (raw_phenotype := cohort.raw_phenotype) is not None:
+    if (raw_phenotype := cohort.unscaled_phenotype) is not None:
         return raw_phenotype.loc[[*subjects]]
     record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
     phenotype_values = cohort.make_batch(

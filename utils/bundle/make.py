@@ -84,7 +84,7 @@ def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Mani
 def find_rare_value_names(cohort: Cohort) -> list[str]:
     """The values of the phenotype that are known for too few people to be described, and categories of fewer than
     `MIN_DESCRIBED_PEOPLE`."""
-    raw_phenotype = cohort.raw_phenotype
+    raw_phenotype = cohort.unscaled_phenotype
     if raw_phenotype is None:
         return []
     column_categories_pairs = cohort.metadata.phenotype_categories.items()
@@ -152,8 +152,8 @@ def remove_people_from_manifest(checkpoint_manifest: Manifest, cohort: Cohort) -
         for finding_heading, heading_findings in cohort.take_census().findings_by_heading.items()
         for problem in heading_findings.problems
     }
-    if cohort.verdict:
-        heading_by_problem |= dict(zip(cohort.verdict.problems, cohort.verdict.about, strict=False))
+    if cohort.check_verdict:
+        heading_by_problem |= dict(zip(cohort.check_verdict.problems, cohort.check_verdict.about, strict=False))
     caveats = Caveats(
         simulated=cohort.is_simulated,
         problems=tuple(

@@ -78,7 +78,7 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     input_name = run.model.input_names[0]
     network_variance, baseline_variance = ExplainedVariance(), ExplainedVariance()
     approximate_by_baseline = (
-        approximate_by_block_means if input_name == "volume" else fit_principal_components(run.cohort, network)
+        approximate_by_block_means if input_name == "volume" else fit_phenotype_components(run.cohort, network)
     )
     mean_code_activations: list[float] = []  # one a test record
     first_record_arrays: list[np.ndarray] = []  # input, code and reconstruction
@@ -172,7 +172,7 @@ def approximate_by_block_means(volumes: np.ndarray) -> np.ndarray:
     )
 
 
-def fit_principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+def fit_phenotype_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
     training_phenotypes = cohort.make_batch(cohort.find_split_record_indices("train"), with_volumes=False)["phenotype"]
     fitted_pca = PCA(min(int(np.prod(network.output["code"].shape[1:])), *training_phenotypes.shape)).fit(

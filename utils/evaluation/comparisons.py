@@ -23,9 +23,9 @@ from utils.scores.results import (
     DETECTABLE_DIFFERENCE_COLUMN,
     MAJORITY_BASELINE,
     MIN_CLASS_SUBJECTS,
+    OTHER_BASELINE_ROLE,
     PRESPECIFIED_BASELINE_COLUMN,
     ROLE_COLUMN,
-    SECONDARY_ROLE,
     TITLE_BY_AUC,
     Estimate,
     find_detectable_difference,
@@ -129,7 +129,7 @@ def make_baseline_rows(
         if not any(baseline_table[baseline_name].isna().any() for baseline_table in baseline_tables)
     ]
     role_by_baseline = assign_baseline_roles(complete_baseline_names, network_input_names)
-    secondary_baseline_count = list(role_by_baseline.values()).count(SECONDARY_ROLE)
+    secondary_baseline_count = list(role_by_baseline.values()).count(OTHER_BASELINE_ROLE)
     baseline_rows = []
     for baseline_name in complete_baseline_names:
         baseline_predictions = predictions.with_probabilities(
@@ -145,7 +145,7 @@ def make_baseline_rows(
                 for metric, estimate in estimate_scores(baseline_predictions, seed).items()
                 if metric in TITLE_BY_AUC
             }
-        comparison_count = secondary_baseline_count if role_by_baseline.get(baseline_name) == SECONDARY_ROLE else 1
+        comparison_count = secondary_baseline_count if role_by_baseline.get(baseline_name) == OTHER_BASELINE_ROLE else 1
         difference_by_metric = estimate_score_differences(predictions, baseline_predictions, seed, comparison_count)
         difference_by_column = {
             f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]
@@ -249,34 +249,34 @@ def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predicti
 def make_score_footnotes(headline_metric: str, predictions: Predictions) -> list[str]:
     """Footnotes of a score: whom it compares, and what it does not say."""
     subject_count, repeat_count = predictions.count_subjects(predictions.label >= 0), len(predictions.repeats_to_score)
-    footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
+    score_footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
     uncompared_count = predictions.uncompared_subject_count
     if headline_metric == "auc_sites" and predictions.in_small_sites:
-        footnotes.append(
+        score_footnotes.append(
             "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
             "in the wrong direction: only those of the same site and fold are compared."
         )
-        footnotes += (
+        score_footnotes += (
             [f"{uncompared_count} of {subject_count} have nobody of the other class there."] if uncompared_count else []
         )
-        footnotes.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
+        score_footnotes.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
     elif headline_metric == "auc_sites":
-        footnotes.append("Compares participants of the same site, averaged over sites.")
-        footnotes += (
+        score_footnotes.append("Compares participants of the same site, averaged over sites.")
+        score_footnotes += (
             [f"{uncompared_count} of {subject_count} are at sites of one class, and not in it."]
             if uncompared_count
             else []
         )
         if (are_all_sites_new := are_sites_new(predictions)) is not None:
-            footnotes.append(
+            score_footnotes.append(
                 "Each site was tested by a model that had not seen it."
                 if are_all_sites_new
                 else "Participants of the tested sites were in the training: this says nothing of a new site."
             )
     elif headline_metric == "auc_folds":
-        footnotes.append("Compares participants whom the same model tested, averaged over folds.")
+        score_footnotes.append("Compares participants whom the same model tested, averaged over folds.")
     return [
-        *footnotes,
+        *score_footnotes,
         *([f"The mean over {repeat_count} repeats, of those that have one."] if repeat_count > 1 else []),
     ]
 
@@ -287,7 +287,8 @@ def are_sites_new(predictions: Predictions) -> bool | None:
     if not predictions.training_cluster_counts.any():
         return None
     fold_count_by_site_per_repeat = [
-        pd.Series(repeat_folds).groupby(predictions.site).nunique() for repeat_folds in predictions.fold_names
+        pd.Series(repeat_record_folds).groupby(predictions.site).nunique()
+        for repeat_record_folds in predictions.fold_names
     ]
     return all((fold_count_by_site == 1).all() for fold_count_by_site in fold_count_by_site_per_repeat)
 

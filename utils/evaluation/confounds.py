@@ -262,7 +262,7 @@ def correlate_within_cells(
     """The correlation of two columns (n,) that have the mean 0 in each cell, and its p; values change places within the
     cells `cell_by_subject` (n,), and people of a `cluster_per_subject` (n,) stay together."""
     first_subject_indices, cluster_indices = find_first_and_inverse_indices(cluster_per_subject)
-    observed_correlation = (
+    observed_within_cell_correlation = (
         logit_deviations
         @ value_deviations
         / np.sqrt((logit_deviations @ logit_deviations) * (value_deviations @ value_deviations))
@@ -290,7 +290,7 @@ def correlate_within_cells(
     extreme_count = np.count_nonzero(
         np.abs(permuted_dot_products) >= np.abs(value_deviations @ logit_deviations) * (1 - MIN_RESIDUAL_SHARE)
     )
-    return Estimate.from_numbers(*np.clip([observed_correlation, low, high], -1, 1)), float(
+    return Estimate.from_numbers(*np.clip([observed_within_cell_correlation, low, high], -1, 1)), float(
         (1 + extreme_count) / (1 + EFFORT.resamples)
     )
 

@@ -25,8 +25,8 @@ AT_CHANCE_WARNING = (
 def load_calibration(run: Run) -> Calibration | None:
     """How probabilities become those of people whom the network has not seen; None without a test on folds that says
     it."""
-    calibration_fields = run.cross_validation.calibration if run.cross_validation else None
-    return files.parse_json(files.format_json(calibration_fields), Calibration) if calibration_fields else None
+    calibration_json = run.cross_validation.calibration if run.cross_validation else None
+    return files.parse_json(files.format_json(calibration_json), Calibration) if calibration_json else None
 
 
 def add_participants_table(

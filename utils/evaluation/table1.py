@@ -99,8 +99,8 @@ def make_variable_table(cohort: Cohort) -> pd.DataFrame:
     """
     site_by_subject = {row.subject: row.site for row in cohort.rows}
     values_by_variable: dict[str, pd.Series] = {}
-    raw_phenotype = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
-    covariate_table = add_phenotype_covariates(cohort.covariates, cohort.raw_phenotype)
+    raw_phenotype = pd.DataFrame() if cohort.unscaled_phenotype is None else cohort.unscaled_phenotype
+    covariate_table = add_phenotype_covariates(cohort.covariates, cohort.unscaled_phenotype)
     covariate_table = raw_phenotype[[]] if covariate_table is None else covariate_table
     for variable in covariate_table:
         if (covariate_table[variable] == covariate_table.index.map(site_by_subject)).all():

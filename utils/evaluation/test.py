@@ -282,7 +282,7 @@ def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earli
     cleaning_warnings = [derivation.uncleaned_warning] if derivation and derivation.uncleaned_warning else []
     missingness_warnings = [
         f"Missing values tell the label: {missingness_text}."
-        for missingness_text in describe_missing_by_class(run.cohort.raw_phenotype, run.cohort.rows)
+        for missingness_text in describe_missing_by_class(run.cohort.unscaled_phenotype, run.cohort.rows)
     ]
     label_warnings = (
         [f"{unlabelled_count} of {record_count} test records have no label and are in no metric."]
@@ -301,14 +301,16 @@ def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earli
 def make_data_preparation(run: Run) -> DataPreparation:
     """How the data had been prepared, for the methods of a paper."""
     metadata, folds = run.cohort.metadata, run.folds
-    is_scaled_by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.raw_phenotype is not None)
+    is_scaled_by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.unscaled_phenotype is not None)
     return DataPreparation(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
         standard=run.standardisation if "volume" in run.model.input_names else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
-        num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),
+        num_phenotype=0
+        if run.cohort.unscaled_phenotype is None
+        else int((run.cohort.unscaled_phenotype.nunique() > 1).sum()),
         derivation=metadata.derivation.methods_text if metadata.derivation else "",
         scaled_by=("fold" if is_scaled_by_fold else "split") if metadata.phenotype_median else "",
         same_scan=sum(

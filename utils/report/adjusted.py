@@ -21,9 +21,9 @@ TOO_FEW_KNOWN_REASON = "known for too few, the same in all, or too few participa
 NEVER_MEASURED_TEXT = "what nobody measured, such as the length of the scan and medication"
 
 
-def make_adjusted_table(adjustment: Adjustment) -> pd.DataFrame:
+def make_adjusted_table(covariate_adjustment: Adjustment) -> pd.DataFrame:
     """A row for each covariate, product or curve that is in a test, or is not; the columns are `ADJUSTED_COLUMNS`."""
-    return pd.DataFrame(make_adjusted_rows(adjustment), columns=[*ADJUSTED_COLUMNS])
+    return pd.DataFrame(make_adjusted_rows(covariate_adjustment), columns=[*ADJUSTED_COLUMNS])
 
 
 def make_adjusted_rows(adjustment: Adjustment) -> Iterator[tuple[str, str, float | None, str]]:

@@ -43,11 +43,11 @@ from utils.scores.results import (
     DETECTABLE_DIFFERENCE_COLUMN,
     GIVEN_DIAGNOSIS_MEASURE,
     NO_INTERVAL_TEXT,
+    OTHER_BASELINE_ROLE,
     OUT_OF_DISTRIBUTION,
     PRESPECIFIED_BASELINE_COLUMN,
     PRESPECIFIED_ROLE,
     ROLE_COLUMN,
-    SECONDARY_ROLE,
     SITE_COUNT_COLUMNS,
     THRESHOLD,
     TITLE_BY_AUC,
@@ -159,7 +159,7 @@ def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
     """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
     headline_auc_name, secondary_baseline_count = (
         choose_headline_metric(baseline_table),
-        int((baseline_table[ROLE_COLUMN] == SECONDARY_ROLE).sum()),
+        int((baseline_table[ROLE_COLUMN] == OTHER_BASELINE_ROLE).sum()),
     )
     score_columns = dict.fromkeys(
         (headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", DETECTABLE_DIFFERENCE_COLUMN, "auc", "accuracy")

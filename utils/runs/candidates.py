@@ -75,13 +75,13 @@ def parse_candidate(candidate_text: str, model: Model) -> Candidate:
     return make_candidate(preset_name, setting_changes, model)
 
 
-def read_candidate_file(candidates_path: Path, model: Model) -> Iterator[Candidate]:
+def read_candidate_file(candidate_lines_path: Path, model: Model) -> Iterator[Candidate]:
     """A candidate of each line that is not empty or a comment (#). Raises InputError, naming the line."""
     try:
-        candidate_lines = candidates_path.read_text(encoding="utf-8-sig").splitlines()
+        candidate_lines = candidate_lines_path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{candidates_path} is not UTF-8 text; expected a line of --preset and --set a candidate."
+            f"{candidate_lines_path} is not UTF-8 text; expected a line of --preset and --set a candidate."
         ) from error
     for line_number, candidate_line in enumerate(candidate_lines, 1):
         try:
@@ -89,7 +89,7 @@ def read_candidate_file(candidates_path: Path, model: Model) -> Iterator[Candida
                 parsed_line = CandidateLineParser().parse_args(line_arguments)
                 yield make_candidate(parsed_line.preset or next(iter(model.module.PRESETS)), parsed_line.set, model)
         except (InputError, ValueError) as error:
-            raise InputError(f"{candidates_path} line {line_number}: {error}") from None
+            raise InputError(f"{candidate_lines_path} line {line_number}: {error}") from None
 
 
 class CandidateLineParser(argparse.ArgumentParser):

@@ -56,10 +56,10 @@ class CheckpointFolder:
     @property
     def prefix_in_state_file(self) -> Path | None:
         """The prefix that TensorFlow's state file names; None without that file."""
-        state_path = self.path / STATE_FILE
-        if not state_path.is_file():
+        latest_prefix_file_path = self.path / STATE_FILE
+        if not latest_prefix_file_path.is_file():
             return None
-        path_match = re.search(rb'^model_checkpoint_path: "(.*)"', state_path.read_bytes(), re.MULTILINE)
+        path_match = re.search(rb'^model_checkpoint_path: "(.*)"', latest_prefix_file_path.read_bytes(), re.MULTILINE)
         return self.path / (os.path.basename(os.fsdecode(path_match[1])) if path_match else "unnamed")
 
     @property

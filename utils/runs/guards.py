@@ -37,23 +37,23 @@ CHECKPOINT_PHRASE = "this checkpoint"
 FOLDER_ADVICE = "name a folder of your own with {}"
 
 
-def check_training_folder(checkpoint_folder: CheckpointFolder, model_folder: Path) -> None:
+def check_training_folder(checkpoint_folder: CheckpointFolder, model_checkpoints_folder: Path) -> None:
     """Raises InputError if a checkpoint is missing, and the model was trained in other folds, or on a split."""
     if checkpoint_folder.has_checkpoint:
         return
     trained_checkpoint_names = [
         child_path.name
-        for child_path in sorted(model_folder.glob("*"))
+        for child_path in sorted(model_checkpoints_folder.glob("*"))
         if child_path.name.startswith((FOLDS_FOLDER_PREFIX, EVERYBODY_FOLDER))
     ]
-    trained_checkpoint_names += ["one of a split"] if CheckpointFolder(model_folder).has_checkpoint else []
+    trained_checkpoint_names += ["one of a split"] if CheckpointFolder(model_checkpoints_folder).has_checkpoint else []
     if trained_checkpoint_names := [
         trained_checkpoint_name
         for trained_checkpoint_name in trained_checkpoint_names
         if trained_checkpoint_name not in checkpoint_folder.path.parts
     ]:
         raise InputError(
-            f"{checkpoint_folder.path} holds no checkpoint, but {model_folder} has "
+            f"{checkpoint_folder.path} holds no checkpoint, but {model_checkpoints_folder} has "
             f"{join_names(trained_checkpoint_names)}; say so with --folds, --wholeSites or --everybody, or make this "
             f"one: {checkpoint_folder.training_command}"
         )
@@ -353,7 +353,7 @@ def check_distinct_record_files(run: Run) -> None:
     flatten_record_files(run.cohort)
 
 
-def check_autoencoder_code_shape(run: Run) -> None:
+def check_code_fits_models(run: Run) -> None:
     """The code of the autoencoder is what the other models read."""
     code_shape = run.model.module.compute_code_shape(run.config, run.cohort.grid)
     if code_shape != (*REDUCED.shape, 1):

@@ -460,7 +460,7 @@ def assign_everybody_to_training(cohort: Cohort) -> Cohort:
     full_cohort = train_on_everybody(cohort)
     if unlabelled_subjects := [cohort_row.subject for cohort_row in full_cohort.rows if cohort_row.split == "test"]:
         print(f"Not trained on, since no label is known of them: {format_participants(len(set(unlabelled_subjects)))}.")
-    if full_cohort.raw_phenotype is None:
+    if full_cohort.unscaled_phenotype is None:
         print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
     return full_cohort
 
@@ -658,7 +658,9 @@ def print_cohort_summary(run: Run) -> None:
             (
                 "checked",
                 format_check_line(
-                    checked_cohort.verdict, run.caveats.problems, checked_cohort.tables_folder or checked_cohort.path
+                    checked_cohort.check_verdict,
+                    run.caveats.problems,
+                    checked_cohort.tables_folder or checked_cohort.path,
                 ),
             )
         )

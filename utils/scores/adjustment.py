@@ -84,7 +84,7 @@ class Adjustment:
         if term_count == 0 or target_residuals.std() <= MIN_RESIDUAL_SHARE * target_values.std():
             return set()
         penalty_level = LASSO_PENALTY_FACTOR * stats.norm.isf(LASSO_ERROR_RATE / term_count) / np.sqrt(subject_count)
-        unexplained_residuals, noise_sd = target_residuals, target_residuals.std()
+        residuals_after_chosen_terms, noise_sd = target_residuals, target_residuals.std()
         for _ in range(NOISE_ROUNDS):
             if np.abs(target_residuals @ self.term_columns).max() <= subject_count * penalty_level * noise_sd:
                 break
@@ -96,17 +96,17 @@ class Adjustment:
                 max_iter=100_000,
             )
             chosen_term_indices = np.flatnonzero(lasso.fit(self.term_columns, target_residuals).coef_)
-            unexplained_residuals = compute_regression_residuals(
+            residuals_after_chosen_terms = compute_regression_residuals(
                 target_residuals, make_orthonormal_basis(self.term_columns[:, chosen_term_indices])
             )
-            noise_sd = max(unexplained_residuals.std(), MIN_NOISE_SHARE * target_residuals.std())
+            noise_sd = max(residuals_after_chosen_terms.std(), MIN_NOISE_SHARE * target_residuals.std())
         for product_term_indices, product_basis in self.product_indices_and_bases:
-            chi_squared = np.square(product_basis.T @ unexplained_residuals).sum() / noise_sd**2
+            chi_squared = np.square(product_basis.T @ residuals_after_chosen_terms).sum() / noise_sd**2
             if chi_squared > stats.chi2.isf(
                 LASSO_ERROR_RATE / len(self.product_indices_and_bases), product_basis.shape[1]
             ):
                 chosen_term_indices = np.union1d(chosen_term_indices, product_term_indices)
-                unexplained_residuals = compute_regression_residuals(
+                residuals_after_chosen_terms = compute_regression_residuals(
                     target_residuals, make_orthonormal_basis(self.term_columns[:, chosen_term_indices])
                 )
         return set(chosen_term_indices.tolist())

@@ -154,16 +154,16 @@ def calibrate_left_out_groups(
             outside_calibration.calibrate(probability[is_in_group]),
             outside_calibration.prevalence,
         )
-        probability_for_sets = (
+        uncalibrated_probability_for_sets = (
             probability if site is None else centre_probabilities_on_sites(probability, label, site, group, group_name)
         )
         calibration_for_sets = (
             outside_calibration
             if site is None
-            else fit_calibration(label[~is_in_group], probability_for_sets[~is_in_group])
+            else fit_calibration(label[~is_in_group], uncalibrated_probability_for_sets[~is_in_group])
         )
         label_sets[:, is_in_group] = [
-            calibration_for_sets.find_label_sets(probability_for_sets[is_in_group], coverage_level)
+            calibration_for_sets.find_label_sets(uncalibrated_probability_for_sets[is_in_group], coverage_level)
             for coverage_level in COVERAGE_LEVELS
         ]
     return calibrated_probability, outside_prevalence, label_sets

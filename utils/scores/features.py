@@ -65,18 +65,22 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     that says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all
     records, are left out.
     """
-    header_batches = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
+    header_batches = [
+        feature_cohort.make_batch(range(len(feature_cohort.rows)), with_volumes=False) for feature_cohort in cohorts
+    ]
     phenotype_values = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])  # (records, 29)
-    atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
+    atlases = [atlas.load_atlas(None, feature_cohort.grid) for feature_cohort in cohorts]
     cohort_region_means = [
         atlas.load_parcel_means(atlas_cohort, [atlas.make_region_parcels(cohort_atlas)])[0]
         for atlas_cohort, cohort_atlas in zip(cohorts, atlases, strict=True)
     ]
     # (records, regions times maps)
     region_means = np.concatenate(cohort_region_means).reshape(len(phenotype_values), -1)
-    record_rows = [row for cohort in cohorts for row in cohort.rows]
+    record_rows = [row for feature_cohort in cohorts for row in feature_cohort.rows]
     subjects, sites = [row.subject for row in record_rows], [row.site for row in record_rows]
-    covariate_tables = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]
+    covariate_tables = [
+        feature_cohort.covariates for feature_cohort in cohorts if feature_cohort.covariates is not None
+    ]
     table = pd.concat(covariate_tables) if covariate_tables else None
     if table is not None:  # a subject who is in both cohorts is the same person, see `guards.check_no_leak`
         table = table[~table.index.duplicated(keep="last")]

@@ -90,14 +90,16 @@ class Predictions:
         """From tables with the columns of `predictions.csv`, one a repeat, of the same records in the same order, no
         label unknown. If a column is missing, all records are of one site or of one fold, or each subject is a
         cluster."""
-        filled_tables = [
+        repeat_tables_with_all_columns = [
             repeat_table.reindex(columns=SCORED_PREDICTION_COLUMNS, fill_value="") for repeat_table in repeat_tables
         ]
-        label, site, subject = (filled_tables[0][column].to_numpy() for column in ("label", "site", "subject"))
-        cluster_leader_ids = filled_tables[0][SAME_SCAN_COLUMN]
+        label, site, subject = (
+            repeat_tables_with_all_columns[0][column].to_numpy() for column in ("label", "site", "subject")
+        )
+        cluster_leader_ids = repeat_tables_with_all_columns[0][SAME_SCAN_COLUMN]
         cluster_ids = np.where(cluster_leader_ids.isna() | (cluster_leader_ids == ""), subject, cluster_leader_ids)
         probabilities, fold_names = (
-            np.stack([filled_table[column].to_numpy() for filled_table in filled_tables])
+            np.stack([filled_table[column].to_numpy() for filled_table in repeat_tables_with_all_columns])
             for column in ("probability", "fold")
         )
         cluster_count_by_fold = Counter(fold_names[0, find_first_and_inverse_indices(cluster_ids)[0]].tolist())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from utils.scores.baselines import CONNECTOME_FEATURE_KIND, LOGISTIC, MEAN_OF_BRANCHES, MEAN_OF_SVMS, RIDGE, SVM
-from utils.scores.results import MAJORITY_BASELINE, PRESPECIFIED_ROLE, SECONDARY_ROLE
+from utils.scores.results import MAJORITY_BASELINE, OTHER_BASELINE_ROLE, PRESPECIFIED_ROLE
 
 INPUT_BY_FEATURE_WORD = {
     "covariates": "covariates",
@@ -81,6 +81,6 @@ def assign_baseline_roles(baseline_row_names: Sequence[str], network_inputs: Seq
     return {
         baseline_name: PRESPECIFIED_ROLE
         if prespecified_baseline and baseline_name == prespecified_baseline.name
-        else SECONDARY_ROLE
+        else OTHER_BASELINE_ROLE
         for baseline_name in baseline_names
     }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FAMILYWISE_ALPHA = 0.05  # family-wise p below which a region is significant
 MAJORITY_BASELINE = "majority"  # the row of `baselines.csv` that reads nothing
-ROLE_COLUMN, PRESPECIFIED_ROLE, SECONDARY_ROLE = (
+ROLE_COLUMN, PRESPECIFIED_ROLE, OTHER_BASELINE_ROLE = (
     "role",
     "pre-specified",
     "other",
