@@ -82,7 +82,7 @@ def convert(args: argparse.Namespace) -> int:
     from data import check as checks
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
-    from data.conversion.source import read_source
+    from data.conversion.joining import read_source
     from data.conversion.template import TemplateCohort
 
     template, likeness_maker = TemplateCohort.from_path(args.like) if args.like else None, None
@@ -116,14 +116,15 @@ def convert(args: argparse.Namespace) -> int:
 
 def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
     """Summary rows: covariates, the categories of columns of text, the value that separates training labels best."""
-    from data.cohorts import covariates
-    from data.cohorts.records import CLASS_NAMES
-    from data.cohorts.rows import MIN_CLASS_SUBJECTS, join_names
+    from data.base.listing import join_names
+    from data.base.thresholds import MIN_CLASS_SUBJECTS
+    from data.cohorts import covariates as cohort_covariates
+    from data.tables.vocabulary import CLASS_NAMES
 
     metadata = planned_cohort.metadata
     yield (
         "covariates",
-        covariates.describe_covariates(
+        cohort_covariates.describe_covariates(
             planned_cohort.covariate_table,
             planned_cohort.unscaled_phenotype,
             planned_cohort.subject_rows,
@@ -151,7 +152,7 @@ def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
 
 
 def derive(args: argparse.Namespace) -> None:
-    from data.cohorts.rows import join_names
+    from data.base.listing import join_names
     from data.derivation import job
 
     derivation_options = make_options(args, DerivationOptions)
@@ -174,8 +175,8 @@ def derive(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> int:
     from data import check as checks
     from data import check_page
-    from data.cohorts.pictures import PeoplePictures
     from data.cohorts.stored import open_cohort
+    from data.images.pictures import PeoplePictures
 
     if args.html:
         check_page.check_page_path(args.html)

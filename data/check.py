@@ -18,38 +18,39 @@ import pandas as pd
 
 from data.base import manifest, tables
 from data.base.errors import InputError
+from data.base.listing import join_group_names, join_names
 from data.base.pool import Pool
 from data.base.terminal import format_participants, merge_summary_rows, open_progress_bar, print_summary
-from data.cohorts import atlas, near_duplicates, records, resampling
+from data.cohorts import near_duplicates
 from data.cohorts.cohort import COVARIATES_FILE, MAP_MEASURES_FILE, PHENOTYPE_FILE, Cohort
-from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVATION_TABLE
 from data.cohorts.duplicates import PeopleScans, find_duplicates, find_groups_without_volumes
 from data.cohorts.entries import RecordEntry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.forecast import make_forecast
-from data.cohorts.phenotype import (
-    clean_column,
-    describe_impossible_values,
-    describe_missing_by_class,
-    write_subject_table,
-)
-from data.cohorts.pictures import PeoplePictures
-from data.cohorts.rows import DUPLICATES_APART, METADATA_FILE, Metadata, RecordRow, join_group_names, join_names
+from data.cohorts.metadata import DUPLICATES_APART, METADATA_FILE, Metadata
+from data.cohorts.rows import RecordRow
+from data.cohorts.scaling import describe_impossible_values, describe_missing_by_class
 from data.cohorts.stored import compare_with_sums
 from data.conversion import measures
 from data.conversion.edges import OPPOSED_MARK, check_connectomes
+from data.conversion.joining import read_source
 from data.conversion.leaks import check_group_differences
 from data.conversion.options import SourceOptions
-from data.conversion.source import ALL_MAPS_OPTION, read_source
+from data.conversion.source import ALL_MAPS_OPTION
 from data.conversion.template import encode_phenotype
 from data.conversion.volumes import read_person_maps
 from data.derivation.job import summarise_failures
 from data.derivation.person import PersonResult
+from data.images import atlas, grids, resampling
+from data.images.pictures import PeoplePictures
 from data.likeness.newcomers import check_newcomers
 from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
 from data.likeness.reference import compute_usual_ranges, find_deviation_sentences
 from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
+from data.tables.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
+from data.tables.missing import clean_column
+from data.tables.phenotype import write_subject_table
 
 # the median distance of brains from their common centre: 2 in MNI space, 8 or more in each person's own space
 MAX_MEDIAN_BRAIN_OFFSET_MM = 6.0
@@ -115,7 +116,7 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
         maps_per_person = pool.run(
             "Reading maps",
             read_person_maps,
-            [(person, records.REDUCED, record_path) for person, record_path in map_files_and_record_paths],
+            [(person, grids.REDUCED, record_path) for person, record_path in map_files_and_record_paths],
         )
         measure_table_by_map = {
             map_name: pd.DataFrame([person.measures_per_map[map_index] for person in maps_per_person])
@@ -126,7 +127,7 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
         write_subject_table(Path(work_folder) / COVARIATES_FILE, covariate_table)
         yield Cohort(
             path=folder,
-            grid=records.REDUCED,
+            grid=grids.REDUCED,
             rows=tuple(
                 RecordRow(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
                 for subject_row in source.subject_table.itertuples()

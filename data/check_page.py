@@ -14,13 +14,12 @@ from data.base.errors import InputError
 from data.base.tables import make_printable
 from data.base.terminal import format_participants
 from data.check import DERIVATION_TABLE
-from data.cohorts import records
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import HEAD_MOTION_KIND, load_all_covariates
+from data.cohorts.covariates import load_all_covariates
 from data.cohorts.findings import CohortFindings
-from data.cohorts.phenotype import parse_number_column
-from data.cohorts.pictures import SLICES_CAPTION, PeoplePictures, PictureSheet, sample_slices
-from data.cohorts.rows import SITE_UNKNOWN_MARK, RecordRow
+from data.cohorts.rows import RecordRow
+from data.images import grids
+from data.images.pictures import SLICES_CAPTION, PeoplePictures, PictureSheet, sample_slices
 from data.likeness.scans import MIN_COVERED_FRACTION
 from data.pages.mosaic import (
     ENLARGE_HINT,
@@ -34,6 +33,10 @@ from data.pages.mosaic import (
     make_left_out_section,
 )
 from data.pages.page import HeadlineNumber, Page, Section, is_page, render_page
+from data.tables import vocabulary
+from data.tables.covariates import HEAD_MOTION_KIND
+from data.tables.phenotype import parse_number_column
+from data.tables.vocabulary import SITE_UNKNOWN_MARK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,7 +155,7 @@ def make_tiles(
 
 
 def name_diagnosis_group(row: RecordRow) -> str:
-    return records.CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
+    return vocabulary.CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
 
 
 def read_head_motion(cohort: Cohort) -> pd.Series | None:
@@ -221,7 +224,7 @@ def draw_group_mean_and_spread(pictures: PeoplePictures) -> "Figure":
         for panel_axes, (statistic_name, statistic_volume) in zip(
             axes_grid[map_index], statistic_volumes_per_map[map_index].items(), strict=True
         ):
-            slice_values = sample_slices(statistic_volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
+            slice_values = sample_slices(statistic_volume, grids.REDUCED.affine, grids.REDUCED.spacing_mm)
             darkest, brightest = slice_values.min(), np.percentile(slice_values, BRIGHTEST_PERCENTILE)
             image = panel_axes.imshow(
                 slice_values, cmap="inferno" if statistic_name == "SD" else "gray", vmin=darkest, vmax=brightest

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from data import simulation
 from data.base import files
-from data.cohorts import phenotype, records
+from data.cohorts import records
 from data.cohorts.rows import RecordRow
+from data.images import grids
 from data.simulation import PLANTED_REGIONS, SIMULATIONS, Anatomy, Simulation, draw_demographics
+from data.tables import phenotype as phenotype_table
 
 
 def simulate_cohort(
-    target_folder: Path, grid: records.Grid, simulation_settings: Simulation, anatomy_class: type[Anatomy] = Anatomy
+    target_folder: Path, grid: grids.Grid, simulation_settings: Simulation, anatomy_class: type[Anatomy] = Anatomy
 ) -> list[RecordRow]:
     """Writes the cohort that `simulation_settings` describe, with an `anatomy_class`, into the new folder
     `target_folder`; returns its rows."""
@@ -27,7 +29,7 @@ def simulate_cohort(
         (),
         demographic_table,
         conversion_options,
-        phenotype.ABIDE_COVARIATES,
+        phenotype_table.ABIDE_COVARIATES,
         "SITE_ID",
         anatomy_class.maps,
     )
@@ -51,7 +53,7 @@ def simulate_cohort(
     return planned_cohort.subject_rows
 
 
-def get_demo_cohort_path(grid: records.Grid) -> Path:
+def get_demo_cohort_path(grid: grids.Grid) -> Path:
     """The cached demo cohort on a grid; made at the first call. The cache is `$XDG_CACHE_HOME` or `~/.cache`."""
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falff-demo"
     simulation_settings = SIMULATIONS[grid.name]

@@ -14,34 +14,27 @@ import pandas as pd
 
 from data.base import tables
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.cohorts import records
 from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import PHENOTYPE_FILE, Cohort
-from data.cohorts.phenotype import (
-    SUBJECT_COLUMN,
+from data.cohorts.metadata import UNLIKE_RECORDS_KEY, Metadata
+from data.cohorts.rows import SUBJECTS_FILE, RecordRow
+from data.cohorts.scaling import (
     Scaler,
-    clean_column,
     compute_expected_indicators,
     describe_impossible_values,
-    is_mostly_numbers,
     list_value_names_by_indicator,
-    parse_number_column,
-)
-from data.cohorts.rows import (
-    SUBJECTS_FILE,
-    UNKNOWN_SITE,
-    UNLIKE_RECORDS_KEY,
-    Metadata,
-    RecordRow,
-    find_recorded_sites,
-    join_names,
 )
 from data.cohorts.stored import EDITABLE_TABLE_FILES
 from data.cohorts.variants import resplit
 from data.conversion import leaks
-from data.conversion import tables as user_tables
-from data.conversion.sites import check_sites_complete
 from data.conversion.template import encode_phenotype
+from data.tables import people as user_tables
+from data.tables.missing import clean_column
+from data.tables.phenotype import SUBJECT_COLUMN, is_mostly_numbers, parse_number_column
+from data.tables.sites import check_sites_complete
+from data.tables.vocabulary import UNKNOWN_SITE, find_recorded_sites
 
 EDITABLE_COLUMNS = ["site", "label", "split"]  # columns of the table of records that may change
 IMPLAUSIBLE_NUMBERS_ADVICE = (

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from data.base.errors import InputError
 from data.base.files import check_target_is_new, create_folder, lock_exclusively
+from data.base.listing import join_names
 from data.base.manifest import DIFFERENT_FILE_MESSAGE, SUMS_FILE
 from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import PHENOTYPE_FILE, Cohort, flatten_record_files
-from data.cohorts.rows import SUBJECTS_FILE, UNLIKE_RECORDS_KEY, UNSEALED_KEY, RecordRow, join_names
+from data.cohorts.metadata import UNLIKE_RECORDS_KEY, UNSEALED_KEY
+from data.cohorts.rows import SUBJECTS_FILE, RecordRow
 from data.cohorts.stored import (
     EDITABLE_TABLE_FILES,
     compare_with_sums,
@@ -143,7 +145,7 @@ def iterate_records(cohort: Cohort) -> Iterator[tuple[RecordRow, bytes]]:
 def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_name: str | None = None) -> None:
     """Writes one volume of the subject or record `subject_or_file` as a new NIfTI file, RAS+, with its affine in MNI
     space, mm. Raises InputError if `subject_or_file` or `map_name` is ambiguous or unknown, or `target_path` exists."""
-    from data.cohorts import nifti
+    from data.images import nifti
 
     if not target_path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target_path} is no NIfTI name; expected .nii or .nii.gz.")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.cohorts import atlas, phenotype, records
+from data.images import atlas, brain, grids
+from data.tables import phenotype as phenotype_table
+from data.tables import vocabulary
 
 PLANTED_REGIONS = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
 # ABIDE's sites with their share of subjects and mean age in years, rounded
@@ -86,15 +88,15 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
             ),
             **{
                 f"WISC_IV_{wisc_index}": random_generator.normal(104, 14, subject_count).round()
-                for wisc_index in phenotype.WISC_INDICES
+                for wisc_index in phenotype_table.WISC_INDICES
             },
             "EYE_STATUS_AT_SCAN": np.where(random_generator.random(subject_count) < 0.66, 1, 2),
             "BMI": random_generator.normal(25, 4, subject_count).round(1),
         }
-    ).astype(dict.fromkeys(phenotype.ABIDE_PHENOTYPE_COLUMNS, str))
+    ).astype(dict.fromkeys(phenotype_table.ABIDE_PHENOTYPE_COLUMNS, str))
     demographic_table.loc[
         random_generator.random(subject_count) > 0.06,
-        [f"WISC_IV_{wisc_index}" for wisc_index in phenotype.WISC_INDICES],
+        [f"WISC_IV_{wisc_index}" for wisc_index in phenotype_table.WISC_INDICES],
     ] = ""
     demographic_table.loc[random_generator.random(subject_count) > 0.03, "BMI"] = "-9999"
     head_motion_mm = np.random.default_rng([simulation.seed, MOTION_SEED]).lognormal(np.log(0.1), 0.5, subject_count)
@@ -107,7 +109,7 @@ class Anatomy:
 
     maps: tuple[str, ...] = ("falff",)
 
-    def __init__(self, grid: records.Grid, simulation: Simulation):
+    def __init__(self, grid: grids.Grid, simulation: Simulation):
         from scipy import ndimage
 
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
@@ -118,7 +120,7 @@ class Anatomy:
             region_name: region_number for region_number, region_name in self.atlas.name_by_region.items()
         }
         self.planted_region_numbers = [region_number_by_name[region_name] for region_name in PLANTED_REGIONS]
-        random_generator = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
+        random_generator = np.random.default_rng([simulation.seed, vocabulary.PHENOTYPE_SIZE])
         # (regions + 1,) by region number
         self.mean_falff_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.name_by_region) + 1)
         self.mean_falff_by_region[0] = 0.30  # white matter has less slow signal than grey
@@ -141,13 +143,13 @@ class Anatomy:
         """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
         simulation = self.simulation
         region_means, random_generator = self.draw_region_means(subject_index, label)
-        noise = self.ndimage.gaussian_filter(random_generator.normal(size=records.REDUCED.shape), 0.85)
+        noise = self.ndimage.gaussian_filter(random_generator.normal(size=grids.REDUCED.shape), 0.85)
         noise *= simulation.voxel_spread / noise.std()
-        if self.grid == records.FULL:
-            noise = self.ndimage.zoom(noise, records.BLOCK_EDGE, order=1, grid_mode=True, mode="nearest")
+        if self.grid == grids.FULL:
+            noise = self.ndimage.zoom(noise, grids.BLOCK_EDGE, order=1, grid_mode=True, mode="nearest")
             noise = noise[tuple(slice(1, 1 + axis_length) for axis_length in self.grid.shape)]
         # (x, y, z), before clipping and z-scoring
         falff_volume = (
             region_means[self.atlas.region_labels] + random_generator.normal(0, simulation.subject_spread) + noise
         )
-        return records.z_score_volume(np.where(self.is_brain, np.clip(falff_volume, 0, 1), 0))
+        return brain.z_score_volume(np.where(self.is_brain, np.clip(falff_volume, 0, 1), 0))

@@ -9,10 +9,11 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.files import create_folder
 from data.base.terminal import open_progress_bar
-from data.cohorts import atlas, records
+from data.cohorts import records
 from data.cohorts.cohort import Cohort, flatten_record_files
 from data.cohorts.rows import MAX_RECORDS, RecordRow, make_swapped_file_name
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
+from data.images import atlas
 
 
 def swap_regions(

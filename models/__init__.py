@@ -20,7 +20,7 @@ from data.base import files
 from data.base.errors import MAX_QUOTED_LENGTH, InputError
 from data.base.processes import prepare_tensorflow
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import FULL, REDUCED, Grid
+from data.images.grids import FULL, REDUCED, Grid
 
 prepare_tensorflow()
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.cohorts.records import Grid
+from data.images.grids import Grid
 from models import (
     BatchSize,
     BelowOne,

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
-from data.cohorts.atlas import AAL_REGION_COUNT
 from data.cohorts.cohort import VolumeStandard
-from data.cohorts.records import REDUCED, Grid
+from data.images.atlas import AAL_REGION_COUNT
+from data.images.grids import REDUCED, Grid
 from models import (
     BelowOne,
     Edge,

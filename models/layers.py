@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers
 
-from data.cohorts.atlas import load_atlas, make_region_parcels
 from data.cohorts.cohort import RunningMoments
-from data.cohorts.records import PHENOTYPE_SIZE, Grid
+from data.images.atlas import load_atlas
+from data.images.grids import Grid
+from data.images.parcels import make_region_parcels
+from data.tables.vocabulary import PHENOTYPE_SIZE
 from models import LayerSettings
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
 

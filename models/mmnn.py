@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.cohorts.records import Grid
+from data.images.grids import Grid
 from models import WidthsOrNone, cnn, count_dense_weights, nn
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.cohorts.records import PHENOTYPE_SIZE, Grid
+from data.images.grids import Grid
+from data.tables.vocabulary import PHENOTYPE_SIZE
 from models import MemberCount, Penalty, Settings, WidthsOrNone, count_dense_weights
 
 

@@ -10,7 +10,7 @@ import keras
 from keras import KerasTensor
 from keras.layers import Concatenate, Flatten, GlobalAveragePooling3D, MaxPooling3D, Permute, Reshape
 
-from data.cohorts.records import BLOCK_EDGE, Grid
+from data.images.grids import BLOCK_EDGE, Grid
 from models import LayerSettings, cnn, layers, mmnn, nn
 
 MAX_MAPS_FULL_FILTERS = 3  # a brain of more maps has no more filters

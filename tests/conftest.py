@@ -32,7 +32,7 @@ from hypothesis import settings
 from data import demo
 from data.base import files
 from data.base.effort import EFFORT, Effort
-from data.cohorts import records
+from data.images import grids
 from utils.machines import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
@@ -374,7 +374,7 @@ def cohort(make_once) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
     simulation = demo.Simulation(subjects=40, seed=1)
     return (
-        make_once("cohort", lambda folder: demo.simulate_cohort(folder / "reduced", records.REDUCED, simulation))
+        make_once("cohort", lambda folder: demo.simulate_cohort(folder / "reduced", grids.REDUCED, simulation))
         / "reduced"
     )
 
@@ -383,7 +383,7 @@ def cohort(make_once) -> Path:
 def large_cohort(make_once) -> Path:
     """200 simulated subjects at 16 sites on the reduced grid."""
     simulation = demo.Simulation(subjects=200, seed=3)
-    return make_once("many", lambda folder: demo.simulate_cohort(folder / "many", records.REDUCED, simulation)) / "many"
+    return make_once("many", lambda folder: demo.simulate_cohort(folder / "many", grids.REDUCED, simulation)) / "many"
 
 
 @pytest.fixture(scope="session")
@@ -391,8 +391,7 @@ def full_cohort(make_once) -> Path:
     """6 simulated subjects at full size, one of them a test subject."""
     simulation = demo.Simulation(subjects=6, seed=2)
     return (
-        make_once("full-cohort", lambda folder: demo.simulate_cohort(folder / "full", records.FULL, simulation))
-        / "full"
+        make_once("full-cohort", lambda folder: demo.simulate_cohort(folder / "full", grids.FULL, simulation)) / "full"
     )
 
 

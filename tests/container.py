@@ -25,7 +25,7 @@ from tried import prepare, print_tries, run_system_command
 from data import demo
 from data.base.cli import run_guarded
 from data.base.errors import InputError
-from data.cohorts import records
+from data.images import grids
 
 DOCKERFILE = ROOT / "docs" / "container" / "Dockerfile"
 APPTAINER = ROOT / "docs" / "container" / "apptainer.def"
@@ -295,7 +295,7 @@ def execute() -> int:
     with tempfile.TemporaryDirectory(prefix="container") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        demo.simulate_cohort(home / "cohort", records.REDUCED, demo.Simulation(subjects=40, seed=1))
+        demo.simulate_cohort(home / "cohort", grids.REDUCED, demo.Simulation(subjects=40, seed=1))
         image = build_image(home)
         tries = Tries(image, home)
         return print_tries(

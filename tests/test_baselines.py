@@ -22,11 +22,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from data.base.effort import EFFORT
-from data.cohorts import atlas, records
+from data.cohorts import parcel_means
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes, write_connectomes
-from data.cohorts.rows import Metadata, RecordRow
+from data.cohorts.metadata import Metadata
+from data.cohorts.rows import RecordRow
 from data.cohorts.stored import open_cohort
+from data.images import atlas, grids
 from models import MODELS
 from utils.evaluation import comparisons
 from utils.runs.checkpoints import CheckpointFolder
@@ -34,7 +36,7 @@ from utils.runs.record import Manifest, TrainingPeople
 from utils.scores import baselines, ridge
 from utils.scores.named import assign_baseline_roles, choose_prespecified_baseline
 
-REGIONS = atlas.load_atlas(None, records.REDUCED)
+REGIONS = atlas.load_atlas(None, grids.REDUCED)
 
 
 @dataclass
@@ -48,7 +50,7 @@ class MadeUp:
     covariates: pd.DataFrame | None = None
     metadata = Metadata()
     groups = ()
-    grid = records.REDUCED
+    grid = grids.REDUCED
     num_maps = 1
     simulated = False
     connectomes: Connectomes | None = None
@@ -71,7 +73,7 @@ class MadeUp:
 @pytest.fixture(autouse=True)
 def compute_made_up_means(monkeypatch):
     """Those of what is made up are computed of its volumes."""
-    compute_file_means = atlas.load_parcel_means
+    compute_file_means = parcel_means.load_parcel_means
 
     def compute_means(cohort, parcels):
         is_made_up = isinstance(cohort, MadeUp)

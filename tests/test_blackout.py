@@ -31,7 +31,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.cohorts.records import REDUCED
+from data.images.grids import REDUCED
 from models import MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from data.cohorts import records
-from data.cohorts.atlas import Atlas
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import RecordRow
+from data.images import grids
+from data.images.atlas import Atlas
 from utils.blackout import edges
 from utils.blackout.edges import ExpectedEdges, RegionEdges, Replacement
 
@@ -21,15 +21,15 @@ IN_REGION = (0, 0, 1, 2, 3, 3)  # the place in the atlas of each parcel's region
 
 def make_atlas() -> Atlas:
     """Three regions of 20 voxels in a row, numbered with gaps."""
-    full = np.zeros(records.FULL.shape, np.int32)
+    full = np.zeros(grids.FULL.shape, np.int32)
     for place, region in enumerate(REGIONS):
         full[20 * place : 20 * place + 20, 50, 50] = region
-    return Atlas(full, {region: f"region {region}" for region in REGIONS}, records.FULL, full, [])
+    return Atlas(full, {region: f"region {region}" for region in REGIONS}, grids.FULL, full, [])
 
 
 def make_parcel_image() -> np.ndarray:
     """Each parcel's voxels, most of which lie in its region."""
-    parcels = np.zeros(records.FULL.shape, np.int16)
+    parcels = np.zeros(grids.FULL.shape, np.int16)
     parcels[0:10, 50, 50], parcels[10:21, 50, 50], parcels[21:30, 50, 50] = 1, 2, 3  # `b` has 1 voxel of region 3
     parcels[40:45, 50, 50], parcels[40:44, 51, 50] = 4, 4  # 5 of 9 voxels in region 7
     parcels[50:54, 50, 50], parcels[50:60, 52, 50] = 5, 5  # 4 of 14

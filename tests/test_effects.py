@@ -8,8 +8,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from data.cohorts import phenotype
-from data.cohorts.rows import Metadata
+from data.cohorts.metadata import Metadata
+from data.tables import phenotype as phenotype_table
 from utils.blackout import values
 from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.effects import (
@@ -251,7 +251,7 @@ def test_where_nothing_is_adjusted_effects_stay_as_they_are():
 
 def test_missing_values_are_not_adjusted_for_missingness():
     """A covariate with unknown values has a mark of its own, which tells what the group of marks tells."""
-    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.list_abide_value_names())
+    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype_table.list_abide_value_names())
     unknown = random.random(240) < 0.5
     iq = np.where(unknown, np.nan, random.normal(100, 15, 240))
     covariate_table = pd.DataFrame({"fiq": iq, "age": random.normal(size=240)})

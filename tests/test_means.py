@@ -9,7 +9,7 @@ import pytest
 from commands import done
 from helpers import assert_bit_equal
 
-from data.cohorts.atlas import load_atlas
+from data.images.atlas import load_atlas
 from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("undrawn")

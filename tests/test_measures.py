@@ -12,11 +12,12 @@ from helpers import read_rows, reseal
 from scipy import ndimage, stats
 
 from data.base.errors import InputError
-from data.cohorts import records
 from data.cohorts.findings import Findings
-from data.cohorts.nifti import MapOnDisk, read_brain_maps
 from data.cohorts.stored import open_cohort
 from data.conversion import leaks, measures
+from data.images import brain as brain_masks
+from data.images import grids
+from data.images.nifti import MapOnDisk, read_brain_maps
 
 COARSE = np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
 
@@ -303,11 +304,11 @@ def test_sites_differ_by_a_site_apart():
 
 
 def measure_volume(volume: np.ndarray) -> dict[str, float]:
-    return measures.measure_stored_volume(volume, records.find_brain_mask(volume), records.REDUCED)
+    return measures.measure_stored_volume(volume, brain_masks.find_brain_mask(volume), grids.REDUCED)
 
 
 def test_the_background_in_a_stored_volume_separates_z_scores():
-    brain = brain_map(records.REDUCED.shape, 0)
+    brain = brain_map(grids.REDUCED.shape, 0)
     below = [measure_volume(values)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
     assert below[0] == 0
     assert 0.4 < below[1] < 0.6
@@ -327,7 +328,7 @@ def test_half_the_people_smoothed_are_listed_and_nobody_plain(cohort):
 
     assert find_group_warnings(plain) == []
     half_smoothed = [
-        np.where(records.find_brain_mask(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume)
+        np.where(brain_masks.find_brain_mask(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume)
         if person_index % 2
         else volume
         for person_index, volume in enumerate(plain)

@@ -18,6 +18,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
+from data.base.thresholds import CONFIDENCE_LEVEL
 from data.cohorts.peers import MAX_PULL_LOG_ODDS, compute_pull_log_odds
 from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
@@ -33,7 +34,7 @@ from utils.scores.metrics import (
     estimate_score_differences,
     estimate_scores,
 )
-from utils.scores.results import CONFIDENCE_LEVEL, UNDEFINED, Estimate, flatten_estimates, list_estimate_columns
+from utils.scores.results import UNDEFINED, Estimate, flatten_estimates, list_estimate_columns
 from utils.scores.statistics import bootstrap_percentile_interval, to_log_odds
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import compute_region_means
 
-from data.cohorts.atlas import load_atlas
+from data.images.atlas import load_atlas
 from models import MODELS, one_channel, override_settings
 from models.averaging import make_branch_logits_network
 from models.layers import Standardise, fourier_features

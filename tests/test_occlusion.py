@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from data.cohorts.atlas import load_atlas
-from data.cohorts.records import REDUCED
+from data.images.atlas import load_atlas
+from data.images.grids import REDUCED
 from models import MODELS
 from utils.blackout import features
 from utils.blackout.features import FeatureOcclusion

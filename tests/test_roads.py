@@ -40,8 +40,8 @@ from pages import (
 from statsmodels.stats.multitest import multipletests
 
 from data.cohorts.folds import open_folds
-from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
+from data.images.grids import FULL
 from models import MODELS, cae, cnn, mmnn
 from utils.runs.checkpoints import CheckpointFolder
 

@@ -9,7 +9,7 @@ from commands import done
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.conversion.selection import RowCondition
+from data.tables.selection import RowCondition
 
 PATH = Path("table.csv")
 TABLE = pd.DataFrame(

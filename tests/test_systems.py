@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.cohorts.atlas import Atlas, load_atlas
-from data.cohorts.records import FULL, REDUCED
+from data.images.atlas import Atlas, load_atlas
+from data.images.grids import FULL, REDUCED
 from utils.blackout.systems import AAL_SYSTEM_BY_REGION, OUTSIDE_SYSTEM, load_region_systems
 
 REGIONS = {2: "left", 3: "right", 7: "back"}

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from data.base import files
-from data.cohorts.records import FULL, Grid
+from data.images.grids import FULL, Grid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -25,6 +25,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_csv_frame, write_csv_frame
 from data.base.terminal import format_duration, open_progress_bar, print_summary, print_unless_quiet, redirect_progress
+from data.base.thresholds import CONFIDENCE_LEVEL
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permute_folds
 from utils.machines import devices
@@ -34,7 +35,7 @@ from utils.runs.record import MANIFEST_FILE, Manifest
 from utils.runs.run import Run, make_pooled_run
 from utils.runs.work import is_child_process, make_process_environments, run_subprocesses
 from utils.scores.metrics import Predictions, compute_headline_auc
-from utils.scores.results import CONFIDENCE_LEVEL, RESULT_TABLE_BY_NAME, Estimate, Headline
+from utils.scores.results import RESULT_TABLE_BY_NAME, Estimate, Headline
 
 PERMUTATION_COLUMNS = ["permutation", "score"]
 MAX_EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from data.base.listing import join_names
 from data.base.terminal import SummaryRow
 from data.cohorts.folds import divide_into_inner_folds
 from data.cohorts.forecast import make_forecast
-from data.cohorts.rows import join_names
 from utils.permutations import PermutationSeries
 from utils.runs.run import Run, make_pooled_run
 

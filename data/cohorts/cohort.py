@@ -10,21 +10,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.processes import read_ahead
 from data.base.terminal import format_participants
-from data.cohorts import duplicates, records
+from data.cohorts import groups as subject_groups
+from data.cohorts import records
 from data.cohorts import rows as cohort_rows
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.duplicates import SubjectGroups
 from data.cohorts.entries import RecordEntry
 from data.cohorts.findings import CheckVerdict, CohortFindings, make_census
+from data.cohorts.groups import SubjectGroups
+from data.cohorts.metadata import Metadata
 from data.cohorts.records import Digests
-from data.cohorts.rows import Metadata, RecordRow, find_recorded_sites, join_names
+from data.cohorts.rows import RecordRow
+from data.images import brain, grids
+from data.tables.vocabulary import find_recorded_sites
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data.cohorts.phenotype import Scaler
+    from data.cohorts.scaling import Scaler
 
 COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE = (
     "covariates.csv",
@@ -52,7 +57,7 @@ class Cohort:
     the names and digests of all records, which `data.cohorts.stored.open_run_cohort` computes."""
 
     path: Path
-    grid: records.Grid
+    grid: grids.Grid
     rows: tuple[RecordRow, ...]
     entries: tuple[RecordEntry, ...]  # where the bytes of `rows[i]` lie
     metadata: Metadata
@@ -92,7 +97,9 @@ class Cohort:
                 f"accepted by convert --allowLeak, though they tell the diagnosis: {join_names(accepted_leaks)}"
             )
         if members_by_family := self.metadata.families:
-            families_text = duplicates.format_family_counts(members_by_family, len({row.subject for row in self.rows}))
+            families_text = subject_groups.format_family_counts(
+                members_by_family, len({row.subject for row in self.rows})
+            )
             findings.participants.counts.append(f"families by {self.metadata.family_column}: {families_text}")
         return findings
 
@@ -175,7 +182,7 @@ class Cohort:
     @cached_property
     def covariates(self) -> "pd.DataFrame | None":
         """`covariates.csv`: text by subject, in the order of `rows`; None if there is none. Raises InputError."""
-        from data.cohorts.phenotype import read_subject_table  # pandas and scikit-learn, which `--help` can do without
+        from data.tables.phenotype import read_subject_table  # pandas and scikit-learn, which `--help` can do without
 
         covariates_path, subjects = (
             self.side_table_path_by_name.get(COVARIATES_FILE),
@@ -187,7 +194,7 @@ class Cohort:
     def unscaled_phenotype(self) -> "pd.DataFrame | None":
         """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, in the order
         of `rows`; None if there is none. Raises InputError."""
-        from data.cohorts.phenotype import read_phenotype
+        from data.tables.phenotype import read_phenotype
 
         phenotype_path, subjects = (
             self.side_table_path_by_name.get(PHENOTYPE_FILE),
@@ -199,7 +206,7 @@ class Cohort:
     def phenotype(self) -> np.ndarray:
         """(records, 29) float32: `phenotype.csv`, imputed and scaled by the constants of `cohort.json`; without these,
         as the records hold it. Raises InputError, naming the file."""
-        from data.cohorts.phenotype import Scaler
+        from data.cohorts.scaling import Scaler
 
         if self.scaled_phenotype is not None:
             return self.scaled_phenotype
@@ -301,7 +308,7 @@ class Cohort:
         volume = (
             self.read_volume(record_index)
             if self.standard == "stored"
-            else records.z_score_within_brain(self.read_volume(record_index))
+            else brain.z_score_within_brain(self.read_volume(record_index))
         )
         if self.moments_by_site:
             site_mean, site_sd = self.moments_by_site[self.rows[record_index].site]
@@ -355,4 +362,4 @@ class RunningMoments:
     def nonzero_sd(self) -> np.ndarray:
         """The standard deviation; 1 where values do not vary, so that they are only centred."""
         sd = np.sqrt(self._squared_deviation_sums / self.sample_count)
-        return np.where(sd > records.MIN_SD, sd, 1)
+        return np.where(sd > brain.MIN_SD, sd, 1)

@@ -18,7 +18,8 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError, compose_accents
-from data.cohorts.rows import Metadata, RecordRow
+from data.cohorts.metadata import Metadata
+from data.cohorts.rows import RecordRow
 
 CONNECTOMES_FILE = "connectomes.h5"
 EDGE_DTYPE, PARCEL_IMAGE_DTYPE = np.dtype("<f4"), np.dtype("<i2")

@@ -135,7 +135,7 @@ def describe_option_differences(derivation: Derivation, expected_derivation: Der
 def summarise_option_differences(people_derivations: Iterable[tuple[str, Derivation, Derivation]]) -> str:
     """Which options differ, and for whom; empty if none do. `people_derivations` are subjects, how each was derived,
     and how each should have been."""
-    from data.cohorts.rows import join_names  # which imports this module
+    from data.base.listing import join_names  # which imports this module
 
     subjects_by_difference = dict[str, dict[str, None]]()
     for subject, derivation, expected_derivation in people_derivations:
@@ -159,7 +159,7 @@ def parse_derivation(sidecar_content: Mapping[str, Any], sidecar_path: Path) -> 
 def copy_derivation_images(cohort_folder: Path, path_by_image: Mapping[str, Path]) -> None:
     """Copies the images of networks and parcels, if they are given, and the names beside them into the folder of a
     cohort."""
-    from data.cohorts.nifti import make_sidecar_path  # imports SciPy, which `--help` can do without
+    from data.images.nifti import make_sidecar_path  # imports SciPy, which `--help` can do without
 
     for image_stem, image_path in path_by_image.items():
         (cohort_folder / DERIVATION_FOLDER).mkdir(exist_ok=True)

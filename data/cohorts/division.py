@@ -10,10 +10,11 @@ from urllib.parse import quote
 import numpy as np
 
 from data.base.errors import InputError, parse_natural_number
+from data.base.listing import join_names
 from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import SubjectGroups, describe_group_ties, find_group_leaders, merge_groups
-from data.cohorts.rows import RecordRow, join_names
+from data.cohorts.groups import SubjectGroups, describe_group_ties, find_group_leaders, merge_groups
+from data.cohorts.rows import RecordRow
 
 SITE_COLUMN = "site"  # of subjects.csv
 USUAL_FOLD_COUNT = 10  # where the classes are large enough

@@ -4,22 +4,26 @@ Two subjects share a scan if a map or the connectome of both is equal, which dig
 means tell (`near_duplicates.py`). Relatives have one value in a column. Splits, folds, bootstrap and donors use groups;
 what looks for leaks uses `find_people_in_common` of two sets of people."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.base.listing import join_group_names
 from data.base.terminal import open_progress_bar
-from data.cohorts.rows import DUPLICATES_APART, Metadata, join_group_names
+from data.cohorts.groups import (
+    SubjectGroups,
+    describe_group_ties,
+    find_group_leaders,
+    merge_groups,
+    merge_recorded_groups,
+)
+from data.cohorts.metadata import DUPLICATES_APART
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
     from data.cohorts.near_duplicates import NearDuplicates
-
-SHARED_SCAN_WORDS, SAME_FAMILY_WORDS = "share a scan", "are of one family"  # what those of a group do
-SubjectGroups = tuple[tuple[str, ...], ...]  # subjects who are not independent, and so take one split
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,33 +48,6 @@ class PeopleScans:
         return PeopleScans(
             {subject: self.scan_digests_by_subject[subject] for subject in remaining_index_by_subject}, region_means
         )
-
-
-def merge_groups(subject_groups: Iterable[Sequence[str]]) -> SubjectGroups:
-    """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
-    they are named."""
-    group_by_subject: dict[str, set[str]] = {}
-    for group in subject_groups:
-        merged_group = set(group).union(*(group_by_subject.get(subject, ()) for subject in group))
-        group_by_subject |= dict.fromkeys([*group, *merged_group], merged_group)
-    position_by_subject, group_by_object_id = (
-        {subject: position for position, subject in enumerate(group_by_subject)},
-        {id(group): group for group in group_by_subject.values()},
-    )
-    return tuple(
-        tuple(sorted(group, key=position_by_subject.__getitem__))
-        for group in group_by_object_id.values()
-        if len(group) > 1
-    )
-
-
-def find_group_leaders(subjects: Iterable[str], groups: SubjectGroups) -> dict[str, str]:
-    """Each subject -> the first of its group that is among them, or itself if it is in none."""
-    leader_by_subject = {subject: subject for subject in subjects}
-    for group in groups:
-        present_subjects = [subject for subject in group if subject in leader_by_subject]
-        leader_by_subject |= dict.fromkeys(present_subjects, present_subjects[0] if present_subjects else "")
-    return leader_by_subject
 
 
 def find_equal_scan_groups(people: PeopleScans) -> SubjectGroups:
@@ -144,7 +121,8 @@ def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_mea
     )
     if not with_region_means:
         return people
-    from data.cohorts import atlas, near_duplicates  # which nothing else needs of a cohort that convert made
+    from data.cohorts import near_duplicates
+    from data.images import atlas  # which nothing else needs of a cohort that convert made
 
     region_means = np.empty((len(people.scan_digests_by_subject), atlas.AAL_REGION_COUNT, cohort.num_maps), np.float32)
     with open_progress_bar("Comparing participants", len(region_means)) as progress_bar:
@@ -154,11 +132,6 @@ def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_mea
             )
             progress_bar.advance()
     return replace(people, region_means=region_means)
-
-
-def merge_recorded_groups(metadata: Metadata) -> SubjectGroups:
-    """Who is not independent, as `convert` recorded it: who shares a scan, and who is of one family."""
-    return merge_groups([*metadata.same_scan, *metadata.families.values()])
 
 
 def find_groups_without_volumes(cohort: "Cohort") -> SubjectGroups:
@@ -196,20 +169,3 @@ def keep_groups_together(cohort: "Cohort") -> "Cohort":
             print(f"{tie_sentence}, and were in train and test; they are in {common_split} now.")
             split_by_subject |= dict.fromkeys(group, common_split)
     return replace(cohort, rows=tuple(replace(row, split=split_by_subject[row.subject]) for row in cohort.rows))
-
-
-def describe_group_ties(groups: SubjectGroups, metadata: Metadata) -> str:
-    """What the members of each of these groups have in common, in words."""
-    family_by_subject = {subject: family for family, members in metadata.families.items() for subject in members}
-    families_by_group = [{family_by_subject.get(subject, subject) for subject in group} for group in groups]
-    is_tied_by_scan = any(len(group_families) > 1 for group_families in families_by_group)
-    is_tied_by_family = any(
-        len(group_families) < len(group) for group_families, group in zip(families_by_group, groups, strict=True)
-    )
-    return " or ".join(compress((SHARED_SCAN_WORDS, SAME_FAMILY_WORDS), (is_tied_by_scan, is_tied_by_family)))
-
-
-def format_family_counts(members_by_family: Mapping[str, Sequence[str]], people_count: int) -> str:
-    """How many of so many people are of families of two or more: `3 of two participants or more, 8 of 60 in all`."""
-    family_sizes = [len(members) for members in members_by_family.values() if len(members) > 1]
-    return f"{len(family_sizes)} of two participants or more, {sum(family_sizes)} of {people_count} in all"

@@ -10,17 +10,12 @@ from pathlib import Path
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
+from data.base.listing import MAX_LISTED_NAMES, join_names
 from data.base.tables import make_printable
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts import records
-from data.cohorts.rows import (
-    MAX_LISTED_NAMES,
-    SITE_UNKNOWN_SENTENCE,
-    SPLITS,
-    RecordRow,
-    find_recorded_sites,
-    join_names,
-)
+from data.cohorts.rows import SPLITS, RecordRow
+from data.tables import vocabulary
+from data.tables.vocabulary import SITE_UNKNOWN_SENTENCE, find_recorded_sites
 
 VERDICT_FILE = "check.json"  # beside a cohort's records, without a sum
 MAX_PROBLEMS_IN_LINE, MAX_NOTES_IN_TERMINAL = 3, 2  # how many problems and notes are listed
@@ -215,7 +210,7 @@ def make_census(
         for split, label_counts in label_counts_by_split.items():
             class_counts_text = ", ".join(
                 f"{label_counts[class_index]} {class_name}"
-                for class_index, class_name in enumerate(records.CLASS_NAMES)
+                for class_index, class_name in enumerate(vocabulary.CLASS_NAMES)
             )
             class_counts_text += f", {label_counts[None]} unknown" if label_counts[None] else ""
             participant_findings.counts.append(f"{split} {label_counts.total()} ({class_counts_text})")

@@ -21,6 +21,7 @@ import numpy as np
 from data.base import files, manifest, tables
 from data.base.effort import EFFORT
 from data.base.errors import InputError, parse_natural_number
+from data.base.listing import join_group_names, join_names
 from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import (
@@ -34,8 +35,8 @@ from data.cohorts.division import (
     make_subject_arrays,
     merge_linked_sites,
 )
-from data.cohorts.duplicates import SubjectGroups, add_subject_groups, describe_group_ties
-from data.cohorts.rows import join_group_names, join_names
+from data.cohorts.duplicates import add_subject_groups
+from data.cohorts.groups import SubjectGroups, describe_group_ties
 from data.cohorts.stored import FOLDS_FILE, open_run_cohort
 from data.cohorts.variants import resplit
 

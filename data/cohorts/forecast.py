@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.base.thresholds import CHANCE_AUC, CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, POWER
 from data.cohorts.division import (
     USUAL_FOLD_COUNT,
     WHOLE_SITES,
@@ -16,18 +17,10 @@ from data.cohorts.division import (
     make_subject_arrays,
     merge_linked_sites,
 )
-from data.cohorts.duplicates import SubjectGroups
+from data.cohorts.groups import SubjectGroups
 from data.cohorts.peers import MAX_LOST_SUBJECT_SHARE, find_peer_groups, mark_records_in_mixed_groups
-from data.cohorts.rows import (
-    CHANCE_AUC,
-    CONFIDENCE_LEVEL,
-    MIN_CLASS_SUBJECTS,
-    POWER,
-    SITE_UNKNOWN_SENTENCE,
-    RecordRow,
-    find_recorded_sites,
-    is_swapped_file,
-)
+from data.cohorts.rows import RecordRow, is_swapped_file
+from data.tables.vocabulary import SITE_UNKNOWN_SENTENCE, find_recorded_sites
 
 CANDIDATE_AUCS = np.linspace(CHANCE_AUC, 0.99, 491)  # the AUCs among which one is looked for
 PLANNED_PEOPLE_COUNTS = (

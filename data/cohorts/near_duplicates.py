@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.cohorts import atlas, records, resampling
-from data.cohorts.duplicates import SubjectGroups
-from data.cohorts.rows import join_group_names
+from data.base.listing import join_group_names
+from data.cohorts.groups import SubjectGroups
+from data.images import atlas, brain, grids, resampling
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -75,7 +75,7 @@ def make_region_weight_matrix() -> "csr_array":
     mirror images of the left ones, so that a mirrored map has the same means on the other side."""
     from scipy.sparse import csr_array
 
-    voxel_region_labels = atlas.load_atlas(None, records.REDUCED).full_region_labels.astype(
+    voxel_region_labels = atlas.load_atlas(None, grids.REDUCED).full_region_labels.astype(
         np.intp
     )  # (x, y, z), x from left to right
     is_in_sided_region, middle_x = (
@@ -90,13 +90,13 @@ def make_region_weight_matrix() -> "csr_array":
     voxel_region_labels[middle_x + 1 :] = mirrored_labels + (
         (mirrored_labels > 0) & (mirrored_labels <= PAIRED_REGION_COUNT)
     )
-    block_indices = np.ix_(*map(resampling.find_axis_block_indices, records.FULL.shape))
-    reduced_voxel_indices = np.ravel_multi_index(block_indices, records.REDUCED.shape)[voxel_region_labels > 0]
+    block_indices = np.ix_(*map(resampling.find_axis_block_indices, grids.FULL.shape))
+    reduced_voxel_indices = np.ravel_multi_index(block_indices, grids.REDUCED.shape)[voxel_region_labels > 0]
     region_indices = voxel_region_labels[voxel_region_labels > 0] - 1
     voxel_weights = (1 / np.bincount(region_indices)[region_indices]).astype(np.float32)
     return csr_array(
         (voxel_weights, (region_indices, reduced_voxel_indices)),
-        (atlas.AAL_REGION_COUNT, math.prod(records.REDUCED.shape)),
+        (atlas.AAL_REGION_COUNT, math.prod(grids.REDUCED.shape)),
     )
 
 
@@ -111,8 +111,8 @@ def average_volume_regions(volume: np.ndarray) -> np.ndarray:
 def average_reduced_regions(map_volume: np.ndarray) -> np.ndarray:
     """Region means of a map (31, 37, 31) above its background, (regions,) float32; NaN in a region that it lacks. A
     voxel weighs as the square of its own value, so that those at an edge, which are partly brain, count for little."""
-    brain_mask = records.find_brain_mask(map_volume)
-    above_background = np.where(brain_mask, map_volume - records.find_background_value(map_volume), 0).ravel()
+    brain_mask = brain.find_brain_mask(map_volume)
+    above_background = np.where(brain_mask, map_volume - brain.find_background_value(map_volume), 0).ravel()
     weighted_sums, weight_sums, region_voxel_fractions = (
         make_region_weight_matrix() @ np.column_stack([above_background**3, above_background**2, brain_mask.ravel()])
     ).T

@@ -1,4 +1,4 @@
-"""What a record holds: bytes <-> (label, phenotype, volume), and their digests; z-scores of volumes.
+"""What a record holds: bytes <-> (label, phenotype, volume), and their digests.
 
 A record is one little-endian float32 row: the label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
 volume. That is in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If a scan has several maps,
@@ -13,46 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data.base.errors import InputError
+from data.images.grids import GRID_BY_NAME, MAX_MAPS, Grid
+from data.tables.vocabulary import PHENOTYPE_SIZE
 
-BLOCK_EDGE = 3  # a reduced voxel stands for BLOCK_EDGE^3 full-size voxels
 RECORD_DTYPE = np.dtype("<f4")
-PHENOTYPE_SIZE = 29
 HEADER_VALUE_COUNT = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = RECORD_DTYPE.itemsize * HEADER_VALUE_COUNT
-MAX_MAPS = 64  # of a record, which bounds the memory that one takes
-# people of a group, such as a site or a category: statistics of fewer nearly say who they are
-MIN_DESCRIBED_PEOPLE = 5
-CLASS_NAMES = ("control", "autism")  # label 0.0, label 1.0
-MIN_SD = 1e-6  # of z-scores; below it is rounding
 MAX_ABS_RECORD_VALUE = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
 DIGEST_PREFIX_LENGTH = 16  # of a volume's digest, in checkpoints
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A grid of voxels in MNI152 space."""
-
-    name: str  # "full" or "reduced"
-    shape: tuple[int, int, int]  # voxels along x, y and z
-    spacing_mm: float  # between voxel centres
-    origin_mm: tuple[float, float, float] = (-90.0, -126.0, -72.0)  # the centre of voxel (0, 0, 0)
-
-    @property
-    def affine(self) -> list[list[float]]:
-        """Voxel index -> mm, 4x4."""
-        affine_rows = [
-            [self.spacing_mm * (row == column) for column in range(3)] + [self.origin_mm[row]] for row in range(3)
-        ]
-        return [*affine_rows, [0.0, 0.0, 0.0, 1.0]]
-
-    def __str__(self) -> str:
-        return "x".join(map(str, self.shape))
-
-
-FULL = Grid("full", (91, 109, 91), 2.0)
-REDUCED = Grid("reduced", (31, 37, 31), 6.0)
-GRID_BY_NAME = {"full": FULL, "reduced": REDUCED}
-GRID_BY_SHAPE: dict[tuple[int, ...], Grid] = {FULL.shape: FULL, REDUCED.shape: REDUCED}
 
 
 @dataclass(frozen=True)
@@ -201,43 +169,3 @@ def check_digest(content: bytes | memoryview, expected_digest: str, record_name:
 def volume_to_bytes(volume: np.ndarray) -> bytes:
     """A volume (x, y, z, maps) float32 as the bytes of a record: one map after another."""
     return np.moveaxis(volume, -1, 0).tobytes()
-
-
-def z_score_volume(volume: np.ndarray) -> np.ndarray:
-    """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
-    volume = np.asarray(volume, np.float32)
-    centred_values = volume - np.float32(volume.mean(dtype=np.float64))
-    volume_sd = math.sqrt(np.vecdot(centred_values, centred_values).sum(dtype=np.float64) / volume.size)
-    centred_values /= volume_sd if volume_sd > 0 else 1.0
-    return centred_values
-
-
-def find_background_value(volume: np.ndarray) -> float:
-    """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
-    face_values = np.concatenate(
-        [volume.swapaxes(0, axis)[face_index].ravel() for axis in range(3) for face_index in (0, -1)]
-    )
-    if (
-        2 * np.count_nonzero(face_values == face_values[0]) > face_values.size
-    ):  # without sorting, in almost every volume
-        return float(face_values[0])
-    return float(np.median(face_values))
-
-
-def find_brain_mask(volume: np.ndarray) -> np.ndarray:
-    """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
-    brain_mask = np.abs(volume - find_background_value(volume)) > 1e-4 * np.ptp(volume)
-    return brain_mask if brain_mask.any() else np.ones_like(brain_mask)
-
-
-def z_score_within_brain(volume: np.ndarray) -> np.ndarray:
-    """z-scores of each map (x, y, z, maps) over the voxels that are not its background, which becomes 0, their mean."""
-    z_scores = np.empty_like(volume)
-    for map_index in range(volume.shape[-1]):
-        brain_mask = find_brain_mask(volume[..., map_index])
-        brain_voxel_count = np.count_nonzero(brain_mask)
-        brain_mean = np.where(brain_mask, volume[..., map_index], 0).sum(dtype=np.float64) / brain_voxel_count
-        centred_values = np.where(brain_mask, volume[..., map_index] - np.float32(brain_mean), np.float32(0))
-        brain_sd = np.sqrt(np.square(centred_values).sum(dtype=np.float64) / brain_voxel_count)
-        z_scores[..., map_index] = centred_values / np.float32(brain_sd if brain_sd > MIN_SD else 1)
-    return z_scores

@@ -18,19 +18,24 @@ from types import MappingProxyType
 
 from data.base import manifest
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.manifest import SUMS_FILE
 from data.base.terminal import open_progress_bar
 from data.cohorts import connectomes as cohort_connectomes
+from data.cohorts import metadata as metadata_file
 from data.cohorts import records
 from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, SERIES_FILE, SIDE_TABLE_FILES, Cohort
 from data.cohorts.connectomes import CONNECTOMES_FILE
 from data.cohorts.derivation import DERIVATION_FOLDER
-from data.cohorts.duplicates import add_subject_groups, keep_groups_together, merge_recorded_groups
+from data.cohorts.duplicates import add_subject_groups, keep_groups_together
 from data.cohorts.entries import RecordEntry, find_folder_entries
 from data.cohorts.findings import read_verdict
+from data.cohorts.groups import merge_recorded_groups
+from data.cohorts.metadata import METADATA_FILE, Metadata
 from data.cohorts.records import HEADER_BYTES, Digests
-from data.cohorts.rows import METADATA_FILE, SUBJECTS_FILE, Metadata, RecordRow, join_names
+from data.cohorts.rows import SUBJECTS_FILE, RecordRow
+from data.images import grids
 
 FOLDS_FILE = "folds.json"  # of a set of cohorts, one a fold
 EDITABLE_TABLE_FILES = (SUBJECTS_FILE, COVARIATES_FILE, PHENOTYPE_FILE)  # what `abide-data pack --tables` takes
@@ -50,7 +55,7 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
         return Cohort(cohort_path, grid, rows, tuple(entry_by_file.values()), Metadata(), num_maps=num_maps)
     cohort_sha256 = verify_cohort(cohort_path, entry_by_file.values(), unverified_files)
     metadata, (table_rows, record_digests) = (
-        cohort_rows.read_metadata(cohort_path / METADATA_FILE),
+        metadata_file.read_metadata(cohort_path / METADATA_FILE),
         cohort_rows.read_subjects_table(cohort_path / SUBJECTS_FILE),
     )
     cohort_rows.check_table_files(cohort_path / SUBJECTS_FILE, table_rows, entry_by_file)
@@ -212,9 +217,9 @@ def compute_digests_by_file(entry_by_file: Mapping[str, RecordEntry]) -> dict[st
     return digests_by_file
 
 
-def find_record_form(entries: Iterable[RecordEntry]) -> tuple[records.Grid, int]:
+def find_record_form(entries: Iterable[RecordEntry]) -> tuple[grids.Grid, int]:
     """The grid and the number of maps of a cohort's records. Raises InputError if they differ."""
-    entry_by_form: dict[tuple[records.Grid, int], RecordEntry] = {}
+    entry_by_form: dict[tuple[grids.Grid, int], RecordEntry] = {}
     for entry in entries:
         entry_by_form.setdefault(records.infer_record_form(entry.byte_count, str(entry)), entry)
     (first_form, first_entry), *remaining_form_entries = entry_by_form.items()
@@ -254,7 +259,7 @@ def write_cohort_tables(
 ) -> None:
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
     before. Digests of records that `record_digests_by_file`, by file, lacks are computed."""
-    cohort_rows.write_metadata(cohort_path / METADATA_FILE, metadata)
+    metadata_file.write_metadata(cohort_path / METADATA_FILE, metadata)
     record_location_by_file, connectome_digest_by_file = (
         find_folder_entries(cohort_path),
         {file_name: record_digests.connectome for file_name, record_digests in record_digests_by_file.items()},

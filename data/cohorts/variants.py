@@ -14,14 +14,15 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.terminal import format_participants
-from data.cohorts import records
 from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import Cohort, RunningMoments, VolumeStandard
-from data.cohorts.duplicates import describe_group_ties
-from data.cohorts.rows import UNKNOWN_SITE, Preparation, find_recorded_sites
+from data.cohorts.groups import describe_group_ties
+from data.cohorts.metadata import Preparation
+from data.images import brain
+from data.tables.vocabulary import UNKNOWN_SITE, find_recorded_sites
 
 if TYPE_CHECKING:
-    from data.cohorts.phenotype import Scaler
+    from data.cohorts.scaling import Scaler
 
 FILL_TEXT_BY_STANDARD = {  # by standard, what a region becomes that is blacked out
     "stored": "the value outside the brain",
@@ -57,7 +58,7 @@ def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
     resplit_cohort.find_split_record_indices("train")
     if (unscaled_phenotype := resplit_cohort.unscaled_phenotype) is None:
         return resplit_cohort
-    from data.cohorts.phenotype import fit_scaler  # pandas and scikit-learn, which `--help` can do without
+    from data.cohorts.scaling import fit_scaler  # pandas and scikit-learn, which `--help` can do without
 
     training_subjects = set(resplit_cohort.list_split_subjects("train"))
     return rescale_phenotype(
@@ -80,7 +81,7 @@ def train_on_everybody(cohort: Cohort) -> Cohort:
 def scale_phenotype_as(cohort: Cohort, preparation: Preparation) -> Cohort:
     """The cohort with its phenotype imputed and scaled as another one's. It stays as it is if it is so already, if it
     has no `phenotype.csv`, or if that holds other values."""
-    from data.cohorts.phenotype import Scaler
+    from data.cohorts.scaling import Scaler
 
     metadata, scaler = cohort.metadata, Scaler.from_preparation(preparation)
     is_same_phenotype_preparation = metadata.select_fields_for_inputs(
@@ -106,7 +107,8 @@ def equalise_recording_values(cohort: Cohort) -> Cohort | None:
     """The cohort with the values of `phenotype.find_recording_value_indices` set to what most training people have;
     those of families of IQ tests, to the most common family. What is missing stays imputed. None if there are no such
     values, or no constants that scale them."""
-    from data.cohorts.phenotype import IQ_TEST_VALUE_PREFIX, Scaler, find_recording_value_indices
+    from data.cohorts.scaling import Scaler, find_recording_value_indices
+    from data.tables.phenotype import IQ_TEST_VALUE_PREFIX
 
     recording_indices, scaler = find_recording_value_indices(cohort.metadata), Scaler.from_preparation(cohort.metadata)
     if not recording_indices or scaler is None:
@@ -148,7 +150,7 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
         running_moments_by_site: dict[str, RunningMoments] = defaultdict(RunningMoments)
         for index in self.cohort.find_unswapped_record_indices():
             running_moments_by_site[self.cohort.rows[index].site].add_batch(
-                records.z_score_within_brain(self.cohort.read_volume(index))[None]
+                brain.z_score_within_brain(self.cohort.read_volume(index))[None]
             )
         return {
             site: (site_moments.mean.astype(np.float32), site_moments.nonzero_sd.astype(np.float32))

@@ -16,20 +16,15 @@ import pandas as pd
 
 from data.base import files, manifest
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.pool import Pool
 from data.base.terminal import SummaryRow
-from data.cohorts import phenotype, records
+from data.cohorts import records
 from data.cohorts.cohort import MAP_MEASURES_FILE, Cohort
 from data.cohorts.derivation import copy_derivation_images
-from data.cohorts.duplicates import (
-    PeopleScans,
-    SubjectGroups,
-    find_duplicates,
-    find_people_in_common,
-    load_people_scans,
-)
-from data.cohorts.phenotype import ABIDE_PHENOTYPE_COLUMNS, is_mostly_numbers, parse_number_column
-from data.cohorts.rows import COMMAND_KEY, Metadata, join_names
+from data.cohorts.duplicates import PeopleScans, find_duplicates, find_people_in_common, load_people_scans
+from data.cohorts.groups import SubjectGroups
+from data.cohorts.metadata import COMMAND_KEY, Metadata
 from data.cohorts.stored import open_cohort, open_run_cohort
 from data.conversion import families, measures
 from data.conversion.derived import check_derivations
@@ -46,13 +41,16 @@ from data.conversion.leaks import (
 )
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_template_match, plan_from_template, plan_new_cohort
-from data.conversion.selection import is_abide_table
 from data.conversion.series import correlate_series
 from data.conversion.source import Source
 from data.conversion.split import PreservedSplit
-from data.conversion.tables import check_columns_exist, select_column
 from data.conversion.template import TemplateCohort, find_unknown_categories
 from data.conversion.volumes import PersonMaps, read_person_maps
+from data.images import grids
+from data.tables import phenotype as phenotype_table
+from data.tables.labels import is_abide_table
+from data.tables.people import check_columns_exist, select_column
+from data.tables.phenotype import ABIDE_PHENOTYPE_COLUMNS, is_mostly_numbers, parse_number_column
 
 LikenessMaker = Callable[[], tuple[Mapping[str, bytes], str]]  # files by name; if there are none, why
 
@@ -90,7 +88,7 @@ class Conversion:
             list(source.map_files),
         )
 
-    def write_cohort(self, cohort_folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
+    def write_cohort(self, cohort_folder: Path, grid: grids.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
         """Writes the cohort into a folder; returns it with facts on people and maps."""
         source, template_cohort = self.source, self.template.cohort if self.template else None
         subject_ids, map_files_per_subject = (
@@ -274,7 +272,7 @@ def convert_cohort(
     if target_folder:
         with files.create_folder(target_folder) as new_folder:
             planned_cohort, map_summary_rows = conversion.write_cohort(
-                new_folder, records.GRID_BY_SHAPE[planned_cohort.metadata.grid]
+                new_folder, grids.GRID_BY_SHAPE[planned_cohort.metadata.grid]
             )
             summary_rows += map_summary_rows
     if conversion.preserved_split:
@@ -375,7 +373,7 @@ def find_covariate_columns(source: Source, options: ConversionOptions) -> tuple[
     covariate_names = options.covariates
     if covariate_names is None:
         default_covariates = (
-            phenotype.ABIDE_COVARIATES if options.phenotype is None or is_abide_table(source.text_table) else ()
+            phenotype_table.ABIDE_COVARIATES if options.phenotype is None or is_abide_table(source.text_table) else ()
         )
         covariate_names = tuple(
             column_name

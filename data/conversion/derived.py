@@ -13,10 +13,10 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError, quote_text
+from data.base.listing import join_names
 from data.base.manifest import compute_checksum
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import HEAD_MOTION_KIND
 from data.cohorts.derivation import (
     NAMES_SUFFIX_BY_IMAGE,
     Derivation,
@@ -24,10 +24,10 @@ from data.cohorts.derivation import (
     parse_derivation,
     summarise_option_differences,
 )
-from data.cohorts.nifti import make_sidecar_path
-from data.cohorts.rows import join_names
 from data.conversion.discovery import FolderListing
 from data.conversion.series import ATLASES_FOLDER
+from data.images.nifti import make_sidecar_path
+from data.tables.covariates import HEAD_MOTION_KIND
 
 if TYPE_CHECKING:
     from data.conversion.source import Source

@@ -20,10 +20,10 @@ import pandas as pd
 
 from data.base.errors import InputError, compose_accents
 from data.base.files import LEDGER_FILE
+from data.base.listing import MAX_LISTED_NAMES, join_names
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVED_TABLE
-from data.cohorts.rows import MAX_LISTED_NAMES, join_names
-from data.conversion.tables import normalise_id, read_text_table
+from data.tables.people import normalise_id, read_text_table
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import format_participants, open_progress_bar
 from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.cohorts.findings import Findings
-from data.cohorts.phenotype import read_subject_table
-from data.cohorts.rows import join_names
 from data.conversion import measures
 from data.conversion.leaks import check_group_differences
 from data.conversion.opposed import MIN_COMPARED_PARCELS, draw_compared_edge_indices, find_opposed_groups
+from data.tables.phenotype import read_subject_table
 
 # median r of two parcels: of 784 people of ABIDE 0.05 to 0.62; of two volumes, which are alike, 0.99
 MIN_TRANSPOSED_MEDIAN_R = 0.9

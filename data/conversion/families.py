@@ -7,13 +7,13 @@ from dataclasses import replace
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.listing import join_group_names, join_names
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import format_family_counts
-from data.cohorts.phenotype import clean_column
-from data.cohorts.rows import join_group_names, join_names
+from data.cohorts.groups import format_family_counts
 from data.conversion.source import Source
-from data.conversion.tables import canonicalise_value, select_column
+from data.tables.missing import clean_column
+from data.tables.people import canonicalise_value, select_column
 
 FAMILY_COLUMN_NAME = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|nr|number|code)?", re.IGNORECASE)
 MAX_FAMILY_SHARE = 0.5  # of the people: a column with one value for as many is not one of families

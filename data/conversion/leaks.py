@@ -16,13 +16,16 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import format_participants
-from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
+from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts.findings import Findings
-from data.cohorts.phenotype import clean_column, is_mostly_numbers, match_fully
-from data.cohorts.rows import MIN_CLASS_SUBJECTS, RecordRow, join_names
+from data.cohorts.rows import RecordRow
 from data.conversion import measures
-from data.conversion.tables import canonicalise_value, group_spellings, normalise_id
+from data.tables.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
+from data.tables.missing import clean_column
+from data.tables.people import canonicalise_value, group_spellings, normalise_id
+from data.tables.phenotype import is_mostly_numbers, match_fully
 
 MAX_BELIEVABLE_AUC = 0.85
 ALLOW_LEAK_ADVICE = "go ahead with --allowLeak if the result is not to be trusted"

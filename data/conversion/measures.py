@@ -14,10 +14,10 @@ import pandas as pd
 
 from data.base import tables
 from data.base.errors import InputError
-from data.cohorts import records
+from data.base.listing import join_names
 from data.cohorts.cohort import MAP_MEASURES_FILE
-from data.cohorts.nifti import SIDES_DIFFER_KEY
-from data.cohorts.rows import join_names
+from data.images import brain, grids
+from data.images.nifti import SIDES_DIFFER_KEY
 
 # columns of the table of measures that are compared by group
 COMPARED_MEASURES = (
@@ -89,9 +89,9 @@ def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.nd
     ]
     centre_mm = affine[:3, :3] @ centre_voxel_position + affine[:3, 3]
     voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
-    full_grid_mm3 = records.FULL.spacing_mm**3 * np.prod(records.FULL.shape)
+    full_grid_mm3 = grids.FULL.spacing_mm**3 * np.prod(grids.FULL.shape)
     return {
-        "background": records.find_background_value(map_values),
+        "background": brain.find_background_value(map_values),
         "mean": brain_values.mean(),
         "sd": brain_values.std(),
         "min": brain_values.min(),
@@ -110,7 +110,7 @@ def find_body_mask(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray
     """
     from scipy import ndimage  # slow, and only here needed by the processes that read maps
 
-    background_difference = np.abs(map_values - records.find_background_value(map_values))
+    background_difference = np.abs(map_values - brain.find_background_value(map_values))
     body_mask = brain_mask & (
         background_difference > FAINT_DIFFERENCE_SHARE * np.median(background_difference.T[brain_mask.T])
     )
@@ -126,7 +126,7 @@ def measure_image(map_image: nibabel.Nifti1Image) -> dict[str, float]:
     map_values = np.asarray(map_image.dataobj)
     commonest_nonzero_value = find_commonest_nonzero_value(map_values)
     value_by_measure = measure_volume(
-        map_values, map_values != records.find_background_value(map_values), map_image.affine
+        map_values, map_values != brain.find_background_value(map_values), map_image.affine
     ) | {
         "voxel_mm3": abs(np.linalg.det(map_image.affine[:3, :3])),
         "common_value": commonest_nonzero_value,
@@ -143,10 +143,10 @@ def find_commonest_nonzero_value(map_values: np.ndarray) -> float:
     return float(distinct_values[value_counts.argmax()]) if distinct_values.size else 0.0
 
 
-def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: records.Grid) -> dict[str, float]:
+def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: grids.Grid) -> dict[str, float]:
     """`measure_volume` for a stored volume (x, y, z), and its `compute_roughness`. `below_share` is the share of its
     brain (x, y, z) bool that is below the background."""
-    below_share = (volume[brain_mask] < records.find_background_value(volume)).mean()
+    below_share = (volume[brain_mask] < brain.find_background_value(volume)).mean()
     extra_measures = {"below": below_share, "roughness": compute_roughness(volume, brain_mask)}
     return measure_volume(volume, brain_mask, np.array(grid.affine)) | extra_measures
 

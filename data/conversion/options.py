@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.base.cli import option, parse_names, parse_seed_option
 from data.base.errors import compose_accents
-from data.cohorts.records import GRID_BY_NAME
+from data.images.grids import GRID_BY_NAME
 
 
 def parse_column_names(columns_text: str) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.cohorts import phenotype, records
+from data.cohorts import records, scaling
 from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, Cohort
-from data.cohorts.duplicates import SubjectGroups, merge_groups
-from data.cohorts.rows import DUPLICATES_APART, DUPLICATES_TOGETHER, Metadata, RecordRow
+from data.cohorts.groups import SubjectGroups, merge_groups
+from data.cohorts.metadata import DUPLICATES_APART, DUPLICATES_TOGETHER, Metadata
+from data.cohorts.rows import RecordRow
 from data.cohorts.stored import write_cohort_tables
 from data.conversion.families import group_subjects_by_family
 from data.conversion.leaks import check_phenotype_auc
@@ -19,6 +20,8 @@ from data.conversion.options import ConversionOptions
 from data.conversion.source import Source
 from data.conversion.split import assign_splits
 from data.conversion.template import encode_phenotype
+from data.images import grids
+from data.tables import phenotype as phenotype_table
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,11 @@ class PlannedCohort:
     def write_tables(self, cohort_folder: Path, record_digests: Sequence[records.Digests] = ()) -> None:
         """Writes the cohort's tables beside its records, whose digests are computed unless they are known."""
         subject_ids = [subject_row.subject for subject_row in self.subject_rows]
-        phenotype.write_subject_table(
+        phenotype_table.write_subject_table(
             cohort_folder / PHENOTYPE_FILE, self.unscaled_phenotype.astype(float).set_axis(subject_ids)
         )
         if not self.covariate_table.columns.empty:
-            phenotype.write_subject_table(cohort_folder / COVARIATES_FILE, self.covariate_table)
+            phenotype_table.write_subject_table(cohort_folder / COVARIATES_FILE, self.covariate_table)
         digests_by_file = {
             subject_row.file: row_digests
             for subject_row, row_digests in zip(self.subject_rows, record_digests, strict=False)
@@ -77,20 +80,22 @@ def plan_new_cohort(
             "Add others."
         )
     raw_phenotype = (
-        phenotype.make_abide_values(text_table)
+        phenotype_table.make_abide_values(text_table)
         if phenotype_columns is None
-        else phenotype.make_custom_values(text_table, phenotype_columns, is_training)
+        else phenotype_table.make_custom_values(text_table, phenotype_columns, is_training)
     )
-    phenotype.refuse_subject_column([*raw_phenotype, *covariate_columns])
-    grid = records.GRID_BY_NAME[options.grid or records.FULL.name]
+    phenotype_table.refuse_subject_column([*raw_phenotype, *covariate_columns])
+    grid = grids.GRID_BY_NAME[options.grid or grids.FULL.name]
     metadata = Metadata(
         maps=tuple(map_names),
         normalisation="z-scored over the whole volume",
-        reduction="none" if grid == records.FULL else "block mean",
+        reduction="none" if grid == grids.FULL else "block mean",
         phenotype=tuple(raw_phenotype.columns),
         phenotype_auc=check_phenotype_auc(raw_phenotype[is_training], labels[is_training], options.allow_leak),
-        phenotype_columns=tuple(phenotype.ABIDE_PHENOTYPE_COLUMNS if phenotype_columns is None else phenotype_columns),
-        phenotype_categories=phenotype.learn_categories(text_table, phenotype_columns or (), is_training),
+        phenotype_columns=tuple(
+            phenotype_table.ABIDE_PHENOTYPE_COLUMNS if phenotype_columns is None else phenotype_columns
+        ),
+        phenotype_categories=phenotype_table.learn_categories(text_table, phenotype_columns or (), is_training),
         covariate_columns=tuple(covariate_columns),
         site_column=site_column or "",
         covariates_named=options.covariates is not None,
@@ -100,7 +105,7 @@ def plan_new_cohort(
         duplicates=DUPLICATES_APART if options.keep_duplicates else DUPLICATES_TOGETHER,
         family_column=options.family or "",
         families=subjects_by_family,
-        **phenotype.fit_scaler(raw_phenotype.to_numpy(float)[is_training]).to_preparation_fields(),
+        **scaling.fit_scaler(raw_phenotype.to_numpy(float)[is_training]).to_preparation_fields(),
     )
     return make_planned_cohort(subject_table, split_by_subject, text_table, metadata, raw_phenotype)
 
@@ -143,10 +148,12 @@ def make_planned_cohort(
         )
         for table_row in subject_table.itertuples()
     ]
-    scaler = phenotype.Scaler.from_preparation(metadata)
+    scaler = scaling.Scaler.from_preparation(metadata)
     assert scaler is not None  # see `template.check_preparation`
     scaled_phenotype = scaler.transform(raw_phenotype.to_numpy(float)).astype(np.float32)
-    covariate_table = phenotype.extract_covariates(text_table, metadata.covariate_columns, subject_table["subject"])
+    covariate_table = phenotype_table.extract_covariates(
+        text_table, metadata.covariate_columns, subject_table["subject"]
+    )
     return PlannedCohort(subject_rows, metadata, raw_phenotype, scaled_phenotype, covariate_table)
 
 

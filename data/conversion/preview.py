@@ -7,14 +7,14 @@ from pathlib import Path
 
 from data.base.processes import cpu_count
 from data.base.terminal import SummaryRow, format_duration
-from data.cohorts import records
-from data.cohorts.duplicates import merge_recorded_groups
 from data.cohorts.findings import make_census
 from data.cohorts.forecast import make_forecast
+from data.cohorts.groups import merge_recorded_groups
 from data.conversion.plan import PlannedCohort
 from data.conversion.series import find_parcel_names
 from data.conversion.source import Source
 from data.conversion.volumes import read_person_maps
+from data.images import grids
 
 
 def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_path: Path) -> Iterator[SummaryRow]:
@@ -39,7 +39,7 @@ def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_pat
         len(planned_cohort.subject_rows),
         time.monotonic(),
     )
-    read_person_maps(map_files_per_subject[0], records.GRID_BY_SHAPE[planned_cohort.metadata.grid], Path(os.devnull))
+    read_person_maps(map_files_per_subject[0], grids.GRID_BY_SHAPE[planned_cohort.metadata.grid], Path(os.devnull))
     first_person_seconds, core_count = time.monotonic() - monotonic_start_seconds, cpu_count()
     total_duration_text = format_duration(first_person_seconds * person_count / min(core_count, person_count))
     timing_text = f"{planned_cohort.subject_rows[0].subject} took {first_person_seconds:.1f} s"

@@ -16,11 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from data.base.errors import InputError, compose_accents, is_plain_text, parse_natural_number, quote_text
 from data.base.files import check_regular_file, read_json
+from data.base.listing import join_names
 from data.base.manifest import compute_checksum, compute_checksums
 from data.base.pool import Pool
 from data.base.processes import read_ahead
 from data.base.terminal import SummaryRow
-from data.cohorts.atlas import read_label_image
 from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.cohorts.connectomes import (
     CONNECTOMES_FILE,
@@ -29,14 +29,15 @@ from data.cohorts.connectomes import (
     compute_parcels_sha256,
     write_connectomes,
 )
-from data.cohorts.nifti import make_sidecar_path
-from data.cohorts.phenotype import write_subject_table
-from data.cohorts.rows import Metadata, join_names
+from data.cohorts.metadata import Metadata
 from data.conversion import edges
 from data.conversion.discovery import FolderListing
 from data.conversion.leaks import REPETITION_TIME_COLUMN
-from data.conversion.tables import read_text_table
 from data.conversion.volumes import PersonMaps
+from data.images.atlas import read_label_image
+from data.images.nifti import make_sidecar_path
+from data.tables.people import read_text_table
+from data.tables.phenotype import write_subject_table
 
 MIN_SCAN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
 # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding

@@ -9,19 +9,14 @@ from functools import partial
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import (
-    PeopleScans,
-    SubjectGroups,
-    describe_group_ties,
-    find_group_leaders,
-    find_people_in_common,
-    load_people_scans,
-    merge_recorded_groups,
-)
-from data.cohorts.rows import SUBJECTS_PER_TEST_SUBJECT, Metadata, RecordRow, join_names
-from data.conversion.tables import normalise_id
+from data.cohorts.duplicates import PeopleScans, find_people_in_common, load_people_scans
+from data.cohorts.groups import SubjectGroups, describe_group_ties, find_group_leaders, merge_recorded_groups
+from data.cohorts.metadata import Metadata
+from data.cohorts.rows import SUBJECTS_PER_TEST_SUBJECT, RecordRow
+from data.tables.people import normalise_id
 
 TRAIN_SPLIT, TEST_SPLIT, DRAWN_SPLIT = "train", "test", ""  # the split that somebody keeps; DRAWN_SPLIT: none
 ORDER_BY_SPLIT = {TEST_SPLIT: 0, DRAWN_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order of a site

@@ -16,15 +16,16 @@ from data.base import files
 from data.base.archive import Archive, make_npz, open_archive
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow
-from data.cohorts import phenotype
+from data.cohorts import scaling
 from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.derivation import DERIVATION_FOLDER
-from data.cohorts.phenotype import clean_column
-from data.cohorts.records import GRID_BY_NAME
-from data.cohorts.rows import Metadata
+from data.cohorts.metadata import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
+from data.images.grids import GRID_BY_NAME
+from data.tables import phenotype as phenotype_table
+from data.tables.missing import clean_column
 
 BUNDLE_SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA_FILE, PARCELS_FILE = "data.json", "parcels.npz"
@@ -119,7 +120,7 @@ def check_preparation(cohort: Cohort) -> None:
     if (
         not is_map_reduction
         or tuple(empty_phenotype) != metadata.phenotype
-        or not phenotype.Scaler.from_preparation(metadata)
+        or not scaling.Scaler.from_preparation(metadata)
     ):
         raise InputError(
             f"{cohort.path} does not say how its records were made of maps, and of which columns its phenotype; "
@@ -130,12 +131,14 @@ def check_preparation(cohort: Cohort) -> None:
 def encode_phenotype(text_table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
     phenotype_columns, phenotype_value_names = metadata.phenotype_columns, metadata.phenotype
-    if phenotype_value_names == phenotype.list_abide_value_names():
-        return phenotype.make_abide_values(text_table)
+    if phenotype_value_names == phenotype_table.list_abide_value_names():
+        return phenotype_table.make_abide_values(text_table)
     columns_with_missing = [
         column_name for column_name in phenotype_columns if f"{column_name}_missing" in phenotype_value_names
     ]
-    return phenotype.encode_columns(text_table, phenotype_columns, metadata.phenotype_categories, columns_with_missing)
+    return phenotype_table.encode_columns(
+        text_table, phenotype_columns, metadata.phenotype_categories, columns_with_missing
+    )
 
 
 def find_unknown_categories(text_table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:

@@ -13,13 +13,14 @@ import pandas as pd
 
 from data.base import files, manifest
 from data.base.errors import InputError, quote_text
+from data.base.listing import join_names
 from data.base.terminal import SummaryRow
-from data.cohorts import near_duplicates, nifti, records, resampling
-from data.cohorts.nifti import MapOnDisk, count_volumes, make_sidecar_path, open_nifti
-from data.cohorts.records import MAX_MAPS
-from data.cohorts.rows import join_names
+from data.cohorts import near_duplicates, records
 from data.conversion import measures
 from data.conversion.discovery import MAP_PRODUCT, FolderListing
+from data.images import grids, nifti, resampling
+from data.images.grids import MAX_MAPS
+from data.images.nifti import MapOnDisk, count_volumes, make_sidecar_path, open_nifti
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class PersonMaps:
         return records.Digests(self.volume_digest, connectome=self.connectome_digest, maps=map_digests)
 
 
-def read_person_maps(map_files: Sequence[MapOnDisk], grid: records.Grid, record_path: Path) -> PersonMaps:
+def read_person_maps(map_files: Sequence[MapOnDisk], grid: grids.Grid, record_path: Path) -> PersonMaps:
     """Measures maps and writes the volume of each, (x, y, z) float32, z-scored by itself, as a record whose header is
     0. Raises InputError, naming the file."""
     file_name_sha256_pairs = [

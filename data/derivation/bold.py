@@ -16,8 +16,12 @@ from nibabel.affines import voxel_sizes
 
 from data.base import files
 from data.base.errors import InputError, quote_text
+from data.base.listing import join_names
 from data.cohorts.derivation import STRATEGY_BY_CONFOUNDS
-from data.cohorts.nifti import (
+from data.derivation.cleaning import UnsuitedOptionsError
+from data.derivation.remarks import Remark
+from data.derivation.scans import ScanFile
+from data.images.nifti import (
     convert_nifti_errors,
     count_volumes,
     has_contradicting_sides,
@@ -25,10 +29,6 @@ from data.cohorts.nifti import (
     open_nifti,
     verify_compressed_end,
 )
-from data.cohorts.rows import join_names
-from data.derivation.cleaning import UnsuitedOptionsError
-from data.derivation.remarks import Remark
-from data.derivation.scans import ScanFile
 
 MAX_SCAN_VOLUMES = 100_000
 VOLUME_BLOCK_BYTES = 2**26  # read at once, as float64

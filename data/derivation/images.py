@@ -10,11 +10,11 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.manifest import compute_checksum
-from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.derivation import DerivationImage
-from data.cohorts.nifti import convert_nifti_errors, count_volumes, make_sidecar_path, open_nifti, strip_nifti_suffix
-from data.conversion.tables import read_text_table
 from data.conversion.volumes import read_volume_labels
+from data.images.atlas import MAX_REGIONS
+from data.images.nifti import convert_nifti_errors, count_volumes, make_sidecar_path, open_nifti, strip_nifti_suffix
+from data.tables.people import read_text_table
 
 MAX_CACHED_RESAMPLED_IMAGES = 4  # of one template; scans of several grids are rare
 

@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 
 from data.base.archive import open_archive
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.pool import Pool
 from data.base.processes import cpu_count
 from data.base.terminal import SummaryRow, format_participants
@@ -26,7 +27,6 @@ from data.cohorts.derivation import (
     describe_option_differences,
     find_derivation_image_paths,
 )
-from data.cohorts.rows import join_names
 from data.cohorts.stored import open_cohort
 from data.conversion.discovery import find_participants_table_near
 from data.conversion.template import is_bundle, read_template

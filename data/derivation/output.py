@@ -28,10 +28,10 @@ from data.cohorts.derivation import (
     parse_derivation,
     summarise_option_differences,
 )
-from data.cohorts.nifti import make_sidecar_path, strip_nifti_suffix
 from data.conversion.discovery import parse_bids_entities
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
+from data.images.nifti import make_sidecar_path, strip_nifti_suffix
 
 DESCRIPTION_FILE = "dataset_description.json"
 SOURCES_KEY = "SourceFiles"  # in the JSON beside a file: name, bytes and time of all that it was made of

@@ -21,8 +21,6 @@ from data.cohorts.derivation import (
     PARCELS_IMAGE,
     SERIES_PRODUCT,
 )
-from data.cohorts.nifti import MNI152_CODE, save_nifti
-from data.cohorts.pictures import draw_slices, encode_webp
 from data.derivation.advice import load_confounds_and_direction_count, suggest_option
 from data.derivation.bold import Bold, Confounds, compute_brain_mask, open_bold, read_scan_mask, read_voxel_series
 from data.derivation.cleaning import Acquisition, CleanedScan, UnsuitedOptionsError, clean_scan
@@ -40,6 +38,8 @@ from data.derivation.output import (
 )
 from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile, ScannedPerson
+from data.images.nifti import MNI152_CODE, save_nifti
+from data.images.pictures import draw_slices, encode_webp
 
 MAX_BAND_FRACTION = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
 # Of 60 people of ABIDE who were scanned for ten minutes, connectomes of the first seconds agree with those of the last

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from data.base.listing import join_names
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.rows import join_names
 
 
 @dataclass(frozen=True)

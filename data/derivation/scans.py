@@ -11,9 +11,8 @@ import pandas as pd
 
 from data.base.errors import InputError, quote_text
 from data.base.files import find_file
+from data.base.listing import join_names
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.nifti import make_sidecar_path
-from data.cohorts.rows import join_names
 from data.conversion.discovery import (
     SCAN_PRODUCT,
     UNREAD_RULES,
@@ -28,9 +27,10 @@ from data.conversion.discovery import (
     parse_bids_entities,
     recognise_file,
 )
-from data.conversion.source import find_subject_column
-from data.conversion.tables import normalise_id, read_text_table, select_column
+from data.conversion.joining import find_subject_column
 from data.derivation.options import DerivationOptions
+from data.images.nifti import make_sidecar_path
+from data.tables.people import normalise_id, read_text_table, select_column
 
 COLUMN_SCANS_RULE = NamingRule(SCAN_PRODUCT, "files that a column names", "", "")
 

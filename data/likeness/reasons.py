@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.cohorts.phenotype import LOGARITHMIC_COLUMN_PATTERN
-from data.cohorts.rows import join_names
+from data.base.listing import join_names
 from data.likeness.scans import CONNECTOME_VIEW, MIRROR_HALF_MEASURE_NAMES
+from data.tables.phenotype import LOGARITHMIC_COLUMN_PATTERN
 
 PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
 SDS_TO_RANGE_END = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range

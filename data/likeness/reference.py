@@ -18,13 +18,12 @@ from data.base import files
 from data.base.archive import Archive, make_npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import format_participants, open_progress_bar
-from data.cohorts import atlas
+from data.base.thresholds import MIN_DESCRIBED_PEOPLE
 from data.cohorts.cohort import LIKENESS_FILE, LIKENESS_MEANS_FILE, Cohort
-from data.cohorts.phenotype import LOGARITHMIC_COLUMN_PATTERN, MAX_PHENOTYPE_NUMBER, clean_column, is_mostly_numbers
-from data.cohorts.records import MIN_DESCRIBED_PEOPLE
-from data.cohorts.rows import join_names
 from data.conversion.template import TemplateCohort
+from data.images import atlas
 from data.likeness.reasons import (
     MEASURE_BY_NAME,
     NORMAL_MAD,
@@ -48,6 +47,8 @@ from data.likeness.scans import (
     measure_against_means,
     read_unconverted_measures,
 )
+from data.tables.missing import clean_column
+from data.tables.phenotype import LOGARITHMIC_COLUMN_PATTERN, MAX_PHENOTYPE_NUMBER, is_mostly_numbers
 
 MAX_REFERENCE_PEOPLE = 2000  # training people who are described, drawn at random
 RANGE_QUANTILES = 0.05, 0.5, 0.95  # the quantiles that are kept of a number

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy import ndimage
 
 from data.base.terminal import ProgressBar, open_progress_bar
-from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.conversion import edges, measures
+from data.images import atlas, brain, grids, resampling
 
 CONNECTOME_VIEW = "connectome"  # a view beside the maps
 MAX_SUBSETS = 10  # of people, each of which is compared with the means of the others
@@ -46,7 +46,7 @@ def find_uncovered_region_numbers(volume: np.ndarray, region_label_volume: np.nd
     labelled_voxel_indices = np.flatnonzero(region_label_volume)
     voxel_region_numbers, has_voxel_signal = (
         region_label_volume.ravel()[labelled_voxel_indices],
-        volume.ravel()[labelled_voxel_indices] != records.find_background_value(volume),
+        volume.ravel()[labelled_voxel_indices] != brain.find_background_value(volume),
     )
     region_voxel_counts = np.bincount(voxel_region_numbers)
     return np.flatnonzero(
@@ -60,10 +60,10 @@ def compute_mirror_halves(volume: np.ndarray) -> np.ndarray:
     the brain, whose middle is moved to that of the grid; `MIRROR_HALF_MEASURE_NAMES` compare them. In a mirrored
     volume the first has the other sign; in a negated one, both have; in one that is shifted, neither: what a shift
     changes is subtracted from what differs between left and right."""
-    brain_centre = np.argwhere(records.find_brain_mask(volume)).mean(axis=0)
+    brain_centre = np.argwhere(brain.find_brain_mask(volume)).mean(axis=0)
     centring_shift_voxels = (np.array(volume.shape) - 1) / 2 - brain_centre
     centred_z_volume = ndimage.shift(
-        records.z_score_within_brain(volume[..., None])[..., 0], centring_shift_voxels, order=1
+        brain.z_score_within_brain(volume[..., None])[..., 0], centring_shift_voxels, order=1
     )
     # (voxels,): minus the mirror image, of the volume and its slopes along x, y, z
     asymmetry, *slope_asymmetries = (
@@ -121,7 +121,7 @@ class MeanVolume:
         correlations with each half; how many mm the volume lies to the right, front and top."""
         # how much of the mean volume, and of its slopes along x, y, z
         mean_gain, *axis_slopes, _ = (self.least_squares_weights * volume.ravel()).sum(1)
-        shift_mm = -records.REDUCED.spacing_mm * np.array(axis_slopes) / max(mean_gain, MIN_GAIN)
+        shift_mm = -grids.REDUCED.spacing_mm * np.array(axis_slopes) / max(mean_gain, MIN_GAIN)
         similarity_fisher_z = compute_fisher_z(
             float((self.unit_length_mean_volume * centre_to_unit_length(volume)).sum())
         )
@@ -172,7 +172,7 @@ class ScanSums:
         self.subset_index_by_subject = {
             subject: subject_position % subset_count for subject_position, subject in enumerate(first_index_by_subject)
         }
-        reduced_grid_shape, num_edges = records.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
+        reduced_grid_shape, num_edges = grids.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
         # (subsets,); (subsets, maps, x, y, z)
         self.people_count_by_subset, self.volume_sums = (
             np.zeros(subset_count, int),
@@ -316,7 +316,7 @@ def measure_against_means(
 
 def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
     """Measures of a stored volume (x, y, z) on the reduced grid as a whole."""
-    value_by_measure = measures.measure_stored_volume(volume, records.find_brain_mask(volume), records.REDUCED)
+    value_by_measure = measures.measure_stored_volume(volume, brain.find_brain_mask(volume), grids.REDUCED)
     return value_by_measure | take_logarithms(
         {measure_name: value_by_measure[measure_name] for measure_name in ("coverage", "roughness")}
     )

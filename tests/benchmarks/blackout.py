@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts import records
-from data.cohorts.atlas import load_atlas
-from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
 from data.demo import get_demo_cohort_path
+from data.images import brain
+from data.images.atlas import load_atlas
+from data.images.grids import REDUCED
 from models import MODELS
 from utils.machines import devices
 
@@ -64,7 +64,7 @@ def main() -> None:
     batch = open_cohort(get_demo_cohort_path(REDUCED)).make_batch(range(args.subjects))
     volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
     inputs = {fill_name: batch[fill_name] for fill_name in MODELS[args.model].input_names} | {"volume": volume}
-    background = np.array([records.find_background_value(values) for values in batch["volume"][..., 0]], np.float32)
+    background = np.array([brain.find_background_value(values) for values in batch["volume"][..., 0]], np.float32)
     fills = {"background": background[:, None, None, None, None], "donor": volume[::-1]}
     forward = tf.function(lambda values: network(values, training=False))
 

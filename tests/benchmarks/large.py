@@ -25,7 +25,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.cohort import COVARIATES_FILE, MAP_MEASURES_FILE, PHENOTYPE_FILE, Cohort
-from data.cohorts.rows import DUPLICATES_APART
+from data.cohorts.metadata import DUPLICATES_APART
 from data.cohorts.stored import open_cohort, write_cohort_tables
 
 ROOT = Path(__file__).resolve().parents[2]

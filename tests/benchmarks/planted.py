@@ -17,10 +17,11 @@ from scipy.stats import zscore
 
 from data import demo
 from data.cohorts import connectomes
-from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import BLOCK_EDGE, FULL, RECORD_DTYPE, REDUCED
+from data.cohorts.records import RECORD_DTYPE
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
+from data.images.atlas import Atlas, load_atlas
+from data.images.grids import BLOCK_EDGE, FULL, REDUCED
 from data.simulation import draw_demographics
 from utils.blackout.systems import AAL_SYSTEM_BY_REGION
 

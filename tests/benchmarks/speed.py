@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.records import REDUCED
+from data.images.grids import REDUCED
 from models import MODELS
 from models.averaging import make_branch_logits_network
 from utils.machines import devices

@@ -48,8 +48,8 @@ from scipy.stats import binomtest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data import demo
-from data.cohorts.atlas import load_atlas
-from data.cohorts.records import FULL
+from data.images.atlas import load_atlas
+from data.images.grids import FULL
 from tests.benchmarks import planted
 from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, page

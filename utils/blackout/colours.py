@@ -8,8 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from nibabel import Nifti1Image
 
-from data.cohorts import nifti, records
-from data.cohorts.atlas import Atlas
+from data.images import grids, nifti
+from data.images.atlas import Atlas
 from utils.blackout.families import FeatureFamily
 
 COLOUR_COUNT = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
@@ -76,7 +76,7 @@ def paint_effects(feature_family: FeatureFamily, atlas: Atlas) -> tuple[Nifti1Im
     colour_map = ListedColormap(
         np.concatenate([make_effect_colours(PALE_OPACITY), make_effect_colours(0), make_effect_colours(1)])
     )
-    effect_image = nifti.make_mni_image(atlas.paint_regions(region_colour_values), records.FULL)
+    effect_image = nifti.make_mni_image(atlas.paint_regions(region_colour_values), grids.FULL)
     colour_options = {
         "vmin": COLOUR_OFFSET_BY_SIGNIFICANCE[False] - 1,
         "vmax": COLOUR_OFFSET_BY_SIGNIFICANCE[True] + 1,

@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 
-from data.cohorts.rows import join_names
+from data.base.listing import join_names
 from utils.blackout.direction import CORRELATION_COLUMN, DIFFERENCE_COLUMN, DIRECTION_COLUMN
 from utils.blackout.families import BlackoutVerdict, FeatureFamily
 from utils.blackout.fills import FILLS, RELIANCE_FILL, UNIQUE_FILL

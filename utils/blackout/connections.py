@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from data.base.listing import join_names
 from data.cohorts.cohort import split_into_batches
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import join_names
 from utils.blackout import options
 from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import RECORDS_PER_READ, find_parcel_region_indices, require_connectomes

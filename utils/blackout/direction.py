@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from data.base.thresholds import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS
 from utils.blackout.effects import sum_by_group
-from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, list_estimate_columns
+from utils.scores.results import list_estimate_columns
 from utils.scores.statistics import split_resamples
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import find_group_leaders
-from data.cohorts.rows import RecordRow, find_recorded_sites
+from data.cohorts.groups import find_group_leaders
+from data.cohorts.rows import RecordRow
+from data.tables.vocabulary import find_recorded_sites
 
 MIN_PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
 PARTICIPANTS_TEXT_BY_SPLIT = {"train": "training participants", "test": "tested participants"}  # by split

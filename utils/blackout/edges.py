@@ -18,10 +18,11 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-from data.cohorts.atlas import Atlas, find_dominant_places
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.duplicates import find_group_leaders
+from data.cohorts.groups import find_group_leaders
+from data.images.atlas import Atlas
+from data.images.parcels import find_dominant_places
 
 MAX_FITTING_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
 EDGE_PENALTIES = np.logspace(-2, 2, 5)  # for features whose squares sum to about 2 in each person

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from data.cohorts.duplicates import SubjectGroups, find_group_leaders
+from data.cohorts.groups import SubjectGroups, find_group_leaders
 from data.cohorts.rows import RecordRow
 from utils.scores.adjustment import MIN_RESIDUAL_SHARE, Adjustment, compute_regression_residuals
 from utils.scores.results import FAMILYWISE_ALPHA

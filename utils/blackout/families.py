@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from data.cohorts.atlas import Atlas
+from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import CLASS_NAMES
+from data.images.atlas import Atlas
+from data.tables.vocabulary import CLASS_NAMES
 from utils.blackout import direction, options
 from utils.blackout.effects import (
     AdjustedEffects,
@@ -25,7 +26,7 @@ from utils.blackout.effects import (
 )
 from utils.blackout.fills import RELIANCE_FILL, UNIQUE_FILL, Fill
 from utils.runs.run import Run
-from utils.scores.results import FAMILYWISE_ALPHA, MIN_CLASS_SUBJECTS, list_estimate_columns
+from utils.scores.results import FAMILYWISE_ALPHA, list_estimate_columns
 
 if TYPE_CHECKING:
     from utils.blackout.setup import BlackoutSetup, Measurements

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from data.cohorts.atlas import Atlas
+from data.base.thresholds import CONFIDENCE_LEVEL
+from data.images.atlas import Atlas
 from utils import figures
 from utils.blackout.colours import (
     PALE_OPACITY,
@@ -26,7 +27,7 @@ from utils.blackout.families import FeatureFamily, FillEffect
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.results import BlackoutResults
 from utils.figures import shorten_text
-from utils.scores.results import CONFIDENCE_LEVEL, FAMILYWISE_ALPHA, Estimate
+from utils.scores.results import FAMILYWISE_ALPHA, Estimate
 
 EFFECT_LABEL = "mean effect on the logit of the true class"
 MAX_BARS = MAX_MATRIX_CELLS = 20  # features with bars; rows and columns of a matrix

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.cohorts import records
-from data.cohorts.atlas import Atlas, load_parcel_means, make_region_parcels
 from data.cohorts.cohort import Cohort
+from data.cohorts.parcel_means import load_parcel_means
+from data.images import brain
+from data.images.atlas import Atlas
+from data.images.parcels import make_region_parcels
 from utils.blackout.donors import Donors, merge_group_subjects
 from utils.blackout.edges import RegionContents, RegionEdges, Replacement
 from utils.blackout.options import CONNECTOME_INPUT, BlackoutOptions, make_connectome_tables
@@ -170,7 +172,7 @@ class Fills:
         """The possible contents of the regions of volumes, by donor. `expected_values` are the donor's volume, shifted
         so that each region's mean is what the person's other regions predict plus the donor's own residual."""
         background_value_by_record_and_map = [
-            [records.find_background_value(map_values) for map_values in np.moveaxis(person_volume, -1, 0)]
+            [brain.find_background_value(map_values) for map_values in np.moveaxis(person_volume, -1, 0)]
             for person_volume in person_volumes
         ]
         # (n, 1, 1, 1, maps)

@@ -14,11 +14,11 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import print_table, print_unless_quiet
-from data.cohorts import nifti, records
-from data.cohorts.atlas import Atlas
-from data.cohorts.records import CLASS_NAMES
-from data.cohorts.rows import join_names
+from data.images import grids, nifti
+from data.images.atlas import Atlas
+from data.tables.vocabulary import CLASS_NAMES
 from utils import figures
 from utils.blackout import figure, options, page
 from utils.blackout.effects import RecordEffects, average_repeat_effects, join_fold_effects
@@ -239,4 +239,4 @@ def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffe
 
 def write_effect_map(map_path: Path, atlas: Atlas, region_values: np.ndarray) -> None:
     """One value per region (regions,) as a NIfTI image on the full grid."""
-    nifti.save_nifti(nifti.make_mni_image(atlas.paint_regions(region_values), records.FULL), map_path)
+    nifti.save_nifti(nifti.make_mni_image(atlas.paint_regions(region_values), grids.FULL), map_path)

@@ -12,11 +12,11 @@ import numpy as np
 from data.base.cli import make_int_parser, option, parse_names, parse_positive_int
 from data.base.errors import InputError
 from data.base.tables import make_printable
-from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import find_group_leaders
-from data.cohorts.records import Grid
+from data.cohorts.groups import find_group_leaders
 from data.cohorts.rows import RecordRow
+from data.images.atlas import Atlas, load_atlas
+from data.images.grids import Grid
 from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
 from utils.scores.results import MIN_BOOTSTRAP_SUBJECTS
@@ -58,7 +58,7 @@ class BlackoutOptions(BundleOptions):
     )
 
     def select_result_settings(self) -> dict[str, Any]:
-        from data.cohorts.nifti import make_sidecar_path  # costs `--help` nothing
+        from data.images.nifti import make_sidecar_path  # costs `--help` nothing
 
         path_by_option = {
             option_name: str(file_path) if file_path else None

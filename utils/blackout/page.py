@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from data.cohorts import records, variants
-from data.cohorts.atlas import Atlas
-from data.cohorts.rows import join_names
+from data.base.listing import join_names
+from data.cohorts import variants
+from data.images import grids
+from data.images.atlas import Atlas
 from data.pages import page
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section
@@ -261,8 +262,7 @@ def find_innermost_voxel_mm(label_image: np.ndarray, region_number: int) -> tupl
     voxel_indices = np.argwhere(label_image == region_number)
     nearest_voxel_indices = voxel_indices[np.square(voxel_indices - voxel_indices.mean(0)).sum(1).argmin()]
     return tuple(
-        float(coordinate_mm)
-        for coordinate_mm in records.FULL.origin_mm + records.FULL.spacing_mm * nearest_voxel_indices
+        float(coordinate_mm) for coordinate_mm in grids.FULL.origin_mm + grids.FULL.spacing_mm * nearest_voxel_indices
     )
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from data.base.listing import join_names
 from data.base.processes import read_ahead
 from data.base.tables import make_printable
 from data.base.terminal import open_progress_bar
-from data.cohorts import records
-from data.cohorts.atlas import Atlas
-from data.cohorts.rows import join_names
+from data.images import grids
+from data.images.atlas import Atlas
 from utils.blackout import options
 from utils.blackout.direction import DIRECTION_COLUMN
 from utils.blackout.donors import compute_control_variate_mean
@@ -301,7 +301,7 @@ def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
 
 def describe_region(atlas: Atlas, region_number: int) -> dict:
     """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
-    full_grid_affine = np.array(records.FULL.affine)
+    full_grid_affine = np.array(grids.FULL.affine)
     voxel_centres_mm = (
         np.argwhere(atlas.full_region_labels == region_number) @ full_grid_affine[:3, :3].T + full_grid_affine[:3, 3]
     )

@@ -17,15 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from data.base.thresholds import CONFIDENCE_LEVEL
 from utils.blackout.effects import run_family_permutation_test, sum_by_group
 from utils.blackout.families import BlackoutPeople, BlackoutVerdict, FeatureFamily, FillEffect
-from utils.scores.results import (
-    CONFIDENCE_LEVEL,
-    FAMILYWISE_ALPHA,
-    MIN_BOOTSTRAP_SUBJECTS,
-    Estimate,
-    list_estimate_columns,
-)
+from utils.scores.results import FAMILYWISE_ALPHA, MIN_BOOTSTRAP_SUBJECTS, Estimate, list_estimate_columns
 
 HALVING_COUNT, PERMUTATIONS_PER_HALF = 100, 500  # cuts into halves; permutations of labels in each half
 MIN_RANGE_VALUES = 4  # fewest numbers that have a range

@@ -10,8 +10,8 @@ import pandas as pd
 
 from data.base.tables import make_printable
 from data.base.terminal import format_participants
-from data.cohorts.records import CLASS_NAMES
-from data.cohorts.rows import SITE_UNKNOWN_SENTENCE
+from data.base.thresholds import MIN_CLASS_SUBJECTS
+from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
 from utils.blackout.effects import CovariateAdjuster, RecordEffects
 from utils.blackout.families import Blackout, BlackoutPeople, BlackoutVerdict, FeatureFamily
@@ -21,15 +21,7 @@ from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICAT
 from utils.runs.run import Run
 from utils.scores.adjustment import make_adjustment
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores
-from utils.scores.results import (
-    CHANCE_AUC,
-    FAMILYWISE_ALPHA,
-    MIN_CLASS_SUBJECTS,
-    SAME_SCAN_COLUMN,
-    TITLE_BY_AUC,
-    Estimate,
-    Headline,
-)
+from utils.scores.results import CHANCE_AUC, FAMILYWISE_ALPHA, SAME_SCAN_COLUMN, TITLE_BY_AUC, Estimate, Headline
 
 MIN_RARER_CLASS_FRACTION = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.tables import make_printable
-from data.cohorts.atlas import Atlas, find_dominant_places, read_label_image
-from data.cohorts.rows import join_names
+from data.images.atlas import Atlas, read_label_image
+from data.images.parcels import find_dominant_places
 
 OUTSIDE_SYSTEM = "outside the regions"  # the system of parcels that lie in no region
 IMAGE_SUFFIXES = (".nii", ".nii.gz")
@@ -133,7 +134,7 @@ def assign_systems_by_majority(atlas: Atlas, system_image: np.ndarray, name_by_l
 def read_system_table(atlas: Atlas, table_path: Path) -> RegionSystems:
     """The systems of a table (CSV or TSV) with the columns region, its name or number, and system. Raises InputError
     for a region that is unknown, there twice, or missing."""
-    from data.conversion.tables import read_text_table, select_column  # pandas, which `--help` can do without
+    from data.tables.people import read_text_table, select_column  # pandas, which `--help` can do without
 
     system_table, system_name_by_region_number = read_text_table(table_path), dict[int, str]()
     region_number_by_name = {str(region_number): region_number for region_number in atlas.region_numbers} | {

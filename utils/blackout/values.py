@@ -15,10 +15,10 @@ import pandas as pd
 from scipy.special import expit
 
 from data.cohorts.cohort import Cohort, split_into_batches
-from data.cohorts.covariates import COVARIATE_KIND_BY_NAME
-from data.cohorts.phenotype import INDICATOR_PATTERN, IQ_TEST_VALUE_PREFIX, list_abide_value_names
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import Metadata
+from data.cohorts.metadata import Metadata
+from data.tables.covariates import COVARIATE_KIND_BY_NAME
+from data.tables.phenotype import INDICATOR_PATTERN, IQ_TEST_VALUE_PREFIX, list_abide_value_names
+from data.tables.vocabulary import PHENOTYPE_SIZE
 from utils.blackout import options
 from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.edges import Replacement

@@ -15,15 +15,17 @@ from data.base import files
 from data.base.archive import make_npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.tables import make_printable
-from data.cohorts.atlas import compute_aal_sha256
+from data.base.thresholds import MIN_DESCRIBED_PEOPLE
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import load_all_covariates
 from data.cohorts.derivation import DERIVE_PROGRAM
-from data.cohorts.records import CLASS_NAMES, MIN_DESCRIBED_PEOPLE
-from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, RecordRow, join_names
+from data.cohorts.rows import RecordRow
 from data.conversion import template
+from data.images.atlas import compute_aal_sha256
 from data.likeness.reference import compute_quantiles, make_reference
+from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from models import MODELS
 from utils.bundle.model import AAL_DIGEST_KEY, CARD_FILE, MODEL_FILE, PEOPLE_KEY, WEIGHTS_FILE
 from utils.report.build import INTENDED_USE_TEXT

@@ -11,8 +11,8 @@ from data.base import files
 from data.base.archive import Archive, open_archive
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, print_summary
-from data.cohorts.atlas import compute_aal_sha256
 from data.conversion.template import OVERLAP_WARNING
+from data.images.atlas import compute_aal_sha256
 from data.likeness.reference import TrainingReference, read_reference
 from models import MODELS
 from utils.runs import record

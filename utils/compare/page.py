@@ -12,9 +12,9 @@ from urllib.parse import quote
 import pandas as pd
 
 from data.base import files
+from data.base.listing import join_names
 from data.base.tables import write_csv_frame
 from data.base.terminal import format_participants, print_table
-from data.cohorts.rows import join_names
 from data.pages.page import CellByHeading, Link, Page, Section, render_page
 from utils.compare.runs import DIFFERENCE_PREFIX, FinishedTest
 from utils.machines.devices import git_commit

@@ -9,9 +9,9 @@ from sklearn.decomposition import PCA
 from data.base import files
 from data.base.tables import make_printable
 from data.base.terminal import print_summary
-from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, split_into_batches
-from data.cohorts.records import Grid
+from data.images import brain, resampling
+from data.images.grids import Grid
 from models import losses
 from utils.figures import VolumePicture, save_slices_figure
 from utils.runs.run import Run
@@ -135,7 +135,7 @@ def draw_first_test_volumes(
         grey_limits,
         run.out_dir / "inputImage.png",
     )
-    normalised_code = records.z_score_volume(code_volume[..., 0])  # as the records of a full pass are
+    normalised_code = brain.z_score_volume(code_volume[..., 0])  # as the records of a full pass are
     code_picture = VolumePicture(
         f"Code {participant_text}{channel_text}", normalised_code, make_code_grid(network, grid), "code, z-score"
     )

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.listing import join_names
+from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import CLASS_NAMES
-from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, find_recorded_sites, join_names
 from data.cohorts.variants import standardise_cohort
+from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE, find_recorded_sites
 from utils.report.tables import MODEL_MINUS_PREFIX, EvaluationResults, RepeatPredictions
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
@@ -22,7 +23,6 @@ from utils.scores.named import assign_baseline_roles, choose_prespecified_baseli
 from utils.scores.results import (
     DETECTABLE_DIFFERENCE_COLUMN,
     MAJORITY_BASELINE,
-    MIN_CLASS_SUBJECTS,
     OTHER_BASELINE_ROLE,
     PRESPECIFIED_BASELINE_COLUMN,
     ROLE_COLUMN,

@@ -17,7 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from data.base.effort import EFFORT
-from data.cohorts.covariates import AGE_KIND, HEAD_MOTION_KIND, SEX_KIND
+from data.base.thresholds import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS
+from data.tables.covariates import AGE_KIND, HEAD_MOTION_KIND, SEX_KIND
 from utils.evaluation import sensitivity
 from utils.scores.adjustment import (
     MIN_RESIDUAL_SHARE,
@@ -30,15 +31,7 @@ from utils.scores.adjustment import (
 from utils.scores.conclusion import CovariateResult
 from utils.scores.features import make_covariate_table
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores, find_first_and_inverse_indices
-from utils.scores.results import (
-    CONFIDENCE_LEVEL,
-    GIVEN_DIAGNOSIS_MEASURE,
-    MIN_CLASS_SUBJECTS,
-    UNDEFINED,
-    Estimate,
-    finite_or_none,
-    flatten_estimates,
-)
+from utils.scores.results import GIVEN_DIAGNOSIS_MEASURE, UNDEFINED, Estimate, finite_or_none, flatten_estimates
 from utils.scores.statistics import bootstrap_percentile_interval, permute_within_sites, to_log_odds
 
 

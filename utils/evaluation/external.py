@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from data.base.errors import InputError
+from data.base.thresholds import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS
 from data.cohorts.cohort import Cohort
 from data.likeness.reasons import PERSON_VIEW, SDS_TO_RANGE_END, find_measure
 from data.likeness.reference import UNKNOWN_VALUE_CATEGORY, TrainingReference, compare_with_reference, parse_categories
@@ -23,14 +24,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import MIN_CALIBRATED_SD, Calibration
 from utils.scores.metrics import Predictions, estimate_scores
-from utils.scores.results import (
-    CONFIDENCE_LEVEL,
-    MIN_CLASS_SUBJECTS,
-    OUT_OF_DISTRIBUTION,
-    OUT_OF_DISTRIBUTION_COLUMNS,
-    UNDEFINED,
-    Estimate,
-)
+from utils.scores.results import OUT_OF_DISTRIBUTION, OUT_OF_DISTRIBUTION_COLUMNS, UNDEFINED, Estimate
 from utils.scores.statistics import estimate_share
 
 EXTERNAL_METRICS = (

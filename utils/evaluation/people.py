@@ -4,7 +4,7 @@ why the person is out of distribution."""
 import pandas as pd
 
 from data.base import files
-from data.cohorts.records import CLASS_NAMES
+from data.tables.vocabulary import CLASS_NAMES
 from utils.evaluation.options import TestOptions
 from utils.report.tables import EvaluationResults
 from utils.runs.cross_validation import CrossValidation

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from data.base.effort import EFFORT
-from data.cohorts.records import CLASS_NAMES
+from data.base.thresholds import MIN_CLASS_SUBJECTS
+from data.tables.vocabulary import CLASS_NAMES
 from utils.report.tables import (
     BOTH_LABELS,
     COLUMN_BY_PROBABILITY_KIND,
@@ -24,14 +25,7 @@ from utils.scores.calibration import (
     is_calibration_possible,
 )
 from utils.scores.metrics import Predictions
-from utils.scores.results import (
-    CALIBRATION_COLUMNS,
-    CLUSTER_COUNT_COLUMN,
-    MIN_CLASS_SUBJECTS,
-    SAME_SCAN_COLUMN,
-    UNDEFINED,
-    Estimate,
-)
+from utils.scores.results import CALIBRATION_COLUMNS, CLUSTER_COUNT_COLUMN, SAME_SCAN_COLUMN, UNDEFINED, Estimate
 from utils.scores.statistics import estimate_share
 
 CalibrationRow = dict[str, object]

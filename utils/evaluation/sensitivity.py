@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.cohorts.covariates import AGE_KIND, SEX_KIND
+from data.base.thresholds import CONFIDENCE_LEVEL
+from data.tables.covariates import AGE_KIND, SEX_KIND
 from utils.scores.adjustment import (
     Adjustment,
     compute_regression_residuals,
     make_linear_columns,
     make_orthonormal_basis,
 )
-from utils.scores.results import CONFIDENCE_LEVEL
 
 RELIABILITIES = np.linspace(0.99, 0.3, 70)  # at which the test is repeated, one after another
 

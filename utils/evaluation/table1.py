@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import IQ_KIND, SEX_KIND, CovariateKind, add_phenotype_covariates, find_phenotype_covariate
-from data.cohorts.records import CLASS_NAMES
+from data.cohorts.covariates import add_phenotype_covariates
+from data.tables import missing
+from data.tables import phenotype as phenotype_table
+from data.tables.covariates import IQ_KIND, SEX_KIND, CovariateKind, find_phenotype_covariate
+from data.tables.vocabulary import CLASS_NAMES
 from utils.report.tables import PEOPLE_VARIABLE, SITE_VARIABLE
 
 ALL_IQ_KIND = replace(
@@ -105,10 +107,10 @@ def make_variable_table(cohort: Cohort) -> pd.DataFrame:
     for variable in covariate_table:
         if (covariate_table[variable] == covariate_table.index.map(site_by_subject)).all():
             continue
-        text_values = phenotype.clean_column(covariate_table[variable])
+        text_values = missing.clean_column(covariate_table[variable])
         values_by_variable[variable] = (
-            phenotype.parse_number_column(covariate_table, variable)
-            if phenotype.is_mostly_numbers(covariate_table[variable])
+            phenotype_table.parse_number_column(covariate_table, variable)
+            if phenotype_table.is_mostly_numbers(covariate_table[variable])
             else text_values
         )
     casefolded_names = {variable.casefold() for variable in values_by_variable}

@@ -13,10 +13,10 @@ from data.base.tables import add_csv_row, make_printable
 from data.base.terminal import format_participants, print_table, print_unless_quiet
 from data.cohorts.cohort import split_into_batches
 from data.cohorts.covariates import load_all_covariates
-from data.cohorts.duplicates import SHARED_SCAN_WORDS, describe_group_ties, find_group_leaders
-from data.cohorts.phenotype import describe_missing_by_class
-from data.cohorts.records import CLASS_NAMES
-from data.cohorts.rows import DUPLICATES_TOGETHER
+from data.cohorts.groups import SHARED_SCAN_WORDS, describe_group_ties, find_group_leaders
+from data.cohorts.metadata import DUPLICATES_TOGETHER
+from data.cohorts.scaling import describe_missing_by_class
+from data.tables.vocabulary import CLASS_NAMES
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import make_site_score_rows, score_folds
 from utils.evaluation.table1 import make_table1

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.processes import handle_signals
-from data.cohorts.rows import join_names
 from utils.machines.devices import Workers
 
 MAX_TASKS_PER_NODE = 16  # of a job step of Slurm, at most

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.records import CLASS_NAMES
-from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, join_names
+from data.base.listing import join_names
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section, render_page
+from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from utils import figures
 from utils.report import drawings, sections
 from utils.report.columns import find_heading

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts.division import Division
 from utils.report.tables import COVERAGE_MEASURE, EvaluationTables, read_test_folder
 from utils.runs import record
 from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation, GroupScore
 from utils.scores import calibration
-from utils.scores.results import CLUSTER_COUNT_COLUMN, MIN_CLASS_SUBJECTS, SITE_COUNT_COLUMNS, Estimate, finite_or_none
+from utils.scores.results import CLUSTER_COUNT_COLUMN, SITE_COUNT_COLUMNS, Estimate, finite_or_none
 
 EXPECTED_TEST_FOLDER_TEXT = "expected the folder of a finished run.py --test on folds"
 

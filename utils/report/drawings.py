@@ -15,17 +15,12 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from data.base.tables import make_printable
-from data.cohorts.records import CLASS_NAMES
+from data.base.thresholds import CONFIDENCE_LEVEL
 from data.pages.drawings import PAGE_FIGURE_SETTINGS, Forest
+from data.tables.vocabulary import CLASS_NAMES
 from utils import figures
 from utils.scores.metrics import Predictions
-from utils.scores.results import (
-    CONFIDENCE_LEVEL,
-    NO_INTERVAL_TEXT,
-    THRESHOLD,
-    UNDEFINED,
-    Estimate,
-)
+from utils.scores.results import NO_INTERVAL_TEXT, THRESHOLD, UNDEFINED, Estimate
 from utils.scores.statistics import estimate_share
 
 WHITE_TEXT_SHARE = 0.6  # share of a class from which on its cell takes white letters

@@ -14,8 +14,8 @@ import pandas as pd
 from data.base.effort import EFFORT
 from data.base.tables import make_printable
 from data.cohorts.division import Division
-from data.cohorts.records import GRID_BY_NAME, Grid
-from data.cohorts.rows import find_recorded_sites
+from data.images.grids import GRID_BY_NAME, Grid
+from data.tables.vocabulary import find_recorded_sites
 from models import MODELS
 from utils.figures import format_number
 from utils.report.tables import EvaluationManifest, EvaluationTables

@@ -8,9 +8,9 @@ import pandas as pd
 
 from data.base.effort import EFFORT
 from data.base.terminal import format_participants
-from data.cohorts.records import CLASS_NAMES, MIN_DESCRIBED_PEOPLE
-from data.cohorts.rows import find_recorded_sites
+from data.base.thresholds import MIN_DESCRIBED_PEOPLE
 from data.pages.page import CellByHeading, Section
+from data.tables.vocabulary import CLASS_NAMES, find_recorded_sites
 from utils.figures import format_number
 from utils.report import drawings
 from utils.report.adjusted import make_adjusted_section

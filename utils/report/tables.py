@@ -11,21 +11,14 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_csv_frame, write_csv_frame
+from data.base.thresholds import CONFIDENCE_LEVEL
 from models import MODELS
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest
 from utils.runs.run import Run
 from utils.scores.conclusion import Conclusion
-from utils.scores.results import (
-    CONFIDENCE_LEVEL,
-    METRICS_FILE,
-    RESULT_TABLE_BY_NAME,
-    RESULT_TABLES,
-    TITLE_BY_AUC,
-    Estimate,
-    ResultTable,
-)
+from utils.scores.results import METRICS_FILE, RESULT_TABLE_BY_NAME, RESULT_TABLES, TITLE_BY_AUC, Estimate, ResultTable
 
 PERMUTATIONS_KEY = "permutations"  # of run.json
 PEOPLE_VARIABLE, SITE_VARIABLE = "participants", "site"  # rows of table1.csv that are not covariates

@@ -10,11 +10,12 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import format_participants
 from data.cohorts.cohort import flatten_record_files
 from data.cohorts.duplicates import PeopleScans, find_people_in_common, load_people_scans
-from data.cohorts.records import CLASS_NAMES, REDUCED
-from data.cohorts.rows import join_names
+from data.images.grids import REDUCED
+from data.tables.vocabulary import CLASS_NAMES
 from utils.runs import record
 from utils.runs.checkpoints import EVERYBODY_FOLDER, FOLDS_FOLDER_PREFIX, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation

@@ -17,14 +17,14 @@ from data.base.cli import MAX_SEED, list_flags, option, parse_positive_int
 from data.base.cli import parse_seed_option as seed_type
 from data.base.errors import InputError, compose_accents
 from data.base.terminal import format_participants, print_summary
-from data.cohorts import atlas
+from data.cohorts import parcel_means
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import WHOLE_SITES, Division, encode_folder_name
 from data.cohorts.findings import format_check_line
 from data.cohorts.folds import Folds, make_fold_folder_path, open_folds, open_repeat_folds, read_saved_fold_seed
-from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_run_cohort
 from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
+from data.images.grids import REDUCED
 from models import MODELS, PRECISIONS, Model, Settings, override_settings
 from utils.runs import guards, record
 from utils.runs.candidates import ALL_PRESETS, Candidate, parse_candidate, parse_candidates
@@ -582,7 +582,7 @@ def make_run(
         else Caveats(),
         training_id=checkpoint_manifest.begun if checkpoint_manifest and train_options else "",
     )
-    means_folder = request.chk_point_dir / atlas.PARCEL_MEANS_FOLDER
+    means_folder = request.chk_point_dir / parcel_means.PARCEL_MEANS_FOLDER
     cohort = standardise_cohort(run.cohort, run.standardisation)
     return replace(run, cohort=cohort if request.bundle_folder else replace(cohort, means_folder=means_folder))
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.rows import SITE_UNKNOWN_MARK, Preparation, join_names
+from data.base.listing import join_names
+from data.cohorts.metadata import Preparation
+from data.tables.vocabulary import SITE_UNKNOWN_MARK
 from utils.runs.cross_validation import CrossValidation
 
 MANIFEST_FILE = "run.json"

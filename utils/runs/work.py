@@ -17,9 +17,9 @@ from typing import TextIO
 from data.base import files
 from data.base.cli import format_error_line
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.processes import cpu_count, handle_signals
 from data.base.terminal import ProgressBar, open_progress_bar, print_summary, redirect_progress
-from data.cohorts.rows import join_names
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.duration import TrainingsAhead, set_trainings_ahead

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import stats
 from sklearn.linear_model import Lasso
 
-from data.cohorts.covariates import COVARIATE_KIND_BY_NAME
-from data.cohorts.rows import find_recorded_sites
+from data.tables.covariates import COVARIATE_KIND_BY_NAME
+from data.tables.vocabulary import find_recorded_sites
 from utils.scores.features import UNKNOWN_CATEGORY
 
 SUBJECTS_PER_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)

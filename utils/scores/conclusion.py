@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from data.base.listing import join_names
 from data.base.tables import make_printable
-from data.cohorts.rows import join_names
 from data.pages.page import HeadlineNumber
 from utils.scores.results import (
     CHANCE_AUC,

@@ -9,9 +9,12 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from data.cohorts import atlas, phenotype
+from data.cohorts import parcel_means, scaling
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import LOGARITHMIC_COLUMN_PATTERN
+from data.images import atlas, parcels
+from data.tables import missing
+from data.tables import phenotype as phenotype_table
+from data.tables.phenotype import LOGARITHMIC_COLUMN_PATTERN
 
 UNKNOWN_CATEGORY = "unknown"  # the category of unknown text
 MISSINGNESS_FEATURE_KIND = "missingness"  # the features that say what is missing, and how it was measured
@@ -31,12 +34,12 @@ def make_covariate_table(
     for column_name in source_table:
         if (source_table[column_name].reindex(subjects).to_numpy(object) == np.array(sites, object)).all():
             continue
-        if not phenotype.is_mostly_numbers(source_table[column_name]):
+        if not phenotype_table.is_mostly_numbers(source_table[column_name]):
             values_by_column[column_name] = (
-                phenotype.clean_column(source_table[column_name]).reindex(subjects).to_numpy(object)
+                missing.clean_column(source_table[column_name]).reindex(subjects).to_numpy(object)
             )
             continue
-        column_values = phenotype.parse_number_column(source_table, column_name).reindex(subjects)
+        column_values = phenotype_table.parse_number_column(source_table, column_name).reindex(subjects)
         if LOGARITHMIC_COLUMN_PATTERN.search(column_name):
             column_name, column_values = f"log {column_name}", np.log(column_values.where(column_values > 0))
         values_by_column[column_name] = column_values.to_numpy(float)
@@ -71,7 +74,7 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     phenotype_values = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])  # (records, 29)
     atlases = [atlas.load_atlas(None, feature_cohort.grid) for feature_cohort in cohorts]
     cohort_region_means = [
-        atlas.load_parcel_means(atlas_cohort, [atlas.make_region_parcels(cohort_atlas)])[0]
+        parcel_means.load_parcel_means(atlas_cohort, [parcels.make_region_parcels(cohort_atlas)])[0]
         for atlas_cohort, cohort_atlas in zip(cohorts, atlases, strict=True)
     ]
     # (records, regions times maps)
@@ -92,7 +95,7 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     feature_tables = {
         feature_kind: table.add_prefix(f"{feature_kind} ") for feature_kind, table in feature_tables.items()
     }
-    missingness_column_indices = phenotype.find_recording_value_indices(cohorts[0].metadata)
+    missingness_column_indices = scaling.find_recording_value_indices(cohorts[0].metadata)
     missingness_tables = (
         {MISSINGNESS_FEATURE_KIND: feature_tables["phenotype"].iloc[:, missingness_column_indices]}
         if missingness_column_indices

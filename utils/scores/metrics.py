@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from data.base.effort import EFFORT
+from data.base.thresholds import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS
 from data.cohorts.peers import (
     MAX_LOST_SUBJECT_SHARE,
     MAX_PULL_LOG_ODDS,
@@ -29,8 +30,6 @@ from data.cohorts.peers import (
 )
 from utils.scores.results import (
     CHANCE_AUC,
-    CONFIDENCE_LEVEL,
-    MIN_CLASS_SUBJECTS,
     SAME_SCAN_COLUMN,
     THRESHOLD,
     TITLE_BY_AUC,

@@ -9,11 +9,7 @@ from dataclasses import astuple, dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data.cohorts.records import MIN_DESCRIBED_PEOPLE
-from data.cohorts.rows import CHANCE_AUC
-from data.cohorts.rows import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
-from data.cohorts.rows import MIN_CLASS_SUBJECTS as MIN_CLASS_SUBJECTS
-from data.cohorts.rows import POWER as POWER
+from data.base.thresholds import CHANCE_AUC, CONFIDENCE_LEVEL, MIN_DESCRIBED_PEOPLE, POWER
 
 if TYPE_CHECKING:
     import pandas as pd

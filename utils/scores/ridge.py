@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from data.base.effort import EFFORT
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.duplicates import find_group_leaders
+from data.cohorts.groups import find_group_leaders
 from utils.scores.calibration import fit_platt
 
 RIDGE_PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.special import logit
 from scipy.stats import binomtest
 
-from utils.scores.results import CONFIDENCE_LEVEL, MIN_BOOTSTRAP_SUBJECTS, UNDEFINED, Estimate
+from data.base.thresholds import CONFIDENCE_LEVEL
+from utils.scores.results import MIN_BOOTSTRAP_SUBJECTS, UNDEFINED, Estimate
 
 MIN_PROBABILITY_DISTANCE = 1e-7  # least distance of a probability from 0 and 1, for finite log odds
 MAX_BLOCK_WEIGHTS = 4_000_000  # weights that a statistic gets at once, 32 MB

@@ -12,6 +12,7 @@ from data.cohorts import records
 from data.cohorts.cohort import flatten_record_files, split_into_batches
 from data.cohorts.folds import seal_reduced_set
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
+from data.images import brain, grids
 from utils.runs import record
 from utils.runs.record import TrainingPeople
 from utils.runs.run import Run
@@ -31,8 +32,8 @@ def encode_cohort(run: Run) -> int:
         )
         reduced_metadata = dataclasses.replace(
             run.cohort.metadata,
-            grid=records.REDUCED.shape,
-            affine=tuple(map(tuple, records.REDUCED.affine)),
+            grid=grids.REDUCED.shape,
+            affine=tuple(map(tuple, grids.REDUCED.affine)),
             reduction=f"encoder {encoder_sha256}",
             encoder_sha256=encoder_sha256,
             encoder_subjects=encoder_people.subjects,
@@ -66,9 +67,9 @@ def write_encoded_records(run: Run, encoder: keras.Model, output_folder: Path) -
     digests_by_file = {}
     index_batches = split_into_batches(np.arange(len(run.cohort.rows)), run.config.batch_size)
     for batch_indices, _, batch_codes in run_network(run, encoder, index_batches, "Encoding"):
-        record_codes = batch_codes.reshape(len(batch_indices), run.cohort.num_maps, *records.REDUCED.shape)
+        record_codes = batch_codes.reshape(len(batch_indices), run.cohort.num_maps, *grids.REDUCED.shape)
         for record_index, map_codes in zip(batch_indices, record_codes, strict=True):
-            volume_bytes = b"".join(records.z_score_volume(map_code).tobytes() for map_code in map_codes)
+            volume_bytes = b"".join(brain.z_score_volume(map_code).tobytes() for map_code in map_codes)
             record_bytes, file_name = (
                 run.cohort.make_record_bytes(record_index, volume_bytes),
                 run.cohort.rows[record_index].file,

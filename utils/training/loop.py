@@ -19,7 +19,7 @@ from scipy.special import logit
 
 from data.base.effort import EFFORT
 from data.base.errors import InputError
-from data.cohorts.rows import join_names
+from data.base.listing import join_names
 from models import Settings, averaging, losses
 from utils.runs.duration import BatchTimer
 from utils.runs.run import Run

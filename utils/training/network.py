@@ -19,9 +19,10 @@ from scipy.special import expit
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import open_progress_bar
-from data.cohorts.atlas import Parcels, load_parcel_means, make_cube_parcels
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import GRID_BY_SHAPE
+from data.cohorts.parcel_means import load_parcel_means
+from data.images.grids import GRID_BY_SHAPE
+from data.images.parcels import Parcels, make_cube_parcels
 from models.layers import RegionMeans
 from utils.runs.checkpoints import MAX_CHECKPOINTS, CheckpointFolder, shorten_error
 from utils.runs.record import Manifest

@@ -8,10 +8,11 @@ from shlex import quote
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.listing import join_names
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.phenotype import clean_column
-from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, UNKNOWN_SITE, find_recorded_sites, join_names
-from data.conversion.tables import select_column
+from data.tables.missing import clean_column
+from data.tables.people import select_column
+from data.tables.vocabulary import SITE_UNKNOWN_SENTENCE, UNKNOWN_SITE, find_recorded_sites
 
 DEFAULT_SITE_COLUMNS = ("SITE_ID", "site")
 SITE_WORD_PATTERN = re.compile(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.cohorts.records import BLOCK_EDGE, FULL, REDUCED
+from data.images.grids import BLOCK_EDGE, FULL, REDUCED
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -18,8 +18,8 @@ from data.base.errors import (
     quote_text,
 )
 from data.base.files import check_regular_file
-from data.cohorts.phenotype import is_mostly_numbers, match_fully
-from data.cohorts.rows import join_names
+from data.base.listing import join_names
+from data.tables.phenotype import is_mostly_numbers, match_fully
 
 MAX_LISTED_COLUMNS = 12  # in a message
 EXAMPLE_ID_COUNT = 2  # of IDs

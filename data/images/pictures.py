@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from data.cohorts import records
+from data.images import brain, grids
 
 SLICE_POSITIONS_MM = (-6.0, -18.0, 6.0)  # x, y and z of the cuts
 SLICE_EXTENTS_MM = ((-84.0, 84.0), (-120.0, 90.0), (-72.0, 96.0))  # what they show; a brain lies well within
@@ -59,12 +59,12 @@ def locate_slice_voxels(
 def sample_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The values (rows, columns) of the cuts through a volume (x, y, z), its background outside of it."""
     voxel_indices, is_inside = locate_slice_voxels(volume.shape, np.asarray(affine, np.float64).tobytes(), step_mm)
-    return np.where(is_inside, volume[voxel_indices], records.find_background_value(volume))
+    return np.where(is_inside, volume[voxel_indices], brain.find_background_value(volume))
 
 
 def draw_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The cuts (rows, columns) uint8: black outside the brain, the brighter the greater within, by its own values."""
-    slice_values, background_value = sample_slices(volume, affine, step_mm), records.find_background_value(volume)
+    slice_values, background_value = sample_slices(volume, affine, step_mm), brain.find_background_value(volume)
     brain_mask = np.abs(slice_values - background_value) > 1e-4 * np.ptp(slice_values)
     if not brain_mask.any():
         return np.zeros(slice_values.shape, np.uint8)
@@ -133,14 +133,14 @@ class PeoplePictures:
     map_sums: np.ndarray = field(init=False)  # (maps, 2, x, y, z) on the reduced grid, of values and of their squares
 
     def __post_init__(self) -> None:
-        self.map_sums = np.zeros((len(self.map_names), 2, *records.REDUCED.shape))
+        self.map_sums = np.zeros((len(self.map_names), 2, *grids.REDUCED.shape))
 
     def add_person_maps(
         self, subject: str, first_map_volume: np.ndarray, reduced_map_volumes: Sequence[np.ndarray]
     ) -> None:
         """Adds the maps of a person on the reduced grid, and the first one as it is stored."""
-        first_map_grid = records.GRID_BY_SHAPE[first_map_volume.shape]
-        reduced_grid = records.REDUCED
+        first_map_grid = grids.GRID_BY_SHAPE[first_map_volume.shape]
+        reduced_grid = grids.REDUCED
         self.pictures_by_subject[subject] = [
             draw_slices(
                 first_map_volume,

@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import records, resampling
+from data.images import brain, grids, resampling
 
 MAX_VOXEL_VALUE = 1e7  # far above any ALFF, and labels are exact
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two: pairs of NIfTI, or of ANALYZE, which has no affine
@@ -81,7 +81,7 @@ def check_nifti_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) 
         raise InputError(f"{path} has no affine that places its voxels; expected a map in MNI space. Write its affine.")
 
 
-def open_nifti(path: Path, max_volumes: int = records.MAX_MAPS) -> nibabel.Nifti1Pair:
+def open_nifti(path: Path, max_volumes: int = grids.MAX_MAPS) -> nibabel.Nifti1Pair:
     """An image whose header is in order; no voxel is read. Raises InputError, naming the file."""
     files.check_regular_file(path)
     with convert_nifti_errors(path):
@@ -180,11 +180,11 @@ def has_contradicting_sides(image: nibabel.Nifti1Pair) -> bool:
 def compute_share_outside_grid(brain_mask: np.ndarray, brain_affine: np.ndarray) -> float:
     """The share of a brain's voxels outside the full grid, by a sample of them; `brain_mask` is (x, y, z) bool under
     `brain_affine`."""
-    voxel_to_grid_affine = np.linalg.inv(np.array(records.FULL.affine)) @ brain_affine
+    voxel_to_grid_affine = np.linalg.inv(np.array(grids.FULL.affine)) @ brain_affine
 
     def is_within_grid(voxel_indices: np.ndarray) -> np.ndarray:
         grid_positions = apply_affine(voxel_to_grid_affine, voxel_indices)
-        return ((grid_positions > -0.5) & (grid_positions < np.array(records.FULL.shape) - 0.5)).all(1)
+        return ((grid_positions > -0.5) & (grid_positions < np.array(grids.FULL.shape) - 0.5)).all(1)
 
     if is_within_grid(np.array(list(product(*((0, axis_length - 1) for axis_length in brain_mask.shape))))).all():
         return 0.0
@@ -198,7 +198,7 @@ def read_brain_maps(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     """`read_map_images`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
     for map_on_disk, image in zip(maps, read_map_images(maps), strict=True):
         voxel_values = np.asarray(image.dataobj)
-        brain_mask = voxel_values != records.find_background_value(voxel_values)
+        brain_mask = voxel_values != brain.find_background_value(voxel_values)
         if not brain_mask.any() or np.ptp(voxel_values.T[brain_mask.T]) == 0:
             raise InputError(
                 f"{map_on_disk} is empty or constant (NaN is 0); expected the map of a brain. Compute it again."
@@ -210,13 +210,13 @@ def read_brain_maps(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
         yield image
 
 
-def make_z_scored_volume(image: nibabel.Nifti1Image, grid: records.Grid) -> np.ndarray:
+def make_z_scored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
     """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
     aligned_resampler = resampling.make_aligned_resampler(image.shape, image.affine.tobytes())
-    if aligned_resampler and grid == records.REDUCED:
+    if aligned_resampler and grid == grids.REDUCED:
         return aligned_resampler.compute_z_scored_blocks(np.asarray(image.dataobj))
-    full_volume = records.z_score_volume(resample_to_full_grid(image, "linear"))
-    return full_volume if grid == records.FULL else resampling.average_blocks(full_volume)
+    full_volume = brain.z_score_volume(resample_to_full_grid(image, "linear"))
+    return full_volume if grid == grids.FULL else resampling.average_blocks(full_volume)
 
 
 def resample_to_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
@@ -228,11 +228,11 @@ def resample_to_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.
     from nilearn.image import resample_img
 
     resample_options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
-    resampled_image = resample_img(image, np.array(records.FULL.affine), records.FULL.shape, **resample_options)
+    resampled_image = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **resample_options)
     return resampled_image.get_fdata(dtype=np.float32)
 
 
-def make_mni_image(voxel_values: np.ndarray, grid: records.Grid) -> nibabel.Nifti1Image:
+def make_mni_image(voxel_values: np.ndarray, grid: grids.Grid) -> nibabel.Nifti1Image:
     """A volume or label image (x, y, z) on a grid as NIfTI, RAS+, with the grid's affine in MNI space, mm."""
     image = nibabel.Nifti1Image(voxel_values, np.array(grid.affine))
     image.set_sform(grid.affine, MNI152_CODE)
