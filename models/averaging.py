@@ -1,15 +1,26 @@
-"""The last layer of a classifier: the logits of its parts -> their weighted mean."""
+"""A classifier: its parts, and its last layer, which turns their logits into their weighted mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import KerasTensor
 
-from models import connectomes
+from models import LayerSettings, connectomes
 from models.layers import make_logits
-from models.parts import Branch
+
+
+class Branch(NamedTuple):
+    """A part of a classifier. `build_features(member_count)` builds the layers below the logits, for so many networks
+    an input. Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
+
+    branch_name: str
+    build_features: Callable[[int], KerasTensor]
+    layer_settings: LayerSettings
+    starts_from_zero: bool  # the logits begin at 0
+    branch_weight: float = 1.0  # of the mean of logits, before it is learned
+    within_sites: bool = False  # it learns how far labels are from the mean of their site
 
 
 class AveragedBranch(NamedTuple):

@@ -2,20 +2,22 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Len
 
 from data.cohorts.cohort import VolumeStandard
 from data.images.atlas import AAL_REGION_COUNT
-from data.images.grids import REDUCED, Grid
+from data.images.grids import BLOCK_EDGE, REDUCED, Grid
 from models import (
     BelowOne,
     Edge,
     EdgeLengths,
     EdgeLengthsOrNone,
     EdgeOrNone,
+    LayerSettings,
     MemberCount,
     Penalty,
     Settings,
@@ -25,7 +27,14 @@ from models import (
     require,
 )
 
+if TYPE_CHECKING:
+    from keras import KerasTensor
+
+    from models.averaging import Branch
+
 COARSE_CUBE_EDGE = 3  # voxels along an edge of the cubes whose means `combined` reads
+MAX_MAPS_FULL_FILTERS = 3  # a brain of more maps has no more filters
+ALL_MAPS_PENALTY_FACTOR = 10  # times the penalty: a network that reads the regions of all maps has many more weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +156,139 @@ PRESETS = {
 
 def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "volume" (batch, x, y, z, maps) float32, z-scored; output (batch, 2) float32 logits."""
-    from models import averaging, layers, parts
+    from models import averaging, layers
 
     volume = layers.volume_input(grid, maps)
-    return averaging.classifier(
-        "cnn", {"volume": volume}, parts.make_volume_branches(volume, config, grid), config.members
+    return averaging.classifier("cnn", {"volume": volume}, make_volume_branches(volume, config, grid), config.members)
+
+
+def make_volume_branches(volume: "KerasTensor", config: Config, grid: Grid) -> "list[Branch]":
+    """(batch, x, y, z, maps) -> the parts that read it."""
+    branches = []
+    if "regions" in config.parts:
+        branches += make_region_branches(volume, config, grid)
+    if "convolutions" in config.parts:
+        branches.append(make_convolution_branch(volume, config))
+    return [branch._replace(branch_weight=1 / len(branches)) for branch in branches]
+
+
+def make_region_branches(volume: "KerasTensor", config: Config, grid: Grid) -> "list[Branch]":
+    """(batch, x, y, z, maps) -> the part that reads the means of regions of each map, and that which reads those of all
+    maps if there are several."""
+    from keras.layers import Permute, Reshape
+
+    from models import layers
+    from models.averaging import Branch
+
+    region_means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
+    branch_names_inputs_and_penalties = [("regions", Permute((2, 1))(region_means), 1)]  # (name, input, penalty factor)
+    if region_means.shape[-1] > 1:
+        branch_names_inputs_and_penalties.append(
+            ("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR)
+        )
+    branches = []
+    for (
+        branch_name,
+        input_values,
+        penalty_factor,
+    ) in branch_names_inputs_and_penalties:  # `input_values` (batch, inputs, values)
+        layer_settings = config.layer_settings(penalty_factor * config.region_l2)
+        build_features = partial(layers.hidden_layers, input_values, config.region_units, settings=layer_settings)
+        branches.append(Branch(branch_name, build_features, layer_settings, starts_from_zero=True, within_sites=True))
+    return branches
+
+
+def make_convolution_branch(volume: "KerasTensor", config: Config) -> "Branch":
+    """(batch, x, y, z, maps) -> the part that convolves all maps, or each map by the same filters."""
+    from keras.layers import GlobalAveragePooling3D, Reshape
+
+    from models import layers
+    from models.averaging import Branch
+
+    map_count, is_map_by_map, layer_settings = volume.shape[-1], config.cubes > 1, config.layer_settings(config.l2)
+    if is_map_by_map:
+        volume = layers.Standardise(dtype="float32")(layers.cube_means(volume, config.cubes))
+        filter_counts = tuple(
+            math.ceil(filter_count * MAX_MAPS_FULL_FILTERS / max(map_count, MAX_MAPS_FULL_FILTERS))
+            for filter_count in config.filters
+        )
+        config = replace(config, filters=filter_counts)
+
+    def build_features(member_count: int) -> "KerasTensor":
+        x = layers.SplitMaps(dtype="float32")(volume) if is_map_by_map else volume
+        x = apply_convolutions(x, config, layer_settings, member_count)
+        if config.global_average:
+            x = GlobalAveragePooling3D(keepdims=True)(x)
+        elif config.average_pool:
+            x = layers.cube_means(x, config.average_pool)
+        member_activations = layers.SplitMembers(member_count)(x)
+        map_member_activations = (
+            layers.JoinMaps(map_count)(member_activations)
+            if is_map_by_map
+            else Reshape((1, *member_activations.shape[1:]))(member_activations)
+        )
+        if config.keeps_place:
+            return layers.Dropout(config.dropout)(map_member_activations)
+        return (
+            map_member_activations
+            if config.global_average
+            else layers.hidden_layers(
+                map_member_activations, map_member_activations.shape[-1:], member_count, layer_settings
+            )
+        )
+
+    return Branch("convolutions", build_features, layer_settings, config.keeps_place, within_sites=True)
+
+
+def apply_convolutions(
+    x: "KerasTensor", config: Config, layer_settings: LayerSettings, member_count: int
+) -> "KerasTensor":
+    """(batch, x, y, z, channels) -> the last activations of all members side by side, (batch, x, y, z, members *
+    filters). Their first convolutions, which read the same, are one layer."""
+    from keras.layers import Concatenate
+
+    from models import layers
+
+    first_layer, *later_layers = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
+    filter_count, kernel_edge, stride, pool_stride = first_layer
+    first_layer_settings = layer_settings
+    if member_count > 1:
+        first_layer_settings = replace(
+            layer_settings, initializer=layers.MemberInitializer(layer_settings.initializer, member_count)
+        )
+    x = apply_max_pool(
+        layers.apply_activation(
+            layers.convolution(x, member_count * filter_count, kernel_edge, stride, first_layer_settings),
+            layer_settings,
+        ),
+        pool_stride,
     )
+    if not later_layers:
+        return x
+    activations_per_member = []
+    for member_index in range(member_count):
+        member_activations = (
+            layers.ChannelSlice(member_index * filter_count, (member_index + 1) * filter_count)(x)
+            if member_count > 1
+            else x
+        )
+        for layer_filter_count, kernel_edge, stride, pool_stride in later_layers:
+            if config.residual:
+                member_activations = layers.residual_block(
+                    member_activations, layer_filter_count, kernel_edge, stride, layer_settings
+                )
+            else:
+                member_activations = layers.apply_activation(
+                    layers.convolution(member_activations, layer_filter_count, kernel_edge, stride, layer_settings),
+                    layer_settings,
+                )
+            member_activations = apply_max_pool(member_activations, pool_stride)
+        activations_per_member.append(member_activations)
+    return Concatenate()(activations_per_member) if member_count > 1 else activations_per_member[0]
+
+
+def apply_max_pool(x: "KerasTensor", pool_stride: int) -> "KerasTensor":
+    """The maximum of cubes of 3 voxels; as it is if the stride is 0."""
+    from keras.layers import MaxPooling3D
+
+    return MaxPooling3D(BLOCK_EDGE, pool_stride, padding="same")(x) if pool_stride else x

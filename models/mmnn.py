@@ -1,10 +1,16 @@
 """Multimodal classifier: reduced volume, phenotype, connectome if there is one -> logits of (control, autism)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data.images.grids import Grid
 from models import WidthsOrNone, cnn, count_dense_weights, nn
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
+
+    from models.averaging import Branch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +57,15 @@ def build(config: Config, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
     edges), NaN where unknown, all float32; output (batch, 2) float32 logits."""
     import keras
 
-    from models import averaging, connectomes, layers, parts
+    from models import averaging, connectomes, layers
 
     input_by_name = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
     branches = [
-        *parts.make_volume_branches(input_by_name["volume"], config, grid),
-        parts.make_phenotype_branch(input_by_name["phenotype"], config),
+        *cnn.make_volume_branches(input_by_name["volume"], config, grid),
+        nn.make_phenotype_branch(input_by_name["phenotype"], config),
     ]
     if config.fusion == "features":
-        branches = [parts.join_branches(branches, config)]
+        branches = [join_branches(branches, config)]
     connectome_logits = None
     if edges:
         input_by_name["connectome"] = keras.Input((edges,), name="connectome")
@@ -67,3 +73,25 @@ def build(config: Config, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
             input_by_name["connectome"]
         )
     return averaging.classifier("mmnn", input_by_name, branches, config.members, connectome_logits)
+
+
+def join_branches(branches: Sequence["Branch"], config: Config) -> "Branch":
+    """One part: what dense layers make of the features of all, in each member."""
+    import keras
+    from keras.layers import Concatenate, Flatten, Reshape
+
+    from models import layers
+    from models.averaging import Branch
+
+    layer_settings = config.layer_settings(config.l2)
+
+    def build_features(member_count: int) -> "KerasTensor":
+        flatten_layer, concatenate_layer = Flatten(), Concatenate()
+        member_features = [
+            concatenate_layer([flatten_layer(branch.build_features(1)) for branch in branches])
+            for _ in range(member_count)
+        ]
+        x = keras.ops.stack(member_features, axis=1)
+        return layers.hidden_layers(Reshape((1, *x.shape[1:]))(x), config.joined_units, member_count, layer_settings)
+
+    return Branch("joined", build_features, layer_settings, starts_from_zero=False)

@@ -1,11 +1,16 @@
 """Phenotype classifier: 29 values -> logits of (control, autism)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data.images.grids import Grid
 from data.tables.vocabulary import PHENOTYPE_SIZE
 from models import MemberCount, Penalty, Settings, WidthsOrNone, count_dense_weights
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
+
+    from models.averaging import Branch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +44,28 @@ PRESETS = {
 
 def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
-    from models import averaging, layers, parts
+    from models import averaging, layers
 
     phenotype = layers.phenotype_input()
     return averaging.classifier(
-        "nn", {"phenotype": phenotype}, [parts.make_phenotype_branch(phenotype, config)], config.members
+        "nn", {"phenotype": phenotype}, [make_phenotype_branch(phenotype, config)], config.members
     )
+
+
+def make_phenotype_branch(phenotype: "KerasTensor", config: Config) -> "Branch":
+    """(batch, 29) -> the part that reads them."""
+    from keras.layers import Reshape
+
+    from models import layers
+    from models.averaging import Branch
+
+    layer_settings = config.layer_settings(config.phenotype_l2)
+
+    def build_features(member_count: int) -> "KerasTensor":
+        x, hidden_widths = Reshape((1, -1))(phenotype), config.phenotype_units
+        if hidden_widths and config.phenotype_activation == "sine":
+            x, hidden_widths = layers.fourier_features(x, hidden_widths[0], member_count), hidden_widths[1:]
+        return layers.hidden_layers(x, hidden_widths, member_count, layer_settings)
+
+    starts_from_zero = config.phenotype_activation == "sine" or not config.phenotype_units
+    return Branch("phenotype", build_features, layer_settings, starts_from_zero)

@@ -32,13 +32,13 @@ PRESETS = {"dense": Config()}
 def build(config, grid, maps=1, edges=0):
     import keras
 
-    from models import averaging, layers, parts
+    from models import averaging, layers
 
     connectome = keras.Input((edges,), name="connectome")
     known = keras.ops.where(keras.ops.isnan(connectome), 0.0, connectome)
     features = keras.layers.Reshape((1, edges))(known)
     settings = config.layer_settings(0.1)
-    branch = parts.Branch("edges", lambda members: features, settings, starts_from_zero=True, within_sites=True)
+    branch = averaging.Branch("edges", lambda members: features, settings, starts_from_zero=True, within_sites=True)
     return averaging.classifier("edges", {"connectome": connectome}, [branch], config.members)
 """,
     """# models/__init__.py, after the line Model("nn",

@@ -83,7 +83,7 @@ def compute_made_up_means(monkeypatch):
             else compute_file_means(cohort, parcels)
         )
 
-    monkeypatch.setattr(atlas, "load_parcel_means", compute_means)
+    monkeypatch.setattr(parcel_means, "load_parcel_means", compute_means)
 
 
 def make_people(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
