@@ -14,7 +14,7 @@ from commands import done
 from helpers import add_connectomes, reseal
 from scipy.stats import mstats, norm
 
-from data.images import atlas
+from data.images import atlas, grids
 from data.likeness import reasons, reference
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -57,7 +57,7 @@ def make_shift(axis: int, voxels: int):
 
 def region_mask(name: str) -> np.ndarray:
     """The voxels of a region on the reduced grid, (x, y, z) bool."""
-    regions = atlas.load_atlas(None, atlas.grids.REDUCED)
+    regions = atlas.load_atlas(None, grids.REDUCED)
     return regions.region_labels == next(
         number for number, region_name in regions.name_by_region.items() if region_name == name
     )

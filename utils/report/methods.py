@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from data.base import thresholds
 from data.base.effort import EFFORT
 from data.base.tables import make_printable
 from data.cohorts.division import Division
@@ -150,7 +151,9 @@ def make_methods_paragraphs(tables: EvaluationTables) -> list[str]:
     )
     jinja_environment.filters.update(number=format_number, line=make_printable, told_sites=format_site_count)
     jinja_environment.tests["in_text"] = lambda text, fragment: fragment in text
-    jinja_environment.globals.update(BATCHES=BATCH_SETTINGS, HEADLINES=TITLE_BY_AUC, results=results, effort=EFFORT)
+    jinja_environment.globals.update(
+        BATCHES=BATCH_SETTINGS, HEADLINES=TITLE_BY_AUC, results=results, thresholds=thresholds, effort=EFFORT
+    )
     text = jinja_environment.get_template("methods.jinja").render(of=make_methods_context(tables))
     return [make_printable(" ".join(fragment.split())) for fragment in re.split(r"\n\s*\n", text) if fragment.strip()]
 
