@@ -67,7 +67,8 @@ EXAMPLES_BY_VERB = {
 
 
 def convert(args: argparse.Namespace) -> int:
-    conversion_options, source_options = make_options(args, ConversionOptions), make_options(args, SourceOptions)
+    conversion_options = make_options(args, ConversionOptions)
+    source_options = make_options(args, SourceOptions)
     if args.like and (
         conflicting_option_names := [
             option_name
@@ -85,17 +86,16 @@ def convert(args: argparse.Namespace) -> int:
     from data.conversion.joining import read_source
     from data.conversion.template import TemplateCohort
 
-    template, likeness_maker = TemplateCohort.from_path(args.like) if args.like else None, None
+    template = TemplateCohort.from_path(args.like) if args.like else None
+    likeness_maker = None
     if template:
         from data.likeness.reference import make_likeness_files_or_reason
 
         likeness_maker = partial(make_likeness_files_or_reason, template)
     source = read_source(args.source, source_options, template)
     print_summary(merge_summary_rows(source.summary_rows))
-    command_line, target_folder = (
-        shlex.join(["abide-data", *sys.argv[1:]]),
-        None if conversion_options.dry_run else args.cohort,
-    )
+    command_line = shlex.join(["abide-data", *sys.argv[1:]])
+    target_folder = None if conversion_options.dry_run else args.cohort
     planned_cohort, summary_rows = conversion.convert_cohort(
         source, target_folder, conversion_options, command_line, template, likeness_maker
     )
@@ -180,7 +180,8 @@ def check(args: argparse.Namespace) -> int:
 
     if args.html:
         check_page.check_page_path(args.html)
-    is_map_folder, source_options = checks.has_unconverted_maps(args.cohort), make_options(args, SourceOptions)
+    is_map_folder = checks.has_unconverted_maps(args.cohort)
+    source_options = make_options(args, SourceOptions)
     if not is_map_folder and (
         misplaced_option_names := [
             option_name for option_name, option_value in vars(source_options).items() if option_value is not None

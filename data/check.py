@@ -109,7 +109,8 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
         folder, replace(source_options, maps=source_options.maps or default_maps_option), is_label_optional=True
     )
     print_summary(merge_summary_rows(source.summary_rows))
-    subjects, map_names = source.subject_table["subject"].tolist(), tuple(map(str, source.map_files))
+    subjects = source.subject_table["subject"].tolist()
+    map_names = tuple(map(str, source.map_files))
     with tempfile.TemporaryDirectory() as work_folder, Pool() as pool:
         record_paths = [Path(work_folder) / f"{subject}.bin" for subject in subjects]
         map_files_and_record_paths = zip(source.map_files.to_numpy().tolist(), record_paths, strict=True)
@@ -243,12 +244,11 @@ def read_volumes(
 ) -> tuple[ScanSums, list[int], PeopleScans]:
     """The sums over scans; the positions of the records that can be used (unreadable and constant ones are problems);
     and what recognises people, from the first record of each."""
-    scan_sums, usable_record_indices = ScanSums(cohort, range(len(cohort.rows))), list[int]()
-    region_means_per_subject, scan_digests_by_subject, stored_scan_digests_by_subject = (
-        list[np.ndarray](),
-        dict[str, set[str]](),
-        cohort.collect_scan_digests(),
-    )
+    scan_sums = ScanSums(cohort, range(len(cohort.rows)))
+    usable_record_indices = list[int]()
+    region_means_per_subject = list[np.ndarray]()
+    scan_digests_by_subject = dict[str, set[str]]()
+    stored_scan_digests_by_subject = cohort.collect_scan_digests()
     with open_progress_bar("Checking", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
             progress_bar.advance()
@@ -350,7 +350,9 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
 def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
     """A person for whom two tables give different sites or numbers is a problem. Raises InputError for a damaged
     table."""
-    covariates, raw_phenotype, metadata = cohort.covariates, cohort.unscaled_phenotype, cohort.metadata
+    covariates = cohort.covariates
+    raw_phenotype = cohort.unscaled_phenotype
+    metadata = cohort.metadata
     if covariates is not None and metadata.site_column:
         site_by_subject = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(covariates.index)
         covariate_sites = covariates[metadata.site_column].str.split().str.join(" ")
@@ -390,7 +392,8 @@ def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
 def check_near_duplicates(cohort: Cohort, people_scans: PeopleScans, findings: Findings) -> None:
     """Subjects who share a scan are a problem if `describe_shared_scan_fault` finds a fault, else worth a note.
     Possible sessions of one person are worth a note."""
-    row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, find_duplicates(people_scans)
+    row_by_subject = {row.subject: row for row in reversed(cohort.rows)}
+    duplicates = find_duplicates(people_scans)
     subject_groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
     for subject_group in duplicates.same_scan_groups:
         findings.mark_outliers("one scan under several IDs", subject_group)
@@ -453,7 +456,8 @@ def check_people(
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
     problem with the names of all. If it `may_name_wrong_people`, for want of training people to compare with, and more
     than a third are named, the problem says that the others may be the wrong ones."""
-    rows_by_problem, reason_sentences_by_file = defaultdict[str, list[RecordRow]](list), dict[str, list[str]]()
+    rows_by_problem = defaultdict[str, list[RecordRow]](list)
+    reason_sentences_by_file = dict[str, list[str]]()
     for record_index, sentences in zip(usable_record_indices, sentences_per_record, strict=True):
         row = cohort.rows[record_index]
         for sentence in sentences:
@@ -491,16 +495,12 @@ def check_map_kinds_and_groups(
     by site are notes. One record a subject is checked: by `stored_measure_table`, and by `raw_measure_table` from
     before its conversion, if these are known."""
     rows = [cohort.rows[record_index] for record_index in stored_measure_table.index]
-    file_names, measure_tables, map_kinds = (
-        [row.file for row in rows],
-        [stored_measure_table],
-        measures.find_stored_volume_kinds(stored_measure_table),
-    )
+    file_names = [row.file for row in rows]
+    measure_tables = [stored_measure_table]
+    map_kinds = measures.find_stored_volume_kinds(stored_measure_table)
     if raw_measure_table is not None:  # which tells kinds better
-        measure_tables, map_kinds = (
-            [raw_measure_table[[*measures.COMPARED_MEASURES]], stored_measure_table],
-            measures.find_map_kinds(raw_measure_table),
-        )
+        measure_tables = [raw_measure_table[[*measures.COMPARED_MEASURES]], stored_measure_table]
+        map_kinds = measures.find_map_kinds(raw_measure_table)
         findings.counts.append(f"values {', '.join(sorted(set(map_kinds)))}")
         measure_warnings = [
             measures.describe_side_conflicts(raw_measure_table, file_names),

@@ -59,10 +59,8 @@ def check_page_path(page_path: Path) -> None:
 
 def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures) -> None:
     """Writes the page, which contains all pictures."""
-    row_by_subject, head_motion_by_subject = (
-        {row.subject: row for row in reversed(cohort.rows)},
-        read_head_motion(cohort),
-    )
+    row_by_subject = {row.subject: row for row in reversed(cohort.rows)}
+    head_motion_by_subject = read_head_motion(cohort)
     tiles = make_tiles(row_by_subject, head_motion_by_subject, findings, pictures)
     map_images_per_person = [
         pictures.pictures_by_subject[tile.name] for tile in tiles if tile.name in pictures.pictures_by_subject
@@ -81,10 +79,8 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
             f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_image_per_map)
         ),
     )
-    problems, marked_people_count = (
-        findings.list_finding_texts("problems"),
-        sum(bool(tile.outlier_notes) for tile in tiles),
-    )
+    problems = findings.list_finding_texts("problems")
+    marked_people_count = sum(bool(tile.outlier_notes) for tile in tiles)
     headline_numbers = [
         HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(map_images_per_person):,} of them with pictures"),
         HeadlineNumber(str(len(problems)), "problems", "invalidate results"),
@@ -138,7 +134,9 @@ def make_tiles(
         heading_findings.outliers for heading_findings in findings.findings_by_heading.values()
     ):
         oddities_by_subject.setdefault(subject, []).append(oddity)
-    sheet, picture_index, tiles = PictureSheet(len(pictures.pictures_by_subject)), 0, []
+    sheet = PictureSheet(len(pictures.pictures_by_subject))
+    picture_index = 0
+    tiles = []
     for row in sorted(
         row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
     ):
@@ -225,7 +223,8 @@ def draw_group_mean_and_spread(pictures: PeoplePictures) -> "Figure":
             axes_grid[map_index], statistic_volumes_per_map[map_index].items(), strict=True
         ):
             slice_values = sample_slices(statistic_volume, grids.REDUCED.affine, grids.REDUCED.spacing_mm)
-            darkest, brightest = slice_values.min(), np.percentile(slice_values, BRIGHTEST_PERCENTILE)
+            darkest = slice_values.min()
+            brightest = np.percentile(slice_values, BRIGHTEST_PERCENTILE)
             image = panel_axes.imshow(
                 slice_values, cmap="inferno" if statistic_name == "SD" else "gray", vmin=darkest, vmax=brightest
             )
@@ -284,7 +283,8 @@ def draw_motion(motion_table: pd.DataFrame, motion_column_name: str) -> "Figure"
     sites = sorted(motion_table["site"].unique())
     figure = Figure(figsize=(7, 0.9 + 0.36 * len(sites)), layout="constrained")
     figure.set_label("head-motion-by-site-and-group")
-    axes, random_generator = figure.subplots(), np.random.default_rng(0)
+    axes = figure.subplots()
+    random_generator = np.random.default_rng(0)
     for group_index, (group, group_rows) in enumerate(motion_table.groupby("group")):
         y_positions = (
             group_rows["site"].map(sites.index)

@@ -58,10 +58,8 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     # (label, phenotype) of a record
     record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
     recorded_table_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
-    recorded_labels, table_labels = (
-        np.array([label for label, _ in record_headers]),
-        np.array([row.label for row in cohort.rows]),
-    )
+    recorded_labels = np.array([label for label, _ in record_headers])
+    table_labels = np.array([row.label for row in cohort.rows])
     is_different = ~((recorded_labels == table_labels) | (np.isnan(recorded_labels) & np.isnan(table_labels)))
     recorded_cell_texts = (
         pd.Series(recorded_labels, recorded_table_by_name[SUBJECTS_FILE].index)
@@ -72,10 +70,8 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
         is_different, recorded_cell_texts
     )
 
-    scaler, first_record_index_by_subject = (
-        Scaler.from_preparation(cohort.metadata),
-        cohort.find_first_record_indices(range(len(cohort.rows))),
-    )
+    scaler = Scaler.from_preparation(cohort.metadata)
+    first_record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
     if PHENOTYPE_FILE not in cohort.side_table_path_by_name or scaler is None:
         return recorded_table_by_name
     phenotype_table = read_editable_table(cohort, PHENOTYPE_FILE)
@@ -143,7 +139,8 @@ def replace_tables(
         raise InputError(
             f"{edited_folder} has none of {', '.join(EDITABLE_TABLE_FILES)}; expected tables of {cohort.path}, edited."
         )
-    rows, cell_changes = list(cohort.rows), list[CellChange]()
+    rows = list(cohort.rows)
+    cell_changes = list[CellChange]()
     for table_name in table_names:
         table_path = edited_folder / table_name
         table_before = (
@@ -293,7 +290,8 @@ def check_edited_table(
 ) -> None:
     """Raises InputError for values in a table of people (rows, columns) that a conversion would not take or give.
     Implausible numbers are looked for in the cells that `is_changed` (bool) marks, or in all if it is None."""
-    metadata, is_phenotype = cohort.metadata, table_path.name == PHENOTYPE_FILE
+    metadata = cohort.metadata
+    is_phenotype = table_path.name == PHENOTYPE_FILE
     check_number_columns(table_before, table_after, is_phenotype, table_path)
     has_coded_phenotype = is_phenotype and tuple(table_after) == metadata.phenotype
     if has_coded_phenotype and (

@@ -68,8 +68,10 @@ def pack_cohort(
     `cohort.json` then lists the cells in which tables and records differed. Raises InputError for a damaged record, and
     for a table with impossible values."""
     storage_form = storage_form or ("zip" if any(entry.zip_chunk for entry in cohort.entries) else "bin")
-    cohort, cell_changes = flatten_record_files(cohort), list[dict[str, str]]()
-    has_no_sums, is_in_place = is_unsealed(cohort), is_edited_in_place(cohort.path, edited_folder)
+    cohort = flatten_record_files(cohort)
+    cell_changes = list[dict[str, str]]()
+    has_no_sums = is_unsealed(cohort)
+    is_in_place = is_edited_in_place(cohort.path, edited_folder)
     with create_folder(target_folder) as unfinished_folder:
         copy_side_tables(cohort, unfinished_folder)
         if edited_folder or has_no_sums:
@@ -116,7 +118,8 @@ def write_record_files(cohort: Cohort, target_folder: Path) -> None:
 
 def write_zip_chunks(cohort: Cohort, target_folder: Path, max_chunk_bytes: int = CHUNK_BYTES) -> None:
     """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
-    zip_file, chunk_count = None, 0
+    zip_file = None
+    chunk_count = 0
     with ExitStack() as exit_stack:
         for row, record_bytes in iterate_records(cohort):
             if zip_file is None or zip_file.start_dir >= max_chunk_bytes:

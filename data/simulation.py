@@ -112,7 +112,9 @@ class Anatomy:
     def __init__(self, grid: grids.Grid, simulation: Simulation):
         from scipy import ndimage
 
-        self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
+        self.grid = grid
+        self.simulation = simulation
+        self.ndimage = ndimage
         self.atlas = atlas.load_atlas(None, grid)
         # (x, y, z) bool
         self.is_brain = ndimage.binary_closing(np.pad(self.atlas.region_labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]

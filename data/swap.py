@@ -88,7 +88,8 @@ def write_swapped_records(
     voxel_indices_per_region = [
         np.flatnonzero(region_atlas.region_labels == region) for region in region_atlas.region_numbers
     ]
-    training_record_indices, original_and_swapped_rows = cohort.find_split_record_indices("train"), list[RecordRow]()
+    training_record_indices = cohort.find_split_record_indices("train")
+    original_and_swapped_rows = list[RecordRow]()
     training_labels, training_subjects = (
         np.array(
             [

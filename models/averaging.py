@@ -45,7 +45,8 @@ class MeanOfLogits(keras.layers.Layer):
 
     def __init__(self, branches: Sequence[AveragedBranch], is_learned: bool, **layer_options: Any) -> None:
         super().__init__(**layer_options)
-        self.branches, self.is_learned = branches, is_learned
+        self.branches = branches
+        self.is_learned = is_learned
 
     def build(self, input_shape: list[tuple]) -> None:
         if self.is_learned:
@@ -107,10 +108,8 @@ def classifier(
         make_logits(branch.build_features(member_count), member_count, branch.layer_settings, branch.starts_from_zero)
         for branch in branches
     ]
-    branch_weight_sum, non_connectome_weight = (
-        sum(branch.branch_weight for branch in branches),
-        1 if connectome_logits is None else 1 - connectomes.CONNECTOME_WEIGHT,
-    )
+    branch_weight_sum = sum(branch.branch_weight for branch in branches)
+    non_connectome_weight = 1 if connectome_logits is None else 1 - connectomes.CONNECTOME_WEIGHT
     averaged_branches = [
         AveragedBranch(
             branch.branch_name,

@@ -205,7 +205,9 @@ def make_convolution_branch(volume: "KerasTensor", config: Config) -> "Branch":
     from models import layers
     from models.averaging import Branch
 
-    map_count, is_map_by_map, layer_settings = volume.shape[-1], config.cubes > 1, config.layer_settings(config.l2)
+    map_count = volume.shape[-1]
+    is_map_by_map = config.cubes > 1
+    layer_settings = config.layer_settings(config.l2)
     if is_map_by_map:
         volume = layers.Standardise(dtype="float32")(layers.cube_means(volume, config.cubes))
         filter_counts = tuple(

@@ -37,7 +37,8 @@ class AveragingInitializer(keras.initializers.Initializer):
     NOISE_SCALE = 0.1  # factor of Xavier's noise
 
     def __init__(self, stride: int, is_transposed: bool) -> None:
-        self.stride, self.is_transposed = stride, is_transposed
+        self.stride = stride
+        self.is_transposed = is_transposed
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         initial_kernel = np.zeros(shape, np.float32)
@@ -55,7 +56,8 @@ class RegionMeans(layers.Layer):
 
     def __init__(self, grid: Grid, **layer_options: Any) -> None:
         super().__init__(**layer_options)
-        self.grid, self.parcels = grid, make_region_parcels(load_atlas(None, grid))
+        self.grid = grid
+        self.parcels = make_region_parcels(load_atlas(None, grid))
         self.region_index_by_voxel = self.parcels.parcel_indices  # (x, y, z); the last is no region
         self.region_voxel_counts = self.parcels.parcel_voxel_counts  # voxels of each region
         # into the flattened grid
@@ -72,10 +74,8 @@ class RegionMeans(layers.Layer):
         # (batch, voxels, maps)
         flat_volume = keras.ops.reshape(volume, (-1, self.region_index_by_voxel.size, volume.shape[-1]))
         inside_values = keras.ops.take(flat_volume, self.inside_voxel_indices, axis=1)
-        region_sums, region_voxel_counts = (
-            self.sum_by_region(inside_values, self.region_index_by_voxel.ravel()[self.inside_voxel_indices]),
-            self.region_voxel_counts[:, None],
-        )
+        region_sums = self.sum_by_region(inside_values, self.region_index_by_voxel.ravel()[self.inside_voxel_indices])
+        region_voxel_counts = self.region_voxel_counts[:, None]
         # A graph would multiply by the reciprocal of a constant in place of a plain division
         return tf.math.divide_no_nan(region_sums, region_voxel_counts.astype(self.compute_dtype))
 
@@ -155,7 +155,8 @@ class MemberInitializer(keras.initializers.Initializer):
     """A kernel (..., inputs, members * units) of members side by side, each of which starts as if it were alone."""
 
     def __init__(self, single_initializer: str, member_count: int) -> None:
-        self.single_initializer, self.member_count = single_initializer, member_count
+        self.single_initializer = single_initializer
+        self.member_count = member_count
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         member_kernel_shape = (*shape[:-1], shape[-1] // self.member_count)
@@ -171,7 +172,8 @@ class ChannelSlice(layers.Layer):
 
     def __init__(self, start_channel: int, stop_channel: int, **layer_options: Any) -> None:
         super().__init__(**layer_options)
-        self.start_channel, self.stop_channel = start_channel, stop_channel
+        self.start_channel = start_channel
+        self.stop_channel = stop_channel
 
     def call(self, volume: Any) -> Any:
         return volume[..., self.start_channel : self.stop_channel]

@@ -30,7 +30,8 @@ def sum_network_losses(batch: dict, network_logits: Any, branch: AveragedBranch)
 
 def compute_mean_activation(code: Any) -> Any:
     """rho_hat, the mean of sigmoid(code) over all records of a batch, also those on other devices."""
-    code_activation, replica_context = ops.sigmoid(ops.cast(code, "float32")), tf.distribute.get_replica_context()
+    code_activation = ops.sigmoid(ops.cast(code, "float32"))
+    replica_context = tf.distribute.get_replica_context()
     if replica_context is None or replica_context.num_replicas_in_sync == 1:
         return ops.mean(code_activation)
     replica_activation_count = tf.cast(tf.size(code_activation), tf.float32)
@@ -43,6 +44,7 @@ def compute_mean_activation(code: Any) -> Any:
 def sparse_reconstruction(batch: dict, outputs: dict, config: Any, input_names: tuple[str, ...]) -> Any:
     """Mean squared error + sparsity_weight * KL(sparsity || rho_hat) (Ng, Sparse autoencoder, 2011)."""
     squared_errors = ops.square(ops.cast(outputs["reconstruction"], "float32") - batch[input_names[0]])
-    rho, rho_hat = config.sparsity, compute_mean_activation(outputs["code"])
+    rho = config.sparsity
+    rho_hat = compute_mean_activation(outputs["code"])
     kl_divergence = rho * ops.log(rho / rho_hat) + (1 - rho) * ops.log((1 - rho) / (1 - rho_hat))
     return ops.mean(squared_errors) + config.sparsity_weight * kl_divergence

@@ -43,7 +43,8 @@ class Config(cnn.Config, nn.Config):
         }  # the penalty of joined layers, too
 
 
-SINE_PRESET, CNN_PRESETS = nn.PRESETS["sine"], cnn.PRESETS
+SINE_PRESET = nn.PRESETS["sine"]
+CNN_PRESETS = cnn.PRESETS
 PRESETS = {
     "combined": Config(**vars(SINE_PRESET) | vars(CNN_PRESETS["combined"])),
     "regions": Config(**vars(SINE_PRESET) | vars(CNN_PRESETS["regions"])),
@@ -86,7 +87,8 @@ def join_branches(branches: Sequence["Branch"], config: Config) -> "Branch":
     layer_settings = config.layer_settings(config.l2)
 
     def build_features(member_count: int) -> "KerasTensor":
-        flatten_layer, concatenate_layer = Flatten(), Concatenate()
+        flatten_layer = Flatten()
+        concatenate_layer = Concatenate()
         member_features = [
             concatenate_layer([flatten_layer(branch.build_features(1)) for branch in branches])
             for _ in range(member_count)

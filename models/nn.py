@@ -62,9 +62,11 @@ def make_phenotype_branch(phenotype: "KerasTensor", config: Config) -> "Branch":
     layer_settings = config.layer_settings(config.phenotype_l2)
 
     def build_features(member_count: int) -> "KerasTensor":
-        x, hidden_widths = Reshape((1, -1))(phenotype), config.phenotype_units
+        x = Reshape((1, -1))(phenotype)
+        hidden_widths = config.phenotype_units
         if hidden_widths and config.phenotype_activation == "sine":
-            x, hidden_widths = layers.fourier_features(x, hidden_widths[0], member_count), hidden_widths[1:]
+            x = layers.fourier_features(x, hidden_widths[0], member_count)
+            hidden_widths = hidden_widths[1:]
         return layers.hidden_layers(x, hidden_widths, member_count, layer_settings)
 
     starts_from_zero = config.phenotype_activation == "sine" or not config.phenotype_units

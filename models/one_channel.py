@@ -54,7 +54,8 @@ def correlate_volume(volume: Any, kernel: Any, leading_zero_count: int) -> Any:
     """(batch, x, y, z) with `leading_zero_count` zeros before each axis, and as many as are needed after, times (k, k,
     k) -> (batch, x, y, z)."""
     x, y, z = volume.shape[1:]
-    padded_z, extra_voxels = math.ceil(z / LANE_COUNT) * LANE_COUNT, kernel.shape[0] - 1
+    padded_z = math.ceil(z / LANE_COUNT) * LANE_COUNT
+    extra_voxels = kernel.shape[0] - 1
     padded_volume = pad_to_lanes(
         volume, [leading_zero_count] * 3, (x + extra_voxels, y + extra_voxels, padded_z + extra_voxels)
     )
@@ -91,7 +92,9 @@ class Conv3D(layers.Conv3D):
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         if not may_compute_in_lanes(self):
             return super().convolution_op(inputs, kernel)
-        volume, kernel, stride = tf.squeeze(inputs, -1), tf.squeeze(kernel, (3, 4)), self.strides[0]
+        volume = tf.squeeze(inputs, -1)
+        kernel = tf.squeeze(kernel, (3, 4))
+        stride = self.strides[0]
         if stride == 1:
             return tf.expand_dims(convolve_volume(volume, kernel, (kernel.shape[0] - 1) // 2), -1)
         x, y, z = (math.ceil(volume_size / stride) for volume_size in volume.shape[1:])
@@ -119,7 +122,9 @@ class Conv3DTranspose(layers.Conv3DTranspose):
     def call(self, inputs: Any) -> Any:
         if not may_compute_in_lanes(self):
             return super().call(inputs)
-        input_volume, kernel, stride = tf.squeeze(inputs, -1), tf.squeeze(self.kernel, (3, 4)), self.strides[0]
+        input_volume = tf.squeeze(inputs, -1)
+        kernel = tf.squeeze(self.kernel, (3, 4))
+        stride = self.strides[0]
         if stride == 1:
             return (
                 tf.expand_dims(convolve_volume(input_volume, kernel[::-1, ::-1, ::-1], kernel.shape[0] // 2), -1)
@@ -143,8 +148,6 @@ class Cropping3D(layers.Cropping3D):
     """The inside of a volume; see `slice_volume`."""
 
     def call(self, inputs: Any) -> Any:
-        first_voxel, output_sizes = (
-            [voxels_before for voxels_before, _ in self.cropping],
-            self.compute_output_shape(inputs.shape)[1:4],
-        )
+        first_voxel = [voxels_before for voxels_before, _ in self.cropping]
+        output_sizes = self.compute_output_shape(inputs.shape)[1:4]
         return slice_volume(inputs, first_voxel, output_sizes)

@@ -91,7 +91,8 @@ def save_slices_figure(picture: VolumePicture, grey_limits: tuple[float, float],
 
     Where no slice of the grid is centred at a height, the nearest one is shown, with its own height in the title.
     """
-    volume, grid = picture.volume, picture.grid
+    volume = picture.volume
+    grid = picture.grid
     figure, axes = plt.subplots(1, len(FIGURE_SLICE_HEIGHTS_MM), figsize=(10, 4.4), layout="constrained")
     black_value, white_value = grey_limits
     x_extents_mm, y_extents_mm, _ = (

@@ -161,7 +161,8 @@ class PermutationSeries:
 
         original_folds = self.fold_runs[0].folds
         assert original_folds
-        relabelled_folds, prediction_rows = permute_folds(original_folds, self.pooled_run.seed, permutation_number), []
+        relabelled_folds = permute_folds(original_folds, self.pooled_run.seed, permutation_number)
+        prediction_rows = []
         for fold_name, fold_run in zip(relabelled_folds.fold_names, self.fold_runs, strict=True):
             relabelled_run = replace(
                 replace_cohort(fold_run, relabelled_folds.make_fold_cohort(fold_name)), folds=relabelled_folds
@@ -295,7 +296,8 @@ def run_permutation_test(
         with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
             process_series.run_permutations(PERMUTATIONS_PER_PROCESS if is_child_process() else requested_count)
     else:
-        previous_score_count, exit_status = -1, 0
+        previous_score_count = -1
+        exit_status = 0
         while (
             not exit_status
             and series.find_result() is None
@@ -314,7 +316,8 @@ def run_permutation_test(
 
 def conclude_permutations(series: PermutationSeries) -> int:
     """Writes the p-value, here and into the report of the test, if no permutation is missing."""
-    pooled_run, permutations_folder = series.pooled_run, series.permutations_folder
+    pooled_run = series.pooled_run
+    permutations_folder = series.permutations_folder
     with files.lock_exclusively(permutations_folder, wait=True):
         if (permutation_result := series.find_result()) is None:
             print("Other processes are still at permutations; the last one of all writes the p-value.")

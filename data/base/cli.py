@@ -132,7 +132,8 @@ def make_int_parser(smallest: int, largest: int) -> Callable[[str], int]:
     return parse_int
 
 
-parse_positive_int, parse_seed_option = make_int_parser(1, MAX_COUNT), make_int_parser(0, MAX_SEED)
+parse_positive_int = make_int_parser(1, MAX_COUNT)
+parse_seed_option = make_int_parser(0, MAX_SEED)
 
 
 def run_guarded(program_name: str, execute: Callable[[], int]) -> int:
@@ -157,9 +158,11 @@ def run_reporting_errors(program_name: str, execute: Callable[[], int]) -> int:
         return BROKEN_PIPE_STATUS
     except (Exception, KeyboardInterrupt) as error:
         if INTERRUPTED.is_set() or isinstance(error, KeyboardInterrupt):  # libraries turn it into other errors
-            exit_status, error_text = INTERRUPTED_STATUS, format_interrupted_line(program_name)
+            exit_status = INTERRUPTED_STATUS
+            error_text = format_interrupted_line(program_name)
         elif isinstance(error, (InputError, OSError, MemoryError)):
-            exit_status, error_text = 2, format_error_line(program_name, format_error(error))
+            exit_status = 2
+            error_text = format_error_line(program_name, format_error(error))
         else:
             raise
     with suppress(OSError):  # a full disk, if stderr is written there, too

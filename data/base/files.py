@@ -270,7 +270,8 @@ def parse_json(json_content: str | bytes, json_class: type[JsonContent], strict:
         return make_type_adapter(json_type).validate_json(json_content, strict=strict)
     except ValidationError as error:
         first_error = error.errors(include_url=False, include_input=False)[0]
-        key_path, reason = ".".join(map(str, first_error["loc"])), first_error["msg"]
+        key_path = ".".join(map(str, first_error["loc"]))
+        reason = first_error["msg"]
         if first_error["type"] == "too_short":
             reason = (
                 f"expected {first_error['ctx']['min_length']} or more values, got {first_error['ctx']['actual_length']}"

@@ -65,7 +65,8 @@ def verify_checksums(folder: Path, file_names: Iterable[str]) -> None:
 
 def compare_checksums(folder: Path, file_names: Iterable[str]) -> tuple[list[str], list[str]]:
     """The files of a folder that differ from their sums, and those without a sum, by name."""
-    file_names, checksum_by_file = sorted(file_names), read_checksums(folder)
+    file_names = sorted(file_names)
+    checksum_by_file = read_checksums(folder)
     file_names_with_checksum = [file_name for file_name in file_names if file_name in checksum_by_file]
     current_checksums = compute_checksums(map(folder.joinpath, file_names_with_checksum))
     different_file_names = [

@@ -88,10 +88,8 @@ def print_table(rows: Sequence[Sequence[str]], truncate_last_column: bool = Fals
     if (PROGRESS_CALLBACK.get() and not even_if_quiet) or not (rows and sys.stdout):
         return
     console_width = None if sys.stdout.isatty() else MAX_LINE_LENGTH
-    console, rich_table = (
-        Console(width=console_width, markup=False, highlight=False, emoji=False),
-        Table.grid(padding=(0, 2, 0, 0)),
-    )
+    console = Console(width=console_width, markup=False, highlight=False, emoji=False)
+    rich_table = Table.grid(padding=(0, 2, 0, 0))
     *left_column_widths, _ = [max(map(len, column_texts)) for column_texts in zip_longest(*rows, fillvalue="")]
     last_column_width = max(
         console.width - sum(left_column_widths) - 2 * len(left_column_widths), MIN_LAST_COLUMN_WIDTH
@@ -151,10 +149,14 @@ class ProgressLines:
     progress went when this was made; a callback gets them up to twice a second."""
 
     def __init__(self, title: str, total_steps: int, done_steps: int, progress_callback: ProgressCallback | None):
-        self.title, self.total_steps, self.done_steps = title, total_steps, done_steps
+        self.title = title
+        self.total_steps = total_steps
+        self.done_steps = done_steps
         self.print_line = progress_callback or partial(print, flush=True)
         self.min_line_interval_s = PROGRESS_CALLBACK_INTERVAL_S if progress_callback else LINE_INTERVAL_S
-        self.start_time, self.initial_done_steps, self.last_print_time = time.monotonic(), done_steps, float("-inf")
+        self.start_time = time.monotonic()
+        self.initial_done_steps = done_steps
+        self.last_print_time = float("-inf")
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.done_steps += steps
@@ -180,7 +182,8 @@ class RichProgressBar:
     """A progress bar, drawn by rich."""
 
     def __init__(self, rich_bar: Any, task_id: Any):
-        self.rich_bar, self.task_id = rich_bar, task_id
+        self.rich_bar = rich_bar
+        self.task_id = task_id
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.rich_bar.update(self.task_id, advance=steps, note=note)
@@ -193,7 +196,8 @@ def open_progress_bar(title: str, total_steps: int, done_steps: int = 0) -> Iter
     from rich.console import Console
     from rich.table import Column
 
-    console, progress_callback = Console(), PROGRESS_CALLBACK.get()
+    console = Console()
+    progress_callback = PROGRESS_CALLBACK.get()
     if progress_callback or not console.is_terminal:
         yield ProgressLines(title, total_steps, done_steps, progress_callback)
         return

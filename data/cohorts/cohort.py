@@ -31,16 +31,12 @@ if TYPE_CHECKING:
 
     from data.cohorts.scaling import Scaler
 
-COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE = (
-    "covariates.csv",
-    "phenotype.csv",
-    "maps.csv",
-)  # of each subject, beside the records
+COVARIATES_FILE = "covariates.csv"
+PHENOTYPE_FILE = "phenotype.csv"
+MAP_MEASURES_FILE = "maps.csv"  # of each subject, beside the records
 SERIES_FILE = "series.csv"  # of each subject with a connectome
-LIKENESS_FILE, LIKENESS_MEANS_FILE = (
-    "likeness.json",
-    "likeness.npz",
-)  # the training people whom new people were prepared like
+LIKENESS_FILE = "likeness.json"
+LIKENESS_MEANS_FILE = "likeness.npz"  # the training people whom new people were prepared like
 SIDE_TABLE_FILES = (COVARIATES_FILE, PHENOTYPE_FILE, MAP_MEASURES_FILE, SERIES_FILE, LIKENESS_FILE, LIKENESS_MEANS_FILE)
 UNKNOWN_LABEL = -1  # in a batch
 ADVICE_BY_EMPTY_SPLIT = {  # a split: what to do
@@ -109,7 +105,8 @@ class Cohort:
         """What invalidates results, by the census and the stored verdict. With `fold_by_subject`, these folds replace
         the split. Without `include_label_problems`, problems of labels and their split, which the census finds, are
         left out."""
-        census_problems, check_verdict = self.take_census().list_finding_texts("problems"), self.check_verdict
+        census_problems = self.take_census().list_finding_texts("problems")
+        check_verdict = self.check_verdict
         current_problems = (
             self.take_census(fold_by_subject).list_finding_texts("problems") if fold_by_subject else census_problems
         )
@@ -184,10 +181,8 @@ class Cohort:
         """`covariates.csv`: text by subject, in the order of `rows`; None if there is none. Raises InputError."""
         from data.tables.phenotype import read_subject_table  # pandas and scikit-learn, which `--help` can do without
 
-        covariates_path, subjects = (
-            self.side_table_path_by_name.get(COVARIATES_FILE),
-            list(self.find_first_record_indices(range(len(self.rows)))),
-        )
+        covariates_path = self.side_table_path_by_name.get(COVARIATES_FILE)
+        subjects = list(self.find_first_record_indices(range(len(self.rows))))
         return read_subject_table(covariates_path, subjects) if covariates_path else None
 
     @cached_property
@@ -196,10 +191,8 @@ class Cohort:
         of `rows`; None if there is none. Raises InputError."""
         from data.tables.phenotype import read_phenotype
 
-        phenotype_path, subjects = (
-            self.side_table_path_by_name.get(PHENOTYPE_FILE),
-            list(self.find_first_record_indices(range(len(self.rows)))),
-        )
+        phenotype_path = self.side_table_path_by_name.get(PHENOTYPE_FILE)
+        subjects = list(self.find_first_record_indices(range(len(self.rows))))
         return read_phenotype(phenotype_path, subjects, self.metadata.phenotype) if phenotype_path else None
 
     @cached_property
@@ -345,18 +338,22 @@ class RunningMoments:
     """Mean and spread of values that come in batches, (n, ...) each."""
 
     def __init__(self) -> None:
-        self.sample_count, self.mean, self._squared_deviation_sums = 0, np.zeros(()), np.zeros(())
+        self.sample_count = 0
+        self.mean = np.zeros(())
+        self._squared_deviation_sums = np.zeros(())
 
     def add_batch(self, batch_values: np.ndarray) -> None:
         """Adds a batch by the stable update of Chan et al. (1979)."""
         batch_values = np.asarray(batch_values, np.float64)
-        batch_mean, new_sample_count = batch_values.mean(0), self.sample_count + len(batch_values)
+        batch_mean = batch_values.mean(0)
+        new_sample_count = self.sample_count + len(batch_values)
         mean_shift = batch_mean - self.mean
         self._squared_deviation_sums = self._squared_deviation_sums + np.square(batch_values - batch_mean).sum(0)
         self._squared_deviation_sums = self._squared_deviation_sums + np.square(mean_shift) * (
             self.sample_count * len(batch_values) / new_sample_count
         )
-        self.mean, self.sample_count = self.mean + mean_shift * (len(batch_values) / new_sample_count), new_sample_count
+        self.mean = self.mean + mean_shift * (len(batch_values) / new_sample_count)
+        self.sample_count = new_sample_count
 
     @property
     def nonzero_sd(self) -> np.ndarray:

@@ -22,7 +22,8 @@ from data.cohorts.metadata import Metadata
 from data.cohorts.rows import RecordRow
 
 CONNECTOMES_FILE = "connectomes.h5"
-EDGE_DTYPE, PARCEL_IMAGE_DTYPE = np.dtype("<f4"), np.dtype("<i2")
+EDGE_DTYPE = np.dtype("<f4")
+PARCEL_IMAGE_DTYPE = np.dtype("<i2")
 MAX_PARCELS = 2000  # which bounds the memory that a row takes
 ROWS_PER_BLOCK = 64  # rows read at once
 COPY_AGAIN_ADVICE = "Copy it again, or convert again."
@@ -123,7 +124,8 @@ def open_connectomes(
                 for dataset_name in ("subject", "parcels")
             )
             parcel_image = hdf5_file["image"][:] if "image" in hdf5_file else None
-            z_shape, expected_shape = hdf5_file["z"].shape, (len(stored_subjects), count_edges(len(parcel_names)))
+            z_shape = hdf5_file["z"].shape
+            expected_shape = (len(stored_subjects), count_edges(len(parcel_names)))
     except HDF5_DAMAGE_ERRORS as error:
         raise InputError(
             f"{connectomes_path} is not a readable file of connectomes: {error}. {COPY_AGAIN_ADVICE}"

@@ -18,7 +18,9 @@ DERIVE_PROGRAM = "autism-blackout"  # by which folders of `derive` are recognise
 DERIVATION_KEY = "Derivation"  # in the JSON beside a file
 DERIVED_TABLE_FILE = "derived.csv"  # in the folder of `derive`, with these columns
 DERIVED_COLUMNS = ("subject", "products", "mean_fd", "volumes", "volumes_kept", "voxels", "failed")
-DERIVATION_FOLDER, NETWORKS_IMAGE, PARCELS_IMAGE = "derivation", "networks", "parcels"
+DERIVATION_FOLDER = "derivation"
+NETWORKS_IMAGE = "networks"
+PARCELS_IMAGE = "parcels"
 NAMES_SUFFIX_BY_IMAGE = {NETWORKS_IMAGE: ".txt", PARCELS_IMAGE: ".tsv"}  # the file of names beside each image
 # of nilearn's load_confounds_strategy: its name, and the parameters of head motion, 24, 12 or 6
 STRATEGY_BY_CONFOUNDS = {
@@ -30,7 +32,8 @@ UNCLEANED_STOP_ADVICE = (
     "With real scans, stop here: head motion is in the maps. So derive again with fMRIPrep's tables beside the scans, "
     "and, if you named --confounds none, without it."
 )
-SERIES_PRODUCT, DUAL_REGRESSION_MEASURE = "series", "dual_regression"  # products that need an image
+SERIES_PRODUCT = "series"
+DUAL_REGRESSION_MEASURE = "dual_regression"  # products that need an image
 MEASURES_FIELD = "measures"
 
 

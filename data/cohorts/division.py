@@ -97,7 +97,8 @@ def make_subject_arrays(rows: Iterable[RecordRow], groups: SubjectGroups) -> Sub
 def divide_into_numbered_folds(cohort: Cohort, folds_option: str, seed: int) -> dict[str, str]:
     """Subject -> fold. There are `folds_option` folds, 0, 1, ..., in proportion over labels and sites; a group is in
     one."""
-    subject_arrays, fold_count = make_subject_arrays(cohort.rows, cohort.groups), int(folds_option)
+    subject_arrays = make_subject_arrays(cohort.rows, cohort.groups)
+    fold_count = int(folds_option)
     smaller_class_size = subject_arrays.smaller_class_size
     if not 2 <= fold_count <= smaller_class_size:
         bounds_text = (
@@ -207,7 +208,8 @@ def assign_stratified_folds(
 def divide_by_column(cohort: Cohort, folds_option: str) -> dict[str, str]:
     """A fold for each value of a column of `covariates.csv`, or for each site. A group goes to the fold of its first
     subject, which is printed."""
-    subject_arrays, covariates = make_subject_arrays(cohort.rows, cohort.groups), cohort.covariates
+    subject_arrays = make_subject_arrays(cohort.rows, cohort.groups)
+    covariates = cohort.covariates
     value_by_subject = dict(zip(subject_arrays.subjects, subject_arrays.sites.tolist(), strict=True))
     if covariates is not None and folds_option in covariates:
         value_by_subject = covariates[folds_option].replace("", UNKNOWN_FOLD).to_dict()

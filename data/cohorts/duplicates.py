@@ -84,10 +84,8 @@ def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans
     if reference_people.region_means is not None and new_people.region_means is not None:
         from data.cohorts import near_duplicates
 
-        all_subjects, all_region_means = (
-            [*reference_people.subjects, *new_people.subjects],
-            np.concatenate([reference_people.region_means, new_people.region_means]),
-        )
+        all_subjects = [*reference_people.subjects, *new_people.subjects]
+        all_region_means = np.concatenate([reference_people.region_means, new_people.region_means])
         for group in near_duplicates.find_near_duplicates(
             [str(index) for index in range(len(all_region_means))], all_region_means
         ).same_scan_groups:
@@ -112,10 +110,8 @@ def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans
 def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_means: bool = True) -> PeopleScans:
     """These subjects of a cohort, in this order; the first record of each is read for region means. Records in which
     regions were swapped do not count. Raises InputError, naming the file."""
-    first_record_index_by_subject, scan_digests_by_subject = (
-        cohort.find_first_record_indices(cohort.find_unswapped_record_indices()),
-        cohort.collect_scan_digests(),
-    )
+    first_record_index_by_subject = cohort.find_first_record_indices(cohort.find_unswapped_record_indices())
+    scan_digests_by_subject = cohort.collect_scan_digests()
     people = PeopleScans(
         {subject: scan_digests_by_subject[subject] for subject in subjects if subject in first_record_index_by_subject}
     )

@@ -28,7 +28,8 @@ class ReopenedFile:
     """A file that is open only while it is read, so that any number of zip chunks takes one handle at a time."""
 
     def __init__(self, path: Path):
-        self.name, self.read_position = str(path), 0
+        self.name = str(path)
+        self.read_position = 0
 
     def seekable(self) -> bool:
         return True

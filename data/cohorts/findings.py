@@ -18,7 +18,8 @@ from data.tables import vocabulary
 from data.tables.vocabulary import SITE_UNKNOWN_SENTENCE, find_recorded_sites
 
 VERDICT_FILE = "check.json"  # beside a cohort's records, without a sum
-MAX_PROBLEMS_IN_LINE, MAX_NOTES_IN_TERMINAL = 3, 2  # how many problems and notes are listed
+MAX_PROBLEMS_IN_LINE = 3
+MAX_NOTES_IN_TERMINAL = 2  # how many problems and notes are listed
 MAX_MAPS_BELOW_PICTURE = 2  # maps whose names stand below a person's picture
 MAX_SITES_LISTED = 50
 
@@ -151,7 +152,8 @@ def read_verdict(cohort_folder: Path, cohort_sha256: str) -> CheckVerdict | None
 
 def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
     """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
-    problems, check_time = tuple(findings.list_finding_texts("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    problems = tuple(findings.list_finding_texts("problems"))
+    check_time = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     problem_headings = tuple(
         heading for heading, heading_findings in findings.findings_by_heading.items() for _ in heading_findings.problems
     )
@@ -193,7 +195,8 @@ def make_census(
 ) -> CohortFindings:
     """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
     findings = CohortFindings(cohort_title)
-    participant_findings, site_findings = findings.participants, findings.sites
+    participant_findings = findings.participants
+    site_findings = findings.sites
     row_by_subject = {row.subject: row for row in rows}
     if fold_by_subject:
         fold_sizes = Counter(fold_by_subject.values()).values()

@@ -268,10 +268,8 @@ def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> 
     manifest.verify_checksums(reduced_set_path, manifest.read_checksums(reduced_set_path))
     folds_description, fold_by_subject = read_folds(reduced_set_path)
     if folds_description.folds != folds_option:
-        stored_flags, requested_flags = (
-            Division.parse_folds_option(folds_description.folds).option_flags,
-            Division.parse_folds_option(folds_option).option_flags,
-        )
+        stored_flags = Division.parse_folds_option(folds_description.folds).option_flags
+        requested_flags = Division.parse_folds_option(folds_option).option_flags
         raise InputError(
             f"{reduced_set_path} was reduced with {stored_flags}, this run has {requested_flags}; use the same."
         )
@@ -356,16 +354,17 @@ class InnerFolds:
 def divide_into_inner_folds(folds: Folds, outer_cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training_cohort = replace(outer_cohort, rows=tuple(row for row in outer_cohort.rows if row.split == "train"))
-    subject_arrays, division = make_subject_arrays(training_cohort.rows, training_cohort.groups), folds.division
+    subject_arrays = make_subject_arrays(training_cohort.rows, training_cohort.groups)
+    division = folds.division
     if division.column_name:
-        max_fold_count, limit_noun = (
-            len({folds.fold_by_subject[subject] for subject in subject_arrays.subjects}),
-            f"value of {folds.folds_option}",
-        )
+        max_fold_count = len({folds.fold_by_subject[subject] for subject in subject_arrays.subjects})
+        limit_noun = f"value of {folds.folds_option}"
     elif division.has_whole_sites:
-        max_fold_count, limit_noun = len(np.unique(merge_linked_sites(subject_arrays))), "site"
+        max_fold_count = len(np.unique(merge_linked_sites(subject_arrays)))
+        limit_noun = "site"
     else:
-        max_fold_count, limit_noun = subject_arrays.smaller_class_size, "participants of a class"
+        max_fold_count = subject_arrays.smaller_class_size
+        limit_noun = "participants of a class"
     fold_count = min(EFFORT.inner_folds, max_fold_count)
     if fold_count < MIN_INNER_FOLDS:
         raise InputError(
@@ -403,7 +402,8 @@ def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float
     cluster: their labels go together to a cluster of as many subjects at the same sites; those of one site come in any
     order."""
     subjects, labels, sites, clusters = make_subject_arrays(folds.full_cohort.rows, folds.groups)
-    subject_indices_by_cluster, index_lists_by_cluster_sites = defaultdict(list), defaultdict(list)
+    subject_indices_by_cluster = defaultdict(list)
+    index_lists_by_cluster_sites = defaultdict(list)
     for index, cluster in enumerate(clusters.tolist()):
         subject_indices_by_cluster[cluster].append(index)
     for cluster in subject_indices_by_cluster.values():  # those with the same key may be exchanged
@@ -428,7 +428,8 @@ def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:
     folds are cut anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay; so do
     whole sites, which have as many of both labels as before."""
     label_by_subject = permute_labels(folds, np.random.default_rng((seed, permutation_number)))
-    permuted_cohort, fold_by_subject = folds.full_cohort.relabel(label_by_subject), folds.fold_by_subject
+    permuted_cohort = folds.full_cohort.relabel(label_by_subject)
+    fold_by_subject = folds.fold_by_subject
     if folds.are_numbered and not (folds.division.has_whole_sites or folds.reduced_cohort_by_fold):
         fold_by_subject = divide_into_numbered_folds(permuted_cohort, folds.folds_option, seed)
     check_fold_classes(permuted_cohort, fold_by_subject)

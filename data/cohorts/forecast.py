@@ -59,10 +59,8 @@ def make_forecast(
     label is unknown or regions were swapped, which folds refuse."""
     if not rows or not all(row.is_labelled and not is_swapped_file(row.file) for row in rows):
         return []
-    subject_arrays, folds_by_design = (
-        make_subject_arrays(rows, groups),
-        dict[str, np.ndarray | None]({"a model of other participants": None}),
-    )
+    subject_arrays = make_subject_arrays(rows, groups)
+    folds_by_design = dict[str, np.ndarray | None]({"a model of other participants": None})
     if any(row.split == "train" for row in rows):
         folds_by_design = make_usual_folds(subject_arrays)
     requested_folds_by_design = (
@@ -125,10 +123,8 @@ def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds
     """The design in which subjects are tested in folds (n,), or by one model if they are None, and compared as
     `utils.scores.metrics` does."""
     _, subject_labels, subject_sites, clusters = subject_arrays
-    has_single_site, folds_or_zeros = (
-        len(np.unique(subject_sites)) == 1,
-        np.zeros(len(subject_labels)) if subject_folds is None else subject_folds,
-    )
+    has_single_site = len(np.unique(subject_sites)) == 1
+    folds_or_zeros = np.zeros(len(subject_labels)) if subject_folds is None else subject_folds
     peer_groups = folds_or_zeros if has_single_site else find_peer_groups(subject_labels, subject_sites, subject_folds)
     is_comparable = mark_records_in_mixed_groups(subject_labels, peer_groups)
     site_count = len(np.unique(subject_sites[is_comparable]))
@@ -225,10 +221,10 @@ def advise_design(best_design: TestDesign | None, connectome_name: str) -> str:
         return f"too few participants for a conclusion: {MORE_PEOPLE_ADVICE}"
     if not best_design.training_people_count:
         return "expect a conclusion only if the model's own test had a higher AUC"
-    clipped_training_count, connectome_words = (
-        np.clip(best_design.training_people_count, PLANNED_PEOPLE_COUNTS[0], PLANNED_PEOPLE_COUNTS[-1]),
-        f"with{'' if connectome_name else 'out'} connectomes",
+    clipped_training_count = np.clip(
+        best_design.training_people_count, PLANNED_PEOPLE_COUNTS[0], PLANNED_PEOPLE_COUNTS[-1]
     )
+    connectome_words = f"with{'' if connectome_name else 'out'} connectomes"
     reached_auc = np.interp(
         np.log(clipped_training_count), np.log(PLANNED_PEOPLE_COUNTS), MMNN_AUCS_BY_DATA[connectome_words]
     )

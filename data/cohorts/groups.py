@@ -5,7 +5,8 @@ from itertools import compress
 
 from data.cohorts.metadata import Metadata
 
-SHARED_SCAN_WORDS, SAME_FAMILY_WORDS = "share a scan", "are of one family"  # what those of a group do
+SHARED_SCAN_WORDS = "share a scan"
+SAME_FAMILY_WORDS = "are of one family"  # what those of a group do
 SubjectGroups = tuple[tuple[str, ...], ...]  # subjects who are not independent, and so take one split
 
 
@@ -16,10 +17,8 @@ def merge_groups(subject_groups: Iterable[Sequence[str]]) -> SubjectGroups:
     for group in subject_groups:
         merged_group = set(group).union(*(group_by_subject.get(subject, ()) for subject in group))
         group_by_subject |= dict.fromkeys([*group, *merged_group], merged_group)
-    position_by_subject, group_by_object_id = (
-        {subject: position for position, subject in enumerate(group_by_subject)},
-        {id(group): group for group in group_by_subject.values()},
-    )
+    position_by_subject = {subject: position for position, subject in enumerate(group_by_subject)}
+    group_by_object_id = {id(group): group for group in group_by_subject.values()}
     return tuple(
         tuple(sorted(group, key=position_by_subject.__getitem__))
         for group in group_by_object_id.values()

@@ -14,7 +14,8 @@ METADATA_FILE = "cohort.json"
 COMMAND_KEY = "converted_by"  # in a provenance: the command
 UNSEALED_KEY = "sealed_without_sums"  # in a provenance: true if tables may be other than they were written
 UNLIKE_RECORDS_KEY = "unlike_records"  # in a provenance: the cells of these tables that the records contradicted
-DUPLICATES_TOGETHER, DUPLICATES_APART = "together", "apart"  # subjects who share a scan
+DUPLICATES_TOGETHER = "together"
+DUPLICATES_APART = "apart"  # subjects who share a scan
 
 
 @dataclass(frozen=True, kw_only=True)

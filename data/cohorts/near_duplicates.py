@@ -31,20 +31,19 @@ if TYPE_CHECKING:
 
 MirrorHalves = tuple[np.ndarray, np.ndarray]  # of values: what mirroring leaves, and what it changes the sign of
 
-SAME_SCAN_COSINE, SINGLE_MAP_COSINE_TERM = (
-    0.4,
-    0.36,
-)  # two people of m maps share a scan if the mean cosine is above 0.4 + 0.36 / m
-MEASURED_PAIR_COUNT, COSINE_RISE_PER_DECADE = (
-    2.7e5,
-    0.02,
-)  # the largest cosine of different people rises by so much for ten times as many pairs as these
+SAME_SCAN_COSINE = 0.4
+SINGLE_MAP_COSINE_TERM = 0.36  # two people of m maps share a scan if the mean cosine is above 0.4 + 0.36 / m
+MEASURED_PAIR_COUNT = 2.7e5
+COSINE_RISE_PER_DECADE = (
+    0.02  # the largest cosine of different people rises by so much for ten times as many pairs as these
+)
 SAME_PERSON_COSINE_MARGIN = 0.05  # below the cosine of a shared scan: possibly one person
 SINGLE_MAP_COSINE = 0.92  # the cosine of a map that two people share, whatever their others are
 MIN_REGION_VOXEL_SHARE = 0.3  # of a region's voxels; a person who has less lacks it
 MIN_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose directions are uncertain, takes more
 VARIANCE_FLOOR = 1e-6  # of a region mean, in units of a map's length; between people it is 100 times as much
-PROFILE_ROUNDS, FILLING_ROUNDS = 2, 10  # of `subtract_profile`, and of missing regions in `embed_people`
+PROFILE_ROUNDS = 2
+FILLING_ROUNDS = 10  # of `subtract_profile`, and of missing regions in `embed_people`
 PAIRED_REGION_COUNT = 108  # AAL's regions 1, 3, ... lie left, 2, 4, ... right; those behind lie in the middle
 PEOPLE_PER_BLOCK = 512  # people compared with as many at a time
 MAX_LISTED_PAIRS = 1000  # of people who may be one person
@@ -78,10 +77,8 @@ def make_region_weight_matrix() -> "csr_array":
     voxel_region_labels = atlas.load_atlas(None, grids.REDUCED).full_region_labels.astype(
         np.intp
     )  # (x, y, z), x from left to right
-    is_in_sided_region, middle_x = (
-        (voxel_region_labels > 0) & (voxel_region_labels <= PAIRED_REGION_COUNT),
-        len(voxel_region_labels) // 2,
-    )
+    is_in_sided_region = (voxel_region_labels > 0) & (voxel_region_labels <= PAIRED_REGION_COUNT)
+    middle_x = len(voxel_region_labels) // 2
     voxel_region_labels = np.where(
         is_in_sided_region, voxel_region_labels - 1 + voxel_region_labels % 2, voxel_region_labels
     )  # all of the left
@@ -134,13 +131,15 @@ def compute_cosine_thresholds(people_count: int, map_count: int) -> tuple[float,
 def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> NearDuplicates:
     """The near duplicates among subjects with these region means (subjects, regions, maps). Three maps of 50,000 people
     take 15 s of processor time, and 0.4 GB."""
-    people_count, map_count = len(subjects), region_means.shape[-1]
+    people_count = len(subjects)
+    map_count = region_means.shape[-1]
     if people_count < 2:
         return NearDuplicates()
     halves_by_map = [embed_people(map_means) for map_means in np.moveaxis(region_means, -1, 0)]
     same_scan_cosine, same_person_cosine = compute_cosine_thresholds(people_count, map_count)
     # close_pairs: (pairs, 3), two people's indices and mean cosine
-    first_member_by_person, close_pairs = np.arange(people_count), np.empty((0, 3))
+    first_member_by_person = np.arange(people_count)
+    close_pairs = np.empty((0, 3))
     for row_start in range(0, people_count, PEOPLE_PER_BLOCK):
         for column_start in range(0, row_start + 1, PEOPLE_PER_BLOCK):
             block_cosine_sums_over_maps, max_cosines = compare_people_blocks(
@@ -196,7 +195,8 @@ def compare_people_blocks(
         np.abs(cosines, out=cosines)  # one of the two may be mirrored
         cosines += symmetric_half[row_people] @ symmetric_half[column_people].T
         cosines_by_map.append(cosines)
-    cosine_sums, max_cosines = cosines_by_map[0].copy(), cosines_by_map[0]
+    cosine_sums = cosines_by_map[0].copy()
+    max_cosines = cosines_by_map[0]
     for cosines in cosines_by_map[1:]:
         cosine_sums += cosines
         np.maximum(max_cosines, cosines, out=max_cosines)
@@ -287,11 +287,9 @@ def compute_row_lengths(vectors: np.ndarray) -> np.ndarray:
 
 def split_mirror_halves(region_values: np.ndarray) -> MirrorHalves:
     """Values of regions (subjects, regions) -> what left and right have in common, and how they differ."""
-    left_values, right_values, middle_values = (
-        region_values[:, :PAIRED_REGION_COUNT:2],
-        region_values[:, 1:PAIRED_REGION_COUNT:2],
-        region_values[:, PAIRED_REGION_COUNT:],
-    )
+    left_values = region_values[:, :PAIRED_REGION_COUNT:2]
+    right_values = region_values[:, 1:PAIRED_REGION_COUNT:2]
+    middle_values = region_values[:, PAIRED_REGION_COUNT:]
     return np.column_stack([(left_values + right_values) * ROOT_HALF, middle_values]), (
         left_values - right_values
     ) * ROOT_HALF
@@ -299,10 +297,8 @@ def split_mirror_halves(region_values: np.ndarray) -> MirrorHalves:
 
 def merge_mirror_halves(symmetric_half: np.ndarray, sided_half: np.ndarray) -> np.ndarray:
     """The values of regions that `split_mirror_halves` takes apart."""
-    region_values, region_pair_count = (
-        np.empty((len(sided_half), symmetric_half.shape[1] + sided_half.shape[1]), np.float32),
-        sided_half.shape[1],
-    )
+    region_values = np.empty((len(sided_half), symmetric_half.shape[1] + sided_half.shape[1]), np.float32)
+    region_pair_count = sided_half.shape[1]
     region_values[:, :PAIRED_REGION_COUNT:2] = (symmetric_half[:, :region_pair_count] + sided_half) * ROOT_HALF
     region_values[:, 1:PAIRED_REGION_COUNT:2] = (symmetric_half[:, :region_pair_count] - sided_half) * ROOT_HALF
     region_values[:, PAIRED_REGION_COUNT:] = symmetric_half[:, region_pair_count:]

@@ -30,10 +30,8 @@ def compute_pull_log_odds(labels: np.ndarray, sites: np.ndarray, folds: np.ndarr
         .groupby([label_table["site"], label_table["label"]])
         .mean()
     )
-    share_by_site_and_class, autism_share_by_site = (
-        mean_share_by_site_and_label.unstack().reindex(columns=[0, 1]),
-        label_table.groupby("site")["label"].mean(),
-    )
+    share_by_site_and_class = mean_share_by_site_and_label.unstack().reindex(columns=[0, 1])
+    autism_share_by_site = label_table.groupby("site")["label"].mean()
     logit_slope_by_site = autism_share_by_site * (1 - autism_share_by_site)
     record_count_by_site = label_table["site"].value_counts()[share_by_site_and_class.index] * logit_slope_by_site.gt(0)
     return float(

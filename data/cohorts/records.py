@@ -55,10 +55,8 @@ def compute_digest(content: bytes | memoryview) -> str:
 def compute_record_digests(record_content: bytes | memoryview) -> Digests:
     """The digests of a record's bytes."""
     record_view = memoryview(record_content)
-    header_digest, volume_digest = (
-        compute_digest(record_view[:HEADER_BYTES]),
-        compute_digest(record_view[HEADER_BYTES:]),
-    )
+    header_digest = compute_digest(record_view[:HEADER_BYTES])
+    volume_digest = compute_digest(record_view[HEADER_BYTES:])
     map_count = infer_record_form(len(record_view), "A record")[1]
     map_digests = (
         compute_map_digests(np.frombuffer(record_view, RECORD_DTYPE, offset=HEADER_BYTES).reshape(map_count, -1))

@@ -51,7 +51,8 @@ DIGEST_FIELD_BY_COLUMN = {
 def read_subjects_table(table_path: Path) -> tuple[list[RecordRow], list[Digests]]:
     """`subjects.csv`, and the digests of its records, if it has them. Raises InputError, naming file and line, for a
     missing column or an impossible value."""
-    rows, record_digests = [], []
+    rows = []
+    record_digests = []
     for line_number, cell_by_column in tables.read_csv_rows(table_path, SUBJECTS_TABLE_COLUMNS).items():
         line_location = f"{table_path} line {line_number}"
         try:
@@ -109,7 +110,8 @@ def write_subjects_table(table_path: Path, rows: Sequence[RecordRow], digests: S
 
 def check_table_files(table_path: Path, rows: Sequence[RecordRow], record_files: Iterable[str]) -> None:
     """Raises InputError unless the table names each of the records' files once and no subject is in both splits."""
-    record_files, listed_files = set(record_files), {row.file for row in rows}
+    record_files = set(record_files)
+    listed_files = {row.file for row in rows}
     if len(listed_files) < len(rows):
         raise InputError(f"{table_path} names a file twice; expected one row a record.")
     if missing_files := sorted(listed_files - record_files):

@@ -85,10 +85,8 @@ def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> 
             sentences.append(
                 f"{join_names(excess_category_counts.index.tolist())} has several of one variable; {rule_text}"
             )
-    expected_indicators, value_names_by_indicator = (
-        compute_expected_indicators(raw_values, metadata),
-        list_value_names_by_indicator(metadata),
-    )
+    expected_indicators = compute_expected_indicators(raw_values, metadata)
+    value_names_by_indicator = list_value_names_by_indicator(metadata)
     for value_name in expected_indicators:
         if (wrong_values := raw_values[value_name][raw_values[value_name].ne(expected_indicators[value_name])]).size:
             rule_text = f"expected 1 if {join_names(value_names_by_indicator[value_name])} is unknown, else 0"

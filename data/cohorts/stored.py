@@ -65,7 +65,8 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
             f"{cohort_path / METADATA_FILE} says {metadata_form_text}, its records hold {num_maps} on {grid}. Convert "
             "again."
         )
-    row_entries, connectomes = tuple(entry_by_file[row.file] for row in table_rows), None
+    row_entries = tuple(entry_by_file[row.file] for row in table_rows)
+    connectomes = None
     if metadata.connectome:
         connectome_digests = [row_digests.connectome for row_digests in record_digests if row_digests.connectome]
         connectomes = cohort_connectomes.open_connectomes(
@@ -144,7 +145,8 @@ def verify_cohort(cohort_path: Path, entries: Collection[RecordEntry], unverifie
             f"{cohort_path} has tables and no {SUMS_FILE}, which tells whether they are as they were written. Is it of "
             f"a script? Seal a copy, and use that: abide-data pack {quoted_path} COPY"
         )
-    sum_by_file, present_files = manifest.read_checksums(cohort_path), list_cohort_files(cohort_path, entries)
+    sum_by_file = manifest.read_checksums(cohort_path)
+    present_files = list_cohort_files(cohort_path, entries)
     record_files = {CONNECTOMES_FILE, *(entry.path.name for entry in entries)}
     verified_file_names = [
         file_name
@@ -260,10 +262,10 @@ def write_cohort_tables(
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
     before. Digests of records that `record_digests_by_file`, by file, lacks are computed."""
     metadata_file.write_metadata(cohort_path / METADATA_FILE, metadata)
-    record_location_by_file, connectome_digest_by_file = (
-        find_folder_entries(cohort_path),
-        {file_name: record_digests.connectome for file_name, record_digests in record_digests_by_file.items()},
-    )
+    record_location_by_file = find_folder_entries(cohort_path)
+    connectome_digest_by_file = {
+        file_name: record_digests.connectome for file_name, record_digests in record_digests_by_file.items()
+    }
     if metadata.connectome and not all(connectome_digest_by_file.get(row.file) for row in rows):
         connectome_digest_by_file = cohort_connectomes.compute_connectome_digests(cohort_path, metadata, rows)
     undigested_entry_by_file = {

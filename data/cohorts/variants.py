@@ -83,7 +83,8 @@ def scale_phenotype_as(cohort: Cohort, preparation: Preparation) -> Cohort:
     has no `phenotype.csv`, or if that holds other values."""
     from data.cohorts.scaling import Scaler
 
-    metadata, scaler = cohort.metadata, Scaler.from_preparation(preparation)
+    metadata = cohort.metadata
+    scaler = Scaler.from_preparation(preparation)
     is_same_phenotype_preparation = metadata.select_fields_for_inputs(
         ["phenotype"]
     ) == preparation.select_fields_for_inputs(["phenotype"])
@@ -110,7 +111,8 @@ def equalise_recording_values(cohort: Cohort) -> Cohort | None:
     from data.cohorts.scaling import Scaler, find_recording_value_indices
     from data.tables.phenotype import IQ_TEST_VALUE_PREFIX
 
-    recording_indices, scaler = find_recording_value_indices(cohort.metadata), Scaler.from_preparation(cohort.metadata)
+    recording_indices = find_recording_value_indices(cohort.metadata)
+    scaler = Scaler.from_preparation(cohort.metadata)
     if not recording_indices or scaler is None:
         return None
     usual_raw_values = np.round(scaler.median)

@@ -72,7 +72,8 @@ class Conversion:
     ) -> PlannedCohort:
         """The cohort of the subjects. `scan_fingerprints`, which tell scans apart, and `same_scan_groups`, who share a
         scan, are known once the maps are read."""
-        source, subject_table = self.source, self.source.subject_table
+        source = self.source
+        subject_table = self.source.subject_table
         if self.template:
             return plan_from_template(subject_table, same_scan_groups, source, self.template.cohort)
         if self.preserved_split:
@@ -90,16 +91,16 @@ class Conversion:
 
     def write_cohort(self, cohort_folder: Path, grid: grids.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
         """Writes the cohort into a folder; returns it with facts on people and maps."""
-        source, template_cohort = self.source, self.template.cohort if self.template else None
-        subject_ids, map_files_per_subject = (
-            source.subject_table["subject"].tolist(),
-            source.map_files.to_numpy().tolist(),
-        )
+        source = self.source
+        template_cohort = self.template.cohort if self.template else None
+        subject_ids = source.subject_table["subject"].tolist()
+        map_files_per_subject = source.map_files.to_numpy().tolist()
         with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
             temporary_record_paths = [
                 Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(map_files_per_subject))
             ]
-            series_paths, parcel_image_path = source.series_paths, source.parcel_image_path
+            series_paths = source.series_paths
+            parcel_image_path = source.parcel_image_path
             converted_connectomes = (
                 None
                 if series_paths is None
@@ -176,7 +177,9 @@ class Conversion:
     ) -> Metadata:
         """The metadata with what the cohort was made of and how, and the leaks that --allowLeak accepts, `leak_texts`
         of maps among them."""
-        source, metadata, input_hash = self.source, planned_cohort.metadata, hashlib.sha256()
+        source = self.source
+        metadata = planned_cohort.metadata
+        input_hash = hashlib.sha256()
         file_name_sha256_pairs = [
             (source.table_path.name, manifest.compute_checksum(source.table_path)),
             *chain.from_iterable(person_maps.file_sums for person_maps in people_maps),
@@ -223,7 +226,8 @@ class Conversion:
         is_training = np.array([subject_row.split == "train" for subject_row in planned_cohort.subject_rows])
         training_labels = np.array([subject_row.label for subject_row in planned_cohort.subject_rows])[is_training]
         template_measures_by_map = self.template.measures_by_map if self.template else None
-        summary_rows, leak_texts = list[SummaryRow](), list[str]()
+        summary_rows = list[SummaryRow]()
+        leak_texts = list[str]()
         for map_name, map_measures in measures_by_map.items():
             message_prefix = f"{map_name}: " if len(measures_by_map) > 1 else ""
             try:
@@ -283,8 +287,10 @@ def convert_cohort(
 def check_source_table(source: Source, options: ConversionOptions) -> tuple[Source, list[SummaryRow]]:
     """The source with its families, and facts on the table. Raises InputError for columns that are not there, tell the
     diagnosis, or tell nothing, and for numbers that are no measurements."""
-    text_table, labels = source.text_table, source.subject_table["label"].to_numpy()
-    phenotype_columns, requested_covariates = options.phenotype or (), options.covariates or ()
+    text_table = source.text_table
+    labels = source.subject_table["label"].to_numpy()
+    phenotype_columns = options.phenotype or ()
+    requested_covariates = options.covariates or ()
     check_label_coding(text_table, labels, source.label_column)
     columns_by_flag = {
         "--phenotype": phenotype_columns,
@@ -328,7 +334,8 @@ def check_new_people(
 ) -> tuple[Source, list[SummaryRow]]:
     """The source with its families, and facts on the table of new people. Raises InputError if they cannot be prepared
     as `template`, or are its training subjects."""
-    template_cohort, template_metadata = template.cohort, template.cohort.metadata
+    template_cohort = template.cohort
+    template_metadata = template.cohort.metadata
     check_template_match(source, template_cohort)
     phenotype_and_covariate_columns = (*template_metadata.phenotype_columns, *template_metadata.covariate_columns)
     check_measurements(source, phenotype_and_covariate_columns)

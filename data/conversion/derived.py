@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 # images that `derive` keeps in the folder `atlases/`
 ATLAS_IMAGE_NAME = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)
-MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
+MOTION_KEY = "MeanFramewiseDisplacement"
+MOTION_COLUMN = "mean_fd"  # mm
 
 
 def read_json_sidecar(file_path: Path) -> tuple[Path, dict[str, Any]]:

@@ -36,7 +36,8 @@ class Product:
     averaged_trait_names: tuple[str, ...] = ()  # over files of a person that differ in these; if empty, one is expected
 
 
-MAP_PRODUCT, PARCEL_SERIES_PRODUCT = Product("maps", "--mapColumn"), Product("series")
+MAP_PRODUCT = Product("maps", "--mapColumn")
+PARCEL_SERIES_PRODUCT = Product("series")
 SCAN_PRODUCT = Product("scans", "--boldColumn", ("pipeline", "space"), ("ses", "run", "folder", "name"))
 
 
@@ -52,7 +53,8 @@ class NamingRule:
     default_space: str = "MNI152"  # of files whose names do not say theirs; "": they must
 
 
-NIFTI_SUFFIX_PATTERN, SUBJECT_PATTERN = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
+NIFTI_SUFFIX_PATTERN = r"\.nii(?:\.gz)?"
+SUBJECT_PATTERN = "sub-([A-Za-z0-9]+)_"
 SCAN_PATTERN = SUBJECT_PATTERN + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NIFTI_SUFFIX_PATTERN
 SERIES_PATTERN = rf"(?i:{SUBJECT_PATTERN}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
 UNCLEAR_ID_PATTERN = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NIFTI_SUFFIX_PATTERN}"
@@ -201,10 +203,8 @@ def recognise_file(
     for naming_rule, name_pattern in pattern_by_rule.items():
         if id_match := name_pattern.fullmatch(relative_path.name):
             subject_label = SESSION_SUFFIX.sub("", id_match[1]) or id_match[1]
-            text_before_id, text_after_id = (
-                relative_path.name[: id_match.start(1)],
-                relative_path.name[id_match.start(1) + len(subject_label) :],
-            )
+            text_before_id = relative_path.name[: id_match.start(1)]
+            text_after_id = relative_path.name[id_match.start(1) + len(subject_label) :]
             name_glob = f"{escape(text_before_id)}*{escape(text_after_id).removesuffix('.gz')}*"
             bids_entities = {
                 entity_name: entity_value
@@ -327,10 +327,10 @@ def matches_any_glob(relative_path: PurePosixPath, only_globs: str | None) -> bo
 def choose_usable_files(product_files: Sequence[ProductFile], only_globs: str | None) -> list[ProductFile]:
     """The files that match one of the globs `A,B` and lie in MNI space; maps of one pipeline. Series have no voxels:
     all are taken if no name matches, or says MNI space."""
-    product, matching_files = (
-        product_files[0].naming_rule.product,
-        [product_file for product_file in product_files if matches_any_glob(product_file.relative_path, only_globs)],
-    )
+    product = product_files[0].naming_rule.product
+    matching_files = [
+        product_file for product_file in product_files if matches_any_glob(product_file.relative_path, only_globs)
+    ]
     usable_files = [product_file for product_file in matching_files if not product_file.exclusion_reason]
     if product is PARCEL_SERIES_PRODUCT:
         return usable_files or matching_files or list(product_files)
@@ -349,11 +349,10 @@ def choose_clear_files(
     """The files that `choose_usable_files` takes; for people of whom it is unclear which to take, why; and facts.
     Raises InputError if there are none, and as `explain_unclear_people` does, with a glob for these and
     `map_file_groups`."""
-    product, chosen_files = product_files[0].naming_rule.product, choose_usable_files(product_files, only_globs)
-    chosen_paths, rejected_paths_by_reason = (
-        {product_file.path for product_file in chosen_files},
-        dict[str, list[PurePosixPath]](),
-    )
+    product = product_files[0].naming_rule.product
+    chosen_files = choose_usable_files(product_files, only_globs)
+    chosen_paths = {product_file.path for product_file in chosen_files}
+    rejected_paths_by_reason = dict[str, list[PurePosixPath]]()
     for product_file in product_files:
         if product_file.path not in chosen_paths and matches_any_glob(product_file.relative_path, only_globs):
             rejected_paths_by_reason.setdefault(
@@ -400,10 +399,8 @@ def explain_unclear_people(
     """For people of whom it is unclear which files to take, why. Raises InputError, with a glob that chooses in all
     `glob_test_groups`, if these are half of all people or more, since then nobody knows what is usual; if there are
     any, where nothing is averaged; or if the files of the others differ in kind."""
-    files_by_person, averaged_trait_names = (
-        group_files_by_person(chosen_files),
-        chosen_files[0].naming_rule.product.averaged_trait_names,
-    )
+    files_by_person = group_files_by_person(chosen_files)
+    averaged_trait_names = chosen_files[0].naming_rule.product.averaged_trait_names
     # the files of people of whom it is unclear, by how they differ
     unclear_files_by_difference = dict[str, list[list[ProductFile]]]()
     for person_files in files_by_person.values():
@@ -488,7 +485,8 @@ def are_files_ambiguous(person_files: Sequence[ProductFile]) -> bool:
 def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: Iterable[Sequence[ProductFile]]) -> str:
     """That one of several files must be chosen. The shortest of the globs that leave the most people clear files in all
     groups is advised, unless it leaves fewer than its share of people, as where one ID is spelt in two ways."""
-    product, glob_test_groups = rival_files[0].naming_rule.product, list(glob_test_groups)
+    product = rival_files[0].naming_rule.product
+    glob_test_groups = list(glob_test_groups)
     name_globs_per_group = [
         dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group) for file_group in glob_test_groups
     ]
@@ -504,9 +502,9 @@ def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: I
         sorted(candidate_globs, key=lambda glob: (len(glob), glob)),
         key=lambda glob: count_clear_people(glob, glob_test_groups),
     )
-    clear_person_count, smallest_person_count = (
-        count_clear_people(best_glob, glob_test_groups),
-        min(len(group_files_by_person(choose_usable_files(file_group, None))) for file_group in glob_test_groups),
+    clear_person_count = count_clear_people(best_glob, glob_test_groups)
+    smallest_person_count = min(
+        len(group_files_by_person(choose_usable_files(file_group, None))) for file_group in glob_test_groups
     )
     advice = "Remove or rename one"
     if clear_person_count and clear_person_count * len(rival_files) >= smallest_person_count:
@@ -543,7 +541,8 @@ def count_clear_people(only_globs: str, glob_test_groups: Iterable[Sequence[Prod
 
 def suggest_globs(product_file: ProductFile) -> Iterator[str]:
     """Globs that match a file and others like it: by a folder, by a part of its name, by all of its name or path."""
-    escaped_folder_names, name_glob = list(map(escape, product_file.relative_path.parts[:-1])), product_file.name_glob
+    escaped_folder_names = list(map(escape, product_file.relative_path.parts[:-1]))
+    name_glob = product_file.name_glob
     yield from (f"{escaped_folder}/*" for escaped_folder in escaped_folder_names[:1])
     yield from (f"*/{escaped_folder}/*" for escaped_folder in escaped_folder_names)
     yield from (
@@ -583,7 +582,8 @@ def find_participants_table_near(
     parent_folders = {
         parent_folder for path in file_paths for parent_folder in path.parents if parent_folder.is_relative_to(folder)
     }
-    folders_inside, folders_above = sorted(parent_folders | {folder}), list(folder.resolve().parents)[:2]
+    folders_inside = sorted(parent_folders | {folder})
+    folders_above = list(folder.resolve().parents)[:2]
     for searched_folders in (folders_inside, folders_above):
         for table_glob in table_globs:
             glob_matching_paths = sorted(

@@ -67,12 +67,12 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
     if cohort.connectomes is None or cohort.tables_folder is None:
         return Counter()
     first_record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
-    measures_by_record_index, lacking_subject_count_by_parcel = dict[int, dict[str, float]](), Counter[str]()
-    parcel_names, compared_edge_indices = (
-        cohort.connectomes.parcel_names,
-        draw_compared_edge_indices(cohort.connectomes.num_edges),
-    )
-    compared_fisher_z_by_subject, median_fisher_z_per_subject = dict[str, np.ndarray](), list[float]()
+    measures_by_record_index = dict[int, dict[str, float]]()
+    lacking_subject_count_by_parcel = Counter[str]()
+    parcel_names = cohort.connectomes.parcel_names
+    compared_edge_indices = draw_compared_edge_indices(cohort.connectomes.num_edges)
+    compared_fisher_z_by_subject = dict[str, np.ndarray]()
+    median_fisher_z_per_subject = list[float]()
     with open_progress_bar("Checking connectomes", len(first_record_index_by_subject)) as progress_bar:
         for record_index in first_record_index_by_subject.values():
             progress_bar.advance()

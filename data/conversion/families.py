@@ -71,11 +71,9 @@ def summarise_families(source: Source, template_cohort: Cohort | None = None) ->
     """How the column was read: how many families it has, the largest, how many people have no value, and who is a
     relative of people of `template_cohort`. Without a column, which ones look like it; or that the table lacks
     that of `template_cohort`."""
-    family_column, person_count, subjects_by_family = (
-        source.family_column,
-        len(source.subject_table),
-        group_subjects_by_family(source.subject_table),
-    )
+    family_column = source.family_column
+    person_count = len(source.subject_table)
+    subjects_by_family = group_subjects_by_family(source.subject_table)
     if template_cohort and not family_column:
         template_family_column = template_cohort.metadata.family_column
         message = f"not known, since {source.table_path} lacks {template_family_column}; --family names a column"

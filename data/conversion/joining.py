@@ -55,7 +55,8 @@ def find_label_coding(
     text_table: pd.DataFrame, options: SourceOptions, table_path: Path, is_label_optional: bool
 ) -> LabelCoding | None:
     """The coding that the options give, or ABIDE's own; None if there is neither and `is_label_optional`."""
-    label_column, autism_values_text = options.label_column, options.positive
+    label_column = options.label_column
+    autism_values_text = options.positive
     check_columns_exist(
         text_table, {"--labelColumn": [label_column], "--siteColumn": [options.site_column]}, table_path
     )
@@ -115,16 +116,20 @@ def read_source(
         raise InputError(
             f"{maps_folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of participants."
         )
-    default_site_columns, template_metadata = list(DEFAULT_SITE_COLUMNS), Metadata()
+    default_site_columns = list(DEFAULT_SITE_COLUMNS)
+    template_metadata = Metadata()
     if template:
-        is_label_optional, template_metadata = True, template.cohort.metadata
+        is_label_optional = True
+        template_metadata = template.cohort.metadata
         options = replace(
             options, maps=template.cohort.map_names, connectome=template.cohort.metadata.connectome or None
         )
         default_site_columns = [template.cohort.metadata.site_column, *default_site_columns]
     listing = FolderListing(maps_folder)
     joined_table = join_table_with_files(listing, options, template_metadata)
-    table_path, text_table, subject_ids = joined_table.table_path, joined_table.text_table, joined_table.subject_ids
+    table_path = joined_table.table_path
+    text_table = joined_table.text_table
+    subject_ids = joined_table.subject_ids
     label_coding = find_label_coding(text_table, options, table_path, is_label_optional)
     diagnosis_values, label_values = read_labels(text_table, label_coding, table_path, is_label_optional)
     has_usable_label = label_values.notna() | (diagnosis_values.isna() & is_label_optional)
@@ -230,7 +235,8 @@ def read_source(
 
 def find_unwanted_row_reasons(joined_table: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[SummaryRow]]:
     """Why --exclude or --where leaves out each row, empty where they do not; facts on either. Raises InputError."""
-    unwanted_reason_by_row, summary_rows = pd.Series("", joined_table.text_table.index), list[SummaryRow]()
+    unwanted_reason_by_row = pd.Series("", joined_table.text_table.index)
+    summary_rows = list[SummaryRow]()
     if options.where:
         where_condition = RowCondition(options.where, joined_table.text_table, joined_table.table_path)
         is_condition_met = where_condition.evaluate_rows()
@@ -271,8 +277,10 @@ def list_left_out_subjects(
     unwanted_reason_by_row: pd.Series,
 ) -> dict[str, list[str]]:
     """For each reason, the subjects that are left out, or a row or map of whom is; each row for its first reason."""
-    map_paths, has_all_files = joined_table.map_paths, joined_table.has_all_files
-    has_any_map, lacks_label = map_paths.notna().any(axis=1), has_all_files & ~has_usable_label
+    map_paths = joined_table.map_paths
+    has_all_files = joined_table.has_all_files
+    has_any_map = map_paths.notna().any(axis=1)
+    lacks_label = has_all_files & ~has_usable_label
     row_mask_by_reason = {"no map": ~has_any_map} | {
         f"no map {map_name}": has_any_map & map_paths[map_name].isna() for map_name in map_paths
     }
@@ -307,7 +315,8 @@ def join_table_with_files(listing: FolderListing, options: SourceOptions, templa
         join_map_columns(listing.root_folder, options, template_metadata) if options.map_column else None
     )
     joined_table = column_joined_table or join_recognised_maps(listing, options, template_metadata)
-    text_table, table_path = joined_table.text_table, joined_table.table_path
+    text_table = joined_table.text_table
+    table_path = joined_table.table_path
     joined_table = replace(joined_table, text_table=clear_missing_codes(text_table, options.missing or (), table_path))
     if not options.connectome:
         if options.parcels:

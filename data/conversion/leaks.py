@@ -44,7 +44,8 @@ DATE_PATTERN = re.compile(  # 2011-05-12, 12.05.2011, 5/12/11; 20110512; 2011-05
     r")([T ]+\d\d?:\d\d.*)?",
     re.IGNORECASE,
 )
-MIN_UNIQUE_VALUES, MANY_UNIQUE_VALUES = 5, 10  # values that one person alone has; fewer are rare categories
+MIN_UNIQUE_VALUES = 5
+MANY_UNIQUE_VALUES = 10  # values that one person alone has; fewer are rare categories
 MIN_NUMBERED_PEOPLE = 10  # people; fewer numbers may be in order by chance
 # pairs with one number are expected; that there is none has then a chance of one in a thousand
 MIN_EXPECTED_EQUAL_PAIRS = 7

@@ -35,11 +35,9 @@ COMPARED_MEASURES = (
 MAP_MEASURES = (*COMPARED_MEASURES, "common_value", "common_share", SIDES_DIFFER_KEY)
 SIGNED_KIND = "of either sign"  # such as networks of a dual regression, or negated maps
 # kinds of maps, in words
-UNIT_RANGE_KIND, Z_SCORED_KIND, MEAN_ONE_KIND = (
-    "from 0 to 1",
-    "z-scored",
-    "with a mean of 1",
-)  # the first: such as fALFF, ReHo; the last: divided by the mean
+UNIT_RANGE_KIND = "from 0 to 1"
+Z_SCORED_KIND = "z-scored"
+MEAN_ONE_KIND = "with a mean of 1"  # the first: such as fALFF, ReHo; the last: divided by the mean
 POSITIVE_KIND = "from 0 to above 1"  # such as ALFF, degree centrality
 MAX_UNIT_RANGE_VALUE = 1.1  # what is at most 1 overshoots in interpolation
 # of the mean of a map that was divided by its mean, and smoothed; its values are above -MEAN_ONE_TOLERANCE
@@ -49,25 +47,23 @@ MIN_MEAN_RATIO = 1.3  # ratio of means: maps closer to each other than this are 
 MAX_CENTRED_MEAN_DISTANCE_SD = 0.5
 Z_SCORED_SD_RANGE = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
 # in standard deviations within the map
-EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD = (
-    0.001,
-    0.01,
-)  # from 0 to the mean of a map as it was z-scored; by chance, nine maps are nearly exact for each that is exact
+EXACT_ZERO_DISTANCE_SD = 0.001
+NEAR_ZERO_DISTANCE_SD = (
+    0.01  # from 0 to the mean of a map as it was z-scored; by chance, nine maps are nearly exact for each that is exact
+)
 MIN_EXACTLY_CENTRED_MAPS = 3  # maps
 MAX_UNCLEAR_SHARE = 0.05  # of stored maps; if more are unclear, all are of one kind, of either sign
 # shares of the brain's voxels below the background
-MIN_Z_SCORED_BELOW_SHARE, MAX_PLAIN_BELOW_SHARE = (
-    0.2,
-    0.05,
-)  # of a stored brain below the background: more in z-scored maps, less in others
+MIN_Z_SCORED_BELOW_SHARE = 0.2
+MAX_PLAIN_BELOW_SHARE = 0.05  # of a stored brain below the background: more in z-scored maps, less in others
 MAX_SITE_P = 0.001  # over all measures (Bonferroni)
 MIN_SITE_SUBJECTS = 5  # subjects
 MIN_SITE_VARIANCE_SHARE = 0.5  # of the variance of ranks
 # between the means of two groups of people
-MIN_GROUP_DISTANCE_SD, FEW_PEOPLE_DISTANCE_SD = (
-    3.5,
-    40.0,
-)  # standard deviations between smoothed and plain maps; the second / people is added, as for chance
+MIN_GROUP_DISTANCE_SD = 3.5
+FEW_PEOPLE_DISTANCE_SD = (
+    40.0  # standard deviations between smoothed and plain maps; the second / people is added, as for chance
+)
 MIN_MEASURE_SPREAD = 1e-9  # of a spread
 # of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
 FAINT_DIFFERENCE_SHARE = 0.1
@@ -154,9 +150,11 @@ def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: grid
 def compute_roughness(volume: np.ndarray, brain_mask: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
     variance. It is 1 for noise without any smoothness, and nearly 0 for a smooth volume."""
-    squared_difference_sum, neighbour_pair_count = 0.0, 0
+    squared_difference_sum = 0.0
+    neighbour_pair_count = 0
     for axis in range(3):
-        moved_mask, moved_volume = np.moveaxis(brain_mask, axis, 0), np.moveaxis(volume, axis, 0)
+        moved_mask = np.moveaxis(brain_mask, axis, 0)
+        moved_volume = np.moveaxis(volume, axis, 0)
         is_brain_pair = moved_mask[1:] & moved_mask[:-1]
         squared_difference_sum += np.square(
             (moved_volume[1:] - moved_volume[:-1]) * is_brain_pair, dtype=np.float64
@@ -184,10 +182,8 @@ def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:
     )
     is_centred = z_scored_mean_distance_sd < MAX_CENTRED_MEAN_DISTANCE_SD
     has_either_sign = bool((measure_table["min"] < 0)[~is_centred].mean() > 0.5)  # also maps that were not z-scored
-    has_exact_zero_mean, has_nearly_zero_mean = (
-        z_scored_mean_distance_sd < EXACT_ZERO_DISTANCE_SD,
-        mean_distance_sd.between(EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD),
-    )
+    has_exact_zero_mean = z_scored_mean_distance_sd < EXACT_ZERO_DISTANCE_SD
+    has_nearly_zero_mean = mean_distance_sd.between(EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD)
     is_exactly_z_scored = (
         has_exact_zero_mean
         if has_exact_zero_mean.sum() >= max(MIN_EXACTLY_CENTRED_MAPS, has_nearly_zero_mean.sum())
@@ -218,7 +214,8 @@ def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:
 def find_stored_volume_kinds(measure_table: pd.DataFrame) -> pd.Series:
     """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear, as of maps
     of either sign."""
-    map_kinds, below_share = pd.Series(np.nan, measure_table.index, dtype=object), measure_table["below"]
+    map_kinds = pd.Series(np.nan, measure_table.index, dtype=object)
+    below_share = measure_table["below"]
     if (
         ~below_share.between(MIN_Z_SCORED_BELOW_SHARE, 1 - MIN_Z_SCORED_BELOW_SHARE)
         & (below_share > MAX_PLAIN_BELOW_SHARE)
@@ -330,10 +327,8 @@ def find_site_dependent_measures(measure_table: pd.DataFrame, site_by_row: Seque
             continue
         kruskal_test = kruskal(*values_per_site)
         # ascending, not by site
-        sorted_site_minima, sorted_site_maxima = (
-            np.sort([site_values.min() for site_values in values_per_site]),
-            np.sort([site_values.max() for site_values in values_per_site]),
-        )
+        sorted_site_minima = np.sort([site_values.min() for site_values in values_per_site])
+        sorted_site_maxima = np.sort([site_values.max() for site_values in values_per_site])
         is_site_apart = sorted_site_minima[-1] > sorted_site_maxima[-2] or sorted_site_maxima[0] < sorted_site_minima[1]
         is_mostly_explained_by_site = kruskal_test.statistic / (pooled_values.size - 1) > MIN_SITE_VARIANCE_SHARE
         if kruskal_test.pvalue < MAX_SITE_P / measure_table.shape[1] and (is_mostly_explained_by_site or is_site_apart):

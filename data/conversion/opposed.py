@@ -30,10 +30,8 @@ def find_opposed_groups(edge_fisher_z: np.ndarray) -> list[np.ndarray]:
     """The positions of the people of each group, the largest first; nothing if all connectomes are alike.
     `edge_fisher_z` (people, edges) are Fisher z values, NaN where unknown, in a random order."""
     # (people, edges)
-    normalised_grouping_edges, normalised_judging_edges = (
-        normalise_connectome_rows(edge_fisher_z[:, ::2]),
-        normalise_connectome_rows(edge_fisher_z[:, 1::2]),
-    )
+    normalised_grouping_edges = normalise_connectome_rows(edge_fisher_z[:, ::2])
+    normalised_judging_edges = normalise_connectome_rows(edge_fisher_z[:, 1::2])
     drawn_person_indices = np.sort(np.random.default_rng(0).permutation(len(edge_fisher_z))[:MAX_CLUSTERED_PEOPLE])
     person_indices_per_group = [
         drawn_person_indices[member_indices]

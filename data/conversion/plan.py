@@ -60,11 +60,10 @@ def plan_new_cohort(
 ) -> PlannedCohort:
     """A new cohort of `subject_table` (subject, site, label; if a split is preserved, `kept`, see `assign_splits`; with
     --family, `family`), of whom some share a scan. `text_table`, of text, has the same rows. Raises InputError."""
-    phenotype_columns, labels = options.phenotype, subject_table["label"].to_numpy()
-    same_scan_groups, subjects_by_family = (
-        () if options.keep_duplicates else same_scan_groups,
-        group_subjects_by_family(subject_table),
-    )
+    phenotype_columns = options.phenotype
+    labels = subject_table["label"].to_numpy()
+    same_scan_groups = () if options.keep_duplicates else same_scan_groups
+    subjects_by_family = group_subjects_by_family(subject_table)
     if len(subject_table) < 2 or (same_scan_groups and len(same_scan_groups[0]) == len(subject_table)):
         raise InputError(
             f"The {len(subject_table)} participants to convert have one scan; expected several, to train and to test "

@@ -20,7 +20,8 @@ from data.images import grids
 def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_path: Path) -> Iterator[SummaryRow]:
     """Facts on the cohort that would be made at `cohort_path`. The maps of one person are read, to know how long it
     takes. Raises InputError if one cannot be read."""
-    record_content_texts, metadata = list(source.map_files), planned_cohort.metadata
+    record_content_texts = list(source.map_files)
+    metadata = planned_cohort.metadata
     if source.series_paths is not None:
         record_content_texts.append(
             f"{source.series_paths.name} of {len(find_parcel_names(source.series_paths.tolist()))} parcels"
@@ -34,13 +35,12 @@ def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_pat
     )
     yield from findings.make_count_rows()
     yield from findings.make_problem_rows(cohort_path)
-    map_files_per_subject, person_count, monotonic_start_seconds = (
-        source.map_files.to_numpy().tolist(),
-        len(planned_cohort.subject_rows),
-        time.monotonic(),
-    )
+    map_files_per_subject = source.map_files.to_numpy().tolist()
+    person_count = len(planned_cohort.subject_rows)
+    monotonic_start_seconds = time.monotonic()
     read_person_maps(map_files_per_subject[0], grids.GRID_BY_SHAPE[planned_cohort.metadata.grid], Path(os.devnull))
-    first_person_seconds, core_count = time.monotonic() - monotonic_start_seconds, cpu_count()
+    first_person_seconds = time.monotonic() - monotonic_start_seconds
+    core_count = cpu_count()
     total_duration_text = format_duration(first_person_seconds * person_count / min(core_count, person_count))
     timing_text = f"{planned_cohort.subject_rows[0].subject} took {first_person_seconds:.1f} s"
     yield (

@@ -44,10 +44,8 @@ MIN_SCAN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
 SYMMETRY_TOLERANCE_SHARE = 1e-4
 DECIMAL_NUMBER = re.compile(r"[-+]?\d*\.\d+(e.*)?")  # of a series, and no name of a parcel
 MAX_ABSOLUTE_R = 0.999999  # of two parcels, so that Fisher z is finite
-ATLASES_FOLDER, LABEL_INDEX_COLUMN = (
-    "atlases",
-    "index",
-)  # a folder of BIDS derivatives; the column of numbers in a table of labels
+ATLASES_FOLDER = "atlases"
+LABEL_INDEX_COLUMN = "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,9 @@ def correlate_series(
     """The connectomes of all subjects, from the paths of their series and of the label image, if any; their rows are
     written into `connectome_row_folder`. All are of the parcels of the most complete series, or of those of
     `template_cohort`. Raises InputError, naming the file, for one that is not as expected."""
-    series_paths, summary_rows, template_connectomes = (
-        series_path_column.tolist(),
-        list[SummaryRow](),
-        template_cohort.connectomes if template_cohort else None,
-    )
+    series_paths = series_path_column.tolist()
+    summary_rows = list[SummaryRow]()
+    template_connectomes = template_cohort.connectomes if template_cohort else None
     parcel_names, parcel_image = (
         (find_parcel_names(series_paths), None)
         if template_connectomes is None

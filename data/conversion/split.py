@@ -18,7 +18,9 @@ from data.cohorts.metadata import Metadata
 from data.cohorts.rows import SUBJECTS_PER_TEST_SUBJECT, RecordRow
 from data.tables.people import normalise_id
 
-TRAIN_SPLIT, TEST_SPLIT, DRAWN_SPLIT = "train", "test", ""  # the split that somebody keeps; DRAWN_SPLIT: none
+TRAIN_SPLIT = "train"
+TEST_SPLIT = "test"
+DRAWN_SPLIT = ""  # the split that somebody keeps; DRAWN_SPLIT: none
 ORDER_BY_SPLIT = {TEST_SPLIT: 0, DRAWN_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order of a site
 
 

@@ -28,7 +28,8 @@ from data.tables import phenotype as phenotype_table
 from data.tables.missing import clean_column
 
 BUNDLE_SUFFIX = ".zip"  # tells a bundle from a cohort
-DATA_FILE, PARCELS_FILE = "data.json", "parcels.npz"
+DATA_FILE = "data.json"
+PARCELS_FILE = "parcels.npz"
 # not in a bundle
 PEOPLE_METADATA_FIELDS = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
 OVERLAP_WARNING = "Whether new participants are training participants of {} cannot be checked: it holds no scan or ID."
@@ -130,7 +131,8 @@ def check_preparation(cohort: Cohort) -> None:
 
 def encode_phenotype(text_table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
-    phenotype_columns, phenotype_value_names = metadata.phenotype_columns, metadata.phenotype
+    phenotype_columns = metadata.phenotype_columns
+    phenotype_value_names = metadata.phenotype
     if phenotype_value_names == phenotype_table.list_abide_value_names():
         return phenotype_table.make_abide_values(text_table)
     columns_with_missing = [

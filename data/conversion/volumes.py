@@ -46,11 +46,9 @@ def find_map_files(
     """The files of `map_paths`, a column for each of their names, as MapOnDisk in a column for each map of `map_names`;
     facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
     or the names of volumes, or a map is missing."""
-    subject_files_by_map, map_names_by_file_name, summary_rows = (
-        dict[str, pd.Series](),
-        dict[str, list[str]](),
-        list[SummaryRow](),
-    )
+    subject_files_by_map = dict[str, pd.Series]()
+    map_names_by_file_name = dict[str, list[str]]()
+    summary_rows = list[SummaryRow]()
     for map_name, subject_paths in map_paths.items():
         volume_labels = read_volume_names(subject_paths.tolist(), str(map_name), folder)
         map_names_by_file_name[str(map_name)] = [f"{map_name}_{volume_label}" for volume_label in volume_labels] or [
@@ -124,10 +122,8 @@ def read_volume_labels(file_paths: Sequence[Path], label_list_path: Path, volume
     name for each."""
     label_source_path = make_sidecar_path(file_paths[0], ".json")
     if label_list_path.is_file():
-        label_source_path, list_lines = (
-            label_list_path,
-            label_list_path.read_text(encoding="utf-8-sig", errors="replace").splitlines(),
-        )
+        label_source_path = label_list_path
+        list_lines = label_list_path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         volume_labels = [line.strip() for line in list_lines if line.strip()]
     else:
         labels_by_path = {path: read_label_map(path) for path in file_paths}
@@ -180,7 +176,10 @@ def read_person_maps(map_files: Sequence[MapOnDisk], grid: grids.Grid, record_pa
         (map_path.name, manifest.compute_checksum(map_path))
         for map_path in dict.fromkeys(map_file.path for map_file in map_files)
     ]
-    measures_per_map, region_means_per_map, map_digests, volumes_hash = [], [], list[str](), hashlib.sha256()
+    measures_per_map = []
+    region_means_per_map = []
+    map_digests = list[str]()
+    volumes_hash = hashlib.sha256()
     with open(record_path, "wb") as record_file:
         record_file.write(bytes(records.HEADER_BYTES))
         for map_image in nifti.read_brain_maps(map_files):

@@ -107,7 +107,8 @@ def open_bold(scan_path: Path) -> Bold:
 def read_repetition_time(scan_image: nibabel.Nifti1Pair, scan_path: Path) -> tuple[float, list[Remark]]:
     """In seconds, of the JSON beside a scan, or else of its header, and a remark if these differ. Raises InputError if
     neither says it."""
-    json_path, header_tr_s = make_sidecar_path(scan_path, ".json"), read_header_tr_s(scan_image)
+    json_path = make_sidecar_path(scan_path, ".json")
+    header_tr_s = read_header_tr_s(scan_image)
     json_tr_s = files.read_json(json_path, dict).get("RepetitionTime") if json_path.is_file() else None
     if json_tr_s is None:
         if header_tr_s is None:
@@ -129,7 +130,8 @@ def read_repetition_time(scan_image: nibabel.Nifti1Pair, scan_path: Path) -> tup
 def read_header_tr_s(scan_image: nibabel.Nifti1Pair) -> float | None:
     """The repetition time in a header, s; None if it holds none: 0, the default without a unit, or more than a scan
     could have."""
-    raw_tr, time_unit = float(scan_image.header["pixdim"][4]), scan_image.header.get_xyzt_units()[1]
+    raw_tr = float(scan_image.header["pixdim"][4])
+    time_unit = scan_image.header.get_xyzt_units()[1]
     tr_s = raw_tr * SECONDS_BY_TIME_UNIT.get(time_unit, 0)
     is_tr_unset = time_unit == "unknown" and raw_tr == DEFAULT_HEADER_TR
     return round(tr_s, 6) if 0 < tr_s <= MAX_TR_S and not is_tr_unset else None
@@ -160,17 +162,13 @@ def compute_brain_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     so."""
     grid_shape = bold.grid_shape_and_affine[0]
     # each (x, y, z), over volumes
-    voxel_sums, voxel_minima, voxel_maxima = (
-        np.zeros(grid_shape),
-        np.full(grid_shape, np.inf),
-        np.full(grid_shape, -np.inf),
-    )
+    voxel_sums = np.zeros(grid_shape)
+    voxel_minima = np.full(grid_shape, np.inf)
+    voxel_maxima = np.full(grid_shape, -np.inf)
     for volume_block in bold.read_volume_blocks():
         voxel_sums += volume_block.sum(-1, dtype=np.float64)
-        voxel_minima, voxel_maxima = (
-            np.minimum(voxel_minima, volume_block.min(-1)),
-            np.maximum(voxel_maxima, volume_block.max(-1)),
-        )
+        voxel_minima = np.minimum(voxel_minima, volume_block.min(-1))
+        voxel_maxima = np.maximum(voxel_maxima, volume_block.max(-1))
     is_finite_voxel = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
     is_varying_voxel = is_finite_voxel & (voxel_maxima > voxel_minima)
     check_scan_varies(bold, is_finite_voxel, is_varying_voxel)
@@ -203,11 +201,13 @@ def check_scan_varies(bold: Bold, is_finite_voxel: np.ndarray, is_varying_voxel:
 def read_voxel_series(bold: Bold, brain_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Remark]]:
     """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order. With them,
     the mask of these voxels, and a remark on the others. Raises InputError if none is left."""
-    voxel_series, next_volume_index = np.empty((bold.volume_count, int(brain_mask.sum())), np.float32), 0
+    voxel_series = np.empty((bold.volume_count, int(brain_mask.sum())), np.float32)
+    next_volume_index = 0
     for volume_block in bold.read_volume_blocks():
         voxel_series[next_volume_index : next_volume_index + volume_block.shape[-1]] = volume_block[brain_mask].T
         next_volume_index += volume_block.shape[-1]
-    voxel_minima, voxel_maxima = voxel_series.min(0), voxel_series.max(0)  # NaN where any is
+    voxel_minima = voxel_series.min(0)
+    voxel_maxima = voxel_series.max(0)  # NaN where any is
     is_finite_voxel = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
     is_usable_voxel = is_finite_voxel & (voxel_maxima > voxel_minima)
     check_scan_varies(bold, is_finite_voxel, is_usable_voxel)
@@ -269,7 +269,8 @@ def load_confounds(scan_file: ScanFile, confounds_key: str, volume_count: int) -
     is_unsteady_volume = (
         confounds_table[[column for column in confounds_table if column.startswith("non_steady_state")]].sum(axis=1) > 0
     )
-    is_retained, regressors = ~is_unsteady_volume.to_numpy(bool), None
+    is_retained = ~is_unsteady_volume.to_numpy(bool)
+    regressors = None
     if confounds_key != "none":
         is_retained, regressors = load_strategy_confounds(scan_file.confounds_table_path, confounds_key, volume_count)
     if not is_retained.any():

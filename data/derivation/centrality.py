@@ -62,10 +62,8 @@ def sum_block_products(
     of the factors is half of r - threshold: the first is with it where it is positive, the second with 1 there."""
     left_factor, right_factor = matrix_factors
     # (2, voxels) float64; scratch of one pair of blocks
-    product_sums, block_buffer = (
-        np.zeros((2, len(left_factor))),
-        np.empty(2 * VOXELS_PER_BLOCK * VOXELS_PER_BLOCK, np.float32),
-    )
+    product_sums = np.zeros((2, len(left_factor)))
+    block_buffer = np.empty(2 * VOXELS_PER_BLOCK * VOXELS_PER_BLOCK, np.float32)
     for row_start in block_starts:
         row_slice = slice(row_start, min(row_start + VOXELS_PER_BLOCK, len(left_factor)))
         for column_start in range(row_start, len(left_factor), VOXELS_PER_BLOCK):

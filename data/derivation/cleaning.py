@@ -18,7 +18,8 @@ MIN_DIRECTIONS = 3  # of the series in the band; correlations of two values are 
 MIN_RETAINED_ENERGY = 0.01
 RELATIVE_ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 VOXELS_PER_CHUNK = 4096  # voxels at a time
-MIN_SERIES_DEVIATION, MAX_SERIES_DEVIATION = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
+MIN_SERIES_DEVIATION = 1e-9
+MAX_SERIES_DEVIATION = 1e12  # of a series from its mean; squares of others leave float32
 MIN_SINUSOID_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
 
 
@@ -240,7 +241,8 @@ def regress_out_confounds(
 ) -> np.ndarray:
     """What regression on orthonormal regressors (kept, regressors) leaves of a series (volumes, voxels), (kept, voxels)
     float32; 0 where that is an error of rounding. Raises InputError if values are missing."""
-    residual_series, missing_voxel_count = np.empty((len(orthonormal_regressors), voxel_series.shape[1]), np.float32), 0
+    residual_series = np.empty((len(orthonormal_regressors), voxel_series.shape[1]), np.float32)
+    missing_voxel_count = 0
     for first_voxel in range(0, voxel_series.shape[1], VOXELS_PER_CHUNK):
         series_block = voxel_series[is_retained, first_voxel : first_voxel + VOXELS_PER_CHUNK].astype(np.float64)
         missing_voxel_count += int((~np.isfinite(series_block)).any(0).sum())

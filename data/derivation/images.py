@@ -111,7 +111,8 @@ def resample_to_grid(
     outside. Raises InputError if nothing of it lies there."""
     from nilearn.image import resample_img
 
-    source_image, grid_affine = open_nifti(image_path), np.frombuffer(grid_affine_bytes).reshape(4, 4)
+    source_image = open_nifti(image_path)
+    grid_affine = np.frombuffer(grid_affine_bytes).reshape(4, 4)
     with convert_nifti_errors(image_path):
         voxel_values = np.nan_to_num(np.asarray(source_image.dataobj, np.float32))
     if source_image.shape[:3] != grid_shape or not np.allclose(source_image.affine, grid_affine, atol=1e-3):

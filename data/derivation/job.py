@@ -83,7 +83,8 @@ def plan_derivation(scans_folder: Path, output_folder: Path, options: Derivation
             ("share", f"{share_number} of {share_count}: {len(share_people)} of {format_participants(len(all_people))}")
         )
     threads_per_process = max(1, min(count_blas_threads(), cpu_count()) // options.jobs)  # of each process
-    person_tasks, failures = list[PersonTask](), list[PersonResult]()
+    person_tasks = list[PersonTask]()
+    failures = list[PersonResult]()
     for person in share_people:
         try:
             if planned_output.find_missing_products(person, files_by_label):
@@ -167,7 +168,8 @@ def load_template_derivation_and_images(template_path: Path) -> tuple[Derivation
     known."""
     bundle = open_archive(template_path) if is_bundle(template_path) else None
     cohort = read_template(bundle).cohort if bundle else open_cohort(template_path)
-    derivation, tables_folder = cohort.metadata.derivation, cohort.tables_folder
+    derivation = cohort.metadata.derivation
+    tables_folder = cohort.tables_folder
     if bundle:
         tables_folder = Path(mkdtemp())  # which lasts as long as this process
         atexit.register(shutil.rmtree, tables_folder, ignore_errors=True)

@@ -49,10 +49,8 @@ def compute_reho(band_basis: np.ndarray, unit_series_coordinates: np.ndarray, ma
     outside the mask and those that do not vary are left out: K is the number of the others. Where K is below 9, a
     third of the 27, W is 0."""
     # (times, voxels); (voxels,) bool
-    centred_voxel_ranks, is_varying_voxel = (
-        compute_centred_ranks(band_basis, unit_series_coordinates),
-        np.any(unit_series_coordinates, axis=1),
-    )
+    centred_voxel_ranks = compute_centred_ranks(band_basis, unit_series_coordinates)
+    is_varying_voxel = np.any(unit_series_coordinates, axis=1)
     bounding_box = tuple(slice(axis_positions.min(), axis_positions.max() + 1) for axis_positions in np.nonzero(mask))
     box_mask = mask[bounding_box]
     squared_rank_sums = np.zeros(len(unit_series_coordinates))  # (voxels,), over all volumes

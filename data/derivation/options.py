@@ -17,7 +17,8 @@ def parse_band_hz(band_text: str) -> tuple[float, float]:
     try:
         low_hz, high_hz = map(float, band_text.split(","))
     except ValueError:
-        low_hz, high_hz = 0.0, 0.0
+        low_hz = 0.0
+        high_hz = 0.0
     if not 0 <= low_hz < high_hz <= 10:
         raise argparse.ArgumentTypeError(
             f"{quote_text(band_text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1"

@@ -119,7 +119,8 @@ class DerivationOutput:
             raise InputError(person.unclear_reason)
         derived_files = files_by_label.get(person.label, [])
         self.check_same_options({person.label: derived_files})
-        current_source_entries, current_name_prefix = describe_source_files(person), self.file_name_prefix(person.label)
+        current_source_entries = describe_source_files(person)
+        current_name_prefix = self.file_name_prefix(person.label)
         advice = f"Remove {self.person_folder(person.label)} to make all of it anew, or derive into another folder."
         for derived_file in derived_files:
             recorded_source_entries = derived_file.json_content.get(SOURCES_KEY, [])
@@ -290,10 +291,10 @@ def copy_atlas_image(output_folder: Path, image_name: str, image_file: ImageFile
             + image_file.image_path.name[len(strip_nifti_suffix(image_file.image_path)) :]
         ),
     )
-    names_target_path, names_source_path = (
-        target_path_without_suffix.with_name(target_path_without_suffix.name + NAMES_SUFFIX_BY_IMAGE[image_name]),
-        make_sidecar_path(image_file.image_path, NAMES_SUFFIX_BY_IMAGE[image_name]),
+    names_target_path = target_path_without_suffix.with_name(
+        target_path_without_suffix.name + NAMES_SUFFIX_BY_IMAGE[image_name]
     )
+    names_source_path = make_sidecar_path(image_file.image_path, NAMES_SUFFIX_BY_IMAGE[image_name])
     if names_source_path.is_file():
         copy_unless_same(names_source_path, names_target_path)
     elif image_file.image_identity.names:  # which a JSON gave

@@ -117,7 +117,8 @@ def derive_person(task: PersonTask) -> PersonResult:
 def write_missing_products(task: PersonTask) -> list[Remark]:
     """Writes what is missing of a person; returns remarks. Raises InputError as
     `DerivationOutput.find_missing_products` does, and for a scan."""
-    person, output = task.person, task.output
+    person = task.person
+    output = task.output
     for leftover_path in output.person_folder(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove_file_or_folder(leftover_path)
     missing_product_names = output.find_missing_products(person, find_derived_files(output.output_folder, person.label))
@@ -130,10 +131,8 @@ def write_missing_products(task: PersonTask) -> list[Remark]:
     derived_scans = [derive_scan(scan, task, missing_product_names) for scan in person.scan_files]
     check_same_grid(person, derived_scans)
     for product_name in missing_product_names:
-        product_path, derivation = (
-            output.product_path(person.label, product_name),
-            output.derivation.restrict_to_product(product_name),
-        )
+        product_path = output.product_path(person.label, product_name)
+        derivation = output.derivation.restrict_to_product(product_name)
         product_path.parent.mkdir(parents=True, exist_ok=True)
         write_product(product_path, product_name, derived_scans, output)
         label_map_entry = {"LabelMap": derivation.networks.names} if derivation.networks else {}
@@ -205,7 +204,9 @@ def make_missing_parcel_remarks(
 def derive_scan(scan_file: ScanFile, task: PersonTask, product_names: Sequence[str]) -> DerivedScan:
     """Measures one scan. Raises InputError, naming it."""
     opened_scan = open_scan(scan_file, task.output)
-    bold, confounds, affine = opened_scan.bold, opened_scan.confounds, opened_scan.bold.image.affine
+    bold = opened_scan.bold
+    confounds = opened_scan.confounds
+    affine = opened_scan.bold.image.affine
     mask, mask_remarks = (opened_scan.mask, []) if opened_scan.mask is not None else compute_brain_mask(bold)
     voxel_series, mask, series_remarks = read_voxel_series(bold, mask)
     remarks = [*opened_scan.remarks, *mask_remarks, *series_remarks]
@@ -317,7 +318,8 @@ def write_product(
             output.image_file_by_name[PARCELS_IMAGE].component_names,
         )
         return
-    mask, affine = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0), derived_scans[0].affine
+    mask = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0)
+    affine = derived_scans[0].affine
     map_values = average_maps(derived_scans, product_name)
     if fwhm_mm := output.derivation.smoothing_mm:
         map_volumes = map_values.reshape(*mask.shape, -1)

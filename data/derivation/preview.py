@@ -16,7 +16,8 @@ from data.derivation.remarks import Remark, summarise_remarks
 def preview_derivation(derivation_plan: DerivationPlan) -> list[SummaryRow]:
     """Facts on what `job.run_derivation` would do. Each scan's header, tables and mask are read as there, and one scan
     is derived, to know how long it takes."""
-    doable_tasks, failed_results = list[PersonTask](), list(derivation_plan.failures)
+    doable_tasks = list[PersonTask]()
+    failed_results = list(derivation_plan.failures)
     labelled_remarks = list[tuple[str, Remark]]()
     for task in derivation_plan.person_tasks:
         label = task.person.label
@@ -45,7 +46,8 @@ def preview_derivation(derivation_plan: DerivationPlan) -> list[SummaryRow]:
 def describe_products_and_duration(doable_tasks: Sequence[PersonTask], process_count: int) -> Iterator[SummaryRow]:
     """Products and time; the latter by one scan, and the sizes of all."""
     first_task = doable_tasks[0]
-    first_scan, product_names = first_task.person.scan_files[0], first_task.output.product_names
+    first_scan = first_task.person.scan_files[0]
+    product_names = first_task.output.product_names
     yield "of each", ", ".join(product_names)
     start_time = time.monotonic()
     try:

@@ -90,7 +90,8 @@ class ScanFile(ProductFile):
     ) -> Path | None:
         """The file beside the scan with most of its entities and no others, but for `allowed_desc_values`; all of
         `same_entity_names` are the scan's."""
-        scan_entities, entity_counts_and_paths = parse_bids_entities(self.path.name), list[tuple[int, Path]]()
+        scan_entities = parse_bids_entities(self.path.name)
+        entity_counts_and_paths = list[tuple[int, Path]]()
         for candidate_path in self.path.parent.glob(f"sub-{escape(scan_entities.get('sub', ''))}*{name_ending}"):
             candidate_entities = parse_bids_entities(candidate_path.name)
             has_fitting_entities = (
@@ -164,7 +165,8 @@ def load_scans_by_column(scans_folder: Path, options: DerivationOptions) -> tupl
     )
     scan_path_table["path"] = scan_path_table["path"].map(lambda path_text: find_file(scans_folder, path_text))
     has_scan = scan_path_table["path"].notna()
-    scanless_labels, scan_path_table = scan_path_table["label"][~has_scan].tolist(), scan_path_table[has_scan]
+    scanless_labels = scan_path_table["label"][~has_scan].tolist()
+    scan_path_table = scan_path_table[has_scan]
     if invalid_labels := [
         quote_text(label) for label in scan_path_table["label"] if not (label.isascii() and label.isalnum())
     ]:
@@ -176,7 +178,8 @@ def load_scans_by_column(scans_folder: Path, options: DerivationOptions) -> tupl
         raise InputError(
             f"{options.bold_column} of {table_path} names no file in {scans_folder}; expected paths of 4-D scans."
         )
-    name_pattern_by_rule, recognised_files = make_name_patterns(SCAN_PRODUCT), list[ProductFile]()
+    name_pattern_by_rule = make_name_patterns(SCAN_PRODUCT)
+    recognised_files = list[ProductFile]()
     for unread_rule in UNREAD_RULES:
         del name_pattern_by_rule[unread_rule]
     for label, scan_path in zip(scan_path_table["label"], scan_path_table["path"], strict=True):

@@ -59,7 +59,8 @@ def count_volumes(image: nibabel.Nifti1Pair) -> int | None:
 def check_nifti_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> None:
     """Raises InputError unless an image holds numbers and has an affine. It must be 3-D, or 4-D with at most
     `max_volumes`."""
-    image_shape, volume_count = image.shape, math.prod(image.shape[3:])
+    image_shape = image.shape
+    volume_count = math.prod(image.shape[3:])
     if (
         len(image_shape) < 3
         or min(image_shape[:3]) < 2
@@ -109,7 +110,8 @@ def read_map_images(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     `SIDES_DIFFER_KEY`. If maps in a row are of one file, it is read once, a volume at a time. Raises InputError, naming
     the file."""
     for nifti_path, file_group in groupby(maps, key=lambda map_on_disk: map_on_disk.path):
-        file_image, file_maps = open_nifti(nifti_path), list(file_group)
+        file_image = open_nifti(nifti_path)
+        file_maps = list(file_group)
         for map_on_disk in file_maps:
             map_image = read_map_image(file_image, map_on_disk)
             if map_on_disk is file_maps[-1] and nifti_path.name.lower().endswith(".gz"):

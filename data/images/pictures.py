@@ -21,10 +21,8 @@ BRIGHTNESS_PERCENTILES = (1.0, 99.5)  # percent of a brain's values: the darkest
 DARKEST_BRAIN_GREY = 40  # grey of what lies in the brain; outside it is black
 OUTSIDE_POINT_MM = 1e6  # a coordinate outside every volume
 WEBP_QUALITY = 75  # of WebP, which has no more than 16,383 pixels along a side
-MAX_FULL_SIZE_PEOPLE, MAX_PICTURES_PER_ROW = (
-    5000,
-    59,
-)  # how many pictures, (106, 276) at 2 mm, one sheet holds, and a row of it
+MAX_FULL_SIZE_PEOPLE = 5000
+MAX_PICTURES_PER_ROW = 59  # how many pictures, (106, 276) at 2 mm, one sheet holds, and a row of it
 
 
 @lru_cache(maxsize=8)
@@ -34,7 +32,8 @@ def locate_slice_voxels(
     """Where the cuts lie in volumes of this shape and affine (4, 4) float64. The indices of the voxel nearest to each
     point are three arrays (rows, columns); with them, which points (rows, columns) lie in a volume."""
     axis_points_mm = [np.arange(low_mm, high_mm + 1, step_mm) for low_mm, high_mm in SLICE_EXTENTS_MM]
-    picture_row_count, padded_slice_points_mm = max(map(len, axis_points_mm)), []
+    picture_row_count = max(map(len, axis_points_mm))
+    padded_slice_points_mm = []
     for right_axis, up_axis in SLICE_PLANE_AXES:
         points_mm = np.empty((len(axis_points_mm[up_axis]), len(axis_points_mm[right_axis]), 3))
         points_mm[...] = SLICE_POSITIONS_MM
@@ -64,7 +63,8 @@ def sample_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.nda
 
 def draw_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The cuts (rows, columns) uint8: black outside the brain, the brighter the greater within, by its own values."""
-    slice_values, background_value = sample_slices(volume, affine, step_mm), brain.find_background_value(volume)
+    slice_values = sample_slices(volume, affine, step_mm)
+    background_value = brain.find_background_value(volume)
     brain_mask = np.abs(slice_values - background_value) > 1e-4 * np.ptp(slice_values)
     if not brain_mask.any():
         return np.zeros(slice_values.shape, np.uint8)
@@ -157,7 +157,8 @@ class PeoplePictures:
     def compute_mean_and_sd(self, map_index: int) -> dict[str, np.ndarray]:
         """The `mean_volume` and the `SD` of a map over people, each (x, y, z); of one person there is no SD."""
         people_count = len(self.pictures_by_subject)
-        mean_volume, squared_value_sums = self.map_sums[map_index, 0] / people_count, self.map_sums[map_index, 1]
+        mean_volume = self.map_sums[map_index, 0] / people_count
+        squared_value_sums = self.map_sums[map_index, 1]
         if people_count < 2:
             return {"mean": mean_volume}
         return {

@@ -51,7 +51,8 @@ class AxisAlignedResampler:
     def compute_z_scored_blocks(self, map_values: np.ndarray) -> np.ndarray:
         """Block means (31, 37, 31) float32 of the z-scored volume on the full grid, which is not formed."""
         background_level = map_values[0, 0, 0]  # of most voxels; without it, only what differs from it is rounded
-        above_level, voxel_count = map_values - background_level, math.prod(FULL.shape)
+        above_level = map_values - background_level
+        voxel_count = math.prod(FULL.shape)
         block_means = multiply_axes(above_level, self._block_mean_matrices) - background_level * self._outside_fractions
         full_mean = np.sum(block_means * count_block_voxels(), dtype=np.float64) / voxel_count
         square_sum = np.sum(above_level * multiply_axes(above_level, self._square_sum_matrices), dtype=np.float64)

@@ -33,10 +33,8 @@ def check_newcomers(
     if reference is None or not usable_record_indices:
         return None
     comparison = compare_with_reference(reference, cohort, usable_record_indices)
-    reference_ranges, reason_sentences_per_record = (
-        reference.constants.ranges,
-        [list(record_sentences) for record_sentences in comparison.reasons_per_record],
-    )
+    reference_ranges = reference.constants.ranges
+    reason_sentences_per_record = [list(record_sentences) for record_sentences in comparison.reasons_per_record]
     rows = [cohort.rows[record_index] for record_index in usable_record_indices]
     if atypical_rows_and_sentences := [
         (row, reason_sentences)

@@ -17,15 +17,14 @@ from data.base.listing import join_names
 from data.likeness.scans import CONNECTOME_VIEW, MIRROR_HALF_MEASURE_NAMES
 from data.tables.phenotype import LOGARITHMIC_COLUMN_PATTERN
 
-PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
+PERSON_VIEW = "person"
+AVERAGE_VIEW = "maps on average"  # views beside maps and connectomes
 SDS_TO_RANGE_END = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
 NORMAL_MAD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
 # robust SDs: 2 of 192 people of ABIDE, and none of 48 others, were beyond it in any measure of three maps
 MEASURE_LIMIT_ROBUST_SDS = 6.0
-PERSON_LIMIT_ROBUST_SDS, AVERAGE_LIMIT_ROBUST_SDS = (
-    4.0,
-    5.0,
-)  # the same for numbers of the person, and for means over maps: there are fewer of these
+PERSON_LIMIT_ROBUST_SDS = 4.0
+AVERAGE_LIMIT_ROBUST_SDS = 5.0  # the same for numbers of the person, and for means over maps: there are fewer of these
 MIN_MEAN_Z_ROBUST_SD = 0.12  # the SD of a mean z over maps counts as so much at least
 # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
 MIN_CLEAR_SIGN_CORRELATION = 0.3
@@ -41,7 +40,8 @@ MIN_HALF_RANGE_FRACTION = 0.1  # of a range; each half counts as so much at leas
 # are left out; 0.08 at most if the parcels are in another order
 MAX_UNRELATED_CONNECTOME_FISHER_Z = 0.1
 MAX_NAMES_IN_REASON = 3  # maps, regions in a reason
-NEGATED_WORDS, EXCHANGED_WORDS = "values look negated", "left and right look exchanged"
+NEGATED_WORDS = "values look negated"
+EXCHANGED_WORDS = "left and right look exchanged"
 UNRELATED_WORDS = "no likeness to the mean of the others"
 OTHER_ATLAS_WORDS = "no likeness to the mean of the others, as if its parcels were those of another atlas"
 ADVICE_BY_WORDS = {  # what makes results invalid, and what to do
@@ -265,10 +265,8 @@ def find_deviations(measure_table: pd.DataFrame, ranges: Ranges) -> list[list[De
     for row_values, row_robust_z in zip(
         measure_and_mean_z_table.to_numpy().tolist(), robust_z_table.to_numpy().tolist(), strict=True
     ):
-        value_by_view_and_measure, deviations_of_all_measures = (
-            dict(zip(robust_z_table, row_values, strict=True)),
-            list[Deviation](),
-        )
+        value_by_view_and_measure = dict(zip(robust_z_table, row_values, strict=True))
+        deviations_of_all_measures = list[Deviation]()
         for (view, measure_name), usual_range, robust_z in zip(robust_z_table, usual_ranges, row_robust_z, strict=True):
             is_negated_or_mirrored = looks_negated_or_mirrored(
                 view, measure_name, value_by_view_and_measure, usual_range, robust_z
@@ -298,10 +296,10 @@ def format_deviations(
     """Findings on a record in plain words; `missing_region_names_by_map` names the regions that it lacks, by map. A
     measure is reported once for all maps. It is not reported if it follows from negated values, exchanged sides, a
     shift or missing regions."""
-    opposite_sign_measure_names, far_scan_measure_names = (
-        {deviation.measure_name for deviation in deviations if deviation.is_negated_or_mirrored},
-        {deviation.measure_name for deviation in deviations if deviation.is_scan_measure},
-    )
+    opposite_sign_measure_names = {
+        deviation.measure_name for deviation in deviations if deviation.is_negated_or_mirrored
+    }
+    far_scan_measure_names = {deviation.measure_name for deviation in deviations if deviation.is_scan_measure}
     cause_measure_name = (
         "values" if "values" in opposite_sign_measure_names else "side" if opposite_sign_measure_names else ""
     )
@@ -341,10 +339,8 @@ def format_measure_deviations(
 ) -> str:
     """Findings on one measure of several maps, with the numbers of the first."""
     first_deviation = deviations[0]
-    measure_description, map_names_text = (
-        find_measure(first_deviation.view, first_deviation.measure_name).description,
-        join_names([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON),
-    )
+    measure_description = find_measure(first_deviation.view, first_deviation.measure_name).description
+    map_names_text = join_names([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON)
     if first_deviation.view == PERSON_VIEW:
         return f"{measure_description} {first_deviation.value_with_range_text}"
     if first_deviation.view == AVERAGE_VIEW:

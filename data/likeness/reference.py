@@ -165,11 +165,10 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
         for record_index in first_record_indices:
             scan_sums.add_record(record_index, iterate_map_volumes(cohort, record_index))
             progress_bar.advance()
-    people_table, site_per_person = (
-        make_people_table(cohort, first_record_indices),
-        [cohort.rows[record_index].site for record_index in first_record_indices],
-    )
-    number_table, scan_means = select_number_columns(people_table, site_per_person), scan_sums.compute_means()
+    people_table = make_people_table(cohort, first_record_indices)
+    site_per_person = [cohort.rows[record_index].site for record_index in first_record_indices]
+    number_table = select_number_columns(people_table, site_per_person)
+    scan_means = scan_sums.compute_means()
     # columns (view, measure)
     measure_table = collect_measures(
         cohort, first_record_indices, scan_sums.measure_records(first_record_indices)[0], number_table
@@ -204,7 +203,8 @@ def compare_with_reference(
     reference: TrainingReference, cohort: Cohort, record_indices: Sequence[int] | np.ndarray
 ) -> ReferenceComparison:
     """The records at these positions beside training people. Raises InputError if the cohort has other maps."""
-    constants, int_record_indices = reference.constants, [int(record_index) for record_index in record_indices]
+    constants = reference.constants
+    int_record_indices = [int(record_index) for record_index in record_indices]
     if cohort.map_names != constants.maps:
         raise InputError(
             f"{cohort.path} holds the maps {join_names(cohort.map_names)}; the training participants have "
@@ -333,7 +333,8 @@ def compute_deviation_ranges(measure_values: np.ndarray) -> np.ndarray:
 def make_people_table(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataFrame:
     """Raw phenotype and covariates of the people with these records, a row a record: text, empty where unknown. A
     column that is in both is that of the phenotype."""
-    subjects, source_tables = [cohort.rows[record_index].subject for record_index in record_indices], []
+    subjects = [cohort.rows[record_index].subject for record_index in record_indices]
+    source_tables = []
     if (raw_phenotype := cohort.unscaled_phenotype) is not None:
         source_tables.append(
             raw_phenotype[[column for column in raw_phenotype if not column.startswith(UNUSED_PREFIX)]].map(
@@ -396,10 +397,8 @@ def compute_category_frequencies(
     """
     frequencies_by_column: dict[str, dict[str, float]] = {}
     for column_name, text_column in people_table.items():
-        category_by_person, max_reported_count = (
-            parse_categories(text_column),
-            max(MIN_DESCRIBED_PEOPLE, len(text_column) - MIN_DESCRIBED_PEOPLE),
-        )
+        category_by_person = parse_categories(text_column)
+        max_reported_count = max(MIN_DESCRIBED_PEOPLE, len(text_column) - MIN_DESCRIBED_PEOPLE)
         if parse_numbers(text_column).nunique() > MAX_DISTINCT_CATEGORIES or category_by_person.nunique() == 1:
             continue
         count_by_category = category_by_person.value_counts()

@@ -44,10 +44,8 @@ def find_uncovered_region_numbers(volume: np.ndarray, region_label_volume: np.nd
     """The numbers of the regions in `region_label_volume` (x, y, z) int of which a volume (x, y, z) holds little
     signal."""
     labelled_voxel_indices = np.flatnonzero(region_label_volume)
-    voxel_region_numbers, has_voxel_signal = (
-        region_label_volume.ravel()[labelled_voxel_indices],
-        volume.ravel()[labelled_voxel_indices] != brain.find_background_value(volume),
-    )
+    voxel_region_numbers = region_label_volume.ravel()[labelled_voxel_indices]
+    has_voxel_signal = volume.ravel()[labelled_voxel_indices] != brain.find_background_value(volume)
     region_voxel_counts = np.bincount(voxel_region_numbers)
     return np.flatnonzero(
         np.bincount(voxel_region_numbers[has_voxel_signal], minlength=len(region_voxel_counts))
@@ -162,22 +160,20 @@ class ScanSums:
 
     def __init__(self, cohort: Cohort, record_indices: Iterable[int]) -> None:
         """For those whose records are at these positions; the first record of each person counts in the means."""
-        self.cohort, self.region_label_volume = cohort, atlas.load_atlas(None, cohort.grid).region_labels
+        self.cohort = cohort
+        self.region_label_volume = atlas.load_atlas(None, cohort.grid).region_labels
         first_index_by_subject = cohort.find_first_record_indices(record_indices)
-        self.first_record_indices, subset_count, map_count = (
-            set(first_index_by_subject.values()),
-            min(MAX_SUBSETS, len(first_index_by_subject)),
-            cohort.num_maps,
-        )
+        self.first_record_indices = set(first_index_by_subject.values())
+        subset_count = min(MAX_SUBSETS, len(first_index_by_subject))
+        map_count = cohort.num_maps
         self.subset_index_by_subject = {
             subject: subject_position % subset_count for subject_position, subject in enumerate(first_index_by_subject)
         }
-        reduced_grid_shape, num_edges = grids.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
+        reduced_grid_shape = grids.REDUCED.shape
+        num_edges = cohort.connectomes.num_edges if cohort.connectomes else 0
         # (subsets,); (subsets, maps, x, y, z)
-        self.people_count_by_subset, self.volume_sums = (
-            np.zeros(subset_count, int),
-            np.zeros((subset_count, map_count, *reduced_grid_shape)),
-        )
+        self.people_count_by_subset = np.zeros(subset_count, int)
+        self.volume_sums = np.zeros((subset_count, map_count, *reduced_grid_shape))
         # (subsets, maps, 2, voxels)
         self.mirror_half_sums = np.zeros(
             (subset_count, map_count, len(MIRROR_HALF_MEASURE_NAMES), np.prod(reduced_grid_shape))
@@ -212,7 +208,8 @@ class ScanSums:
         is_used_subset = np.array(
             [subset_index != left_out_subset_index for subset_index in range(len(self.people_count_by_subset))]
         )
-        people_count, map_names = self.people_count_by_subset[is_used_subset].sum(), self.cohort.map_names
+        people_count = self.people_count_by_subset[is_used_subset].sum()
+        map_names = self.cohort.map_names
         # (maps, x, y, z)
         mean_volumes = (self.volume_sums[is_used_subset].sum(0) / max(people_count, 1)).astype(np.float32)
         mirror_half_sums = (

@@ -20,7 +20,8 @@ PAGE_FIGURE_SETTINGS: dict[Any, Any] = {"font.size": 8.5, "text.parse_math": Fal
 SVG_SETTINGS: dict[Any, Any] = PAGE_FIGURE_SETTINGS | {"svg.fonttype": "none", "svg.hashsalt": "figure"}
 PAGE_COLOUR_BY_SVG_COLOUR = {"#000000": "currentColor", "#ffffff": "var(--paper)"}  # colours that follow light and dark
 DARK_GREY_PATTERN = re.compile("#([3-6][0-9a-f])\\1\\1")
-MAX_TICKS, TICK_STEPS = 6, (1, 2, 2.5, 5, 10)  # of a forest plot's axis
+MAX_TICKS = 6
+TICK_STEPS = (1, 2, 2.5, 5, 10)  # of a forest plot's axis
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ class Forest:
 
     def at(self, value: float) -> str:
         """Where a value lies, in percent of the width."""
-        first_tick, last_tick = self.ticks[0], self.ticks[-1]
+        first_tick = self.ticks[0]
+        last_tick = self.ticks[-1]
         return f"{100 * (value - first_tick) / (last_tick - first_tick):.2f}%"
 
     def span(self, bar: ForestBar) -> str:
         """Where the interval of a bar lies, as CSS."""
-        first_tick, last_tick = self.ticks[0], self.ticks[-1]
+        first_tick = self.ticks[0]
+        last_tick = self.ticks[-1]
         return (
             f"left:{self.at(bar.interval_low)};"
             f"width:{100 * (bar.interval_high - bar.interval_low) / (last_tick - first_tick):.2f}%"
@@ -93,7 +96,8 @@ def make_svg(figure: "Figure") -> Markup:
     white and dark grey are those of the page."""
     from matplotlib import rc_context  # costs a command that draws nothing nothing
 
-    svg_file, figure_label = io.StringIO(), figure.get_label()
+    svg_file = io.StringIO()
+    figure_label = figure.get_label()
     with rc_context(SVG_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", SVG_MISSING_GLYPH_WARNING)
         figure.savefig(svg_file, format="svg", dpi="figure", metadata=OMITTED_SVG_METADATA)

@@ -74,9 +74,9 @@ class Mosaic:
 
 def make_left_out_section(subjects_by_reason: Mapping[str, Sequence[str]], nobody_sentence: str) -> Section:
     """Who was left out, by reason, that of most people first; `nobody_sentence` if nobody was."""
-    section_title, sorted_reasons_and_subjects = (
-        "Who was left out, and why",
-        sorted(subjects_by_reason.items(), key=lambda reason_and_subjects: -len(reason_and_subjects[1])),
+    section_title = "Who was left out, and why"
+    sorted_reasons_and_subjects = sorted(
+        subjects_by_reason.items(), key=lambda reason_and_subjects: -len(reason_and_subjects[1])
     )
     if not sorted_reasons_and_subjects:
         return Section(section_title, [nobody_sentence])

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 CellByHeading = dict[str, str]  # heading -> cell, text or `Markup`
 PAGE_TEMPLATE_FILE = "page.html"
 PAGE_BEGINNING = b'<!doctype html>\n<html lang="en" data-page="'  # of every page; the kind of page follows
-MIN_SORTABLE_ROWS, MAX_UNSCROLLED_ROWS = (
-    5,
-    40,
-)  # a table of so many rows can be sorted; one of more than so many scrolls in a box
+MIN_SORTABLE_ROWS = 5
+MAX_UNSCROLLED_ROWS = 40  # a table of so many rows can be sorted; one of more than so many scrolls in a box
 VALUE_WITH_INTERVAL_PATTERN = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ to [^()]+)\)")
 
 

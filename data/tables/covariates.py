@@ -11,10 +11,10 @@ from data.tables.missing import clean_column
 from data.tables.phenotype import INDICATOR_PATTERN, LOGARITHMIC_COLUMN_PATTERN, is_mostly_numbers
 
 IMPLAUSIBLE_NUMBERS_TEXT = "codes of a missing value, or numbers far from all others"
-FAR_DISTANCE_IN_RANGES, MIN_NUMBERS_TO_CALL_FAR = (
-    5,
-    10,
-)  # a number is far if it lies so many ranges of all others away; of at least so many numbers
+FAR_DISTANCE_IN_RANGES = 5
+MIN_NUMBERS_TO_CALL_FAR = (
+    10  # a number is far if it lies so many ranges of all others away; of at least so many numbers
+)
 MIN_PLAIN_NUMBERS = 3  # so many others are needed to tell a code from a measurement
 # times the range of all others: a number so far above them may be a code of a missing value
 CODE_DISTANCE_IN_RANGES = 0.5
@@ -152,7 +152,8 @@ def mark_far_numbers(column_numbers: np.ndarray) -> np.ndarray:
         ]
         if (near_numbers.min(), near_numbers.max()) == (near_low, near_high):
             return (column_numbers < near_low) | (column_numbers > near_high)
-        near_low, near_high = near_numbers.min(), near_numbers.max()
+        near_low = near_numbers.min()
+        near_high = near_numbers.max()
     return np.zeros(len(column_numbers), bool)
 
 

@@ -13,7 +13,9 @@ from data.base.terminal import SummaryRow
 from data.tables.missing import clean_column
 from data.tables.people import canonicalise_value, group_spellings, select_column
 
-ABIDE_LABEL_COLUMN, ABIDE_AUTISM_VALUE, ABIDE_CONTROL_VALUE = "DX_GROUP", "1", "2"
+ABIDE_LABEL_COLUMN = "DX_GROUP"
+ABIDE_AUTISM_VALUE = "1"
+ABIDE_CONTROL_VALUE = "2"
 ABIDE_ID_COLUMN = "SUB_ID"
 
 

@@ -52,10 +52,8 @@ def read_text_table(table_path: Path) -> pd.DataFrame:
     check_regular_file(table_path)
     try:
         file_text = table_path.read_text(encoding="utf-8-sig")
-        delimiter, text_stream = (
-            find_delimiter(file_text, table_path),
-            io.StringIO(DECLARED_DELIMITER.sub("", file_text, count=1), newline=""),
-        )
+        delimiter = find_delimiter(file_text, table_path)
+        text_stream = io.StringIO(DECLARED_DELIMITER.sub("", file_text, count=1), newline="")
         raw_rows = pd.read_csv(text_stream, sep=delimiter, header=None, dtype=object, na_filter=False)
     except (ValueError, OSError, csv.Error) as error:
         read_error_reason = " ".join(str(error).split())

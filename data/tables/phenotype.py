@@ -106,10 +106,8 @@ def make_abide_values(table: pd.DataFrame) -> pd.DataFrame:
             f"The phenotype table lacks {join_names(missing_columns)}; name columns of your own with convert "
             "--phenotype."
         )
-    handedness_text, iq_test_text = (
-        clean_column(table["HANDEDNESS_CATEGORY"]),
-        clean_column(table["FIQ_TEST_TYPE"]).str.upper(),
-    )
+    handedness_text = clean_column(table["HANDEDNESS_CATEGORY"])
+    iq_test_text = clean_column(table["FIQ_TEST_TYPE"]).str.upper()
     wisc_scores_by_name = {
         f"wisc_{wisc_index.lower()}": parse_number_column(table, f"WISC_IV_{wisc_index}") for wisc_index in WISC_INDICES
     }

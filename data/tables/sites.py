@@ -84,10 +84,8 @@ def read_sites(
         site_count = len(find_recorded_sites(site_by_row))
         site_message = f"{site_column}, {site_count} site{'s'[: site_count != 1]}"
     else:
-        site_by_row, site_message = (
-            pd.Series(UNKNOWN_SITE, text_table.index),
-            f"no column is used. {SITE_UNKNOWN_SENTENCE}",
-        )
+        site_by_row = pd.Series(UNKNOWN_SITE, text_table.index)
+        site_message = f"no column is used. {SITE_UNKNOWN_SENTENCE}"
     site_candidates_text = (
         f"; {join_names(site_candidate_columns)} looks like a site; if it is, use --siteColumn"
         if site_candidate_columns

@@ -31,7 +31,8 @@ from utils.blackout.options import CONNECTOME_INPUT
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
 from utils.blackout.systems import OUTSIDE_SYSTEM, RegionSystems
 
-SYSTEM_LEVEL, REGION_LEVEL = "systems", "regions"  # levels of the table
+SYSTEM_LEVEL = "systems"
+REGION_LEVEL = "regions"  # levels of the table
 
 
 class RegionPairs(NamedTuple):
@@ -87,7 +88,8 @@ def format_pair_name(first_name: str, second_name: str) -> str:
 
 def measure_connections(setup: BlackoutSetup) -> Measurements:
     """How far the log odds fall if the edges between two regions become the mean of all possible donors."""
-    region_edges, donors = setup.volume_occlusion.fills.region_edges if setup.volume_occlusion else None, setup.donors
+    region_edges = setup.volume_occlusion.fills.region_edges if setup.volume_occlusion else None
+    donors = setup.donors
     if region_edges is None or setup.edge_logits is None:
         return Measurements()
     region_pairs = find_unordered_pairs(
@@ -125,10 +127,8 @@ def make_connection_checks(
     rng: np.random.Generator,
 ) -> Iterable[RecomputationCheck]:
     """The edges of a pair of a record become the mean of all possible donors."""
-    pair_index, record_batch = (
-        int(rng.integers(log_odds_falls_by_pair.shape[1])),
-        setup.load_record_batch(int(setup.donors.tested_record_indices[tested_position])),
-    )
+    pair_index = int(rng.integers(log_odds_falls_by_pair.shape[1]))
+    record_batch = setup.load_record_batch(int(setup.donors.tested_record_indices[tested_position]))
     pair_edge_indices = np.flatnonzero(pair_index_by_edge == pair_index)
     pair_edge_fisher_z = np.concatenate(
         [edge_block[:, pair_edge_indices] for edge_block in require_connectomes(setup.cohort).iterate_row_blocks()]
@@ -148,7 +148,9 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
     """Pairs of systems and, within the significant ones, of regions; None if no edges were replaced."""
     if "pair_reliance" not in blackout.record_effects:
         return None
-    atlas, connectomes, record_effects = blackout.atlas, require_connectomes(blackout.cohort), blackout.record_effects
+    atlas = blackout.atlas
+    connectomes = require_connectomes(blackout.cohort)
+    record_effects = blackout.record_effects
     region_systems = options.get_blackout_options(blackout.run).load_systems(blackout.cohort.grid)
     record_index_by_file = {
         record_row.file: record_index for record_index, record_row in enumerate(blackout.cohort.rows)
@@ -161,10 +163,8 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
         )
 
     region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
-    region_index_by_parcel, region_pair_effects = (
-        find_parcel_region_indices(connectomes, atlas),
-        blackout.average_subject_records("pair_reliance"),
-    )
+    region_index_by_parcel = find_parcel_region_indices(connectomes, atlas)
+    region_pair_effects = blackout.average_subject_records("pair_reliance")
     return make_nested_connection_family(
         region_names,
         region_index_by_parcel,
@@ -240,10 +240,8 @@ def make_nested_connection_family(
         people,
         people.adjuster,
     )
-    region_family, tested_region_pair_indices = (
-        None,
-        np.flatnonzero(system_pair_effect.is_significant[system_pairs.pair_index_by_edge]),
-    )
+    region_family = None
+    tested_region_pair_indices = np.flatnonzero(system_pair_effect.is_significant[system_pairs.pair_index_by_edge])
     system_names = np.array(region_systems.system_names)
     if len(tested_region_pair_indices):
         tested_position_by_pair = np.full(len(region_pairs.region_positions_by_pair), len(tested_region_pair_indices))

@@ -26,7 +26,9 @@ from utils.scores.statistics import split_resamples
 if TYPE_CHECKING:
     from utils.blackout.families import BlackoutPeople
 
-DIFFERENCE_COLUMN, CORRELATION_COLUMN, DIRECTION_COLUMN = "difference", "correlation", "direction"
+DIFFERENCE_COLUMN = "difference"
+CORRELATION_COLUMN = "correlation"
+DIRECTION_COLUMN = "direction"
 MIN_RELATIVE_SPREAD = 1e-9  # spread as a share of the largest value: less is rounding
 MAX_CORRELATION = 1 - 1e-12  # largest correlation, so that its Fisher z is finite
 NO_DIFFERENCE_TEXT = "not shown to differ"
@@ -83,17 +85,17 @@ def find_interval_signs(interval_lows: pd.Series, interval_highs: pd.Series) -> 
 def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeople") -> EstimatesWithEnds:
     """Standardised differences of values (people, features). NaN for constant values, and without a site that has both
     classes; the interval is NaN where a class has fewer than `MIN_CLASS_SUBJECTS` people at such sites."""
-    is_autism, site_numbers = (people.subject_labels == 1).astype(float)[:, None], encode_names(people.subject_sites)
-    site_class_numbers, is_measured = 2 * site_numbers + (people.subject_labels == 1), ~np.isnan(feature_values)
+    is_autism = (people.subject_labels == 1).astype(float)[:, None]
+    site_numbers = encode_names(people.subject_sites)
+    site_class_numbers = 2 * site_numbers + (people.subject_labels == 1)
+    is_measured = ~np.isnan(feature_values)
     measured_masks_by_class = [is_measured & (is_autism == in_class) for in_class in (0, 1)]
     is_measured &= (sum_in_groups(measured_masks_by_class[0], site_numbers) > 0) & (
         sum_in_groups(measured_masks_by_class[1], site_numbers) > 0
     )
-    centred_labels, site_centred_values, within_cell_deviations = (
-        centre_in_groups(is_autism, is_measured, site_numbers),
-        centre_in_groups(feature_values, is_measured, site_numbers),
-        centre_in_groups(feature_values, is_measured, site_class_numbers),
-    )
+    centred_labels = centre_in_groups(is_autism, is_measured, site_numbers)
+    site_centred_values = centre_in_groups(feature_values, is_measured, site_numbers)
+    within_cell_deviations = centre_in_groups(feature_values, is_measured, site_class_numbers)
     person_df = is_measured * (
         1 - 1 / np.maximum(sum_in_groups(is_measured, site_class_numbers), 1)
     )  # degrees of freedom of each person, less those of the cells' means
@@ -135,7 +137,8 @@ def correlate_values_with_effects(
 ) -> EstimatesWithEnds:
     """Correlations within sites of values (people, features) with effects (people, features), by Fisher's z. NaN where
     either is constant; the interval is NaN with fewer than `MIN_CLASS_SUBJECTS` people."""
-    site_numbers, is_measured = encode_names(people.subject_sites), ~np.isnan(feature_values)
+    site_numbers = encode_names(people.subject_sites)
+    is_measured = ~np.isnan(feature_values)
     is_measured &= sum_in_groups(is_measured, site_numbers) > 1
     standardised_values, standardised_effects = (
         scale_deviations(centre_in_groups(values_or_effects, is_measured, site_numbers), values_or_effects, is_measured)

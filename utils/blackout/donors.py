@@ -33,11 +33,9 @@ class Donors:
     """
 
     def __init__(self, cohort: Cohort, tested_record_indices: np.ndarray, donors_per_record: int, seed: int):
-        self.tested_record_indices, self._people_by_origin, grouped_subject_rows = (
-            tested_record_indices,
-            find_people_by_origin(cohort),
-            merge_group_subjects(cohort),
-        )
+        self.tested_record_indices = tested_record_indices
+        self._people_by_origin = find_people_by_origin(cohort)
+        grouped_subject_rows = merge_group_subjects(cohort)
         self._person_name_by_record = person_name_by_record = {
             record_index: grouped_subject_rows[record_index].subject for record_index in tested_record_indices.tolist()
         }
@@ -103,13 +101,11 @@ class Donors:
             }
             for donor_origin in set(self.donor_origin_by_record.values())
         }
-        value_sum_by_origin, donor_pool_means = (
-            {
-                donor_origin: sum(mean_by_person.values())
-                for donor_origin, mean_by_person in person_means_by_origin.items()
-            },
-            [],
-        )
+        value_sum_by_origin = {
+            donor_origin: sum(mean_by_person.values())
+            for donor_origin, mean_by_person in person_means_by_origin.items()
+        }
+        donor_pool_means = []
         for record_index, donor_origin in self.donor_origin_by_record.items():
             person = self._person_name_by_record[record_index]
             donor_pool_sum = value_sum_by_origin[donor_origin] - person_means_by_origin[donor_origin].get(person, 0.0)
@@ -178,7 +174,8 @@ def draw_donors(
     record_indices_by_person: RecordIndicesByPerson, excluded_subject: str, donor_count: int, seed: Sequence[int]
 ) -> np.ndarray:
     """`donor_count` records (count,) of different people other than `excluded_subject`, whatever their labels."""
-    rng, person_names = np.random.default_rng(seed), np.array(sorted(record_indices_by_person))
+    rng = np.random.default_rng(seed)
+    person_names = np.array(sorted(record_indices_by_person))
     donor_names = rng.choice(person_names[person_names != excluded_subject], donor_count, replace=False)
     return np.array([rng.choice(record_indices_by_person[donor_name]) for donor_name in donor_names])
 

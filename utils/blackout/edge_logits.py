@@ -24,7 +24,8 @@ class EdgeLogits:
             for branch, branch_weight in zip(logits_mean_layer.branches, logits_mean_layer.branch_weights, strict=True)
         }
         ridge_layer = model.get_layer("connectome_logits")
-        self.training_edge_means, self._inverse_edge_sds = ridge_layer.mean.numpy(), ridge_layer.scale.numpy()
+        self.training_edge_means = ridge_layer.mean.numpy()
+        self._inverse_edge_sds = ridge_layer.scale.numpy()
         self._edge_weights = branch_weight[CONNECTOME_INPUT] * ridge_layer.kernel.numpy().astype(float)
 
     def compute_edge_contributions(

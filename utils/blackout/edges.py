@@ -80,14 +80,10 @@ class RegionEdges:
 
     def load_edge_contents(self, record_indices: np.ndarray, donor_record_indices: np.ndarray) -> list[RegionContents]:
         """The possible contents of the regions of records (n,) with their donors (donors, n), by donor."""
-        person_edges, edges_by_donor = (
-            self.connectomes[record_indices],
-            [self.connectomes[donor_batch_indices] for donor_batch_indices in donor_record_indices],
-        )
-        expected_edges_by_region, expected_edges_by_donor = (
-            self._predict_expected_edges(record_indices, person_edges),
-            [*map(self._predict_expected_edges, donor_record_indices, edges_by_donor)],
-        )
+        person_edges = self.connectomes[record_indices]
+        edges_by_donor = [self.connectomes[donor_batch_indices] for donor_batch_indices in donor_record_indices]
+        expected_edges_by_region = self._predict_expected_edges(record_indices, person_edges)
+        expected_edges_by_donor = [*map(self._predict_expected_edges, donor_record_indices, edges_by_donor)]
 
         def shift_donor_edges(
             donor_edges: np.ndarray, expected_donor_edges_by_region: list[np.ndarray]
@@ -118,7 +114,8 @@ def find_parcel_region_indices(connectomes: Connectomes, atlas: Atlas) -> np.nda
     """The place in the atlas of each parcel's region (parcels,). This region contains more of the parcel's voxels on
     the full grid than any other, and more than lie outside all regions. Without such a region, or without the image of
     the parcels, it is the count of regions."""
-    outside_position, parcel_count = len(atlas.region_numbers), len(connectomes.parcel_names)
+    outside_position = len(atlas.region_numbers)
+    parcel_count = len(connectomes.parcel_names)
     if connectomes.parcel_image is None:
         return np.full(parcel_count, outside_position)
     parcel_image = np.where(connectomes.parcel_image > 0, connectomes.parcel_image - 1, parcel_count)
@@ -146,7 +143,8 @@ class ExpectedEdges:
     """
 
     def __init__(self, cohort: Cohort, edge_indices_by_region: list[np.ndarray], region_means: np.ndarray, seed: int):
-        self._edge_indices_by_region, self._region_means = edge_indices_by_region, region_means
+        self._edge_indices_by_region = edge_indices_by_region
+        self._region_means = region_means
         fitting_record_indices, fitting_positions_by_person = choose_fitting_people(cohort, seed)
         self._fitting_position_by_record = {
             int(record_index): fitting_position for fitting_position, record_index in enumerate(fitting_record_indices)
@@ -157,9 +155,9 @@ class ExpectedEdges:
                 for block_record_indices in split_into_batches(fitting_record_indices, RECORDS_PER_READ)
             ]
         )
-        self._edge_centres_and_spreads, self._region_mean_centres_and_spreads = (
-            compute_centres_and_spreads(fitting_edge_fisher_z),
-            compute_centres_and_spreads(region_means[fitting_record_indices].reshape(len(fitting_record_indices), -1)),
+        self._edge_centres_and_spreads = compute_centres_and_spreads(fitting_edge_fisher_z)
+        self._region_mean_centres_and_spreads = compute_centres_and_spreads(
+            region_means[fitting_record_indices].reshape(len(fitting_record_indices), -1)
         )
         self._fitting_features = self._make_ridge_features(fitting_edge_fisher_z, fitting_record_indices)
         kernel_matrix = self._fitting_features @ self._fitting_features.T
@@ -219,10 +217,8 @@ class ExpectedEdges:
         """The coefficients (records, edges of the region), and a matrix (records, records). Their product is how far
         each record is from its prediction without the same person's records. The matrix consists of the inverses of
         each person's block of the inverse kernel."""
-        region_features, target_edge_z_scores = (
-            self._fitting_features[:, self._find_region_feature_columns(region_index)],
-            self._get_target_edge_z_scores(region_index),
-        )
+        region_features = self._fitting_features[:, self._find_region_feature_columns(region_index)]
+        target_edge_z_scores = self._get_target_edge_z_scores(region_index)
         # squared error, coefficients, leave-out matrix
         kernel_matrix, best_fit = (
             kernel_matrix - region_features @ region_features.T,
@@ -297,7 +293,8 @@ def choose_fitting_people(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[n
 
 def invert_blocks(square_matrix: np.ndarray, block_positions: list[np.ndarray]) -> sparse.csr_array:
     """The inverses of square blocks on the diagonal of a matrix (n, n), where these were, 0 elsewhere."""
-    inverse_entries, entry_positions = [], []
+    inverse_entries = []
+    entry_positions = []
     for block_size in {len(positions) for positions in block_positions}:  # all of a size at once
         same_size_positions = np.stack([positions for positions in block_positions if len(positions) == block_size])
         row_column_indices = np.broadcast_arrays(same_size_positions[:, :, None], same_size_positions[:, None, :])

@@ -146,10 +146,8 @@ def bootstrap_mean_interval(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each.
     Subjects of the same cluster (`cluster_numbers`, as `group_numbers` of `sum_by_group`) are drawn together."""
-    cluster_effect_sums, cluster_sizes = (
-        sum_by_group(subject_effects, cluster_numbers),
-        sum_by_group(np.ones(len(subject_effects)), cluster_numbers),
-    )
+    cluster_effect_sums = sum_by_group(subject_effects, cluster_numbers)
+    cluster_sizes = sum_by_group(np.ones(len(subject_effects)), cluster_numbers)
     rng = np.random.default_rng(seed)
     interval_lows, interval_highs = bootstrap_percentile_interval(
         lambda resampling_weights: (
@@ -206,10 +204,8 @@ def run_family_permutation_test(
     effect_root_mean_squares[
         effect_root_mean_squares <= MIN_RESIDUAL_SHARE * np.abs(adjusted_effects.effect_residuals).max(0)
     ] = np.inf  # a feature without any effect has no evidence
-    label_residuals, effect_residuals = (
-        label_residuals.astype(np.float32),
-        (effect_residuals / effect_root_mean_squares).astype(np.float32),
-    )
+    label_residuals = label_residuals.astype(np.float32)
+    effect_residuals = (effect_residuals / effect_root_mean_squares).astype(np.float32)
     cluster_numbers = np.arange(subject_count) if cluster_numbers is None else cluster_numbers
     permutation_sites = (
         np.zeros(subject_count, int)
@@ -223,11 +219,9 @@ def run_family_permutation_test(
     observed_studentised_sums /= np.hypot(
         observed_studentised_sums, mean_sd_inflation * adjusted_effects.residual_sd_inflation * observed_complements
     )
-    rng, exceeding_permutation_counts, largest_statistic_blocks = (
-        np.random.default_rng(seed),
-        np.ones(feature_count),
-        [],
-    )
+    rng = np.random.default_rng(seed)
+    exceeding_permutation_counts = np.ones(feature_count)
+    largest_statistic_blocks = []
     for permutation_block in split_resamples(permutation_count, subject_count):
         permuted_studentised_sums = compute_studentised_sums(
             label_residuals,
@@ -245,10 +239,8 @@ def run_family_permutation_test(
     larger_maxima_counts = len(sorted_permutation_maxima) - np.searchsorted(
         sorted_permutation_maxima, observed_studentised_sums - FLOAT32_TOLERANCE
     )
-    family_wise_p, false_discovery_q = (
-        (1 + larger_maxima_counts) / (1 + permutation_count),
-        stats.false_discovery_control(exceeding_permutation_counts / (1 + permutation_count)),
-    )
+    family_wise_p = (1 + larger_maxima_counts) / (1 + permutation_count)
+    false_discovery_q = stats.false_discovery_control(exceeding_permutation_counts / (1 + permutation_count))
     cluster_count = len(np.unique(cluster_numbers))
     return FamilyTest(
         family_wise_p,
@@ -276,7 +268,8 @@ def compute_studentised_sums(
     """Sums (k, features) of the products of effects (subjects, features) with labels (subjects, 1 or features) in the
     orders `permutation_orders` (k, subjects) int. Each is divided by the root of the number of clusters times the sum
     of squares over clusters, so that it rises with the studentised sum and lies between -1 and 1."""
-    cluster_sorted_subjects, cluster_sizes = np.argsort(cluster_numbers, kind="stable"), np.bincount(cluster_numbers)
+    cluster_sorted_subjects = np.argsort(cluster_numbers, kind="stable")
+    cluster_sizes = np.bincount(cluster_numbers)
     subject_pairs_by_shift = [
         np.stack([cluster_sorted_subjects[: len(cluster_sorted_subjects) - shift], cluster_sorted_subjects[shift:]])
         for shift in range(1, cluster_sizes.max())
@@ -290,16 +283,14 @@ def compute_studentised_sums(
             ),
         ]
     )
-    squared_effects, doubled_effect_products = (
-        np.square(effect_residuals),
-        2 * effect_residuals[first_relative_indices] * effect_residuals[second_relative_indices],
+    squared_effects = np.square(effect_residuals)
+    doubled_effect_products = (
+        2 * effect_residuals[first_relative_indices] * effect_residuals[second_relative_indices]
     )  # the latter of each two relatives
     studentised_sums = np.empty((len(permutation_orders), effect_residuals.shape[1]), np.float32)
     for label_column_index, column_label_residuals in enumerate(label_residuals.T):
-        permuted_label_residuals, feature_columns = (
-            column_label_residuals[permutation_orders],
-            slice(None) if label_residuals.shape[1] == 1 else [label_column_index],
-        )
+        permuted_label_residuals = column_label_residuals[permutation_orders]
+        feature_columns = slice(None) if label_residuals.shape[1] == 1 else [label_column_index]
         studentised_sums[:, feature_columns] = permuted_label_residuals @ effect_residuals[:, feature_columns]
         squared_norms = (
             permuted_label_residuals[:, first_relative_indices] * permuted_label_residuals[:, second_relative_indices]
@@ -356,18 +347,14 @@ class CovariateAdjuster:
         unadjusted_effects = self.make_unadjusted_effects(true_class_effects)
         if self.adjustment.no_adjustment_reason:
             return unadjusted_effects
-        label_term_indices, compute_basis = (
-            self.adjustment.select_term_indices(self.subject_labels),
-            cache(self.adjustment.make_basis_with_terms),
-        )  # cached, as many features follow the same terms
+        label_term_indices = self.adjustment.select_term_indices(self.subject_labels)
+        compute_basis = cache(self.adjustment.make_basis_with_terms)  # cached, as many features follow the same terms
         label_residuals = compute_regression_residuals(
             self.subject_labels, compute_basis(frozenset(label_term_indices))
         )
-        adjusted_effects, effect_residuals, residual_sd_inflation = (
-            np.empty(true_class_effects.shape),
-            np.empty(true_class_effects.shape),
-            np.empty(true_class_effects.shape[1]),
-        )
+        adjusted_effects = np.empty(true_class_effects.shape)
+        effect_residuals = np.empty(true_class_effects.shape)
+        residual_sd_inflation = np.empty(true_class_effects.shape[1])
         for feature_index, feature_effects in enumerate(unadjusted_effects.effect_residuals.T):
             covariate_basis = compute_basis(
                 frozenset(label_term_indices | self.adjustment.select_term_indices(feature_effects))
@@ -375,10 +362,8 @@ class CovariateAdjuster:
             refitted_label_residuals, effect_residuals[:, feature_index] = compute_regression_residuals(
                 np.column_stack([self.subject_labels, feature_effects]), covariate_basis
             ).T
-            residual_products, residual_df = (
-                refitted_label_residuals * effect_residuals[:, feature_index],
-                len(covariate_basis) - covariate_basis.shape[1],
-            )
+            residual_products = refitted_label_residuals * effect_residuals[:, feature_index]
+            residual_df = len(covariate_basis) - covariate_basis.shape[1]
             leverage_corrected_products = residual_products / np.sqrt(
                 np.maximum(1 - np.square(covariate_basis).sum(axis=1), MIN_RESIDUAL_SHARE)
             )

@@ -154,7 +154,8 @@ class FillEffect:
     def effect_columns(self) -> pd.DataFrame:
         """A row a feature: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
         them."""
-        fill_name, subject_labels = self.fill.fill_name, self.people.subject_labels
+        fill_name = self.fill.fill_name
+        subject_labels = self.people.subject_labels
         effect_table = pd.DataFrame(self.means_with_intervals, columns=list_estimate_columns(fill_name))
         if self.fill.has_p_values:
             effect_table[f"p_{fill_name}"], effect_table[f"q_{fill_name}"] = self.family_wise_p, self.false_discovery_q

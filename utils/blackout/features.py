@@ -111,7 +111,8 @@ class VolumeBranch:
         logits_tensor: KerasTensor,
         source_tensors: list[KerasTensor],
     ):
-        self.source_tensors, self.input_count = source_tensors, branch.input_count
+        self.source_tensors = source_tensors
+        self.input_count = branch.input_count
         branch_network = keras.Function(source_tensors, logits_tensor)
 
         def compute_added_logits(source_values: list[tf.Tensor]) -> tf.Tensor:
@@ -145,16 +146,12 @@ class FeatureOcclusion:
     recomputed_layer_names: tuple[str, ...] = ()
 
     def __init__(self, network: keras.Model, averaging_nodes: list[GraphNode]):
-        volume_tensor, graph_nodes, logits_mean_layer = (
-            find_volume_input(network),
-            list_graph_nodes(network),
-            network.layers[-1],
-        )
-        grid_shape, self._map_count, self._input_tensors = (
-            volume_tensor.shape[1:4],
-            volume_tensor.shape[-1],
-            network.inputs,
-        )
+        volume_tensor = find_volume_input(network)
+        graph_nodes = list_graph_nodes(network)
+        logits_mean_layer = network.layers[-1]
+        grid_shape = volume_tensor.shape[1:4]
+        self._map_count = volume_tensor.shape[-1]
+        self._input_tensors = network.inputs
         self._voxel_averages_by_tensor = {
             node.output_tensors[0]: VoxelAverages.from_layer(node.operation, grid_shape) for node in averaging_nodes
         }

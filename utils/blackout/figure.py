@@ -32,15 +32,17 @@ from utils.scores.results import FAMILYWISE_ALPHA, Estimate
 EFFECT_LABEL = "mean effect on the logit of the true class"
 MAX_BARS = MAX_MATRIX_CELLS = 20  # features with bars; rows and columns of a matrix
 MAX_FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
-FIGURE_WIDTH_INCHES, DOTS_PER_INCH = 7.2, 300  # inches of two columns of a journal, dots an inch
-FONT_POINTS, HEADING_POINTS = 6.5, 8  # points of letters, and of headings
-LINE_INCHES, LETTERS_PER_LINE = 0.12, 135  # inches of a line, its letters
-BAR_INCHES, CELL_INCHES, BRAIN_PANEL_INCHES = (
-    0.125,
-    0.13,
-    2.4,
-)  # inches of a bar, of a cell of a matrix, of a panel with a brain
-BAR_MARGIN_INCHES, MATRIX_MARGIN_INCHES = 0.8, 1.4  # inches around bars, and around a matrix
+FIGURE_WIDTH_INCHES = 7.2
+DOTS_PER_INCH = 300  # inches of two columns of a journal, dots an inch
+FONT_POINTS = 6.5
+HEADING_POINTS = 8  # points of letters, and of headings
+LINE_INCHES = 0.12
+LETTERS_PER_LINE = 135  # inches of a line, its letters
+BAR_INCHES = 0.125
+CELL_INCHES = 0.13
+BRAIN_PANEL_INCHES = 2.4  # inches of a bar, of a cell of a matrix, of a panel with a brain
+BAR_MARGIN_INCHES = 0.8
+MATRIX_MARGIN_INCHES = 1.4  # inches around bars, and around a matrix
 BRAIN_SLICE_COUNT = 3
 MATPLOTLIB_STYLE: dict[Any, Any] = {
     "font.size": FONT_POINTS,
@@ -68,10 +70,8 @@ def compute_panel_height_inches(feature_family: FeatureFamily) -> float:
 def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily) -> str:
     """The heading of a family's panel: how many features are significant, and how many rows are shown if not all
     are."""
-    panel_heading, count_row = (
-        feature_family.feature_kind.plural_feature_name.capitalize(),
-        results.family_counts.loc[feature_family.feature_kind.kind_name],
-    )
+    panel_heading = feature_family.feature_kind.plural_feature_name.capitalize()
+    count_row = results.family_counts.loc[feature_family.feature_kind.kind_name]
     if results.is_conclusive:
         significance_texts = (
             f"{count_row[RELIANCE_FILL]} of {count_row['things']:,} significant",
@@ -144,10 +144,8 @@ def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
         draw_matrix(plot_axes, effect_matrix, is_significant, largest_absolute_mean_effect)
         colour_bar_bounds = (0.05, 0.75, 0.35, 0.12)  # left, bottom, width, height as shares of the side axes
     else:
-        bar_feature_indices, effect_count = (
-            feature_family.significant_first_order[:MAX_BARS][::-1],
-            len(feature_family.tested_effects),
-        )
+        bar_feature_indices = feature_family.significant_first_order[:MAX_BARS][::-1]
+        effect_count = len(feature_family.tested_effects)
         *effect_axes, side_axes = panel.subplots(
             1, effect_count + 1, width_ratios=[*[1] * effect_count, 5 - effect_count]
         )

@@ -55,7 +55,9 @@ class Fill:
         return "" if self.fill_name == RELIANCE_FILL else f"{self.fill_name} "
 
 
-RELIANCE_FILL, UNIQUE_FILL, BACKGROUND_FILL = "reliance", "unique", "background"  # fills to which some result is tied
+RELIANCE_FILL = "reliance"
+UNIQUE_FILL = "unique"
+BACKGROUND_FILL = "background"  # fills to which some result is tied
 FILLS = (
     Fill(
         RELIANCE_FILL,
@@ -121,7 +123,9 @@ class Fills:
     """
 
     def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, blackout_options: BlackoutOptions, seed: int):
-        self.cohort, self.donors, self.is_replaced_map = cohort, donors, blackout_options.make_replaced_map_mask(cohort)
+        self.cohort = cohort
+        self.donors = donors
+        self.is_replaced_map = blackout_options.make_replaced_map_mask(cohort)
         self.separate_map_indices = blackout_options.find_separate_map_indices(cohort)
         # (x, y, z) each
         self.region_masks = [atlas.region_labels == region_number for region_number in atlas.region_numbers]
@@ -145,10 +149,8 @@ class Fills:
         replacements_by_fill: dict[str, list[dict[str, Replacement]]] = {fill.fill_name: [] for fill in FILLS}
         for fill in FILLS:
             for donor_number in range(self.donors.donors_per_record if fill.is_by_donor else 1):
-                input_values, replacement_values = (
-                    fill.select_input(volume_contents_by_donor[donor_number]),
-                    fill.select_replacement(volume_contents_by_donor[donor_number]),
-                )
+                input_values = fill.select_input(volume_contents_by_donor[donor_number])
+                replacement_values = fill.select_replacement(volume_contents_by_donor[donor_number])
                 replacement_values = (
                     replacement_values
                     if self.is_replaced_map.all()
@@ -156,10 +158,8 @@ class Fills:
                 )
                 replacement_by_input = {"volume": Replacement(input_values, replacement_values, self.region_masks)}
                 if self.region_edges and edge_contents_by_donor:
-                    input_values, replacement_values = (
-                        fill.select_input(edge_contents_by_donor[donor_number]),
-                        fill.select_replacement(edge_contents_by_donor[donor_number]),
-                    )
+                    input_values = fill.select_input(edge_contents_by_donor[donor_number])
+                    replacement_values = fill.select_replacement(edge_contents_by_donor[donor_number])
                     replacement_by_input[CONNECTOME_INPUT] = Replacement(
                         input_values, replacement_values, self.region_edges.edge_indices_by_region
                     )
@@ -249,12 +249,11 @@ def predict_region_means(training_region_means: np.ndarray, new_region_means: np
         means_array.reshape(len(means_array), region_count * map_count)
         for means_array in (training_region_means, new_region_means)
     )
-    column_means, column_sds = flat_training_means.mean(0), flat_training_means.std(0)
+    column_means = flat_training_means.mean(0)
+    column_sds = flat_training_means.std(0)
     column_sds[column_sds == 0] = 1
-    flat_training_means, flat_new_means = (
-        (flat_training_means - column_means) / column_sds,
-        (flat_new_means - column_means) / column_sds,
-    )
+    flat_training_means = (flat_training_means - column_means) / column_sds
+    flat_new_means = (flat_new_means - column_means) / column_sds
     _, singular_values, principal_axes = np.linalg.svd(
         flat_training_means, full_matrices=False
     )  # axes (rank, regions x maps)

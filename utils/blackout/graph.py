@@ -55,8 +55,11 @@ def feeds(graph_nodes: list[GraphNode], source_tensor: KerasTensor, target_tenso
 
 def make_local_step(node: GraphNode) -> Step | None:
     """The step that computes a node of the graph locally; None if it is not known how."""
-    layer, source_tensors, target_tensor = node.operation, node.input_tensors, node.output_tensors[0]
-    layer_type, activation_function = type(layer), getattr(layer, "activation", keras.activations.linear)
+    layer = node.operation
+    source_tensors = node.input_tensors
+    target_tensor = node.output_tensors[0]
+    layer_type = type(layer)
+    activation_function = getattr(layer, "activation", keras.activations.linear)
     # An argument like training=True may make any layer depend on the whole batch.
     is_plain_call = all(
         argument_value is None or argument_value is False for argument_value in node.arguments.kwargs.values()
@@ -92,7 +95,9 @@ def follow_volume(
     Returns the steps, the other nodes that the volume affects, and everything that it affects.
     """
     reader_count_by_tensor = Counter(tensor for node in graph_nodes for tensor in node.input_tensors)
-    step_by_target_tensor, tail_nodes, affected_tensors = dict[KerasTensor, Step](), list[GraphNode](), {volume_tensor}
+    step_by_target_tensor = dict[KerasTensor, Step]()
+    tail_nodes = list[GraphNode]()
+    affected_tensors = {volume_tensor}
     for node in graph_nodes:
         if affected_tensors.isdisjoint(node.input_tensors):
             continue

@@ -36,10 +36,8 @@ from utils.scores.results import BLACKOUT_PAGE_FILE
 from utils.training.network import restore_network
 
 BLACKOUT_STORE_FILE = "blackout.h5"
-MAX_TERMINAL_NAME_LETTERS, MAX_FEATURES_LISTED = (
-    24,
-    5,
-)  # letters of a name in the terminal, significant features of a family there
+MAX_TERMINAL_NAME_LETTERS = 24
+MAX_FEATURES_LISTED = 5  # letters of a name in the terminal, significant features of a family there
 FLOAT32_ARRAY_NAMES = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
@@ -95,7 +93,8 @@ def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 def publish_results(results: BlackoutResults, **manifest_fields: object) -> None:
     """Writes all results and finishes the run, with `manifest_fields` in its `run.json`; prints how well the network
     predicts, and which features of each family are significant."""
-    run, people = results.run, results.people
+    run = results.run
+    people = results.people
     for feature_family in results.feature_families:
         tables.write_csv_frame(
             run.out_dir / f"{feature_family.feature_kind.table_file_stem}.csv",
@@ -133,10 +132,8 @@ def make_family_terminal_rows(results: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family."""
     terminal_rows = [["significant", "also with half", "which, by family-wise p"]]
     for feature_family in results.feature_families:
-        family_counts, family_wise_p = (
-            results.family_counts.loc[feature_family.feature_kind.kind_name],
-            feature_family.reliance_effect.family_wise_p,
-        )
+        family_counts = results.family_counts.loc[feature_family.feature_kind.kind_name]
+        family_wise_p = feature_family.reliance_effect.family_wise_p
         significant_count = family_counts[RELIANCE_FILL]
         feature_texts = [
             f"{shorten_text(feature_family.feature_names[feature_index], MAX_TERMINAL_NAME_LETTERS)} "
@@ -192,10 +189,8 @@ def read_effect_stores(fold_runs: Sequence[Run]) -> list[RecordEffects]:
 def read_effect_store(fold_run: Run) -> RecordEffects:
     """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of other
     participants."""
-    store_path, test_rows = (
-        fold_run.out_dir / BLACKOUT_STORE_FILE,
-        [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.find_split_record_indices("test")],
-    )
+    store_path = fold_run.out_dir / BLACKOUT_STORE_FILE
+    test_rows = [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.find_split_record_indices("test")]
     removal_advice = f"remove {store_path.parent} and repeat the command."
     try:
         with h5py.File(store_path) as hdf5_store:

@@ -59,7 +59,8 @@ class LocalOcclusion:
     """
 
     def __init__(self, network: keras.Model):
-        self._volume_tensor, self._input_tensors = find_volume_input(network), network.inputs
+        self._volume_tensor = find_volume_input(network)
+        self._input_tensors = network.inputs
         self._local_steps, tail_nodes, affected_tensors = follow_volume(list_graph_nodes(network), self._volume_tensor)
         self.recomputed_layer_names = tuple(
             node.operation.name
@@ -112,7 +113,8 @@ class LocalOcclusion:
         `fill_volume` is one volume per record, or broadcasts to that: (batch, 1, 1, 1, 1) is one value per record.
         Masks are (x, y, z) bool; they may overlap, and be of any number.
         """
-        volume_values, logits_by_group = intact_pass[self._volume_tensor], []
+        volume_values = intact_pass[self._volume_tensor]
+        logits_by_group = []
         occlude_region = partial(
             self._occlude_region,
             intact_pass,
@@ -144,10 +146,8 @@ class LocalOcclusion:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return `compute_occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken
         from `fill_volume` in one of `map_indices` alone."""
-        volume_values, all_maps_logits = (
-            intact_pass[self._volume_tensor].numpy(),
-            self.compute_occluded_logits(intact_pass, fill_volume, region_masks),
-        )
+        volume_values = intact_pass[self._volume_tensor].numpy()
+        all_maps_logits = self.compute_occluded_logits(intact_pass, fill_volume, region_masks)
         single_map_logits = np.repeat(all_maps_logits[:, :, None], len(map_indices), axis=2)
         for map_position, map_index in enumerate(map_indices):
             mixed_volume = np.where(np.arange(volume_values.shape[-1]) == map_index, fill_volume, volume_values)
@@ -189,7 +189,8 @@ class LocalOcclusion:
             list, {tensor: [reach_by_tensor[tensor]] for tensor in self._changed_tail_inputs}
         )  # by each reader
         # step_boxes_by_target: source box, used box and padding widths
-        computed_box_by_tensor, step_boxes_by_target = {}, {}
+        computed_box_by_tensor = {}
+        step_boxes_by_target = {}
         for step in reversed(self._local_steps):
             computed_box_by_tensor[step.target_tensor] = find_hull(read_boxes_by_tensor[step.target_tensor])
             step_boxes_by_target[step.target_tensor] = step.find_boxes(
@@ -225,10 +226,8 @@ class LocalOcclusion:
         packed_plan: tf.Tensor,
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `region_mask` changes, given its plan."""
-        intact_activation_by_tensor, box_starts_and_ends = (
-            dict(zip(self._cached_tensors, intact_activations, strict=True)),
-            tf.unstack(packed_plan),
-        )
+        intact_activation_by_tensor = dict(zip(self._cached_tensors, intact_activations, strict=True))
+        box_starts_and_ends = tf.unstack(packed_plan)
         region_plan = tf.nest.pack_sequence_as(
             self._plan_template, [*zip(box_starts_and_ends[::2], box_starts_and_ends[1::2], strict=True)]
         )
@@ -240,10 +239,10 @@ class LocalOcclusion:
                 region_mask[None, ..., None],
             )
         )
-        intact_values_by_tensor, occluded_values_by_tensor = (
-            {self._volume_tensor: intact_box_values},
-            {self._volume_tensor: tf.where(is_inside_region, fill_box_values, intact_box_values)},
-        )
+        intact_values_by_tensor = {self._volume_tensor: intact_box_values}
+        occluded_values_by_tensor = {
+            self._volume_tensor: tf.where(is_inside_region, fill_box_values, intact_box_values)
+        }
         for step, step_plan in zip(self._local_steps, region_plan.step_plans, strict=True):
             source_tensors_and_boxes = [*zip(step.source_tensors, step_plan.source_boxes, strict=True)]
             intact_source_values, occluded_source_values = (

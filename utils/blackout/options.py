@@ -165,11 +165,9 @@ def check_blackout_possible(run: Run) -> None:
     test subjects are known, since an effect is that on the true class; `--maps` are maps of the cohort; there are two
     people or more, to predict one's region from another's; covariates and atlas can be read; with `--systems` there are
     edges to replace, with `--maps` and `--atlas` a volume."""
-    cohort, blackout_options, input_names = (
-        run.cohort,
-        get_blackout_options(run),
-        run.model.list_input_names(run.config),
-    )
+    cohort = run.cohort
+    blackout_options = get_blackout_options(run)
+    input_names = run.model.list_input_names(run.config)
     if CONNECTOME_INPUT in input_names and "volume" not in input_names:
         raise InputError(
             f"{run.model.model_name} reads connectomes and no maps, and there is no blackout of connectomes alone. "

@@ -71,10 +71,8 @@ def make_headline_numbers(results: BlackoutResults) -> list[HeadlineNumber]:
 
 def make_family_number(results: BlackoutResults, feature_family: FeatureFamily) -> HeadlineNumber:
     """How many features of a family are significant, and replicate."""
-    count_row, feature_kind = (
-        results.family_counts.loc[feature_family.feature_kind.kind_name],
-        feature_family.feature_kind,
-    )
+    count_row = results.family_counts.loc[feature_family.feature_kind.kind_name]
+    feature_kind = feature_family.feature_kind
     is_any_significant = any(fill_effect.is_significant.any() for fill_effect in feature_family.tested_effects)
     no_finding_messages = (
         [] if is_any_significant or not feature_kind.no_finding_message else [feature_kind.no_finding_message]
@@ -91,7 +89,8 @@ def make_forest(results: BlackoutResults) -> Forest | None:
     """The significant features of the first family, then the strongest; None if nothing is concluded."""
     if not results.is_conclusive:
         return None
-    feature_family, forest_bars = results.feature_families[0], list[ForestBar]()
+    feature_family = results.feature_families[0]
+    forest_bars = list[ForestBar]()
     for feature_index in feature_family.select_first_features(FOREST_BAR_COUNT):
         reliance_estimate = Estimate.from_row(feature_family.feature_rows.iloc[feature_index], RELIANCE_FILL)
         mean_effect, interval_low, interval_high = reliance_estimate.value_low_high
@@ -125,10 +124,8 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
         yield Section("Warnings", warning_texts, kind="warning")
     if results.is_conclusive:
         yield make_counts_section(results)
-    background_fill_text, explained_column_names = (
-        variants.FILL_TEXT_BY_STANDARD[results.run.standardisation],
-        set[str](),
-    )  # columns that are explained already
+    background_fill_text = variants.FILL_TEXT_BY_STANDARD[results.run.standardisation]
+    explained_column_names = set[str]()  # columns that are explained already
     for feature_family in results.feature_families:
         if feature_family.atlas:
             yield make_brain_section(feature_family, feature_family.atlas)
@@ -140,7 +137,8 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
 
 def list_distrust_reasons(results: BlackoutResults) -> list[str]:
     """Why nothing of this may be believed."""
-    caveats, distrust_reasons = results.run.caveats, list[str]()
+    caveats = results.run.caveats
+    distrust_reasons = list[str]()
     if caveats.simulated:
         distrust_reasons.append("The data are SIMULATED: nothing here is about people.")
     if caveats.problems:
@@ -177,7 +175,8 @@ def make_family_section(
 ) -> Section:
     """What is significant, by p, then what is strongest. Columns of `explained_column_names` were explained earlier on
     the page."""
-    feature_kind, column_names = feature_family.feature_kind, columns.list_page_column_names(feature_family)
+    feature_kind = feature_family.feature_kind
+    column_names = columns.list_page_column_names(feature_family)
     footnote_by_column = columns.make_family_footnotes(feature_family, explained_column_names)
     level_families = [level_family for level_family in (feature_family, feature_family.inner_family) if level_family]
     column_spec_by_name = {
@@ -236,10 +235,8 @@ def add_table_link(sentence: str, table_name: str) -> Markup:
 
 def make_brain_section(feature_family: FeatureFamily, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    first_region_name, largest_absolute_mean_effect = (
-        atlas.name_by_region[rank_regions(feature_family, atlas)[0]],
-        find_largest_absolute_effect(feature_family.reliance_effect.subject_effects.mean(0)),
-    )
+    first_region_name = atlas.name_by_region[rank_regions(feature_family, atlas)[0]]
+    largest_absolute_mean_effect = find_largest_absolute_effect(feature_family.reliance_effect.subject_effects.mean(0))
     pale_meaning = (
         "all is pale, as nothing is concluded" if feature_family.people.verdict else "pale is not significant"
     )

@@ -60,10 +60,11 @@ def measure_regions(setup: BlackoutSetup) -> Measurements:
     """Replaces each region in all tested records."""
     if setup.volume_occlusion is None:
         return Measurements()
-    fills, tested_record_indices = setup.volume_occlusion.fills, setup.donors.tested_record_indices
-    log_odds_by_batch, record_index_batches = (
-        [],
-        np.array_split(tested_record_indices, math.ceil(len(tested_record_indices) / RECORDS_PER_BATCH)),
+    fills = setup.volume_occlusion.fills
+    tested_record_indices = setup.donors.tested_record_indices
+    log_odds_by_batch = []
+    record_index_batches = np.array_split(
+        tested_record_indices, math.ceil(len(tested_record_indices) / RECORDS_PER_BATCH)
     )
     substitutions_per_batch = sum(setup.donors.donors_per_record if fill.is_by_donor else 1 for fill in FILLS)
     with open_progress_bar("Blacking out", len(record_index_batches) * substitutions_per_batch) as progress_bar:
@@ -94,14 +95,15 @@ def occlude_batch(
     """The log odds with each fill in the records of a batch. `advance_progress` is called after each donor of a
     fill."""
     fills, occlusion = volume_occlusion
-    intact_pass, log_odds_by_fill = occlusion.run_intact(filled_batch.intact_input_by_name), dict[str, FillLogOdds]()
+    intact_pass = occlusion.run_intact(filled_batch.intact_input_by_name)
+    log_odds_by_fill = dict[str, FillLogOdds]()
     for fill_name, by_donor in filled_batch.replacements_by_fill.items():
         log_odds_arrays_by_donor = list[tuple[np.ndarray, ...]]()
         for replacement_by_input in by_donor:
-            input_by_name, fill_volume = (
-                {input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()},
-                cast(np.ndarray, replacement_by_input["volume"].replacement_values),
-            )
+            input_by_name = {
+                input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()
+            }
+            fill_volume = cast(np.ndarray, replacement_by_input["volume"].replacement_values)
             donor_pass = (
                 intact_pass
                 if input_by_name["volume"] is filled_batch.intact_input_by_name["volume"]
@@ -140,7 +142,8 @@ def compute_effect_arrays(
     setup: BlackoutSetup, fills: Fills, log_odds_by_fill: dict[str, FillLogOdds]
 ) -> dict[str, np.ndarray]:
     """The arrays of `RecordEffects` that regions have."""
-    class_signs, record_array_by_name = setup.class_signs, dict[str, np.ndarray]()
+    class_signs = setup.class_signs
+    record_array_by_name = dict[str, np.ndarray]()
     for fill in FILLS:
         fill_log_odds = log_odds_by_fill[fill.fill_name]
         log_odds_falls = fill_log_odds.log_odds_falls_by_donor.mean(1)
@@ -233,12 +236,10 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
     """The family of regions. Its values are known if one map is replaced: several have no direction together."""
     if RELIANCE_FILL not in blackout.record_effects:
         return None
-    atlas, region_means = (
-        blackout.atlas,
-        blackout.average_subject_records("region_means")[
-            ..., options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
-        ],
-    )
+    atlas = blackout.atlas
+    region_means = blackout.average_subject_records("region_means")[
+        ..., options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
+    ]
     fill_effects = [
         blackout.make_fill_effect(fill, blackout.average_subject_records(fill.stored_array_name)) for fill in FILLS
     ]
@@ -266,7 +267,8 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
 def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
     """The family of regions in one map each. Its values are means over a region; edges that are replaced alone have
     none."""
-    blackout_options, cohort = options.get_blackout_options(blackout.run), blackout.cohort
+    blackout_options = options.get_blackout_options(blackout.run)
+    cohort = blackout.cohort
     map_names = [
         make_printable(cohort.map_names[map_index]) for map_index in blackout_options.find_separate_map_indices(cohort)
     ]
@@ -305,7 +307,8 @@ def describe_region(atlas: Atlas, region_number: int) -> dict:
     voxel_centres_mm = (
         np.argwhere(atlas.full_region_labels == region_number) @ full_grid_affine[:3, :3].T + full_grid_affine[:3, 3]
     )
-    left_fraction, right_fraction = (voxel_centres_mm[:, 0] < 0).mean(), (voxel_centres_mm[:, 0] > 0).mean()
+    left_fraction = (voxel_centres_mm[:, 0] < 0).mean()
+    right_fraction = (voxel_centres_mm[:, 0] > 0).mean()
     return {
         "region": region_number,
         "name": atlas.name_by_region[region_number],
@@ -350,10 +353,8 @@ def describe_replaced_edges(blackout: Blackout) -> str:
         return "Its edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
     if not options.get_blackout_options(blackout.run).replaces_edges(blackout.cohort):
         return "Its edges of the connectome stayed, since --maps says what was replaced."
-    region_count, region_index_by_parcel = (
-        len(blackout.atlas.region_numbers),
-        find_parcel_region_indices(connectomes, blackout.atlas),
-    )
+    region_count = len(blackout.atlas.region_numbers)
+    region_index_by_parcel = find_parcel_region_indices(connectomes, blackout.atlas)
     region_index_by_inside_parcel = region_index_by_parcel[region_index_by_parcel < region_count]
     edge_replacement_sentence = (
         f"Its edges of the connectome were replaced with it: {len(region_index_by_inside_parcel)} of "

@@ -22,10 +22,13 @@ from utils.blackout.effects import run_family_permutation_test, sum_by_group
 from utils.blackout.families import BlackoutPeople, BlackoutVerdict, FeatureFamily, FillEffect
 from utils.scores.results import FAMILYWISE_ALPHA, MIN_BOOTSTRAP_SUBJECTS, Estimate, list_estimate_columns
 
-HALVING_COUNT, PERMUTATIONS_PER_HALF = 100, 500  # cuts into halves; permutations of labels in each half
+HALVING_COUNT = 100
+PERMUTATIONS_PER_HALF = 500  # cuts into halves; permutations of labels in each half
 MIN_RANGE_VALUES = 4  # fewest numbers that have a range
 REPLICATION_THRESHOLD = 0.5  # share of halves or repeats above which a feature replicates
-BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN = "halves", "repeats", "expected"
+BETWEEN_HALVES = "halves"
+BETWEEN_REPEATS = "repeats"
+EXPECTED_COLUMN = "expected"
 REPLICATION_COLUMN_NAMES = [
     *("between", "family", "thing", "significant", "replicates", "expected", "positive_agreement"),
     *list_estimate_columns("correlation"),
@@ -70,11 +73,10 @@ def replicate_in_halves(
     """Rows of `replication.csv` between halves of these people, for the features of the family `kind_name`.
     `replicates` is the share of all halves in which a feature is significant by a test of their own. The correlation is
     the mean over splits, and its ends contain 95 % of them."""
-    people, rng = fill_effect.people, np.random.default_rng(fill_effect.people.resampling_seed)
-    cluster_effect_sums, cluster_sizes = (
-        sum_by_group(fill_effect.adjusted_effects, people.subject_cluster_numbers),
-        sum_by_group(np.ones(len(fill_effect.adjusted_effects)), people.subject_cluster_numbers),
-    )
+    people = fill_effect.people
+    rng = np.random.default_rng(fill_effect.people.resampling_seed)
+    cluster_effect_sums = sum_by_group(fill_effect.adjusted_effects, people.subject_cluster_numbers)
+    cluster_sizes = sum_by_group(np.ones(len(fill_effect.adjusted_effects)), people.subject_cluster_numbers)
     # (splits, clusters)
     is_first_half = draw_halves(people, halving_count if len(cluster_sizes) >= 2 * MIN_BOOTSTRAP_SUBJECTS else 0, rng)
     half_masks = np.stack([is_first_half, ~is_first_half], axis=1)  # (splits, 2, clusters)
@@ -82,15 +84,11 @@ def replicate_in_halves(
     is_significant_in_half = np.zeros((*half_masks.shape[:2], len(feature_names)), bool)  # (splits, 2, features)
     critical_t_by_half = []
     for halving_index, half_index in np.argwhere(half_masks.any(2) & (people.verdict is BlackoutVerdict.CONCLUSIVE)):
-        is_in_half, permutation_seed = (
-            half_masks[halving_index, half_index][people.subject_cluster_numbers],
-            int(permutation_seeds[halving_index, half_index]),
-        )
-        half_adjusted_effects, half_cluster_numbers, half_sd_inflation = (
-            fill_effect.covariate_adjusted.select_subjects(is_in_half),
-            people.subject_cluster_numbers[is_in_half],
-            people.compute_mean_sd_inflation(people_fraction=0.5),
-        )
+        is_in_half = half_masks[halving_index, half_index][people.subject_cluster_numbers]
+        permutation_seed = int(permutation_seeds[halving_index, half_index])
+        half_adjusted_effects = fill_effect.covariate_adjusted.select_subjects(is_in_half)
+        half_cluster_numbers = people.subject_cluster_numbers[is_in_half]
+        half_sd_inflation = people.compute_mean_sd_inflation(people_fraction=0.5)
         half_sites = None if people.permutation_sites is None else people.permutation_sites[is_in_half]
         half_test = run_family_permutation_test(
             half_adjusted_effects,
@@ -147,14 +145,12 @@ def replicate_in_repeats(
     """The same rows between repeats, two or more. `repeat_outcomes`: what is significant in each, and its mean effects,
     (features,) each; `pooled_effect` is their mean."""
     significance_by_repeat, mean_effects_by_repeat = zip(*repeat_outcomes, strict=True)
-    significant_repeat_counts, correlation_range = (
-        np.sum(significance_by_repeat, axis=0),
-        estimate_central_range(
-            [
-                correlate_last_axis(first_means, second_means)
-                for first_means, second_means in combinations(mean_effects_by_repeat, 2)
-            ]
-        ),
+    significant_repeat_counts = np.sum(significance_by_repeat, axis=0)
+    correlation_range = estimate_central_range(
+        [
+            correlate_last_axis(first_means, second_means)
+            for first_means, second_means in combinations(mean_effects_by_repeat, 2)
+        ]
     )
     agreeing_repeat_counts = significant_repeat_counts * (significant_repeat_counts - 1) / (len(repeat_outcomes) - 1)
     return make_replication_table(

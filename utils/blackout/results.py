@@ -47,7 +47,8 @@ class BlackoutResults:
         """A row a family, by the name of its kind: what its features are called, how many there are, how many are
         significant by each tested effect, adjusted and before (`_plain`), how many of those replicate in halves, and in
         repeats if there are some."""
-        replication_table, count_rows = self.replication_table, list[dict[str, Any]]()
+        replication_table = self.replication_table
+        count_rows = list[dict[str, Any]]()
         replicated_rows = replication_table[
             (replication_table["thing"] != "")
             & (replication_table["significant"] == 1)
@@ -93,11 +94,9 @@ class BlackoutResults:
     @property
     def prediction_sentence(self) -> str:
         """Whether the network predicts these participants."""
-        score_estimate, metric_name, model_name = (
-            self.prediction_headline.score,
-            TITLE_BY_AUC[self.prediction_headline.metric],
-            self.run.model.model_name,
-        )
+        score_estimate = self.prediction_headline.score
+        metric_name = TITLE_BY_AUC[self.prediction_headline.metric]
+        model_name = self.run.model.model_name
         if score_estimate.low is None or score_estimate.high is None:
             estimate_sentence = (
                 f"{metric_name} "
@@ -115,10 +114,8 @@ class BlackoutResults:
     @property
     def significance_sentence(self) -> str:
         """How many features of the first family are significant, and replicate."""
-        first_family_counts, replication_text = (
-            self.family_counts.iloc[0],
-            self.describe_replication_in_halves(self.feature_families[0]),
-        )
+        first_family_counts = self.family_counts.iloc[0]
+        replication_text = self.describe_replication_in_halves(self.feature_families[0])
         significant_count = first_family_counts[RELIANCE_FILL]
         significance_text = (
             f"Of {first_family_counts['things']:,} {first_family_counts['family']}, {significant_count or 'none'} "
@@ -186,7 +183,8 @@ class BlackoutResults:
     @property
     def sample_description(self) -> str:
         """How many subjects and records the mean is over."""
-        subject_count, record_count = len(self.people.subject_labels), len(self.record_effects.record_rows)
+        subject_count = len(self.people.subject_labels)
+        record_count = len(self.record_effects.record_rows)
         participants_text = format_participants(subject_count, "test")
         return participants_text if record_count == subject_count else f"{participants_text}, {record_count} records"
 

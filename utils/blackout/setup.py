@@ -36,7 +36,8 @@ class BlackoutSetup:
 
     @classmethod
     def from_run(cls, run: Run, network: keras.Model) -> "BlackoutSetup":
-        blackout_options, cohort = get_blackout_options(run), select_network_cohort(run)
+        blackout_options = get_blackout_options(run)
+        cohort = select_network_cohort(run)
         donors = Donors(cohort, run.cohort.find_split_record_indices("test"), blackout_options.donors, run.seed)
         if "volume" not in run.model.input_names:
             return cls(run, network, donors, None, None)

@@ -108,7 +108,8 @@ class WindowedStep(Step):
         self.source_grid_shape, self.target_grid_shape = (
             np.array(tensor.shape[1:4]) for tensor in (self.source_tensors[0], self.target_tensor)
         )
-        self.strides, self.window_extent = np.array(self.layer.strides), compute_window_extent(self.layer)
+        self.strides = np.array(self.layer.strides)
+        self.window_extent = compute_window_extent(self.layer)
         total_padding = np.maximum(
             (self.target_grid_shape - 1) * self.strides + self.window_extent - self.source_grid_shape, 0
         )
@@ -116,7 +117,8 @@ class WindowedStep(Step):
 
     def propagate_reach(self, source_reach: np.ndarray) -> np.ndarray:
         """Return the box of outputs that see the change; at least one voxel, as kernels refuse empty tensors."""
-        first_changed_voxel, last_changed_voxel = source_reach[0], source_reach[1] - 1
+        first_changed_voxel = source_reach[0]
+        last_changed_voxel = source_reach[1] - 1
         first_output_voxel = -((self.window_extent - 1 - self.padding_before - first_changed_voxel) // self.strides)
         first_output_voxel = np.clip(first_output_voxel, 0, self.target_grid_shape - 1)
         end_output_voxel = (last_changed_voxel + self.padding_before) // self.strides + 1
@@ -171,10 +173,8 @@ class ConvolutionStep(WindowedStep):
         channel_factors = 1 / np.sqrt(batch_normalisation.moving_variance.numpy() + batch_normalisation.epsilon)
         if batch_normalisation.scale:
             channel_factors = channel_factors * batch_normalisation.gamma.numpy()
-        self.kernel, self.bias = (
-            self.kernel * channel_factors,
-            (self.bias - batch_normalisation.moving_mean.numpy()) * channel_factors,
-        )
+        self.kernel = self.kernel * channel_factors
+        self.bias = (self.bias - batch_normalisation.moving_mean.numpy()) * channel_factors
         if batch_normalisation.center:
             self.bias = self.bias + batch_normalisation.beta.numpy()
         self.target_tensor = target_tensor
@@ -186,7 +186,8 @@ class ConvolutionStep(WindowedStep):
         intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        layer, compute_dtype = self.layer, self.layer.compute_dtype
+        layer = self.layer
+        compute_dtype = self.layer.compute_dtype
         # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
         layer_input, kernel = (
             tf.cast(tf.cast(unrounded_tensor, compute_dtype), tf.float32)
@@ -216,13 +217,11 @@ class DifferenceConvolutionStep(ConvolutionStep):
         intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        padded_input_difference, layer = (
-            pad_volume(
-                slice_box(occluded_source_values[0] - intact_source_values[0], step_plan.used_difference_box),
-                step_plan.padding_widths,
-            ),
-            self.layer,
+        padded_input_difference = pad_volume(
+            slice_box(occluded_source_values[0] - intact_source_values[0], step_plan.used_difference_box),
+            step_plan.padding_widths,
         )
+        layer = self.layer
         return intact_target_values + tf.nn.convolution(
             padded_input_difference, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
         )

@@ -136,7 +136,8 @@ def read_system_table(atlas: Atlas, table_path: Path) -> RegionSystems:
     for a region that is unknown, there twice, or missing."""
     from data.tables.people import read_text_table, select_column  # pandas, which `--help` can do without
 
-    system_table, system_name_by_region_number = read_text_table(table_path), dict[int, str]()
+    system_table = read_text_table(table_path)
+    system_name_by_region_number = dict[int, str]()
     region_number_by_name = {str(region_number): region_number for region_number in atlas.region_numbers} | {
         name: atlas_region_number for atlas_region_number, name in atlas.name_by_region.items()
     }

@@ -73,7 +73,8 @@ def group_phenotype_values(metadata: Metadata) -> ValuePositionsByGroup:
 
 def find_value_group(metadata: Metadata, value_name: str) -> str:
     """The group of a value, or of a column of the table, by its name; empty if it is in none."""
-    value_names, lower_name = list_phenotype_value_names(metadata), value_name.lower()
+    value_names = list_phenotype_value_names(metadata)
+    lower_name = value_name.lower()
     if value_names == list_abide_value_names():
         return next(
             (
@@ -102,7 +103,8 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
     """The covariates of people without those that say what a group of values says: those of the same column, or of the
     same kind, such as age. The group of marks says what the phenotype's covariates say that are unknown for some, such
     as the IQ."""
-    all_value_names, is_marks_group = list_phenotype_value_names(metadata), group_name == MARKS_GROUP
+    all_value_names = list_phenotype_value_names(metadata)
+    is_marks_group = group_name == MARKS_GROUP
     group_value_names = (
         all_value_names
         if is_marks_group
@@ -116,10 +118,8 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
 
     def is_redundant(covariate_name: str) -> bool:
         bare_name = covariate_name.removeprefix("log ")
-        covariate_group, is_same_kind = (
-            find_value_group(metadata, bare_name),
-            any(covariate_kind.matches_column_name(bare_name) for covariate_kind in covariate_kinds),
-        )
+        covariate_group = find_value_group(metadata, bare_name)
+        is_same_kind = any(covariate_kind.matches_column_name(bare_name) for covariate_kind in covariate_kinds)
         if is_marks_group and covariate_group != group_name:
             return bool(covariate_group or is_same_kind) and bool(covariate_table[covariate_name].isna().any())
         return covariate_group == group_name or is_same_kind
@@ -170,7 +170,8 @@ class PhenotypeFunction:
 
     def __init__(self, network: keras.Model):
         (phenotype_tensor,) = (tensor for tensor in network.inputs if tensor.name == PHENOTYPE_INPUT)
-        reached_tensor_ids, rest_tensor_by_id = {id(phenotype_tensor)}, dict[int, keras.KerasTensor]()
+        reached_tensor_ids = {id(phenotype_tensor)}
+        rest_tensor_by_id = dict[int, keras.KerasTensor]()
         for node in list_graph_nodes(network):
             if reached_tensor_ids.isdisjoint(map(id, node.input_tensors)):
                 continue
@@ -208,13 +209,13 @@ class PhenotypeFunction:
 
 def measure_values(setup: BlackoutSetup) -> Measurements:
     """Replaces each group of values in all tested records."""
-    run, donors, cohort = setup.run, setup.donors, setup.cohort
+    run = setup.run
+    donors = setup.donors
+    cohort = setup.cohort
     if PHENOTYPE_INPUT not in run.model.list_input_names(run.config):
         return Measurements()
-    phenotype_function, value_positions_by_group = (
-        PhenotypeFunction(setup.network),
-        group_phenotype_values(cohort.metadata),
-    )
+    phenotype_function = PhenotypeFunction(setup.network)
+    value_positions_by_group = group_phenotype_values(cohort.metadata)
     phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE_INPUT]
     log_odds_by_batch = []
     for record_indices in split_into_batches(donors.tested_record_indices, RECORDS_PER_BATCH):
@@ -232,10 +233,8 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
         )
     log_odds = np.concatenate(log_odds_by_batch)  # (records, 1 + donors * groups): the intact ones first
     check_network_finite(run, "outputs", log_odds)
-    intact_log_odds, replaced_log_odds = (
-        log_odds[:, 0],
-        log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(value_positions_by_group)),
-    )
+    intact_log_odds = log_odds[:, 0]
+    replaced_log_odds = log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(value_positions_by_group))
     group_levels = np.zeros(
         (len(phenotypes), len(value_positions_by_group), max(map(len, value_positions_by_group.values())))
     )
@@ -276,14 +275,10 @@ def make_value_checks(
     rng: np.random.Generator,
 ) -> Iterable[RecomputationCheck]:
     """A group of values of a record replaced by that of each donor."""
-    group_index, record_index = (
-        int(rng.integers(len(value_positions_by_group))),
-        int(setup.donors.tested_record_indices[tested_position]),
-    )
-    record_batch, value_positions_per_group = (
-        setup.load_record_batch(record_index),
-        [*map(np.array, value_positions_by_group.values())],
-    )
+    group_index = int(rng.integers(len(value_positions_by_group)))
+    record_index = int(setup.donors.tested_record_indices[tested_position])
+    record_batch = setup.load_record_batch(record_index)
+    value_positions_per_group = [*map(np.array, value_positions_by_group.values())]
     for donor_number, donor_record_index in enumerate(setup.donors.donor_indices_by_record[record_index]):
         replacement = Replacement(
             phenotypes[[record_index]], phenotypes[[donor_record_index]], value_positions_per_group
@@ -298,9 +293,11 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
     """The family of groups of values, each adjusted for all covariates except those that say the same."""
     if "value_reliance" not in blackout.record_effects:
         return None
-    metadata, subject_labels = blackout.cohort.metadata, blackout.people.subject_labels
+    metadata = blackout.cohort.metadata
+    subject_labels = blackout.people.subject_labels
     covariate_table = options.load_blackout_covariates(blackout.run.cohort, blackout.record_effects.record_rows)
-    value_positions_by_group, value_names = group_phenotype_values(metadata), list_phenotype_value_names(metadata)
+    value_positions_by_group = group_phenotype_values(metadata)
+    value_names = list_phenotype_value_names(metadata)
 
     def adjust_group_effects(group_effects: np.ndarray) -> AdjustedEffects:
         group_adjusters = (

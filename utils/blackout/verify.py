@@ -10,7 +10,8 @@ from utils.blackout.setup import BlackoutSetup, Measurements
 
 def verify_blackout(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Measurements]) -> None:
     """Recomputes random records in full, each with something of every kind replaced; prints the largest difference."""
-    rng, log_odds_differences = np.random.default_rng(setup.run.seed), list[float]()
+    rng = np.random.default_rng(setup.run.seed)
+    log_odds_differences = list[float]()
     tested_positions = rng.permutation(len(setup.donors.tested_record_indices))[
         : get_blackout_options(setup.run).verify
     ].tolist()

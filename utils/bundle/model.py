@@ -23,11 +23,11 @@ from utils.runs.record import Choices, Manifest
 if TYPE_CHECKING:
     import keras
 
-MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.npz", "card.md"
-PEOPLE_KEY, AAL_DIGEST_KEY = (
-    "people",
-    "aal_sha256",
-)  # keys in the record: how many of each class trained it; see `atlas.compute_aal_sha256`
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.npz"
+CARD_FILE = "card.md"
+PEOPLE_KEY = "people"
+AAL_DIGEST_KEY = "aal_sha256"  # keys in the record: how many of each class trained it; see `atlas.compute_aal_sha256`
 NO_SCORE_TEXT = "none: no test on folds was given when it was made"
 
 

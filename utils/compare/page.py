@@ -26,7 +26,9 @@ from utils.scores.conclusion import CANNOT_BE_TOLD, NO_DIFFERENCE, describe_dete
 from utils.scores.results import DETECTABLE_DIFFERENCE_COLUMN, INTERVAL_TEXT, TITLE_BY_AUC, Estimate, flatten_estimates
 from utils.scores.results import TEST_PAGE_FILE as REPORT_PAGE
 
-COMPARE_JOB, COMPARE_PAGE, COMPARE_TABLE = "compare", "compare.html", "compare.csv"
+COMPARE_JOB = "compare"
+COMPARE_PAGE = "compare.html"
+COMPARE_TABLE = "compare.csv"
 COMPARED_SCORES = (*TITLE_BY_AUC, "brier")
 TERMINAL_ROWS = 3  # rows of scores in the terminal
 MAX_PAIRS_LISTED = 3  # pairs in a sentence of the page
@@ -51,7 +53,8 @@ DECISIVE_KEYS = (  # keys of `run.json` that say what decides a result
 
 def write_comparison(folder: Path, finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> Path:
     """Writes the table, the page, whose path is returned, and the record of a comparison."""
-    page_path, start_time = folder / COMPARE_PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    page_path = folder / COMPARE_PAGE
+    start_time = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     write_csv_frame(folder / COMPARE_TABLE, pd.DataFrame(pair_rows), significant_digits=8)
     page_title = f"Comparison of {len(finished_tests)} tests{join_caveat_marks(finished_tests)}"
     subtitle = f"{format_participants(pair_rows[0]['subjects'])}, {pair_rows[0]['records']} records, {start_time}"
@@ -149,7 +152,8 @@ def format_comparison_verdict(
 def print_comparison(finished_tests: Sequence[FinishedTest], pair_rows: Sequence[dict[str, Any]]) -> None:
     """Prints the verdict, and below it the score that decides: if there are several pairs, first the differences of
     those that show one, then the score of each run."""
-    deciding_metric, has_several_pairs = pair_rows[0]["by"], len(pair_rows) > 1
+    deciding_metric = pair_rows[0]["by"]
+    has_several_pairs = len(pair_rows) > 1
     score_rows = [
         [get_metric_difference(pair_row, deciding_metric).text(), format_difference_name(pair_row)]
         for pair_row in pair_rows

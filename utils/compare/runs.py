@@ -120,7 +120,8 @@ def check_same_people(first_test: FinishedTest, second_test: FinishedTest) -> No
 def compare_pairs(finished_tests: Sequence[FinishedTest]) -> list[dict[str, Any]]:
     """A row for each two of the runs, `first_test` (a) and `second_test` (b). The intervals of the scores of a minus
     those of b, paired as in `metrics.estimate_score_differences`, hold for all rows together."""
-    pair_rows, pair_count = [], comb(len(finished_tests), 2)  # rows of compare.csv
+    pair_rows = []
+    pair_count = comb(len(finished_tests), 2)  # rows of compare.csv
     for first_test, second_test in combinations(finished_tests, 2):
         difference_by_metric = estimate_score_differences(
             first_test.predictions, second_test.predictions, BOOTSTRAP_SEED, pair_count

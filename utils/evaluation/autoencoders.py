@@ -76,7 +76,8 @@ def pool_autoencoder_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     """`metrics.json`, and for volumes three figures of the first test record."""
     input_name = run.model.input_names[0]
-    network_variance, baseline_variance = ExplainedVariance(), ExplainedVariance()
+    network_variance = ExplainedVariance()
+    baseline_variance = ExplainedVariance()
     approximate_by_baseline = (
         approximate_by_block_means if input_name == "volume" else fit_phenotype_components(run.cohort, network)
     )
@@ -125,7 +126,8 @@ def draw_first_test_volumes(
     run: Run, network: keras.Model, volume: np.ndarray, code_volume: np.ndarray, decoded_volume: np.ndarray
 ) -> None:
     """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
-    first_test_row, grid = run.cohort.rows[run.cohort.find_split_record_indices("test")[0]], run.cohort.grid
+    first_test_row = run.cohort.rows[run.cohort.find_split_record_indices("test")[0]]
+    grid = run.cohort.grid
     participant_text = f"of participant {make_printable(first_test_row.subject)}{run.caveat_marks}"
     value_unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channel_text = f", channel 1 of {code_volume.shape[-1]}" if code_volume.shape[-1] > 1 else ""
@@ -149,11 +151,13 @@ def draw_first_test_volumes(
 
 def make_code_grid(network: keras.Model, grid: Grid) -> Grid:
     """Where the code's voxels lie: each at the centre of what its convolutions and poolings see, padding included."""
-    spacing_mm, origin_mm = grid.spacing_mm, np.array(grid.origin_mm)
+    spacing_mm = grid.spacing_mm
+    origin_mm = np.array(grid.origin_mm)
     for layer in keras.Model(network.input, network.output["code"]).layers:
         if not hasattr(layer, "strides"):
             continue
-        window_voxels, stride = np.array(getattr(layer, "kernel_size", None) or layer.pool_size), layer.strides[0]
+        window_voxels = np.array(getattr(layer, "kernel_size", None) or layer.pool_size)
+        stride = layer.strides[0]
         input_shape, output_shape = (np.array(tensor.shape[1:4]) for tensor in (layer.input, layer.output))
         padding_voxels = (
             np.maximum((output_shape - 1) * stride + window_voxels - input_shape, 0) // 2

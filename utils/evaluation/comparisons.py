@@ -45,7 +45,8 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     """Writes `baseline_predictions.csv`, by baselines fitted on the cohort's training people or, if others trained the
     model, on these. Returns the warnings that belong beside it."""
     run = results.run
-    training_cohort, is_trained_elsewhere = None, run.everybody or not run.cohort.list_split_subjects("train")
+    training_cohort = None
+    is_trained_elsewhere = run.everybody or not run.cohort.list_split_subjects("train")
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
         return [NO_BASELINE_WARNING.format(run.checkpoints.read_latest_manifest().cohort)]
     try:
@@ -65,11 +66,9 @@ def load_training_cohort(run: Run) -> Cohort | None:
     """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
     are of the people who trained the checkpoint, and are standardised as those of the tested cohort. None if it is not
     there unchanged, or was prepared otherwise."""
-    tested_cohort, training_cohort, checkpoint_people = (
-        run.cohort,
-        run.checkpoints.find_training_cohort(),
-        run.checkpoints.read_latest_manifest().people,
-    )
+    tested_cohort = run.cohort
+    training_cohort = run.checkpoints.find_training_cohort()
+    checkpoint_people = run.checkpoints.read_latest_manifest().people
     if (
         training_cohort is None
         or checkpoint_people is None
@@ -221,7 +220,8 @@ def make_conclusion(
 
 def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predictions: Predictions) -> str:
     """Why nothing can be concluded of a score; empty if something can."""
-    has_small_sites, is_labelled = predictions.in_small_sites, predictions.label >= 0
+    has_small_sites = predictions.in_small_sites
+    is_labelled = predictions.label >= 0
     if auc_estimate.value is None and not all(
         (predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES))
     ):
@@ -248,7 +248,8 @@ def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predicti
 
 def make_score_footnotes(headline_metric: str, predictions: Predictions) -> list[str]:
     """Footnotes of a score: whom it compares, and what it does not say."""
-    subject_count, repeat_count = predictions.count_subjects(predictions.label >= 0), len(predictions.repeats_to_score)
+    subject_count = predictions.count_subjects(predictions.label >= 0)
+    repeat_count = len(predictions.repeats_to_score)
     score_footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
     uncompared_count = predictions.uncompared_subject_count
     if headline_metric == "auc_sites" and predictions.in_small_sites:

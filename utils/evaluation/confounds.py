@@ -104,10 +104,8 @@ def choose_people_and_adjustment(
     covariate_adjustment = make_adjustment(subject_covariates.loc[tested_people.index])
     if "site" not in covariate_adjustment.covariates and len(tested_people) < len(subject_table):
         covariates_without_site = subject_covariates.drop(columns="site", errors="ignore")
-        tested_people, covariate_adjustment = (
-            subject_table,
-            make_adjustment(covariates_without_site.reindex(columns=subject_covariates.columns)),
-        )
+        tested_people = subject_table
+        covariate_adjustment = make_adjustment(covariates_without_site.reindex(columns=subject_covariates.columns))
     return tested_people, replace(
         covariate_adjustment,
         unmeasured_kinds=find_unmeasured_covariate_kinds(subject_covariates, subject_table["site"]),
@@ -190,9 +188,9 @@ def correlate_residuals(
     )
     error_scores = np.bincount(cluster_per_person.factorize()[0], error_scores)
     sd_ratio = output_residuals.std() / label_residuals.std()
-    correlation, standard_error = (
-        sd_ratio * slope,
-        sd_ratio * standard_error_factor * np.sqrt(error_scores @ error_scores) / (output_residuals @ output_residuals),
+    correlation = sd_ratio * slope
+    standard_error = (
+        sd_ratio * standard_error_factor * np.sqrt(error_scores @ error_scores) / (output_residuals @ output_residuals)
     )
     freedom_degrees = max(len(error_scores) - covariate_basis.shape[1] - 1, 1)
     interval_half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * standard_error
@@ -346,7 +344,8 @@ def make_confound_rows(
 MIN_FINITE_P = 1e-300  # least p, whose t is finite
 AGE_THIRDS = ("youngest", "middle", "oldest")
 GROUPING_KINDS = ("head motion", "sex", "age")
-MOVED_LESS, MOVED_MORE = "moved less", "moved more"
+MOVED_LESS = "moved less"
+MOVED_MORE = "moved more"
 MAX_SEX_VALUES = 6  # values; more of them are no codes
 
 
@@ -357,10 +356,8 @@ def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFram
     if covariate_table is None:
         return []
     first_record_indices, _ = predictions.first_records_and_subject_indices
-    subjects, sites = (
-        predictions.subject[first_record_indices].tolist(),
-        predictions.site[first_record_indices].tolist(),
-    )
+    subjects = predictions.subject[first_record_indices].tolist()
+    sites = predictions.site[first_record_indices].tolist()
     subject_covariates = make_covariate_table(subjects, sites, covariate_table)
     group_score_rows = []
     for grouping_kind, group_by_subject in find_groupings(subject_covariates, sites):

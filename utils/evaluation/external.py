@@ -44,11 +44,9 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
     run = results.run
     if run.cohort.list_split_subjects("train") and not run.everybody:
         return write_baseline_predictions(results)
-    prediction_table, calibration, outlier_table = (
-        read_result_table(run, "predictions"),
-        people.load_calibration(run),
-        None,
-    )
+    prediction_table = read_result_table(run, "predictions")
+    calibration = people.load_calibration(run)
+    outlier_table = None
     reference, warnings = load_training_reference(run)
     warnings += write_baseline_predictions(results)
     labelled_predictions = prediction_table[prediction_table["label"].notna()]
@@ -87,7 +85,8 @@ def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[st
     try:
         training_reference = run.checkpoints.load_training_people_reference()
     except InputError as error:  # too few people
-        training_reference, reason = None, str(error)
+        training_reference = None
+        reason = str(error)
     if training_reference and training_reference.constants.maps == run.cohort.map_names:
         return training_reference, warnings
     return None, [*warnings, f"Nobody is compared with the training participants: {reason}"]
@@ -96,18 +95,14 @@ def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[st
 def compare_with_training(reference: TrainingReference, cohort: Cohort) -> tuple[pd.DataFrame, list[ExternalRow]]:
     """`out_of_distribution.csv` of a cohort's test records, and rows of their share and of shifts."""
     test_indices = cohort.find_split_record_indices("test")
-    reference_comparison, test_rows = (
-        compare_with_reference(reference, cohort, test_indices),
-        [cohort.rows[test_index] for test_index in test_indices],
-    )
+    reference_comparison = compare_with_reference(reference, cohort, test_indices)
+    test_rows = [cohort.rows[test_index] for test_index in test_indices]
     reason_table = pd.DataFrame([(row.file, row.subject) for row in test_rows], columns=OUT_OF_DISTRIBUTION_COLUMNS[:2])
     reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] = [
         "; ".join(reasons) for reasons in reference_comparison.reasons_per_record
     ]
-    outlier_table, is_first_record = (
-        reason_table[reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] != ""],
-        ~reason_table["subject"].duplicated().to_numpy(),
-    )
+    outlier_table = reason_table[reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] != ""]
+    is_first_record = ~reason_table["subject"].duplicated().to_numpy()
     outlier_share = estimate_share(len(outlier_table), len(reason_table))
     row: ExternalRow = {
         "kind": OUT_OF_DISTRIBUTION,
@@ -167,7 +162,8 @@ def make_shift_rows(
     """How far people with these measures (people, (view, measure)) and covariates lie from the training people: the
     median of each measure, with the interval of a sign test, and the share of each category."""
     for (view, name), measure_column in measure_values.items():
-        measured_values, training_range = measure_column.dropna(), reference.constants.ranges.get(view, {}).get(name)
+        measured_values = measure_column.dropna()
+        training_range = reference.constants.ranges.get(view, {}).get(name)
         if training_range is None or measured_values.empty:
             continue
         measure = find_measure(view, name)
@@ -183,9 +179,9 @@ def make_shift_rows(
         category_by_person = (
             parse_categories(covariate_table[name]) if name in covariate_table else pd.Series(dtype=str)
         )
-        category_by_person, training_share_by_category = (
-            category_by_person[category_by_person != UNKNOWN_VALUE_CATEGORY],
-            pd.Series(reference_share_by_category, dtype=float).drop(UNKNOWN_VALUE_CATEGORY, errors="ignore"),
+        category_by_person = category_by_person[category_by_person != UNKNOWN_VALUE_CATEGORY]
+        training_share_by_category = pd.Series(reference_share_by_category, dtype=float).drop(
+            UNKNOWN_VALUE_CATEGORY, errors="ignore"
         )
         training_share_by_category /= training_share_by_category.sum()  # of those who are known
         for category, training_share in (

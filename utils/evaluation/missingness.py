@@ -38,10 +38,8 @@ def estimate_masked_auc_and_difference(
             for repeat_prediction_table in repeat_prediction_tables
         ]
     )
-    masked_estimate_by_metric, difference_by_metric = (
-        estimate_scores(masked_predictions, seed),
-        estimate_score_differences(predictions, masked_predictions, seed),
-    )
+    masked_estimate_by_metric = estimate_scores(masked_predictions, seed)
+    difference_by_metric = estimate_score_differences(predictions, masked_predictions, seed)
     return masked_estimate_by_metric[choose_headline_metric(masked_estimate_by_metric)], difference_by_metric[
         choose_headline_metric(masked_estimate_by_metric)
     ]

@@ -38,7 +38,8 @@ def add_participants_table(
     """Adds `participants.csv` of a test, whose `predictions.csv` is `prediction_table`, with the reasons of
     `out_of_distribution.csv`, if anybody could be compared; sets what it promises, and returns what speaks against
     it."""
-    run, raw_probabilities = results.run, prediction_table["probability"].to_numpy()
+    run = results.run
+    raw_probabilities = prediction_table["probability"].to_numpy()
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probabilities, probability=None, labels="")
     if calibration:

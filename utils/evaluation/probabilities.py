@@ -68,11 +68,9 @@ def make_probability_table(prediction_table: pd.DataFrame) -> pd.DataFrame:
 def make_calibration_table(probability_table: pd.DataFrame, group_column: str, seed: int) -> pd.DataFrame:
     """`calibration.csv` of the table of `make_probability_table`: a row a number, coverage also by the groups in the
     column `group_column`."""
-    raw_predictions, calibration_rows, group_name_per_person = (
-        Predictions.from_tables(probability_table),
-        [],
-        probability_table[group_column].astype(str).replace("", "-"),
-    )
+    raw_predictions = Predictions.from_tables(probability_table)
+    calibration_rows = []
+    group_name_per_person = probability_table[group_column].astype(str).replace("", "-")
     for (probability_kind, probability_column), min_log_odds_sd in zip(
         COLUMN_BY_PROBABILITY_KIND.items(), (0.0, MIN_CALIBRATED_SD), strict=True
     ):
@@ -123,10 +121,8 @@ def estimate_label_agreement(predictions: Predictions, seed: int, min_log_odds_s
         np.ones((1, len(subject_predictions.label))),
         min_log_odds_sd,
     )
-    bootstrap_ends, estimate_by_measure = (
-        subject_predictions.bootstrap_interval(compute_clipped_agreements, seed, EFFORT.resamples),
-        {},
-    )
+    bootstrap_ends = subject_predictions.bootstrap_interval(compute_clipped_agreements, seed, EFFORT.resamples)
+    estimate_by_measure = {}
     has_too_few_people = (
         min(
             subject_predictions.count_clusters(subject_predictions.label == class_label)

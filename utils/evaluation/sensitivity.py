@@ -100,10 +100,8 @@ def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
         compute_regression_residuals(column, exact_basis)
         for column in (test_inputs.z_scored_labels, test_inputs.z_scored_logits, error_prone_values)
     )
-    error_prone_covariance, parameter_count = (
-        error_prone_values.T @ error_prone_values / len(error_prone_values),
-        exact_basis.shape[1] + error_prone_values.shape[1],
-    )
+    error_prone_covariance = error_prone_values.T @ error_prone_values / len(error_prone_values)
+    parameter_count = exact_basis.shape[1] + error_prone_values.shape[1]
     smallest_eigenvalue = np.linalg.eigvalsh(error_prone_covariance).min()
     for reliability in RELIABILITIES:
         error_variance = 1 - reliability
@@ -141,10 +139,8 @@ def find_unmeasured_covariate(
         for covariate in test_inputs.adjustment.covariates
     }
     strongest_covariate = max(correlation_by_covariate, key=correlation_by_covariate.__getitem__, default="")
-    needed_correlation, strongest_correlation = (
-        float(np.sqrt(explained_variance_share)),
-        correlation_by_covariate.get(strongest_covariate, 0.0),
-    )
+    needed_correlation = float(np.sqrt(explained_variance_share))
+    strongest_correlation = correlation_by_covariate.get(strongest_covariate, 0.0)
     return UnmeasuredCovariate(
         needed_correlation,
         strongest_covariate if strongest_correlation else "",

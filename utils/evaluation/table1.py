@@ -119,10 +119,8 @@ def make_variable_table(cohort: Cohort) -> pd.DataFrame:
         for variable in ALL_IQ_KIND.find_matching_column_names(raw_phenotype)
         if variable.casefold() not in casefolded_names
     }
-    phenotype_sex_values, sex_variable_names = (
-        find_phenotype_covariate(raw_phenotype, SEX_KIND),
-        [variable for variable in values_by_variable if SEX_KIND.matches_column_name(variable)],
-    )
+    phenotype_sex_values = find_phenotype_covariate(raw_phenotype, SEX_KIND)
+    sex_variable_names = [variable for variable in values_by_variable if SEX_KIND.matches_column_name(variable)]
     if (
         sex_variable_names
         and phenotype_sex_values is not None

@@ -102,7 +102,8 @@ def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
 def evaluate_classifier(run: Run, network: keras.Model) -> None:
     """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
     `checkpoint_results.csv`."""
-    results, test_indices = EvaluationResults(run), run.cohort.find_split_record_indices("test")
+    results = EvaluationResults(run)
+    test_indices = run.cohort.find_split_record_indices("test")
     index_batches = split_into_batches(test_indices, run.config.batch_size)
     predicted_probabilities, *masked_probabilities = predict_probabilities(
         run, network, index_batches, missingness.make_masked_cohorts(run)
@@ -142,7 +143,8 @@ def conclude_test(
 ) -> dict[str, Estimate]:
     """The predictions of each repeat -> all other results; returns the metrics. `earlier_warnings` are those of
     baselines and people; `fold_runs` are the runs whose networks predicted."""
-    run, prediction_table = results.run, repeats[0].predictions
+    run = results.run
+    prediction_table = repeats[0].predictions
     labelled_files = prediction_table["file"][prediction_table["label"].notna()]
     if not run.fold and len(table1 := make_table1(run.cohort)):
         results.write_result_table("table1", table1)
@@ -211,7 +213,8 @@ def measure_test(
 ) -> tuple[dict[str, Estimate], dict[str, Any], Conclusion]:
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
-    run, network_input_names = results.run, results.run.model.list_input_names(results.run.config)
+    run = results.run
+    network_input_names = results.run.model.list_input_names(results.run.config)
     predictions = Predictions.from_tables(*(repeat.predictions for repeat in repeats))
     estimate_by_metric = estimate_scores(predictions, run.seed)
     has_same_folds = (
@@ -234,10 +237,8 @@ def measure_test(
     if baseline_rows:
         results.write_result_table("baselines", pd.DataFrame(baseline_rows))
     covariate_table = load_all_covariates(run.cohort)
-    confound_result, group_score_rows = (
-        confounds.measure_confounds(predictions, covariate_table, run.seed),
-        confounds.make_group_score_rows(predictions, covariate_table, run.seed),
-    )
+    confound_result = confounds.measure_confounds(predictions, covariate_table, run.seed)
+    group_score_rows = confounds.make_group_score_rows(predictions, covariate_table, run.seed)
     masked_auc_and_difference = missingness.estimate_masked_auc_and_difference(
         predictions, [repeat.predictions for repeat in repeats], run.seed
     )
@@ -267,7 +268,8 @@ def measure_test(
 def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are enough people. These are means over repeats, as they
     are reported for a person; the folds are those of the first repeat."""
-    probability_table, folds = probabilities.make_probability_table(mean_predictions), results.run.folds
+    probability_table = probabilities.make_probability_table(mean_predictions)
+    folds = results.run.folds
     if len(probability_table) and folds:
         results.write_result_table("probabilities", probability_table)
         group_column = "fold" if folds.division.column_name else "site"
@@ -300,7 +302,8 @@ def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earli
 
 def make_data_preparation(run: Run) -> DataPreparation:
     """How the data had been prepared, for the methods of a paper."""
-    metadata, folds = run.cohort.metadata, run.folds
+    metadata = run.cohort.metadata
+    folds = run.folds
     is_scaled_by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.unscaled_phenotype is not None)
     return DataPreparation(
         normalisation=metadata.normalisation,

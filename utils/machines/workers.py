@@ -91,7 +91,8 @@ def explain_lost_workers() -> Iterator[None]:
 def wait_for_workers(worker_addresses: list[str], worker_index: int) -> None:
     """Waits until all listen at their addresses, as this one does meanwhile: TensorFlow would wait for an hour, and
     could not be stopped. Raises InputError that names a worker that does not start."""
-    local_address, deadline = worker_addresses[worker_index], time.monotonic() + START_TIMEOUT_S
+    local_address = worker_addresses[worker_index]
+    deadline = time.monotonic() + START_TIMEOUT_S
     try:
         with socket.create_server(("", int(local_address.rpartition(":")[2]))):
             for address in worker_addresses:

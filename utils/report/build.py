@@ -58,11 +58,9 @@ INVALID_PREFIX = "Problems invalidate this. "
 def write_report(report_folder: Path, tables: EvaluationTables) -> list[Path]:
     """Writes the page into a folder and, unless the test is of one fold, its figures. Returns the paths of the files,
     the page first."""
-    manifest, page_sections, forest_plot = (
-        tables.manifest,
-        [*make_report_sections(tables)],
-        make_baseline_forest(tables),
-    )
+    manifest = tables.manifest
+    page_sections = [*make_report_sections(tables)]
+    forest_plot = make_baseline_forest(tables)
     figures_to_save = [section.figure for section in page_sections if isinstance(section.figure, Figure)]
     figures_to_save += [drawings.draw_forest(forest_plot)] if forest_plot else []
     for figure in figures_to_save:
@@ -204,9 +202,11 @@ def list_caveat_messages(caveats: Caveats) -> list[str]:
 
 def list_warning_messages(tables: EvaluationTables) -> list[str]:
     """The caveats, what the tables show, and the run's own warnings."""
-    warning_messages, manifest = list_caveat_messages(tables.manifest), tables.manifest
+    warning_messages = list_caveat_messages(tables.manifest)
+    manifest = tables.manifest
     if tables.scores:
-        subject_count, accuracy_estimate = tables.labelled_predictions["subject"].nunique(), tables.scores["accuracy"]
+        subject_count = tables.labelled_predictions["subject"].nunique()
+        accuracy_estimate = tables.scores["accuracy"]
         if subject_count < MIN_TESTED_PEOPLE:
             warning_messages.append(f"Few participants: another sample than these {subject_count} may score otherwise.")
         if not manifest.simulated and (
@@ -244,7 +244,8 @@ def make_report_sections(tables: EvaluationTables) -> Iterator[Section]:
 def make_provenance_section(manifest: EvaluationManifest) -> Section:
     """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
     # SHA-256, of several checkpoints by fold
-    checkpoint_digest, digest_heading = manifest.weights, "checkpoint, SHA-256"
+    checkpoint_digest = manifest.weights
+    digest_heading = "checkpoint, SHA-256"
     digest_rows = (
         [{"fold": fold, digest_heading: sha256} for fold, sha256 in checkpoint_digest.items()]
         if isinstance(checkpoint_digest, dict)

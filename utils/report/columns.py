@@ -17,7 +17,8 @@ from utils.scores.results import (
     list_estimate_columns,
 )
 
-COUNT_FORMAT, NAME_FORMAT = "count", "name"  # forms of cells: a number of participants, the label of another column
+COUNT_FORMAT = "count"
+NAME_FORMAT = "name"  # forms of cells: a number of participants, the label of another column
 
 
 @dataclass(frozen=True)

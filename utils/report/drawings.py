@@ -26,7 +26,8 @@ from utils.scores.statistics import estimate_share
 WHITE_TEXT_SHARE = 0.6  # share of a class from which on its cell takes white letters
 REPORT_FIGURE_INCHES = 4.2  # width of a figure
 CALIBRATION_BIN_COUNT = 10  # of probabilities, in a figure
-MAX_BASELINE_NAME_LENGTH, BASELINE_LINE_LENGTH = 60, 26  # characters of a baseline's name, of a line of it
+MAX_BASELINE_NAME_LENGTH = 60
+BASELINE_LINE_LENGTH = 26  # characters of a baseline's name, of a line of it
 EstimateByMetric = Mapping[str, Estimate]
 
 
@@ -162,7 +163,8 @@ def draw_calibration(labels: np.ndarray, probability_by_kind: Mapping[str, np.nd
     figure, (fraction_ax, count_ax) = make_figure_and_axes("calibration", 4.4, 2, sharex=True, height_ratios=(4, 1))
     bar_width = 0.9 / CALIBRATION_BIN_COUNT / len(probability_by_kind)
     for kind_index, (probability_kind, probability) in enumerate(probability_by_kind.items()):
-        bin_table, colour = make_calibration_bins(labels, probability), f"C{kind_index}"
+        bin_table = make_calibration_bins(labels, probability)
+        colour = f"C{kind_index}"
         # (2, bins), below and above
         error_lengths = np.maximum(
             [bin_table["observed"] - bin_table["low"], bin_table["high"] - bin_table["observed"]], 0
@@ -204,10 +206,8 @@ def make_calibration_bins(labels: np.ndarray, probability: np.ndarray) -> pd.Dat
     bin_by_record = np.minimum((probability * CALIBRATION_BIN_COUNT).astype(int), CALIBRATION_BIN_COUNT - 1)
     bin_rows = []
     for bin_number in np.unique(bin_by_record):
-        bin_autism_count, bin_record_count = (
-            int(labels[bin_by_record == bin_number].sum()),
-            int((bin_by_record == bin_number).sum()),
-        )
+        bin_autism_count = int(labels[bin_by_record == bin_number].sum())
+        bin_record_count = int((bin_by_record == bin_number).sum())
         bin_rows.append(
             (
                 bin_number,

@@ -19,7 +19,8 @@ from utils.runs.record import MANIFEST_FILE, Manifest, read_manifest
 from utils.scores.results import NO_INTERVAL_TEXT, TITLE_BY_AUC, Estimate
 from utils.scores.results import TEST_PAGE_FILE as TEST_REPORT_PAGE
 
-INDEX_FILE, INDEX_PAGE_KIND = "index.html", "index"
+INDEX_FILE = "index.html"
+INDEX_PAGE_KIND = "index"
 PAGE_FILE_BY_JOB = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
 NO_INTERVAL_TEXT_BY_METRIC = dict.fromkeys(TITLE_BY_AUC, NO_INTERVAL_TEXT) | {"explained_variance": "no interval"}
 PICTURE_FILES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that exists is shown
@@ -140,10 +141,8 @@ def make_picture_link(finished_run: FinishedRun) -> str:
     )
     if picture_file is None:
         return ""
-    linked_file_name, picture_address = (
-        finished_run.page_path.name if finished_run.page_path else picture_file,
-        quote(f"{finished_run.run_folder_name}/{picture_file}"),
-    )
+    linked_file_name = finished_run.page_path.name if finished_run.page_path else picture_file
+    picture_address = quote(f"{finished_run.run_folder_name}/{picture_file}")
     image_template = Markup('<a href="{}"><img src="{}" alt="{} of {}" width="120" loading="lazy"></a>')
     return image_template.format(
         quote(f"{finished_run.run_folder_name}/{linked_file_name}"),

@@ -77,7 +77,8 @@ class MethodsContext:
 
 
 def make_methods_context(tables: EvaluationTables) -> MethodsContext:
-    manifest, model = tables.manifest, MODELS[tables.manifest.model]
+    manifest = tables.manifest
+    model = MODELS[tables.manifest.model]
     preset_config = model.module.PRESETS.get(manifest.preset)
     preset_settings = json.loads(json.dumps(asdict(preset_config))) if preset_config else dict(manifest.config)
     if not manifest.prepared.connectome:  # the cohort decided that

@@ -84,7 +84,8 @@ TITLE_BY_CONFOUND_MEASURE = {
 
 def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
     """The sections that need labels."""
-    labelled_predictions, manifest = tables.labelled_predictions, tables.manifest
+    labelled_predictions = tables.labelled_predictions
+    manifest = tables.manifest
     predictions = Predictions.from_tables(labelled_predictions)
     introduction = (
         f"{len(labelled_predictions)} records of {format_participants(labelled_predictions['subject'].nunique())} with "
@@ -157,10 +158,8 @@ def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
 
 def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
     """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
-    headline_auc_name, secondary_baseline_count = (
-        choose_headline_metric(baseline_table),
-        int((baseline_table[ROLE_COLUMN] == OTHER_BASELINE_ROLE).sum()),
-    )
+    headline_auc_name = choose_headline_metric(baseline_table)
+    secondary_baseline_count = int((baseline_table[ROLE_COLUMN] == OTHER_BASELINE_ROLE).sum())
     score_columns = dict.fromkeys(
         (headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", DETECTABLE_DIFFERENCE_COLUMN, "auc", "accuracy")
     )
@@ -377,7 +376,8 @@ def make_groups_section(group_table: pd.DataFrame, has_small_sites: bool) -> Sec
 
 def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
     """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
-    probability_table, calibration_table = tables.probabilities, tables.calibration
+    probability_table = tables.probabilities
+    calibration_table = tables.calibration
     if probability_table is None or calibration_table is None:
         labelled_predictions = tables.labelled_predictions
         calibration_figure = drawings.draw_calibration(
@@ -390,7 +390,8 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
             "Probabilities", [f"They are not calibrated here: {calibration_requirement}."], calibration_figure
         )
         return
-    labels, autism_share = probability_table["label"].to_numpy(), probability_table["label"].mean()
+    labels = probability_table["label"].to_numpy()
+    autism_share = probability_table["label"].mean()
     calibration_figure = drawings.draw_calibration(
         labels,
         {
@@ -428,10 +429,8 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
 def make_label_sets_section(calibration_table: pd.DataFrame, everybody_text: str) -> Section:
     """How many sets contain the label, by diagnosis, and how many labels they have: of all participants and of
     groups."""
-    level_calibration_rows, label_set_page_rows = (
-        calibration_table[calibration_table["level"] == PAGE_COVERAGE_LEVEL],
-        [],
-    )
+    level_calibration_rows = calibration_table[calibration_table["level"] == PAGE_COVERAGE_LEVEL]
+    label_set_page_rows = []
     for group_name in level_calibration_rows["group"].unique():
         group_rows = level_calibration_rows[level_calibration_rows["group"] == group_name].set_index(
             ["measure", "diagnosis"]
@@ -481,10 +480,8 @@ def format_coverage_with_count(coverage_row: pd.Series) -> str:
 def make_flow_section(tables: EvaluationTables) -> Section:
     """From the participants who were found to those who have a score: a row a step, by diagnosis where known."""
     manifest = tables.manifest
-    left_out_people_count, cohort_people_count_by_label = (
-        sum(manifest.left_out.values()),
-        sum_counts_by_label(manifest.subjects),
-    )
+    left_out_people_count = sum(manifest.left_out.values())
+    cohort_people_count_by_label = sum_counts_by_label(manifest.subjects)
     flow_rows = (
         [make_flow_row("found", left_out_people_count + sum(cohort_people_count_by_label.values()))]
         if left_out_people_count
@@ -641,7 +638,8 @@ def make_external_sections(tables: EvaluationTables, external_table: pd.DataFram
 def make_external_validity_section(score_table: pd.DataFrame) -> Section:
     """Scores and calibration of new participants beside those of the test on folds that goes with the network."""
     has_training_scores = "training" in score_table and score_table["training"].notna().any()
-    introduction, column_names = "No score of the training is known.", ["measure", "value"]
+    introduction = "No score of the training is known."
+    column_names = ["measure", "value"]
     if has_training_scores:
         first_training_row = score_table[score_table["training"].notna()].iloc[0]
         training_people_text = f"{first_training_row['training_people']:.0f} participants"
@@ -670,7 +668,8 @@ def make_external_validity_section(score_table: pd.DataFrame) -> Section:
 
 def make_outliers_section(outlier_table: pd.DataFrame, outlier_share_row: pd.Series) -> Section:
     """Who is out of distribution, and why."""
-    outlier_count, record_count_text = len(outlier_table), f"{outlier_share_row['participants']:.0f}"
+    outlier_count = len(outlier_table)
+    record_count_text = f"{outlier_share_row['participants']:.0f}"
     score_caveat = ". The training's scores say little of them." if outlier_count else "."
     introduction = (
         f"{outlier_count} of {record_count_text} records, "

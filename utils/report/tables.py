@@ -21,13 +21,17 @@ from utils.scores.conclusion import Conclusion
 from utils.scores.results import METRICS_FILE, RESULT_TABLE_BY_NAME, RESULT_TABLES, TITLE_BY_AUC, Estimate, ResultTable
 
 PERMUTATIONS_KEY = "permutations"  # of run.json
-PEOPLE_VARIABLE, SITE_VARIABLE = "participants", "site"  # rows of table1.csv that are not covariates
+PEOPLE_VARIABLE = "participants"
+SITE_VARIABLE = "site"  # rows of table1.csv that are not covariates
 DIAGNOSIS_COUNT_FIELDS = ("autism", "control", "unknown")
 COLUMN_BY_PROBABILITY_KIND = {
     "as predicted": "probability",
     "calibrated": "calibrated",
 }  # kinds of probabilities, and their columns in probabilities.csv
-COVERAGE_MEASURE, NO_LABEL, ONE_LABEL, BOTH_LABELS = "coverage", "none", "one", "both"  # measures of calibration.csv
+COVERAGE_MEASURE = "coverage"
+NO_LABEL = "none"
+ONE_LABEL = "one"
+BOTH_LABELS = "both"  # measures of calibration.csv
 FOLDS_KEY = "folds"  # of metrics.json: the scores of each fold
 TABLE_DIGITS = 8  # of numbers in tables, significant ones
 MODEL_MINUS_PREFIX = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
@@ -208,10 +212,10 @@ def read_test_folder(test_folder: Path) -> EvaluationTables:
             f"{test_folder / MANIFEST_FILE} has the model {stored_manifest.model_name}; expected a classifier. Test "
             "one."
         )
-    manifest, existing_result_tables = (
-        parse_evaluation_manifest(stored_manifest, test_folder),
-        [result_table for result_table in RESULT_TABLES if (test_folder / result_table.file_name).exists()],
-    )
+    manifest = parse_evaluation_manifest(stored_manifest, test_folder)
+    existing_result_tables = [
+        result_table for result_table in RESULT_TABLES if (test_folder / result_table.file_name).exists()
+    ]
     table_by_name = {
         result_table.name: convert_column_types(read_csv_frame(test_folder / result_table.file_name), result_table)
         for result_table in existing_result_tables

@@ -58,7 +58,8 @@ def parse_candidates(choose_text: str, model: Model) -> tuple[Candidate, ...]:
 
 def make_candidate(preset_name: str, setting_changes: Iterable[str], model: Model) -> Candidate:
     """Raises InputError for an unknown preset or setting."""
-    config_by_preset, setting_changes = model.module.PRESETS, tuple(setting_changes)
+    config_by_preset = model.module.PRESETS
+    setting_changes = tuple(setting_changes)
     if preset_name not in config_by_preset:
         raise InputError(
             f"--preset {quote_text(preset_name)} is unknown to {model.model_name}; expected one of "

@@ -115,10 +115,8 @@ class CheckpointFolder:
 
     def is_intact(self, checkpoint_prefix: Path) -> bool:
         """Whether a checkpoint is as it was saved; if its digests were not recorded any more, whether it is there."""
-        file_paths, recorded_digest_by_file = (
-            list_checkpoint_files(checkpoint_prefix),
-            self.read_digest_by_file(checkpoint_prefix),
-        )
+        file_paths = list_checkpoint_files(checkpoint_prefix)
+        recorded_digest_by_file = self.read_digest_by_file(checkpoint_prefix)
         return (
             recorded_digest_by_file == compute_digests(file_paths)
             if recorded_digest_by_file
@@ -161,7 +159,8 @@ class CheckpointFolder:
     @property
     def damaged_checkpoint_names(self) -> list[str]:
         """The names of damaged checkpoints later than the latest whole one, or of the state file."""
-        checkpoint_prefixes, latest_prefix = self.checkpoint_prefixes, self.require_intact_prefix()
+        checkpoint_prefixes = self.checkpoint_prefixes
+        latest_prefix = self.require_intact_prefix()
         if latest_prefix not in checkpoint_prefixes:  # saved meanwhile
             return []
         damaged_checkpoint_names = [
@@ -238,10 +237,8 @@ class CheckpointFolder:
 
     def update_cross_validation(self, cross_validation: CrossValidation | None) -> Manifest:
         """The record, with the test on folds that goes with the latest checkpoint."""
-        latest_prefix, manifest = (
-            self.require_intact_prefix(),
-            replace(self.read_latest_manifest(), cross_validation=cross_validation),
-        )
+        latest_prefix = self.require_intact_prefix()
+        manifest = replace(self.read_latest_manifest(), cross_validation=cross_validation)
         if manifest != self.read_latest_manifest():
             self.write_manifest(latest_prefix.name, manifest, is_checkpoint_saved=True)
         return manifest
@@ -282,7 +279,8 @@ class CheckpointFolder:
         InputError if they are too few to tell."""
         from data.likeness.reference import make_reference
 
-        training_people, training_cohort = self.read_latest_manifest().people, self.find_training_cohort()
+        training_people = self.read_latest_manifest().people
+        training_cohort = self.find_training_cohort()
         if training_people is None or training_cohort is None:
             return None
         training_subjects = set(training_people.subjects)

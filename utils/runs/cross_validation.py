@@ -54,7 +54,8 @@ class CrossValidation:
         most_chosen_name, choosing_fold_count = max(
             self.chosen.items(), key=lambda name_and_count: name_and_count[1], default=("", 0)
         )
-        total_fold_count, is_tied = sum(self.chosen.values()), list(self.chosen.values()).count(choosing_fold_count) > 1
+        total_fold_count = sum(self.chosen.values())
+        is_tied = list(self.chosen.values()).count(choosing_fold_count) > 1
         tie_text = ", as often as another" if is_tied else ""
         return (
             f"Settings: those of {most_chosen_name}, which was chosen in {choosing_fold_count} of {total_fold_count} "
@@ -69,7 +70,8 @@ class CrossValidation:
         return Division.parse_folds_option(self.folds).division_text
 
     def __str__(self) -> str:
-        score_text, conclusion = self.headline_score.text(undefined_text="undefined"), self.conclusion
+        score_text = self.headline_score.text(undefined_text="undefined")
+        conclusion = self.conclusion
         return (
             f"{conclusion.auc_title} {score_text} {self.division_text}, "
             f"{format_participants(conclusion.participants)}{self.marks}"

@@ -58,7 +58,8 @@ class BatchTimer:
 
     def count_batch(self) -> None:
         """A batch has been seen. Once enough have been, prints how long all trainings take if that is long."""
-        trainings_ahead, settings_text = get_trainings_ahead(), str(self.run.choices.config)
+        trainings_ahead = get_trainings_ahead()
+        settings_text = str(self.run.choices.config)
         if not trainings_ahead.training_count or settings_text in trainings_ahead.settings_with_printed_time:
             return
         self.batch_times.append(time.perf_counter())

@@ -90,10 +90,8 @@ def check_same_settings(run: Run, checkpoint_manifest: Manifest) -> None:
             )
         return
     assert checkpoint_manifest.settings
-    checkpoint_hyperparameters, run_hyperparameters = (
-        asdict(run.model.parse_settings(checkpoint_manifest.settings.config)),
-        asdict(run.config),
-    )
+    checkpoint_hyperparameters = asdict(run.model.parse_settings(checkpoint_manifest.settings.config))
+    run_hyperparameters = asdict(run.config)
     checkpoint_settings = {
         "preset": checkpoint_manifest.settings.preset,
         "grid": checkpoint_manifest.settings.grid,
@@ -210,7 +208,8 @@ def check_no_leak(
     ID, or by the scan under another ID."""
     if not training_subjects and not training_scan_digests:
         return  # as of an encoder, where there is none
-    cohort, stripped_training_ids = run.cohort, set(map(strip_leading_zeros, training_subjects))
+    cohort = run.cohort
+    stripped_training_ids = set(map(strip_leading_zeros, training_subjects))
     test_subjects = cohort.list_split_subjects("test")
     scan_match_by_subject = find_people_in_common(
         PeopleScans({trained_network_text: set(training_scan_digests)}),

@@ -40,7 +40,8 @@ DEFAULT_RESULTS_PATTERN = Job.results_path_pattern
 NO_FOLD_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 REPEAT_FOLDER = "repeat-{}"  # the name of a repeat's folders
 PATTERN_CHARACTERS = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
-JOB_GROUP, FOLDS_GROUP = "job", "folds"  # groups of options
+JOB_GROUP = "job"
+FOLDS_GROUP = "folds"  # groups of options
 OPTIONS_NEEDING_LABEL = {"choose", "permutations"}
 REQUIRED_OPTION_BY_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
 REQUIRED_OPTION_BY_OPTION |= {"score": "everybody"}
@@ -236,10 +237,8 @@ class Request:
     def choose_preset_and_config(self, checkpoint_manifest: Manifest | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters, as in `checkpoint_manifest` unless the user says otherwise.
         Raises InputError."""
-        config_by_preset, inherited_choices = (
-            self.model_spec.module.PRESETS,
-            checkpoint_manifest.settings if checkpoint_manifest else self.cross_validation,
-        )
+        config_by_preset = self.model_spec.module.PRESETS
+        inherited_choices = checkpoint_manifest.settings if checkpoint_manifest else self.cross_validation
         preset_name = self.preset or (inherited_choices.preset if inherited_choices else next(iter(config_by_preset)))
         if preset_name not in config_by_preset:
             raise InputError(
@@ -317,7 +316,9 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
     """Raises InputError for options that do not go together."""
     if is_child_process():  # whoever started it has checked them
         return
-    job, model_spec, non_default_options = request.job, request.model_spec, request.non_default_options
+    job = request.job
+    model_spec = request.model_spec
+    non_default_options = request.non_default_options
     for name in sorted(non_default_options - {*list_flags(job.options_class)}):
         if accepting_job_flags := [
             alternative.flag for alternative in all_jobs if name in list_flags(alternative.options_class)
@@ -417,10 +418,8 @@ def make_run_locations(request: Request) -> Iterator[RunLocation]:
             results_folder / REPEAT_FOLDER.format(repeat_number) if request.repeats > 1 else results_folder
         )
         for fold_name in repeat_folds.fold_names:
-            fold_results_folder, is_requested = (
-                make_fold_folder_path(repeat_results_folder, fold_name),
-                requested_fold in (None, fold_name),
-            )
+            fold_results_folder = make_fold_folder_path(repeat_results_folder, fold_name)
+            is_requested = requested_fold in (None, fold_name)
             yield RunLocation(
                 repeat_folds.make_fold_cohort(fold_name),
                 repeat_checkpoint_folder / encode_folder_name(fold_name),
@@ -489,10 +488,12 @@ def read_checkpoint_manifest(
             f"instead: {checkpoint_folder.require_intact_prefix().name}, of iteration {checkpoint_manifest.step}.",
             flush=True,
         )
-    checkpoint_model_fold_repeat, requested_model_fold_repeat = (
-        (checkpoint_manifest.model_name, checkpoint_manifest.fold or "", checkpoint_manifest.repeat),
-        (request.model, location.fold_name, location.repeat_number),
+    checkpoint_model_fold_repeat = (
+        checkpoint_manifest.model_name,
+        checkpoint_manifest.fold or "",
+        checkpoint_manifest.repeat,
     )
+    requested_model_fold_repeat = (request.model, location.fold_name, location.repeat_number)
     if checkpoint_model_fold_repeat != requested_model_fold_repeat:
         checkpoint_identity_text, requested_identity_text = (
             f"{model}, fold {fold or 'none'}, repeat {repeat}"
@@ -513,7 +514,9 @@ def make_run(
     default_manifest: Manifest | None,
 ) -> Run:
     """A run with every choice made, as in `default_manifest` where the user says nothing. Raises InputError."""
-    model_spec, train_options, cross_validation = request.model_spec, request.train_options, request.cross_validation
+    model_spec = request.model_spec
+    train_options = request.train_options
+    cross_validation = request.cross_validation
     cross_validation = cross_validation or (checkpoint_manifest.cross_validation if checkpoint_manifest else None)
     preset, config = request.choose_preset_and_config(default_manifest)
     check_grid(request, location.cohort)
@@ -636,7 +639,8 @@ def check_grid(request: Request, cohort: Cohort) -> None:
 
 def print_cohort_summary(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
-    cohort, folds = run.cohort, run.folds
+    cohort = run.cohort
+    folds = run.folds
     census = cohort.take_census(folds.fold_by_subject if folds else None)
     summary_rows = [] if run.job.needs_checkpoint else [*census.make_count_rows("sites")]
     summary_rows += [("note", warning) for warning in census.list_finding_texts("notes") if summary_rows]

@@ -271,10 +271,8 @@ class Run:
     def lock_folders(self) -> Iterator["Run"]:
         """This run, while other runs are kept out of its folders; of a worker that is not the chief, one that writes
         into copies of these. Waits for all workers. Raises InputError that names another run there."""
-        locked_run, written_folders = (
-            self,
-            [self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])],
-        )
+        locked_run = self
+        written_folders = [self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])]
         with ExitStack() as exit_stack:
             if self.workers.is_chief:
                 for folder in written_folders:
@@ -337,10 +335,8 @@ class Run:
         full_cohort, fold_by_subject = (
             (self.folds.full_cohort, self.folds.fold_by_subject) if self.folds else (self.cohort, None)
         )
-        cohort_problems, network_caveats = (
-            tuple(full_cohort.find_problems(fold_by_subject, self.model.predicted == "label")),
-            self.network_caveats,
-        )
+        cohort_problems = tuple(full_cohort.find_problems(fold_by_subject, self.model.predicted == "label"))
+        network_caveats = self.network_caveats
         return Caveats(
             simulated=self.cohort.is_simulated or network_caveats.simulated,
             problems=(*cohort_problems, *network_caveats.problems),

@@ -67,7 +67,8 @@ def perform_runs(runs: Sequence[Run], process_count: int, may_share_gpus: bool) 
 
 def perform_runs_in_process(runs: Sequence[Run], device: str) -> int:
     """`perform_runs`, all in this process."""
-    requested_runs, is_chief = [run for run in runs if run.is_requested], runs[0].workers.is_chief
+    requested_runs = [run for run in runs if run.is_requested]
+    is_chief = runs[0].workers.is_chief
     if is_chief:
         prepare_pooled_folders(runs)
     due_runs = [run for run in requested_runs if run.is_due()]
@@ -154,12 +155,12 @@ def run_subprocesses(
     processes at a time as there are `worker_environments`; returns the exit status of the first that fails. After a
     failure or a signal no other one is begun."""
     # by process: command name, environment, output paths
-    waiting_names_and_options, free_environments, command_by_process = (
-        [*command_names_and_options],
-        [*worker_environments],
-        dict[subprocess.Popen, tuple](),
-    )
-    printed_lines, exit_statuses, received_signal_statuses = set[str](), list[int](), list[int]()
+    waiting_names_and_options = [*command_names_and_options]
+    free_environments = [*worker_environments]
+    command_by_process = dict[subprocess.Popen, tuple]()
+    printed_lines = set[str]()
+    exit_statuses = list[int]()
+    received_signal_statuses = list[int]()
     with (
         handle_signals(lambda signal_number, _: received_signal_statuses.append(128 + signal_number)),
         open_progress_bar(progress_title, len(command_names_and_options)) as progress_bar,

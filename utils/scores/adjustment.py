@@ -27,11 +27,9 @@ MIN_MEASURED_SHARE = 0.5  # share of the subjects whose value of a covariate mus
 MAX_IMPUTED_SHARE = 0.1  # share of unknown values; a covariate with more of them may explain what is found
 MAX_CATEGORY_VALUES = 6  # distinct values of a number: one with more has a curve
 MAX_QUANTILES = 40  # most quantile groups of a number, as many people in each; kinks and steps lie between them
-LASSO_PENALTY_FACTOR, LASSO_ERROR_RATE, NOISE_ROUNDS = (
-    1.1,
-    0.05,
-    3,
-)  # of the lasso: factor of its penalty, its error rate, how often the noise is estimated
+LASSO_PENALTY_FACTOR = 1.1
+LASSO_ERROR_RATE = 0.05
+NOISE_ROUNDS = 3  # of the lasso: factor of its penalty, its error rate, how often the noise is estimated
 MIN_NOISE_SHARE = 0.1  # least noise, as a share of the spread that covariates leave; smaller terms are not looked for
 MIN_RESIDUAL_SHARE = 1e-6  # share of the spread that covariates must leave
 
@@ -77,14 +75,13 @@ class Adjustment:
         """The columns of `term_columns` that predict a value (n,): those that the lasso selects, and those of the
         products that predict what it leaves."""
         subject_count, term_count = self.term_columns.shape
-        target_residuals, chosen_term_indices = (
-            compute_regression_residuals(target_values, self.covariate_basis),
-            np.empty(0, int),
-        )
+        target_residuals = compute_regression_residuals(target_values, self.covariate_basis)
+        chosen_term_indices = np.empty(0, int)
         if term_count == 0 or target_residuals.std() <= MIN_RESIDUAL_SHARE * target_values.std():
             return set()
         penalty_level = LASSO_PENALTY_FACTOR * stats.norm.isf(LASSO_ERROR_RATE / term_count) / np.sqrt(subject_count)
-        residuals_after_chosen_terms, noise_sd = target_residuals, target_residuals.std()
+        residuals_after_chosen_terms = target_residuals
+        noise_sd = target_residuals.std()
         for _ in range(NOISE_ROUNDS):
             if np.abs(target_residuals @ self.term_columns).max() <= subject_count * penalty_level * noise_sd:
                 break
@@ -180,9 +177,9 @@ def make_adjustment(covariate_table: pd.DataFrame, site_names: Iterable[str] | N
                     covariate for covariate in covariate_table if covariate not in columns_by_covariate
                 ),
             )
-            missing_count_by_covariate, incomplete_covariates = (
-                missing_count_by_covariate[missing_count_by_covariate > 0].to_dict(),
-                tuple(covariate for covariate in columns_by_covariate if covariate in incomplete_columns),
+            missing_count_by_covariate = missing_count_by_covariate[missing_count_by_covariate > 0].to_dict()
+            incomplete_covariates = tuple(
+                covariate for covariate in columns_by_covariate if covariate in incomplete_columns
             )
             full_adjustment = replace(
                 full_adjustment,
@@ -228,11 +225,9 @@ def add_term_columns(adjustment: Adjustment, term_blocks: Iterable[tuple[tuple[s
     max_product_column_count = (
         len(adjustment.covariate_basis) // SUBJECTS_PER_PARAMETER - adjustment.covariate_basis.shape[1] - 1
     )
-    column_blocks, product_indices_and_bases, oversized_products = (
-        [adjustment.term_columns],
-        list[tuple[np.ndarray, np.ndarray]](),
-        dict[str, list[str]](),
-    )
+    column_blocks = [adjustment.term_columns]
+    product_indices_and_bases = list[tuple[np.ndarray, np.ndarray]]()
+    oversized_products = dict[str, list[str]]()
     for covariate_names, term_values in term_blocks:
         term_residuals = compute_regression_residuals(term_values, adjustment.covariate_basis)
         is_informative = term_residuals.std(axis=0) > MIN_RESIDUAL_SHARE * term_values.std(axis=0)

@@ -36,13 +36,11 @@ from utils.scores.features import make_feature_encoder, make_feature_tables
 from utils.scores.results import MAJORITY_BASELINE
 from utils.scores.statistics import to_log_odds
 
-LOGISTIC, RIDGE, SVM, MEAN_OF_SVMS, MEAN_OF_BRANCHES = (
-    "logistic regression",
-    "ridge",
-    "SVM",
-    "mean of SVMs",
-    "mean of parts",
-)
+LOGISTIC = "logistic regression"
+RIDGE = "ridge"
+SVM = "SVM"
+MEAN_OF_SVMS = "mean of SVMs"
+MEAN_OF_BRANCHES = "mean of parts"
 RIDGE_FEATURE_KINDS = ("regions", "all")  # which ridge reads
 CONNECTOME_FEATURE_KIND = "connectome"  # which ridge alone reads
 LOGISTIC_STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
@@ -94,7 +92,8 @@ def predict_by_svm(training_features: np.ndarray, test_features: np.ndarray, tra
     calibrated over the inner folds, for all of which its kernel is computed once."""
     training_features = training_features[training_set.positions]
     gamma = 1 / (training_features.shape[1] * (training_features.var() or 1))  # scikit-learn's "scale"
-    kernel, decision_values = rbf_kernel(training_features, gamma=gamma), np.empty(len(training_set.label))
+    kernel = rbf_kernel(training_features, gamma=gamma)
+    decision_values = np.empty(len(training_set.label))
     for fit_indices, left_out_indices in training_set.inner_folds:
         fold_svm = SVC(C=1, kernel="precomputed").fit(
             kernel[np.ix_(fit_indices, fit_indices)], training_set.label[fit_indices]
@@ -141,14 +140,10 @@ def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> 
     `majority`, then `<features>, <classifier>`. Baselines are fitted on the cohort's own training records, or on those
     of `training_cohort`, see `utils.evaluation.comparisons.load_training_cohort`. Prints what had to be left out.
     """
-    fitting_cohort, feature_cohorts = (
-        training_cohort or cohort,
-        (training_cohort, cohort) if training_cohort else (cohort,),
-    )
-    training_indices, test_indices = (
-        fitting_cohort.find_split_record_indices("train"),
-        cohort.find_split_record_indices("test"),
-    )
+    fitting_cohort = training_cohort or cohort
+    feature_cohorts = (training_cohort, cohort) if training_cohort else (cohort,)
+    training_indices = fitting_cohort.find_split_record_indices("train")
+    test_indices = cohort.find_split_record_indices("test")
     training_rows = [fitting_cohort.rows[index] for index in training_indices]
     probability_by_baseline = {
         MAJORITY_BASELINE: np.full(len(test_indices), np.mean([row.label for row in training_rows]))

@@ -28,7 +28,9 @@ MIN_GROUPS_FOR_PROMISE = 10  # to promise sets for others like them
 THRESHOLD_DIGITS = 4  # of a threshold, which is a probability of one person: rounded down, so that sets hold no less
 CLASS_COUNT = 2
 ROUNDING_TOLERANCE = 1e-9  # that a product of binary fractions may lie below a whole number
-NEWTON_STEPS, MAX_NEWTON_STEP, NEWTON_TOLERANCE = 30, 2.0, 1e-9  # of Newton's method
+NEWTON_STEPS = 30
+MAX_NEWTON_STEP = 2.0
+NEWTON_TOLERANCE = 1e-9  # of Newton's method
 MIN_CALIBRATED_SD = 0.05  # SD of log odds, 1 % of a probability, up to which calibrated probabilities say nothing
 # log odds for a standard deviation; a steeper slope is not determined by the data and counts as infinite
 MAX_FINITE_SLOPE_PER_SD = 20.0
@@ -38,17 +40,16 @@ def fit_platt(decision_values: np.ndarray, label: np.ndarray) -> tuple[float, fl
     """The slope and the shift that turn decision values (n,) into log odds of autism, by a logistic regression of the
     labels. Labels are a little less than certain (Platt 1999), so that a perfect order has a slope, too. Values that go
     the wrong way or are all the same get a slope of 0."""
-    decision_sd, class_counts = decision_values.std(), np.bincount(label.astype(int), minlength=CLASS_COUNT)
+    decision_sd = decision_values.std()
+    class_counts = np.bincount(label.astype(int), minlength=CLASS_COUNT)
     flat_slope_and_shift = 0.0, float(logit(label.mean()))
     if not np.ptp(decision_values):
         return flat_slope_and_shift
     true_label_targets = np.where(label == 1, class_counts[1] + 1, class_counts[0] + 1) / np.where(
         label == 1, class_counts[1] + 2, class_counts[0] + 2
     )
-    repeated_scaled_values, label_target_weights = (
-        np.tile(decision_values[:, None] / decision_sd, (2, 1)),
-        np.concatenate([true_label_targets, 1 - true_label_targets]),
-    )
+    repeated_scaled_values = np.tile(decision_values[:, None] / decision_sd, (2, 1))
+    label_target_weights = np.concatenate([true_label_targets, 1 - true_label_targets])
     regression = LogisticRegression(C=np.inf, max_iter=1000).fit(
         repeated_scaled_values, np.concatenate([label, 1 - label]), label_target_weights
     )
@@ -174,7 +175,8 @@ def centre_probabilities_on_sites(
 ) -> np.ndarray:
     """Probabilities (n,) whose log odds are relative to the middle of the person's site. The middle is computed without
     the people of `tested_group`, one of the groups in `group` (n,), and without the person's own group."""
-    logits, is_outside = to_log_odds(probability), group != tested_group
+    logits = to_log_odds(probability)
+    is_outside = group != tested_group
     site_middle_logits = compute_site_middle_logits(logits, label, site, is_outside)
     for outside_group in np.unique(group[is_outside]):
         is_in_group = group == outside_group
@@ -221,7 +223,8 @@ def compute_calibration_measures(
     logits = to_log_odds(probability)
     logit_sd = logits.std() if np.ptp(logits) else 0.0
     autism_share = record_weights @ label / record_weights.sum(1)
-    slope, has_both_classes = np.full(len(record_weights), np.nan), (autism_share > 0) & (autism_share < 1)
+    slope = np.full(len(record_weights), np.nan)
+    has_both_classes = (autism_share > 0) & (autism_share < 1)
     if logit_sd > min_logit_sd:
         # (weightings,), log odds for an SD of the log odds
         slope_per_sd = fit_weighted_logistic(

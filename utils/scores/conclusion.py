@@ -17,10 +17,16 @@ from utils.scores.results import (
 
 UNLABELLED_VERDICT = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 FOLD_VERDICT = "What counts is the result of all folds together."
-MODEL_BETTER, NO_DIFFERENCE, MODEL_WORSE, CANNOT_BE_TOLD = "better", "no difference shown", "worse", "cannot be told"
-ABOVE_CHANCE, BELOW_CHANCE = "better than chance", "worse than chance"
-CARRIES_MORE, MORE_NOT_SHOWN = "yes", "not shown"
-MAX_TERMINAL_COVARIATES, MAX_VERDICT_COVARIATES = 3, 2  # covariates in a row of the terminal, and in the verdict
+MODEL_BETTER = "better"
+NO_DIFFERENCE = "no difference shown"
+MODEL_WORSE = "worse"
+CANNOT_BE_TOLD = "cannot be told"
+ABOVE_CHANCE = "better than chance"
+BELOW_CHANCE = "worse than chance"
+CARRIES_MORE = "yes"
+MORE_NOT_SHOWN = "not shown"
+MAX_TERMINAL_COVARIATES = 3
+MAX_VERDICT_COVARIATES = 2  # covariates in a row of the terminal, and in the verdict
 ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # in the terminal, where the first row says why
 
 
@@ -210,7 +216,8 @@ class Conclusion:
     def baseline_sentence(self) -> str:
         if self.why or self.score_verdict == BELOW_CHANCE:
             return ""
-        better_baseline_count, secondary_baseline_count = self.others.get(MODEL_WORSE, 0), sum(self.others.values())
+        better_baseline_count = self.others.get(MODEL_WORSE, 0)
+        secondary_baseline_count = sum(self.others.values())
         better_baselines_text = (
             f"; {better_baseline_count} of {secondary_baseline_count} others better" if better_baseline_count else ""
         )
@@ -220,7 +227,8 @@ class Conclusion:
                 if secondary_baseline_count
                 else ""
             )
-        auc_difference_text, lacking_inputs = self.baseline.less.text(".3f"), self.baseline.lacks
+        auc_difference_text = self.baseline.less.text(".3f")
+        lacking_inputs = self.baseline.lacks
         baseline_text = (
             f"the pre-specified baseline{f' (lacks {join_names(lacking_inputs)})' if lacking_inputs else ''}"
         )

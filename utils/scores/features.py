@@ -41,7 +41,8 @@ def make_covariate_table(
             continue
         column_values = phenotype_table.parse_number_column(source_table, column_name).reindex(subjects)
         if LOGARITHMIC_COLUMN_PATTERN.search(column_name):
-            column_name, column_values = f"log {column_name}", np.log(column_values.where(column_values > 0))
+            column_name = f"log {column_name}"
+            column_values = np.log(column_values.where(column_values > 0))
         values_by_column[column_name] = column_values.to_numpy(float)
     return pd.DataFrame(values_by_column, index=pd.Index(subjects))
 
@@ -80,7 +81,8 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     # (records, regions times maps)
     region_means = np.concatenate(cohort_region_means).reshape(len(phenotype_values), -1)
     record_rows = [row for feature_cohort in cohorts for row in feature_cohort.rows]
-    subjects, sites = [row.subject for row in record_rows], [row.site for row in record_rows]
+    subjects = [row.subject for row in record_rows]
+    sites = [row.site for row in record_rows]
     covariate_tables = [
         feature_cohort.covariates for feature_cohort in cohorts if feature_cohort.covariates is not None
     ]

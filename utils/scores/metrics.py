@@ -287,7 +287,8 @@ def compute_brier(repeat: RepeatToScore, record_weights: np.ndarray) -> np.ndarr
 def compute_scores(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each metric of binary predictions (k,), one number for each of the weightings (k, n); NaN where a denominator is
     0. Probabilities are cut at THRESHOLD; for the AUCs see `compute_aucs`."""
-    is_autism, is_predicted_autism = repeat.label == 1, repeat.probability >= THRESHOLD
+    is_autism = repeat.label == 1
+    is_predicted_autism = repeat.probability >= THRESHOLD
     # (weightings,), sum of weights, as of the next three
     true_positive = record_weights @ (is_autism & is_predicted_autism)
     false_positive = record_weights @ (~is_autism & is_predicted_autism)
@@ -310,7 +311,8 @@ def compute_scores(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[st
 
 def find_needed_record_masks(repeat: RepeatToScore, metric: str) -> tuple[np.ndarray, ...]:
     """The groups of records, (n,) bool each, without which a metric is undefined."""
-    is_autism, all_records_mask = repeat.label == 1, np.ones(len(repeat.label), bool)
+    is_autism = repeat.label == 1
+    all_records_mask = np.ones(len(repeat.label), bool)
     is_in_mixed_group = (
         mark_records_in_mixed_groups(repeat.label, repeat.groups_by_auc[metric])
         if metric in repeat.groups_by_auc
@@ -360,7 +362,8 @@ def estimate_statistics_with_intervals(
     0.025, and to its counterpart for all wrong (Clopper & Pearson 1934). Differences, whose `lowest_possible_value` is
     -1, have no such limit.
     """
-    value_by_statistic, estimate_by_statistic = compute_statistics(np.ones((1, len(predictions.label)))), {}
+    value_by_statistic = compute_statistics(np.ones((1, len(predictions.label))))
+    estimate_by_statistic = {}
     bootstrap_ends = predictions.bootstrap_interval(
         lambda record_weights: np.stack([*compute_statistics(record_weights).values()], axis=1), seed, EFFORT.resamples
     )
@@ -377,7 +380,8 @@ def estimate_statistics_with_intervals(
         ) * (np.array(statistic_ends) - point_value)
         if lowest_possible_value == 0:
             perfect_score_limit = ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest_clusters, 1))
-            low, high = min(low, perfect_score_limit), max(high, 1 - perfect_score_limit)
+            low = min(low, perfect_score_limit)
+            high = max(high, 1 - perfect_score_limit)
         clipped_ends = np.clip((low, high), lowest_possible_value, 1)
         estimate_by_statistic[statistic_name] = (
             Estimate.from_numbers(point_value, *clipped_ends)
@@ -400,10 +404,8 @@ def estimate_scores(predictions: Predictions, seed: int) -> dict[str, Estimate]:
 def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str, Estimate]) -> dict[str, Estimate]:
     """Balanced accuracy and F score. If recall or specificity is exactly 0 or 1, it is so in all resamples, too. Then
     each interval is at least what those of both make of it (Zou & Donner 2008, Stat Med 27:1693)."""
-    combined_metrics, rate_values_and_ends = (
-        ("balanced_accuracy", "f_score"),
-        [estimate_by_metric[metric].value_low_high for metric in ("recall", "specificity")],
-    )
+    combined_metrics = ("balanced_accuracy", "f_score")
+    rate_values_and_ends = [estimate_by_metric[metric].value_low_high for metric in ("recall", "specificity")]
     if not any(value in (0, 1) for value, _, _ in rate_values_and_ends):
         return {}
     controls_per_autism = (predictions.label == 0).sum() / max((predictions.label == 1).sum(), 1)
@@ -415,7 +417,8 @@ def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str
 
     (recall, *recall_ends), (specificity, *specificity_ends) = rate_values_and_ends
     # first: balanced accuracy and F score
-    combined_scores, widened_estimate_by_metric = combine_rates(recall, specificity), {}
+    combined_scores = combine_rates(recall, specificity)
+    widened_estimate_by_metric = {}
     combined_scores_by_end = [
         [combine_rates(recall_end, specificity), combine_rates(recall, specificity_end)]
         for recall_end, specificity_end in zip(recall_ends, specificity_ends, strict=True)

@@ -54,10 +54,8 @@ def choose_prespecified_baseline(
         baseline_inputs = [
             input_name for feature_word, input_name in INPUT_BY_FEATURE_WORD.items() if feature_word in feature_words
         ]
-        lacking_inputs, extra_inputs = (
-            [input_name for input_name in needed_inputs if input_name not in baseline_inputs],
-            [input_name for input_name in baseline_inputs if input_name not in needed_inputs],
-        )
+        lacking_inputs = [input_name for input_name in needed_inputs if input_name not in baseline_inputs]
+        extra_inputs = [input_name for input_name in baseline_inputs if input_name not in needed_inputs]
         if len(lacking_inputs) < len(needed_inputs):
             sort_key = (
                 len(lacking_inputs),

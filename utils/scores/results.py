@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
 FAMILYWISE_ALPHA = 0.05  # family-wise p below which a region is significant
 MAJORITY_BASELINE = "majority"  # the row of `baselines.csv` that reads nothing
-ROLE_COLUMN, PRESPECIFIED_ROLE, OTHER_BASELINE_ROLE = (
-    "role",
-    "pre-specified",
-    "other",
-)  # a column of it, and what it says of baselines
+ROLE_COLUMN = "role"
+PRESPECIFIED_ROLE = "pre-specified"
+OTHER_BASELINE_ROLE = "other"  # a column of it, and what it says of baselines
 GIVEN_DIAGNOSIS_MEASURE = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
 # a column of `predictions.csv`: the probability where missingness is masked
 MASKED_PROBABILITY_COLUMN = "missingness_masked"
@@ -33,7 +31,8 @@ TITLE_BY_AUC = {
     "auc_folds": "AUC within folds",
     "auc": "AUC",
 }  # see `metrics.choose_headline_metric`
-INTERVAL_TEXT, NO_INTERVAL_TEXT = f"{CONFIDENCE_LEVEL:.0%} interval", "no interval: too few participants"
+INTERVAL_TEXT = f"{CONFIDENCE_LEVEL:.0%} interval"
+NO_INTERVAL_TEXT = "no interval: too few participants"
 
 
 def finite_or_none(value: float | None) -> float | None:
@@ -129,7 +128,8 @@ def find_detectable_difference(difference: Estimate, comparison_count: int = 1) 
     `compute_bonferroni_widening`."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return None
-    half_width, standard_normal = (difference.high - difference.low) / 2, NormalDist()
+    half_width = (difference.high - difference.low) / 2
+    standard_normal = NormalDist()
     standard_errors_per_half_width = compute_bonferroni_widening(comparison_count) * standard_normal.inv_cdf(
         (1 + CONFIDENCE_LEVEL) / 2
     )  # standard errors in `half_width`
@@ -153,7 +153,8 @@ class Headline(NamedTuple):
 
 
 METRICS_FILE = "metrics.json"
-TEST_PAGE_FILE, BLACKOUT_PAGE_FILE = "report.html", "blackout.html"
+TEST_PAGE_FILE = "report.html"
+BLACKOUT_PAGE_FILE = "blackout.html"
 SAME_SCAN_COLUMN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 # a kind of rows of `external.csv`, their measure, and a heading in the terminal

@@ -95,10 +95,8 @@ def fit_ridge_and_leave_out(
         coordinates, axes = find_record_axes(features @ features.T)
         axis_classifier, left_out_logits = fit_ridge_and_leave_out(coordinates, label, site, inner_folds)
         return LinearClassifier(features.T @ (axes @ axis_classifier.weights), axis_classifier.bias), left_out_logits
-    centred_label, decision_values = (
-        centre_labels_within_sites(label, site),
-        np.empty((len(label), len(RIDGE_PENALTIES))),
-    )
+    centred_label = centre_labels_within_sites(label, site)
+    decision_values = np.empty((len(label), len(RIDGE_PENALTIES)))
     for fit_indices, left_out_indices in inner_folds:
         # (features, penalties)
         weights_by_penalty, bias_by_penalty = fit_ridge_path(features[fit_indices], centred_label[fit_indices])
@@ -246,10 +244,8 @@ def fit_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indic
     record_indices = sample_training_indices(training_indices)
     label, site = read_labels_and_sites(cohort, record_indices)
     inner_folds = make_inner_folds(label, find_record_cluster_ids(cohort, record_indices))
-    edge_scale, record_products = (
-        fit_edge_scale(connectomes, record_indices),
-        np.empty((len(record_indices), len(record_indices))),
-    )
+    edge_scale = fit_edge_scale(connectomes, record_indices)
+    record_products = np.empty((len(record_indices), len(record_indices)))
     with threadpool_limits(1, "blas"):  # more threads cost much where other programs run
         for positions, edges in read_edge_blocks(connectomes, record_indices):
             scaled_edges = edge_scale.standardise(edges)
@@ -263,7 +259,8 @@ def fit_edge_classifier(cohort: Cohort, connectomes: Connectomes, training_indic
                 ].T
         coordinates, axes = find_record_axes(record_products)
         axis_classifier, left_out_logits = fit_ridge_and_leave_out(coordinates, label, site, inner_folds)
-        record_weights, edge_weights = axes @ axis_classifier.weights, np.zeros(connectomes.num_edges)
+        record_weights = axes @ axis_classifier.weights
+        edge_weights = np.zeros(connectomes.num_edges)
         for positions, edges in read_edge_blocks(connectomes, record_indices):
             edge_weights += record_weights[positions] @ edge_scale.standardise(edges)
     left_out_logit_by_record = dict(zip(record_indices.tolist(), left_out_logits.tolist(), strict=True))

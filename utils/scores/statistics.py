@@ -80,10 +80,8 @@ def permute_within_sites(
     """Orders of people (order_count, subjects) in which clusters of as many people at the same sites change places, and
     people of one site within each cluster."""
     _, cluster_index_by_subject, cluster_sizes = np.unique(cluster, return_inverse=True, return_counts=True)
-    subjects_sorted_by_cluster, subject_orders = (
-        np.lexsort((site, cluster_index_by_subject)),
-        np.empty((order_count, len(cluster)), int),
-    )
+    subjects_sorted_by_cluster = np.lexsort((site, cluster_index_by_subject))
+    subject_orders = np.empty((order_count, len(cluster)), int)
     for cluster_size in np.unique(cluster_sizes):
         cluster_members = subjects_sorted_by_cluster[
             cluster_sizes[cluster_index_by_subject[subjects_sorted_by_cluster]] == cluster_size
@@ -129,7 +127,8 @@ def compute_mean_auc(
     label: np.ndarray, probability: np.ndarray, record_weights: np.ndarray, group: np.ndarray
 ) -> np.ndarray:
     """AUC within each group, averaged over the groups that have both classes by their number of records, (k,)."""
-    weighted_auc_sum, weight_sum = np.zeros(len(record_weights)), np.zeros(len(record_weights))
+    weighted_auc_sum = np.zeros(len(record_weights))
+    weight_sum = np.zeros(len(record_weights))
     for group_name in np.unique(group):
         row_mask = group == group_name
         group_auc = compute_auc(label[row_mask], probability[row_mask], record_weights[:, row_mask])

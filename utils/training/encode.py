@@ -21,15 +21,14 @@ from utils.training.network import restore_network, run_network
 
 def encode_cohort(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
-    network, original_run = restore_network(run), run
+    network = restore_network(run)
+    original_run = run
     encoder = keras.Model(network.input, network.output["code"])
     run = dataclasses.replace(run, cohort=flatten_record_files(run.cohort))
     with files.make_unfinished_path(run.out_dir) as unfinished_folder:
         unfinished_folder.mkdir(parents=True)
-        encoder_sha256, encoder_people = (
-            run.checkpoints.compute_latest_sha256(),
-            run.checkpoints.read_latest_manifest().people or TrainingPeople(),
-        )
+        encoder_sha256 = run.checkpoints.compute_latest_sha256()
+        encoder_people = run.checkpoints.read_latest_manifest().people or TrainingPeople()
         reduced_metadata = dataclasses.replace(
             run.cohort.metadata,
             grid=grids.REDUCED.shape,
@@ -70,10 +69,8 @@ def write_encoded_records(run: Run, encoder: keras.Model, output_folder: Path) -
         record_codes = batch_codes.reshape(len(batch_indices), run.cohort.num_maps, *grids.REDUCED.shape)
         for record_index, map_codes in zip(batch_indices, record_codes, strict=True):
             volume_bytes = b"".join(brain.z_score_volume(map_code).tobytes() for map_code in map_codes)
-            record_bytes, file_name = (
-                run.cohort.make_record_bytes(record_index, volume_bytes),
-                run.cohort.rows[record_index].file,
-            )
+            record_bytes = run.cohort.make_record_bytes(record_index, volume_bytes)
+            file_name = run.cohort.rows[record_index].file
             (output_folder / file_name).write_bytes(record_bytes)
             digests_by_file[file_name] = run.cohort.digests[record_index].make_encoded_digests(record_bytes)
     return digests_by_file

@@ -44,11 +44,9 @@ class Training:
 
     def draw_record_indices(self, first_batch: int, stop_batch: int) -> Iterator[np.ndarray]:
         """The records of batches first_batch..stop_batch-1, positions in the cohort."""
-        train_indices, seed, batch_size = (
-            self.run.cohort.find_split_record_indices("train"),
-            self.run.seed,
-            self.run.config.batch_size,
-        )
+        train_indices = self.run.cohort.find_split_record_indices("train")
+        seed = self.run.seed
+        batch_size = self.run.config.batch_size
         return (
             train_indices[draw_batch_positions(seed, batch_number, batch_size, len(train_indices))]
             for batch_number in range(first_batch, stop_batch)
@@ -57,7 +55,8 @@ class Training:
     def read_device_batches(self, batches_done: int) -> Iterator[list[Batch]]:
         """For each batch from number `batches_done` on, the shares of this process's devices, with volumes if they are
         read."""
-        run, batch_size = self.run, self.run.config.batch_size
+        run = self.run
+        batch_size = self.run.config.batch_size
         positions_by_replica = np.array_split(np.arange(batch_size), run.workers.replica_count)
         device_positions = [positions_by_replica[replica_index] for replica_index in run.workers.local_replica_indices]
         process_positions = np.concatenate(device_positions)
@@ -96,19 +95,23 @@ class Training:
         as before their shares are learned. "stopping" is above 0 if a worker wants to stop. Each of several averaged
         networks has a loss of its own. Devices count by their share.
         """
-        run, network, optimizer = self.run, self.network, self.optimizer
-        compute_loss, input_names, config = getattr(losses, run.model.loss_name), run.model.input_names, run.config
-        trained_network, select_inputs = self.reader.network, self.reader.select_inputs
+        run = self.run
+        network = self.network
+        optimizer = self.optimizer
+        compute_loss = getattr(losses, run.model.loss_name)
+        input_names = run.model.input_names
+        config = run.config
+        trained_network = self.reader.network
+        select_inputs = self.reader.select_inputs
         logit_mean_layer = self.logit_mean_layer
-        strategy, replica_count = run.workers.strategy, run.workers.replica_count
+        strategy = run.workers.strategy
+        replica_count = run.workers.replica_count
 
         def train_replica(batch: dict) -> dict:
             batch_fraction = tf.size(batch["label"]) / config.batch_size
             with tf.GradientTape() as tape:
-                outputs, weight_penalty_sum = (
-                    trained_network(select_inputs(batch), training=True),
-                    sum(trained_network.losses),
-                )
+                outputs = trained_network(select_inputs(batch), training=True)
+                weight_penalty_sum = sum(trained_network.losses)
                 branch_logits = outputs if isinstance(outputs, list) else [outputs]
                 if logit_mean_layer:
                     objective = sum(
@@ -150,7 +153,9 @@ class Training:
     def run_steps(self, batches_done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
         """Trains until `num_iters` batches have been seen; yields, after each, how many have been, its metrics, and
         whether training stops there because a worker has caught a signal."""
-        run, last_batch_time, batch_timer = self.run, time.perf_counter(), BatchTimer(self.run, batches_done)
+        run = self.run
+        last_batch_time = time.perf_counter()
+        batch_timer = BatchTimer(self.run, batches_done)
         dropout_layers = [layer for layer in self.find_layers(keras.layers.Dropout) if layer.rate]
         for device_batches in self.read_device_batches(batches_done):
             for layer in dropout_layers:  # what it draws next is a function of the seed and of the batches seen
@@ -206,10 +211,8 @@ class Training:
         report_progress: Callable[[str], object],
     ) -> None:
         """Gives layers the exact means and variances of the last batches, see `calibrate_batch_norm_and_branches`."""
-        original_momentums, deadline = (
-            [layer.momentum for layer in batch_norm_layers],
-            time.monotonic() + max_batch_norm_seconds,
-        )
+        original_momentums = [layer.momentum for layer in batch_norm_layers]
+        deadline = time.monotonic() + max_batch_norm_seconds
         first_batch = max(batches_done - BATCH_NORM_CALIBRATION_BATCHES, 0)
         for batch_number, batch in enumerate(
             self.reader.read_batches(self.draw_record_indices(first_batch, batches_done))
@@ -274,16 +277,12 @@ def make_loss_inputs(run: Run, logit_mean_layer: averaging.MeanOfLogits) -> dict
     (records, members) is 0 where the member leaves it out. `relative_site_log_odds` (records,) are those of autism
     among the training people of its site, minus those among all."""
     config: Any = run.config  # of a classifier
-    train_indices, member_count, record_count = (
-        run.cohort.find_split_record_indices("train"),
-        config.members,
-        len(run.cohort.rows),
-    )
+    train_indices = run.cohort.find_split_record_indices("train")
+    member_count = config.members
+    record_count = len(run.cohort.rows)
     # (records, members), (records,)
-    member_weights, relative_site_log_odds = (
-        np.ones((record_count, member_count), np.float32),
-        np.zeros(record_count, np.float32),
-    )
+    member_weights = np.ones((record_count, member_count), np.float32)
+    relative_site_log_odds = np.zeros(record_count, np.float32)
     if logit_mean_layer.is_learned:
         sampled_indices = sample_training_indices(train_indices)
         inner_fold_splits = make_inner_folds(
@@ -314,7 +313,8 @@ def compute_relative_site_log_odds(labels: np.ndarray, sites: np.ndarray) -> np.
 
 def select_batch_rows(batch: Batch, record_positions: np.ndarray) -> Batch:
     """The part of a batch that holds the records at `record_positions`, which are in order and without gaps."""
-    first_record, stop_record = record_positions[0], record_positions[-1] + 1
+    first_record = record_positions[0]
+    stop_record = record_positions[-1] + 1
     rows_per_record_by_input = {
         input_name: len(input_values) // len(batch["label"]) for input_name, input_values in batch.items()
     }  # one, or one for each map

@@ -40,7 +40,8 @@ class CheckpointSaver:
         network: keras.Model,
         optimizer: keras.Optimizer,
     ):
-        self.checkpoint_folder, self.checkpoint_name = checkpoint_folder, checkpoint_name
+        self.checkpoint_folder = checkpoint_folder
+        self.checkpoint_name = checkpoint_name
         self.checkpoint = tf.train.Checkpoint(model=network, optimizer=optimizer)
 
     def restore_latest_checkpoint(self) -> int:
@@ -48,10 +49,8 @@ class CheckpointSaver:
         self.checkpoint_folder.restore_latest_checked(
             self.checkpoint, lambda restore_status: restore_status.assert_consumed()
         )
-        manifest, prefix_name = (
-            self.checkpoint_folder.read_latest_manifest(),
-            self.checkpoint_folder.require_intact_prefix().name,
-        )
+        manifest = self.checkpoint_folder.read_latest_manifest()
+        prefix_name = self.checkpoint_folder.require_intact_prefix().name
         if not manifest.outputs:  # a run was killed amid this save, which ends here
             self.checkpoint_folder.write_manifest(prefix_name, manifest, is_checkpoint_saved=True)
         return manifest.step
@@ -64,10 +63,8 @@ class CheckpointSaver:
 
     def save_checkpoint(self, manifest: Manifest) -> None:
         """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
-        prefix_name, has_earlier_checkpoint = (
-            f"{self.checkpoint_name}-{manifest.step}",
-            self.checkpoint_folder.has_checkpoint,
-        )
+        prefix_name = f"{self.checkpoint_name}-{manifest.step}"
+        has_earlier_checkpoint = self.checkpoint_folder.has_checkpoint
         try:
             # first: a checkpoint without its record cannot be used
             self.checkpoint_folder.write_manifest(prefix_name, manifest, is_checkpoint_saved=False)

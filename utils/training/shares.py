@@ -65,7 +65,8 @@ def predict_left_out_log_odds(
     record_indices: np.ndarray,
 ) -> np.ndarray:
     """The log odds of autism (n, parts) of `record_indices` (n,), by the networks of each part that left them out."""
-    log_odds_per_batch, index_batches = [], split_into_batches(record_indices, run.config.batch_size)
+    log_odds_per_batch = []
+    index_batches = split_into_batches(record_indices, run.config.batch_size)
     for batch_indices, batch in zip(index_batches, reader.read_batches(index_batches), strict=True):
         is_left_out = member_weights[batch_indices] == 0  # (records of the batch, members)
         log_odds_per_branch = []
@@ -93,21 +94,18 @@ def fit_branch_weights(
     log_odds_sd = log_odds.std(0)
     log_odds_sd[log_odds_sd < MIN_LOG_ODDS_SD] = 1
     z_scores = (log_odds - log_odds.mean(0)) / log_odds_sd  # (people, branches)
-    site_centred_z_scores, site_centred_labels = (
-        subtract_site_means(z_scores, sites),
-        centre_labels_within_sites(labels, sites),
-    )
-    prior_combined_scores, z_score_weights = site_centred_z_scores @ prior_weights, prior_weights
+    site_centred_z_scores = subtract_site_means(z_scores, sites)
+    site_centred_labels = centre_labels_within_sites(labels, sites)
+    prior_combined_scores = site_centred_z_scores @ prior_weights
+    z_score_weights = prior_weights
     if prior_combined_scores @ site_centred_labels > 0:  # else nothing is found
         prior_weights_factor = max(
             prior_combined_scores @ site_centred_labels,
             MIN_PRIOR_CORRELATION
             * np.sqrt((prior_combined_scores @ prior_combined_scores) * (site_centred_labels @ site_centred_labels)),
         ) / (prior_combined_scores @ prior_combined_scores)
-        penalty_rows, penalty_targets = (
-            np.sqrt(PRIOR_PEOPLE) * np.eye(len(prior_weights)),
-            np.sqrt(PRIOR_PEOPLE) * prior_weights_factor * prior_weights,
-        )
+        penalty_rows = np.sqrt(PRIOR_PEOPLE) * np.eye(len(prior_weights))
+        penalty_targets = np.sqrt(PRIOR_PEOPLE) * prior_weights_factor * prior_weights
         z_score_weights, _ = nnls(
             np.vstack([site_centred_z_scores, penalty_rows]), np.concatenate([site_centred_labels, penalty_targets])
         )

@@ -46,10 +46,8 @@ def train_network(run: Run) -> int:
     is_from_zero = run.overrides_checkpoint or not run.checkpoints.has_checkpoint
     if not is_from_zero and run.checkpoints.read_latest_manifest().begun != run.training_id:
         raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
-    checkpoint_name, manifest_extras = (
-        run.checkpoints.prepare_folder_and_choose_name(run.overrides_checkpoint),
-        dict[str, Any](),
-    )
+    checkpoint_name = run.checkpoints.prepare_folder_and_choose_name(run.overrides_checkpoint)
+    manifest_extras = dict[str, Any]()
     if is_from_zero:
         run = replace(run, training_id=choose_training_id(run))
         replace(run, num_iters=0).claim_output_folder()
@@ -98,9 +96,9 @@ def train_network(run: Run) -> int:
 
 def choose_training_id(run: Run) -> str:
     """What tells a training from zero apart: as in results of one that was begun and never saved, or else new."""
-    earlier_manifest, checkpoint_training_id = (
-        record.read_manifest(run.out_dir),
-        run.checkpoints.read_latest_manifest().begun if run.checkpoints.latest_intact_prefix else "",
+    earlier_manifest = record.read_manifest(run.out_dir)
+    checkpoint_training_id = (
+        run.checkpoints.read_latest_manifest().begun if run.checkpoints.latest_intact_prefix else ""
     )
     if (
         earlier_manifest
@@ -193,11 +191,10 @@ def silence_after_sighup(signal_number: int) -> None:
 def fit_input_layers(training: Training) -> None:
     """Sets what layers take from the training records: mean and spread of each that standardises, and the regression of
     the one that reads connectomes."""
-    run, network = training.run, training.network
-    means_reader, volumes_reader = (
-        make_network_reader(run, network),
-        make_network_reader(run, network, needs_volumes=True),
-    )
+    run = training.run
+    network = training.network
+    means_reader = make_network_reader(run, network)
+    volumes_reader = make_network_reader(run, network, needs_volumes=True)
     index_batches = split_into_batches(run.cohort.find_split_record_indices("train"), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
