@@ -41,7 +41,6 @@ ID_CODE = re.compile(  # letters and digits, but no age, no score of two digits,
 WORD_SEPARATOR = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # not the sign of a number
 TRIED_ID_SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
 MIN_OVERLAP_SHARE = 0.25  # of the people of two numberings; ones that share fewer are of two studies
-MIN_MATCHED_SHARE = 0.5  # of the IDs that could match
 MIN_RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is as good a guess
 
 
@@ -158,55 +157,61 @@ def check_columns_exist(
 
 
 def find_matching_id_column(text_table: pd.DataFrame, map_ids: set[str], table_path: Path) -> str:
-    """The column that holds the IDs of most maps. It is never one of row numbers: where IDs are numbers, too, each
-    subject could get another one's row. Raises InputError if it is ambiguous."""
+    """The column of IDs: one whose name is usual for IDs and that holds some of the maps' IDs, or else the one that
+    holds all of them and does not number the rows, since each subject could get another one's row. Raises InputError
+    if there is none, or if several would give the maps different rows."""
     ids_by_column = {column_name: text_table[column_name].map(normalise_id) for column_name in text_table.columns}
     matched_ids_by_column = {
         column_name: column_ids[column_ids.isin(map_ids)]
         for column_name, column_ids in ids_by_column.items()
         if column_ids.isin(map_ids).any()
     }
-    # by column and ID, the index of the row
-    row_by_id_by_column = {
-        column_name: dict(zip(column_ids, column_ids.index, strict=True))
-        for column_name, column_ids in matched_ids_by_column.items()
-    }  # the last, if repeated
-    if not row_by_id_by_column:
+    if not matched_ids_by_column:
         raise make_unmatched_ids_error(text_table, "", map_ids, table_path)
-    id_columns = [
-        column_name for column_name in row_by_id_by_column if not is_row_number_column(text_table[column_name])
+
+    usual_columns = [column_name for column_name in matched_ids_by_column if is_id_column_name(column_name)]
+    complete_columns = [
+        column_name
+        for column_name, matched_ids in matched_ids_by_column.items()
+        if map_ids.issubset(matched_ids) and not is_row_number_column(text_table[column_name])
     ]
-    if not id_columns:
-        first_numbering_column = next(iter(row_by_id_by_column))
-        raise InputError(
-            f"Only the column {first_numbering_column} of {table_path} holds the IDs of the maps, and it seems to "
-            f"number the rows; expected a column of IDs. If it is one, say so with --idColumn "
-            f"{quote(first_numbering_column)}."
-        )
-    candidate_id_columns = [
-        column_name for column_name in id_columns if matched_ids_by_column[column_name].is_unique
-    ] or id_columns
-    best_id_column = max(candidate_id_columns, key=lambda column_name: len(row_by_id_by_column[column_name]))
-    for rival_column, rival_row_by_id in row_by_id_by_column.items():
-        is_rival_as_good = (
-            rival_column in candidate_id_columns
-            and len(rival_row_by_id) >= len(row_by_id_by_column[best_id_column]) * MIN_RIVAL_SHARE
-        )
-        if not rival_row_by_id.items() <= row_by_id_by_column[best_id_column].items() and (
-            is_rival_as_good or len(rival_row_by_id) > len(row_by_id_by_column[best_id_column])
-        ):
-            raise make_rival_error(best_id_column, rival_column, table_path)
-    check_code_columns(text_table, best_id_column, row_by_id_by_column[best_id_column], table_path)
-    if len(row_by_id_by_column[best_id_column]) < MIN_MATCHED_SHARE * min(
-        len(map_ids), (text_table[best_id_column] != "").sum()
-    ) and not is_id_column_name(best_id_column):
-        raise InputError(
-            f"The column {best_id_column} of {table_path} holds {len(row_by_id_by_column[best_id_column])} of "
-            f"{len(map_ids)} IDs of the maps, as if by chance; if it names the participants, say so with --idColumn "
-            f"{quote(best_id_column)}. The maps have IDs such as {min(map_ids)}."
-        )
-    check_shifted_ids(text_table[best_id_column], map_ids, table_path)
-    return best_id_column
+    candidate_columns = usual_columns or complete_columns
+    if not candidate_columns:
+        raise make_unusual_id_column_error(text_table, matched_ids_by_column, map_ids, table_path)
+    unrepeated_columns = [
+        column_name for column_name in candidate_columns if matched_ids_by_column[column_name].is_unique
+    ]
+    id_column = max(
+        unrepeated_columns or candidate_columns,
+        key=lambda column_name: matched_ids_by_column[column_name].nunique(),
+    )
+
+    row_by_id_by_column = {
+        column_name: dict(zip(matched_ids, matched_ids.index, strict=True))  # the last row, if an ID is repeated
+        for column_name, matched_ids in matched_ids_by_column.items()
+    }
+    row_by_id = row_by_id_by_column[id_column]
+    for rival_column in [*(unrepeated_columns or candidate_columns), *complete_columns]:
+        if not row_by_id_by_column[rival_column].items() <= row_by_id.items():
+            raise make_rival_error(id_column, rival_column, table_path)
+    check_code_columns(text_table, id_column, row_by_id, table_path)
+    check_shifted_ids(text_table[id_column], map_ids, table_path)
+    return id_column
+
+
+def make_unusual_id_column_error(
+    text_table: pd.DataFrame, matched_ids_by_column: Mapping[str, pd.Series], map_ids: set[str], table_path: Path
+) -> InputError:
+    """The error that no column is called as columns of IDs are, and none holds all IDs of the maps; it names the one
+    that holds most."""
+    fullest_column = max(matched_ids_by_column, key=lambda column_name: matched_ids_by_column[column_name].nunique())
+    matched_id_count = matched_ids_by_column[fullest_column].nunique()
+    doubt_text = ", but seems to number the rows" if is_row_number_column(text_table[fullest_column]) else ""
+    return InputError(
+        f"No column of {table_path} whose name says that it holds IDs has those of the maps, such as {min(map_ids)}; "
+        f"expected one that names the participants. Say which with --idColumn, such as --idColumn "
+        f"{quote(fullest_column)}, which holds {matched_id_count} of {len(map_ids)}{doubt_text}."
+    )
 
 
 def make_rival_error(best_id_column: str, rival_column: str, table_path: Path) -> InputError:

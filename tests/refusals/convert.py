@@ -229,7 +229,7 @@ CONVERT: list[Row] = [
     ),
     row(FROM, "No column of", "such as X_0050002", spoil={TABLE: b"SUB_ID,DX_GROUP\nP1,1\nP2,2\n"}),
     row(f"{FROM} --idColumn SEX", "The column SEX of", "such as X_0050002"),
-    row(FROM, "--idColumn", "could both name the participants", spoil={"few": renumber_maps}),
+    row(FROM, "--idColumn DX_GROUP, which holds 2 of 6", spoil={"few": renumber_maps}),
     row(f"{FROM} --idColumn DX_GROUP", "column DX_GROUP of", "1_falff.nii.gz to", spoil={"few": renumber_maps}),
     row(FROM, "column B twice", "Rename", spoil={TABLE: b"A,B,B \n1,2,3\n"}),
     row(FROM, "not a readable table", "line 2", spoil={TABLE: b"FILE_ID,DX_GROUP\nX_0050002,1,\nx,2,\n"}),
