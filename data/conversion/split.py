@@ -1,10 +1,10 @@
 """Who trains and who is tested: one person in ten, drawn by a seed, or as another cohort has it."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 
 import pandas as pd
 
@@ -20,8 +20,8 @@ from data.tables.people import normalise_id
 
 TRAIN_SPLIT = "train"
 TEST_SPLIT = "test"
-DRAWN_SPLIT = ""  # the split that somebody keeps; DRAWN_SPLIT: none
-ORDER_BY_SPLIT = {TEST_SPLIT: 0, DRAWN_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order of a site
+UNDECIDED_SPLIT = ""  # of those who have no preserved split: theirs is drawn
+ORDER_BY_SPLIT = {TEST_SPLIT: 0, UNDECIDED_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order of a site
 
 
 def draw_uniform(*seed_terms: object) -> float:
@@ -39,31 +39,32 @@ def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: Subj
     the keys (u + 0) / n, (u + 1) / n, ... with a drawn u; those with the least keys of all sites are tested. So each
     site has its share but for one, and without one subject at most two others change.
     """
-    preserved_split_by_subject = dict(
-        zip(subject_table["subject"], subject_table.get("kept", [DRAWN_SPLIT] * len(subject_table)), strict=True)
-    )
-    draw_by_subject = {subject: draw_uniform(seed, subject) for subject in preserved_split_by_subject}
-    leader_by_subject = find_group_leaders(
-        preserved_split_by_subject,
-        tuple(tuple(sorted(dependent_group, key=draw_by_subject.__getitem__)) for dependent_group in dependent_groups),
-    )
+    subjects = subject_table["subject"].tolist()
+    draw_by_subject = {subject: draw_uniform(seed, subject) for subject in subjects}
+
+    # a group is decided as its leader, the member with the least draw; the least of n draws is made uniform again
+    draw_ordered_groups = tuple(tuple(sorted(group, key=draw_by_subject.__getitem__)) for group in dependent_groups)
+    leader_by_subject = find_group_leaders(subjects, draw_ordered_groups)
+    group_size_by_leader = Counter(leader_by_subject.values())
     draw_by_leader = {
-        subject: 1 - (1 - draw_by_subject[subject]) ** group_size
-        for subject, group_size in Counter(leader_by_subject.values()).items()
-    }  # the least draw of a group, made uniform again
-    for subject, leader in leader_by_subject.items():
-        # in the order of letters, train is the last
-        preserved_split_by_subject[leader] = max(
-            preserved_split_by_subject[leader], preserved_split_by_subject[subject]
-        )
-    leaders_by_label_and_site = defaultdict[str, defaultdict[str, list[str]]](partial(defaultdict, list))
-    for subject, site, label in zip(
-        subject_table["subject"], subject_table["site"], subject_table["label"], strict=True
-    ):
+        leader: 1 - (1 - draw_by_subject[leader]) ** group_size for leader, group_size in group_size_by_leader.items()
+    }
+
+    # a preserved split of any member is that of the leader; train, the last in the order of letters, goes before test
+    preserved_split_by_leader = dict.fromkeys(group_size_by_leader, UNDECIDED_SPLIT)
+    if "kept" in subject_table:
+        for subject, preserved_split in zip(subjects, subject_table["kept"], strict=True):
+            leader = leader_by_subject[subject]
+            preserved_split_by_leader[leader] = max(preserved_split_by_leader[leader], preserved_split)
+
+    leaders_by_label_and_site: dict[str, dict[str, list[str]]] = {}
+    for subject, site, label in zip(subjects, subject_table["site"], subject_table["label"], strict=True):
         if leader_by_subject[subject] == subject:
-            leaders_by_label_and_site[str(label)][site].append(subject)
+            leaders_by_label_and_site.setdefault(str(label), {}).setdefault(site, []).append(subject)
+
+    # of each label, the leaders who are tested already count; those who are missing are drawn
     tested_leaders = {
-        leader for leader in leader_by_subject.values() if preserved_split_by_subject[leader] == TEST_SPLIT
+        leader for leader, preserved_split in preserved_split_by_leader.items() if preserved_split == TEST_SPLIT
     }
     for label, leaders_by_site in leaders_by_label_and_site.items():
         order_key_by_leader: dict[str, float] = {}
@@ -71,25 +72,27 @@ def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: Subj
             site_offset = draw_uniform(seed, label, site)
             ordered_leaders = sorted(
                 site_leaders,
-                key=lambda subject: (ORDER_BY_SPLIT[preserved_split_by_subject[subject]], draw_by_leader[subject]),
+                key=lambda leader: (ORDER_BY_SPLIT[preserved_split_by_leader[leader]], draw_by_leader[leader]),
             )
-            order_key_by_leader |= {
-                subject: (leader_index + site_offset) / len(site_leaders)
-                for leader_index, subject in enumerate(ordered_leaders)
-            }
-        label_test_count = max(
-            round(len(order_key_by_leader) / SUBJECTS_PER_TEST_SUBJECT), 1 if len(order_key_by_leader) > 1 else 0
-        )
-        drawable_leaders = sorted(
-            (subject for subject in order_key_by_leader if preserved_split_by_subject[subject] == DRAWN_SPLIT),
-            key=order_key_by_leader.__getitem__,
-        )
-        tested_leaders |= set(
-            drawable_leaders[: max(label_test_count - len(tested_leaders & order_key_by_leader.keys()), 0)]
-        )
+            for leader_index, leader in enumerate(ordered_leaders):
+                order_key_by_leader[leader] = (leader_index + site_offset) / len(site_leaders)
+
+        label_leader_count = len(order_key_by_leader)
+        label_test_count = round(label_leader_count / SUBJECTS_PER_TEST_SUBJECT)
+        if label_leader_count > 1:
+            label_test_count = max(label_test_count, 1)
+        preserved_test_count = len(tested_leaders & order_key_by_leader.keys())
+        drawn_test_count = max(label_test_count - preserved_test_count, 0)
+
+        undecided_leaders = [
+            leader for leader in order_key_by_leader if preserved_split_by_leader[leader] == UNDECIDED_SPLIT
+        ]
+        undecided_leaders.sort(key=order_key_by_leader.__getitem__)
+        tested_leaders.update(undecided_leaders[:drawn_test_count])
+
     return {
-        subject: TEST_SPLIT if leader_by_subject[subject] in tested_leaders else TRAIN_SPLIT
-        for subject in preserved_split_by_subject
+        subject: TEST_SPLIT if leader in tested_leaders else TRAIN_SPLIT
+        for subject, leader in leader_by_subject.items()
     }
 
 
@@ -98,7 +101,7 @@ class PreservedSplit:
     """The split of a cohort in any form; people to convert who are in it, or whose scan is, take it on."""
 
     split_cohort: Cohort
-    split_by_subject: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
+    split_by_subject: dict[str, str] = field(default_factory=dict)  # of the people to convert who have taken one on
 
     def add_split_column(
         self, subject_table: pd.DataFrame, scan_fingerprints: PeopleScans | None = None
@@ -106,70 +109,72 @@ class PreservedSplit:
         """The subjects with the column `kept`: the split of those whom the cohort has by ID and, if
         `scan_fingerprints` are given, also of those whose scan it has. Raises InputError if it then has nobody."""
         subject_ids = subject_table["subject"].tolist()
-        # who is in both is trained on
-        cohort_subject_rows = sorted(self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT)
-        cohort_split_by_subject = {
-            subject_row.subject: subject_row.split for subject_row in reversed(cohort_subject_rows)
-        }
-        split_by_normalised_id = {normalise_id(subject): split for subject, split in cohort_split_by_subject.items()}
-        self.split_by_subject.update(
-            {
-                new_subject: split_by_normalised_id[normalise_id(new_subject)]
-                for new_subject in subject_ids
-                if normalise_id(new_subject) in split_by_normalised_id
-            }
-        )
-        unmatched_scan_fingerprints = (
-            scan_fingerprints.exclude_subjects(self.split_by_subject) if scan_fingerprints else None
-        )
-        if (
-            unmatched_scan_fingerprints
-            and unmatched_scan_fingerprints.scan_digests_by_subject
-            and unmatched_scan_fingerprints.region_means is not None
-        ):
-            is_cohort_unencoded = not self.split_cohort.metadata.reduction.startswith("encoder")
-            has_comparable_region_means = (
-                is_cohort_unencoded and self.split_cohort.num_maps == unmatched_scan_fingerprints.region_means.shape[-1]
-            )
-            cohort_scan_fingerprints = load_people_scans(
-                self.split_cohort,
-                [subject_row.subject for subject_row in cohort_subject_rows],
-                has_comparable_region_means,
-            )
-            self.split_by_subject.update(
-                {
-                    new_subject: cohort_split_by_subject[cohort_subject]
-                    for new_subject, cohort_subject in find_people_in_common(
-                        cohort_scan_fingerprints, unmatched_scan_fingerprints
-                    ).items()
-                }
-            )
-        if scan_fingerprints and not self.split_by_subject:
-            raise InputError(
-                f"--keepSplit {self.split_cohort.path} has nobody of those to convert, such as {subject_ids[0]}; it "
-                "has participants "
-                f"such as {cohort_subject_rows[0].subject}. Name the cohort whose split they are to keep, or leave it "
-                "out."
-            )
+        self.take_splits_by_id(subject_ids)
+        if scan_fingerprints:
+            self.take_splits_by_scan(scan_fingerprints.exclude_subjects(self.split_by_subject))
+            if not self.split_by_subject:
+                raise InputError(
+                    f"--keepSplit {self.split_cohort.path} has nobody of those to convert, such as {subject_ids[0]}; "
+                    f"it has participants such as {self.training_first_rows[0].subject}. Name the cohort whose split "
+                    "they are to keep, or leave it out."
+                )
         return subject_table.assign(
-            kept=[self.split_by_subject.get(new_subject, DRAWN_SPLIT) for new_subject in subject_ids]
+            kept=[self.split_by_subject.get(subject, UNDECIDED_SPLIT) for subject in subject_ids]
         )
+
+    @cached_property
+    def training_first_rows(self) -> list[RecordRow]:
+        """The rows of the cohort, those of training subjects before all others."""
+        return sorted(self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT)
+
+    @cached_property
+    def split_by_cohort_subject(self) -> dict[str, str]:
+        """The split of each subject of the cohort; who is in both is trained on."""
+        return {subject_row.subject: subject_row.split for subject_row in reversed(self.training_first_rows)}
+
+    def take_splits_by_id(self, subject_ids: Sequence[str]) -> None:
+        split_by_normalised_id = {
+            normalise_id(cohort_subject): split for cohort_subject, split in self.split_by_cohort_subject.items()
+        }
+        for subject in subject_ids:
+            if (normalised_id := normalise_id(subject)) in split_by_normalised_id:
+                self.split_by_subject[subject] = split_by_normalised_id[normalised_id]
+
+    def take_splits_by_scan(self, scan_fingerprints: PeopleScans) -> None:
+        """Those people take on a split whose map or connectome the cohort has or, if it has the same number of maps
+        and no encoder made them, nearly the same scan."""
+        region_means = scan_fingerprints.region_means  # (subjects, regions, maps)
+        if not scan_fingerprints.scan_digests_by_subject or region_means is None:
+            return
+        is_cohort_encoded = self.split_cohort.metadata.reduction.startswith("encoder")
+        cohort_scan_fingerprints = load_people_scans(
+            self.split_cohort,
+            [subject_row.subject for subject_row in self.training_first_rows],
+            with_region_means=not is_cohort_encoded and self.split_cohort.num_maps == region_means.shape[-1],
+        )
+        cohort_subject_by_subject = find_people_in_common(cohort_scan_fingerprints, scan_fingerprints)
+        for subject, cohort_subject in cohort_subject_by_subject.items():
+            self.split_by_subject[subject] = self.split_by_cohort_subject[cohort_subject]
 
     def summarise_split(self, subject_rows: Sequence[RecordRow], metadata: Metadata) -> list[SummaryRow]:
         """How many people it decided, and whose split could not be kept."""
+        drawn_count = len(subject_rows) - len(self.split_by_subject)
         split_sentences = [
-            f"{format_participants(len(self.split_by_subject))} as in {self.split_cohort.path}, "
-            f"{len(subject_rows) - len(self.split_by_subject)} others drawn"
+            f"{format_participants(len(self.split_by_subject))} as in {self.split_cohort.path}, {drawn_count} others "
+            "drawn"
         ]
-        if moved_subject_ids := [
+
+        # those whom a group has moved: always from test to train
+        moved_subject_ids = [
             subject_row.subject
             for subject_row in subject_rows
             if self.split_by_subject.get(subject_row.subject, subject_row.split) != subject_row.split
-        ]:
+        ]
+        if moved_subject_ids:
             moved_dependent_groups = tuple(
                 dependent_group
                 for dependent_group in merge_recorded_groups(metadata)
-                if {*dependent_group} & {*moved_subject_ids}
+                if not set(dependent_group).isdisjoint(moved_subject_ids)
             )
             split_sentences.append(
                 f"not kept: {join_names(moved_subject_ids)}, test participants there, "
