@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,13 +59,13 @@ LikenessMaker = Callable[[], tuple[Mapping[str, bytes], str]]  # files by name; 
 @dataclass(frozen=True)
 class Conversion:
     """People to convert, and how. New people are prepared as those of `template` were, and nothing is learnt from them;
-    `make_likeness` makes the files that tell what those of `template` are like."""
+    `make_training_likeness_files` makes the files that tell what those of `template` are like."""
 
     source: Source
     options: ConversionOptions
     command_line: str  # as it was typed
     template: TemplateCohort | None
-    make_likeness: LikenessMaker | None
+    make_training_likeness_files: LikenessMaker | None
     preserved_split: PreservedSplit | None
 
     def plan_cohort(
@@ -92,58 +93,52 @@ class Conversion:
     def write_cohort(self, cohort_folder: Path, grid: grids.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
         """Writes the cohort into a folder; returns it with facts on people and maps."""
         source = self.source
-        template_cohort = self.template.cohort if self.template else None
         subject_ids = source.subject_table["subject"].tolist()
         map_files_per_subject = source.map_files.to_numpy().tolist()
+        template_cohort = self.template.cohort if self.template else None
         with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
+            # read each file once; headers of records stay 0, since their phenotype is scaled on the training subjects,
+            # and who these are depends on who shares a scan
+            connectomes = None
+            if source.series_paths is not None:
+                connectomes = correlate_series(
+                    pool, source.series_paths, source.parcel_image_path, Path(temporary_folder), template_cohort
+                )
             temporary_record_paths = [
-                Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(map_files_per_subject))
+                Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(subject_ids))
             ]
-            series_paths = source.series_paths
-            parcel_image_path = source.parcel_image_path
-            converted_connectomes = (
-                None
-                if series_paths is None
-                else correlate_series(pool, series_paths, parcel_image_path, Path(temporary_folder), template_cohort)
-            )
-            map_summary_per_person = pool.run(
-                "Converting",
-                read_person_maps,
-                [
-                    (person_maps, grid, record_output_path)
-                    for person_maps, record_output_path in zip(
-                        map_files_per_subject, temporary_record_paths, strict=True
-                    )
-                ],
-            )
-            if converted_connectomes:
-                map_summary_per_person = converted_connectomes.add_connectomes_to_people(map_summary_per_person)
-                converted_connectomes.write_connectomes(cohort_folder, subject_ids)
+            read_tasks = [
+                (subject_map_files, grid, record_path)
+                for subject_map_files, record_path in zip(map_files_per_subject, temporary_record_paths, strict=True)
+            ]
+            people_maps = pool.run("Converting", read_person_maps, read_tasks)
+            if connectomes:
+                people_maps = connectomes.add_connectomes_to_people(people_maps)
+                connectomes.write_connectomes(cohort_folder, subject_ids)
+
+            # plan the cohort, now that it is known who shares a scan
             scan_digests_by_subject = {
                 subject: person_maps.record_digests.scan_digests
-                for subject, person_maps in zip(subject_ids, map_summary_per_person, strict=True)
+                for subject, person_maps in zip(subject_ids, people_maps, strict=True)
             }
-            scan_fingerprints = PeopleScans(
-                scan_digests_by_subject, np.array([person_maps.region_means for person_maps in map_summary_per_person])
-            )
+            region_means = np.array([person_maps.region_means for person_maps in people_maps])
+            scan_fingerprints = PeopleScans(scan_digests_by_subject, region_means)
             if template_cohort and template_cohort.list_split_subjects("train"):
                 check_new_scans(source, template_cohort, scan_fingerprints)
             planned_cohort = self.plan_cohort(scan_fingerprints, find_duplicates(scan_fingerprints).same_scan_groups)
-            measures_by_map = {
-                map_name: pd.DataFrame(
-                    [person_maps.measures_per_map[map_index] for person_maps in map_summary_per_person]
+
+            # check the maps as a whole, in the training subjects of this plan
+            measures_by_map = dict[str, pd.DataFrame]()
+            for map_index, map_name in enumerate(source.map_files):
+                measures_by_map[map_name] = pd.DataFrame(
+                    [person_maps.measures_per_map[map_index] for person_maps in people_maps]
                 )
-                for map_index, map_name in enumerate(source.map_files)
-            }
             summary_rows, leaking_measure_texts = self.check_converted_maps(measures_by_map, planned_cohort)
-            planned_cohort = replace(
-                planned_cohort,
-                metadata=self.complete_metadata(planned_cohort, map_summary_per_person, leaking_measure_texts),
-            )
-            if converted_connectomes:
-                planned_cohort = replace(
-                    planned_cohort, metadata=converted_connectomes.add_to_metadata(planned_cohort.metadata)
-                )
+            metadata = self.complete_metadata(planned_cohort, people_maps, leaking_measure_texts)
+            if connectomes:
+                metadata = connectomes.add_to_metadata(metadata)
+            planned_cohort = replace(planned_cohort, metadata=metadata)
+
             for temporary_record_path, subject_row, scaled_phenotype_row in zip(
                 temporary_record_paths, planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True
             ):
@@ -153,30 +148,28 @@ class Conversion:
         summary_rows += self.write_likeness_files(cohort_folder)
         copy_derivation_images(cohort_folder, source.image_path_by_derivation_field)
         measures.write_map_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
-        planned_cohort.write_tables(
-            cohort_folder, [person_maps.record_digests for person_maps in map_summary_per_person]
-        )
+        planned_cohort.write_tables(cohort_folder, [person_maps.record_digests for person_maps in people_maps])
         open_cohort(cohort_folder)  # nothing is called done that cannot be read
-        return planned_cohort, [*summary_rows, *(converted_connectomes.summary_rows if converted_connectomes else [])]
+        if connectomes:
+            summary_rows += connectomes.summary_rows
+        return planned_cohort, summary_rows
 
     def write_likeness_files(self, cohort_folder: Path) -> list[SummaryRow]:
         """Writes what those of `template` are like into the folder of a cohort, or tells why that is not known."""
-        if self.make_likeness is None:
+        if self.make_training_likeness_files is None:
             return []
-        content_by_file, absence_reason = self.make_likeness()
+        content_by_file, absence_reason = self.make_training_likeness_files()
+        if not content_by_file:
+            return [("note", f"Nobody is compared with the training participants: {absence_reason}")]
         for file_name, content in content_by_file.items():
             (cohort_folder / file_name).write_bytes(content)
-        return (
-            []
-            if content_by_file
-            else [("note", f"Nobody is compared with the training participants: {absence_reason}")]
-        )
+        return []
 
     def complete_metadata(
-        self, planned_cohort: PlannedCohort, people_maps: Sequence[PersonMaps], leak_texts: Sequence[str]
+        self, planned_cohort: PlannedCohort, people_maps: Sequence[PersonMaps], measure_leak_texts: Sequence[str]
     ) -> Metadata:
-        """The metadata with what the cohort was made of and how, and the leaks that --allowLeak accepts, `leak_texts`
-        of maps among them."""
+        """The metadata with what the cohort was made of and how, and the leaks that --allowLeak accepts, those of
+        whole maps, `measure_leak_texts`, among them."""
         source = self.source
         metadata = planned_cohort.metadata
         input_hash = hashlib.sha256()
@@ -186,34 +179,30 @@ class Conversion:
         ]
         for file_name, sha256_hex in file_name_sha256_pairs:
             input_hash.update(file_name.encode() + b"\0" + bytes.fromhex(sha256_hex))
-        split_provenance = {"split_of": self.preserved_split.split_cohort.identity} if self.preserved_split else {}
-        preparation_provenance = (
-            {"like": self.template.cohort.identity}
-            if self.template
-            else split_provenance | {"seed": self.options.seed or 0}
-        )
-        input_provenance = {
+        provenance: dict[str, Any] = {
             COMMAND_KEY: self.command_line,
             "input_sha256": input_hash.hexdigest(),
             "left_out": source.left_out_subjects_by_reason,
         }
+        if self.template:
+            provenance["like"] = self.template.cohort.identity
+        else:
+            if self.preserved_split:
+                provenance["split_of"] = self.preserved_split.split_cohort.identity
+            provenance["seed"] = self.options.seed or 0
+
+        accepted_leaks = metadata.accepted_leaks
         if self.options.allow_leak:
-            phenotype_and_covariate_columns = dict.fromkeys(
-                [*(self.options.phenotype or ()), *metadata.covariate_columns]
-            )
-            leak_texts = (
-                *find_accepted_leaks(
-                    list(phenotype_and_covariate_columns), source.label_column, metadata.phenotype_auc
-                ),
-                *leak_texts,
-            )
-            metadata = replace(metadata, accepted_leaks=leak_texts)
+            columns = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
+            column_leak_texts = find_accepted_leaks([*columns], source.label_column, metadata.phenotype_auc)
+            accepted_leaks = (*column_leak_texts, *measure_leak_texts)
         return replace(
             metadata,
+            accepted_leaks=accepted_leaks,
             id_column=source.requested_id_column,
             map_column=source.map_column,
             column_maps=source.column_map_names,
-            provenance=input_provenance | preparation_provenance,
+            provenance=provenance,
             derivation=source.derivation,
         )
 
@@ -229,25 +218,23 @@ class Conversion:
         summary_rows = list[SummaryRow]()
         leak_texts = list[str]()
         for map_name, map_measures in measures_by_map.items():
-            message_prefix = f"{map_name}: " if len(measures_by_map) > 1 else ""
+            message_prefix = ""
+            measure_owner = "the maps'"
+            if len(measures_by_map) > 1:
+                message_prefix = f"{map_name}: "
+                measure_owner = f"{map_name}'s"
+            map_file_names = [map_file.file_and_volume_text for map_file in self.source.map_files[map_name]]
+            template_measures = template_measures_by_map[map_name] if template_measures_by_map else None
+            training_measures = map_measures.loc[is_training, [*measures.COMPARED_MEASURES]]
             try:
-                map_kind = check_map_kind(
-                    map_measures,
-                    [map_file.file_and_volume_text for map_file in self.source.map_files[map_name]],
-                    template_measures_by_map[map_name] if template_measures_by_map else None,
-                )
+                map_kind = check_map_kind(map_measures, map_file_names, template_measures)
                 separating_measure_texts = check_map_measures(
-                    map_measures.loc[is_training, [*measures.COMPARED_MEASURES]],
-                    training_labels,
-                    self.options.allow_leak,
+                    training_measures, training_labels, self.options.allow_leak
                 )
             except InputError as error:
                 raise InputError(f"{message_prefix}{error}") from error
             summary_rows.append(("maps", f"{message_prefix}{map_kind}"))
-            leak_texts += [
-                f"{map_name}'s {measure_text}" if message_prefix else f"the maps' {measure_text}"
-                for measure_text in separating_measure_texts
-            ]
+            leak_texts += [f"{measure_owner} {measure_text}" for measure_text in separating_measure_texts]
         if self.template and template_measures_by_map is None:
             unsure_kind_message = (
                 f"whether those of {self.template.cohort.path} were of this kind is not known, since it has no "
@@ -263,7 +250,7 @@ def convert_cohort(
     options: ConversionOptions,
     command_line: str,
     template: TemplateCohort | None = None,
-    make_likeness: LikenessMaker | None = None,
+    make_training_likeness_files: LikenessMaker | None = None,
 ) -> tuple[PlannedCohort, list[SummaryRow]]:
     """Writes the new cohort `target_folder`, using every core, and returns it with facts on people and maps. Without a
     target no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
@@ -271,7 +258,7 @@ def convert_cohort(
         check_new_people(source, options, template) if template else check_source_table(source, options)
     )
     preserved_split = PreservedSplit(open_run_cohort(options.keep_split)) if options.keep_split else None
-    conversion = Conversion(source, options, command_line, template, make_likeness, preserved_split)
+    conversion = Conversion(source, options, command_line, template, make_training_likeness_files, preserved_split)
     planned_cohort = conversion.plan_cohort()  # what is wrong with the table is told before maps are read
     if target_folder:
         with files.create_folder(target_folder) as new_folder:
