@@ -74,7 +74,7 @@ class Conversion:
         """The cohort of the subjects. `scan_fingerprints`, which tell scans apart, and `same_scan_groups`, who share a
         scan, are known once the maps are read."""
         source = self.source
-        subject_table = self.source.subject_table
+        subject_table = source.subject_table
         if self.template:
             return plan_from_template(subject_table, same_scan_groups, source, self.template.cohort)
         if self.preserved_split:
@@ -90,11 +90,15 @@ class Conversion:
             list(source.map_files),
         )
 
-    def write_cohort(self, cohort_folder: Path, grid: grids.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
-        """Writes the cohort into a folder; returns it with facts on people and maps."""
+    def write_cohort(
+        self, cohort_folder: Path, planned_cohort: PlannedCohort
+    ) -> tuple[PlannedCohort, list[SummaryRow]]:
+        """Writes the cohort that was planned by the table alone into a folder; returns it, planned again if scans
+        change its splits, with facts on people and maps."""
         source = self.source
         subject_ids = source.subject_table["subject"].tolist()
         map_files_per_subject = source.map_files.to_numpy().tolist()
+        grid = grids.GRID_BY_SHAPE[planned_cohort.metadata.grid]
         template_cohort = self.template.cohort if self.template else None
         with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
             # read each file once; headers of records stay 0, since their phenotype is scaled on the training subjects,
@@ -116,7 +120,7 @@ class Conversion:
                 people_maps = connectomes.add_connectomes_to_people(people_maps)
                 connectomes.write_connectomes(cohort_folder, subject_ids)
 
-            # plan the cohort, now that it is known who shares a scan
+            # recognise scans: by them people come into other splits, who share one or have one of the preserved split
             scan_digests_by_subject = {
                 subject: person_maps.record_digests.scan_digests
                 for subject, person_maps in zip(subject_ids, people_maps, strict=True)
@@ -125,9 +129,11 @@ class Conversion:
             scan_fingerprints = PeopleScans(scan_digests_by_subject, region_means)
             if template_cohort and template_cohort.list_split_subjects("train"):
                 check_new_scans(source, template_cohort, scan_fingerprints)
-            planned_cohort = self.plan_cohort(scan_fingerprints, find_duplicates(scan_fingerprints).same_scan_groups)
+            same_scan_groups = find_duplicates(scan_fingerprints).same_scan_groups
+            if same_scan_groups or self.preserved_split:
+                planned_cohort = self.plan_cohort(scan_fingerprints, same_scan_groups)
 
-            # check the maps as a whole, in the training subjects of this plan
+            # check the maps as a whole, in the training subjects
             measures_by_map = dict[str, pd.DataFrame]()
             for map_index, map_name in enumerate(source.map_files):
                 measures_by_map[map_name] = pd.DataFrame(
@@ -262,9 +268,7 @@ def convert_cohort(
     planned_cohort = conversion.plan_cohort()  # what is wrong with the table is told before maps are read
     if target_folder:
         with files.create_folder(target_folder) as new_folder:
-            planned_cohort, map_summary_rows = conversion.write_cohort(
-                new_folder, grids.GRID_BY_SHAPE[planned_cohort.metadata.grid]
-            )
+            planned_cohort, map_summary_rows = conversion.write_cohort(new_folder, planned_cohort)
             summary_rows += map_summary_rows
     if conversion.preserved_split:
         summary_rows += conversion.preserved_split.summarise_split(planned_cohort.subject_rows, planned_cohort.metadata)
