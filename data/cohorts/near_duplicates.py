@@ -74,19 +74,19 @@ def make_region_weight_matrix() -> "csr_array":
     mirror images of the left ones, so that a mirrored map has the same means on the other side."""
     from scipy.sparse import csr_array
 
-    voxel_region_labels = atlas.load_atlas(None, grids.REDUCED).full_region_labels.astype(
-        np.intp
-    )  # (x, y, z), x from left to right
-    is_in_sided_region = (voxel_region_labels > 0) & (voxel_region_labels <= PAIRED_REGION_COUNT)
-    middle_x = len(voxel_region_labels) // 2
-    voxel_region_labels = np.where(
-        is_in_sided_region, voxel_region_labels - 1 + voxel_region_labels % 2, voxel_region_labels
-    )  # all of the left
+    aal_labels = atlas.load_atlas(None, grids.REDUCED).full_region_labels.astype(np.intp)  # (x, y, z), x to the right
+    middle_x = len(aal_labels) // 2
+
+    # Sided regions take the left one's odd number; those in the middle plane are in none
+    is_in_sided_region = (aal_labels > 0) & (aal_labels <= PAIRED_REGION_COUNT)
+    voxel_region_labels = np.where(is_in_sided_region, aal_labels - 1 + aal_labels % 2, aal_labels)
     voxel_region_labels[middle_x] = np.where(is_in_sided_region[middle_x], 0, voxel_region_labels[middle_x])
+
+    # The right side becomes the mirror image of the left one, with even numbers
     mirrored_labels = voxel_region_labels[middle_x - 1 :: -1]
-    voxel_region_labels[middle_x + 1 :] = mirrored_labels + (
-        (mirrored_labels > 0) & (mirrored_labels <= PAIRED_REGION_COUNT)
-    )
+    is_mirrored_sided = (mirrored_labels > 0) & (mirrored_labels <= PAIRED_REGION_COUNT)
+    voxel_region_labels[middle_x + 1 :] = mirrored_labels + is_mirrored_sided
+
     block_indices = np.ix_(*map(resampling.find_axis_block_indices, grids.FULL.shape))
     reduced_voxel_indices = np.ravel_multi_index(block_indices, grids.REDUCED.shape)[voxel_region_labels > 0]
     region_indices = voxel_region_labels[voxel_region_labels > 0] - 1
@@ -137,69 +137,62 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
         return NearDuplicates()
     halves_by_map = [embed_people(map_means) for map_means in np.moveaxis(region_means, -1, 0)]
     same_scan_cosine, same_person_cosine = compute_cosine_thresholds(people_count, map_count)
-    # close_pairs: (pairs, 3), two people's indices and mean cosine
+
+    # All pairs, a block of people against a block: who shares a scan is joined into groups, and of pairs who may be one
+    # person the most alike stay
+    person_indices = np.arange(people_count)
     first_member_by_person = np.arange(people_count)
-    close_pairs = np.empty((0, 3))
+    same_person_index_pairs = np.empty((0, 2), int)
+    same_person_mean_cosines = np.empty(0)
     for row_start in range(0, people_count, PEOPLE_PER_BLOCK):
         for column_start in range(0, row_start + 1, PEOPLE_PER_BLOCK):
-            block_cosine_sums_over_maps, max_cosines = compare_people_blocks(
-                halves_by_map,
-                slice(row_start, row_start + PEOPLE_PER_BLOCK),
-                slice(column_start, column_start + PEOPLE_PER_BLOCK),
+            row_people = slice(row_start, row_start + PEOPLE_PER_BLOCK)
+            column_people = slice(column_start, column_start + PEOPLE_PER_BLOCK)
+            cosine_sums, max_cosines = compare_people_blocks(halves_by_map, row_people, column_people)
+
+            is_near = (cosine_sums > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
+            is_near &= person_indices[column_people] < person_indices[row_people, None]  # each pair once
+            near_rows, near_columns = np.nonzero(is_near)
+            near_index_pairs = np.column_stack([column_start + near_columns, row_start + near_rows])
+            mean_cosines = (cosine_sums[is_near] / map_count).astype(np.float64)  # (near pairs,)
+            is_same_scan = (mean_cosines > same_scan_cosine) | (
+                max_cosines[is_near].astype(np.float64) > SINGLE_MAP_COSINE
             )
-            near_flat_indices = np.flatnonzero(
-                (block_cosine_sums_over_maps > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
-            )
-            if not near_flat_indices.size:
-                continue
-            row_indices, column_indices = divmod(near_flat_indices, block_cosine_sums_over_maps.shape[1])
-            # two people's indices, mean and highest cosine
-            pairs = np.column_stack(
-                [
-                    column_start + column_indices,
-                    row_start + row_indices,
-                    block_cosine_sums_over_maps.ravel()[near_flat_indices] / map_count,
-                    max_cosines.ravel()[near_flat_indices],
-                ]
-            )
-            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-            is_same_scan = (pairs[:, 2] > same_scan_cosine) | (pairs[:, 3] > SINGLE_MAP_COSINE)
-            first_member_by_person = (
-                join_pairs_into_groups(first_member_by_person, pairs[is_same_scan, :2].astype(int))
-                if is_same_scan.any()
-                else first_member_by_person
-            )
-            close_pairs = np.concatenate([close_pairs, pairs[~is_same_scan, :3]])
-            close_pairs = close_pairs[np.argsort(-close_pairs[:, 2], kind="stable")[:MAX_LISTED_PAIRS]]
-    group_member_indices = [
-        np.flatnonzero(first_member_by_person == first_member)
-        for first_member in np.flatnonzero(np.bincount(first_member_by_person) > 1)
+
+            if is_same_scan.any():
+                first_member_by_person = join_pairs_into_groups(first_member_by_person, near_index_pairs[is_same_scan])
+            same_person_index_pairs = np.concatenate([same_person_index_pairs, near_index_pairs[~is_same_scan]])
+            same_person_mean_cosines = np.concatenate([same_person_mean_cosines, mean_cosines[~is_same_scan]])
+            most_alike_indices = np.argsort(-same_person_mean_cosines, kind="stable")[:MAX_LISTED_PAIRS]
+            same_person_index_pairs = same_person_index_pairs[most_alike_indices]
+            same_person_mean_cosines = same_person_mean_cosines[most_alike_indices]
+
+    # Indices become names; a pair that other scans have joined into one group is not listed again
+    same_scan_groups = []
+    for first_member in np.flatnonzero(np.bincount(first_member_by_person) > 1):
+        member_indices = np.flatnonzero(first_member_by_person == first_member)
+        same_scan_groups.append(tuple(subjects[person_index] for person_index in member_indices.tolist()))
+    same_person_pairs = [
+        (subjects[earlier_index], subjects[later_index])
+        for earlier_index, later_index in same_person_index_pairs.tolist()
+        if first_member_by_person[earlier_index] != first_member_by_person[later_index]
     ]
-    separate_index_pairs = [pair for pair in close_pairs[:, :2].astype(int) if np.ptp(first_member_by_person[pair])]
-    return NearDuplicates(
-        *(
-            tuple(tuple(subjects[int(index)] for index in member_indices) for member_indices in groups_or_pairs)
-            for groups_or_pairs in (group_member_indices, separate_index_pairs)
-        )
-    )
+    return NearDuplicates(tuple(same_scan_groups), tuple(same_person_pairs))
 
 
 def compare_people_blocks(
     halves_by_map: Sequence[MirrorHalves], row_people: slice, column_people: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cosines of two blocks of people, (rows, columns) float32: their sum over all maps, and the highest of any
-    map."""
-    cosines_by_map = list[np.ndarray]()
+    """Cosines between each person of `row_people` and each of `column_people`, (rows, columns) float32: summed over all
+    maps, and the highest of any map. A mirrored map counts as equal."""
+    cosine_sums = np.zeros((), np.float32)
+    max_cosines = np.full((), -np.inf, np.float32)
     for symmetric_half, sided_half in halves_by_map:
-        cosines = sided_half[row_people] @ sided_half[column_people].T
-        np.abs(cosines, out=cosines)  # one of the two may be mirrored
-        cosines += symmetric_half[row_people] @ symmetric_half[column_people].T
-        cosines_by_map.append(cosines)
-    cosine_sums = cosines_by_map[0].copy()
-    max_cosines = cosines_by_map[0]
-    for cosines in cosines_by_map[1:]:
-        cosine_sums += cosines
-        np.maximum(max_cosines, cosines, out=max_cosines)
+        symmetric_cosines = symmetric_half[row_people] @ symmetric_half[column_people].T
+        sided_cosines = sided_half[row_people] @ sided_half[column_people].T
+        map_cosines = symmetric_cosines + np.abs(sided_cosines)  # mirroring changes the sign of the sided half
+        cosine_sums = cosine_sums + map_cosines
+        max_cosines = np.maximum(max_cosines, map_cosines)
     return cosine_sums, max_cosines
 
 
@@ -208,15 +201,15 @@ def join_pairs_into_groups(first_member_by_person: np.ndarray, new_index_pairs: 
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # (2, edges) nodes
-    graph_edge_ends = np.concatenate(
-        [new_index_pairs.T, [np.arange(len(first_member_by_person)), first_member_by_person]], axis=1
-    )
-    _, group_numbers = connected_components(
-        coo_array((np.ones(graph_edge_ends.shape[1]), graph_edge_ends), 2 * first_member_by_person.shape),
-        directed=False,
-    )
-    return np.unique(group_numbers, return_index=True)[1][group_numbers]
+    # People are the nodes of a graph, linked by the new pairs, and each with the first member of the group
+    people_count = len(first_member_by_person)
+    group_links = np.stack([np.arange(people_count), first_member_by_person])
+    all_links = np.concatenate([new_index_pairs.T, group_links], axis=1)  # (2, links), person indices
+    graph = coo_array((np.ones(all_links.shape[1]), all_links), (people_count, people_count))
+
+    _, group_numbers = connected_components(graph, directed=False)
+    _, first_members = np.unique(group_numbers, return_index=True)  # (groups,)
+    return first_members[group_numbers]
 
 
 def embed_people(map_means: np.ndarray) -> MirrorHalves:
@@ -224,31 +217,32 @@ def embed_people(map_means: np.ndarray) -> MirrorHalves:
     are (subjects, values) float32. Mirroring leaves the first as it is, and changes the sign of the second."""
     deviations, has_region = subtract_profile(map_means)
     half_bases = [find_principal_directions(half) for half in split_mirror_halves(deviations)]
+
+    # Missing regions move towards what is to be expected, given the regions that one has
     incomplete_person_indices = np.flatnonzero(~has_region.all(1))
-    for _ in range(
-        FILLING_ROUNDS if incomplete_person_indices.size else 0
-    ):  # towards what is to be expected, given the regions that one has
-        halves_with_bases = zip(split_mirror_halves(deviations[incomplete_person_indices]), half_bases, strict=True)
-        expected_deviations = merge_mirror_halves(
-            *(
-                (half @ direction_axes * (direction_variances / ridged_variances)) @ direction_axes.T
-                for half, (direction_axes, direction_variances, ridged_variances) in halves_with_bases
-            )
-        )
+    for _ in range(FILLING_ROUNDS if incomplete_person_indices.size else 0):
+        incomplete_deviations = deviations[incomplete_person_indices]
+        expected_halves = []
+        for half, half_basis in zip(split_mirror_halves(incomplete_deviations), half_bases, strict=True):
+            direction_axes, direction_variances, ridged_variances = half_basis
+            shrunk_points = half @ direction_axes * (direction_variances / ridged_variances)
+            expected_halves.append(shrunk_points @ direction_axes.T)
         deviations[incomplete_person_indices] = np.where(
-            has_region[incomplete_person_indices], deviations[incomplete_person_indices], expected_deviations
+            has_region[incomplete_person_indices], incomplete_deviations, merge_mirror_halves(*expected_halves)
         )
-    halves_with_bases = zip(split_mirror_halves(deviations), half_bases, strict=True)
-    symmetric_points, sided_points = (
-        half @ (direction_axes / np.sqrt(ridged_variances))
-        for half, (direction_axes, _, ridged_variances) in halves_with_bases
-    )
-    symmetric_points = np.column_stack(
-        [symmetric_points, np.ones(len(map_means), np.float32)]
-    )  # so that a cohort of copies is alike
-    point_lengths = np.hypot(
-        *(np.linalg.norm(half, axis=1, keepdims=True) for half in (symmetric_points, sided_points))
-    )
+
+    # Directions in which people differ most are scaled down
+    scaled_halves = []
+    for half, half_basis in zip(split_mirror_halves(deviations), half_bases, strict=True):
+        direction_axes, _, ridged_variances = half_basis
+        scaled_halves.append(half @ (direction_axes / np.sqrt(ridged_variances)))
+    symmetric_points, sided_points = scaled_halves
+    constant_values = np.ones(len(map_means), np.float32)  # so that a cohort of copies is alike
+    symmetric_points = np.column_stack([symmetric_points, constant_values])
+
+    symmetric_lengths = np.linalg.norm(symmetric_points, axis=1, keepdims=True)
+    sided_lengths = np.linalg.norm(sided_points, axis=1, keepdims=True)
+    point_lengths = np.hypot(symmetric_lengths, sided_lengths)
     return symmetric_points / point_lengths, sided_points / point_lengths
 
 
@@ -258,13 +252,11 @@ def subtract_profile(map_means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     has_region = np.isfinite(map_means)
     scaled_means = centre_people(np.where(has_region, map_means, 0).astype(np.float32), has_region)
     scaled_means /= compute_row_lengths(scaled_means)
+    people_counts = np.maximum(has_region.sum(0, dtype=np.float32), 1)  # (regions,)
+    all_regions = np.ones((1, has_region.shape[1]), bool)
     for _ in range(PROFILE_ROUNDS):
-        symmetric_half, sided_half = split_mirror_halves(
-            scaled_means.sum(0, keepdims=True) / np.maximum(has_region.sum(0, dtype=np.float32), 1)
-        )
-        mean_profile = centre_people(
-            merge_mirror_halves(symmetric_half, 0 * sided_half), np.ones((1, has_region.shape[1]), bool)
-        )
+        symmetric_half, sided_half = split_mirror_halves(scaled_means.sum(0, keepdims=True) / people_counts)
+        mean_profile = centre_people(merge_mirror_halves(symmetric_half, 0 * sided_half), all_regions)
         profile_by_person = centre_people(np.where(has_region, mean_profile, 0), has_region)
         scaled_means *= (
             compute_row_lengths(profile_by_person)
@@ -290,9 +282,9 @@ def split_mirror_halves(region_values: np.ndarray) -> MirrorHalves:
     left_values = region_values[:, :PAIRED_REGION_COUNT:2]
     right_values = region_values[:, 1:PAIRED_REGION_COUNT:2]
     middle_values = region_values[:, PAIRED_REGION_COUNT:]
-    return np.column_stack([(left_values + right_values) * ROOT_HALF, middle_values]), (
-        left_values - right_values
-    ) * ROOT_HALF
+    symmetric_half = np.column_stack([(left_values + right_values) * ROOT_HALF, middle_values])
+    sided_half = (left_values - right_values) * ROOT_HALF
+    return symmetric_half, sided_half
 
 
 def merge_mirror_halves(symmetric_half: np.ndarray, sided_half: np.ndarray) -> np.ndarray:
@@ -312,8 +304,5 @@ def find_principal_directions(deviations: np.ndarray) -> tuple[np.ndarray, np.nd
     variances = np.maximum(variances, 0)
     ridge_variance = max(MIN_RIDGE, deviations.shape[1] / len(deviations)) * variances.mean()
     strong_directions = slice(len(axes) // WEAKEST_DIRECTIONS_DIVISOR, None)
-    return (
-        axes[:, strong_directions],
-        variances[strong_directions],
-        variances[strong_directions] + ridge_variance + VARIANCE_FLOOR,
-    )
+    strong_variances = variances[strong_directions]
+    return axes[:, strong_directions], strong_variances, strong_variances + ridge_variance + VARIANCE_FLOOR
