@@ -44,15 +44,16 @@ class Findings:
                 for text in getattr(map_findings, finding_kind):
                     map_names_by_text.setdefault(text, []).append(map_name)
             for text_or_outlier, map_names in map_names_by_text.items():
-                long_prefix, short_prefix = (
-                    f"{join_names(map_names, max_names)}: " if len(findings_by_map) > 1 else ""
-                    for max_names in (MAX_LISTED_NAMES, MAX_MAPS_BELOW_PICTURE)
-                )
-                cohort_texts.append(
-                    long_prefix + text_or_outlier
-                    if isinstance(text_or_outlier, str)
-                    else (text_or_outlier[0], short_prefix + text_or_outlier[1])
-                )
+                long_prefix = ""
+                short_prefix = ""
+                if len(findings_by_map) > 1:
+                    long_prefix = f"{join_names(map_names, MAX_LISTED_NAMES)}: "
+                    short_prefix = f"{join_names(map_names, MAX_MAPS_BELOW_PICTURE)}: "
+                if isinstance(text_or_outlier, str):
+                    cohort_texts.append(long_prefix + text_or_outlier)
+                else:
+                    subject, outlier_reason = text_or_outlier
+                    cohort_texts.append((subject, short_prefix + outlier_reason))
 
 
 @dataclass
@@ -74,40 +75,35 @@ class CohortFindings:
     @property
     def findings_by_heading(self) -> dict[str, Findings]:
         """The findings of each heading, except empty ones."""
-        field_items = vars(self).items()
         return {
-            heading: findings
-            for heading, findings in field_items
-            if isinstance(findings, Findings) and findings != Findings()
+            field_name: field_value
+            for field_name, field_value in vars(self).items()
+            if isinstance(field_value, Findings) and field_value != Findings()
         }
 
     def list_finding_texts(self, finding_kind: str) -> list[str]:
         """All `counts`, `problems` or `notes`."""
         return [
             finding_text
-            for findings in self.findings_by_heading.values()
-            for finding_text in getattr(findings, finding_kind)
+            for heading_findings in self.findings_by_heading.values()
+            for finding_text in getattr(heading_findings, finding_kind)
         ]
 
     @property
     def conclusion(self) -> str:
         problem_count = len(self.list_finding_texts("problems"))
+        problem_sentence = "No problem was found in the records themselves."
+        if problem_count:
+            problem_sentence = f"{format_problem_count(problem_count)}."
         site_sentence = f" {SITE_UNKNOWN_SENTENCE}." if self.is_site_unknown else ""
-        return (
-            f"{format_problem_count(problem_count)}."
-            if problem_count
-            else "No problem was found in the records themselves."
-        ) + site_sentence
+        return problem_sentence + site_sentence
 
     def make_count_rows(self, excluded_heading: str = "") -> Iterator[SummaryRow]:
         """Rows for `print_summary`: what the cohort is, and the counts of each heading but `excluded_heading`."""
         yield "cohort", self.title
-        counts_by_heading = (
-            (heading, findings.counts)
-            for heading, findings in self.findings_by_heading.items()
-            if heading != excluded_heading
-        )
-        yield from ((heading, "; ".join(counts)) for heading, counts in counts_by_heading if counts)
+        for heading, heading_findings in self.findings_by_heading.items():
+            if heading != excluded_heading and heading_findings.counts:
+                yield heading, "; ".join(heading_findings.counts)
 
     def make_problem_rows(self, cohort_path: object) -> Iterator[SummaryRow]:
         """Rows for `print_summary`: the first few problems and notes on the cohort at `cohort_path`, how many more
@@ -118,7 +114,8 @@ class CohortFindings:
         ):
             finding_texts = self.list_finding_texts(finding_kind)
             yield from ((row_name, text) for text in finding_texts[:max_texts])
-            if (remaining_count := len(finding_texts) - max_texts) > 0:
+            remaining_count = len(finding_texts) - max_texts
+            if remaining_count > 0:
                 yield "", f"and {remaining_count} more: {format_check_command(cohort_path)} --html FILE"
         if self.forecast_sentences:
             yield "forecast", " ".join(self.forecast_sentences)
@@ -139,15 +136,13 @@ class CheckVerdict:
 def read_verdict(cohort_folder: Path, cohort_sha256: str) -> CheckVerdict | None:
     """The verdict in the folder of a cohort; None if there is none, or it is of another one or damaged: the cohort can
     be checked again."""
+    if not (cohort_folder / VERDICT_FILE).is_file():
+        return None
     try:
-        verdict = (
-            files.read_json(cohort_folder / VERDICT_FILE, CheckVerdict)
-            if (cohort_folder / VERDICT_FILE).is_file()
-            else None
-        )
+        verdict = files.read_json(cohort_folder / VERDICT_FILE, CheckVerdict)
     except InputError:
         return None
-    return verdict if verdict and verdict.cohort_sha256 == cohort_sha256 else None
+    return verdict if verdict.cohort_sha256 == cohort_sha256 else None
 
 
 def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
@@ -170,16 +165,16 @@ def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindi
 
 def format_check_line(verdict: CheckVerdict | None, problems: Sequence[str], cohort_folder: Path) -> str:
     """What every job says of whether its cohort was checked: when, and the `problems` that matter to the run."""
-    problems_text = join_names(list(map(make_printable, problems)), MAX_PROBLEMS_IN_LINE, "; ")
-    invalidating_text = f"{format_problem_count(len(problems))}: {problems_text}" if problems else ""
+    problems_text = ""
+    if problems:
+        listed_problems_text = join_names(list(map(make_printable, problems)), MAX_PROBLEMS_IN_LINE, "; ")
+        problems_text = f"{format_problem_count(len(problems))}: {listed_problems_text}"
+    if verdict is None and problems_text:
+        return f"{problems_text}; not checked further: {format_check_command(cohort_folder)}"
     if verdict is None:
-        return (
-            f"{invalidating_text}; not checked further: {format_check_command(cohort_folder)}"
-            if invalidating_text
-            else f"no: {format_check_command(cohort_folder)}"
-        )
+        return f"no: {format_check_command(cohort_folder)}"
     no_problem_text = f"no problem was found in the records themselves, {verdict.notes} notes"
-    return f"on {make_printable(verdict.when)[:10]}: {invalidating_text or no_problem_text}"
+    return f"on {make_printable(verdict.when)[:10]}: {problems_text or no_problem_text}"
 
 
 def format_check_command(cohort_folder: object) -> str:
@@ -195,81 +190,100 @@ def make_census(
 ) -> CohortFindings:
     """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
     findings = CohortFindings(cohort_title)
-    participant_findings = findings.participants
-    site_findings = findings.sites
-    row_by_subject = {row.subject: row for row in rows}
     if fold_by_subject:
         fold_sizes = Counter(fold_by_subject.values()).values()
         fold_sizes_text = " to ".join(map(str, dict.fromkeys((min(fold_sizes), max(fold_sizes)))))
-        participant_findings.counts.append(f"{len(fold_sizes)} folds of {fold_sizes_text}, each tested by the others")
+        findings.participants.counts.append(f"{len(fold_sizes)} folds of {fold_sizes_text}, each tested by the others")
     else:
-        label_counts_by_split: dict[str, Counter] = {split: Counter() for split in SPLITS}
-        for row in row_by_subject.values():
-            label_counts_by_split[row.split][row.label if row.is_labelled else None] += 1
-        if not (has_training_subjects := bool(label_counts_by_split["train"])):
-            participant_findings.notes.append(
-                "no training participants: a model can be tested on this cohort, not trained"
-            )
-        for split, label_counts in label_counts_by_split.items():
-            class_counts_text = ", ".join(
-                f"{label_counts[class_index]} {class_name}"
-                for class_index, class_name in enumerate(vocabulary.CLASS_NAMES)
-            )
-            class_counts_text += f", {label_counts[None]} unknown" if label_counts[None] else ""
-            participant_findings.counts.append(f"{split} {label_counts.total()} ({class_counts_text})")
-            if split == "test" and not label_counts:
-                participant_findings.notes.append(
-                    "no test participants: a model can be trained on this cohort, not tested"
-                )
-            elif min(label_counts[0.0], label_counts[1.0]) == 0 and (has_training_subjects or split == "test"):
-                lacking_class_texts = (
-                    participant_findings.problems if has_training_subjects else participant_findings.notes
-                )
-                lacking_class_texts.append(f"the {split} split lacks a class ({class_counts_text})")
+        add_split_findings(findings.participants, rows)
+    add_contradictory_label_problem(findings.participants, rows)
+    add_site_findings(findings, rows)
+    return findings
+
+
+def add_split_findings(participant_findings: Findings, rows: Sequence[RecordRow]) -> None:
+    """Adds how many subjects of each class a split has; and whether it lacks a class, or has nobody."""
+    row_by_subject = {row.subject: row for row in rows}
+    label_counts_by_split: dict[str, Counter] = {split: Counter() for split in SPLITS}
+    for row in row_by_subject.values():
+        label_counts_by_split[row.split][row.label if row.is_labelled else None] += 1
+
+    has_training_subjects = bool(label_counts_by_split["train"])
+    if not has_training_subjects:
+        participant_findings.notes.append("no training participants: a model can be tested on this cohort, not trained")
+    for split, label_counts in label_counts_by_split.items():
+        class_counts_text = ", ".join(
+            f"{label_counts[class_index]} {class_name}" for class_index, class_name in enumerate(vocabulary.CLASS_NAMES)
+        )
+        class_counts_text += f", {label_counts[None]} unknown" if label_counts[None] else ""
+        participant_findings.counts.append(f"{split} {label_counts.total()} ({class_counts_text})")
+
+        lacks_class = min(label_counts[0.0], label_counts[1.0]) == 0
+        if split == "test" and not label_counts:
+            participant_findings.notes.append("no test participants: a model can be trained on this cohort, not tested")
+        elif lacks_class and has_training_subjects:
+            participant_findings.problems.append(f"the {split} split lacks a class ({class_counts_text})")
+        elif lacks_class and split == "test":
+            participant_findings.notes.append(f"the {split} split lacks a class ({class_counts_text})")
+
+
+def add_contradictory_label_problem(participant_findings: Findings, rows: Sequence[RecordRow]) -> None:
+    """Adds a problem if records of one subject have different labels."""
     labels_by_subject: dict[str, set[float]] = defaultdict(set)
     for row in rows:
-        labels_by_subject[row.subject] |= {row.label} if row.is_labelled else set()
-    if ambiguous_subjects := sorted(subject for subject, labels in labels_by_subject.items() if len(labels) > 1):
+        if row.is_labelled:
+            labels_by_subject[row.subject].add(row.label)
+    contradictory_subjects = sorted(subject for subject, labels in labels_by_subject.items() if len(labels) > 1)
+    if contradictory_subjects:
         participant_findings.problems.append(
-            f"both labels for one participant, of {format_participants(len(ambiguous_subjects))}: "
-            f"{join_names(ambiguous_subjects)}"
+            f"both labels for one participant, of {format_participants(len(contradictory_subjects))}: "
+            f"{join_names(contradictory_subjects)}"
         )
-    label_counts_by_site: dict[str, Counter] = defaultdict(Counter)
+
+
+def add_site_findings(findings: CohortFindings, rows: Sequence[RecordRow]) -> None:
+    """Adds how many subjects of each class a site has; whose site is unknown; and at which sites all are of one
+    class."""
+    site_findings = findings.sites
+    row_by_subject = {row.subject: row for row in rows}
+    label_counts_by_site: dict[str, Counter] = defaultdict(Counter)  # an unknown label counts as None
     for row in row_by_subject.values():
         label_counts_by_site[row.site][row.label if row.is_labelled else None] += 1
-    # (controls, autism)
-    class_counts_by_site = {
-        site: (label_counts_by_site[site][0.0], label_counts_by_site[site][1.0])
-        for site in find_recorded_sites(label_counts_by_site)
-    }
-    unknown_site_people_count = sum(
-        site_counts.total() for site, site_counts in label_counts_by_site.items() if site not in class_counts_by_site
-    )
-    findings.is_site_unknown = not class_counts_by_site
-    if not class_counts_by_site:
+
+    recorded_sites = find_recorded_sites(label_counts_by_site)
+    findings.is_site_unknown = not recorded_sites
+    if not recorded_sites:
         site_findings.notes.append(
             f"{SITE_UNKNOWN_SENTENCE}: name its column with convert --siteColumn, also if it has one value"
         )
-        return findings
+        return
+    unknown_site_people_count = sum(
+        label_counts.total() for site, label_counts in label_counts_by_site.items() if site not in recorded_sites
+    )
     if unknown_site_people_count:
         site_findings.notes.append(
             f"site unknown of {format_participants(unknown_site_people_count)}, compared as if of one site"
         )
-    class_name_by_label = {1.0: "autism", 0.0: "control"} | (
-        {} if all(row.is_labelled for row in rows) else {None: "unknown"}
-    )
-    site_texts = [
-        f"{site} {'/'.join(str(site_counts[label]) for label in class_name_by_label)}"
-        for site, site_counts in sorted(label_counts_by_site.items())
-    ]
-    site_findings.counts.append(
-        f"{'/'.join(class_name_by_label.values())} by site: {join_names(site_texts, MAX_SITES_LISTED)}"
-    )
-    if single_class_sites := [
-        site for site, site_counts in class_counts_by_site.items() if min(site_counts) == 0 and sum(site_counts) > 1
-    ]:
+
+    # Counts as in `autism/control by site: NYU 20/25, USM 10/8`; an unknown label has its own count if anybody has one
+    class_name_by_label: dict[float | None, str] = {1.0: "autism", 0.0: "control"}
+    if not all(row.is_labelled for row in rows):
+        class_name_by_label[None] = "unknown"
+    site_texts = []
+    for site, label_counts in sorted(label_counts_by_site.items()):
+        counts_text = "/".join(str(label_counts[label]) for label in class_name_by_label)
+        site_texts.append(f"{site} {counts_text}")
+    class_names_text = "/".join(class_name_by_label.values())
+    site_findings.counts.append(f"{class_names_text} by site: {join_names(site_texts, MAX_SITES_LISTED)}")
+
+    single_class_sites = []
+    for site in recorded_sites:
+        control_count = label_counts_by_site[site][0.0]
+        autism_count = label_counts_by_site[site][1.0]
+        if min(control_count, autism_count) == 0 and control_count + autism_count > 1:
+            single_class_sites.append(site)
+    if single_class_sites:
         site_findings.notes.append(
             f"sites of several participants with one class only, where site tells the label: "
             f"{join_names(single_class_sites)}"
         )
-    return findings

@@ -1,6 +1,6 @@
 """The values of a phenotype -> scaled by those of training subjects; which are impossible, or missing by class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,13 @@ MAX_MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
 
 def list_value_names_by_variable(metadata: Metadata) -> dict[str, list[str]]:
     """By variable, the names of the 0/1 values that its categories became."""
+    categories_by_variable: Mapping[str, Iterable[str]] = metadata.phenotype_categories
     if metadata.phenotype == list_abide_value_names():
-        return {
-            variable: [f"{variable}_{abide_category}" for abide_category in codes_by_category]
-            for variable, codes_by_category in CATEGORY_CODES_BY_VARIABLE.items()
-        }
-    variable_items = metadata.phenotype_categories.items()
-    return {variable: [f"{variable}_{category}" for category in categories] for variable, categories in variable_items}
+        categories_by_variable = CATEGORY_CODES_BY_VARIABLE  # by variable, the codes by category
+    value_names_by_variable = {}
+    for variable, categories in categories_by_variable.items():
+        value_names_by_variable[variable] = [f"{variable}_{category}" for category in categories]
+    return value_names_by_variable
 
 
 def list_value_names_by_indicator(metadata: Metadata) -> dict[str, list[str]]:
@@ -52,17 +52,13 @@ def compute_expected_indicators(raw_values: pd.DataFrame, metadata: Metadata) ->
     category_value_names = [
         value_name for value_names in list_value_names_by_variable(metadata).values() for value_name in value_names
     ]
-    is_measured = raw_values.notna() & ~(
-        raw_values.eq(0) & raw_values.columns.isin(category_value_names)
-    )  # a variable is unknown if none of its categories is 1
-    value_names_by_indicator = list_value_names_by_indicator(metadata)
-    return pd.DataFrame(
-        {
-            value_name: (~is_measured[value_names].any(axis=1)).astype(float)
-            for value_name, value_names in value_names_by_indicator.items()
-        },
-        is_measured.index,
-    )
+    # A variable is unknown if none of its categories is 1
+    is_measured = raw_values.notna() & ~(raw_values.eq(0) & raw_values.columns.isin(category_value_names))
+    indicator_columns = {
+        indicator: (~is_measured[value_names].any(axis=1)).astype(float)
+        for indicator, value_names in list_value_names_by_indicator(metadata).items()
+    }
+    return pd.DataFrame(indicator_columns, is_measured.index)
 
 
 def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> list[str]:
@@ -107,13 +103,19 @@ class Scaler:
     def transform(self, raw_values: np.ndarray) -> np.ndarray:
         """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; values with a scale of 0 become 0."""
         imputed_values = np.where(np.isnan(raw_values), self.median, raw_values)
-        return np.where(self.scale > 0, (imputed_values - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
+        nonzero_scale = np.where(self.scale > 0, self.scale, 1)
+        return np.where(self.scale > 0, (imputed_values - self.mean) / nonzero_scale, 0)
 
     @classmethod
     def from_preparation(cls, preparation: Preparation) -> "Scaler | None":
         """The constants that a preparation holds; None if it holds none, or not one for each value."""
-        constants = preparation.phenotype_median, preparation.phenotype_mean, preparation.phenotype_scale
-        return cls(*map(np.array, constants)) if preparation.has_phenotype_constants else None
+        if not preparation.has_phenotype_constants:
+            return None
+        return cls(
+            np.array(preparation.phenotype_median),
+            np.array(preparation.phenotype_mean),
+            np.array(preparation.phenotype_scale),
+        )
 
     def to_preparation_fields(self) -> dict[str, Any]:
         """The constants as fields of `Preparation`."""
@@ -142,67 +144,64 @@ def fit_scaler(raw_values: np.ndarray) -> Scaler:
 def find_recording_value_indices(preparation: Preparation) -> list[int]:
     """The positions of the values that say only what of a person is missing, and how it was measured; empty if they are
     the same for all training people."""
-    indexed_names_and_scales = enumerate(zip(preparation.phenotype, preparation.phenotype_scale, strict=False))
-    recording_indices_and_scales = [
-        (index, scale)
-        for index, (value_name, scale) in indexed_names_and_scales
-        if INDICATOR_PATTERN.search(value_name) or value_name.startswith(IQ_TEST_VALUE_PREFIX)
-    ]
-    return (
-        [index for index, _ in recording_indices_and_scales]
-        if any(scale > 0 for _, scale in recording_indices_and_scales)
-        else []
-    )
+    recording_value_indices = []
+    is_any_varying = False
+    for value_index, (value_name, scale) in enumerate(
+        zip(preparation.phenotype, preparation.phenotype_scale, strict=False)
+    ):
+        if INDICATOR_PATTERN.search(value_name) or value_name.startswith(IQ_TEST_VALUE_PREFIX):
+            recording_value_indices.append(value_index)
+            is_any_varying = is_any_varying or scale > 0
+    return recording_value_indices if is_any_varying else []
 
 
 def describe_missing_by_class(value_table: pd.DataFrame | None, rows: Sequence[RecordRow]) -> list[str]:
     """A sentence for each site at which one class lacks values more often than the other (Fisher's exact test), the
     clearest first. There, a classifier can read the label from the gap. `value_table` (people, columns) is NaN where a
     value is missing; without it, there are no sentences."""
-    from scipy.stats import fisher_exact
-
     if value_table is None:
         return []
     row_by_subject = {row.subject: row for row in rows}
-    labels, sites = (
-        np.array([getattr(row_by_subject[name], field_name) for name in value_table.index])
-        for field_name in ("label", "site")
-    )
-    columns_by_gap: dict[tuple[str, bytes], list[str]] = {}  # of a site, the columns that the same people lack
+    labels = np.array([row_by_subject[subject].label for subject in value_table.index])
+    sites = np.array([row_by_subject[subject].site for subject in value_table.index])
+
+    # Columns that the same people of a site lack are one gap, which is tested once
+    columns_by_gap: dict[tuple[str, bytes], list[str]] = {}
     p_value_and_text_by_gap: dict[tuple[str, bytes], tuple[float, str]] = {}
-    for name, column in value_table.items():
-        is_missing = (column.isna() | bool(INDICATOR_PATTERN.search(str(name))) & (column == 1)).to_numpy()
+    for column_name, column in value_table.items():
+        is_indicator = bool(INDICATOR_PATTERN.search(str(column_name)))
+        is_missing = (column.isna() | is_indicator & (column == 1)).to_numpy()
         for site_name in np.unique(sites):
-            control_missing_mask, autism_missing_mask = (
-                is_missing[(sites == site_name) & (labels == class_label)] for class_label in (0.0, 1.0)
-            )
-            both_classes_missing_mask = np.concatenate([control_missing_mask, autism_missing_mask])
-            if (
-                control_missing_mask.size == 0
-                or autism_missing_mask.size == 0
-                or both_classes_missing_mask.all()
-                or not both_classes_missing_mask.any()
-            ):
+            control_missing_mask = is_missing[(sites == site_name) & (labels == 0.0)]
+            autism_missing_mask = is_missing[(sites == site_name) & (labels == 1.0)]
+            site_missing_mask = np.concatenate([control_missing_mask, autism_missing_mask])
+            has_both_classes = control_missing_mask.size > 0 and autism_missing_mask.size > 0
+            if not has_both_classes or site_missing_mask.all() or not site_missing_mask.any():
                 continue
-            gap_key = (str(site_name), both_classes_missing_mask.tobytes())
-            columns_by_gap.setdefault(gap_key, []).append(INDICATOR_PATTERN.sub("", str(name)))
-            fisher_result = fisher_exact(
-                [
-                    [control_missing_mask.sum(), (~control_missing_mask).sum()],
-                    [autism_missing_mask.sum(), (~autism_missing_mask).sum()],
-                ]
-            )
-            count_texts = [
-                f"{class_missing_mask.sum()} of {class_missing_mask.size}"
-                for class_missing_mask in (control_missing_mask, autism_missing_mask)
-            ]
+            gap_key = (str(site_name), site_missing_mask.tobytes())
+            columns_by_gap.setdefault(gap_key, []).append(INDICATOR_PATTERN.sub("", str(column_name)))
             p_value_and_text_by_gap[gap_key] = (
-                float(fisher_result.pvalue),
-                f"{count_texts[0]} controls and {count_texts[1]} participants with autism at {site_name}",
+                compute_missing_p_value(control_missing_mask, autism_missing_mask),
+                f"{control_missing_mask.sum()} of {control_missing_mask.size} controls and {autism_missing_mask.sum()} "
+                f"of {autism_missing_mask.size} participants with autism at {site_name}",
             )
-    p_threshold = MAX_MISSING_P_VALUE / max(len(p_value_and_text_by_gap), 1)
-    return [
-        f"{join_names(list(dict.fromkeys(columns_by_gap[gap_key])))} missing in {counts_text} (p = {p_value:.1g})"
-        for gap_key, (p_value, counts_text) in sorted(p_value_and_text_by_gap.items(), key=lambda item: item[1])
-        if p_value < p_threshold
+
+    max_p_value = MAX_MISSING_P_VALUE / max(len(p_value_and_text_by_gap), 1)
+    sentences = []
+    for gap_key, (p_value, counts_text) in sorted(p_value_and_text_by_gap.items(), key=lambda gap_item: gap_item[1]):
+        if p_value < max_p_value:
+            columns_text = join_names(list(dict.fromkeys(columns_by_gap[gap_key])))
+            sentences.append(f"{columns_text} missing in {counts_text} (p = {p_value:.1g})")
+    return sentences
+
+
+def compute_missing_p_value(control_missing_mask: np.ndarray, autism_missing_mask: np.ndarray) -> float:
+    """Fisher's exact test: whether a value is missing in one class more often than in the other; masks are (people,)
+    bool."""
+    from scipy.stats import fisher_exact
+
+    contingency_table = [
+        [control_missing_mask.sum(), (~control_missing_mask).sum()],
+        [autism_missing_mask.sum(), (~autism_missing_mask).sum()],
     ]
+    return float(fisher_exact(contingency_table).pvalue)
