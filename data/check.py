@@ -58,20 +58,9 @@ SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --e
 UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
 EDIT_BOTH_TABLES_ADVICE = "edit both"  # tables that differ
 MAX_PEOPLE_NOTED = 10  # of those who are unlike the others; the page has all
-CHECKED_MAP_MEASURE_NAMES = (
-    "background",
-    "mean",
-    "sd",
-    "min",
-    "max",
-    "coverage",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "below",
-    "roughness",
-    "alike",
-)
+# of stored volumes, which all have the voxels of one grid
+CHECKED_MAP_MEASURE_NAMES = [measure_name for measure_name in measures.COMPARED_MEASURES if measure_name != "voxel_mm3"]
+CHECKED_MAP_MEASURE_NAMES += ["below", "roughness", "alike"]
 
 
 def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = None) -> CohortFindings:
@@ -87,9 +76,10 @@ def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = No
     check_maps(cohort, findings, pictures)
     if cohort.connectomes:
         findings.no_signal_counts_by_map[cohort.connectomes.series_name] = no_signal_people_count_by_parcel
-    unstored_reason: str | None = "records without tables have no place for it"
     if cohort.tables_folder:
         unstored_reason = write_verdict(cohort.tables_folder, cohort.identity, findings)
+    else:
+        unstored_reason = "records without tables have no place for it"
     if unstored_reason:
         print_summary([("verdict", f"not stored, so that no later job can tell it: {unstored_reason}")])
     return findings
@@ -113,26 +103,29 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
     map_names = tuple(map(str, source.map_files))
     with tempfile.TemporaryDirectory() as work_folder, Pool() as pool:
         record_paths = [Path(work_folder) / f"{subject}.bin" for subject in subjects]
-        map_files_and_record_paths = zip(source.map_files.to_numpy().tolist(), record_paths, strict=True)
-        maps_per_person = pool.run(
-            "Reading maps",
-            read_person_maps,
-            [(person, grids.REDUCED, record_path) for person, record_path in map_files_and_record_paths],
-        )
-        measure_table_by_map = {
-            map_name: pd.DataFrame([person.measures_per_map[map_index] for person in maps_per_person])
-            for map_index, map_name in enumerate(map_names)
-        }
+        map_files_per_person = source.map_files.to_numpy().tolist()
+        reading_arguments = [
+            (map_files, grids.REDUCED, record_path)
+            for map_files, record_path in zip(map_files_per_person, record_paths, strict=True)
+        ]
+        maps_per_person = pool.run("Reading maps", read_person_maps, reading_arguments)
+
+        measure_table_by_map = dict[str, pd.DataFrame]()
+        for map_index, map_name in enumerate(map_names):
+            measure_rows = [person_maps.measures_per_map[map_index] for person_maps in maps_per_person]
+            measure_table_by_map[map_name] = pd.DataFrame(measure_rows)
         measures.write_map_measures(Path(work_folder) / MAP_MEASURES_FILE, subjects, measure_table_by_map)
         covariate_table = source.text_table.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
         write_subject_table(Path(work_folder) / COVARIATES_FILE, covariate_table)
+
+        record_rows = [
+            RecordRow(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
+            for subject_row in source.subject_table.itertuples()
+        ]
         yield Cohort(
             path=folder,
             grid=grids.REDUCED,
-            rows=tuple(
-                RecordRow(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
-                for subject_row in source.subject_table.itertuples()
-            ),
+            rows=tuple(record_rows),
             entries=tuple(RecordEntry(record_path, record_path.stat().st_size) for record_path in record_paths),
             metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out_subjects_by_reason}),
             tables_folder=Path(work_folder),
@@ -159,9 +152,11 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePicture
     """Findings on all volumes, and on the sites that they are compared by."""
     check_sites({row.site for row in cohort.rows}, findings.sites)
     scan_sums, usable_record_indices, people_scans = read_volumes(cohort, findings.files, pictures)
+
+    # from the comparison with the training people; None if the cohort does not describe them
     invalidating_sentences_per_record = check_newcomers(cohort, usable_record_indices, findings)
-    if len(people_scans.subjects) < 2:  # nobody to compare with
-        check_people(
+    if len(people_scans.subjects) < 2:  # who cannot be compared with each other
+        report_unlike_people(
             cohort,
             usable_record_indices,
             invalidating_sentences_per_record or [],
@@ -169,49 +164,19 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePicture
             may_name_wrong_people=False,
         )
         return
+
     check_near_duplicates(cohort, people_scans, findings.participants)
-    name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
-    # (regions + 1,) by region number
-    for map_name, no_signal_people_counts in zip(cohort.map_names, scan_sums.missing_region_counts.sum(0), strict=True):
-        no_signal_people_count_by_region = {
-            name_by_region[region_number]: int(no_signal_people_counts[region_number])
-            for region_number in np.flatnonzero(no_signal_people_counts).tolist()
-        }
-        findings.no_signal_counts_by_map[map_name] = Counter(no_signal_people_count_by_region)
-    measure_table, missing_regions_by_record_and_map = scan_sums.measure_records(usable_record_indices)
-    first_record_indices = [*cohort.find_first_record_indices(usable_record_indices).values()]
-    raw_measure_table_by_map = (
-        measures.read_map_measures(cohort.tables_folder, people_scans.subjects, cohort.map_names)
-        if cohort.tables_folder
-        else None
-    )
-    findings_by_map = {map_name: Findings() for map_name in cohort.map_names}
-    for map_name, map_findings in findings_by_map.items():
-        stored_measure_table = measure_table.loc[first_record_indices, map_name][[*CHECKED_MAP_MEASURE_NAMES]]
-        check_map_kinds_and_groups(
-            cohort,
-            raw_measure_table_by_map[map_name].set_axis(first_record_indices) if raw_measure_table_by_map else None,
-            stored_measure_table,
-            map_findings,
-        )
-        if region_count_texts := [
-            f"{region} in {people_count}"
-            for region, people_count in findings.no_signal_counts_by_map[map_name].most_common()
-        ]:
-            coverage_words = (
-                f"in under {MIN_COVERED_FRACTION:.0%} of their voxels, by how many of "
-                f"{format_participants(len(first_record_indices))}"
-            )
-            map_findings.notes.append(f"regions with signal {coverage_words}: {join_names(region_count_texts)}")
-    findings.maps.add_map_findings(findings_by_map)
-    if len(findings_by_map) == 1:
-        findings.maps.counts = [f"{cohort.map_names[0]}: {count_text}" for count_text in findings.maps.counts]
-    measure_table = pd.concat([measure_table, read_unconverted_measures(cohort, usable_record_indices)], axis=1)
+    findings.no_signal_counts_by_map |= count_people_without_signal(cohort, scan_sums)
+
+    scan_measure_table, missing_regions_by_record_and_map = scan_sums.measure_records(usable_record_indices)
+    first_record_indices = list(cohort.find_first_record_indices(usable_record_indices).values())
+    check_values_by_map(cohort, people_scans.subjects, scan_measure_table.loc[first_record_indices], findings)
+
+    unconverted_measure_table = read_unconverted_measures(cohort, usable_record_indices)
+    measure_table = pd.concat([scan_measure_table, unconverted_measure_table], axis=1)
+    usual_ranges = compute_usual_ranges(measure_table.loc[first_record_indices])
     reason_sentences_per_record = find_deviation_sentences(
-        cohort,
-        measure_table,
-        compute_usual_ranges(measure_table.loc[first_record_indices]),
-        missing_regions_by_record_and_map,
+        cohort, measure_table, usual_ranges, missing_regions_by_record_and_map
     )
     sentences_per_record = collect_record_sentences(
         cohort,
@@ -220,7 +185,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePicture
         invalidating_sentences_per_record,
         findings.connectomes,
     )
-    check_people(
+    report_unlike_people(
         cohort,
         usable_record_indices,
         sentences_per_record,
@@ -258,14 +223,12 @@ def read_volumes(
                 findings.problems.append(str(error))
                 findings.mark_outliers("cannot be read", [row.subject])
                 continue
-            map_volume_pairs = zip(cohort.map_names, map_volumes, strict=True)
-            # (map name, value) of a record
-            if constant_maps_and_values := [
-                (map_name, volume.flat[0]) for map_name, volume in map_volume_pairs if volume.min() == volume.max()
-            ]:
-                map_name, constant_value = constant_maps_and_values[0]
+            is_constant_map = [volume.min() == volume.max() for volume in map_volumes]
+            if any(is_constant_map):
+                map_index = is_constant_map.index(True)
+                constant_value = map_volumes[map_index].flat[0]
                 findings.problems.append(
-                    f"{row.file} is constant ({constant_value:g}); its map of {map_name} was empty"
+                    f"{row.file} is constant ({constant_value:g}); its map of {cohort.map_names[map_index]} was empty"
                 )
                 findings.mark_outliers("a map is constant", [row.subject])
                 continue
@@ -277,20 +240,70 @@ def read_volumes(
             if row.subject in scan_digests_by_subject:
                 continue
             reduced_volumes = [resampling.reduce_volume(reduced_volume) for reduced_volume in map_volumes]
-            region_means_per_subject.append(
-                np.column_stack(
-                    [near_duplicates.average_reduced_regions(reduced_volume) for reduced_volume in reduced_volumes]
-                )
-            )
-            scan_digests_by_subject[row.subject] = {
+            region_means_per_map = [
+                near_duplicates.average_reduced_regions(reduced_volume) for reduced_volume in reduced_volumes
+            ]
+            region_means_per_subject.append(np.column_stack(region_means_per_map))
+            volume_digests = {
                 hashlib.sha256(reduced_volume.tobytes()).hexdigest() for reduced_volume in reduced_volumes
             }
-            scan_digests_by_subject[row.subject] |= stored_scan_digests_by_subject[
-                row.subject
-            ]  # they include the connectome's
+            stored_digests = stored_scan_digests_by_subject[row.subject]  # including the connectome's
+            scan_digests_by_subject[row.subject] = volume_digests | stored_digests
             if pictures:
                 pictures.add_person_maps(row.subject, map_volumes[0], reduced_volumes)
     return scan_sums, usable_record_indices, PeopleScans(scan_digests_by_subject, np.array(region_means_per_subject))
+
+
+def count_people_without_signal(cohort: Cohort, scan_sums: ScanSums) -> dict[str, Counter[str]]:
+    """How many people lack a region, by map and name of the region; only regions that somebody lacks."""
+    name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
+    people_counts = scan_sums.missing_region_counts.sum(0)  # (maps, regions + 1), by number of the region
+    people_count_by_region_per_map = dict[str, Counter[str]]()
+    for map_index, map_name in enumerate(cohort.map_names):
+        people_count_by_region = Counter[str]()
+        for region_number in np.flatnonzero(people_counts[map_index]).tolist():
+            people_count_by_region[name_by_region[region_number]] = int(people_counts[map_index, region_number])
+        people_count_by_region_per_map[map_name] = people_count_by_region
+    return people_count_by_region_per_map
+
+
+def check_values_by_map(
+    cohort: Cohort, subjects: Sequence[str], stored_measure_table: pd.DataFrame, findings: CohortFindings
+) -> None:
+    """Findings on the values of each map, and on regions without signal. `stored_measure_table` has the first record of
+    each of these subjects, and columns (map, measure)."""
+    raw_measure_table_by_map = None  # from before the conversion
+    if cohort.tables_folder:
+        raw_measure_table_by_map = measures.read_map_measures(cohort.tables_folder, subjects, cohort.map_names)
+
+    findings_by_map = dict[str, Findings]()
+    for map_name in cohort.map_names:
+        findings_by_map[map_name] = Findings()
+        raw_measure_table = None
+        if raw_measure_table_by_map:
+            raw_measure_table = raw_measure_table_by_map[map_name].set_axis(stored_measure_table.index)
+        check_map_kinds_and_groups(
+            cohort,
+            raw_measure_table,
+            stored_measure_table[map_name][CHECKED_MAP_MEASURE_NAMES],
+            findings_by_map[map_name],
+        )
+        people_count_by_region = findings.no_signal_counts_by_map[map_name]
+        if people_count_by_region:
+            region_count_texts = [
+                f"{region_name} in {people_count}" for region_name, people_count in people_count_by_region.most_common()
+            ]
+            coverage_words = (
+                f"in under {MIN_COVERED_FRACTION:.0%} of their voxels, by how many of "
+                f"{format_participants(len(stored_measure_table))}"
+            )
+            findings_by_map[map_name].notes.append(
+                f"regions with signal {coverage_words}: {join_names(region_count_texts)}"
+            )
+
+    findings.maps.add_map_findings(findings_by_map)
+    if len(cohort.map_names) == 1:
+        findings.maps.counts = [f"{cohort.map_names[0]}: {count_text}" for count_text in findings.maps.counts]
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
@@ -356,9 +369,8 @@ def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
     if covariates is not None and metadata.site_column:
         site_by_subject = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(covariates.index)
         covariate_sites = covariates[metadata.site_column].str.split().str.join(" ")
-        if differing_subjects := site_by_subject.index[
-            covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
-        ].tolist():
+        has_other_site = covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
+        if differing_subjects := site_by_subject.index[has_other_site].tolist():
             difference_sentence = (
                 f"{COVARIATES_FILE} and the table of records differ in the site of {join_names(differing_subjects)}; "
                 f"{EDIT_BOTH_TABLES_ADVICE}"
@@ -366,22 +378,22 @@ def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
             findings.problems.append(difference_sentence)
     if covariates is None or raw_phenotype is None:
         return
+
     full_covariates = covariates.reindex(columns=covariates.columns.union(metadata.phenotype_columns), fill_value="")
-    encoded_phenotype = encode_phenotype(full_covariates, metadata)
-    encoded_phenotype = encoded_phenotype[
-        [value_name for value_name in encoded_phenotype if not value_name.endswith(("_missing", "_unknown"))]
-    ].set_axis(raw_phenotype.index)
-    for column in filter(covariates.__contains__, metadata.phenotype_columns):
-        encoded_without_column = encode_phenotype(full_covariates.assign(**{column: ""}), metadata).set_axis(
-            raw_phenotype.index
-        )[encoded_phenotype.columns]
-        has_value = clean_column(covariates[column]).notna().to_numpy()
-        for value_name in encoded_phenotype.columns[
-            (encoded_phenotype.ne(encoded_without_column) & encoded_phenotype.notna()).any()
-        ]:
-            if differing_subjects := raw_phenotype.index[
-                has_value & ~np.isclose(encoded_phenotype[value_name], raw_phenotype[value_name], rtol=1e-6)
-            ].tolist():
+    encoded_phenotype = encode_phenotype(full_covariates, metadata).set_axis(raw_phenotype.index)
+    value_names = [name for name in encoded_phenotype if not name.endswith(("_missing", "_unknown"))]
+    encoded_values = encoded_phenotype[value_names]
+    for column in metadata.phenotype_columns:
+        if column not in covariates:
+            continue
+        # values that are other ones if the column is empty are made of it
+        encoded_without_column = encode_phenotype(full_covariates.assign(**{column: ""}), metadata)
+        values_without_column = encoded_without_column.set_axis(raw_phenotype.index)[value_names]
+        is_from_column = (encoded_values.ne(values_without_column) & encoded_values.notna()).any()  # (values,)
+        has_value = clean_column(covariates[column]).notna().to_numpy()  # (subjects,)
+        for value_name in encoded_values.columns[is_from_column]:
+            is_equal = np.isclose(encoded_values[value_name], raw_phenotype[value_name], rtol=1e-6)  # (subjects,)
+            if differing_subjects := raw_phenotype.index[has_value & ~is_equal].tolist():
                 difference_sentence = (
                     f"{COVARIATES_FILE} and {PHENOTYPE_FILE} differ in the {value_name} of "
                     f"{join_names(differing_subjects)}; {EDIT_BOTH_TABLES_ADVICE}"
@@ -397,23 +409,28 @@ def check_near_duplicates(cohort: Cohort, people_scans: PeopleScans, findings: F
     subject_groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
     for subject_group in duplicates.same_scan_groups:
         findings.mark_outliers("one scan under several IDs", subject_group)
-        subject_groups_by_fault[
-            describe_shared_scan_fault(cohort, [row_by_subject[subject] for subject in subject_group])
-        ].append(subject_group)
+        fault = describe_shared_scan_fault(cohort, [row_by_subject[subject] for subject in subject_group])
+        subject_groups_by_fault[fault].append(subject_group)
     for fault, subject_groups in subject_groups_by_fault.items():
         groups_text = join_group_names(subject_groups, lambda subject: f"{subject} ({row_by_subject[subject].split})")
-        (findings.problems if fault else findings.notes).append(f"one scan under several IDs: {groups_text}{fault}")
+        shared_scan_sentence = f"one scan under several IDs: {groups_text}{fault}"
+        if fault:
+            findings.problems.append(shared_scan_sentence)
+        else:
+            findings.notes.append(shared_scan_sentence)
     findings.notes += duplicates.make_same_person_warnings()
 
 
 def describe_shared_scan_fault(cohort: Cohort, subject_rows: Sequence[RecordRow]) -> str:
     """What is wrong with several subjects who share a scan; empty if nothing is."""
-    labels_fault = (
-        ", one scan with both labels" if len({row.label for row in subject_rows if row.is_labelled}) > 1 else ""
-    )
-    if len({row.split for row in subject_rows}) > 1:
+    labels = {row.label for row in subject_rows if row.is_labelled}
+    splits = {row.split for row in subject_rows}
+    labels_fault = ", one scan with both labels" if len(labels) > 1 else ""
+    if len(splits) > 1:
         return f"{labels_fault}, one scan in train and test"
-    return f"{labels_fault}, {SAME_SCAN_ADVICE}" if cohort.metadata.duplicates == DUPLICATES_APART else labels_fault
+    if cohort.metadata.duplicates == DUPLICATES_APART:
+        return f"{labels_fault}, {SAME_SCAN_ADVICE}"
+    return labels_fault
 
 
 def collect_record_sentences(
@@ -428,25 +445,20 @@ def collect_record_sentences(
     people, if there is one. A group whose connectomes oppose those of others is reported once, not for each record."""
     opposed_subjects = {subject for subject, oddity in connectome_findings.outliers if oddity == OPPOSED_MARK}
     sentences_per_record = list[list[str]]()
-    for position, (record_index, sentences) in enumerate(
+    for position, (record_index, reason_sentences) in enumerate(
         zip(usable_record_indices, reason_sentences_per_record, strict=True)
     ):
-        is_in_opposed_group = cohort.rows[record_index].subject in opposed_subjects
-        remaining_sentences = [
-            sentence for sentence in sentences if not (is_in_opposed_group and sentence.endswith(OTHER_ATLAS_WORDS))
-        ]
-        sentences_per_record.append(
-            remaining_sentences
-            if invalidating_sentences_per_record is None
-            else [
-                *(sentence for sentence in remaining_sentences if not find_advice(sentence)),
-                *invalidating_sentences_per_record[position],
-            ]
-        )
+        record_sentences = list(reason_sentences)
+        if cohort.rows[record_index].subject in opposed_subjects:
+            record_sentences = [sentence for sentence in record_sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
+        if invalidating_sentences_per_record is not None:
+            record_sentences = [sentence for sentence in record_sentences if not find_advice(sentence)]
+            record_sentences += invalidating_sentences_per_record[position]
+        sentences_per_record.append(record_sentences)
     return sentences_per_record
 
 
-def check_people(
+def report_unlike_people(
     cohort: Cohort,
     usable_record_indices: Sequence[int],
     sentences_per_record: Sequence[Sequence[str]],
@@ -466,15 +478,13 @@ def check_people(
                 rows_by_problem[sentence].append(row)
             else:
                 reason_sentences_by_file.setdefault(row.file, []).append(sentence)
+
     for sentence, problem_rows in rows_by_problem.items():
-        doubt_words = (
-            " (or in all others)"
-            if may_name_wrong_people and len(problem_rows) > len(usable_record_indices) / 3
-            else ""
-        )
-        findings.problems.append(
-            f"{sentence} in {', '.join(row.file for row in problem_rows)}{doubt_words}; {find_advice(sentence)}"
-        )
+        is_in_doubt = may_name_wrong_people and len(problem_rows) > len(usable_record_indices) / 3
+        doubt_words = " (or in all others)" if is_in_doubt else ""
+        file_names_text = ", ".join(row.file for row in problem_rows)
+        findings.problems.append(f"{sentence} in {file_names_text}{doubt_words}; {find_advice(sentence)}")
+
     file_names_most_reasons_first = sorted(
         reason_sentences_by_file, key=lambda file_name: -len(reason_sentences_by_file[file_name])
     )
@@ -482,7 +492,8 @@ def check_people(
         f"{file_name} is unlike the others: {'; '.join(reason_sentences_by_file[file_name])}"
         for file_name in file_names_most_reasons_first[:MAX_PEOPLE_NOTED]
     ]
-    if (unlisted_people_count := len(file_names_most_reasons_first) - MAX_PEOPLE_NOTED) > 0:
+    unlisted_people_count = len(file_names_most_reasons_first) - MAX_PEOPLE_NOTED
+    if unlisted_people_count > 0:
         findings.notes.append(
             f"{format_participants(unlisted_people_count, 'more')} unlike the others; the page, --html, names all"
         )
@@ -511,9 +522,9 @@ def check_map_kinds_and_groups(
     if mixture_text := measures.describe_kind_mixture(map_kinds, file_names):
         findings.problems.append(f"maps of several kinds: {mixture_text}; convert maps of one kind")
     brain_centres_mm = stored_measure_table[["x_mm", "y_mm", "z_mm"]]
-    if (
-        median_offset_mm := np.median(np.linalg.norm(brain_centres_mm - brain_centres_mm.median(), axis=1))
-    ) > MAX_MEDIAN_BRAIN_OFFSET_MM:
+    brain_offsets_mm = np.linalg.norm(brain_centres_mm - brain_centres_mm.median(), axis=1)  # (subjects,)
+    median_offset_mm = np.median(brain_offsets_mm)
+    if median_offset_mm > MAX_MEDIAN_BRAIN_OFFSET_MM:
         findings.problems.append(
             f"half of the brains lie more than {median_offset_mm:.0f} mm from the middle of all, as in each "
             "participant's own space; make maps in MNI space"
