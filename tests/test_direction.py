@@ -13,7 +13,7 @@ from utils.blackout.direction import (
     make_direction_columns,
 )
 from utils.blackout.effects import CovariateAdjuster
-from utils.blackout.families import BlackoutPeople
+from utils.blackout.people import BlackoutPeople
 from utils.scores.adjustment import Adjustment
 
 ESTIMATES = ["difference", "difference_low", "difference_high", "correlation", "correlation_low", "correlation_high"]

@@ -10,7 +10,7 @@ from by_hand import compute_difference, compute_family_wise_p, read, read_blacko
 from commands import done, read_manifest
 from scipy import stats
 
-from utils.blackout.families import BlackoutPeople
+from utils.blackout.people import BlackoutPeople
 from utils.blackout.replication import draw_halves
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]

@@ -39,8 +39,9 @@ from data.cohorts.division import SubjectArrays, assign_balanced_folds, assign_s
 from data.cohorts.forecast import assess_design
 from tests.benchmarks.coverage import FEATURES, tested
 from utils.blackout.effects import CovariateAdjuster, run_family_permutation_test
-from utils.blackout.families import BlackoutPeople, FillEffect
+from utils.blackout.families import FillEffect
 from utils.blackout.fills import FILLS, RELIANCE_FILL
+from utils.blackout.people import BlackoutPeople
 from utils.blackout.replication import REPLICATION_THRESHOLD, replicate_in_halves
 from utils.evaluation.confounds import correlate_within_diagnosis, make_covariate_result, measure_confounds
 from utils.scores.adjustment import Adjustment, make_adjustment

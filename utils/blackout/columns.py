@@ -4,8 +4,9 @@ from collections.abc import Set
 
 from data.base.listing import join_names
 from utils.blackout.direction import CORRELATION_COLUMN, DIFFERENCE_COLUMN, DIRECTION_COLUMN
-from utils.blackout.families import BlackoutVerdict, FeatureFamily
+from utils.blackout.families import FeatureFamily
 from utils.blackout.fills import FILLS, RELIANCE_FILL, UNIQUE_FILL
+from utils.blackout.people import BlackoutVerdict
 from utils.blackout.replication import BETWEEN_HALVES, BETWEEN_REPEATS, EXPECTED_COLUMN
 from utils.report.columns import ColumnSpec
 

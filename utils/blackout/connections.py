@@ -25,9 +25,10 @@ from utils.blackout import options
 from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import RECORDS_PER_READ, find_parcel_region_indices, require_connectomes
 from utils.blackout.effects import sum_by_group
-from utils.blackout.families import Blackout, BlackoutPeople, FeatureFamily, FeatureKind, FillEffect
+from utils.blackout.families import Blackout, FeatureFamily, FeatureKind, FillEffect
 from utils.blackout.fills import FILL_BY_NAME, RELIANCE_FILL
 from utils.blackout.options import CONNECTOME_INPUT
+from utils.blackout.people import BlackoutPeople
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
 from utils.blackout.systems import OUTSIDE_SYSTEM, RegionSystems
 

@@ -12,19 +12,15 @@ Intervals are for one feature alone. Their standard error is that of influences 
 count together (Liang & Zeger 1986, Biometrika 73:13).
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from data.base.thresholds import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS
 from utils.blackout.effects import sum_by_group
+from utils.blackout.people import BlackoutPeople
 from utils.scores.results import list_estimate_columns
 from utils.scores.statistics import split_resamples
-
-if TYPE_CHECKING:
-    from utils.blackout.families import BlackoutPeople
 
 DIFFERENCE_COLUMN = "difference"
 CORRELATION_COLUMN = "correlation"
@@ -38,7 +34,7 @@ EstimatesWithEnds = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both
 
 
 def make_direction_columns(
-    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
+    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: BlackoutPeople
 ) -> pd.DataFrame:
     """A row a feature: `difference` and `correlation` with 95 % intervals, and `direction` in words. `feature_values`
     and `autism_logit_effects` (people, features) are what people have there and how it is read, on the logit of autism.
@@ -51,7 +47,7 @@ def make_direction_columns(
 
 
 def make_direction_block(
-    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
+    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: BlackoutPeople
 ) -> pd.DataFrame:
     """`make_direction_columns` of as many features as fit into memory at once."""
     direction_table = pd.DataFrame()
@@ -82,7 +78,7 @@ def find_interval_signs(interval_lows: pd.Series, interval_highs: pd.Series) -> 
     return ((interval_lows > 0).astype(int) - (interval_highs < 0).astype(int)).tolist()
 
 
-def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeople") -> EstimatesWithEnds:
+def estimate_class_differences(feature_values: np.ndarray, people: BlackoutPeople) -> EstimatesWithEnds:
     """Standardised differences of values (people, features). NaN for constant values, and without a site that has both
     classes; the interval is NaN where a class has fewer than `MIN_CLASS_SUBJECTS` people at such sites."""
     is_autism = (people.subject_labels == 1).astype(float)[:, None]
@@ -133,7 +129,7 @@ def estimate_class_differences(feature_values: np.ndarray, people: "BlackoutPeop
 
 
 def correlate_values_with_effects(
-    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: "BlackoutPeople"
+    feature_values: np.ndarray, autism_logit_effects: np.ndarray, people: BlackoutPeople
 ) -> EstimatesWithEnds:
     """Correlations within sites of values (people, features) with effects (people, features), by Fisher's z. NaN where
     either is constant; the interval is NaN with fewer than `MIN_CLASS_SUBJECTS` people."""
@@ -164,7 +160,7 @@ def correlate_values_with_effects(
 
 
 def compute_interval_margins(
-    person_influence: np.ndarray, is_measured: np.ndarray, people: "BlackoutPeople"
+    person_influence: np.ndarray, is_measured: np.ndarray, people: BlackoutPeople
 ) -> np.ndarray:
     """Half the widths (features,) of intervals, from each person's influence (people, features) on an estimate. The
     degrees of freedom are the clusters less the means of sites and a slope; NaN where none is left."""

@@ -19,7 +19,8 @@ from scipy import stats
 
 from data.base.thresholds import CONFIDENCE_LEVEL
 from utils.blackout.effects import run_family_permutation_test, sum_by_group
-from utils.blackout.families import BlackoutPeople, BlackoutVerdict, FeatureFamily, FillEffect
+from utils.blackout.families import FeatureFamily, FillEffect
+from utils.blackout.people import BlackoutPeople, BlackoutVerdict
 from utils.scores.results import FAMILYWISE_ALPHA, MIN_BOOTSTRAP_SUBJECTS, Estimate, list_estimate_columns
 
 HALVING_COUNT = 100

@@ -14,9 +14,10 @@ from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
 from utils.blackout.effects import CovariateAdjuster, RecordEffects
-from utils.blackout.families import Blackout, BlackoutPeople, BlackoutVerdict, FeatureFamily
+from utils.blackout.families import Blackout, FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.kinds import make_families
+from utils.blackout.people import BlackoutPeople, BlackoutVerdict
 from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICATION_THRESHOLD, compute_replication_table
 from utils.runs.run import Run
 from utils.scores.adjustment import make_adjustment
