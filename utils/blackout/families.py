@@ -69,9 +69,8 @@ class FillEffect:
     @cached_property
     def unadjusted_p(self) -> np.ndarray:
         """Family-wise p-values (features,) of the effects before adjustment."""
-        return self.people.test_effects(
-            self.people.adjuster.make_unadjusted_effects(self.subject_effects)
-        ).family_wise_p
+        unadjusted_effects = self.people.adjuster.make_unadjusted_effects(self.subject_effects)
+        return self.people.test_effects(unadjusted_effects).family_wise_p
 
     @property
     def is_significant(self) -> np.ndarray:
@@ -91,7 +90,8 @@ class FillEffect:
         subject_labels = self.people.subject_labels
         effect_table = pd.DataFrame(self.means_with_intervals, columns=list_estimate_columns(fill_name))
         if self.fill.has_p_values:
-            effect_table[f"p_{fill_name}"], effect_table[f"q_{fill_name}"] = self.family_wise_p, self.false_discovery_q
+            effect_table[f"p_{fill_name}"] = self.family_wise_p
+            effect_table[f"q_{fill_name}"] = self.false_discovery_q
         if self.fill.has_class_means:
             for class_label, class_name in reversed([*enumerate(CLASS_NAMES)]):
                 class_effects = self.subject_effects[subject_labels == class_label]
@@ -101,11 +101,13 @@ class FillEffect:
     @property
     def adjusted_effect_columns(self) -> pd.DataFrame:
         """The adjusted mean with its interval, which p tests, and p before adjustment."""
+        fill_name = self.fill.fill_name
         adjusted_table = pd.DataFrame(
             self.people.estimate_means_with_intervals(self.adjusted_effects),
-            columns=list_estimate_columns(f"{self.fill.fill_name}_adjusted"),
+            columns=list_estimate_columns(f"{fill_name}_adjusted"),
         )
-        return adjusted_table.assign(**{f"p_{self.fill.fill_name}_plain": self.unadjusted_p})
+        adjusted_table[f"p_{fill_name}_plain"] = self.unadjusted_p
+        return adjusted_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,20 +201,23 @@ class FeatureFamily:
     def feature_rows(self) -> pd.DataFrame:
         """A row a feature, in the order of `feature_names`: its `rank` by reliance, the columns that identify it, its
         effects, the same adjusted, which way people differ there and how that is read."""
-        table_blocks = [self.feature_table, *(fill_effect.effect_columns for fill_effect in self.fill_effects)]
-        table_blocks += [fill_effect.adjusted_effect_columns for fill_effect in self.tested_effects]
+        feature_ranks = pd.Series(np.argsort(self.reliance_order) + 1, name="rank")
+        effect_tables = [fill_effect.effect_columns for fill_effect in self.fill_effects]
+        adjusted_effect_tables = [fill_effect.adjusted_effect_columns for fill_effect in self.tested_effects]
         autism_logit_effects = (
             self.reliance_effect.autism_logit_effects
             if self.autism_logit_effects is None
             else self.autism_logit_effects
         )
-        feature_ranks = pd.Series(np.argsort(self.reliance_order) + 1, name="rank")
+        direction_columns = direction.make_direction_columns(self.feature_values, autism_logit_effects, self.people)
         return pd.concat(
             [
                 feature_ranks,
-                *table_blocks,
+                self.feature_table,
+                *effect_tables,
+                *adjusted_effect_tables,
                 self.suppressor_remarks,
-                direction.make_direction_columns(self.feature_values, autism_logit_effects, self.people),
+                direction_columns,
             ],
             axis=1,
         )
@@ -220,10 +225,10 @@ class FeatureFamily:
     @cached_property
     def ranked_table(self) -> pd.DataFrame:
         """The rows by reliance, then those of `inner_family`."""
-        ranked_rows = self.feature_rows.iloc[self.reliance_order]
-        return pd.concat(
-            [ranked_rows, self.inner_family.ranked_table] if self.inner_family else [ranked_rows], ignore_index=True
-        )
+        level_tables = [self.feature_rows.iloc[self.reliance_order]]
+        if self.inner_family:
+            level_tables.append(self.inner_family.ranked_table)
+        return pd.concat(level_tables, ignore_index=True)
 
     def select_first_features(self, min_feature_count: int) -> np.ndarray:
         """The first `min_feature_count` features of `significant_first_order`; more if more are significant."""
@@ -233,9 +238,9 @@ class FeatureFamily:
     def suppressor_remarks(self) -> pd.DataFrame:
         """The column `remark`, which marks features that are unique without reliance; no column if that is not
         tested."""
-        if UNIQUE_FILL not in (
-            p_by_fill := {fill_effect.fill.fill_name: fill_effect.family_wise_p for fill_effect in self.tested_effects}
-        ):
+        p_by_fill = {fill_effect.fill.fill_name: fill_effect.family_wise_p for fill_effect in self.tested_effects}
+        if UNIQUE_FILL not in p_by_fill:
             return pd.DataFrame()
-        is_suppressor = (p_by_fill[UNIQUE_FILL] < FAMILYWISE_ALPHA) & ~(p_by_fill[RELIANCE_FILL] < FAMILYWISE_ALPHA)
-        return pd.DataFrame({"remark": np.where(is_suppressor, SUPPRESSOR_REMARK, "")})
+        is_unique = p_by_fill[UNIQUE_FILL] < FAMILYWISE_ALPHA
+        is_relied_on = p_by_fill[RELIANCE_FILL] < FAMILYWISE_ALPHA
+        return pd.DataFrame({"remark": np.where(is_unique & ~is_relied_on, SUPPRESSOR_REMARK, "")})

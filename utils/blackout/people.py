@@ -46,12 +46,9 @@ class BlackoutPeople:
 
     def estimate_means_with_intervals(self, subject_effects: np.ndarray) -> np.ndarray:
         """The mean of effects (subjects, features) with the ends of its 95 % interval, (features, 3)."""
+        inflated_effects = inflate_spread(subject_effects, self.compute_mean_sd_inflation())
         return np.column_stack(
-            bootstrap_mean_interval(
-                inflate_spread(subject_effects, self.compute_mean_sd_inflation()),
-                self.resampling_seed,
-                self.subject_cluster_numbers,
-            )
+            bootstrap_mean_interval(inflated_effects, self.resampling_seed, self.subject_cluster_numbers)
         )
 
     @property
