@@ -8,7 +8,7 @@ Its mean is 0 if d is independent of y given z, where either p or m is right. Th
 (Shah & Peters 2020, Annals of Statistics 48:1514). Where covariates say nothing this is the effect on the true class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -82,38 +82,33 @@ class RecordEffects:
 
 def join_fold_effects(effects_by_fold: Sequence[RecordEffects]) -> RecordEffects:
     """The effects of all folds, one fold after another."""
-    record_array_by_name = {
-        array_name: np.concatenate([fold_effects[array_name] for fold_effects in effects_by_fold])
-        for array_name in effects_by_fold[0].record_array_by_name
-    }
-    return RecordEffects(
-        record_array_by_name,
-        [record_row for fold_effects in effects_by_fold for record_row in fold_effects.record_rows],
-    )
+    record_array_by_name = {}
+    for array_name in effects_by_fold[0].record_array_by_name:
+        fold_arrays = [fold_effects[array_name] for fold_effects in effects_by_fold]
+        record_array_by_name[array_name] = np.concatenate(fold_arrays)
+    record_rows = [record_row for fold_effects in effects_by_fold for record_row in fold_effects.record_rows]
+    return RecordEffects(record_array_by_name, record_rows)
 
 
 def average_repeat_effects(effects_by_repeat: Sequence[RecordEffects]) -> RecordEffects:
     """The mean effects of each record over repeats, which may have the records in another order."""
+    # The order of the first repeat holds for all
     record_rows = effects_by_repeat[0].record_rows
-    record_index_by_file_per_repeat = [
-        {record_row.file: file_index for file_index, record_row in enumerate(repeat_effects.record_rows)}
-        for repeat_effects in effects_by_repeat
-    ]
-    record_order_by_repeat = [
-        [file_index[record_row.file] for record_row in record_rows] for file_index in record_index_by_file_per_repeat
-    ]
-    effects_and_orders = [*zip(effects_by_repeat, record_order_by_repeat, strict=True)]
-    array_names = effects_by_repeat[0].record_array_by_name
-    return RecordEffects(
-        {
-            array_name: np.mean(
-                [repeat_effects[array_name][record_order] for repeat_effects, record_order in effects_and_orders],
-                axis=0,
-            )
-            for array_name in array_names
-        },
-        record_rows,
-    )
+    record_order_by_repeat = []
+    for repeat_effects in effects_by_repeat:
+        record_index_by_file = {
+            record_row.file: record_index for record_index, record_row in enumerate(repeat_effects.record_rows)
+        }
+        record_order_by_repeat.append([record_index_by_file[record_row.file] for record_row in record_rows])
+
+    mean_array_by_name = {}
+    for array_name in effects_by_repeat[0].record_array_by_name:
+        reordered_arrays = [
+            repeat_effects[array_name][record_order]
+            for repeat_effects, record_order in zip(effects_by_repeat, record_order_by_repeat, strict=True)
+        ]
+        mean_array_by_name[array_name] = np.mean(reordered_arrays, axis=0)
+    return RecordEffects(mean_array_by_name, record_rows)
 
 
 def average_by_subject(record_values: np.ndarray, record_subjects: Sequence[str]) -> np.ndarray:
@@ -121,7 +116,8 @@ def average_by_subject(record_values: np.ndarray, record_subjects: Sequence[str]
     _, subject_number_by_record = np.unique(record_subjects, return_inverse=True)
     subject_values = np.zeros((subject_number_by_record.max() + 1, *record_values.shape[1:]))
     np.add.at(subject_values, subject_number_by_record, record_values)
-    subject_values /= np.bincount(subject_number_by_record).reshape(-1, *[1] * (record_values.ndim - 1))
+    record_counts = np.bincount(subject_number_by_record)  # (subjects,)
+    subject_values /= record_counts.reshape(-1, *[1] * (record_values.ndim - 1))
     return subject_values
 
 
@@ -135,29 +131,28 @@ def sum_by_group(subject_values: np.ndarray, group_numbers: np.ndarray | None) -
     return group_sums
 
 
-def inflate_spread(subject_effects: np.ndarray, spread_factor: float) -> np.ndarray:
-    """Effects (subjects, regions) with the same means, and `spread_factor` times as far from them."""
-    mean_effects = subject_effects.mean(0)
-    return mean_effects + spread_factor * (subject_effects - mean_effects)
+def inflate_spread(effects_by_subject_and_feature: np.ndarray, spread_factor: float) -> np.ndarray:
+    """Effects (subjects, features) with the same means, and `spread_factor` times as far from them."""
+    mean_effects = effects_by_subject_and_feature.mean(0)
+    return mean_effects + spread_factor * (effects_by_subject_and_feature - mean_effects)
 
 
 def bootstrap_mean_interval(
-    subject_effects: np.ndarray, seed: int, cluster_numbers: np.ndarray | None = None
+    effects_by_subject_and_feature: np.ndarray, seed: int, cluster_numbers: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each.
+    """Mean effects with the low and high ends of their bootstrap intervals, (features,) each.
     Subjects of the same cluster (`cluster_numbers`, as `group_numbers` of `sum_by_group`) are drawn together."""
-    cluster_effect_sums = sum_by_group(subject_effects, cluster_numbers)
-    cluster_sizes = sum_by_group(np.ones(len(subject_effects)), cluster_numbers)
+    cluster_effect_sums = sum_by_group(effects_by_subject_and_feature, cluster_numbers)  # (clusters, features)
+    cluster_sizes = sum_by_group(np.ones(len(effects_by_subject_and_feature)), cluster_numbers)  # (clusters,)
+
+    def average_drawn_clusters(resampling_weights: np.ndarray) -> np.ndarray:
+        return resampling_weights @ cluster_effect_sums / (resampling_weights @ cluster_sizes)[:, None]
+
     rng = np.random.default_rng(seed)
     interval_lows, interval_highs = bootstrap_percentile_interval(
-        lambda resampling_weights: (
-            resampling_weights @ cluster_effect_sums / (resampling_weights @ cluster_sizes)[:, None]
-        ),
-        len(cluster_effect_sums),
-        rng,
-        RESAMPLE_COUNT,
+        average_drawn_clusters, len(cluster_effect_sums), rng, RESAMPLE_COUNT
     )
-    return subject_effects.mean(0), interval_lows, interval_highs
+    return effects_by_subject_and_feature.mean(0), interval_lows, interval_highs
 
 
 class FamilyTest(NamedTuple):
@@ -192,62 +187,78 @@ def run_family_permutation_test(
     effects of one class may vary more (Chung & Romano 2013, Annals of Statistics 41:484). q is that of Benjamini &
     Hochberg (1995). NaN if labels do not differ.
     """
-    label_residuals, effect_residuals = (
-        residual_array - residual_array.mean(0)
-        for residual_array in (adjusted_effects.label_residuals, adjusted_effects.effect_residuals)
-    )
-    subject_count, feature_count = effect_residuals.shape
+    label_residuals = adjusted_effects.label_residuals - adjusted_effects.label_residuals.mean(0)
+    feature_count = adjusted_effects.effect_residuals.shape[1]
     if np.ptp(label_residuals, axis=0).min() <= MIN_RESIDUAL_SHARE:
         undefined_values = np.full(feature_count, np.nan)
         return FamilyTest(undefined_values, undefined_values, undefined_values, np.nan)
-    effect_root_mean_squares = np.sqrt(np.square(effect_residuals).mean(0))
-    effect_root_mean_squares[
-        effect_root_mean_squares <= MIN_RESIDUAL_SHARE * np.abs(adjusted_effects.effect_residuals).max(0)
-    ] = np.inf  # a feature without any effect has no evidence
     label_residuals = label_residuals.astype(np.float32)
-    effect_residuals = (effect_residuals / effect_root_mean_squares).astype(np.float32)
-    cluster_numbers = np.arange(subject_count) if cluster_numbers is None else cluster_numbers
-    permutation_sites = (
-        np.zeros(subject_count, int)
-        if permutation_sites is None
-        else np.unique(permutation_sites, return_inverse=True)[1]
+    effect_residuals = standardise_effect_residuals(adjusted_effects.effect_residuals).astype(np.float32)
+
+    # What is observed. Its spread is wider than residuals suggest, and than that of a mean of independent people.
+    subject_count = len(label_residuals)
+    if cluster_numbers is None:
+        cluster_numbers = np.arange(subject_count)
+    observed_order = np.arange(subject_count)[None]  # (1, subjects)
+    observed_sums = compute_studentised_sums(label_residuals, effect_residuals, cluster_numbers, observed_order)[0]
+    observed_complements = np.sqrt(np.maximum(1 - np.square(observed_sums), 0))
+    observed_sums /= np.hypot(
+        observed_sums, mean_sd_inflation * adjusted_effects.residual_sd_inflation * observed_complements
     )
-    observed_studentised_sums = compute_studentised_sums(
-        label_residuals, effect_residuals, cluster_numbers, np.arange(subject_count)[None]
-    )[0]
-    observed_complements = np.sqrt(np.maximum(1 - np.square(observed_studentised_sums), 0))
-    observed_studentised_sums /= np.hypot(
-        observed_studentised_sums, mean_sd_inflation * adjusted_effects.residual_sd_inflation * observed_complements
-    )
-    rng = np.random.default_rng(seed)
+
+    # How often permuted labels reach that, for the same feature and for any
     exceeding_permutation_counts = np.ones(feature_count)
-    largest_statistic_blocks = []
-    for permutation_block in split_resamples(permutation_count, subject_count):
-        permuted_studentised_sums = compute_studentised_sums(
-            label_residuals,
-            effect_residuals,
-            cluster_numbers,
-            permute_within_sites(
-                cluster_numbers, permutation_sites, permutation_block.stop - permutation_block.start, rng
-            ),
-        )
-        exceeding_permutation_counts += (
-            permuted_studentised_sums >= observed_studentised_sums - FLOAT32_TOLERANCE
-        ).sum(0)
-        largest_statistic_blocks.append(permuted_studentised_sums.max(1))
-    sorted_permutation_maxima = np.sort(np.concatenate(largest_statistic_blocks))
-    larger_maxima_counts = len(sorted_permutation_maxima) - np.searchsorted(
-        sorted_permutation_maxima, observed_studentised_sums - FLOAT32_TOLERANCE
+    largest_sum_blocks = []
+    for permuted_sums in iterate_permuted_sums(
+        label_residuals, effect_residuals, cluster_numbers, seed, permutation_count, permutation_sites
+    ):
+        exceeding_permutation_counts += (permuted_sums >= observed_sums - FLOAT32_TOLERANCE).sum(0)
+        largest_sum_blocks.append(permuted_sums.max(1))
+    sorted_largest_sums = np.sort(np.concatenate(largest_sum_blocks))  # (permutations,)
+    larger_maxima_counts = len(sorted_largest_sums) - np.searchsorted(
+        sorted_largest_sums, observed_sums - FLOAT32_TOLERANCE
     )
-    family_wise_p = (1 + larger_maxima_counts) / (1 + permutation_count)
-    false_discovery_q = stats.false_discovery_control(exceeding_permutation_counts / (1 + permutation_count))
+
     cluster_count = len(np.unique(cluster_numbers))
+    critical_sum = np.quantile(sorted_largest_sums, 1 - FAMILYWISE_ALPHA)
     return FamilyTest(
-        family_wise_p,
-        false_discovery_q,
-        convert_to_t(observed_studentised_sums, cluster_count),
-        float(convert_to_t(np.quantile(sorted_permutation_maxima, 1 - FAMILYWISE_ALPHA), cluster_count)),
+        family_wise_p=(1 + larger_maxima_counts) / (1 + permutation_count),
+        false_discovery_q=stats.false_discovery_control(exceeding_permutation_counts / (1 + permutation_count)),
+        t_statistics=convert_to_t(observed_sums, cluster_count),
+        critical_t=float(convert_to_t(critical_sum, cluster_count)),
     )
+
+
+def standardise_effect_residuals(effect_residuals: np.ndarray) -> np.ndarray:
+    """Residuals (subjects, features) with mean 0 and mean square 1; 0 for a feature without any effect, which has no
+    evidence."""
+    centred_residuals = effect_residuals - effect_residuals.mean(0)
+    root_mean_squares = np.sqrt(np.square(centred_residuals).mean(0))
+    is_constant = root_mean_squares <= MIN_RESIDUAL_SHARE * np.abs(effect_residuals).max(0)
+    root_mean_squares[is_constant] = np.inf
+    return centred_residuals / root_mean_squares
+
+
+def iterate_permuted_sums(
+    label_residuals: np.ndarray,
+    effect_residuals: np.ndarray,
+    cluster_numbers: np.ndarray,
+    seed: int,
+    permutation_count: int,
+    permutation_sites: np.ndarray | None,
+) -> Iterator[np.ndarray]:
+    """The `compute_studentised_sums` (permutations, features) of permuted labels, as many at a time as fit into memory.
+    Labels change places within a site if `permutation_sites` (subjects,) are given."""
+    subject_count = len(label_residuals)
+    if permutation_sites is None:
+        site_numbers = np.zeros(subject_count, int)
+    else:
+        site_numbers = np.unique(permutation_sites, return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    for permutation_block in split_resamples(permutation_count, subject_count):
+        block_size = permutation_block.stop - permutation_block.start
+        permutation_orders = permute_within_sites(cluster_numbers, site_numbers, block_size, rng)
+        yield compute_studentised_sums(label_residuals, effect_residuals, cluster_numbers, permutation_orders)
 
 
 def convert_to_t(studentised_values: np.ndarray, cluster_count: int) -> np.ndarray:
@@ -268,39 +279,40 @@ def compute_studentised_sums(
     """Sums (k, features) of the products of effects (subjects, features) with labels (subjects, 1 or features) in the
     orders `permutation_orders` (k, subjects) int. Each is divided by the root of the number of clusters times the sum
     of squares over clusters, so that it rises with the studentised sum and lies between -1 and 1."""
-    cluster_sorted_subjects = np.argsort(cluster_numbers, kind="stable")
-    cluster_sizes = np.bincount(cluster_numbers)
-    subject_pairs_by_shift = [
-        np.stack([cluster_sorted_subjects[: len(cluster_sorted_subjects) - shift], cluster_sorted_subjects[shift:]])
-        for shift in range(1, cluster_sizes.max())
-    ]
-    first_relative_indices, second_relative_indices = np.hstack(
-        [
-            np.empty((2, 0), int),
-            *(
-                subject_pairs[:, cluster_numbers[subject_pairs[0]] == cluster_numbers[subject_pairs[1]]]
-                for subject_pairs in subject_pairs_by_shift
-            ),
-        ]
-    )
-    squared_effects = np.square(effect_residuals)
+    first_relative_indices, second_relative_indices = find_relative_pairs(cluster_numbers)
     doubled_effect_products = (
         2 * effect_residuals[first_relative_indices] * effect_residuals[second_relative_indices]
-    )  # the latter of each two relatives
+    )  # (pairs of relatives, features)
+    squared_effects = np.square(effect_residuals)
+    cluster_count = (np.bincount(cluster_numbers) > 0).sum()
     studentised_sums = np.empty((len(permutation_orders), effect_residuals.shape[1]), np.float32)
     for label_column_index, column_label_residuals in enumerate(label_residuals.T):
-        permuted_label_residuals = column_label_residuals[permutation_orders]
+        # One column of labels is that of all features
         feature_columns = slice(None) if label_residuals.shape[1] == 1 else [label_column_index]
-        studentised_sums[:, feature_columns] = permuted_label_residuals @ effect_residuals[:, feature_columns]
-        squared_norms = (
-            permuted_label_residuals[:, first_relative_indices] * permuted_label_residuals[:, second_relative_indices]
-        ) @ doubled_effect_products[:, feature_columns] + np.square(
-            permuted_label_residuals, out=permuted_label_residuals
-        ) @ squared_effects[:, feature_columns]
-        studentised_sums[:, feature_columns] /= np.sqrt(
-            (cluster_sizes > 0).sum() * np.maximum(squared_norms, FLOAT32_TOLERANCE)
-        )
+        permuted_labels = column_label_residuals[permutation_orders]  # (k, subjects)
+        studentised_sums[:, feature_columns] = permuted_labels @ effect_residuals[:, feature_columns]
+
+        # The square of a cluster's sum is that of squares, and of twice the products of its relatives
+        relative_products = (
+            permuted_labels[:, first_relative_indices] * permuted_labels[:, second_relative_indices]
+        ) @ doubled_effect_products[:, feature_columns]
+        squared_labels = np.square(permuted_labels, out=permuted_labels)  # in place, to save memory
+        squared_norms = relative_products + squared_labels @ squared_effects[:, feature_columns]
+        studentised_sums[:, feature_columns] /= np.sqrt(cluster_count * np.maximum(squared_norms, FLOAT32_TOLERANCE))
     return studentised_sums
+
+
+def find_relative_pairs(cluster_numbers: np.ndarray) -> np.ndarray:
+    """All pairs of subjects of the same cluster, (2, pairs) int."""
+    # In the order of clusters, relatives are less than the size of the largest cluster apart
+    cluster_sorted_subjects = np.argsort(cluster_numbers, kind="stable")
+    subject_count = len(cluster_sorted_subjects)
+    relative_pair_blocks = [np.empty((2, 0), int)]
+    for shift in range(1, np.bincount(cluster_numbers).max()):
+        subject_pairs = np.stack([cluster_sorted_subjects[: subject_count - shift], cluster_sorted_subjects[shift:]])
+        is_same_cluster = cluster_numbers[subject_pairs[0]] == cluster_numbers[subject_pairs[1]]
+        relative_pair_blocks.append(subject_pairs[:, is_same_cluster])
+    return np.hstack(relative_pair_blocks)
 
 
 class AdjustedEffects(NamedTuple):
@@ -356,20 +368,22 @@ class CovariateAdjuster:
         effect_residuals = np.empty(true_class_effects.shape)
         residual_sd_inflation = np.empty(true_class_effects.shape[1])
         for feature_index, feature_effects in enumerate(unadjusted_effects.effect_residuals.T):
-            covariate_basis = compute_basis(
-                frozenset(label_term_indices | self.adjustment.select_term_indices(feature_effects))
-            )
-            refitted_label_residuals, effect_residuals[:, feature_index] = compute_regression_residuals(
-                np.column_stack([self.subject_labels, feature_effects]), covariate_basis
-            ).T
-            residual_products = refitted_label_residuals * effect_residuals[:, feature_index]
-            residual_df = len(covariate_basis) - covariate_basis.shape[1]
-            leverage_corrected_products = residual_products / np.sqrt(
-                np.maximum(1 - np.square(covariate_basis).sum(axis=1), MIN_RESIDUAL_SHARE)
-            )
-            adjusted_effects[:, feature_index] = (
-                residual_products.mean() + leverage_corrected_products - leverage_corrected_products.mean()
-            )
-            adjusted_effects[:, feature_index] *= 2 * len(covariate_basis) / max(residual_df, 1)
-            residual_sd_inflation[feature_index] = np.sqrt(len(covariate_basis) / (residual_df + 1))
+            # Label and effect are regressed on the terms that either of them follows
+            effect_term_indices = self.adjustment.select_term_indices(feature_effects)
+            covariate_basis = compute_basis(frozenset(label_term_indices | effect_term_indices))  # (subjects, terms)
+            labels_and_effects = np.column_stack([self.subject_labels, feature_effects])
+            refitted_residuals = compute_regression_residuals(labels_and_effects, covariate_basis)  # (subjects, 2)
+            effect_residuals[:, feature_index] = refitted_residuals[:, 1]
+            residual_products = refitted_residuals[:, 0] * effect_residuals[:, feature_index]
+
+            # The mean is that of the products; how far subjects are from it, that of the corrected products
+            leverages = np.square(covariate_basis).sum(axis=1)
+            corrected_products = residual_products / np.sqrt(np.maximum(1 - leverages, MIN_RESIDUAL_SHARE))
+            recentred_products = residual_products.mean() + corrected_products - corrected_products.mean()
+
+            subject_count, term_count = covariate_basis.shape
+            residual_df = subject_count - term_count
+            adjusted_effects[:, feature_index] = recentred_products
+            adjusted_effects[:, feature_index] *= 2 * subject_count / max(residual_df, 1)
+            residual_sd_inflation[feature_index] = np.sqrt(subject_count / (residual_df + 1))
         return AdjustedEffects(adjusted_effects, label_residuals[:, None], effect_residuals, residual_sd_inflation)
