@@ -44,7 +44,6 @@ from utils.scores.results import (
     MASKED_PROBABILITY_COLUMN,
     METRICS_FILE,
     OUT_OF_DISTRIBUTION,
-    OUT_OF_DISTRIBUTION_COLUMNS,
     POOLED_TABLE_NAMES,
     PREDICTION_COLUMNS,
     SAME_SCAN_COLUMN,
@@ -76,16 +75,14 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     results = EvaluationResults(pooled_run)
     for table_name in POOLED_TABLE_NAMES:
         fold_tables = [read_fold_table(fold_run, table_name) for fold_run in fold_runs]
-        if fold_tables := [
-            fold_table for fold_table in fold_tables if len(fold_table)
-        ]:  # a column that not every fold has is dropped
-            results.write_result_table(table_name, pd.concat(fold_tables, join="inner", ignore_index=True))
+        nonempty_fold_tables = [fold_table for fold_table in fold_tables if len(fold_table)]
+        if nonempty_fold_tables:  # a column that not every fold has is dropped
+            results.write_result_table(table_name, pd.concat(nonempty_fold_tables, join="inner", ignore_index=True))
     repeats = read_repeat_predictions(pooled_run)
     if pooled_run.repeats > 1 and repeats[0].predictions["label"].notna().any():
         network_input_names = pooled_run.model.list_input_names(pooled_run.config)
-        results.write_result_table(
-            "repeats", comparisons.make_repeats_table(repeats, pooled_run.seed, network_input_names)
-        )
+        repeats_table = comparisons.make_repeats_table(repeats, pooled_run.seed, network_input_names)
+        results.write_result_table("repeats", repeats_table)
     max_training_record_count = max(len(fold_run.cohort.find_split_record_indices("train")) for fold_run in fold_runs)
     baseline_warnings = baselines.describe_record_limits(
         max_training_record_count, fold_runs[0].cohort.connectomes is not None
@@ -95,14 +92,28 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
     """A table of one run, as a part of the table of all runs."""
-    fold_table = read_result_table(fold_run, table_name)
-    return fold_table.assign(fold=fold_run.fold, **({"repeat": fold_run.repeat} if fold_run.repeats > 1 else {}))
+    fold_table = read_result_table(fold_run, table_name).assign(fold=fold_run.fold)
+    return fold_table.assign(repeat=fold_run.repeat) if fold_run.repeats > 1 else fold_table
 
 
 def evaluate_classifier(run: Run, network: keras.Model) -> None:
     """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
     `checkpoint_results.csv`."""
     results = EvaluationResults(run)
+    results.write_result_table("predictions", predict_test_records(run, network))
+    external_warnings = external.write_external_tables(results)
+    estimate_by_metric = conclude_test(results, read_repeat_predictions(run), external_warnings, [run])
+    if estimate_by_metric:
+        checkpoint_row = {"checkpoint": str(run.checkpoints.require_intact_prefix())}
+        for metric in CHECKPOINT_METRICS:
+            metric_value = estimate_by_metric[metric].value
+            checkpoint_row[metric] = "" if metric_value is None else f"{metric_value:.6f}"
+        add_csv_row(run.out_dir / CHECKPOINT_RESULTS_FILE, checkpoint_row)
+
+
+def predict_test_records(run: Run, network: keras.Model) -> pd.DataFrame:
+    """`predictions.csv`: a row a test record, with the probability of autism, and that where missingness is masked, if
+    the network reads what is missing."""
     test_indices = run.cohort.find_split_record_indices("test")
     index_batches = split_into_batches(test_indices, run.config.batch_size)
     predicted_probabilities, *masked_probabilities = predict_probabilities(
@@ -116,23 +127,11 @@ def evaluate_classifier(run: Run, network: keras.Model) -> None:
     prediction_table = pd.DataFrame(prediction_rows, columns=PREDICTION_COLUMNS)
     if masked_probabilities:
         prediction_table[MASKED_PROBABILITY_COLUMN] = masked_probabilities[0]
-    if same_scan_groups := run.cohort.groups:
-        prediction_table[SAME_SCAN_COLUMN] = prediction_table["subject"].map(
-            find_group_leaders(prediction_table["subject"], same_scan_groups)
-        )
-    results.write_result_table("predictions", prediction_table)
-    external_warnings = external.write_external_tables(results)
-    estimate_by_metric = conclude_test(results, read_repeat_predictions(run), external_warnings, [run])
-    if estimate_by_metric:
-        value_by_metric = {metric: estimate_by_metric[metric].value for metric in CHECKPOINT_METRICS}
-        text_by_metric = {
-            metric: "" if metric_value is None else f"{metric_value:.6f}"
-            for metric, metric_value in value_by_metric.items()
-        }
-        add_csv_row(
-            run.out_dir / CHECKPOINT_RESULTS_FILE,
-            {"checkpoint": str(run.checkpoints.require_intact_prefix())} | text_by_metric,
-        )
+    same_scan_groups = run.cohort.groups
+    if same_scan_groups:
+        leader_by_subject = find_group_leaders(prediction_table["subject"], same_scan_groups)
+        prediction_table[SAME_SCAN_COLUMN] = prediction_table["subject"].map(leader_by_subject)
+    return prediction_table
 
 
 def conclude_test(
@@ -146,65 +145,49 @@ def conclude_test(
     run = results.run
     prediction_table = repeats[0].predictions
     labelled_files = prediction_table["file"][prediction_table["label"].notna()]
-    if not run.fold and len(table1 := make_table1(run.cohort)):
-        results.write_result_table("table1", table1)
-    estimate_by_metric, metrics_json, conclusion = (
-        measure_test(results, [repeat.select_records(labelled_files) for repeat in repeats])
-        if len(labelled_files)
-        else ({}, {}, None)
-    )
-    warnings = list_test_warnings(
-        run, len(prediction_table) - len(labelled_files), len(prediction_table), earlier_warnings
-    )
-    runs_with_manifest = [(fold_run, fold_run.checkpoints.read_latest_manifest()) for fold_run in fold_runs]
+
+    if not run.fold:
+        table1 = make_table1(run.cohort)
+        if len(table1):
+            results.write_result_table("table1", table1)
+
+    estimate_by_metric: dict[str, Estimate] = {}
+    metrics_json: dict[str, Any] = {}
+    conclusion: Conclusion | None = None
+    if len(labelled_files):
+        labelled_repeats = [repeat.select_records(labelled_files) for repeat in repeats]
+        estimate_by_metric, metrics_json, conclusion = measure_test(results, labelled_repeats)
+
+    unlabelled_count = len(prediction_table) - len(labelled_files)
+    warnings = list_test_warnings(run, unlabelled_count, len(prediction_table), earlier_warnings)
+
+    fold_manifests = [fold_run.checkpoints.read_latest_manifest() for fold_run in fold_runs]
+    choice_by_fold = {
+        fold_run.fold_label: fold_manifest.told["chosen"]
+        for fold_run, fold_manifest in zip(fold_runs, fold_manifests, strict=True)
+        if "chosen" in fold_manifest.told
+    }
     manifest_fields: dict[str, Any] = {
         "subjects": make_subject_count_rows(run, FOLDS_KEY in metrics_json),
         "left_out": run.cohort.metadata.left_out_count_by_reason,
         "warnings": warnings,
         "prepared": asdict(make_data_preparation(run)),
         "baseline_settings": baselines.SETTINGS_TEXT_BY_CLASSIFIER,
-        "shares": average_branch_weights([fold_manifest.shares for _, fold_manifest in runs_with_manifest]),
-        "chosen": {
-            fold_run.fold_label: fold_manifest.told["chosen"]
-            for fold_run, fold_manifest in runs_with_manifest
-            if "chosen" in fold_manifest.told
-        },
+        "shares": average_branch_weights([fold_manifest.shares for fold_manifest in fold_manifests]),
+        "chosen": choice_by_fold,
         "promise": results.calibration_promise,
         "conclusion": None if run.fold or conclusion is None else asdict(conclusion),
     }
     manifest = parse_evaluation_manifest(run.make_manifest(**manifest_fields), run.out_dir)
-    report_builder.write_report(
-        run.out_dir, EvaluationTables.from_tables(manifest, results.table_by_name, metrics_json)
-    )
+    page_tables = EvaluationTables.from_tables(manifest, results.table_by_name, metrics_json)
+    report_builder.write_report(run.out_dir, page_tables)
+
     if run.fold:
         print_unless_quiet(f"{len(labelled_files)} test records. {FOLD_VERDICT}")
     else:
-        people_text = (
-            f"{format_participants(prediction_table['subject'].nunique())}, "
-            f"{format_site_count(prediction_table['site'])}"
-        )
-        folds_text = f"folds: {run.division_text}" if run.folds else "trained on everybody" if run.everybody else ""
-        outlier_table = results.table_by_name.get(
-            "out_of_distribution", pd.DataFrame(columns=OUT_OF_DISTRIBUTION_COLUMNS)
-        )
-        texts_by_heading = {
-            "problems": run.caveats.problems,
-            "warnings": warnings,
-            OUT_OF_DISTRIBUTION: (outlier_table["file"] + ": " + outlier_table["reasons"]).tolist(),
-        }
-        warning_rows = [
-            (heading, str(len(texts)), make_printable(texts[0])) for heading, texts in texts_by_heading.items() if texts
-        ]
-        conclusion_rows = conclusion.terminal_summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
-        print_table(
-            [
-                (f"{run.model.model_name} {run.choices.preset}", people_text, folds_text),
-                *conclusion_rows,
-                *warning_rows,
-            ],
-            truncate_last_column=True,
-        )
-    run.finish_run(Headline(conclusion.metric, conclusion.score) if conclusion else None, **manifest_fields)
+        print_test_summary(results, prediction_table, conclusion, warnings)
+    headline = Headline(conclusion.metric, conclusion.score) if conclusion else None
+    run.finish_run(headline, **manifest_fields)
     return {} if run.is_pooled else estimate_by_metric
 
 
@@ -214,55 +197,63 @@ def measure_test(
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
     run = results.run
-    network_input_names = results.run.model.list_input_names(results.run.config)
-    predictions = Predictions.from_tables(*(repeat.predictions for repeat in repeats))
+    network_input_names = run.model.list_input_names(run.config)
+    prediction_tables = [repeat.predictions for repeat in repeats]
+    predictions = Predictions.from_tables(*prediction_tables)
+
+    # Scores, of folds only if these are the same in each repeat
     estimate_by_metric = estimate_scores(predictions, run.seed)
-    has_same_folds = (
-        predictions.training_cluster_counts.any() and (predictions.fold_names == predictions.fold_names[0]).all()
-    )
-    metrics_by_fold = (
-        {name: to_metrics_json(fold_scores) for name, fold_scores in score_folds(predictions, run.seed).items()}
-        if has_same_folds
-        else {}
-    )
-    metrics_json = to_metrics_json(estimate_by_metric) | ({FOLDS_KEY: metrics_by_fold} if metrics_by_fold else {})
+    metrics_json: dict[str, Any] = to_metrics_json(estimate_by_metric)
+    has_several_models = predictions.training_cluster_counts.any()
+    has_same_folds = (predictions.fold_names == predictions.fold_names[0]).all()
+    if has_several_models and has_same_folds:
+        metrics_json[FOLDS_KEY] = {
+            fold_name: to_metrics_json(fold_estimate_by_metric)
+            for fold_name, fold_estimate_by_metric in score_folds(predictions, run.seed).items()
+        }
     files.write_json(run.out_dir / METRICS_FILE, metrics_json | run.caveats.active_caveat_by_field)
     results.write_result_table("sites", pd.DataFrame(make_site_score_rows(predictions, run.seed)))
     drawings.save_classification_figures(predictions, estimate_by_metric, run.out_dir, run.caveat_marks)
-    if run.folds is not None and run.is_pooled:
-        write_calibration(results, average_record_tables([repeat.predictions for repeat in repeats]))
-    baseline_rows = comparisons.make_baseline_rows(
-        predictions, [repeat.baseline_predictions for repeat in repeats], run.seed, network_input_names
-    )
+
+    # Baselines, and the network minus each of them
+    baseline_tables = [repeat.baseline_predictions for repeat in repeats]
+    baseline_rows = comparisons.make_baseline_rows(predictions, baseline_tables, run.seed, network_input_names)
     if baseline_rows:
         results.write_result_table("baselines", pd.DataFrame(baseline_rows))
+
+    # Confounds: covariates, groups of people, missingness
     covariate_table = load_all_covariates(run.cohort)
     confound_result = confounds.measure_confounds(predictions, covariate_table, run.seed)
     group_score_rows = confounds.make_group_score_rows(predictions, covariate_table, run.seed)
-    masked_auc_and_difference = missingness.estimate_masked_auc_and_difference(
-        predictions, [repeat.predictions for repeat in repeats], run.seed
+    masked_auc, score_minus_masked = missingness.estimate_masked_auc_and_difference(
+        predictions, prediction_tables, run.seed
     )
-    for name, result_table_rows in (
-        ("groups", group_score_rows),
-        ("confounds", confounds.make_confound_rows(confound_result, group_score_rows, masked_auc_and_difference)),
-    ):
-        if result_table_rows:
-            results.write_result_table(name, pd.DataFrame(result_table_rows))
+    confound_rows = confounds.make_confound_rows(confound_result, group_score_rows, (masked_auc, score_minus_masked))
+    if group_score_rows:
+        results.write_result_table("groups", pd.DataFrame(group_score_rows))
+    if confound_rows:
+        results.write_result_table("confounds", pd.DataFrame(confound_rows))
     if confound_result:
         results.write_result_table("adjusted", make_adjusted_table(confound_result["beside"]))
+
+    if run.folds is not None and run.is_pooled:
+        write_calibration(results, average_record_tables(prediction_tables))
+
     conclusion = comparisons.make_conclusion(
         estimate_by_metric, predictions, baseline_rows, network_input_names, run.cross_validation
     )
-    return (
-        estimate_by_metric,
-        metrics_json,
-        replace(
-            conclusion,
-            covariates=confounds.make_covariate_result(confound_result),
-            masked=masked_auc_and_difference[0],
-            minus_masked=masked_auc_and_difference[1],
-        ),
+    conclusion_with_confounds = replace(
+        conclusion,
+        covariates=confounds.make_covariate_result(confound_result),
+        masked=masked_auc,
+        minus_masked=score_minus_masked,
     )
+    return estimate_by_metric, metrics_json, conclusion_with_confounds
+
+
+def to_metrics_json(estimate_by_metric: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
+    """Metrics as `metrics.json` has them."""
+    return {metric: estimate.to_cells() for metric, estimate in estimate_by_metric.items()}
 
 
 def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame) -> None:
@@ -280,46 +271,67 @@ def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame
 
 def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earlier_warnings: list[str]) -> list[str]:
     """What is wrong with the data, or must be known of the results, the gravest first."""
-    derivation = run.cohort.metadata.derivation
-    cleaning_warnings = [derivation.uncleaned_warning] if derivation and derivation.uncleaned_warning else []
-    missingness_warnings = [
+    warnings = [
         f"Missing values tell the label: {missingness_text}."
         for missingness_text in describe_missing_by_class(run.cohort.unscaled_phenotype, run.cohort.rows)
     ]
-    label_warnings = (
-        [f"{unlabelled_count} of {record_count} test records have no label and are in no metric."]
-        if unlabelled_count
-        else []
-    )
-    return [
-        *missingness_warnings,
-        *cleaning_warnings,
-        *earlier_warnings,
-        *label_warnings,
-        *(run.folds.fold_warnings if run.folds else []),
-    ]
+    derivation = run.cohort.metadata.derivation
+    if derivation and derivation.uncleaned_warning:
+        warnings.append(derivation.uncleaned_warning)
+    warnings += earlier_warnings
+    if unlabelled_count:
+        warnings.append(f"{unlabelled_count} of {record_count} test records have no label and are in no metric.")
+    if run.folds:
+        warnings += run.folds.fold_warnings
+    return warnings
+
+
+def make_subject_count_rows(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
+    """Subjects by split, by site and by label; in a pooled run on folds the split is the fold if `is_by_fold`, else one
+    for all."""
+    last_row_by_subject = {row.subject: row for row in run.cohort.rows}
+    count_by_split_site_and_label: Counter[tuple[str, str, str]] = Counter()
+    for row in last_row_by_subject.values():
+        split = row.split
+        if run.folds is not None and run.is_pooled:
+            split = f"fold {run.folds.fold_by_subject[row.subject]}" if is_by_fold else "tested"
+        label_name = CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
+        count_by_split_site_and_label[split, row.site, label_name] += 1
+
+    splits_and_sites = {(split, site) for split, site, _ in count_by_split_site_and_label}
+    subject_count_rows = []
+    for split, site in sorted(splits_and_sites):
+        count_by_label = {
+            label_name: count_by_split_site_and_label[split, site, label_name]
+            for label_name in (*CLASS_NAMES, "unknown")
+        }
+        subject_count_rows.append({"split": split, "site": site} | count_by_label)
+    return subject_count_rows
 
 
 def make_data_preparation(run: Run) -> DataPreparation:
     """How the data had been prepared, for the methods of a paper."""
     metadata = run.cohort.metadata
     folds = run.folds
-    is_scaled_by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.unscaled_phenotype is not None)
+    unscaled_phenotype = run.cohort.unscaled_phenotype
+    varying_phenotype_count = 0 if unscaled_phenotype is None else int((unscaled_phenotype.nunique() > 1).sum())
+    scaling_unit = ""
+    if metadata.phenotype_median:
+        is_scaled_by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.unscaled_phenotype is not None)
+        scaling_unit = "fold" if is_scaled_by_fold else "split"
+    same_scan_group_count = sum(
+        SHARED_SCAN_WORDS in describe_group_ties((same_scan_group,), metadata) for same_scan_group in run.cohort.groups
+    )
     return DataPreparation(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
         standard=run.standardisation if "volume" in run.model.input_names else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
-        num_phenotype=0
-        if run.cohort.unscaled_phenotype is None
-        else int((run.cohort.unscaled_phenotype.nunique() > 1).sum()),
+        num_phenotype=varying_phenotype_count,
         derivation=metadata.derivation.methods_text if metadata.derivation else "",
-        scaled_by=("fold" if is_scaled_by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=sum(
-            SHARED_SCAN_WORDS in describe_group_ties((same_scan_group,), run.cohort.metadata)
-            for same_scan_group in run.cohort.groups
-        ),
+        scaled_by=scaling_unit,
+        same_scan=same_scan_group_count,
         together=folds is not None or metadata.duplicates == DUPLICATES_TOGETHER,
         families=sum(len(family_members) > 1 for family_members in metadata.families.values()),
         family_column=metadata.family_column,
@@ -327,27 +339,34 @@ def make_data_preparation(run: Run) -> DataPreparation:
     )
 
 
-def make_subject_count_rows(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
-    """Subjects by split, by site and by label; in a pooled run on folds the split is the fold if `is_by_fold`, else one
-    for all."""
-    count_by_split_site_and_label: Counter = Counter()
-    for row in {row.subject: row for row in run.cohort.rows}.values():
-        split = row.split
-        if run.folds is not None and run.is_pooled:
-            split = f"fold {run.folds.fold_by_subject[row.subject]}" if is_by_fold else "tested"
-        count_by_split_site_and_label[
-            split, row.site, CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
-        ] += 1
-    return [
-        {"split": split, "site": site}
-        | {
-            label_name: count_by_split_site_and_label[split, site, label_name]
-            for label_name in (*CLASS_NAMES, "unknown")
-        }
-        for split, site in sorted({(split, site) for split, site, _ in count_by_split_site_and_label})
+def print_test_summary(
+    results: EvaluationResults, prediction_table: pd.DataFrame, conclusion: Conclusion | None, warnings: list[str]
+) -> None:
+    """Prints who was tested, what the test shows, and of each heading of warnings how many there are and the first."""
+    run = results.run
+    people_text = format_participants(prediction_table["subject"].nunique())
+    sites_text = format_site_count(prediction_table["site"])
+    training_text = ""
+    if run.folds:
+        training_text = f"folds: {run.division_text}"
+    elif run.everybody:
+        training_text = "trained on everybody"
+    test_row = (f"{run.model.model_name} {run.choices.preset}", f"{people_text}, {sites_text}", training_text)
+
+    conclusion_rows = conclusion.terminal_summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
+
+    outlier_texts: list[str] = []
+    outlier_table = results.table_by_name.get("out_of_distribution")
+    if outlier_table is not None:
+        outlier_texts = (outlier_table["file"] + ": " + outlier_table["reasons"]).tolist()
+    warning_texts_by_heading = {
+        "problems": run.caveats.problems,
+        "warnings": warnings,
+        OUT_OF_DISTRIBUTION: outlier_texts,
+    }
+    warning_rows = [
+        (heading, str(len(warning_texts)), make_printable(warning_texts[0]))
+        for heading, warning_texts in warning_texts_by_heading.items()
+        if warning_texts
     ]
-
-
-def to_metrics_json(estimate_by_metric: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
-    """Metrics as `metrics.json` has them."""
-    return {metric: estimate.to_cells() for metric, estimate in estimate_by_metric.items()}
+    print_table([test_row, *conclusion_rows, *warning_rows], truncate_last_column=True)
