@@ -38,14 +38,8 @@ from utils.scores.results import (
 )
 from utils.scores.statistics import WeightedStatistic, bootstrap_percentile_interval, compute_auc, compute_mean_auc
 
-SCORED_PREDICTION_COLUMNS = (
-    "label",
-    "probability",
-    "subject",
-    "site",
-    "fold",
-    SAME_SCAN_COLUMN,
-)  # of `predictions.csv`, that are read
+# columns of `predictions.csv` that are read
+SCORED_PREDICTION_COLUMNS = ("label", "probability", "subject", "site", "fold", SAME_SCAN_COLUMN)
 WeightedStatistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 
 
@@ -89,32 +83,42 @@ class Predictions:
         """From tables with the columns of `predictions.csv`, one a repeat, of the same records in the same order, no
         label unknown. If a column is missing, all records are of one site or of one fold, or each subject is a
         cluster."""
-        repeat_tables_with_all_columns = [
+        complete_tables = [
             repeat_table.reindex(columns=SCORED_PREDICTION_COLUMNS, fill_value="") for repeat_table in repeat_tables
         ]
-        label, site, subject = (
-            repeat_tables_with_all_columns[0][column].to_numpy() for column in ("label", "site", "subject")
-        )
-        cluster_leader_ids = repeat_tables_with_all_columns[0][SAME_SCAN_COLUMN]
-        cluster_ids = np.where(cluster_leader_ids.isna() | (cluster_leader_ids == ""), subject, cluster_leader_ids)
-        probabilities, fold_names = (
-            np.stack([filled_table[column].to_numpy() for filled_table in repeat_tables_with_all_columns])
-            for column in ("probability", "fold")
-        )
-        cluster_count_by_fold = Counter(fold_names[0, find_first_and_inverse_indices(cluster_ids)[0]].tolist())
+        first_table = complete_tables[0]
+        label = first_table["label"].to_numpy()
+        site = first_table["site"].to_numpy()
+        subject = first_table["subject"].to_numpy()
+        cluster_leader_ids = first_table[SAME_SCAN_COLUMN]
+        cluster = np.where(cluster_leader_ids.isna() | (cluster_leader_ids == ""), subject, cluster_leader_ids)
+
+        probabilities = np.stack([complete_table["probability"].to_numpy() for complete_table in complete_tables])
+        fold_names = np.stack([complete_table["fold"].to_numpy() for complete_table in complete_tables])
+
+        # The clusters of all other folds trained the model of a fold, of the first repeat
+        first_repeat_folds = fold_names[0]  # (records,)
+        first_record_indices, _ = find_first_and_inverse_indices(cluster)
+        cluster_count_by_fold = Counter(first_repeat_folds[first_record_indices].tolist())
         training_cluster_counts = np.array(
-            [cluster_count_by_fold.total() - cluster_count_by_fold[fold] for fold in fold_names[0].tolist()]
+            [
+                cluster_count_by_fold.total() - cluster_count_by_fold[fold_name]
+                for fold_name in first_repeat_folds.tolist()
+            ]
         )
-        has_small_sites = any(compute_pull_log_odds(label, site, fold) > MAX_PULL_LOG_ODDS for fold in fold_names)
+
+        in_small_sites = any(
+            compute_pull_log_odds(label, site, repeat_folds) > MAX_PULL_LOG_ODDS for repeat_folds in fold_names
+        )
         return cls(
-            label.astype(float),
-            subject,
-            site,
-            cluster_ids,
-            probabilities.astype(float),
-            fold_names,
-            training_cluster_counts,
-            has_small_sites,
+            label=label.astype(float),
+            subject=subject,
+            site=site,
+            cluster=cluster,
+            probabilities=probabilities.astype(float),
+            fold_names=fold_names,
+            training_cluster_counts=training_cluster_counts,
+            in_small_sites=in_small_sites,
         )
 
     @property
@@ -135,19 +139,16 @@ class Predictions:
     @cached_property
     def repeats_to_score(self) -> tuple[RepeatToScore, ...]:
         """What each repeat is scored by."""
+        has_several_sites = len(np.unique(self.site)) > 1
         repeats_to_score = []
         for probability, repeat_folds, repeat_peer_groups in zip(
             self.probabilities, self.fold_names, self.peer_groups, strict=True
         ):
-            group_pairs_by_auc = {
-                "auc_sites": (self.site, repeat_peer_groups),
-                "auc_folds": (repeat_folds, repeat_folds),
-            }
-            groups_by_auc = {
-                auc_name: compared_groups
-                for auc_name, (dividing_groups, compared_groups) in group_pairs_by_auc.items()
-                if len(np.unique(dividing_groups)) > 1
-            }
+            groups_by_auc: dict[str, np.ndarray] = {}
+            if has_several_sites:
+                groups_by_auc["auc_sites"] = repeat_peer_groups
+            if len(np.unique(repeat_folds)) > 1:
+                groups_by_auc["auc_folds"] = repeat_folds
             repeats_to_score.append(RepeatToScore(self.label, probability, groups_by_auc))
         return tuple(repeats_to_score)
 
@@ -169,10 +170,12 @@ class Predictions:
     @property
     def uncompared_subject_count(self) -> int:
         """How many subjects have only peers of one class, in every repeat."""
-        is_uncompared_by_repeat = [
+        # (repeats, records)
+        is_uncompared = [
             ~mark_records_in_mixed_groups(self.label, repeat_peer_groups) for repeat_peer_groups in self.peer_groups
         ]
-        return len(np.unique(self.subject[np.all(is_uncompared_by_repeat, axis=0)]))
+        is_always_uncompared = np.all(is_uncompared, axis=0)  # (records,)
+        return len(np.unique(self.subject[is_always_uncompared]))
 
     def with_probabilities(self, probabilities: ArrayLike) -> "Predictions":
         """The same records with the probabilities (repeats, n) of another classifier."""
@@ -199,19 +202,19 @@ class Predictions:
         """Both ends of a statistic's interval over subjects; `statistic` takes the weights of records. Subjects of a
         whole test are drawn within their fold, whose size is fixed. Those of a part of it, such as a site, are not: how
         many of them are in a fold is chance; few are, and they hardly vary among themselves."""
-        (first_record_indices, cluster_index_by_record), generator = (
-            self.first_records_and_cluster_indices,
-            np.random.default_rng(seed),
-        )
+        first_record_indices, cluster_index_by_record = self.first_records_and_cluster_indices
+        cluster_count = len(first_record_indices)
         fold_by_cluster = self.fold_names[0, first_record_indices]
-        is_subset = (
-            len(first_record_indices)
-            < self.training_cluster_counts[0] + (fold_by_cluster == self.fold_names[0, 0]).sum()
-        )
+        first_fold_cluster_count = (fold_by_cluster == self.fold_names[0, 0]).sum()
+        is_subset = cluster_count < self.training_cluster_counts[0] + first_fold_cluster_count
+
+        def compute_by_cluster(cluster_weights: np.ndarray) -> np.ndarray:
+            return statistic(cluster_weights[:, cluster_index_by_record])
+
         return bootstrap_percentile_interval(
-            lambda cluster_weights: statistic(cluster_weights[:, cluster_index_by_record]),
-            len(first_record_indices),
-            generator,
+            compute_by_cluster,
+            cluster_count,
+            np.random.default_rng(seed),
             resample_count,
             None if is_subset else fold_by_cluster,
         )
@@ -226,28 +229,31 @@ class Predictions:
         if not self.training_cluster_counts.any():
             return 1.0
         first_record_indices, _ = self.first_records_and_cluster_indices
+        cluster_count = len(first_record_indices)
+        first_subject_records, _ = self.first_records_and_subject_indices
+        subject_count = len(first_subject_records)
+
+        # Each cluster helps to train the models of all other folds
         cluster_count_by_fold = Counter(self.fold_names[0, first_record_indices].tolist())
-        training_cluster_count_by_fold = dict(
+        training_count_by_fold = dict(
             zip(self.fold_names[0].tolist(), self.training_cluster_counts.tolist(), strict=True)
         )
         variance_terms = [
-            cluster_count * (len(first_record_indices) - cluster_count) / max(training_cluster_count_by_fold[fold], 1)
-            for fold, cluster_count in cluster_count_by_fold.items()
+            fold_cluster_count * (cluster_count - fold_cluster_count) / max(training_count_by_fold[fold_name], 1)
+            for fold_name, fold_cluster_count in cluster_count_by_fold.items()
         ]
-        people_freedom_share, cluster_freedom_share = (
-            max(1 - len(cluster_count_by_fold) / len(first_positions), 1 / 2)
-            for first_positions in (self.first_records_and_subject_indices[0], first_record_indices)
-        )
-        variance_factor = (
-            (1 + sum(variance_terms) / len(first_record_indices)) * people_freedom_share / cluster_freedom_share
-        )
+        shared_training_factor = 1 + sum(variance_terms) / cluster_count
+
+        fold_count = len(cluster_count_by_fold)
+        people_freedom_share = max(1 - fold_count / subject_count, 1 / 2)
+        cluster_freedom_share = max(1 - fold_count / cluster_count, 1 / 2)
+        variance_factor = shared_training_factor * people_freedom_share / cluster_freedom_share
+
         if metric in self.first_repeat_groups_by_auc:
-            is_needed_record = np.any(find_needed_record_masks(self.repeats_to_score[0], metric), axis=0)
-            lost_freedom_share = (
-                2
-                * len(np.unique(self.first_repeat_groups_by_auc[metric][is_needed_record]))
-                / max(self.count_clusters(is_needed_record), 1)
-            )
+            needed_record_masks = find_needed_record_masks(self.repeats_to_score[0], metric)
+            is_needed_record = np.any(needed_record_masks, axis=0)
+            group_count = len(np.unique(self.first_repeat_groups_by_auc[metric][is_needed_record]))
+            lost_freedom_share = 2 * group_count / max(self.count_clusters(is_needed_record), 1)
             variance_factor /= 1 - min(lost_freedom_share, MAX_LOST_SUBJECT_SHARE)
         return float(np.sqrt(variance_factor))
 
@@ -312,19 +318,18 @@ def compute_scores(repeat: RepeatToScore, record_weights: np.ndarray) -> dict[st
 def find_needed_record_masks(repeat: RepeatToScore, metric: str) -> tuple[np.ndarray, ...]:
     """The groups of records, (n,) bool each, without which a metric is undefined."""
     is_autism = repeat.label == 1
-    all_records_mask = np.ones(len(repeat.label), bool)
-    is_in_mixed_group = (
-        mark_records_in_mixed_groups(repeat.label, repeat.groups_by_auc[metric])
-        if metric in repeat.groups_by_auc
-        else all_records_mask
-    )
-    masks_by_metric = {
-        **dict.fromkeys(("accuracy", "brier"), (all_records_mask,)),
-        **dict.fromkeys(("recall", "f_score"), (is_autism,)),
-        "specificity": (~is_autism,),
-        "precision": (repeat.probability >= THRESHOLD,),
-    }
-    return masks_by_metric.get(metric, (is_autism & is_in_mixed_group, ~is_autism & is_in_mixed_group))
+    if metric in ("accuracy", "brier"):
+        return (np.ones(len(repeat.label), bool),)
+    if metric in ("recall", "f_score"):
+        return (is_autism,)
+    if metric == "specificity":
+        return (~is_autism,)
+    if metric == "precision":
+        return (repeat.probability >= THRESHOLD,)
+    if metric in repeat.groups_by_auc:
+        is_in_mixed_group = mark_records_in_mixed_groups(repeat.label, repeat.groups_by_auc[metric])
+        return is_autism & is_in_mixed_group, ~is_autism & is_in_mixed_group
+    return is_autism, ~is_autism
 
 
 def average_scores_over_repeats(
@@ -333,61 +338,64 @@ def average_scores_over_repeats(
     """Each score (k,) as its mean over the repeats in which it is defined. The records of a site may be in one fold of
     a repeat, whose AUC is then that within folds."""
     scores_by_repeat = [score_repeat(repeat, record_weights) for repeat in predictions.repeats_to_score]
-    metric_names = dict.fromkeys(metric for repeat in scores_by_repeat for metric in repeat)
-    # (repeats, weightings) each
-    repeat_values_by_metric = {
-        metric: np.array([repeat.get(metric, repeat["auc"]) for repeat in scores_by_repeat]) for metric in metric_names
-    }
-    with np.errstate(invalid="ignore"):
-        return {
-            metric: np.nansum(repeat_values, axis=0) / (~np.isnan(repeat_values)).sum(axis=0)
-            for metric, repeat_values in repeat_values_by_metric.items()
-        }
+    metric_names = dict.fromkeys(metric for repeat_scores in scores_by_repeat for metric in repeat_scores)
+    mean_by_metric = {}
+    for metric in metric_names:
+        repeat_values = np.array(
+            [repeat_scores.get(metric, repeat_scores["auc"]) for repeat_scores in scores_by_repeat]
+        )  # (repeats, weightings)
+        defined_counts = (~np.isnan(repeat_values)).sum(axis=0)  # (weightings,)
+        with np.errstate(invalid="ignore"):
+            mean_by_metric[metric] = np.nansum(repeat_values, axis=0) / defined_counts
+    return mean_by_metric
 
 
 def estimate_statistics_with_intervals(
     predictions: Predictions,
     compute_statistics: WeightedStatistics,
     seed: int,
-    lowest_possible_value: float = 0.0,
+    are_differences: bool = False,
     comparison_count: int = 1,
 ) -> dict[str, Estimate]:
-    """The estimate of each statistic, which lies between `lowest_possible_value` and 1.
+    """The estimate of each statistic: of scores, which lie between 0 and 1, or of differences of two scores.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by
     `Predictions.compute_interval_widening`, and by `compute_bonferroni_widening` if it is one of `comparison_count`
     that are compared. There is none if one of the `find_needed_record_masks` of a statistic, of any repeat, has fewer
     subjects than `MIN_CLASS_SUBJECTS`; those who are drawn together count as one. All resamples of a perfect score are
     perfect. So the interval reaches at least to the score at which this many subjects are all right with probability
-    0.025, and to its counterpart for all wrong (Clopper & Pearson 1934). Differences, whose `lowest_possible_value` is
-    -1, have no such limit.
+    0.025, and to its counterpart for all wrong (Clopper & Pearson 1934). Differences have no such limit.
     """
-    value_by_statistic = compute_statistics(np.ones((1, len(predictions.label))))
+    value_by_statistic = compute_statistics(np.ones((1, len(predictions.label))))  # (1,) each
+
+    def stack_statistics(record_weights: np.ndarray) -> np.ndarray:
+        return np.stack([*compute_statistics(record_weights).values()], axis=1)
+
+    # (statistics,) each
+    bootstrap_lows, bootstrap_highs = predictions.bootstrap_interval(stack_statistics, seed, EFFORT.resamples)
+
+    comparison_widening = compute_bonferroni_widening(comparison_count)
     estimate_by_statistic = {}
-    bootstrap_ends = predictions.bootstrap_interval(
-        lambda record_weights: np.stack([*compute_statistics(record_weights).values()], axis=1), seed, EFFORT.resamples
-    )
-    for statistic_name, point_value, *statistic_ends in zip(
-        value_by_statistic, np.concatenate([*value_by_statistic.values()]), *bootstrap_ends, strict=True
+    for (statistic_name, (point_value,)), bootstrap_low, bootstrap_high in zip(
+        value_by_statistic.items(), bootstrap_lows, bootstrap_highs, strict=True
     ):
         fewest_clusters = min(
             predictions.count_clusters(needed_record_mask)
             for repeat in predictions.repeats_to_score
             for needed_record_mask in find_needed_record_masks(repeat, statistic_name)
         )
-        low, high = point_value + predictions.compute_interval_widening(statistic_name) * compute_bonferroni_widening(
-            comparison_count
-        ) * (np.array(statistic_ends) - point_value)
-        if lowest_possible_value == 0:
+        widening = predictions.compute_interval_widening(statistic_name) * comparison_widening
+        low = point_value + widening * (bootstrap_low - point_value)
+        high = point_value + widening * (bootstrap_high - point_value)
+        if not are_differences:
             perfect_score_limit = ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest_clusters, 1))
             low = min(low, perfect_score_limit)
             high = max(high, 1 - perfect_score_limit)
-        clipped_ends = np.clip((low, high), lowest_possible_value, 1)
-        estimate_by_statistic[statistic_name] = (
-            Estimate.from_numbers(point_value, *clipped_ends)
-            if fewest_clusters >= MIN_CLASS_SUBJECTS
-            else Estimate.from_numbers(point_value)
-        )
+        clipped_ends = np.clip((low, high), -1 if are_differences else 0, 1)
+        if fewest_clusters >= MIN_CLASS_SUBJECTS:
+            estimate_by_statistic[statistic_name] = Estimate.from_numbers(point_value, *clipped_ends)
+        else:
+            estimate_by_statistic[statistic_name] = Estimate.from_numbers(point_value)
     return estimate_by_statistic
 
 
@@ -404,29 +412,33 @@ def estimate_scores(predictions: Predictions, seed: int) -> dict[str, Estimate]:
 def widen_combined_scores(predictions: Predictions, estimate_by_metric: dict[str, Estimate]) -> dict[str, Estimate]:
     """Balanced accuracy and F score. If recall or specificity is exactly 0 or 1, it is so in all resamples, too. Then
     each interval is at least what those of both make of it (Zou & Donner 2008, Stat Med 27:1693)."""
-    combined_metrics = ("balanced_accuracy", "f_score")
-    rate_values_and_ends = [estimate_by_metric[metric].value_low_high for metric in ("recall", "specificity")]
-    if not any(value in (0, 1) for value, _, _ in rate_values_and_ends):
+    recall, recall_low, recall_high = estimate_by_metric["recall"].value_low_high
+    specificity, specificity_low, specificity_high = estimate_by_metric["specificity"].value_low_high
+    if recall not in (0, 1) and specificity not in (0, 1):
         return {}
     controls_per_autism = (predictions.label == 0).sum() / max((predictions.label == 1).sum(), 1)
 
-    def combine_rates(recall: float, specificity: float) -> np.ndarray:
+    def combine_rates(recall_rate: float, specificity_rate: float) -> np.ndarray:
+        """Balanced accuracy and F score."""
+        false_positives_per_autism = (1 - specificity_rate) * controls_per_autism
         return np.array(
-            [(recall + specificity) / 2, 2 * recall / (recall + 1 + (1 - specificity) * controls_per_autism)]
+            [(recall_rate + specificity_rate) / 2, 2 * recall_rate / (recall_rate + 1 + false_positives_per_autism)]
         )
 
-    (recall, *recall_ends), (specificity, *specificity_ends) = rate_values_and_ends
-    # first: balanced accuracy and F score
     combined_scores = combine_rates(recall, specificity)
+
+    def measure_distances(recall_end: float, specificity_end: float) -> np.ndarray:
+        """How far both scores move if both rates move to these ends of their intervals."""
+        recall_effects = combine_rates(recall_end, specificity) - combined_scores
+        specificity_effects = combine_rates(recall, specificity_end) - combined_scores
+        return np.hypot(np.nan_to_num(recall_effects), np.nan_to_num(specificity_effects))
+
+    distances_below = measure_distances(recall_low, specificity_low)  # (balanced accuracy and F score,)
+    distances_above = measure_distances(recall_high, specificity_high)
     widened_estimate_by_metric = {}
-    combined_scores_by_end = [
-        [combine_rates(recall_end, specificity), combine_rates(recall, specificity_end)]
-        for recall_end, specificity_end in zip(recall_ends, specificity_ends, strict=True)
-    ]
-    distances_to_ends = np.hypot(
-        *np.nan_to_num(np.array(combined_scores_by_end) - combined_scores).swapaxes(0, 1)
-    )  # below and above, of each metric
-    for metric, distance_below, distance_above in zip(combined_metrics, *distances_to_ends, strict=True):
+    for metric, distance_below, distance_above in zip(
+        ("balanced_accuracy", "f_score"), distances_below, distances_above, strict=True
+    ):
         value, low, high = estimate_by_metric[metric].value_low_high
         widened_estimate_by_metric[metric] = Estimate.from_numbers(
             value, min(low, value - distance_below), max(high, value + distance_above)
@@ -453,5 +465,5 @@ def estimate_score_differences(
         }
 
     return estimate_statistics_with_intervals(
-        predictions, compute_score_differences, seed, lowest_possible_value=-1.0, comparison_count=comparison_count
+        predictions, compute_score_differences, seed, are_differences=True, comparison_count=comparison_count
     )
