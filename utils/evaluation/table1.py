@@ -20,12 +20,12 @@ from data.tables.covariates import IQ_KIND, SEX_KIND, CovariateKind, find_phenot
 from data.tables.vocabulary import CLASS_NAMES
 from utils.report.tables import PEOPLE_VARIABLE, SITE_VARIABLE
 
-ALL_IQ_KIND = replace(
-    IQ_KIND, excluded_name_pattern=CovariateKind.excluded_name_pattern
-)  # the verbal and the performance IQ, too
+# the verbal and the performance IQ, too
+ALL_IQ_KIND = replace(IQ_KIND, excluded_name_pattern=CovariateKind.excluded_name_pattern)
 MAX_CODE_VALUES = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
 MIN_EXPECTED_COUNT = 5  # people in each cell of a chi-squared test by its distribution
+CLASS_STATISTICS = ("known", "missing", "mean", "sd", "median", "share")  # of a class
 CHI_SQUARED_RESAMPLES = 9999  # of the chi-squared test where fewer are expected
 
 
@@ -36,61 +36,58 @@ def make_table1(cohort: Cohort) -> pd.DataFrame:
     `_median` of numbers or `_share` of a category; `test`, `statistic`, `p`, and for numbers `p_ranks`, of the
     Mann-Whitney test. Prints which columns have too many categories. Raises InputError for text among numbers.
     """
-    first_record_rows = [
-        cohort.rows[row_index] for row_index in cohort.find_first_record_indices(range(len(cohort.rows))).values()
-    ]
+    first_row_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
+    first_record_rows = [cohort.rows[row_index] for row_index in first_row_index_by_subject.values()]
     labelled_people = pd.DataFrame([row for row in first_record_rows if row.is_labelled])
     if labelled_people.empty:
         return pd.DataFrame()
     labelled_people = labelled_people.set_index("subject")
+    labels = labelled_people["label"].to_numpy()  # (people,)
+
     variable_table = make_variable_table(cohort).reindex(labelled_people.index)
-    if crowded_variable_names := [
-        name
-        for name in variable_table
-        if is_text(variable_table[name]) and variable_table[name].nunique() > MAX_CATEGORIES
-    ]:
-        print(
-            f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(crowded_variable_names)}."
-        )
-    variable_table = variable_table.drop(columns=crowded_variable_names)
+    crowded_variables = [
+        variable
+        for variable in variable_table
+        if is_text(variable_table[variable]) and variable_table[variable].nunique() > MAX_CATEGORIES
+    ]
+    if crowded_variables:
+        print(f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(crowded_variables)}.")
+    variable_table = variable_table.drop(columns=crowded_variables)
+
+    # Everybody: how many people, their sites, each variable with its test
     people_count_by_site = labelled_people["site"].value_counts()
     site_names = people_count_by_site.index.tolist() if len(people_count_by_site) > 1 else []
-    labels = labelled_people["label"].to_numpy()  # (people,)
     constant_values = pd.Series(0.0, labelled_people.index)  # known of all, to count people
-    table1_rows = [{"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values, labels)}]
+    table1_rows: list[dict[str, Any]] = [
+        {"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values, labels)}
+    ]
     if site_names:
         site_by_subject = convert_codes_to_category(labelled_people["site"])
-        table1_rows.append(
-            {
-                "variable": SITE_VARIABLE,
-                **count_people_by_class(site_by_subject, labels),
-                **compare_variable_between_classes(site_by_subject, labels),
-            }
-        )
-    for name, variable_values in variable_table.items():
-        variable_row, *category_rows = make_variable_rows(str(name), variable_values, labels)
+        site_row = {"variable": SITE_VARIABLE, **count_people_by_class(site_by_subject, labels)}
+        table1_rows.append(site_row | compare_variable_between_classes(site_by_subject, labels))
+    for variable, variable_values in variable_table.items():
+        variable_row, *category_rows = make_variable_rows(str(variable), variable_values, labels)
         table1_rows += [variable_row | compare_variable_between_classes(variable_values, labels), *category_rows]
+
+    # The same at each site, without tests
     for site_name in site_names:
-        site_mask = (labelled_people["site"] == site_name).to_numpy()
-        site_rows = [
-            {"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values[site_mask], labels[site_mask])}
+        site_mask = (labelled_people["site"] == site_name).to_numpy()  # (people,)
+        site_labels = labels[site_mask]
+        site_rows: list[dict[str, Any]] = [
+            {"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values[site_mask], site_labels)}
         ]
-        for name, variable_values in variable_table.items():
-            site_rows += make_variable_rows(str(name), variable_values[site_mask], labels[site_mask])
-        table1_rows += [row | {"site": site_name} for row in site_rows]
-    column_names = [
-        "variable",
-        "site",
-        "category",
-        *(f"{name}_{statistic}" for name in reversed(CLASS_NAMES) for statistic in CLASS_STATISTICS),
+        for variable, variable_values in variable_table.items():
+            site_rows += make_variable_rows(str(variable), variable_values[site_mask], site_labels)
+        table1_rows += [site_row | {"site": site_name} for site_row in site_rows]
+
+    class_columns = [
+        f"{class_name}_{statistic}" for class_name in reversed(CLASS_NAMES) for statistic in CLASS_STATISTICS
     ]
-    table = pd.DataFrame(table1_rows).reindex(columns=[*column_names, "test", "statistic", "p", "p_ranks"])
-    count_columns = [name for name in column_names if name.endswith(("_known", "_missing"))]
-    text_column_by_name = {name: table[name].astype(object).fillna("") for name in (SITE_VARIABLE, "category", "test")}
-    return table.astype(dict.fromkeys(count_columns, "Int64")).assign(**text_column_by_name)
-
-
-CLASS_STATISTICS = ("known", "missing", "mean", "sd", "median", "share")  # of a class
+    test_columns = ["test", "statistic", "p", "p_ranks"]
+    table1 = pd.DataFrame(table1_rows).reindex(columns=["variable", "site", "category", *class_columns, *test_columns])
+    count_columns = [column for column in class_columns if column.endswith(("_known", "_missing"))]
+    text_columns = {column: table1[column].astype(object).fillna("") for column in ("site", "category", "test")}
+    return table1.astype(dict.fromkeys(count_columns, "Int64")).assign(**text_columns)
 
 
 def make_variable_table(cohort: Cohort) -> pd.DataFrame:
@@ -100,45 +97,38 @@ def make_variable_table(cohort: Cohort) -> pd.DataFrame:
     number with two values is a code, and so a category; the phenotype's names of the sexes replace codes.
     """
     site_by_subject = {row.subject: row.site for row in cohort.rows}
-    values_by_variable: dict[str, pd.Series] = {}
     raw_phenotype = pd.DataFrame() if cohort.unscaled_phenotype is None else cohort.unscaled_phenotype
     covariate_table = add_phenotype_covariates(cohort.covariates, cohort.unscaled_phenotype)
     covariate_table = raw_phenotype[[]] if covariate_table is None else covariate_table
+
+    values_by_variable: dict[str, pd.Series] = {}
     for variable in covariate_table:
-        if (covariate_table[variable] == covariate_table.index.map(site_by_subject)).all():
+        is_site = (covariate_table[variable] == covariate_table.index.map(site_by_subject)).all()
+        if is_site:
             continue
-        text_values = missing.clean_column(covariate_table[variable])
-        values_by_variable[variable] = (
-            phenotype_table.parse_number_column(covariate_table, variable)
-            if phenotype_table.is_mostly_numbers(covariate_table[variable])
-            else text_values
-        )
+        if phenotype_table.is_mostly_numbers(covariate_table[variable]):
+            values_by_variable[variable] = phenotype_table.parse_number_column(covariate_table, variable)
+        else:
+            values_by_variable[variable] = missing.clean_column(covariate_table[variable])
+
     casefolded_names = {variable.casefold() for variable in values_by_variable}
-    values_by_variable |= {
-        variable: raw_phenotype[variable]
-        for variable in ALL_IQ_KIND.find_matching_column_names(raw_phenotype)
-        if variable.casefold() not in casefolded_names
-    }
+    for variable in ALL_IQ_KIND.find_matching_column_names(raw_phenotype):
+        if variable.casefold() not in casefolded_names:
+            values_by_variable[variable] = raw_phenotype[variable]
+
     phenotype_sex_values = find_phenotype_covariate(raw_phenotype, SEX_KIND)
-    sex_variable_names = [variable for variable in values_by_variable if SEX_KIND.matches_column_name(variable)]
-    if (
-        sex_variable_names
-        and phenotype_sex_values is not None
-        and is_text(phenotype_sex_values)
-        and not any(is_text(values_by_variable[variable]) for variable in sex_variable_names)
-    ):
-        values_by_variable = {
-            variable: variable_values
-            for variable, variable_values in values_by_variable.items()
-            if variable not in sex_variable_names[1:]
-        } | {sex_variable_names[0]: phenotype_sex_values}
-    return pd.DataFrame(
-        {
-            variable: convert_codes_to_category(variable_values)
-            for variable, variable_values in values_by_variable.items()
-        },
-        index=covariate_table.index,
-    )
+    sex_variables = [variable for variable in values_by_variable if SEX_KIND.matches_column_name(variable)]
+    has_sex_names = any(is_text(values_by_variable[variable]) for variable in sex_variables)
+    if sex_variables and not has_sex_names and phenotype_sex_values is not None and is_text(phenotype_sex_values):
+        first_sex_variable, *repeated_sex_variables = sex_variables
+        values_by_variable[first_sex_variable] = phenotype_sex_values
+        for variable in repeated_sex_variables:
+            del values_by_variable[variable]
+
+    category_or_number_by_variable = {
+        variable: convert_codes_to_category(variable_values) for variable, variable_values in values_by_variable.items()
+    }
+    return pd.DataFrame(category_or_number_by_variable, index=covariate_table.index)
 
 
 def is_text(variable_values: pd.Series) -> bool:
@@ -156,47 +146,39 @@ def convert_codes_to_category(variable_values: pd.Series) -> pd.Series:
 
 def count_people_by_class(variable_values: pd.Series, labels: np.ndarray) -> dict[str, int]:
     """How many people of each class have a value, and how many have none."""
-    values_by_class = {
-        class_name: variable_values[labels == class_label] for class_label, class_name in enumerate(CLASS_NAMES)
-    }
-    return {
-        f"{class_name}_known": int(class_values.notna().sum()) for class_name, class_values in values_by_class.items()
-    } | {
-        f"{class_name}_missing": int(class_values.isna().sum()) for class_name, class_values in values_by_class.items()
-    }
+    known_count_by_column: dict[str, int] = {}
+    missing_count_by_column: dict[str, int] = {}
+    for class_label, class_name in enumerate(CLASS_NAMES):
+        class_values = variable_values[labels == class_label]
+        known_count_by_column[f"{class_name}_known"] = int(class_values.notna().sum())
+        missing_count_by_column[f"{class_name}_missing"] = int(class_values.isna().sum())
+    return known_count_by_column | missing_count_by_column
 
 
-def make_variable_rows(name: str, variable_values: pd.Series, labels: np.ndarray) -> list[dict[str, Any]]:
+def make_variable_rows(variable: str, variable_values: pd.Series, labels: np.ndarray) -> list[dict[str, Any]]:
     """The row of a variable (n,), then one for each of its categories; `labels` (n,) is 1 autism, 0 control."""
     values_by_class = {
         class_name: variable_values[labels == class_label].dropna()
         for class_label, class_name in enumerate(CLASS_NAMES)
     }
-    variable_row: dict[str, Any] = {"variable": name, **count_people_by_class(variable_values, labels)}
-    if is_text(variable_values):
-        frequencies_by_column = {
-            f"{class_name}_share": class_values.value_counts(normalize=True)
-            for class_name, class_values in values_by_class.items()
-        }
-        frequency_cells = [
-            {name: frequencies.get(category) for name, frequencies in frequencies_by_column.items()}
-            for category in variable_values.cat.categories
-        ]
-        categories_with_cells = zip(variable_values.cat.categories, frequency_cells, strict=True)
-        return [
-            variable_row,
-            *(
-                {"variable": name, "category": category} | frequencies
-                for category, frequencies in categories_with_cells
-            ),
-        ]
-    for class_name, class_values in values_by_class.items():
-        variable_row |= {
-            f"{class_name}_mean": class_values.mean(),
-            f"{class_name}_sd": class_values.std(),
-            f"{class_name}_median": class_values.median(),
-        }
-    return [variable_row]
+    variable_row: dict[str, Any] = {"variable": variable, **count_people_by_class(variable_values, labels)}
+    if not is_text(variable_values):
+        for class_name, class_values in values_by_class.items():
+            variable_row[f"{class_name}_mean"] = class_values.mean()
+            variable_row[f"{class_name}_sd"] = class_values.std()
+            variable_row[f"{class_name}_median"] = class_values.median()
+        return [variable_row]
+
+    shares_by_class = {
+        class_name: class_values.value_counts(normalize=True) for class_name, class_values in values_by_class.items()
+    }
+    category_rows = []
+    for category in variable_values.cat.categories:
+        category_row = {"variable": variable, "category": category}
+        for class_name, category_shares in shares_by_class.items():
+            category_row[f"{class_name}_share"] = category_shares.get(category)
+        category_rows.append(category_row)
+    return [variable_row, *category_rows]
 
 
 def compare_variable_between_classes(variable_values: pd.Series, labels: np.ndarray) -> dict[str, Any]:
