@@ -34,6 +34,13 @@ from utils.scores.metrics import Predictions, choose_headline_metric, estimate_s
 from utils.scores.results import GIVEN_DIAGNOSIS_MEASURE, UNDEFINED, Estimate, finite_or_none, flatten_estimates
 from utils.scores.statistics import bootstrap_percentile_interval, permute_within_sites, to_log_odds
 
+MIN_FINITE_P = 1e-300  # least p, whose t is finite
+AGE_THIRDS = ("youngest", "middle", "oldest")
+GROUPING_KINDS = ("head motion", "sex", "age")
+MOVED_LESS = "moved less"
+MOVED_MORE = "moved more"
+MAX_SEX_VALUES = 6  # of a column of sexes; more values are no codes
+
 
 def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | None, seed: int) -> dict | None:
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
@@ -54,19 +61,19 @@ def measure_confounds(predictions: Predictions, covariate_table: pd.DataFrame | 
         subject_table.index.tolist(), subject_table["site"].tolist(), covariate_table
     )
     tested_people, covariate_adjustment = choose_people_and_adjustment(subject_table, subject_covariates)
-    confound_result: dict[str, Any] = {
-        "subjects": len(tested_people),
-        "left_out": len(subject_table) - len(tested_people),
-        "beside": covariate_adjustment,
-    }
-    confound_result |= compute_partial_correlation(
+    partial_result = compute_partial_correlation(
         tested_people,
         subject_covariates.loc[tested_people.index],
         covariate_adjustment,
         predictions.compute_interval_widening("auc"),
     )
-    confound_result["given_diagnosis"] = correlate_within_diagnosis(subject_table, subject_covariates, seed)
-    return confound_result
+    return {
+        "subjects": len(tested_people),
+        "left_out": len(subject_table) - len(tested_people),
+        "beside": covariate_adjustment,
+        **partial_result,
+        "given_diagnosis": correlate_within_diagnosis(subject_table, subject_covariates, seed),
+    }
 
 
 def make_subject_table(predictions: Predictions) -> pd.DataFrame:
@@ -81,19 +88,15 @@ def explain_too_few_people(tested_people: pd.DataFrame) -> str:
     """Why these people are too few for a statement, as they are for their AUC within sites; empty if they are
     enough."""
     has_several_sites = tested_people["site"].nunique() > 1
-    mixed_site_people = (
-        tested_people[tested_people.groupby("site")["label"].transform("nunique") == 2]
-        if has_several_sites
-        else tested_people
-    )
+    mixed_site_people = tested_people
+    if has_several_sites:
+        mixed_site_people = tested_people[tested_people.groupby("site")["label"].transform("nunique") == 2]
     if mixed_site_people.empty:
         return "at each site all participants have the same diagnosis"
     if mixed_site_people.groupby("label")["unit"].nunique().min() >= MIN_CLASS_SUBJECTS:
         return ""
-    return (
-        f"it needs {MIN_CLASS_SUBJECTS} participants of each "
-        f"class{' at sites that have both' if has_several_sites else ''}"
-    )
+    both_classes_text = " at sites that have both" if has_several_sites else ""
+    return f"it needs {MIN_CLASS_SUBJECTS} participants of each class{both_classes_text}"
 
 
 def choose_people_and_adjustment(
@@ -106,10 +109,8 @@ def choose_people_and_adjustment(
         covariates_without_site = subject_covariates.drop(columns="site", errors="ignore")
         tested_people = subject_table
         covariate_adjustment = make_adjustment(covariates_without_site.reindex(columns=subject_covariates.columns))
-    return tested_people, replace(
-        covariate_adjustment,
-        unmeasured_kinds=find_unmeasured_covariate_kinds(subject_covariates, subject_table["site"]),
-    )
+    unmeasured_kinds = find_unmeasured_covariate_kinds(subject_covariates, subject_table["site"])
+    return tested_people, replace(covariate_adjustment, unmeasured_kinds=unmeasured_kinds)
 
 
 def compute_partial_correlation(
@@ -127,22 +128,26 @@ def compute_partial_correlation(
     """
     if tested_people["label"].nunique() < 2:
         return {"reason": "the participants are of one class"}
-    if reason := covariate_adjustment.no_adjustment_reason or explain_too_few_people(tested_people):
+    reason = covariate_adjustment.no_adjustment_reason or explain_too_few_people(tested_people)
+    if reason:
         return {"reason": reason}
     label_and_logit = tested_people[["label", "logit"]].to_numpy(float)  # (people, 2)
     if label_and_logit[:, 1].std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output is the same for everybody"}
+
+    # What the covariates say of both is removed, by the terms that either needs
     label_and_logit = (label_and_logit - label_and_logit.mean(axis=0)) / label_and_logit.std(axis=0)
+    label_z, logit_z = label_and_logit.T  # (people,) each, mean 0 and SD 1
     term_indices = frozenset(
-        covariate_adjustment.select_term_indices(label_and_logit[:, 0])
-        | covariate_adjustment.select_term_indices(label_and_logit[:, 1])
+        covariate_adjustment.select_term_indices(label_z) | covariate_adjustment.select_term_indices(logit_z)
     )
-    covariate_basis = covariate_adjustment.make_basis_with_terms(term_indices)
+    covariate_basis = covariate_adjustment.make_basis_with_terms(term_indices)  # (people, columns)
     label_residuals, output_residuals = compute_regression_residuals(label_and_logit, covariate_basis).T
     if output_residuals.std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the network's output follows from the covariates"}
     if label_residuals.std() < MIN_RESIDUAL_SHARE:
         return {"reason": "the diagnosis follows from the covariates"}
+
     partial_correlation, p_value = correlate_residuals(
         label_residuals, output_residuals, covariate_basis, standard_error_factor, tested_people["unit"]
     )
@@ -150,8 +155,8 @@ def compute_partial_correlation(
     if partial_correlation.low is not None and partial_correlation.low > 0:
         cluster_indices = tested_people["unit"].factorize()[0]
         test_inputs = sensitivity.CovariateTestInputs(
-            label_and_logit[:, 0],
-            label_and_logit[:, 1],
+            label_z,
+            logit_z,
             cluster_indices,
             subject_covariates,
             covariate_adjustment,
@@ -174,30 +179,29 @@ def correlate_residuals(
 ) -> tuple[Estimate, float]:
     """The correlation of two columns of residuals (n,) of a regression on `covariate_basis` (n, k), and its p; errors
     within a `cluster_per_person` (n,) are not independent."""
-    slope = output_residuals @ label_residuals / (output_residuals @ output_residuals)
-    # 1 minus the leverage, (people,)
-    leverage_complement = (
-        1 - (covariate_basis**2).sum(axis=1) - output_residuals**2 / (output_residuals @ output_residuals)
-    )  # 0 for those whom the regression fits in any case
-    error_scores = np.where(
+    output_square_sum = output_residuals @ output_residuals
+    slope = output_residuals @ label_residuals / output_square_sum
+    errors = label_residuals - slope * output_residuals  # (people,)
+
+    # HC3: an error over 1 minus its leverage, which is 0 for those whom the regression fits in any case
+    leverage_complement = 1 - (covariate_basis**2).sum(axis=1) - output_residuals**2 / output_square_sum  # (people,)
+    person_scores = np.where(
         leverage_complement > MIN_RESIDUAL_SHARE,
-        output_residuals
-        * (label_residuals - slope * output_residuals)
-        / np.maximum(leverage_complement, MIN_RESIDUAL_SHARE),
+        output_residuals * errors / np.maximum(leverage_complement, MIN_RESIDUAL_SHARE),
         0,
     )
-    error_scores = np.bincount(cluster_per_person.factorize()[0], error_scores)
+    cluster_scores = np.bincount(cluster_per_person.factorize()[0], person_scores)  # (clusters,)
+
     sd_ratio = output_residuals.std() / label_residuals.std()
     correlation = sd_ratio * slope
-    standard_error = (
-        sd_ratio * standard_error_factor * np.sqrt(error_scores @ error_scores) / (output_residuals @ output_residuals)
+    standard_error = sd_ratio * standard_error_factor * np.sqrt(cluster_scores @ cluster_scores) / output_square_sum
+    freedom_degrees = max(len(cluster_scores) - covariate_basis.shape[1] - 1, 1)
+    half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * standard_error
+    correlation_estimate = Estimate.from_numbers(
+        correlation, max(correlation - half_width, -1), min(correlation + half_width, 1)
     )
-    freedom_degrees = max(len(error_scores) - covariate_basis.shape[1] - 1, 1)
-    interval_half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom_degrees) * standard_error
     p_value = 2 * stats.t.sf(abs(correlation) / max(standard_error, 1e-12), freedom_degrees)
-    return Estimate.from_numbers(
-        correlation, max(correlation - interval_half_width, -1), min(correlation + interval_half_width, 1)
-    ), float(p_value)
+    return correlation_estimate, float(p_value)
 
 
 def correlate_within_diagnosis(
@@ -216,9 +220,8 @@ def correlate_within_diagnosis(
         cell_by_subject = measured_people.groupby(["label", "site"]).ngroup()
         logit_and_value = measured_people[["logit", "value"]]
         cell_deviations = logit_and_value - logit_and_value.groupby(cell_by_subject).transform("mean")
-        is_varying = (
-            cell_deviations.std() > MIN_RESIDUAL_SHARE * logit_and_value.std()
-        ).all()  # neither is the same in all people of a cell
+        # neither is the same in all people of a cell
+        is_varying = (cell_deviations.std() > MIN_RESIDUAL_SHARE * logit_and_value.std()).all()
         if is_varying and measured_people["unit"].nunique() >= MIN_CLASS_SUBJECTS:
             logit_deviations, value_deviations = cell_deviations.to_numpy().T
             correlation_and_p_by_covariate[covariate] = correlate_within_cells(
@@ -253,37 +256,30 @@ def correlate_within_cells(
     """The correlation of two columns (n,) that have the mean 0 in each cell, and its p; values change places within the
     cells `cell_by_subject` (n,), and people of a `cluster_per_subject` (n,) stay together."""
     first_subject_indices, cluster_indices = find_first_and_inverse_indices(cluster_per_subject)
-    observed_within_cell_correlation = (
-        logit_deviations
-        @ value_deviations
-        / np.sqrt((logit_deviations @ logit_deviations) * (value_deviations @ value_deviations))
-    )
+    products = logit_deviations * value_deviations  # (people,)
+    dot_product = logit_deviations @ value_deviations
+    logit_square_sum = logit_deviations @ logit_deviations
+    value_square_sum = value_deviations @ value_deviations
+    correlation = dot_product / np.sqrt(logit_square_sum * value_square_sum)
 
-    def compute_weighted_correlation(subject_weights: np.ndarray) -> np.ndarray:
+    def compute_resampled_correlations(cluster_weights: np.ndarray) -> np.ndarray:
+        subject_weights = cluster_weights[:, cluster_indices]  # (resamples, people)
+        logit_variances = subject_weights @ logit_deviations**2
+        value_variances = subject_weights @ value_deviations**2
         with np.errstate(divide="ignore", invalid="ignore"):
-            return (
-                subject_weights
-                @ (logit_deviations * value_deviations)
-                / np.sqrt((subject_weights @ logit_deviations**2) * (subject_weights @ value_deviations**2))
-            )
+            return subject_weights @ products / np.sqrt(logit_variances * value_variances)
 
     generator = np.random.default_rng(seed)
     low, high = bootstrap_percentile_interval(
-        lambda cluster_weights: compute_weighted_correlation(cluster_weights[:, cluster_indices]),
-        len(first_subject_indices),
-        generator,
-        EFFORT.resamples,
+        compute_resampled_correlations, len(first_subject_indices), generator, EFFORT.resamples
     )
-    permuted_dot_products = (
-        value_deviations[permute_within_sites(cluster_indices, cell_by_subject, EFFORT.resamples, generator)]
-        @ logit_deviations
-    )
-    extreme_count = np.count_nonzero(
-        np.abs(permuted_dot_products) >= np.abs(value_deviations @ logit_deviations) * (1 - MIN_RESIDUAL_SHARE)
-    )
-    return Estimate.from_numbers(*np.clip([observed_within_cell_correlation, low, high], -1, 1)), float(
-        (1 + extreme_count) / (1 + EFFORT.resamples)
-    )
+
+    value_orders = permute_within_sites(cluster_indices, cell_by_subject, EFFORT.resamples, generator)
+    permuted_dot_products = value_deviations[value_orders] @ logit_deviations  # (permutations,)
+    least_extreme_product = np.abs(dot_product) * (1 - MIN_RESIDUAL_SHARE)
+    extreme_count = np.count_nonzero(np.abs(permuted_dot_products) >= least_extreme_product)
+    p_value = float((1 + extreme_count) / (1 + EFFORT.resamples))
+    return Estimate.from_numbers(*np.clip([correlation, low, high], -1, 1)), p_value
 
 
 def make_covariate_result(confound_result: dict | None) -> CovariateResult | None:
@@ -291,7 +287,8 @@ def make_covariate_result(confound_result: dict | None) -> CovariateResult | Non
     if confound_result is None:
         return None
     sensitivity_fields: dict[str, Any] = {}
-    if unmeasured_covariate := confound_result.get("unmeasured"):
+    unmeasured_covariate = confound_result.get("unmeasured")
+    if unmeasured_covariate:
         sensitivity_fields = {
             "reliability": confound_result["reliability"],
             "unmeasured": unmeasured_covariate.needed_correlation,
@@ -313,40 +310,30 @@ def make_confound_rows(
     """Rows of `confounds.csv`: the test; the correlation with each covariate given the diagnosis; the half that moved
     least; and the `masked_auc_and_difference`: the AUC where missingness is masked, and the score minus it."""
     confound_result = confound_result or {}
-    estimate_rows: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
+    measured_estimates: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
     if "partial" in confound_result:
-        estimate_rows.append(("partial", "", confound_result["partial"], confound_result["p"]))
+        measured_estimates.append(("partial", "", confound_result["partial"], confound_result["p"]))
     if "unmeasured" in confound_result:
+        reliability = Estimate.from_numbers(confound_result["reliability"])
+        measured_estimates.append(("reliability", "", reliability, None))
         unmeasured_covariate = confound_result["unmeasured"]
-        estimate_rows.append(("reliability", "", Estimate.from_numbers(confound_result["reliability"]), None))
-        estimate_rows.append(
-            (
-                "unmeasured",
-                unmeasured_covariate.strongest_measured_covariate,
-                Estimate.from_numbers(unmeasured_covariate.needed_correlation),
-                None,
-            )
-        )
+        needed_correlation = Estimate.from_numbers(unmeasured_covariate.needed_correlation)
+        strongest_covariate = unmeasured_covariate.strongest_measured_covariate
+        measured_estimates.append(("unmeasured", strongest_covariate, needed_correlation, None))
     for covariate, (correlation, p_value) in confound_result.get("given_diagnosis", {}).items():
-        estimate_rows.append((GIVEN_DIAGNOSIS_MEASURE, covariate, correlation, p_value))
-    if less_moving_row := next((row for row in group_score_rows if row["group"] == MOVED_LESS), None):
+        measured_estimates.append((GIVEN_DIAGNOSIS_MEASURE, covariate, correlation, p_value))
+    less_moving_row = next((group_row for group_row in group_score_rows if group_row["group"] == MOVED_LESS), None)
+    if less_moving_row:
         auc_name = "auc_sites" if less_moving_row.get("auc_sites") is not None else "auc"
-        estimate_rows.append((auc_name, "", Estimate.from_row(less_moving_row, auc_name), None))
-    for masked_measure, estimate in zip(("masked", "minus_masked"), masked_auc_and_difference, strict=True):
-        estimate_rows.append((masked_measure, "", estimate, None))
+        measured_estimates.append((auc_name, "", Estimate.from_row(less_moving_row, auc_name), None))
+    masked_auc, score_minus_masked = masked_auc_and_difference
+    measured_estimates.append(("masked", "", masked_auc, None))
+    measured_estimates.append(("minus_masked", "", score_minus_masked, None))
     return [
         {"measure": measure, "covariate": covariate} | estimate.to_cells() | {"p": p_value}
-        for measure, covariate, estimate, p_value in estimate_rows
+        for measure, covariate, estimate, p_value in measured_estimates
         if estimate.value is not None
     ]
-
-
-MIN_FINITE_P = 1e-300  # least p, whose t is finite
-AGE_THIRDS = ("youngest", "middle", "oldest")
-GROUPING_KINDS = ("head motion", "sex", "age")
-MOVED_LESS = "moved less"
-MOVED_MORE = "moved more"
-MAX_SEX_VALUES = 6  # values; more of them are no codes
 
 
 def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFrame | None, seed: int) -> list[dict]:
@@ -363,70 +350,59 @@ def make_group_score_rows(predictions: Predictions, covariate_table: pd.DataFram
     for grouping_kind, group_by_subject in find_groupings(subject_covariates, sites):
         group_by_record = group_by_subject.reindex(predictions.subject).to_numpy(object)
         for group_name in group_by_subject.dropna().unique():
-            subject_count_by_column, estimate_by_metric = count_and_score_group(
-                predictions.select_records(group_by_record == group_name), seed
-            )
-            estimate_by_auc: dict[str, Estimate] = {
-                auc_name: estimate_by_metric[auc_name]
-                for auc_name in ("auc_sites", "auc")
-                if auc_name in estimate_by_metric
-            }
+            group_predictions = predictions.select_records(group_by_record == group_name)
+            subject_count_by_column, estimate_by_metric = count_and_score_group(group_predictions, seed)
+            estimate_by_auc: dict[str, Estimate] = {}
             if predictions.in_small_sites:
-                estimate_by_auc = {
-                    "auc_sites": estimate_by_metric[choose_headline_metric(estimate_by_metric)],
-                    "auc": UNDEFINED,
-                }
+                estimate_by_auc["auc_sites"] = estimate_by_metric[choose_headline_metric(estimate_by_metric)]
+                estimate_by_auc["auc"] = UNDEFINED
+            else:
+                if "auc_sites" in estimate_by_metric:
+                    estimate_by_auc["auc_sites"] = estimate_by_metric["auc_sites"]
+                estimate_by_auc["auc"] = estimate_by_metric["auc"]
             group_score_rows.append(
                 {"kind": grouping_kind, "group": str(group_name)}
                 | subject_count_by_column
                 | flatten_estimates(estimate_by_auc)
             )
-    return sorted(group_score_rows, key=lambda row: GROUPING_KINDS.index(row["kind"]))
+    return sorted(group_score_rows, key=lambda group_row: GROUPING_KINDS.index(group_row["kind"]))
 
 
 def count_and_score_group(group_predictions: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
     """How many subjects a part has, in all and of each class; and its metrics."""
-    record_mask_by_count = {
-        "subjects": group_predictions.label >= 0,
-        "autism": group_predictions.label == 1,
-        "control": group_predictions.label == 0,
+    subject_count_by_column = {
+        "subjects": group_predictions.count_subjects(group_predictions.label >= 0),
+        "autism": group_predictions.count_subjects(group_predictions.label == 1),
+        "control": group_predictions.count_subjects(group_predictions.label == 0),
     }
-    return {
-        count_name: group_predictions.count_subjects(row_mask) for count_name, row_mask in record_mask_by_count.items()
-    }, estimate_scores(group_predictions, seed)
+    return subject_count_by_column, estimate_scores(group_predictions, seed)
 
 
 def find_groupings(subject_covariates: pd.DataFrame, sites: list[str]) -> Iterator[tuple[str, pd.Series]]:
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for covariate in subject_covariates:
         covariate_values = subject_covariates[covariate]
-        if HEAD_MOTION_KIND.matches_column_name(covariate) and covariate_values.dtype == float:
-            is_below_median = covariate_values < covariate_values.groupby(np.array(sites)).transform("median")
-            half_by_subject = pd.Series(np.where(is_below_median, MOVED_LESS, MOVED_MORE), subject_covariates.index)
+        is_number = covariate_values.dtype == float
+        has_few_values = covariate_values.nunique() <= MAX_SEX_VALUES
+        if HEAD_MOTION_KIND.matches_column_name(covariate) and is_number:
+            site_medians = covariate_values.groupby(np.array(sites)).transform("median")
+            half_names = np.where(covariate_values < site_medians, MOVED_LESS, MOVED_MORE)
+            half_by_subject = pd.Series(half_names, subject_covariates.index)
             yield "head motion", half_by_subject.where(covariate_values.notna()).sort_values()
-        elif (
-            AGE_KIND.matches_column_name(covariate)
-            and covariate_values.dtype == float
-            and covariate_values.nunique() > MAX_SEX_VALUES
-        ):
-            third_by_subject = pd.qcut(
-                covariate_values.rank(method="first"), len(AGE_THIRDS), labels=AGE_THIRDS
-            ).astype(object)
-            lower_age_text, upper_age_text = (
-                f"{age_limit:.1f}" for age_limit in covariate_values.quantile([1 / 3, 2 / 3])
-            )
-            group_texts = dict(
-                zip(
-                    AGE_THIRDS,
-                    (f"below {lower_age_text}", f"{lower_age_text} to {upper_age_text}", f"above {upper_age_text}"),
-                    strict=True,
-                )
-            )
-            group_texts = {third: f"{third} third, {age_range}" for third, age_range in group_texts.items()}
-            yield "age", third_by_subject.map(group_texts)[covariate_values.sort_values().index]
-        elif SEX_KIND.matches_column_name(covariate) and covariate_values.nunique() <= MAX_SEX_VALUES:
-            group_texts = covariate_values.dropna().map("{:g}".format if covariate_values.dtype == float else str)
-            yield "sex", (f"{covariate} " + group_texts).sort_values()
+        elif AGE_KIND.matches_column_name(covariate) and is_number and not has_few_values:
+            age_ranks = covariate_values.rank(method="first")
+            third_by_subject = pd.qcut(age_ranks, len(AGE_THIRDS), labels=AGE_THIRDS).astype(object)
+            lower_age, upper_age = covariate_values.quantile([1 / 3, 2 / 3])
+            youngest, middle, oldest = AGE_THIRDS
+            text_by_third = {
+                youngest: f"{youngest} third, below {lower_age:.1f}",
+                middle: f"{middle} third, {lower_age:.1f} to {upper_age:.1f}",
+                oldest: f"{oldest} third, above {upper_age:.1f}",
+            }
+            yield "age", third_by_subject.map(text_by_third)[covariate_values.sort_values().index]
+        elif SEX_KIND.matches_column_name(covariate) and has_few_values:
+            sex_texts = covariate_values.dropna().map("{:g}".format if is_number else str)
+            yield "sex", (f"{covariate} " + sex_texts).sort_values()
 
 
 def make_site_score_rows(predictions: Predictions, seed: int) -> list[dict]:
@@ -437,16 +413,12 @@ def make_site_score_rows(predictions: Predictions, seed: int) -> list[dict]:
     """
     site_rows = []
     for site_name in np.unique(predictions.site):
-        subject_count_by_column, estimate_by_metric = count_and_score_group(
-            predictions.select_records(predictions.site == site_name), seed
-        )
+        site_predictions = predictions.select_records(predictions.site == site_name)
+        subject_count_by_column, estimate_by_metric = count_and_score_group(site_predictions, seed)
         auc_name = choose_headline_metric(estimate_by_metric) if predictions.in_small_sites else "auc"
-        site_rows.append(
-            {"site": str(site_name)}
-            | subject_count_by_column
-            | flatten_estimates({"auc": estimate_by_metric[auc_name], "accuracy": estimate_by_metric["accuracy"]})
-        )
-    return sorted(site_rows, key=lambda row: -row["subjects"])
+        estimate_by_column = {"auc": estimate_by_metric[auc_name], "accuracy": estimate_by_metric["accuracy"]}
+        site_rows.append({"site": str(site_name)} | subject_count_by_column | flatten_estimates(estimate_by_column))
+    return sorted(site_rows, key=lambda site_row: -site_row["subjects"])
 
 
 def score_folds(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
