@@ -19,7 +19,7 @@ from data.likeness.reference import UNKNOWN_VALUE_CATEGORY, TrainingReference, c
 from utils.evaluation import people
 from utils.evaluation.comparisons import write_baseline_predictions
 from utils.evaluation.probabilities import estimate_label_agreement
-from utils.report.tables import EvaluationResults, read_result_table
+from utils.report.tables import EvaluationResults
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import MIN_CALIBRATED_SD, Calibration
@@ -44,7 +44,7 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
     run = results.run
     if run.cohort.list_split_subjects("train") and not run.everybody:
         return write_baseline_predictions(results)
-    prediction_table = read_result_table(run, "predictions")
+    prediction_table = results.table_by_name["predictions"]
     calibration = people.load_calibration(run)
     outlier_table = None
     reference, warnings = load_training_reference(run)

@@ -32,8 +32,8 @@ from utils.report.tables import (
     RepeatPredictions,
     average_record_tables,
     parse_evaluation_manifest,
-    read_repeat_predictions,
     read_result_table,
+    split_predictions_by_repeat,
 )
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
@@ -78,7 +78,7 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
         nonempty_fold_tables = [fold_table for fold_table in fold_tables if len(fold_table)]
         if nonempty_fold_tables:  # a column that not every fold has is dropped
             results.write_result_table(table_name, pd.concat(nonempty_fold_tables, join="inner", ignore_index=True))
-    repeats = read_repeat_predictions(pooled_run)
+    repeats = split_predictions_by_repeat(results.table_by_name)
     if pooled_run.repeats > 1 and repeats[0].predictions["label"].notna().any():
         network_input_names = pooled_run.model.list_input_names(pooled_run.config)
         repeats_table = comparisons.make_repeats_table(repeats, pooled_run.seed, network_input_names)
@@ -102,7 +102,8 @@ def evaluate_classifier(run: Run, network: keras.Model) -> None:
     results = EvaluationResults(run)
     results.write_result_table("predictions", predict_test_records(run, network))
     external_warnings = external.write_external_tables(results)
-    estimate_by_metric = conclude_test(results, read_repeat_predictions(run), external_warnings, [run])
+    repeats = split_predictions_by_repeat(results.table_by_name)
+    estimate_by_metric = conclude_test(results, repeats, external_warnings, [run])
     if estimate_by_metric:
         checkpoint_row = {"checkpoint": str(run.checkpoints.require_intact_prefix())}
         for metric in CHECKPOINT_METRICS:

@@ -268,20 +268,15 @@ class RepeatPredictions:
         )
 
 
-def read_repeat_predictions(run: Run) -> list[RepeatPredictions]:
-    """The tables in the output folder of a run, of each repeat."""
-    predictions_by_repeat, baseline_predictions_by_repeat = (
-        split_table_by_repeat(read_result_table(run, table_name))
-        for table_name in ("predictions", "baseline_predictions")
-    )
-    baseline_predictions_by_repeat = (
-        baseline_predictions_by_repeat
-        if len(baseline_predictions_by_repeat) == len(predictions_by_repeat)
-        else [pd.DataFrame()] * len(predictions_by_repeat)
-    )
+def split_predictions_by_repeat(table_by_name: Mapping[str, pd.DataFrame]) -> list[RepeatPredictions]:
+    """The predictions of each repeat, from the tables of a test by name."""
+    prediction_tables = split_table_by_repeat(table_by_name["predictions"])
+    baseline_tables = split_table_by_repeat(table_by_name.get("baseline_predictions", pd.DataFrame()))
+    if len(baseline_tables) != len(prediction_tables):
+        baseline_tables = [pd.DataFrame()] * len(prediction_tables)
     return [
-        RepeatPredictions(*repeat_tables)
-        for repeat_tables in zip(predictions_by_repeat, baseline_predictions_by_repeat, strict=True)
+        RepeatPredictions(prediction_table, baseline_table)
+        for prediction_table, baseline_table in zip(prediction_tables, baseline_tables, strict=True)
     ]
 
 
@@ -308,17 +303,19 @@ def average_record_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 class EvaluationResults:
-    """The tables of a test: each is written, and kept as its file has it, digit by digit, for the report."""
+    """The tables of a test: each is written, and passed on to all that follows from it, and to the report."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.table_by_name = dict[str, pd.DataFrame]()  # as the report reads them from their files
+        self.table_by_name = dict[str, pd.DataFrame]()  # as their files have them
         self.calibration_promise = ""  # see `EvaluationManifest`
 
     def write_result_table(self, table_name: str, table: pd.DataFrame) -> None:
         """A table by its name in `RESULT_TABLE_BY_NAME`."""
         table_path = self.run.out_dir / RESULT_TABLE_BY_NAME[table_name].file_name
         write_csv_frame(table_path, table, TABLE_DIGITS)
+        # Read back once, since a file has `TABLE_DIGITS` digits: what is passed on has the same, so that results from the
+        # file and from memory are equal
         self.table_by_name[table_name] = convert_column_types(
             read_csv_frame(table_path, list(table)), RESULT_TABLE_BY_NAME[table_name]
         )
