@@ -44,7 +44,7 @@ def read_json_sidecar(file_path: Path) -> tuple[Path, dict[str, Any]]:
     return json_path, files.read_json(json_path, dict) if json_path.is_file() else {}
 
 
-def read_derivation(file_path: Path) -> Derivation | None:
+def read_derivation_beside(file_path: Path) -> Derivation | None:
     """How a map, or the series of a person, was derived; None if no JSON of `derive` says it. Raises InputError for one
     that is damaged."""
     json_path, json_content = read_json_sidecar(file_path)
@@ -52,76 +52,77 @@ def read_derivation(file_path: Path) -> Derivation | None:
 
 
 def read_derivations_per_kind(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
-    """For each kind of file, each subject and `read_derivation` of its file; a 4-D file of several maps is one kind."""
-    paths_per_kind = [tuple(map_file.path for map_file in source.map_files[map_name]) for map_name in source.map_files]
-    paths_per_kind += [tuple(source.series_paths)] if source.series_paths is not None else []
-    subject_ids = source.subject_table["subject"]
-    return [
-        [*zip(subject_ids, map(read_derivation, subject_paths), strict=True)]
-        for subject_paths in dict.fromkeys(paths_per_kind)
-    ]
+    """For each kind of file, each subject and `read_derivation_beside` its file; a 4-D file of several maps is one
+    kind."""
+    paths_per_kind = list[tuple[Path, ...]]()  # a path for each subject
+    for map_name in source.map_files:
+        paths_per_kind.append(tuple(map_file.path for map_file in source.map_files[map_name]))
+    if source.series_paths is not None:
+        paths_per_kind.append(tuple(source.series_paths))
+
+    derivations_per_kind = []
+    for subject_paths in dict.fromkeys(paths_per_kind):
+        subject_derivations = map(read_derivation_beside, subject_paths)
+        derivations_per_kind.append(list(zip(source.subject_table["subject"], subject_derivations, strict=True)))
+    return derivations_per_kind
 
 
 def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     """How the files of all people were derived, None if that is not known of all or is not one way; and facts. Raises
     InputError if people's maps of one name were derived in several ways."""
-    subject_derivations_per_kind = read_derivations_per_kind(source)  # lists of (subject, derivation or None)
-    derivation_counter_per_kind = [
-        Counter(derivation for _, derivation in subject_derivations if derivation)
-        for subject_derivations in subject_derivations_per_kind
-    ]
-    commonest_derivation_per_kind = [
-        derivation_counter.most_common(1)[0][0] if derivation_counter else None
-        for derivation_counter in derivation_counter_per_kind
-    ]
-    subject_derivations_and_commonest = zip(subject_derivations_per_kind, commonest_derivation_per_kind, strict=True)
-    if differences_text := summarise_option_differences(
-        (subject, derivation, commonest_derivation)
-        for subject_derivations, commonest_derivation in subject_derivations_and_commonest
-        for subject, derivation in subject_derivations
-        if derivation and commonest_derivation
-    ):
+    commonest_derivations = list[Derivation]()  # one for each kind of file of which any is known
+    compared_derivations = list[tuple[str, Derivation, Derivation]]()  # (subject, derivation, commonest of its kind)
+    underived_subject_ids = set[str]()
+    for subject_derivations in read_derivations_per_kind(source):
+        derived_subjects = [(subject, derivation) for subject, derivation in subject_derivations if derivation]
+        underived_subject_ids.update(subject for subject, derivation in subject_derivations if derivation is None)
+        if derived_subjects:
+            derivation_counts = Counter(derivation for _, derivation in derived_subjects)
+            commonest_derivation = derivation_counts.most_common(1)[0][0]
+            commonest_derivations.append(commonest_derivation)
+            compared_derivations += [
+                (subject, derivation, commonest_derivation) for subject, derivation in derived_subjects
+            ]
+
+    if differences_text := summarise_option_differences(compared_derivations):
         raise InputError(
             f"Participants' maps were derived in several ways: {differences_text}. Expected one way. Derive them again "
             "with the same options, or leave participants out with --exclude."
         )
-    present_derivations = [derivation for derivation in commonest_derivation_per_kind if derivation]
-    underived_subject_ids = {
-        subject
-        for subject_derivations in subject_derivations_per_kind
-        for subject, derivation in subject_derivations
-        if derivation is None
-    }
-    if present_derivations and underived_subject_ids:
+    if not commonest_derivations:
+        return None, []
+    if underived_subject_ids:
         underived_subjects_text = join_names(
             [subject for subject in source.subject_table["subject"] if subject in underived_subject_ids]
         )
-        return None, [
-            (
-                "derived",
-                f"how is not known of {format_participants(len(underived_subject_ids))}, so not kept: "
-                f"{underived_subjects_text}",
-            )
-        ]
-    if not present_derivations:
-        return None, []
-    # without what may differ by kind of file
+        message = (
+            f"how is not known of {format_participants(len(underived_subject_ids))}, so not kept: "
+            f"{underived_subjects_text}"
+        )
+        return None, [("derived", message)]
+
+    # kinds of file are compared without what may differ by kind
     comparable_derivations = [
-        replace(derivation, measures=(), networks=None, parcels=None) for derivation in present_derivations
+        replace(derivation, measures=(), networks=None, parcels=None) for derivation in commonest_derivations
     ]
     if differences_text := summarise_option_differences(
         (derivation.product, comparable_derivation, comparable_derivations[0])
-        for derivation, comparable_derivation in zip(present_derivations, comparable_derivations, strict=True)
+        for derivation, comparable_derivation in zip(commonest_derivations, comparable_derivations, strict=True)
     ):
         return None, [("derived", f"in several ways, so how is not kept: {differences_text}")]
-    measure_names = tuple(dict.fromkeys(chain.from_iterable(derivation.measures for derivation in present_derivations)))
-    derivation_image_by_field: dict[str, Any] = {
-        field_name: image
-        for derivation in present_derivations
-        for field_name in NAMES_SUFFIX_BY_IMAGE
-        if (image := getattr(derivation, field_name))
-    }
-    return replace(comparable_derivations[0], measures=measure_names, **derivation_image_by_field), []
+    measure_names = tuple(
+        dict.fromkeys(chain.from_iterable(derivation.measures for derivation in commonest_derivations))
+    )
+    image_by_field = dict[str, Any]()
+    for derivation in commonest_derivations:
+        image_by_field |= list_derivation_images(derivation)
+    return replace(comparable_derivations[0], measures=measure_names, **image_by_field), []
+
+
+def list_derivation_images(derivation: Derivation) -> dict[str, Any]:
+    """The images that a derivation names, by its field."""
+    image_by_field = {field_name: getattr(derivation, field_name) for field_name in NAMES_SUFFIX_BY_IMAGE}
+    return {field_name: image for field_name, image in image_by_field.items() if image}
 
 
 def find_derivation_image_files(
@@ -129,40 +130,30 @@ def find_derivation_image_files(
 ) -> tuple[dict[str, Path], list[SummaryRow]]:
     """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; facts on
     those that are missing."""
-    derivation_image_by_field = {
-        field_name: image for field_name in NAMES_SUFFIX_BY_IMAGE if (image := getattr(derivation, field_name, None))
-    }
-    atlas_image_paths = (
-        [
-            image_path
-            for image_path in listing.all_file_paths
-            if ATLASES_FOLDER in image_path.parts and ATLAS_IMAGE_NAME.fullmatch(image_path.name)
-        ]
-        if derivation_image_by_field
-        else []
-    )
-    image_path_by_sha256 = (
-        {
-            compute_checksum(image_path): image_path
-            for image_path in [*atlas_image_paths, *filter(None, [parcel_image_path])]
-        }
-        if derivation_image_by_field
-        else {}
-    )
-    missing_image_summary_rows = [
-        (
-            "derived",
-            f"the {make_option_label(field_name)} {image} is not in {ATLASES_FOLDER}/, and not kept; derive --like "
-            "then needs it",
-        )
-        for field_name, image in derivation_image_by_field.items()
-        if image.sha256 not in image_path_by_sha256
+    image_by_field = list_derivation_images(derivation) if derivation else {}
+    if not image_by_field:
+        return {}, []  # no image need be read
+    candidate_image_paths = [
+        image_path
+        for image_path in listing.all_file_paths
+        if ATLASES_FOLDER in image_path.parts and ATLAS_IMAGE_NAME.fullmatch(image_path.name)
     ]
-    return {
-        field_name: image_path_by_sha256[image.sha256]
-        for field_name, image in derivation_image_by_field.items()
-        if image.sha256 in image_path_by_sha256
-    }, missing_image_summary_rows
+    if parcel_image_path:
+        candidate_image_paths.append(parcel_image_path)
+    image_path_by_sha256 = {compute_checksum(image_path): image_path for image_path in candidate_image_paths}
+
+    image_path_by_field = dict[str, Path]()
+    missing_image_summary_rows = list[SummaryRow]()
+    for field_name, image in image_by_field.items():
+        if image.sha256 in image_path_by_sha256:
+            image_path_by_field[field_name] = image_path_by_sha256[image.sha256]
+        else:
+            message = (
+                f"the {make_option_label(field_name)} {image} is not in {ATLASES_FOLDER}/, and not kept; derive --like "
+                "then needs it"
+            )
+            missing_image_summary_rows.append(("derived", message))
+    return image_path_by_field, missing_image_summary_rows
 
 
 def check_derivations(source: "Source", template_cohort: Cohort) -> list[SummaryRow]:
