@@ -355,12 +355,11 @@ def choose_clear_files(
     rejected_paths_by_reason = dict[str, list[PurePosixPath]]()
     for product_file in product_files:
         if product_file.path not in chosen_paths and matches_any_glob(product_file.relative_path, only_globs):
-            rejected_paths_by_reason.setdefault(
-                product_file.exclusion_reason or f"of {product_file.naming_rule.pipeline}", []
-            ).append(product_file.relative_path)
+            rejection_reason = product_file.exclusion_reason or f"of {product_file.naming_rule.pipeline}"
+            rejected_paths_by_reason.setdefault(rejection_reason, []).append(product_file.relative_path)
     rejections_text = ", ".join(
-        f"{len(rejected_paths)} {rejection_reason}, such as {rejected_paths[0]}"
-        for rejection_reason, rejected_paths in rejected_paths_by_reason.items()
+        f"{len(rejected_paths)} {reason}, such as {rejected_paths[0]}"
+        for reason, rejected_paths in rejected_paths_by_reason.items()
     )
     if not chosen_files and not rejected_paths_by_reason:
         raise InputError(
@@ -379,17 +378,19 @@ def choose_clear_files(
             f"paths: {product.column_flag}."
         )
     unclear_reason_by_person = explain_unclear_people(folder, chosen_files, chain([product_files], map_file_groups))
-    pipeline_layout_text, _, name_glob = next(
+    shared_traits_text = next(
         product_file.shared_traits_text
         for product_file in chosen_files
         if product_file.person_key not in unclear_reason_by_person
-    ).rpartition(", ")
+    )
+    pipeline_layout_text, _, name_glob = shared_traits_text.rpartition(", ")
     person_count = len(group_files_by_person(chosen_files))
     people_text = f" of {format_participants(person_count)}" if person_count < len(chosen_files) else ""
     summary_rows = [
         ("layout", f"{pipeline_layout_text}: {len(chosen_files)} {product.product_name}{people_text} ({name_glob})")
     ]
-    summary_rows += [("layout", f"left alone: {rejections_text}; choose with --only")] * bool(rejected_paths_by_reason)
+    if rejected_paths_by_reason:
+        summary_rows.append(("layout", f"left alone: {rejections_text}; choose with --only"))
     return chosen_files, unclear_reason_by_person, summary_rows
 
 
@@ -405,9 +406,8 @@ def explain_unclear_people(
     unclear_files_by_difference = dict[str, list[list[ProductFile]]]()
     for person_files in files_by_person.values():
         if are_files_ambiguous(person_files):
-            unclear_files_by_difference.setdefault(str(find_differing_trait_values(person_files)), []).append(
-                person_files
-            )
+            difference_text = str(find_differing_trait_values(person_files))
+            unclear_files_by_difference.setdefault(difference_text, []).append(person_files)
     rival_sentences = (
         describe_rival_files(
             similar_people_files[0], [list(chain(*similar_people_files))] if averaged_trait_names else glob_test_groups
@@ -477,9 +477,8 @@ def find_differing_trait_values(product_files: Sequence[ProductFile]) -> dict[st
 
 def are_files_ambiguous(person_files: Sequence[ProductFile]) -> bool:
     """Whether it is unclear which of a person's files to take: they differ, or two names have the same parts."""
-    return bool(find_differing_trait_values(person_files)) or len(
-        {str(product_file.bids_entities) for product_file in person_files}
-    ) < len(person_files)
+    different_entities = {str(product_file.bids_entities) for product_file in person_files}
+    return bool(find_differing_trait_values(person_files)) or len(different_entities) < len(person_files)
 
 
 def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: Iterable[Sequence[ProductFile]]) -> str:
@@ -487,35 +486,33 @@ def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: I
     groups is advised, unless it leaves fewer than its share of people, as where one ID is spelt in two ways."""
     product = rival_files[0].naming_rule.product
     glob_test_groups = list(glob_test_groups)
-    name_globs_per_group = [
-        dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group) for file_group in glob_test_groups
-    ]
-    best_glob_per_group = [
-        max(group_name_globs, key=lambda glob: count_clear_people(glob, [file_group]))
-        for group_name_globs, file_group in zip(name_globs_per_group, glob_test_groups, strict=True)
-    ]
-    candidate_globs = {
-        ",".join(best_glob_per_group),
-        *(glob for product_file in rival_files for glob in suggest_globs(product_file)),
-    }
-    best_glob = max(
-        sorted(candidate_globs, key=lambda glob: (len(glob), glob)),
-        key=lambda glob: count_clear_people(glob, glob_test_groups),
-    )
+    best_glob_per_group = []
+    for file_group in glob_test_groups:
+        name_globs = dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group)
+        clear_people_by_glob = {glob: count_clear_people(glob, [file_group]) for glob in name_globs}
+        best_glob_per_group.append(max(name_globs, key=clear_people_by_glob.__getitem__))
+    candidate_globs = {",".join(best_glob_per_group)}
+    for product_file in rival_files:
+        candidate_globs.update(suggest_globs(product_file))
+    shortest_first_globs = sorted(candidate_globs, key=lambda glob: (len(glob), glob))
+    best_glob = max(shortest_first_globs, key=lambda glob: count_clear_people(glob, glob_test_groups))
+
     clear_person_count = count_clear_people(best_glob, glob_test_groups)
-    smallest_person_count = min(
-        len(group_files_by_person(choose_usable_files(file_group, None))) for file_group in glob_test_groups
-    )
+    person_counts = []
+    for file_group in glob_test_groups:
+        usable_files = choose_usable_files(file_group, None)
+        person_counts.append(len(group_files_by_person(usable_files)))
+    smallest_person_count = min(person_counts)
     advice = "Remove or rename one"
     if clear_person_count and clear_person_count * len(rival_files) >= smallest_person_count:
         advice = f"Choose, such as with --only {shlex.quote(best_glob)} ({format_participants(clear_person_count)})"
-    differences_text = ", ".join(
+    differing_traits_text = ", ".join(
         f"{trait_name} ({join_names(trait_values, 3)})"
         for trait_name, trait_values in find_differing_trait_values(rival_files).items()
     )
     rivals_text = (
-        f"that differ in {differences_text}"
-        if differences_text
+        f"that differ in {differing_traits_text}"
+        if differing_traits_text
         else f"alike in name, {rival_files[0].relative_path} and {rival_files[1].relative_path}"
     )
     runs_exception = ", but for runs and sessions" if product.averaged_trait_names else ""
@@ -532,9 +529,9 @@ def count_clear_people(only_globs: str, glob_test_groups: Iterable[Sequence[Prod
     for file_group in glob_test_groups:
         chosen_files = choose_usable_files(file_group, only_globs)
         files_by_person = group_files_by_person(chosen_files)
-        is_group_clear = len({product_file.shared_traits_text for product_file in chosen_files}) == 1 and not any(
-            map(are_files_ambiguous, files_by_person.values())
-        )
+        kinds_of_files = {product_file.shared_traits_text for product_file in chosen_files}
+        has_ambiguous_person = any(map(are_files_ambiguous, files_by_person.values()))
+        is_group_clear = len(kinds_of_files) == 1 and not has_ambiguous_person
         clear_person_count_per_group.append(len(files_by_person) if is_group_clear else 0)
     return min(clear_person_count_per_group)
 

@@ -68,24 +68,20 @@ UNKNOWN_REPETITION_TIME_TEXT = (
 
 def find_diagnosis_word(column_name: str) -> str | None:
     """The instrument, or consequence of the diagnosis, in a column's name; None if there is none."""
-    column_name_words = re.split(
-        r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column_name).upper()
-    )  # ADOS2_total, adosTotal
-    return next(
-        (
-            diagnosis_word
-            for diagnosis_word in (*AUTISM_INSTRUMENTS, *DIAGNOSIS_CONSEQUENCE_WORDS)
-            if diagnosis_word in column_name_words
-        ),
-        None,
-    )
+    spaced_column_name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column_name)  # adosTotal -> ados Total
+    column_name_words = re.split(r"[^A-Z]+", spaced_column_name.upper())  # ADOS2_total -> ADOS, TOTAL
+    for diagnosis_word in (*AUTISM_INSTRUMENTS, *DIAGNOSIS_CONSEQUENCE_WORDS):
+        if diagnosis_word in column_name_words:
+            return diagnosis_word
+    return None
 
 
 def check_leaking_column_names(columns_by_flag: Mapping[str, Sequence[str]], label_column: str | None) -> None:
     """Raises InputError if a column is the label, or measures or follows from the diagnosis; by flags that name it."""
-    for flag, column_name in (
-        (flag, column_name) for flag, columns in columns_by_flag.items() for column_name in columns
-    ):
+    flags_and_columns = [
+        (flag, column_name) for flag, column_names in columns_by_flag.items() for column_name in column_names
+    ]
+    for flag, column_name in flags_and_columns:
         if column_name == label_column:
             raise InputError(f"{flag} {column_name} is the label itself; leave it out.")
         if diagnosis_word := find_diagnosis_word(column_name):
@@ -99,13 +95,11 @@ def check_informative_columns(
     text_table: pd.DataFrame, subject_ids: Sequence[str], columns_by_flag: Mapping[str, Sequence[str]]
 ) -> None:
     """Raises InputError if columns of a table of text, by the flag that names them, tell nothing of its people."""
-    uninformative_texts_by_flag = {
-        flag: describe_columns_without_information(text_table, subject_ids, columns)
-        for flag, columns in columns_by_flag.items()
-    }
-    uninformative_flag_texts = [
-        f"{flag} {', '.join(columns)}" for flag, columns in uninformative_texts_by_flag.items() if columns
-    ]
+    uninformative_flag_texts = []
+    for flag, column_names in columns_by_flag.items():
+        uninformative_texts = describe_columns_without_information(text_table, subject_ids, column_names)
+        if uninformative_texts:
+            uninformative_flag_texts.append(f"{flag} {', '.join(uninformative_texts)}")
     if uninformative_flag_texts:
         raise InputError(
             f"Nothing can be learnt from {'; '.join(uninformative_flag_texts)}. Leave these columns out. In the table, "
@@ -123,9 +117,9 @@ def check_plausible_numbers(
 ) -> None:
     """Raises InputError for numbers in these columns of a table of text that are likely no measurements, only in the
     cells of `cell_mask` (bool) if it is given; `correction_advice` takes the place of that on --missing."""
-    if outlier_texts := describe_implausible_numbers(
-        text_table[list(dict.fromkeys(filter(text_table.__contains__, columns)))], cell_mask
-    ):
+    present_columns = [column_name for column_name in dict.fromkeys(columns) if column_name in text_table]
+    outlier_texts = describe_implausible_numbers(text_table[present_columns], cell_mask)
+    if outlier_texts:
         column_name, outlier_value, _ = outlier_texts[0].rsplit(" ", 2)
         missing_advice = (
             f"such as --missing {quote(f'{column_name}={outlier_value}')}; --missing '' takes all as they are."
@@ -145,17 +139,19 @@ def describe_columns_without_information(
     """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: by what
     they hold. Missing values are set aside; numbers may all differ, as measurements do."""
     columns_by_reason: dict[str, list[str]] = {}
-    for column_name in filter(text_table.__contains__, columns):
-        if reason := find_uninformative_reason(clean_column(text_table[column_name]), subject_ids):
+    for column_name in columns:
+        if column_name not in text_table:
+            continue
+        reason = find_uninformative_reason(clean_column(text_table[column_name]), subject_ids)
+        if reason:
             columns_by_reason.setdefault(reason, []).append(column_name)
     return [f"{', '.join(column_names)} ({reason})" for reason, column_names in columns_by_reason.items()]
 
 
 def find_uninformative_reason(column_texts: pd.Series, subject_ids: Sequence[str]) -> str:
     """Why nothing can be learnt from a column of text; empty if something can."""
-    holds_subject_ids = (column_texts.map(normalise_id, na_action="ignore") == list(subject_ids))[
-        column_texts.notna()
-    ].all()
+    is_subject_id = column_texts.map(normalise_id, na_action="ignore") == list(subject_ids)
+    holds_subject_ids = is_subject_id[column_texts.notna()].all()
     canonical_values = column_texts.dropna().map(canonicalise_value)
     value_counts = canonical_values.value_counts()
     unique_value_count = int((value_counts == 1).sum())
@@ -412,12 +408,8 @@ def find_mixed_codings(text_table: pd.DataFrame, columns: Sequence[str]) -> list
         value_counts = clean_column(text_table[column_name]).value_counts()
         folded_values = [str(folded_value).casefold() for folded_value in value_counts.index]
         is_number = pd.to_numeric(pd.Series(folded_values, dtype=object), errors="coerce").notna()
-        initials = [
-            folded_value
-            for folded_value in folded_values
-            if len(folded_value) == 1
-            and any(longer_value != folded_value and longer_value[0] == folded_value for longer_value in folded_values)
-        ]
+        initials_of_words = {folded_value[0] for folded_value in folded_values if len(folded_value) > 1}
+        initials = [folded_value for folded_value in folded_values if folded_value in initials_of_words]
         if is_mostly_numbers(clean_column(text_table[column_name]).dropna()):
             continue
         if is_number.any() or initials:

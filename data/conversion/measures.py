@@ -150,25 +150,20 @@ def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: grid
 def compute_roughness(volume: np.ndarray, brain_mask: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
     variance. It is 1 for noise without any smoothness, and nearly 0 for a smooth volume."""
-    squared_difference_sum = 0.0
+    squared_neighbour_difference_sum = 0.0
     neighbour_pair_count = 0
     for axis in range(3):
         moved_mask = np.moveaxis(brain_mask, axis, 0)
         moved_volume = np.moveaxis(volume, axis, 0)
         is_brain_pair = moved_mask[1:] & moved_mask[:-1]
-        squared_difference_sum += np.square(
+        squared_neighbour_difference_sum += np.square(
             (moved_volume[1:] - moved_volume[:-1]) * is_brain_pair, dtype=np.float64
         ).sum()
         neighbour_pair_count += int(np.count_nonzero(is_brain_pair))
-    return (
-        float(
-            squared_difference_sum
-            / neighbour_pair_count
-            / max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD)
-        )
-        if neighbour_pair_count
-        else 1.0
-    )
+    if not neighbour_pair_count:
+        return 1.0
+    double_variance = max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD)
+    return float(squared_neighbour_difference_sum / neighbour_pair_count / double_variance)
 
 
 def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:

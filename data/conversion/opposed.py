@@ -35,7 +35,7 @@ def find_opposed_groups(edge_fisher_z: np.ndarray) -> list[np.ndarray]:
     drawn_person_indices = np.sort(np.random.default_rng(0).permutation(len(edge_fisher_z))[:MAX_CLUSTERED_PEOPLE])
     person_indices_per_group = [
         drawn_person_indices[member_indices]
-        for member_indices in split_people_into_groups(
+        for member_indices in iterate_opposed_group_members(
             normalised_grouping_edges[drawn_person_indices], normalised_judging_edges[drawn_person_indices]
         )
     ]
@@ -69,7 +69,7 @@ def normalise_connectome_rows(edge_fisher_z: np.ndarray) -> np.ndarray:
     )
 
 
-def split_people_into_groups(
+def iterate_opposed_group_members(
     normalised_grouping_edges: np.ndarray, normalised_judging_edges: np.ndarray
 ) -> Iterator[list[int]]:
     """The positions of people of each group, without those who are unlike all others. `normalised_grouping_edges` and

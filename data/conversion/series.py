@@ -98,22 +98,23 @@ def correlate_series(
     """The connectomes of all subjects, from the paths of their series and of the label image, if any; their rows are
     written into `connectome_row_folder`. All are of the parcels of the most complete series, or of those of
     `template_cohort`. Raises InputError, naming the file, for one that is not as expected."""
-    series_paths = series_path_column.tolist()
+    series_path_per_subject = series_path_column.tolist()
     summary_rows = list[SummaryRow]()
     template_connectomes = template_cohort.connectomes if template_cohort else None
-    parcel_names, parcel_image = (
-        (find_parcel_names(series_paths), None)
-        if template_connectomes is None
-        else (template_connectomes.parcel_names, template_connectomes.parcel_image)
-    )
+    if template_connectomes is None:
+        parcel_names = find_parcel_names(series_path_per_subject)
+        parcel_image = None
+    else:
+        parcel_names = template_connectomes.parcel_names
+        parcel_image = template_connectomes.parcel_image
     if label_image_path:
         parcel_image, summary_rows = make_parcel_image(label_image_path, parcel_names)
     connectome_row_paths = tuple(
-        connectome_row_folder / f"{subject_index}.edges" for subject_index in range(len(series_paths))
+        connectome_row_folder / f"{subject_index}.edges" for subject_index in range(len(series_path_per_subject))
     )
     write_tasks = [
         (series_path, parcel_names, connectome_row_path)
-        for series_path, connectome_row_path in zip(series_paths, connectome_row_paths, strict=True)
+        for series_path, connectome_row_path in zip(series_path_per_subject, connectome_row_paths, strict=True)
     ]
     series_sums, series_measures = zip(*pool.run("Correlating", write_connectome_row, write_tasks), strict=True)
     return ConvertedConnectomes(
@@ -283,12 +284,13 @@ def read_series_repetition_time(series_path: Path) -> float:
     Raises InputError if it is damaged."""
     json_path = series_path.with_suffix(".json")
     json_content = read_json(json_path, dict) if json_path.is_file() else {}
-    repetition_seconds, volumes_per_second = (
-        json_content.get(json_key) for json_key in ("RepetitionTime", "SamplingFrequency")
-    )
+    repetition_seconds = json_content.get("RepetitionTime")
+    volumes_per_second = json_content.get("SamplingFrequency")
     if isinstance(repetition_seconds, int | float) and repetition_seconds > 0:
         return float(repetition_seconds)
-    return 1 / volumes_per_second if isinstance(volumes_per_second, int | float) and volumes_per_second > 0 else np.nan
+    if isinstance(volumes_per_second, int | float) and volumes_per_second > 0:
+        return 1 / volumes_per_second
+    return np.nan
 
 
 def find_parcel_image_path(
@@ -365,33 +367,24 @@ def read_label_numbers(image_path: Path) -> dict[str, int]:
     without one. Raises InputError if it has no column of numbers."""
     image_label_table_path = make_sidecar_path(image_path, ".tsv")
     folder_label_table_paths = list(image_path.parent.glob("*dseg.tsv"))
-    label_table_path = (
-        image_label_table_path
-        if image_label_table_path.is_file()
-        else folder_label_table_paths[0]
-        if len(folder_label_table_paths) == 1
-        else None
-    )
-    if label_table_path is None:
+    if image_label_table_path.is_file():
+        label_table_path = image_label_table_path
+    elif len(folder_label_table_paths) == 1:
+        label_table_path = folder_label_table_paths[0]
+    else:
         return {}
     label_table = read_text_table(label_table_path)
-    label_numbers = (
-        label_table[LABEL_INDEX_COLUMN].map(parse_natural_number)
-        if LABEL_INDEX_COLUMN in label_table
-        else pd.Series([None])
-    )
-    if label_numbers.isna().any():
+    label_numbers = None
+    if LABEL_INDEX_COLUMN in label_table:
+        label_numbers = label_table[LABEL_INDEX_COLUMN].map(parse_natural_number)
+    if label_numbers is None or label_numbers.isna().any():
         raise InputError(
             f"{label_table_path} has no column {LABEL_INDEX_COLUMN} of whole numbers; expected "
             f"{LABEL_INDEX_COLUMN},name of each label."
         )
-    name_number_columns = (
-        zip(label_table[column_name], label_numbers, strict=True)
-        for column_name in label_table.columns.drop(LABEL_INDEX_COLUMN)[::-1]
-    )
-    return {
-        image_label_name: int(label_number)
-        for name_number_pairs in name_number_columns
-        for image_label_name, label_number in name_number_pairs
-        if image_label_name
-    }
+    number_by_label_name = dict[str, int]()
+    for column_name in label_table.columns.drop(LABEL_INDEX_COLUMN)[::-1]:  # the first columns have the last word
+        for label_name, label_number in zip(label_table[column_name], label_numbers, strict=True):
+            if label_name:
+                number_by_label_name[label_name] = int(label_number)
+    return number_by_label_name

@@ -172,10 +172,8 @@ class PersonMaps:
 def read_person_maps(map_files: Sequence[MapOnDisk], grid: grids.Grid, record_path: Path) -> PersonMaps:
     """Measures maps and writes the volume of each, (x, y, z) float32, z-scored by itself, as a record whose header is
     0. Raises InputError, naming the file."""
-    file_name_sha256_pairs = [
-        (map_path.name, manifest.compute_checksum(map_path))
-        for map_path in dict.fromkeys(map_file.path for map_file in map_files)
-    ]
+    map_paths = dict.fromkeys(map_file.path for map_file in map_files)  # a 4-D file once
+    file_name_sha256_pairs = [(map_path.name, manifest.compute_checksum(map_path)) for map_path in map_paths]
     measures_per_map = []
     region_means_per_map = []
     map_digests = list[str]()
