@@ -121,12 +121,7 @@ class Conversion:
                 connectomes.write_connectomes(cohort_folder, subject_ids)
 
             # recognise scans: by them people come into other splits, who share one or have one of the preserved split
-            scan_digests_by_subject = {
-                subject: person_maps.record_digests.scan_digests
-                for subject, person_maps in zip(subject_ids, people_maps, strict=True)
-            }
-            region_means = np.array([person_maps.region_means for person_maps in people_maps])
-            scan_fingerprints = PeopleScans(scan_digests_by_subject, region_means)
+            scan_fingerprints = collect_scan_fingerprints(subject_ids, people_maps)
             if template_cohort and template_cohort.list_split_subjects("train"):
                 check_new_scans(source, template_cohort, scan_fingerprints)
             same_scan_groups = find_duplicates(scan_fingerprints).same_scan_groups
@@ -260,9 +255,10 @@ def convert_cohort(
 ) -> tuple[PlannedCohort, list[SummaryRow]]:
     """Writes the new cohort `target_folder`, using every core, and returns it with facts on people and maps. Without a
     target no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
-    source, summary_rows = (
-        check_new_people(source, options, template) if template else check_source_table(source, options)
-    )
+    if template:
+        source, summary_rows = check_new_people(source, options, template)
+    else:
+        source, summary_rows = check_source_table(source, options)
     preserved_split = PreservedSplit(open_run_cohort(options.keep_split)) if options.keep_split else None
     conversion = Conversion(source, options, command_line, template, make_training_likeness_files, preserved_split)
     planned_cohort = conversion.plan_cohort()  # what is wrong with the table is told before maps are read
@@ -270,8 +266,8 @@ def convert_cohort(
         with files.create_folder(target_folder) as new_folder:
             planned_cohort, map_summary_rows = conversion.write_cohort(new_folder, planned_cohort)
             summary_rows += map_summary_rows
-    if conversion.preserved_split:
-        summary_rows += conversion.preserved_split.summarise_split(planned_cohort.subject_rows, planned_cohort.metadata)
+    if preserved_split:
+        summary_rows += preserved_split.summarise_split(planned_cohort.subject_rows, planned_cohort.metadata)
     return planned_cohort, summary_rows
 
 
@@ -279,39 +275,37 @@ def check_source_table(source: Source, options: ConversionOptions) -> tuple[Sour
     """The source with its families, and facts on the table. Raises InputError for columns that are not there, tell the
     diagnosis, or tell nothing, and for numbers that are no measurements."""
     text_table = source.text_table
-    labels = source.subject_table["label"].to_numpy()
-    phenotype_columns = options.phenotype or ()
+    subject_ids = source.subject_table["subject"].tolist()
+    check_label_coding(text_table, source.subject_table["label"].to_numpy(), source.label_column)
+
+    # columns that options name
+    requested_phenotype = options.phenotype or ()
     requested_covariates = options.covariates or ()
-    check_label_coding(text_table, labels, source.label_column)
-    columns_by_flag = {
-        "--phenotype": phenotype_columns,
-        "--covariates": requested_covariates,
-        "--family": [options.family],
-    }
-    check_columns_exist(text_table, columns_by_flag, source.table_path)
+    check_columns_exist(
+        text_table,
+        {"--phenotype": requested_phenotype, "--covariates": requested_covariates, "--family": [options.family]},
+        source.table_path,
+    )
     if not options.allow_leak:
         check_leaking_column_names(
-            {"--phenotype": phenotype_columns, "--covariates": requested_covariates}, source.label_column
+            {"--phenotype": requested_phenotype, "--covariates": requested_covariates}, source.label_column
         )
-    subject_ids = source.subject_table["subject"].tolist()
     covariates_without_site = [column_name for column_name in requested_covariates if column_name != source.site_column]
     check_informative_columns(
-        text_table, subject_ids, {"--phenotype": phenotype_columns, "--covariates": covariates_without_site}
+        text_table, subject_ids, {"--phenotype": requested_phenotype, "--covariates": covariates_without_site}
     )
-    candidate_phenotype_columns = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
-    phenotype_and_covariate_columns = [
-        column_name
-        for column_name in dict.fromkeys([*candidate_phenotype_columns, *find_covariate_columns(source, options)])
-        if column_name in text_table
-    ]
+
+    # all columns that are used, named or by default
+    phenotype_columns = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
+    candidate_columns = dict.fromkeys([*phenotype_columns, *find_covariate_columns(source, options)])
+    phenotype_and_covariate_columns = [column_name for column_name in candidate_columns if column_name in text_table]
     check_measurements(source, phenotype_and_covariate_columns)
     phenotype_sentences = [
         *find_mixed_units(text_table, phenotype_and_covariate_columns, source.subject_table["site"]),
         *find_mixed_codings(text_table, phenotype_and_covariate_columns),
     ]
-    if uninformative_texts := describe_columns_without_information(
-        text_table, subject_ids, phenotype_and_covariate_columns
-    ):
+    uninformative_texts = describe_columns_without_information(text_table, subject_ids, phenotype_and_covariate_columns)
+    if uninformative_texts:
         phenotype_sentences.append(f"nothing can be learnt from {', '.join(uninformative_texts)}")
     source = families.add_family_column(source, options.family, phenotype_and_covariate_columns)
     return source, [
@@ -326,42 +320,37 @@ def check_new_people(
     """The source with its families, and facts on the table of new people. Raises InputError if they cannot be prepared
     as `template`, or are its training subjects."""
     template_cohort = template.cohort
-    template_metadata = template.cohort.metadata
+    template_metadata = template_cohort.metadata
     check_template_match(source, template_cohort)
     phenotype_and_covariate_columns = (*template_metadata.phenotype_columns, *template_metadata.covariate_columns)
     check_measurements(source, phenotype_and_covariate_columns)
     source = families.add_family_column(source, options.family, phenotype_and_covariate_columns, template_cohort)
     summary_rows = [*template.summary_rows, *check_derivations(source, template_cohort)]
+    labels = source.subject_table["label"].to_numpy()
     is_labelled = source.subject_table["label"].notna().to_numpy()
-    check_label_coding(
-        source.text_table[is_labelled], source.subject_table["label"].to_numpy()[is_labelled], source.label_column
-    )
+    check_label_coding(source.text_table[is_labelled], labels[is_labelled], source.label_column)
     summary_rows += families.summarise_families(source, template_cohort)
-    if absent_covariate_columns := [
+    absent_covariate_columns = [
         column_name for column_name in template_metadata.covariate_columns if column_name not in source.text_table
-    ]:
+    ]
+    if absent_covariate_columns:
         summary_rows.append(
             ("covariates", f"those that {source.table_path} lacks are empty: {', '.join(absent_covariate_columns)}")
         )
     for column_name, unknown_words in find_unknown_categories(source.text_table, template_metadata).items():
         category_names_text = join_names(template_metadata.phenotype_categories[column_name])
-        summary_rows.append(
-            (
-                "phenotype",
-                f"{column_name} {join_names(unknown_words)} is none of {category_names_text}, and taken as unknown",
-            )
+        unknown_words_message = (
+            f"{column_name} {join_names(unknown_words)} is none of {category_names_text}, and taken as unknown"
         )
+        summary_rows.append(("phenotype", unknown_words_message))
     return source, summary_rows
 
 
 def check_measurements(source: Source, measurement_columns: Sequence[str]) -> None:
     """Raises InputError for numbers that are likely no measurements, unless --missing has told which are."""
     if not source.allow_outliers:
-        check_plausible_numbers(
-            source.text_table,
-            [column_name for column_name in measurement_columns if column_name != source.site_column],
-            source.table_path,
-        )
+        columns_without_site = [column_name for column_name in measurement_columns if column_name != source.site_column]
+        check_plausible_numbers(source.text_table, columns_without_site, source.table_path)
 
 
 def find_covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
@@ -370,14 +359,10 @@ def find_covariate_columns(source: Source, options: ConversionOptions) -> tuple[
     baseline could be fitted."""
     covariate_names = options.covariates
     if covariate_names is None:
-        default_covariates = (
-            phenotype_table.ABIDE_COVARIATES if options.phenotype is None or is_abide_table(source.text_table) else ()
-        )
-        covariate_names = tuple(
-            column_name
-            for column_name in (*default_covariates, *source.motion_columns)
-            if column_name in source.text_table
-        )
+        candidate_columns = source.motion_columns
+        if options.phenotype is None or is_abide_table(source.text_table):
+            candidate_columns = (*phenotype_table.ABIDE_COVARIATES, *candidate_columns)
+        covariate_names = tuple(column_name for column_name in candidate_columns if column_name in source.text_table)
     for column_name in covariate_names:
         column_text = select_column(source.text_table, column_name, source.table_path)
         if column_name != source.site_column and is_mostly_numbers(column_text):
@@ -385,22 +370,30 @@ def find_covariate_columns(source: Source, options: ConversionOptions) -> tuple[
     return tuple(dict.fromkeys(filter(None, [source.site_column, *covariate_names])))
 
 
+def collect_scan_fingerprints(subject_ids: Sequence[str], people_maps: Sequence[PersonMaps]) -> PeopleScans:
+    """By what the scans of people are recognised."""
+    scan_digests_by_subject = {
+        subject: person_maps.record_digests.scan_digests
+        for subject, person_maps in zip(subject_ids, people_maps, strict=True)
+    }
+    region_means = np.array([person_maps.region_means for person_maps in people_maps])  # (people, regions, maps)
+    return PeopleScans(scan_digests_by_subject, region_means)
+
+
 def check_new_scans(source: Source, template_cohort: Cohort, scan_fingerprints: PeopleScans) -> None:
     """Raises InputError if new people have a scan of training subjects of `template_cohort`, or a map or connectome of
     one, under whatever ID."""
-    if training_subject_by_new_subject := find_people_in_common(
-        load_people_scans(template_cohort, template_cohort.list_split_subjects("train")), scan_fingerprints
-    ):
-        pairs_text = join_names(
-            [
-                f"{new_subject} has that of {training_subject}"
-                for new_subject, training_subject in training_subject_by_new_subject.items()
-            ]
-        )
+    training_fingerprints = load_people_scans(template_cohort, template_cohort.list_split_subjects("train"))
+    training_subject_by_new_subject = find_people_in_common(training_fingerprints, scan_fingerprints)
+    if training_subject_by_new_subject:
+        pair_texts = [
+            f"{new_subject} has that of {training_subject}"
+            for new_subject, training_subject in training_subject_by_new_subject.items()
+        ]
         raise InputError(
             f"At least {len(training_subject_by_new_subject)} of {source.table_path} have a scan of training "
-            f"participants of {template_cohort.path}: {pairs_text}; expected new participants. Leave them out: "
-            f"--exclude {','.join(training_subject_by_new_subject)}"
+            f"participants of {template_cohort.path}: {join_names(pair_texts)}; expected new participants. Leave "
+            f"them out: --exclude {','.join(training_subject_by_new_subject)}"
         )
 
 
@@ -409,20 +402,22 @@ def check_map_kind(
 ) -> str:
     """The kind of all maps. Raises InputError if they are of several kinds, or of another one than those of
     `template_measures`. The latter are repeated until they outnumber `map_measures`, lest new maps decide the kind."""
-    repeated_template_measures = (
-        [] if template_measures is None else [template_measures] * (len(map_measures) // len(template_measures) + 1)
-    )
+    repeated_template_measures = []
+    if template_measures is not None:
+        repeated_template_measures = [template_measures] * (len(map_measures) // len(template_measures) + 1)
     template_and_new_kinds = measures.find_map_kinds(
         pd.concat([*repeated_template_measures, map_measures], ignore_index=True)
     )
     new_kinds = template_and_new_kinds.iloc[-len(map_measures) :].set_axis(map_measures.index)
-    if mixture_text := measures.describe_kind_mixture(new_kinds, map_file_names):
+    mixture_text = measures.describe_kind_mixture(new_kinds, map_file_names)
+    if mixture_text:
         raise InputError(
             f"The maps are of several kinds: {mixture_text}; expected one kind. Convert those of one kind: choose with "
             "--only or --mapColumn."
         )
     common_kind = str(new_kinds.iloc[0])
-    if common_kind != (template_kind := template_and_new_kinds.iloc[0]):
+    template_kind = template_and_new_kinds.iloc[0]  # without a template, that of the first new map
+    if common_kind != template_kind:
         raise InputError(
             f"The maps are {common_kind}, such as {map_file_names[0]}, unlike those of the cohort or bundle, "
             f"{template_kind}; expected one kind. Choose the same maps with --only or --mapColumn."

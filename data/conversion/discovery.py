@@ -452,27 +452,21 @@ def group_files_by_person(product_files: Iterable[ProductFile]) -> dict[str, lis
 
 
 def find_differing_trait_values(product_files: Sequence[ProductFile]) -> dict[str, list[str]]:
-    """The traits in which files differ, but for those that are averaged over, and their values."""
+    """The traits in which files differ, but for those that are averaged over, and their values; the name only if they
+    differ in no other."""
+    averaged_trait_names = product_files[0].naming_rule.product.averaged_trait_names
     traits_per_file = [product_file.trait_value_by_name for product_file in product_files]
-    # a dict, for its order
-    compared_trait_names = dict.fromkeys(
-        trait_name
-        for trait_values in traits_per_file
-        for trait_name in trait_values
-        if trait_name not in product_files[0].naming_rule.product.averaged_trait_names
-    )
-    values_by_trait = {
-        trait_name: list(dict.fromkeys(trait_values.get(trait_name) or "none" for trait_values in traits_per_file))
-        for trait_name in compared_trait_names
-    }
-    differing_values_by_trait = {
-        trait_name: trait_values for trait_name, trait_values in values_by_trait.items() if len(trait_values) > 1
-    }
-    return {
-        trait_name: trait_values
-        for trait_name, trait_values in differing_values_by_trait.items()
-        if trait_name != "name"
-    } or differing_values_by_trait
+    trait_names = dict.fromkeys(chain.from_iterable(traits_per_file))  # a dict, for its order
+    differing_values_by_trait = dict[str, list[str]]()
+    for trait_name in trait_names:
+        trait_values = dict.fromkeys(file_traits.get(trait_name) or "none" for file_traits in traits_per_file)
+        if trait_name not in averaged_trait_names and len(trait_values) > 1:
+            differing_values_by_trait[trait_name] = list(trait_values)
+
+    # the name differs by what another trait says, too, if any does
+    differing_values_without_name = differing_values_by_trait.copy()
+    differing_values_without_name.pop("name", None)
+    return differing_values_without_name or differing_values_by_trait
 
 
 def are_files_ambiguous(person_files: Sequence[ProductFile]) -> bool:

@@ -216,14 +216,12 @@ def compute_largest_aucs(value_table: pd.DataFrame, labels: np.ndarray) -> dict[
         is_finite = np.isfinite(numeric_values)
         value_label_pairs = [(is_finite.astype(float), labels)]
         if is_finite.any():
-            value_label_pairs.append(
-                (np.where(is_finite, numeric_values, np.median(numeric_values[is_finite])), labels)
-            )
+            median_filled_values = np.where(is_finite, numeric_values, np.median(numeric_values[is_finite]))
+            value_label_pairs.append((median_filled_values, labels))
         if is_finite.mean() >= MIN_FILLED_SHARE:
             value_label_pairs.append((numeric_values[is_finite], labels[is_finite]))
-        largest_auc_by_column[column_name] = max(
-            compute_separation_auc(*value_label_pair) for value_label_pair in value_label_pairs
-        )
+        aucs = [compute_separation_auc(values, value_labels) for values, value_labels in value_label_pairs]
+        largest_auc_by_column[column_name] = max(aucs)
     return dict(sorted(largest_auc_by_column.items(), key=lambda column_and_auc: -column_and_auc[1]))
 
 
@@ -250,7 +248,8 @@ def find_separating_measures(map_measure_table: pd.DataFrame, labels: np.ndarray
     """The measures of maps whose AUC for label (n,) is above 0.85 either way, and significant (Mann-Whitney)."""
     auc_by_measure = {}
     for measure_name, measure_values in map_measure_table.items():
-        autism_values, control_values = (measure_values[labels == label_value].dropna() for label_value in (1.0, 0.0))
+        autism_values = measure_values[labels == 1.0].dropna()
+        control_values = measure_values[labels == 0.0].dropna()
         pair_count = autism_values.size * control_values.size
         if (
             pair_count == 0
@@ -287,33 +286,30 @@ def check_group_differences(
     problem. A note tells if those of the last table set some people apart, or those of the first differ by site."""
     is_training = np.array([subject_row.split == "train" for subject_row in subject_rows])
     training_labels = np.array([subject_row.label for subject_row in subject_rows])[is_training]
-    if auc_by_measure := {
-        leaking_measure: auc
-        for measure_table in measure_tables
-        for leaking_measure, auc in find_separating_measures(measure_table[is_training], training_labels).items()
-    }:
+    auc_by_measure = dict[str, float]()
+    for measure_table in measure_tables:
+        auc_by_measure |= find_separating_measures(measure_table[is_training], training_labels)
+    if auc_by_measure:
         leaks_text = ", ".join(format_aucs(auc_by_measure))
         findings.problems.append(
             f"whole {maps_or_connectomes} separate the training labels by {leaks_text}; were all made alike?"
         )
+
     last_measure_table = measure_tables[-1].reset_index(drop=True)
     for measure_name, mixture_text in MIXTURE_TEXT_BY_KIND_AND_MEASURE[maps_or_connectomes].items():
-        for comparable_group_text, comparable_measures in (
-            group_comparable_people(maps_or_connectomes, measure_name, last_measure_table)
-            if measure_name in last_measure_table
-            else ()
-        ):
-            far_below_indices = comparable_measures.index[
-                measures.find_lower_group_indices(np.log(comparable_measures[measure_name].to_numpy()))
-            ]
+        if measure_name not in last_measure_table:
+            continue
+        comparable_groups = group_comparable_people(maps_or_connectomes, measure_name, last_measure_table)
+        for comparable_group_text, comparable_measures in comparable_groups:
+            log_measures = np.log(comparable_measures[measure_name].to_numpy())
+            far_below_indices = comparable_measures.index[measures.find_lower_group_indices(log_measures)]
             if far_below_indices.empty:
                 continue
             far_below_subjects = sorted(subject_rows[row_index].subject for row_index in far_below_indices)
-            far_below_warning = (
-                UNKNOWN_REPETITION_TIME_TEXT
-                if comparable_group_text is None
-                else f"{comparable_group_text}{mixture_text}"
-            )
+            if comparable_group_text is None:
+                far_below_warning = UNKNOWN_REPETITION_TIME_TEXT
+            else:
+                far_below_warning = f"{comparable_group_text}{mixture_text}"
             findings.notes.append(
                 f"{len(far_below_subjects)} of {format_participants(len(comparable_measures))} {far_below_warning}: "
                 f"{join_names(far_below_subjects)}"
@@ -321,9 +317,10 @@ def check_group_differences(
             findings.mark_outliers(
                 f"{measure_name} of the {maps_or_connectomes} far below all others'", far_below_subjects
             )
-    if site_dependent_measure_names := measures.find_site_dependent_measures(
-        measure_tables[0], [subject_row.site for subject_row in subject_rows]
-    ):
+
+    site_by_row = [subject_row.site for subject_row in subject_rows]
+    site_dependent_measure_names = measures.find_site_dependent_measures(measure_tables[0], site_by_row)
+    if site_dependent_measure_names:
         findings.notes.append(
             f"the {maps_or_connectomes}' {', '.join(site_dependent_measure_names)} differ by site; compare "
             "participants within sites"
@@ -360,13 +357,14 @@ def check_label_coding(text_table: pd.DataFrame, labels: np.ndarray, label_colum
         if find_diagnosis_word(column_name) not in ("ADOS", "ADI", "ADIR"):
             continue
         is_filled = clean_column(text_table[column_name]).notna().to_numpy(float)
-        if (
-            compute_separation_auc(is_filled, labels) > MAX_BELIEVABLE_AUC
-            and is_filled[labels == 0].mean() > is_filled[labels == 1].mean()
-        ):
+        if compute_separation_auc(is_filled, labels) <= MAX_BELIEVABLE_AUC:
+            continue
+        control_share = is_filled[labels == 0].mean()
+        autism_share = is_filled[labels == 1].mean()
+        if control_share > autism_share:
             raise InputError(
-                f"The labels look flipped: {column_name} is known for {is_filled[labels == 0].mean():.0%} of the "
-                f"controls and for {is_filled[labels == 1].mean():.0%} of the others. Is --positive the value of "
+                f"The labels look flipped: {column_name} is known for {control_share:.0%} of the controls and for "
+                f"{autism_share:.0%} of the others. Is --positive the value of "
                 f"{label_column} for autism?"
             )
 
@@ -376,16 +374,13 @@ def find_mixed_units(text_table: pd.DataFrame, columns: Sequence[str], site_by_r
     mixed_unit_sentences = []
     for column_name in columns:
         column_numbers = pd.to_numeric(clean_column(text_table[column_name]), errors="coerce").reset_index(drop=True)
+        is_positive = column_numbers > 0
+        sites_of_positive = np.asarray(site_by_row, str)[is_positive]
         # a row a site; columns size, min, median, max
-        site_statistics = (
-            column_numbers[column_numbers > 0]
-            .groupby(np.asarray(site_by_row, str)[column_numbers > 0])
-            .agg(["size", "min", "median", "max"])
-        )
+        site_statistics = column_numbers[is_positive].groupby(sites_of_positive).agg(["size", "min", "median", "max"])
         site_statistics = site_statistics[site_statistics["size"] >= MIN_SITE_VALUES].sort_values("median")
-        higher_sites_minima = (
-            site_statistics[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]
-        )  # of all sites with a larger median
+        # of all sites with a larger median
+        higher_sites_minima = site_statistics[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]
         is_unit_gap = (higher_sites_minima["median"] > MIN_UNIT_RATIO * site_statistics["median"]) & (
             higher_sites_minima["min"] > site_statistics["max"].cummax()
         )
