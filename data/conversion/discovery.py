@@ -476,10 +476,28 @@ def are_files_ambiguous(person_files: Sequence[ProductFile]) -> bool:
 
 
 def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: Iterable[Sequence[ProductFile]]) -> str:
-    """That one of several files must be chosen. The shortest of the globs that leave the most people clear files in all
-    groups is advised, unless it leaves fewer than its share of people, as where one ID is spelt in two ways."""
+    """That one of several files must be chosen, and by which glob, if one is clear for people in `glob_test_groups`."""
     product = rival_files[0].naming_rule.product
-    glob_test_groups = list(glob_test_groups)
+    choice_advice = advise_choice(rival_files, list(glob_test_groups))
+    differing_traits_text = ", ".join(
+        f"{trait_name} ({join_names(trait_values, 3)})"
+        for trait_name, trait_values in find_differing_trait_values(rival_files).items()
+    )
+    if differing_traits_text:
+        rivals_text = f"that differ in {differing_traits_text}"
+    else:
+        rivals_text = f"alike in name, {rival_files[0].relative_path} and {rival_files[1].relative_path}"
+    runs_exception = ", but for runs and sessions" if product.averaged_trait_names else ""
+    column_advice = f", or name each in a column: {product.column_flag}" if product.column_flag else ""
+    return (
+        f"several {product.product_name} {rivals_text}; expected one a participant{runs_exception}. "
+        f"{choice_advice}{column_advice}."
+    )
+
+
+def advise_choice(rival_files: Sequence[ProductFile], glob_test_groups: Sequence[Sequence[ProductFile]]) -> str:
+    """How to choose among files. The shortest of the globs that leave the most people clear files in all groups is
+    advised, unless it leaves fewer than its share of people, as where one ID is spelt in two ways."""
     best_glob_per_group = []
     for file_group in glob_test_groups:
         name_globs = dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group)
@@ -496,25 +514,9 @@ def describe_rival_files(rival_files: Sequence[ProductFile], glob_test_groups: I
     for file_group in glob_test_groups:
         usable_files = choose_usable_files(file_group, None)
         person_counts.append(len(group_files_by_person(usable_files)))
-    smallest_person_count = min(person_counts)
-    advice = "Remove or rename one"
-    if clear_person_count and clear_person_count * len(rival_files) >= smallest_person_count:
-        advice = f"Choose, such as with --only {shlex.quote(best_glob)} ({format_participants(clear_person_count)})"
-    differing_traits_text = ", ".join(
-        f"{trait_name} ({join_names(trait_values, 3)})"
-        for trait_name, trait_values in find_differing_trait_values(rival_files).items()
-    )
-    rivals_text = (
-        f"that differ in {differing_traits_text}"
-        if differing_traits_text
-        else f"alike in name, {rival_files[0].relative_path} and {rival_files[1].relative_path}"
-    )
-    runs_exception = ", but for runs and sessions" if product.averaged_trait_names else ""
-    column_advice = f", or name each in a column: {product.column_flag}" if product.column_flag else ""
-    return (
-        f"several {product.product_name} {rivals_text}; expected one a participant{runs_exception}. "
-        f"{advice}{column_advice}."
-    )
+    if clear_person_count and clear_person_count * len(rival_files) >= min(person_counts):
+        return f"Choose, such as with --only {shlex.quote(best_glob)} ({format_participants(clear_person_count)})"
+    return "Remove or rename one"
 
 
 def count_clear_people(only_globs: str, glob_test_groups: Iterable[Sequence[ProductFile]]) -> int:
@@ -536,16 +538,16 @@ def suggest_globs(product_file: ProductFile) -> Iterator[str]:
     name_glob = product_file.name_glob
     yield from (f"{escaped_folder}/*" for escaped_folder in escaped_folder_names[:1])
     yield from (f"*/{escaped_folder}/*" for escaped_folder in escaped_folder_names)
-    yield from (
-        f"*_{escape(name_segment)}[_.]*"
-        for name_segment in product_file.relative_path.name.split(".")[0].split("_")[1:]
-    )
+
+    name_segments = product_file.relative_path.name.split(".")[0].split("_")
+    yield from (f"*_{escape(name_segment)}[_.]*" for name_segment in name_segments[1:])
     yield "*.nii.gz" if product_file.path.suffix == ".gz" else "*.nii"
-    path_glob = (
-        escape(str(product_file.relative_path)).replace(escape(product_file.subject_label), "*").removesuffix(".gz")
-        + "*"
-    )
-    yield from (name_glob, f"*/{name_glob}", f"*{name_glob}", path_glob, "/".join([*escaped_folder_names, name_glob]))
+    yield from (name_glob, f"*/{name_glob}", f"*{name_glob}")
+
+    escaped_path = escape(str(product_file.relative_path))
+    subjectless_path = escaped_path.replace(escape(product_file.subject_label), "*")
+    yield subjectless_path.removesuffix(".gz") + "*"
+    yield "/".join([*escaped_folder_names, name_glob])
 
 
 def find_participants_table(

@@ -254,15 +254,18 @@ def join_recognised_maps(listing: FolderListing, options: SourceOptions, templat
     file_map_names = list(dict.fromkeys(find_file_map_name(listing, map_name) for map_name in map_names))
     summary_rows = list[SummaryRow]()
     path_by_id_by_map = dict[str, dict[str, Path]]()
+    map_ids = set[str]()
+    all_map_paths = list[Path]()
     for file_map_name in file_map_names:
         map_files, _, search_summary_rows = find_usable_product_files(
             listing, MAP_PRODUCT, file_map_name, options.only, file_map_names
         )
-        path_by_id_by_map[file_map_name] = {map_file.comparable_id: map_file.path for map_file in map_files}
+        path_by_id = {map_file.comparable_id: map_file.path for map_file in map_files}
+        path_by_id_by_map[file_map_name] = path_by_id
+        map_ids.update(path_by_id)
+        all_map_paths += path_by_id.values()
         summary_rows += search_summary_rows
-    map_ids = set[str]().union(*path_by_id_by_map.values())
 
-    all_map_paths = [map_path for path_by_id in path_by_id_by_map.values() for map_path in path_by_id.values()]
     table_path = options.table or find_participants_table(
         listing.root_folder, all_map_paths, lambda text_table: has_any_map_id(text_table, map_ids)
     )

@@ -78,11 +78,11 @@ def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.nd
     """Measures of a map (x, y, z) within its brain (x, y, z) bool; `affine` gives mm."""
     brain_values = map_values.T[brain_mask.T].astype(np.float64)
     body_mask = find_body_mask(map_values, brain_mask)
-    plane_counts_by_axis = [body_mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
-    centre_voxel_position = [
-        np.average(np.arange(len(plane_voxel_counts)), weights=plane_voxel_counts)
-        for plane_voxel_counts in plane_counts_by_axis
-    ]
+    centre_voxel_position = []  # (x, y, z)
+    for other_axes in ((1, 2), (0, 2), (0, 1)):
+        plane_voxel_counts = body_mask.sum(axis=other_axes)  # (planes,)
+        plane_indices = np.arange(len(plane_voxel_counts))
+        centre_voxel_position.append(np.average(plane_indices, weights=plane_voxel_counts))
     centre_mm = affine[:3, :3] @ centre_voxel_position + affine[:3, 3]
     voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
     full_grid_mm3 = grids.FULL.spacing_mm**3 * np.prod(grids.FULL.shape)
@@ -107,9 +107,8 @@ def find_body_mask(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray
     from scipy import ndimage  # slow, and only here needed by the processes that read maps
 
     background_difference = np.abs(map_values - brain.find_background_value(map_values))
-    body_mask = brain_mask & (
-        background_difference > FAINT_DIFFERENCE_SHARE * np.median(background_difference.T[brain_mask.T])
-    )
+    median_difference = np.median(background_difference.T[brain_mask.T])
+    body_mask = brain_mask & (background_difference > FAINT_DIFFERENCE_SHARE * median_difference)
     # so that a body is neither cut nor widened where the volume ends
     padded_body = np.pad(body_mask.astype(np.uint8), 1)
     return ndimage.grey_closing(padded_body, 3, mode="constant")[1:-1, 1:-1, 1:-1].astype(bool)
@@ -121,9 +120,8 @@ def measure_image(map_image: nibabel.Nifti1Image) -> dict[str, float]:
     SIDES_DIFFER_KEY, 0 or 1."""
     map_values = np.asarray(map_image.dataobj)
     commonest_nonzero_value = find_commonest_nonzero_value(map_values)
-    value_by_measure = measure_volume(
-        map_values, map_values != brain.find_background_value(map_values), map_image.affine
-    ) | {
+    brain_mask = map_values != brain.find_background_value(map_values)
+    value_by_measure = measure_volume(map_values, brain_mask, map_image.affine) | {
         "voxel_mm3": abs(np.linalg.det(map_image.affine[:3, :3])),
         "common_value": commonest_nonzero_value,
         "common_share": np.count_nonzero(map_values == commonest_nonzero_value) / map_values.size,
@@ -179,23 +177,24 @@ def find_map_kinds(measure_table: pd.DataFrame) -> pd.Series:
     has_either_sign = bool((measure_table["min"] < 0)[~is_centred].mean() > 0.5)  # also maps that were not z-scored
     has_exact_zero_mean = z_scored_mean_distance_sd < EXACT_ZERO_DISTANCE_SD
     has_nearly_zero_mean = mean_distance_sd.between(EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD)
-    is_exactly_z_scored = (
-        has_exact_zero_mean
-        if has_exact_zero_mean.sum() >= max(MIN_EXACTLY_CENTRED_MAPS, has_nearly_zero_mean.sum())
-        else has_exact_zero_mean & False
-    )
+    min_exact_maps = max(MIN_EXACTLY_CENTRED_MAPS, has_nearly_zero_mean.sum())
+    is_exactly_z_scored = has_exact_zero_mean & (has_exact_zero_mean.sum() >= min_exact_maps)  # else none is
     has_clear_gap = is_centred.all() or mean_distance_sd[is_centred].max() < mean_distance_sd[~is_centred].min() / 2
     is_z_scored = is_centred if has_clear_gap and not has_either_sign else is_exactly_z_scored
     is_divided_by_mean = ((measure_table["mean"] - 1).abs() < MEAN_ONE_TOLERANCE) & (
         measure_table["min"] > -MEAN_ONE_TOLERANCE
     )
-    map_kinds = pd.Series(POSITIVE_KIND, measure_table.index).mask(is_divided_by_mean, MEAN_ONE_KIND)
-    map_kinds = map_kinds.mask(measure_table["max"] <= MAX_UNIT_RANGE_VALUE, UNIT_RANGE_KIND).mask(
-        measure_table["mean"] < 0, SIGNED_KIND
-    )
+
+    # the last kind that fits
+    map_kinds = pd.Series(POSITIVE_KIND, measure_table.index)
+    map_kinds = map_kinds.mask(is_divided_by_mean, MEAN_ONE_KIND)
+    map_kinds = map_kinds.mask(measure_table["max"] <= MAX_UNIT_RANGE_VALUE, UNIT_RANGE_KIND)
+    map_kinds = map_kinds.mask(measure_table["mean"] < 0, SIGNED_KIND)
     map_kinds = map_kinds.mask(is_z_scored, Z_SCORED_KIND)
     if has_either_sign:
         return map_kinds.where(is_z_scored, SIGNED_KIND)
+
+    # of maps with like means, the commonest kind
     sorted_means = measure_table["mean"][~is_z_scored].clip(lower=1e-12).sort_values()
     mean_group_by_map = (sorted_means / sorted_means.shift() > MIN_MEAN_RATIO).cumsum()  # numbers of groups, from 0
     map_kinds.update(
@@ -211,10 +210,9 @@ def find_stored_volume_kinds(measure_table: pd.DataFrame) -> pd.Series:
     of either sign."""
     map_kinds = pd.Series(np.nan, measure_table.index, dtype=object)
     below_share = measure_table["below"]
-    if (
-        ~below_share.between(MIN_Z_SCORED_BELOW_SHARE, 1 - MIN_Z_SCORED_BELOW_SHARE)
-        & (below_share > MAX_PLAIN_BELOW_SHARE)
-    ).mean() > MAX_UNCLEAR_SHARE:
+    is_like_z_scored = below_share.between(MIN_Z_SCORED_BELOW_SHARE, 1 - MIN_Z_SCORED_BELOW_SHARE)
+    is_unclear = ~is_like_z_scored & (below_share > MAX_PLAIN_BELOW_SHARE)
+    if is_unclear.mean() > MAX_UNCLEAR_SHARE:
         return map_kinds
     map_kinds = map_kinds.mask(below_share > MIN_Z_SCORED_BELOW_SHARE, "z-scored within the brain")
     return map_kinds.mask(below_share < MAX_PLAIN_BELOW_SHARE, "positive in the brain")
@@ -224,23 +222,20 @@ def describe_kind_mixture(map_kinds: pd.Series, map_file_names: Sequence[str]) -
     """The kinds with counts and examples, if there are several; empty otherwise. `map_file_names` are those of the
     maps."""
     file_name_by_map = pd.Series(list(map_file_names), map_kinds.index)
-    kind_counts = Counter(map_kinds.dropna()).most_common()
-    map_kind_texts = [
-        f"{map_count} {map_kind} ({join_names(file_name_by_map[map_kinds == map_kind].tolist(), EXAMPLE_MAP_COUNT)})"
-        for map_kind, map_count in kind_counts
-    ]
+    map_kind_texts = []
+    for map_kind, map_count in Counter(map_kinds.dropna()).most_common():
+        kind_file_names = file_name_by_map[map_kinds == map_kind].tolist()
+        map_kind_texts.append(f"{map_count} {map_kind} ({join_names(kind_file_names, EXAMPLE_MAP_COUNT)})")
     return " and ".join(map_kind_texts) if len(map_kind_texts) > 1 else ""
 
 
 def describe_voxel_sizes(measure_table: pd.DataFrame, map_file_names: Sequence[str]) -> str:
     """The sizes of voxels with counts and names, if maps have several; empty otherwise. Coarse maps are smoother."""
-    voxel_sizes_text = describe_kind_mixture(
-        (measure_table["voxel_mm3"] ** (1 / 3)).round(1).map("of {:g} mm".format), map_file_names
-    )
-    return (
-        voxel_sizes_text
-        and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {voxel_sizes_text}"
-    )
+    voxel_edges_mm = (measure_table["voxel_mm3"] ** (1 / 3)).round(1)
+    voxel_sizes_text = describe_kind_mixture(voxel_edges_mm.map("of {:g} mm".format), map_file_names)
+    if not voxel_sizes_text:
+        return ""
+    return f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {voxel_sizes_text}"
 
 
 def describe_filled_backgrounds(measure_table: pd.DataFrame, map_file_names: Sequence[str]) -> str:
@@ -250,23 +245,22 @@ def describe_filled_backgrounds(measure_table: pd.DataFrame, map_file_names: Seq
     if not has_filled_background.any():
         return ""
     filled_voxel_share_by_map = measure_table["common_share"][has_filled_background]
-    filled_share_range_text = " to ".join(
-        dict.fromkeys(
-            f"{share_limit:.0%}" for share_limit in (filled_voxel_share_by_map.min(), filled_voxel_share_by_map.max())
-        )
-    )
+    min_share_text = f"{filled_voxel_share_by_map.min():.0%}"
+    max_share_text = f"{filled_voxel_share_by_map.max():.0%}"
+    share_range_text = min_share_text if min_share_text == max_share_text else f"{min_share_text} to {max_share_text}"
+    filled_file_names = select_map_file_names(map_file_names, has_filled_background)
     common_value_text = f"{measure_table['common_value'][has_filled_background].iloc[0]:g}"
     return (
-        f"one value other than 0 fills {filled_share_range_text} of the voxels, as outside of a brain, and enters the "
-        f"z-scores: in {join_names(select_map_file_names(map_file_names, has_filled_background), EXAMPLE_MAP_COUNT)}, "
-        f"{common_value_text} in the first. Set it to 0, such as by "
-        f'nilearn.image.math_img("np.where(np.isclose(img, {common_value_text}), 0, img)", img=FILE)'
+        f"one value other than 0 fills {share_range_text} of the voxels, as outside of a brain, and enters the "
+        f"z-scores: in {join_names(filled_file_names, EXAMPLE_MAP_COUNT)}, {common_value_text} in the first. Set it "
+        f'to 0, such as by nilearn.image.math_img("np.where(np.isclose(img, {common_value_text}), 0, img)", img=FILE)'
     )
 
 
 def describe_side_conflicts(measure_table: pd.DataFrame, map_file_names: Sequence[str]) -> str:
     """Which maps have two affines that disagree on left and right, and what to do; empty if none do."""
-    if not (has_side_conflict := measure_table[SIDES_DIFFER_KEY] > 0).any():
+    has_side_conflict = measure_table[SIDES_DIFFER_KEY] > 0
+    if not has_side_conflict.any():
         return ""
     return (
         f"qform and sform disagree on which side is left, and the sform was taken: "
@@ -288,23 +282,21 @@ def find_lower_group_indices(measure_values: np.ndarray) -> np.ndarray:
     13 apart by fALFF, 3.8 by ALFF, 4.6 by degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not
     tell (150 people, reduced grid).
     """
+    value_count = len(measure_values)
     sorted_indices = np.argsort(measure_values)
-    measure_values = measure_values[sorted_indices]
-    split_positions = range(MIN_SITE_SUBJECTS, len(measure_values) - MIN_SITE_SUBJECTS + 1)
-    if not split_positions:
+    sorted_values = measure_values[sorted_indices]
+    candidate_lower_sizes = range(MIN_SITE_SUBJECTS, value_count - MIN_SITE_SUBJECTS + 1)
+    if not candidate_lower_sizes:
         return sorted_indices[:0]
     within_group_square_sums = [
-        measure_values[:split_position].var() * split_position
-        + measure_values[split_position:].var() * (len(measure_values) - split_position)
-        for split_position in split_positions
+        sorted_values[:lower_size].var() * lower_size + sorted_values[lower_size:].var() * (value_count - lower_size)
+        for lower_size in candidate_lower_sizes
     ]
-    split_position = split_positions[int(np.argmin(within_group_square_sums))]
-    within_group_sd = max(np.sqrt(min(within_group_square_sums) / len(measure_values)), MIN_MEASURE_SPREAD)
-    are_groups_apart = (
-        measure_values[split_position:].mean() - measure_values[:split_position].mean()
-        >= (MIN_GROUP_DISTANCE_SD + FEW_PEOPLE_DISTANCE_SD / len(measure_values)) * within_group_sd
-    )
-    return sorted_indices[:split_position] if are_groups_apart else sorted_indices[:0]
+    best_lower_size = candidate_lower_sizes[int(np.argmin(within_group_square_sums))]
+    within_group_sd = max(np.sqrt(min(within_group_square_sums) / value_count), MIN_MEASURE_SPREAD)
+    group_distance = sorted_values[best_lower_size:].mean() - sorted_values[:best_lower_size].mean()
+    min_group_distance = (MIN_GROUP_DISTANCE_SD + FEW_PEOPLE_DISTANCE_SD / value_count) * within_group_sd
+    return sorted_indices[:best_lower_size] if group_distance >= min_group_distance else sorted_indices[:0]
 
 
 def find_site_dependent_measures(measure_table: pd.DataFrame, site_by_row: Sequence[str]) -> list[str]:
@@ -364,8 +356,6 @@ def read_map_measures(
         for map_measures in measures_by_map.values()
     )
     is_usable = has_all_subjects and np.isfinite(measure_table.to_numpy()).all()
-    return (
-        {map_name: map_measures.loc[list(subject_ids)] for map_name, map_measures in measures_by_map.items()}
-        if is_usable
-        else None
-    )
+    if not is_usable:
+        return None
+    return {map_name: map_measures.loc[list(subject_ids)] for map_name, map_measures in measures_by_map.items()}

@@ -58,11 +58,10 @@ class TemplateCohort:
     @classmethod
     def from_path(cls, cohort_or_bundle_path: Path) -> "TemplateCohort":
         """Raises InputError for what is neither, and unless it says all that preparing new people takes."""
-        template = (
-            read_template(open_archive(cohort_or_bundle_path))
-            if is_bundle(cohort_or_bundle_path)
-            else cls(open_cohort(cohort_or_bundle_path))
-        )
+        if is_bundle(cohort_or_bundle_path):
+            template = read_template(open_archive(cohort_or_bundle_path))
+        else:
+            template = cls(open_cohort(cohort_or_bundle_path))
         check_preparation(template.cohort)
         return template
 
@@ -75,17 +74,15 @@ class TemplateCohort:
     def measures_by_map(self) -> dict[str, pd.DataFrame] | None:
         """By map, the measures of its people, of a bundle those of a typical one; None if they are not known."""
         if self.bundled_data:
-            return {
+            typical_measures_by_map = {
                 map_name: pd.DataFrame([typical_measures])
                 for map_name, typical_measures in self.bundled_data.typical.items()
-            } or None
-        cohort = self.cohort
-        subject_ids = [subject_row.subject for subject_row in cohort.rows]
-        return (
-            measures.read_map_measures(cohort.tables_folder, subject_ids, cohort.map_names)
-            if cohort.tables_folder and subject_ids
-            else None
-        )
+            }
+            return typical_measures_by_map or None
+        subject_ids = [subject_row.subject for subject_row in self.cohort.rows]
+        if not self.cohort.tables_folder or not subject_ids:
+            return None
+        return measures.read_map_measures(self.cohort.tables_folder, subject_ids, self.cohort.map_names)
 
 
 def is_bundle(path: Path) -> bool:
@@ -146,20 +143,14 @@ def encode_phenotype(text_table: pd.DataFrame, metadata: Metadata) -> pd.DataFra
 def find_unknown_categories(text_table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
     """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
     count as unknown."""
-    words_by_column = {
-        column_name: clean_column(text_table[column_name])
-        for column_name in metadata.phenotype_categories
-        if column_name in text_table
-    }
-    unknown_words_by_column = {
-        column_name: column_text[column_text.notna() & ~column_text.isin(metadata.phenotype_categories[column_name])]
-        for column_name, column_text in words_by_column.items()
-    }
-    return {
-        column_name: sorted(column_text.unique())
-        for column_name, column_text in unknown_words_by_column.items()
-        if column_text.size
-    }
+    unknown_words_by_column = dict[str, list[str]]()
+    for column_name, categories in metadata.phenotype_categories.items():
+        if column_name in text_table:
+            column_words = clean_column(text_table[column_name]).dropna()
+            unknown_words = column_words[~column_words.isin(categories)]
+            if unknown_words.size:
+                unknown_words_by_column[column_name] = sorted(unknown_words.unique())
+    return unknown_words_by_column
 
 
 def make_bundle_template_files(cohort: Cohort) -> dict[str, bytes]:
@@ -179,12 +170,14 @@ def read_template(bundle_archive: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError for a damaged part."""
     bundled_data = bundle_archive.read_json(DATA_FILE, BundledData)
     metadata = bundled_data.metadata
-    parcel_image = (
-        bundle_archive.read_arrays(PARCELS_FILE)["image"] if PARCELS_FILE in bundle_archive.bytes_by_member else None
-    )
-    bundle_connectomes = Connectomes(
-        bundle_archive.path, metadata.connectome, bundled_data.parcels, parcel_image, np.empty(0, int)
-    )
+    parcel_image = None
+    if PARCELS_FILE in bundle_archive.bytes_by_member:
+        parcel_image = bundle_archive.read_arrays(PARCELS_FILE)["image"]
+    bundle_connectomes = None
+    if metadata.connectome:
+        bundle_connectomes = Connectomes(
+            bundle_archive.path, metadata.connectome, bundled_data.parcels, parcel_image, np.empty(0, int)
+        )
     bundle_cohort = Cohort(
         bundle_archive.path,
         GRID_BY_NAME[bundled_data.grid],
@@ -194,8 +187,4 @@ def read_template(bundle_archive: Archive) -> TemplateCohort:
         num_maps=bundled_data.num_maps,
         identity=bundled_data.cohort_sha256,
     )
-    return TemplateCohort(
-        replace(bundle_cohort, connectomes=bundle_connectomes if metadata.connectome else None),
-        bundled_data,
-        bundle_archive,
-    )
+    return TemplateCohort(replace(bundle_cohort, connectomes=bundle_connectomes), bundled_data, bundle_archive)

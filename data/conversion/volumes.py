@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,31 +50,24 @@ def find_map_files(
     subject_files_by_map = dict[str, pd.Series]()
     map_names_by_file_name = dict[str, list[str]]()
     summary_rows = list[SummaryRow]()
-    for map_name, subject_paths in map_paths.items():
-        volume_labels = read_volume_names(subject_paths.tolist(), str(map_name), folder)
-        map_names_by_file_name[str(map_name)] = [f"{map_name}_{volume_label}" for volume_label in volume_labels] or [
-            str(map_name)
-        ]
-        if volume_labels:
-            summary_rows.append(
-                (
-                    "layout",
-                    f"{map_name}: {len(volume_labels)} volumes a participant: "
-                    f"{', '.join(map_names_by_file_name[str(map_name)])}",
-                )
-            )
-        for volume_index, volume_map_name in enumerate(map_names_by_file_name[str(map_name)]):
-            subject_files_by_map[volume_map_name] = subject_paths.map(
-                lambda file_path, volume_position=volume_index if volume_labels else None: MapOnDisk(
-                    file_path, volume_position
-                )
-            )
-    record_map_names = [
-        volume_map_name
-        for map_name in map_names
-        for volume_map_name in map_names_by_file_name.get(map_name, [map_name])
-    ]
-    if absent_map_names := [map_name for map_name in record_map_names if map_name not in subject_files_by_map]:
+    for file_name, subject_paths in map_paths.items():
+        volume_labels = read_volume_names(subject_paths.tolist(), str(file_name), folder)
+        if not volume_labels:  # 3-D
+            map_names_by_file_name[str(file_name)] = [str(file_name)]
+            subject_files_by_map[str(file_name)] = subject_paths.map(MapOnDisk)
+            continue
+        volume_map_names = [f"{file_name}_{volume_label}" for volume_label in volume_labels]
+        map_names_by_file_name[str(file_name)] = volume_map_names
+        volumes_text = f"{len(volume_labels)} volumes a participant: {', '.join(volume_map_names)}"
+        summary_rows.append(("layout", f"{file_name}: {volumes_text}"))
+        for volume_index, volume_map_name in enumerate(volume_map_names):
+            subject_files_by_map[volume_map_name] = subject_paths.map(partial(MapOnDisk, volume_number=volume_index))
+
+    record_map_names = list[str]()
+    for map_name in map_names:  # that of a file means all maps in it
+        record_map_names += map_names_by_file_name.get(map_name, [map_name])
+    absent_map_names = [map_name for map_name in record_map_names if map_name not in subject_files_by_map]
+    if absent_map_names:
         raise InputError(
             f"{folder} holds no {absent_map_names[0]} maps; it holds {', '.join(subject_files_by_map)}. Name these "
             "with --maps."
