@@ -38,10 +38,8 @@ def add_family_column(
             f"--family {family_column} is also the site, the diagnosis, or of the phenotype or the covariates; "
             "expected a column that says no more than who is related."
         )
-    # NaN where unknown
-    family_name_by_row = clean_column(select_column(source.text_table, family_column, source.table_path)).map(
-        canonicalise_value, na_action="ignore"
-    )
+    family_texts = clean_column(select_column(source.text_table, family_column, source.table_path))
+    family_name_by_row = family_texts.map(canonicalise_value, na_action="ignore")  # NaN where unknown
     largest_family_size = int(family_name_by_row.value_counts().max()) if family_name_by_row.notna().any() else 0
     if not template_cohort and not 2 <= largest_family_size < MAX_FAMILY_SHARE * len(family_name_by_row):
         raise InputError(
@@ -73,21 +71,23 @@ def summarise_families(source: Source, template_cohort: Cohort | None = None) ->
     that of `template_cohort`."""
     family_column = source.family_column
     person_count = len(source.subject_table)
-    subjects_by_family = group_subjects_by_family(source.subject_table)
     if template_cohort and not family_column:
         template_family_column = template_cohort.metadata.family_column
+        if not template_family_column or person_count < 2:
+            return []
         message = f"not known, since {source.table_path} lacks {template_family_column}; --family names a column"
-        return [("families", message)] if template_family_column and person_count > 1 else []
+        return [("families", message)]
     if not family_column:
-        return [
-            (
-                "families",
-                f"{column_name} looks like their column; if it is, name it with --family, or they are on both sides",
-            )
+        candidate_columns = [
+            column_name
             for column_name in source.text_table
             if FAMILY_COLUMN_NAME.fullmatch(column_name)
             and clean_column(source.text_table[column_name]).dropna().duplicated().any()
         ]
+        advice = "looks like their column; if it is, name it with --family, or they are on both sides"
+        return [("families", f"{column_name} {advice}") for column_name in candidate_columns]
+
+    subjects_by_family = group_subjects_by_family(source.subject_table)
     unknown_family_count = person_count - sum(map(len, subjects_by_family.values()))
     largest_family_members = max(subjects_by_family.values(), key=len, default=("nobody",))
     family_sentences = [
@@ -95,25 +95,22 @@ def summarise_families(source: Source, template_cohort: Cohort | None = None) ->
         f"{join_group_names([largest_family_members])}. Each is in one split, and in one fold. {unknown_family_count} "
         f"of {format_participants(person_count)} have no value, and so no known relatives"
     ]
-    if template_cohort and (
-        shared_family_names := subjects_by_family.keys() & template_cohort.metadata.families.keys()
-    ):
-        split_by_subject = {subject_row.subject: subject_row.split for subject_row in template_cohort.rows}
-        template_relative_by_family = {
-            family_name: min(
-                template_cohort.metadata.families[family_name], key=lambda subject: split_by_subject[subject] != "train"
-            )
-            for family_name in shared_family_names
-        }
-        subject_family_pairs = zip(source.subject_table["subject"], source.subject_table["family"], strict=True)
-        relative_texts = [
-            f"{subject} of {template_relative_by_family[family_name]} "
-            f"({split_by_subject[template_relative_by_family[family_name]]})"
-            for subject, family_name in subject_family_pairs
-            if family_name in template_relative_by_family
-        ]
+    relative_texts = describe_template_relatives(source, template_cohort) if template_cohort else []
+    if template_cohort and relative_texts:
         family_sentences.append(
             f"relatives of participants of {template_cohort.path}, by {family_column}: {join_names(relative_texts)}. "
             "Scores on them are too good for a model that these trained; leave them out with --exclude"
         )
     return [("families", sentence) for sentence in family_sentences]
+
+
+def describe_template_relatives(source: Source, template_cohort: Cohort) -> list[str]:
+    """Who is of a family of `template_cohort`, and of whom, a training subject if the family has one."""
+    split_by_template_subject = {subject_row.subject: subject_row.split for subject_row in template_cohort.rows}
+    relative_texts = []
+    for subject, family_name in zip(source.subject_table["subject"], source.subject_table["family"], strict=True):
+        template_members = template_cohort.metadata.families.get(family_name)
+        if family_name and template_members:
+            template_relative = min(template_members, key=lambda member: split_by_template_subject[member] != "train")
+            relative_texts.append(f"{subject} of {template_relative} ({split_by_template_subject[template_relative]})")
+    return relative_texts

@@ -60,41 +60,47 @@ def plan_new_cohort(
 ) -> PlannedCohort:
     """A new cohort of `subject_table` (subject, site, label; if a split is preserved, `kept`, see `assign_splits`; with
     --family, `family`), of whom some share a scan. `text_table`, of text, has the same rows. Raises InputError."""
-    phenotype_columns = options.phenotype
-    labels = subject_table["label"].to_numpy()
-    same_scan_groups = () if options.keep_duplicates else same_scan_groups
-    subjects_by_family = group_subjects_by_family(subject_table)
+    if options.keep_duplicates:
+        same_scan_groups = ()
     if len(subject_table) < 2 or (same_scan_groups and len(same_scan_groups[0]) == len(subject_table)):
         raise InputError(
             f"The {len(subject_table)} participants to convert have one scan; expected several, to train and to test "
             "on. Was a file copied under many names? To keep copies apart all the same, add --keepDuplicates."
         )
-    split_by_subject = assign_splits(
-        subject_table, options.seed or 0, merge_groups([*same_scan_groups, *subjects_by_family.values()])
-    )
+
+    # draw the split, in which groups stay together
+    subjects_by_family = group_subjects_by_family(subject_table)
+    dependent_groups = merge_groups([*same_scan_groups, *subjects_by_family.values()])
+    split_by_subject = assign_splits(subject_table, options.seed or 0, dependent_groups)
     is_training = (subject_table["subject"].map(split_by_subject) == "train").to_numpy()
     if not is_training.any():
         raise InputError(
             f"--keepSplit makes test participants of all {len(subject_table)} participants; expected some to train on. "
             "Add others."
         )
-    raw_phenotype = (
-        phenotype_table.make_abide_values(text_table)
-        if phenotype_columns is None
-        else phenotype_table.make_custom_values(text_table, phenotype_columns, is_training)
-    )
+
+    # learn from the training subjects: how the phenotype is coded and scaled, and that it does not tell the label
+    if options.phenotype is None:
+        phenotype_columns: Sequence[str] = phenotype_table.ABIDE_PHENOTYPE_COLUMNS
+        raw_phenotype = phenotype_table.make_abide_values(text_table)
+    else:
+        phenotype_columns = options.phenotype
+        raw_phenotype = phenotype_table.make_custom_values(text_table, phenotype_columns, is_training)
     phenotype_table.refuse_subject_column([*raw_phenotype, *covariate_columns])
+    training_labels = subject_table["label"].to_numpy()[is_training]
+    phenotype_auc = check_phenotype_auc(raw_phenotype[is_training], training_labels, options.allow_leak)
+    phenotype_categories = phenotype_table.learn_categories(text_table, options.phenotype or (), is_training)
+    scaler = scaling.fit_scaler(raw_phenotype.to_numpy(float)[is_training])
+
     grid = grids.GRID_BY_NAME[options.grid or grids.FULL.name]
     metadata = Metadata(
         maps=tuple(map_names),
         normalisation="z-scored over the whole volume",
         reduction="none" if grid == grids.FULL else "block mean",
         phenotype=tuple(raw_phenotype.columns),
-        phenotype_auc=check_phenotype_auc(raw_phenotype[is_training], labels[is_training], options.allow_leak),
-        phenotype_columns=tuple(
-            phenotype_table.ABIDE_PHENOTYPE_COLUMNS if phenotype_columns is None else phenotype_columns
-        ),
-        phenotype_categories=phenotype_table.learn_categories(text_table, phenotype_columns or (), is_training),
+        phenotype_auc=phenotype_auc,
+        phenotype_columns=tuple(phenotype_columns),
+        phenotype_categories=phenotype_categories,
         covariate_columns=tuple(covariate_columns),
         site_column=site_column or "",
         covariates_named=options.covariates is not None,
@@ -104,7 +110,7 @@ def plan_new_cohort(
         duplicates=DUPLICATES_APART if options.keep_duplicates else DUPLICATES_TOGETHER,
         family_column=options.family or "",
         families=subjects_by_family,
-        **scaling.fit_scaler(raw_phenotype.to_numpy(float)[is_training]).to_preparation_fields(),
+        **scaler.to_preparation_fields(),
     )
     return make_planned_cohort(subject_table, split_by_subject, text_table, metadata, raw_phenotype)
 
@@ -159,23 +165,25 @@ def make_planned_cohort(
 def check_template_match(source: Source, template_cohort: Cohort) -> None:
     """Raises InputError unless new maps and a table can be prepared as `template_cohort`, without its training
     subjects."""
-    if (map_names := tuple(source.map_files.columns)) != template_cohort.map_names:
+    map_names = tuple(source.map_files.columns)
+    if map_names != template_cohort.map_names:
         raise InputError(
             f"{template_cohort.path} holds the maps {', '.join(template_cohort.map_names)} of each, but "
             f"{', '.join(map_names)} were found; expected the same. Make the maps alike."
         )
-    if missing_phenotype_columns := [
+    missing_phenotype_columns = [
         column_name
         for column_name in template_cohort.metadata.phenotype_columns
         if column_name not in source.text_table
-    ]:
+    ]
+    if missing_phenotype_columns:
         raise InputError(
             f"{source.table_path} lacks {', '.join(missing_phenotype_columns)}, which the phenotype of "
             f"{template_cohort.path} is made of; add them, empty where unknown."
         )
-    if shared_training_subjects := sorted(
-        set(template_cohort.list_split_subjects("train")) & set(source.subject_table["subject"])
-    ):
+    training_subjects = template_cohort.list_split_subjects("train")
+    shared_training_subjects = sorted(set(training_subjects) & set(source.subject_table["subject"]))
+    if shared_training_subjects:
         raise InputError(
             f"{len(shared_training_subjects)} of {source.table_path} are training participants of "
             f"{template_cohort.path}; expected new participants. Leave them out: --exclude "
