@@ -34,11 +34,9 @@ class Division:
     def parse_folds_option(cls, folds_option: str) -> "Division":
         """`10`, `10-wholeSites` or a column, as `folds` in `run.json` has it."""
         fold_count = parse_natural_number(folds_option.removesuffix(WHOLE_SITES))
-        return (
-            cls(0, False, folds_option)
-            if fold_count is None
-            else cls(fold_count, folds_option.endswith(WHOLE_SITES), "")
-        )
+        if fold_count is None:
+            return cls(0, False, folds_option)
+        return cls(fold_count, folds_option.endswith(WHOLE_SITES), "")
 
     @property
     def option_flags(self) -> str:
@@ -87,11 +85,10 @@ class SubjectArrays(NamedTuple):
 def make_subject_arrays(rows: Iterable[RecordRow], groups: SubjectGroups) -> SubjectArrays:
     first_row_by_subject = {row.subject: row for row in reversed([*rows])}
     subjects = list(dict.fromkeys(row.subject for row in rows))
-    labels, sites = (
-        np.array([getattr(first_row_by_subject[subject], field_name) for subject in subjects])
-        for field_name in ("label", "site")
-    )
-    return SubjectArrays(subjects, labels, sites, np.array(list(find_group_leaders(subjects, groups).values())))
+    labels = np.array([first_row_by_subject[subject].label for subject in subjects])
+    sites = np.array([first_row_by_subject[subject].site for subject in subjects])
+    clusters = np.array(list(find_group_leaders(subjects, groups).values()))
+    return SubjectArrays(subjects, labels, sites, clusters)
 
 
 def divide_into_numbered_folds(cohort: Cohort, folds_option: str, seed: int) -> dict[str, str]:
@@ -101,14 +98,11 @@ def divide_into_numbered_folds(cohort: Cohort, folds_option: str, seed: int) -> 
     fold_count = int(folds_option)
     smaller_class_size = subject_arrays.smaller_class_size
     if not 2 <= fold_count <= smaller_class_size:
-        bounds_text = (
-            f"Its smaller class has {format_participants(smaller_class_size)}; expected 2 to {smaller_class_size}."
-            if smaller_class_size > 1
-            else ""
-        )
-        raise InputError(
-            f"--folds {folds_option} cannot cut {cohort.path}. {bounds_text or subject_arrays.fold_advice}"
-        )
+        advice_text = subject_arrays.fold_advice
+        if smaller_class_size > 1:
+            smaller_class_text = format_participants(smaller_class_size)
+            advice_text = f"Its smaller class has {smaller_class_text}; expected 2 to {smaller_class_size}."
+        raise InputError(f"--folds {folds_option} cannot cut {cohort.path}. {advice_text}")
     fold_numbers = assign_balanced_folds(
         subject_arrays.labels, subject_arrays.sites, subject_arrays.clusters, fold_count, seed
     )
@@ -138,19 +132,15 @@ def divide_into_whole_sites(cohort: Cohort, fold_count: int, seed: int) -> dict[
             if site_count < len(np.unique(subject_arrays.sites))
             else ""
         )
-        advice_text = f"expected 2 to {site_count}. Use --folds {site_count} --wholeSites."
+        advice_text = f"expected several. {subject_arrays.fold_advice}"
+        if site_count > 1:
+            advice_text = f"expected 2 to {site_count}. Use --folds {site_count} --wholeSites."
         raise InputError(
             f"--folds {fold_count} --wholeSites cannot cut {cohort.path}. It has {site_count} "
-            f"site{'s'[: site_count != 1]}{merged_text}; "
-            f"{advice_text if site_count > 1 else f'expected several. {subject_arrays.fold_advice}'}"
+            f"site{'s'[: site_count != 1]}{merged_text}; {advice_text}"
         )
-    return dict(
-        zip(
-            subject_arrays.subjects,
-            map(str, assign_site_folds(subject_arrays.labels, merged_sites, fold_count, seed)),
-            strict=True,
-        )
-    )
+    fold_numbers = assign_site_folds(subject_arrays.labels, merged_sites, fold_count, seed)
+    return dict(zip(subject_arrays.subjects, map(str, fold_numbers), strict=True))
 
 
 def merge_linked_sites(subject_arrays: SubjectArrays) -> np.ndarray:
@@ -158,11 +148,11 @@ def merge_linked_sites(subject_arrays: SubjectArrays) -> np.ndarray:
     sites_by_cluster: dict[str, set[str]] = {}
     for cluster, site_name in zip(subject_arrays.clusters.tolist(), subject_arrays.sites.tolist(), strict=True):
         sites_by_cluster.setdefault(cluster, set()).add(site_name)
+    linked_site_groups = [
+        sorted(cluster_sites) for cluster_sites in sites_by_cluster.values() if len(cluster_sites) > 1
+    ]
     site_names = np.unique(subject_arrays.sites).tolist()
-    first_site_by_site = find_group_leaders(
-        site_names,
-        merge_groups([sorted(cluster_sites) for cluster_sites in sites_by_cluster.values() if len(cluster_sites) > 1]),
-    )
+    first_site_by_site = find_group_leaders(site_names, merge_groups(linked_site_groups))
     return np.array([first_site_by_site[site_name] for site_name in subject_arrays.sites.tolist()])
 
 
@@ -177,13 +167,13 @@ def assign_site_folds(labels: np.ndarray, sites: np.ndarray, fold_count: int, se
     subset_masks = (labels == 0, labels == 1, np.ones(len(labels)))
     site_counts = np.stack(
         [np.bincount(site_indices, subset_mask, len(site_names)) for subset_mask in subset_masks], axis=1
-    )  # (sites, kinds)
+    )  # (sites, subsets): controls, autism, all
     subset_weights = 1 / np.maximum(site_counts.sum(0), 1) ** 2
 
     shuffled_sites = np.random.default_rng(seed).permutation(len(site_names))
     site_indices_by_size = shuffled_sites[np.argsort(-site_counts[shuffled_sites, -1], kind="stable")]
     fold_by_site = np.zeros(len(site_names), int)
-    fold_counts = np.zeros((fold_count, len(subset_masks)))  # by each fold so far
+    fold_counts = np.zeros((fold_count, len(subset_masks)))  # (folds, subsets), people so far
     for site_index in site_indices_by_size:
         fold_by_site[site_index] = np.argmin(fold_counts @ (subset_weights * site_counts[site_index]))
         fold_counts[fold_by_site[site_index]] += site_counts[site_index]
@@ -213,32 +203,35 @@ def divide_by_column(cohort: Cohort, folds_option: str) -> dict[str, str]:
     value_by_subject = dict(zip(subject_arrays.subjects, subject_arrays.sites.tolist(), strict=True))
     if covariates is not None and folds_option in covariates:
         value_by_subject = covariates[folds_option].replace("", UNKNOWN_FOLD).to_dict()
-        if unknown_count := (covariates[folds_option] == "").sum():
+        unknown_count = (covariates[folds_option] == "").sum()
+        if unknown_count:
             print(
                 f"{folds_option} is not known of {format_participants(unknown_count)}, in a fold of their own, "
                 f"{UNKNOWN_FOLD}."
             )
     elif folds_option != SITE_COLUMN:
-        available_columns_text = join_names(
-            list(dict.fromkeys([SITE_COLUMN, *([] if covariates is None else covariates.columns)]))
-        )
+        covariate_columns = [] if covariates is None else covariates.columns
+        available_columns_text = join_names(list(dict.fromkeys([SITE_COLUMN, *covariate_columns])))
         raise InputError(
             f"--folds {folds_option} is neither a number nor a column of {cohort.path}; it has "
             f"{available_columns_text}."
         )
+
     fold_by_subject = {
         subject: value_by_subject[first_subject]
         for subject, first_subject in zip(subject_arrays.subjects, subject_arrays.clusters.tolist(), strict=True)
     }
-    if move_texts := [
+    move_texts = [
         f"{moved_subject} ({value_by_subject[moved_subject]}) to {fold}"
         for moved_subject, fold in fold_by_subject.items()
         if fold != value_by_subject[moved_subject]
-    ]:
+    ]
+    if move_texts:
         moved_sentence = (
             f"Participants who {describe_group_ties(cohort.groups, cohort.metadata)} with one of another {folds_option}"
         )
         print(f"{moved_sentence}, and are tested there: {join_names(move_texts)}.")
+
     fold_names = sorted(set(fold_by_subject.values()))
     if not 2 <= len(fold_names) <= len(fold_by_subject) / 2:
         raise InputError(
@@ -252,7 +245,8 @@ def check_fold_classes(cohort: Cohort, fold_by_subject: Mapping[str, str], fold_
     """Raises InputError if a fold would be trained on one class; `fold_noun` is what the message calls it."""
     label_by_subject = {row.subject: row.label for row in cohort.rows}
     for fold_name in set(fold_by_subject.values()):
-        if len({label_by_subject[subject] for subject, fold in fold_by_subject.items() if fold != fold_name}) < 2:
+        training_labels = {label_by_subject[subject] for subject, fold in fold_by_subject.items() if fold != fold_name}
+        if len(training_labels) < 2:
             advice = make_subject_arrays(cohort.rows, cohort.groups).fold_advice
             raise InputError(
                 f"Without {fold_noun} {fold_name}, {cohort.path} has one class only; cut it otherwise. {advice}"

@@ -37,34 +37,35 @@ def summarise_labels(
     label_coding: LabelCoding | None, diagnosis_values: pd.Series, label_values: pd.Series
 ) -> SummaryRow:
     """How the labels of those who are kept were read, and how many of them have none."""
-    if label_coding is None:
-        label_message = "no column is used; --labelColumn and --positive name one"
-    else:
-        autism_counts_text, control_counts_text = (
-            ", ".join(
-                f"{diagnosis_value} ({subject_count})"
-                for diagnosis_value, subject_count in group_diagnoses.value_counts().sort_index().items()
-            )
-            for group_diagnoses in (diagnosis_values[label_values == 1], diagnosis_values[label_values == 0])
-        )
+    label_message = "no column is used; --labelColumn and --positive name one"
+    if label_coding is not None:
+        autism_values_with_counts_text = format_values_with_counts(diagnosis_values[label_values == 1])
+        control_values_with_counts_text = format_values_with_counts(diagnosis_values[label_values == 0])
         label_message = (
-            f"{label_coding.label_column}: {autism_counts_text or 'nobody'} autism, {control_counts_text or 'nobody'} "
+            f"{label_coding.label_column}: {autism_values_with_counts_text} autism, {control_values_with_counts_text} "
             "control"
         )
     unknown_diagnosis_count = diagnosis_values.isna().sum()
-    return "label", label_message + (
-        f"; {unknown_diagnosis_count} of unknown diagnosis are kept" if unknown_diagnosis_count else ""
-    )
+    if unknown_diagnosis_count:
+        label_message += f"; {unknown_diagnosis_count} of unknown diagnosis are kept"
+    return "label", label_message
+
+
+def format_values_with_counts(diagnosis_values: pd.Series) -> str:
+    """Each value with its number of subjects, as `2 (30)`."""
+    value_texts = [
+        f"{diagnosis_value} ({subject_count})"
+        for diagnosis_value, subject_count in diagnosis_values.value_counts().sort_index().items()
+    ]
+    return ", ".join(value_texts) or "nobody"
 
 
 def parse_label_values(values_text: str, column_values: set[str]) -> set[str]:
     """The values that `1,2` or `1` names; a known value may itself hold a comma."""
-    return {
-        canonicalise_value(value_text)
-        for value_text in (
-            [values_text] if canonicalise_value(values_text) in column_values else values_text.split(",")
-        )
-    }
+    canonical_text = canonicalise_value(values_text)
+    if canonical_text in column_values:
+        return {canonical_text}
+    return {canonicalise_value(value_text) for value_text in values_text.split(",")}
 
 
 def read_labels(

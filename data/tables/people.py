@@ -61,19 +61,22 @@ def read_text_table(table_path: Path) -> pd.DataFrame:
             "text in UTF-8."
         ) from error
     raw_rows = raw_rows.fillna("").map(lambda cell: compose_accents(" ".join(cell.split())))
+
     column_names = pd.Series(
         [column_name or f"column {column_number}" for column_number, column_name in enumerate(raw_rows.iloc[0], 1)]
     )
-    if (repeated_names := column_names[column_names.duplicated()]).size:
+    repeated_names = column_names[column_names.duplicated()]
+    if repeated_names.size:
         raise InputError(f"{table_path} has the column {repeated_names.iloc[0]} twice; expected each once. Rename one.")
-    text_table = (
-        raw_rows[1:].set_axis(column_names.to_list(), axis=1).loc[lambda table_body: (table_body != "").any(axis=1)]
-    )
-    if not_plain_text_cell := next(
-        (cell for cell in [*column_names, *text_table.to_numpy().ravel()] if not is_plain_text(cell)), None
-    ):
-        raise InputError(f"{table_path} holds {quote_text(not_plain_text_cell)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
-    return (text_table.apply(replace_decimal_commas) if delimiter == ";" else text_table).reset_index(drop=True)
+
+    table_body = raw_rows[1:].set_axis(column_names.to_list(), axis=1)
+    text_table = table_body[(table_body != "").any(axis=1)]  # without empty rows
+    for cell in [*column_names, *text_table.to_numpy().ravel()]:
+        if not is_plain_text(cell):
+            raise InputError(f"{table_path} holds {quote_text(cell)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
+    if delimiter == ";":
+        text_table = text_table.apply(replace_decimal_commas)
+    return text_table.reset_index(drop=True)
 
 
 def find_delimiter(file_text: str, table_path: Path) -> str:
@@ -81,17 +84,14 @@ def find_delimiter(file_text: str, table_path: Path) -> str:
     tabs, if there are any."""
     if declared_match := DECLARED_DELIMITER.match(file_text):
         return declared_match[1]
-    reader_by_delimiter = {
-        delimiter: csv.reader(io.StringIO(file_text, newline=""), delimiter=delimiter) for delimiter in DELIMITERS
-    }
-    column_count_by_delimiter = {
-        delimiter: len(next(filter(None, csv_reader), [])) for delimiter, csv_reader in reader_by_delimiter.items()
-    }
-    return (
-        "\t"
-        if table_path.suffix.lower() == ".tsv" and column_count_by_delimiter["\t"] > 1
-        else max(DELIMITERS, key=column_count_by_delimiter.__getitem__)
-    )
+    column_count_by_delimiter = {}
+    for delimiter in DELIMITERS:
+        csv_reader = csv.reader(io.StringIO(file_text, newline=""), delimiter=delimiter)
+        first_filled_row: list[str] = next(filter(None, csv_reader), [])
+        column_count_by_delimiter[delimiter] = len(first_filled_row)
+    if table_path.suffix.lower() == ".tsv" and column_count_by_delimiter["\t"] > 1:
+        return "\t"
+    return max(DELIMITERS, key=column_count_by_delimiter.__getitem__)
 
 
 def replace_decimal_commas(text_column: pd.Series) -> pd.Series:
@@ -134,18 +134,16 @@ def check_columns_exist(
     text_table: pd.DataFrame, columns_by_option: Mapping[str, Iterable[str | None]], table_path: Path
 ) -> None:
     """Raises InputError, which names all missing columns by the options that name them, and columns like them."""
-    option_text_by_column = {
-        column_name: f" ({option_text})" * bool(option_text)
-        for option_text, column_names in columns_by_option.items()
-        for column_name in column_names
-        if column_name and column_name not in text_table
-    }
+    option_text_by_column = {}
+    for option_text, column_names in columns_by_option.items():
+        for column_name in column_names:
+            if column_name and column_name not in text_table:
+                option_text_by_column[column_name] = f" ({option_text})" if option_text else ""
     if option_text_by_column:
-        similar_columns = [
-            existing_column
-            for existing_column in text_table
-            if any(column_name.casefold() in existing_column.casefold() for column_name in option_text_by_column)
-        ]
+        similar_columns = []
+        for existing_column in text_table:
+            if any(absent_column.casefold() in existing_column.casefold() for absent_column in option_text_by_column):
+                similar_columns.append(existing_column)
         suggestion = f" Did you mean {join_names(similar_columns)}?" if similar_columns else ""
         absent_columns_text = ", ".join(
             column_name + option_text for column_name, option_text in option_text_by_column.items()

@@ -4,7 +4,7 @@ import ast
 import operator
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -84,25 +84,29 @@ class RowCondition:
         match condition_node:
             case ast.BoolOp():
                 combine_masks = operator.and_ if isinstance(condition_node.op, ast.And) else operator.or_
-                return reduce(combine_masks, map(self.evaluate_node, condition_node.values))
+                row_masks = [self.evaluate_node(value_node) for value_node in condition_node.values]
+                return reduce(combine_masks, row_masks)
             case ast.UnaryOp(op=ast.Not()):
                 return ~self.evaluate_node(condition_node.operand)
             case ast.Compare():
-                operand_nodes = [condition_node.left, *condition_node.comparators]
-                return reduce(
-                    operator.and_, map(self.compare_nodes, operand_nodes, condition_node.ops, operand_nodes[1:])
-                )
+                left_nodes = [condition_node.left, *condition_node.comparators[:-1]]
+                row_masks = [
+                    self.compare_nodes(left_node, comparison_operator, right_node)
+                    for left_node, comparison_operator, right_node in zip(
+                        left_nodes, condition_node.ops, condition_node.comparators, strict=True
+                    )
+                ]
+                return reduce(operator.and_, row_masks)  # as 5 < age < 18
         raise self.make_condition_error(f"{ast.unparse(condition_node)[:60]} is no comparison")
 
     def compare_nodes(self, left_node: ast.expr, comparison_operator: ast.cmpop, right_node: ast.expr) -> pd.Series:
-        if isinstance(comparison_operator, ast.In | ast.NotIn) and (
-            operand_values := getattr(right_node, "elts", None)
-        ):
-            is_comparison_true = reduce(
-                operator.or_,
-                (self.compare_nodes(left_node, ast.Eq(), operand_value) for operand_value in operand_values),
-            )
-            return is_comparison_true if isinstance(comparison_operator, ast.In) else ~is_comparison_true
+        """One comparison, such as `age < 18`, of a column with a value or another column."""
+        listed_value_nodes = getattr(right_node, "elts", None)  # of brackets
+        if isinstance(comparison_operator, ast.In | ast.NotIn) and listed_value_nodes:
+            equality_masks = [self.compare_nodes(left_node, ast.Eq(), value_node) for value_node in listed_value_nodes]
+            is_any_equal = reduce(operator.or_, equality_masks)
+            return is_any_equal if isinstance(comparison_operator, ast.In) else ~is_any_equal
+
         operands = [self.evaluate_operand(left_node), self.evaluate_operand(right_node)]
         operand_columns = [operand for operand in operands if isinstance(operand, pd.Series)]
         operand_values = [operand for operand in operands if not isinstance(operand, pd.Series)]
@@ -110,35 +114,42 @@ class RowCondition:
             raise self.make_condition_error(
                 "expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets"
             )
+
+        is_equality = type(comparison_operator) in EQUALITY_OPERATORS
+        is_text_comparison = self.decide_text_comparison(operand_columns, operand_values, is_equality)
+        left_operand = make_operand_comparable(operands[0], is_text_comparison)
+        right_operand = make_operand_comparable(operands[1], is_text_comparison)
+        is_comparison_true = COMPARISON_OPERATORS[type(comparison_operator)](left_operand, right_operand)
+        if operand_values and is_equality:
+            is_equal = is_comparison_true if isinstance(comparison_operator, ast.Eq) else ~is_comparison_true
+            if not is_equal.any():
+                self.add_absent_value_row(operand_columns[0], operand_values[0])
+        return is_comparison_true
+
+    def decide_text_comparison(
+        self, operand_columns: Sequence[pd.Series], operand_values: Sequence[str | float], is_equality: bool
+    ) -> bool:
+        """Whether the sides of a comparison are text, and not numbers. Raises InputError if one is text and the other a
+        number, or text is compared by order with a column of numbers."""
         is_numeric_per_column = [is_mostly_numbers(operand_column) for operand_column in operand_columns]
-        is_text_comparison = any(isinstance(operand_value, str) for operand_value in operand_values) or not all(
-            is_numeric_per_column
-        )
-        has_number_comparison = any(isinstance(operand_value, float) for operand_value in operand_values) or (
-            any(is_numeric_per_column) and type(comparison_operator) not in EQUALITY_OPERATORS
-        )
-        if is_text_comparison and has_number_comparison:
+        has_text_value = any(isinstance(operand_value, str) for operand_value in operand_values)
+        has_number_value = any(isinstance(operand_value, float) for operand_value in operand_values)
+        is_text_comparison = has_text_value or not all(is_numeric_per_column)
+        is_number_comparison = has_number_value or (any(is_numeric_per_column) and not is_equality)
+        if is_text_comparison and is_number_comparison:
             column_type_text = "numbers" if is_numeric_per_column[0] else "text"
             raise self.make_condition_error(
                 f"{operand_columns[0].name} holds {column_type_text}, which are compared with {column_type_text}"
             )
-        left_operand, right_operand = (make_operand_comparable(operand, is_text_comparison) for operand in operands)
-        is_comparison_true = COMPARISON_OPERATORS[type(comparison_operator)](left_operand, right_operand)
-        if (
-            operand_values
-            and type(comparison_operator) in EQUALITY_OPERATORS
-            and not (is_comparison_true if isinstance(comparison_operator, ast.Eq) else ~is_comparison_true).any()
-        ):
-            column_values_text = (
-                join_names(sorted(clean_column(operand_columns[0]).dropna().unique())) or "always missing"
-            )
-            self.summary_rows.append(
-                (
-                    "left out",
-                    f"--where: nobody's {operand_columns[0].name} is {operand_values[0]}; it is {column_values_text}",
-                )
-            )
-        return is_comparison_true
+        return is_text_comparison
+
+    def add_absent_value_row(self, text_column: pd.Series, absent_value: str | float) -> None:
+        """Adds to the summary that nobody has a value, and which values the column has."""
+        column_values = sorted(clean_column(text_column).dropna().unique())
+        column_values_text = join_names(column_values) or "always missing"
+        self.summary_rows.append(
+            ("left out", f"--where: nobody's {text_column.name} is {absent_value}; it is {column_values_text}")
+        )
 
     def evaluate_operand(self, operand_node: ast.expr) -> pd.Series | str | float:
         """One side of a comparison: a column as text, or a value."""
