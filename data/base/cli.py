@@ -60,10 +60,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, format_error_line(self.prog, message) + "\n")
 
 
-def option(default: Any, help: str, **add_argument_options: Any) -> Any:
-    """A field of a frozen dataclass that is an option of the command line; `add_argument_options` is as for
+def option(default: Any, help: str, **add_argument_options_and_group: Any) -> Any:
+    """A field of a frozen dataclass that is an option of the command line; `add_argument_options_and_group` is as for
     `add_argument`, and may name the `group` of the help."""
-    return dataclasses.field(default=default, metadata={"help": help, **add_argument_options})
+    return dataclasses.field(default=default, metadata={"help": help, **add_argument_options_and_group})
 
 
 def format_flag(field_name: str) -> str:
@@ -92,18 +92,16 @@ def add_options(
     `excluded_flag_names`; in the group that the field names, or in that of `group_title`, if there is one."""
     skipped_flags = {*parser._option_string_actions, *(f"--{name}" for name in excluded_flag_names)}
     group_by_title = {group.title: group for group in parser._action_groups}
-    for field in (
-        option_field
-        for option_field in find_option_fields(options_class)
-        if f"--{format_flag(option_field.name)}" not in skipped_flags
-    ):
-        add_argument_options = dict(field.metadata)
-        name = add_argument_options.pop("group", group_title)
-        if name and name not in group_by_title:
-            group_by_title[name] = parser.add_argument_group(name)
-        group_by_title.get(name, parser).add_argument(
-            f"--{format_flag(field.name)}", default=field.default, **add_argument_options
-        )
+    for field in find_option_fields(options_class):
+        flag = f"--{format_flag(field.name)}"
+        if flag in skipped_flags:
+            continue
+        field_group_title = field.metadata.get("group", group_title)
+        if field_group_title and field_group_title not in group_by_title:
+            group_by_title[field_group_title] = parser.add_argument_group(field_group_title)
+        argument_group = group_by_title.get(field_group_title, parser)
+        add_argument_options = {key: value for key, value in field.metadata.items() if key != "group"}
+        argument_group.add_argument(flag, default=field.default, **add_argument_options)
 
 
 def make_options(args: argparse.Namespace, options_class: type[OptionsType], **extra_fields: Any) -> OptionsType:

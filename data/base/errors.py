@@ -47,12 +47,15 @@ def find_name_clashes(names: Iterable[str], comparison_key: Callable[[str], str]
     compared."""
     spelling_counts_by_key: dict[str, Counter[str]] = {}
     for name in names:
-        spelling_counts_by_key.setdefault(compose_accents(comparison_key(name).casefold()), Counter())[name] += 1
-    return [
-        " and ".join(
-            quote_text(name) + (f" ({occurrences} times)" if occurrences > 1 else "")
-            for name, occurrences in spelling_counts.items()
-        )
-        for spelling_counts in spelling_counts_by_key.values()
-        if spelling_counts.total() > 1
-    ]
+        folded_name = compose_accents(comparison_key(name).casefold())
+        spelling_counts_by_key.setdefault(folded_name, Counter())[name] += 1
+
+    clash_texts = []
+    for spelling_counts in spelling_counts_by_key.values():
+        if spelling_counts.total() > 1:
+            spelling_texts = [
+                quote_text(name) + (f" ({occurrences} times)" if occurrences > 1 else "")
+                for name, occurrences in spelling_counts.items()
+            ]
+            clash_texts.append(" and ".join(spelling_texts))
+    return clash_texts

@@ -77,7 +77,7 @@ def compare_checksums(folder: Path, file_names: Iterable[str]) -> tuple[list[str
     return different_file_names, [file_name for file_name in file_names if file_name not in checksum_by_file]
 
 
-def compute_folder_identity(folder: Path) -> str:
+def compute_sums_file_sha256(folder: Path) -> str:
     """SHA-256 of the folder's `SHA256SUMS`, which stands for all files that it names."""
     return compute_checksum(folder / SUMS_FILE)
 

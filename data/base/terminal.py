@@ -98,12 +98,10 @@ def print_table(rows: Sequence[Sequence[str]], truncate_last_column: bool = Fals
         rich_table.add_column(no_wrap=True)
     rich_table.add_column()  # only the last column wraps
     for *left_cells, last_cell in rows:
-        rich_table.add_row(
-            *left_cells,
-            f"{last_cell[: last_column_width - 1]}…"
-            if truncate_last_column and len(last_cell) > last_column_width
-            else last_cell,
-        )
+        if truncate_last_column and len(last_cell) > last_column_width:
+            rich_table.add_row(*left_cells, f"{last_cell[: last_column_width - 1]}…")
+        else:
+            rich_table.add_row(*left_cells, last_cell)
     with console.capture() as captured_output:
         console.print(rich_table)
     print(*map(str.rstrip, captured_output.get().splitlines()), sep="\n", flush=True)
@@ -120,10 +118,12 @@ def merge_summary_rows(summary_rows: Iterable[SummaryRow]) -> list[SummaryRow]:
     for topic, text in dict.fromkeys(summary_rows):
         beginning, colon, ending = text.partition(": ")
         endings_by_topic_and_beginning.setdefault(topic, {}).setdefault(beginning + colon, []).append(ending)
-    return [
-        (topic, "; ".join(beginning + ", ".join(endings) for beginning, endings in endings_by_beginning.items()))
-        for topic, endings_by_beginning in endings_by_topic_and_beginning.items()
-    ]
+
+    merged_rows = []
+    for topic, endings_by_beginning in endings_by_topic_and_beginning.items():
+        merged_texts = [beginning + ", ".join(endings) for beginning, endings in endings_by_beginning.items()]
+        merged_rows.append((topic, "; ".join(merged_texts)))
+    return merged_rows
 
 
 def format_duration(seconds: float) -> str:
@@ -161,10 +161,8 @@ class ProgressLines:
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.done_steps += steps
         now = time.monotonic()
-        if (
-            now - self.last_print_time < max(self.min_line_interval_s, (now - self.start_time) / MAX_PROGRESS_LINES)
-            and self.done_steps < self.total_steps
-        ):
+        line_interval_s = max(self.min_line_interval_s, (now - self.start_time) / MAX_PROGRESS_LINES)
+        if now - self.last_print_time < line_interval_s and self.done_steps < self.total_steps:
             return
         self.last_print_time = now
         progress_line = f"{self.title} {self.done_steps}/{self.total_steps}{', ' + note if note else ''}"

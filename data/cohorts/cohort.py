@@ -105,22 +105,16 @@ class Cohort:
         """What invalidates results, by the census and the stored verdict. With `fold_by_subject`, these folds replace
         the split. Without `include_label_problems`, problems of labels and their split, which the census finds, are
         left out."""
-        census_problems = self.take_census().list_finding_texts("problems")
-        check_verdict = self.check_verdict
-        current_problems = (
-            self.take_census(fold_by_subject).list_finding_texts("problems") if fold_by_subject else census_problems
-        )
-        all_problems = dict.fromkeys(
-            [
-                *current_problems,
-                *(
-                    problem
-                    for problem in (check_verdict.problems if check_verdict else ())
-                    if problem not in census_problems
-                ),
-            ]
-        )
-        return [problem for problem in all_problems if include_label_problems or problem not in census_problems]
+        split_census_problems = self.take_census().list_finding_texts("problems")
+        census_problems = split_census_problems
+        if fold_by_subject:
+            census_problems = self.take_census(fold_by_subject).list_finding_texts("problems")
+
+        # The verdict repeats what the census by split found, which folds may have replaced
+        verdict_problems = self.check_verdict.problems if self.check_verdict else ()
+        further_problems = [problem for problem in verdict_problems if problem not in split_census_problems]
+        all_problems = dict.fromkeys([*census_problems, *further_problems])
+        return [problem for problem in all_problems if include_label_problems or problem not in split_census_problems]
 
     @property
     def is_simulated(self) -> bool:
@@ -139,11 +133,9 @@ class Cohort:
     @property
     def side_table_path_by_name(self) -> dict[str, Path]:
         """The paths of the side tables that exist, by name."""
-        possible_path_by_name = (
-            {table_name: self.tables_folder / table_name for table_name in SIDE_TABLE_FILES}
-            if self.tables_folder
-            else {}
-        )
+        if self.tables_folder is None:
+            return {}
+        possible_path_by_name = {table_name: self.tables_folder / table_name for table_name in SIDE_TABLE_FILES}
         return {
             table_name: table_path for table_name, table_path in possible_path_by_name.items() if table_path.is_file()
         }
@@ -182,8 +174,10 @@ class Cohort:
         from data.tables.phenotype import read_subject_table  # pandas and scikit-learn, which `--help` can do without
 
         covariates_path = self.side_table_path_by_name.get(COVARIATES_FILE)
+        if covariates_path is None:
+            return None
         subjects = list(self.find_first_record_indices(range(len(self.rows))))
-        return read_subject_table(covariates_path, subjects) if covariates_path else None
+        return read_subject_table(covariates_path, subjects)
 
     @cached_property
     def unscaled_phenotype(self) -> "pd.DataFrame | None":
@@ -192,8 +186,10 @@ class Cohort:
         from data.tables.phenotype import read_phenotype
 
         phenotype_path = self.side_table_path_by_name.get(PHENOTYPE_FILE)
+        if phenotype_path is None:
+            return None
         subjects = list(self.find_first_record_indices(range(len(self.rows))))
-        return read_phenotype(phenotype_path, subjects, self.metadata.phenotype) if phenotype_path else None
+        return read_phenotype(phenotype_path, subjects, self.metadata.phenotype)
 
     @cached_property
     def phenotype(self) -> np.ndarray:
@@ -240,6 +236,8 @@ class Cohort:
         entry = self.entries[record_index]
         record_content = entry.read()
         volume = records.unpack_volume(record_content, self.grid, self.num_maps, str(entry))
+
+        # Once in this process, its digest is compared
         if self.digests and entry not in self.verified_entries:
             volume_bytes = memoryview(record_content)[records.HEADER_BYTES :]
             records.check_digest(volume_bytes, self.digests[record_index].volume, str(entry), "volume")
@@ -250,9 +248,9 @@ class Cohort:
         """The bytes of one record with label and phenotype as they are now; with `volume_bytes`, if given, in place of
         its volume, in the order in which records hold it."""
         header_bytes = records.pack_header(self.rows[record_index].label, self.phenotype[record_index])
-        return header_bytes + (
-            records.volume_to_bytes(self.read_volume(record_index)) if volume_bytes is None else volume_bytes
-        )
+        if volume_bytes is None:
+            volume_bytes = records.volume_to_bytes_map_by_map(self.read_volume(record_index))
+        return header_bytes + volume_bytes
 
     @property
     def digests_by_file(self) -> dict[str, Digests]:
@@ -272,7 +270,8 @@ class Cohort:
 
     def compute_scans_sha256(self, split: str | None = None) -> str:
         """SHA-256 over the scans of a split, or of all, which tells who is in it, whatever the names."""
-        return records.compute_digest("".join(sorted(set().union(*self.collect_scan_digests(split).values()))).encode())
+        scan_digests = set[str]().union(*self.collect_scan_digests(split).values())
+        return records.compute_digest("".join(sorted(scan_digests)).encode())
 
     def make_batch(
         self,
@@ -283,14 +282,16 @@ class Cohort:
         """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `with_volumes`, `volume` (n, x, y, z, maps),
         both float32; volumes are standardised as `standard` says. Also the rows of these records in each table of
         `record_table_by_name`, whose rows are all records."""
-        labels = np.nan_to_num(
-            [self.rows[record_index].label for record_index in record_indices], nan=UNKNOWN_LABEL
-        ).astype(np.int32)
-        batch = {"label": labels, "phenotype": self.phenotype[np.asarray(record_indices, int)]}
+        labels = [self.rows[record_index].label for record_index in record_indices]
+        batch = {
+            "label": np.nan_to_num(labels, nan=UNKNOWN_LABEL).astype(np.int32),
+            "phenotype": self.phenotype[np.asarray(record_indices, int)],
+        }
         if with_volumes:
-            batch["volume"] = np.empty((len(record_indices), *self.grid.shape, self.num_maps), np.float32)
+            volumes = np.empty((len(record_indices), *self.grid.shape, self.num_maps), np.float32)
             for batch_row, record_index in enumerate(record_indices):
-                batch["volume"][batch_row] = self._read_standardised_volume(record_index)
+                volumes[batch_row] = self._read_standardised_volume(record_index)
+            batch["volume"] = volumes
         return batch | {
             table_name: np.ascontiguousarray(table[record_indices])
             for table_name, table in record_table_by_name.items()
@@ -298,11 +299,9 @@ class Cohort:
 
     def _read_standardised_volume(self, record_index: int) -> np.ndarray:
         """The volume (x, y, z, maps) of one record as `standard` says."""
-        volume = (
-            self.read_volume(record_index)
-            if self.standard == "stored"
-            else brain.z_score_within_brain(self.read_volume(record_index))
-        )
+        volume = self.read_volume(record_index)
+        if self.standard != "stored":
+            volume = brain.z_score_within_brain(volume)
         if self.moments_by_site:
             site_mean, site_sd = self.moments_by_site[self.rows[record_index].site]
             volume = (volume - site_mean) / site_sd
@@ -345,14 +344,15 @@ class RunningMoments:
     def add_batch(self, batch_values: np.ndarray) -> None:
         """Adds a batch by the stable update of Chan et al. (1979)."""
         batch_values = np.asarray(batch_values, np.float64)
+        batch_size = len(batch_values)
+        new_sample_count = self.sample_count + batch_size
         batch_mean = batch_values.mean(0)
-        new_sample_count = self.sample_count + len(batch_values)
         mean_shift = batch_mean - self.mean
-        self._squared_deviation_sums = self._squared_deviation_sums + np.square(batch_values - batch_mean).sum(0)
-        self._squared_deviation_sums = self._squared_deviation_sums + np.square(mean_shift) * (
-            self.sample_count * len(batch_values) / new_sample_count
-        )
-        self.mean = self.mean + mean_shift * (len(batch_values) / new_sample_count)
+
+        within_batch_sums = np.square(batch_values - batch_mean).sum(0)
+        mean_shift_sums = np.square(mean_shift) * (self.sample_count * batch_size / new_sample_count)
+        self._squared_deviation_sums = self._squared_deviation_sums + within_batch_sums + mean_shift_sums
+        self.mean = self.mean + mean_shift * (batch_size / new_sample_count)
         self.sample_count = new_sample_count
 
     @property

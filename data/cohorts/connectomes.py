@@ -119,10 +119,8 @@ def open_connectomes(
     connectomes_path = cohort_folder / CONNECTOMES_FILE
     try:
         with HDF5_LOCK, h5py.File(connectomes_path, "r") as hdf5_file:
-            stored_subjects, parcel_names = (
-                [name.decode() for name in hdf5_file[dataset_name][:].tolist()]
-                for dataset_name in ("subject", "parcels")
-            )
+            stored_subjects = [subject.decode() for subject in hdf5_file["subject"][:].tolist()]
+            parcel_names = [parcel_name.decode() for parcel_name in hdf5_file["parcels"][:].tolist()]
             parcel_image = hdf5_file["image"][:] if "image" in hdf5_file else None
             z_shape = hdf5_file["z"].shape
             expected_shape = (len(stored_subjects), count_edges(len(parcel_names)))

@@ -66,11 +66,11 @@ def describe_covariates(
         for kind_name, kind in COVARIATE_KIND_BY_NAME.items()
         if not kind.find_matching_column_names(all_covariates)
     ]
+
     sentences = [f"{'as named: ' if are_chosen_by_user else ''}{', '.join(covariates) or 'none'}"]
-    sentences += (
-        [f"{'not named, so left out' if are_chosen_by_user else 'from the phenotype'}: {added_covariates_text}"]
-        if added_covariates_text
-        else []
-    )
-    sentences += [f"not known: {', '.join(unmeasured_covariate_names)}"] if unmeasured_covariate_names else []
+    if added_covariates_text:
+        source_text = "not named, so left out" if are_chosen_by_user else "from the phenotype"
+        sentences.append(f"{source_text}: {added_covariates_text}")
+    if unmeasured_covariate_names:
+        sentences.append(f"not known: {', '.join(unmeasured_covariate_names)}")
     return "; ".join(sentences)

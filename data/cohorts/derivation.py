@@ -34,7 +34,7 @@ UNCLEANED_STOP_ADVICE = (
 )
 SERIES_PRODUCT = "series"
 DUAL_REGRESSION_MEASURE = "dual_regression"  # products that need an image
-MEASURES_FIELD = "measures"
+MEASURES_ATTRIBUTE = "measures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +73,23 @@ class Derivation:
     @property
     def product(self) -> str:
         """The product of a derivation that `restrict_to_product` returns: the series, or a map."""
-        return SERIES_PRODUCT if self.parcels else self.measures[0] if self.measures else ""
+        if self.parcels:
+            return SERIES_PRODUCT
+        return self.measures[0] if self.measures else ""
 
     def format_option_value(self, option_name: str) -> str:
         """The value of a field, in words."""
         option_value = getattr(self, option_name)
         if option_name == "band":
             return "{:g}-{:g} Hz".format(*option_value)
-        if option_name == MEASURES_FIELD:
+        if option_name == MEASURES_ATTRIBUTE:
             return ", ".join(option_value) or "none"
         return f"{option_value:g} mm" if isinstance(option_value, float) else str(option_value or "none")
 
     def __str__(self) -> str:
         mentioned_options = ("smoothing_mm", *(field.name for field in fields(self) if getattr(self, field.name)))
         option_names = [
-            field.name for field in fields(self) if field.name in mentioned_options and field.name != MEASURES_FIELD
+            field.name for field in fields(self) if field.name in mentioned_options and field.name != MEASURES_ATTRIBUTE
         ]
         return ", ".join(
             f"{make_option_label(option_name)} {self.format_option_value(option_name)}" for option_name in option_names
@@ -118,7 +120,9 @@ class Derivation:
 
 def make_option_label(option_name: str) -> str:
     """The name of a field of `Derivation`, for people."""
-    return {MEASURES_FIELD: "maps", "smoothing_mm": "smoothing", PARCELS_IMAGE: "atlas"}.get(option_name, option_name)
+    return {MEASURES_ATTRIBUTE: "maps", "smoothing_mm": "smoothing", PARCELS_IMAGE: "atlas"}.get(
+        option_name, option_name
+    )
 
 
 def describe_option_differences(derivation: Derivation, expected_derivation: Derivation) -> list[str]:

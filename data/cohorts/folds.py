@@ -299,7 +299,7 @@ def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> 
     return Folds(
         folds_option,
         full_cohort,
-        manifest.compute_folder_identity(reduced_set_path),
+        manifest.compute_sums_file_sha256(reduced_set_path),
         fold_by_subject,
         seed,
         cohort_by_fold,

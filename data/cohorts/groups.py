@@ -43,11 +43,12 @@ def merge_recorded_groups(metadata: Metadata) -> SubjectGroups:
 def describe_group_ties(groups: SubjectGroups, metadata: Metadata) -> str:
     """What the members of each of these groups have in common, in words."""
     family_by_subject = {subject: family for family, members in metadata.families.items() for subject in members}
-    families_by_group = [{family_by_subject.get(subject, subject) for subject in group} for group in groups]
-    is_tied_by_scan = any(len(group_families) > 1 for group_families in families_by_group)
-    is_tied_by_family = any(
-        len(group_families) < len(group) for group_families, group in zip(families_by_group, groups, strict=True)
-    )
+    is_tied_by_scan = False
+    is_tied_by_family = False
+    for group in groups:
+        group_families = {family_by_subject.get(subject, subject) for subject in group}
+        is_tied_by_scan = is_tied_by_scan or len(group_families) > 1
+        is_tied_by_family = is_tied_by_family or len(group_families) < len(group)
     return " or ".join(compress((SHARED_SCAN_WORDS, SAME_FAMILY_WORDS), (is_tied_by_scan, is_tied_by_family)))
 
 

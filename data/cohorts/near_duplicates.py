@@ -42,8 +42,8 @@ SINGLE_MAP_COSINE = 0.92  # the cosine of a map that two people share, whatever 
 MIN_REGION_VOXEL_SHARE = 0.3  # of a region's voxels; a person who has less lacks it
 MIN_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose directions are uncertain, takes more
 VARIANCE_FLOOR = 1e-6  # of a region mean, in units of a map's length; between people it is 100 times as much
-PROFILE_ROUNDS = 2
-FILLING_ROUNDS = 10  # of `subtract_profile`, and of missing regions in `embed_people`
+PROFILE_ROUNDS = 2  # of `subtract_profile`
+FILLING_ROUNDS = 10  # of missing regions in `embed_people`
 PAIRED_REGION_COUNT = 108  # AAL's regions 1, 3, ... lie left, 2, 4, ... right; those behind lie in the middle
 PEOPLE_PER_BLOCK = 512  # people compared with as many at a time
 MAX_LISTED_PAIRS = 1000  # of people who may be one person
@@ -138,46 +138,52 @@ def find_near_duplicates(subjects: Sequence[str], region_means: np.ndarray) -> N
     halves_by_map = [embed_people(map_means) for map_means in np.moveaxis(region_means, -1, 0)]
     same_scan_cosine, same_person_cosine = compute_cosine_thresholds(people_count, map_count)
 
-    # All pairs, a block of people against a block: who shares a scan is joined into groups, and of pairs who may be one
-    # person the most alike stay
-    person_indices = np.arange(people_count)
+    # Who shares a scan is joined into groups; of other pairs who may be one person, the most alike are listed
     first_member_by_person = np.arange(people_count)
-    same_person_index_pairs = np.empty((0, 2), int)
-    same_person_mean_cosines = np.empty(0)
+    listed_index_pairs = np.empty((0, 2), int)
+    listed_mean_cosines = np.empty(0)
     for row_start in range(0, people_count, PEOPLE_PER_BLOCK):
         for column_start in range(0, row_start + 1, PEOPLE_PER_BLOCK):
-            row_people = slice(row_start, row_start + PEOPLE_PER_BLOCK)
-            column_people = slice(column_start, column_start + PEOPLE_PER_BLOCK)
-            cosine_sums, max_cosines = compare_people_blocks(halves_by_map, row_people, column_people)
-
-            is_near = (cosine_sums > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
-            is_near &= person_indices[column_people] < person_indices[row_people, None]  # each pair once
-            near_rows, near_columns = np.nonzero(is_near)
-            near_index_pairs = np.column_stack([column_start + near_columns, row_start + near_rows])
-            mean_cosines = (cosine_sums[is_near] / map_count).astype(np.float64)  # (near pairs,)
-            is_same_scan = (mean_cosines > same_scan_cosine) | (
-                max_cosines[is_near].astype(np.float64) > SINGLE_MAP_COSINE
+            index_pairs, mean_cosines, max_cosines = find_near_pairs(
+                halves_by_map, row_start, column_start, same_person_cosine
             )
-
+            is_same_scan = (mean_cosines > same_scan_cosine) | (max_cosines > SINGLE_MAP_COSINE)
             if is_same_scan.any():
-                first_member_by_person = join_pairs_into_groups(first_member_by_person, near_index_pairs[is_same_scan])
-            same_person_index_pairs = np.concatenate([same_person_index_pairs, near_index_pairs[~is_same_scan]])
-            same_person_mean_cosines = np.concatenate([same_person_mean_cosines, mean_cosines[~is_same_scan]])
-            most_alike_indices = np.argsort(-same_person_mean_cosines, kind="stable")[:MAX_LISTED_PAIRS]
-            same_person_index_pairs = same_person_index_pairs[most_alike_indices]
-            same_person_mean_cosines = same_person_mean_cosines[most_alike_indices]
+                first_member_by_person = join_pairs_into_groups(first_member_by_person, index_pairs[is_same_scan])
 
-    # Indices become names; a pair that other scans have joined into one group is not listed again
-    same_scan_groups = []
-    for first_member in np.flatnonzero(np.bincount(first_member_by_person) > 1):
-        member_indices = np.flatnonzero(first_member_by_person == first_member)
-        same_scan_groups.append(tuple(subjects[person_index] for person_index in member_indices.tolist()))
+            listed_index_pairs = np.concatenate([listed_index_pairs, index_pairs[~is_same_scan]])
+            listed_mean_cosines = np.concatenate([listed_mean_cosines, mean_cosines[~is_same_scan]])
+            most_alike_indices = np.argsort(-listed_mean_cosines, kind="stable")[:MAX_LISTED_PAIRS]
+            listed_index_pairs = listed_index_pairs[most_alike_indices]
+            listed_mean_cosines = listed_mean_cosines[most_alike_indices]
+
+    # A listed pair may have been joined into one group by way of others
     same_person_pairs = [
         (subjects[earlier_index], subjects[later_index])
-        for earlier_index, later_index in same_person_index_pairs.tolist()
+        for earlier_index, later_index in listed_index_pairs.tolist()
         if first_member_by_person[earlier_index] != first_member_by_person[later_index]
     ]
-    return NearDuplicates(tuple(same_scan_groups), tuple(same_person_pairs))
+    return NearDuplicates(name_group_members(subjects, first_member_by_person), tuple(same_person_pairs))
+
+
+def find_near_pairs(
+    halves_by_map: Sequence[MirrorHalves], row_start: int, column_start: int, same_person_cosine: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs who are near by the mean of all maps, or by one map, of two blocks of people, which start at `row_start`
+    and `column_start`: their indices (pairs, 2), the earlier person first, and the mean and the highest cosine of their
+    maps, (pairs,) float64 each. A block with itself has each pair once."""
+    row_people = slice(row_start, row_start + PEOPLE_PER_BLOCK)
+    column_people = slice(column_start, column_start + PEOPLE_PER_BLOCK)
+    cosine_sums, max_cosines = compare_people_blocks(halves_by_map, row_people, column_people)
+    map_count = len(halves_by_map)
+    is_near = (cosine_sums > same_person_cosine * map_count) | (max_cosines > SINGLE_MAP_COSINE)
+
+    row_indices, column_indices = np.nonzero(is_near)
+    index_pairs = np.column_stack([column_start + column_indices, row_start + row_indices])
+    is_earlier_first = index_pairs[:, 0] < index_pairs[:, 1]
+    mean_cosines = (cosine_sums[is_near] / map_count).astype(np.float64)
+    max_pair_cosines = max_cosines[is_near].astype(np.float64)
+    return index_pairs[is_earlier_first], mean_cosines[is_earlier_first], max_pair_cosines[is_earlier_first]
 
 
 def compare_people_blocks(
@@ -210,6 +216,15 @@ def join_pairs_into_groups(first_member_by_person: np.ndarray, new_index_pairs: 
     _, group_numbers = connected_components(graph, directed=False)
     _, first_members = np.unique(group_numbers, return_index=True)  # (groups,)
     return first_members[group_numbers]
+
+
+def name_group_members(subjects: Sequence[str], first_member_by_person: np.ndarray) -> SubjectGroups:
+    """The groups of two or more subjects, by the first member of each one's group (n,)."""
+    groups = []
+    for first_member in np.flatnonzero(np.bincount(first_member_by_person) > 1):
+        member_indices = np.flatnonzero(first_member_by_person == first_member)
+        groups.append(tuple(subjects[person_index] for person_index in member_indices.tolist()))
+    return tuple(groups)
 
 
 def embed_people(map_means: np.ndarray) -> MirrorHalves:

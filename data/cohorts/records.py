@@ -93,9 +93,9 @@ def infer_record_form(record_byte_count: int, record_name: str) -> tuple[Grid, i
     nearest_form = min(candidate_forms, key=lambda form: abs(count_record_bytes(*form) - record_byte_count))
     byte_difference = record_byte_count - count_record_bytes(*nearest_form)
     if byte_difference:
+        comparison_text = "more than" if byte_difference > 0 else "short of"
         raise InputError(
-            f"{record_name} holds {record_byte_count:,} bytes, {abs(byte_difference):,} "
-            f"{'more' if byte_difference > 0 else 'short'} {'than' if byte_difference > 0 else 'of'} a "
+            f"{record_name} holds {record_byte_count:,} bytes, {abs(byte_difference):,} {comparison_text} a "
             f"{describe_record_form(*nearest_form)} ({count_record_bytes(*nearest_form):,}). Was the copy cut off? "
             "Convert the participant again."
         )
@@ -119,7 +119,8 @@ def pack_header(label: float, phenotype: np.ndarray) -> bytes:
 def pack_record(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryview:
     """One record's bytes from a label, phenotype (29,) and the volume (x, y, z) of each map."""
     record_values = np.empty(HEADER_VALUE_COUNT + sum(volume.size for volume in volumes), RECORD_DTYPE)
-    record_values[0], record_values[1:HEADER_VALUE_COUNT] = label, phenotype
+    record_values[0] = label
+    record_values[1:HEADER_VALUE_COUNT] = phenotype
     record_values[HEADER_VALUE_COUNT:].reshape(-1, *volumes[0].shape)[...] = volumes
     return record_values.data.cast("B")
 
@@ -164,6 +165,6 @@ def check_digest(content: bytes | memoryview, expected_digest: str, record_name:
         )
 
 
-def volume_to_bytes(volume: np.ndarray) -> bytes:
+def volume_to_bytes_map_by_map(volume: np.ndarray) -> bytes:
     """A volume (x, y, z, maps) float32 as the bytes of a record: one map after another."""
     return np.moveaxis(volume, -1, 0).tobytes()

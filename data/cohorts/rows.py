@@ -61,25 +61,16 @@ def read_subjects_table(table_path: Path) -> tuple[list[RecordRow], list[Digests
             raise InputError(
                 f"{line_location} has the label {cell_by_column['label']!r}; expected 1 (autism) or 0 (control)."
             ) from None
-        rows.append(
-            check_row(
-                line_location,
-                RecordRow(
-                    cell_by_column["file"],
-                    cell_by_column["subject"],
-                    cell_by_column["site"],
-                    label,
-                    cell_by_column["split"],
-                ),
-            )
+        row = RecordRow(
+            cell_by_column["file"], cell_by_column["subject"], cell_by_column["site"], label, cell_by_column["split"]
         )
+        rows.append(check_row(line_location, row))
         if cell_by_column.get("volume_sha256"):
             digest_by_field = {
                 digest_field: cell_by_column.get(column, "") for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
             }
-            map_digests, source_map_digests = (
-                tuple(digest_by_field.pop(digest_field).split()) for digest_field in ("maps", "source_maps")
-            )
+            map_digests = tuple(digest_by_field.pop("maps").split())
+            source_map_digests = tuple(digest_by_field.pop("source_maps").split())
             record_digests.append(Digests(**digest_by_field, maps=map_digests, source_maps=source_map_digests))
     return rows, record_digests
 
@@ -94,11 +85,10 @@ def check_row(location: str, row: RecordRow) -> RecordRow:
 
 def write_subjects_table(table_path: Path, rows: Sequence[RecordRow], digests: Sequence[Digests]) -> None:
     """Writes `subjects.csv` with those digests of the records that some have; an unknown label is empty."""
-    digest_field_by_column = {
-        column: digest_field
-        for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
-        if any(getattr(record_digests, digest_field) for record_digests in digests)
-    }
+    digest_field_by_column = {}
+    for column, digest_field in DIGEST_FIELD_BY_COLUMN.items():
+        if any(getattr(record_digests, digest_field) for record_digests in digests):
+            digest_field_by_column[column] = digest_field
     table_rows = [
         [row.file, row.subject, row.site, int(row.label) if row.is_labelled else "", row.split] for row in rows
     ]

@@ -169,14 +169,14 @@ def describe_missing_by_class(value_table: pd.DataFrame | None, rows: Sequence[R
     columns_by_gap: dict[tuple[str, bytes], list[str]] = {}
     p_value_and_text_by_gap: dict[tuple[str, bytes], tuple[float, str]] = {}
     for column_name, column in value_table.items():
-        is_indicator = bool(INDICATOR_PATTERN.search(str(column_name)))
-        is_missing = (column.isna() | is_indicator & (column == 1)).to_numpy()
+        is_missing = mark_missing_values(column)
         for site_name in np.unique(sites):
             control_missing_mask = is_missing[(sites == site_name) & (labels == 0.0)]
             autism_missing_mask = is_missing[(sites == site_name) & (labels == 1.0)]
             site_missing_mask = np.concatenate([control_missing_mask, autism_missing_mask])
-            has_both_classes = control_missing_mask.size > 0 and autism_missing_mask.size > 0
-            if not has_both_classes or site_missing_mask.all() or not site_missing_mask.any():
+            if control_missing_mask.size == 0 or autism_missing_mask.size == 0:
+                continue
+            if site_missing_mask.all() or not site_missing_mask.any():
                 continue
             gap_key = (str(site_name), site_missing_mask.tobytes())
             columns_by_gap.setdefault(gap_key, []).append(INDICATOR_PATTERN.sub("", str(column_name)))
@@ -190,9 +190,15 @@ def describe_missing_by_class(value_table: pd.DataFrame | None, rows: Sequence[R
     sentences = []
     for gap_key, (p_value, counts_text) in sorted(p_value_and_text_by_gap.items(), key=lambda gap_item: gap_item[1]):
         if p_value < max_p_value:
-            columns_text = join_names(list(dict.fromkeys(columns_by_gap[gap_key])))
-            sentences.append(f"{columns_text} missing in {counts_text} (p = {p_value:.1g})")
+            distinct_columns = list(dict.fromkeys(columns_by_gap[gap_key]))
+            sentences.append(f"{join_names(distinct_columns)} missing in {counts_text} (p = {p_value:.1g})")
     return sentences
+
+
+def mark_missing_values(column: pd.Series) -> np.ndarray:
+    """Where a column lacks a value, or is an indicator that says so of another column, (people,) bool."""
+    is_indicator = bool(INDICATOR_PATTERN.search(str(column.name)))
+    return (column.isna() | is_indicator & (column == 1)).to_numpy()
 
 
 def compute_missing_p_value(control_missing_mask: np.ndarray, autism_missing_mask: np.ndarray) -> float:

@@ -54,10 +54,8 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
         )
         return Cohort(cohort_path, grid, rows, tuple(entry_by_file.values()), Metadata(), num_maps=num_maps)
     cohort_sha256 = verify_cohort(cohort_path, entry_by_file.values(), unverified_files)
-    metadata, (table_rows, record_digests) = (
-        metadata_file.read_metadata(cohort_path / METADATA_FILE),
-        cohort_rows.read_subjects_table(cohort_path / SUBJECTS_FILE),
-    )
+    metadata = metadata_file.read_metadata(cohort_path / METADATA_FILE)
+    table_rows, record_digests = cohort_rows.read_subjects_table(cohort_path / SUBJECTS_FILE)
     cohort_rows.check_table_files(cohort_path / SUBJECTS_FILE, table_rows, entry_by_file)
     if (metadata.grid, len(metadata.maps) or num_maps) != (grid.shape, num_maps):
         metadata_form_text = f"{len(metadata.maps)} maps on the grid {list(metadata.grid)}"
@@ -154,25 +152,26 @@ def verify_cohort(cohort_path: Path, entries: Collection[RecordEntry], unverifie
         if file_name in sum_by_file and file_name not in record_files and file_name not in unverified_files
     ]
     current_sums = manifest.compute_checksums(cohort_path / file_name for file_name in verified_file_names)
+    edited_files = [
+        file_name
+        for file_name, current_sum in zip(verified_file_names, current_sums, strict=True)
+        if current_sum != sum_by_file[file_name]
+    ]
     files_by_fault = {
         "missing": sorted(sum_by_file.keys() - {*present_files}),
-        "edited": [
-            file_name
-            for file_name, current_sum in zip(verified_file_names, current_sums, strict=True)
-            if current_sum != sum_by_file[file_name]
-        ],
+        "edited": edited_files,
         "added": [file_name for file_name in present_files if file_name not in sum_by_file],
     }
-    if fault_texts := [
-        f"{join_names(file_names)} {fault}" for fault, file_names in files_by_fault.items() if file_names
-    ]:
-        edit_advice = (
-            f" To make an edit count: abide-data pack {quoted_path} NEW --tables {quoted_path}, or convert again "
-            "--keepSplit OLD."
-        )
-        advice = edit_advice if {*files_by_fault["edited"]} & {*EDITABLE_TABLE_FILES} else ""
+    fault_texts = [f"{join_names(file_names)} {fault}" for fault, file_names in files_by_fault.items() if file_names]
+    if fault_texts:
+        advice = ""
+        if {*edited_files} & {*EDITABLE_TABLE_FILES}:
+            advice = (
+                f" To make an edit count: abide-data pack {quoted_path} NEW --tables {quoted_path}, or convert again "
+                "--keepSplit OLD."
+            )
         raise InputError(f"{cohort_path} is not as it was written: {'; '.join(fault_texts)}. Copy it again.{advice}")
-    return manifest.compute_folder_identity(cohort_path)
+    return manifest.compute_sums_file_sha256(cohort_path)
 
 
 def compare_with_sums(cohort: Cohort) -> tuple[list[str], list[str]]:
@@ -262,38 +261,33 @@ def write_cohort_tables(
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
     before. Digests of records that `record_digests_by_file`, by file, lacks are computed."""
     metadata_file.write_metadata(cohort_path / METADATA_FILE, metadata)
-    record_location_by_file = find_folder_entries(cohort_path)
+    entry_by_file = find_folder_entries(cohort_path)
     connectome_digest_by_file = {
         file_name: record_digests.connectome for file_name, record_digests in record_digests_by_file.items()
     }
     if metadata.connectome and not all(connectome_digest_by_file.get(row.file) for row in rows):
         connectome_digest_by_file = cohort_connectomes.compute_connectome_digests(cohort_path, metadata, rows)
+
+    digests_by_file = dict(record_digests_by_file)
     undigested_entry_by_file = {
-        file_name: entry
-        for file_name, entry in record_location_by_file.items()
-        if file_name not in record_digests_by_file
+        file_name: entry for file_name, entry in entry_by_file.items() if file_name not in record_digests_by_file
     }
-    digests_by_file = {
-        **record_digests_by_file,
-        **(compute_digests_by_file(undigested_entry_by_file) if undigested_entry_by_file else {}),
-    }
-    is_header_in_tables = metadata.has_phenotype_constants and (cohort_path / PHENOTYPE_FILE).is_file()
-    header_digest_by_file = (
-        {}
-        if is_header_in_tables
-        else {
-            file_name: records.compute_digest(entry.read(HEADER_BYTES))
-            for file_name, entry in record_location_by_file.items()
-        }
-    )
-    file_names = [row.file for row in rows]
+    if undigested_entry_by_file:
+        digests_by_file |= compute_digests_by_file(undigested_entry_by_file)
+
+    # Headers need a digest of their own where the tables cannot give them again
+    header_digest_by_file: dict[str, str] = {}
+    if not (metadata.has_phenotype_constants and (cohort_path / PHENOTYPE_FILE).is_file()):
+        for file_name, entry in entry_by_file.items():
+            header_digest_by_file[file_name] = records.compute_digest(entry.read(HEADER_BYTES))
+
     digests_by_row = [
         replace(
-            digests_by_file[file_name],
-            connectome=connectome_digest_by_file.get(file_name, ""),
-            header=header_digest_by_file.get(file_name, ""),
+            digests_by_file[row.file],
+            connectome=connectome_digest_by_file.get(row.file, ""),
+            header=header_digest_by_file.get(row.file, ""),
         )
-        for file_name in file_names
+        for row in rows
     ]
     cohort_rows.write_subjects_table(cohort_path / SUBJECTS_FILE, rows, digests_by_row)
-    manifest.write_checksums(cohort_path, list_cohort_files(cohort_path, record_location_by_file.values()))
+    manifest.write_checksums(cohort_path, list_cohort_files(cohort_path, entry_by_file.values()))

@@ -41,32 +41,30 @@ def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
             f"The split lacks {format_participants(len(absent_subjects))} of {cohort.path}, such as "
             f"{min(absent_subjects)}; add them."
         )
-    if torn_groups := [
-        group
-        for group in cohort.groups
-        if len({split_by_subject.get(group_member) for group_member in group} - {None}) > 1
-    ]:
-        raise InputError(
-            f"The split parts {' and '.join(torn_groups[0])} of {cohort.path}, who "
-            f"{describe_group_ties((torn_groups[0],), cohort.metadata)}; keep them together."
-        )
+    for group in cohort.groups:
+        group_splits = {split_by_subject.get(group_member) for group_member in group} - {None}
+        if len(group_splits) > 1:
+            raise InputError(
+                f"The split parts {' and '.join(group)} of {cohort.path}, who "
+                f"{describe_group_ties((group,), cohort.metadata)}; keep them together."
+            )
+
     rows = [replace(row, split=split_by_subject[row.subject]) for row in cohort.rows]
-    rows = [
-        row if row.split == cohort_rows.ASIDE_SPLIT else cohort_rows.check_row(str(cohort.path), row) for row in rows
-    ]
+    for row in rows:
+        if row.split != cohort_rows.ASIDE_SPLIT:
+            cohort_rows.check_row(str(cohort.path), row)
     resplit_cohort = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
-    resplit_cohort.find_split_record_indices("train")
-    if (unscaled_phenotype := resplit_cohort.unscaled_phenotype) is None:
+    resplit_cohort.find_split_record_indices("train")  # raises InputError if nobody is left to train
+
+    unscaled_phenotype = resplit_cohort.unscaled_phenotype
+    if unscaled_phenotype is None:
         return resplit_cohort
     from data.cohorts.scaling import fit_scaler  # pandas and scikit-learn, which `--help` can do without
 
     training_subjects = set(resplit_cohort.list_split_subjects("train"))
-    return rescale_phenotype(
-        resplit_cohort,
-        fit_scaler(
-            unscaled_phenotype[[subject in training_subjects for subject in unscaled_phenotype.index]].to_numpy()
-        ),
-    )
+    is_training = [subject in training_subjects for subject in unscaled_phenotype.index]
+    scaler = fit_scaler(unscaled_phenotype[is_training].to_numpy())
+    return rescale_phenotype(resplit_cohort, scaler)
 
 
 def train_on_everybody(cohort: Cohort) -> Cohort:
@@ -85,11 +83,9 @@ def scale_phenotype_as(cohort: Cohort, preparation: Preparation) -> Cohort:
 
     metadata = cohort.metadata
     scaler = Scaler.from_preparation(preparation)
-    is_same_phenotype_preparation = metadata.select_fields_for_inputs(
-        ["phenotype"]
-    ) == preparation.select_fields_for_inputs(["phenotype"])
+    current_fields = metadata.select_fields_for_inputs(["phenotype"])
     if (
-        is_same_phenotype_preparation
+        current_fields == preparation.select_fields_for_inputs(["phenotype"])
         or scaler is None
         or metadata.phenotype != preparation.phenotype
         or cohort.unscaled_phenotype is None
@@ -164,11 +160,9 @@ def standardise_cohort(cohort: Cohort, volume_standard: VolumeStandard) -> Cohor
     """The cohort whose volumes are read by a standard. Raises InputError if a site has too few people for its own."""
     if volume_standard == cohort.standard:
         return cohort
-    return (
-        standardise_within_sites(cohort)
-        if volume_standard == "site"
-        else replace(cohort, standard=volume_standard, moments_by_site=None)
-    )
+    if volume_standard == "site":
+        return standardise_within_sites(cohort)
+    return replace(cohort, standard=volume_standard, moments_by_site=None)
 
 
 def standardise_within_sites(cohort: Cohort) -> Cohort:

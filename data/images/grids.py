@@ -18,10 +18,13 @@ class Grid:
     @property
     def affine(self) -> list[list[float]]:
         """Voxel index -> mm, 4x4."""
-        affine_rows = [
-            [self.spacing_mm * (row == column) for column in range(3)] + [self.origin_mm[row]] for row in range(3)
+        origin_x, origin_y, origin_z = self.origin_mm
+        return [
+            [self.spacing_mm, 0.0, 0.0, origin_x],
+            [0.0, self.spacing_mm, 0.0, origin_y],
+            [0.0, 0.0, self.spacing_mm, origin_z],
+            [0.0, 0.0, 0.0, 1.0],
         ]
-        return [*affine_rows, [0.0, 0.0, 0.0, 1.0]]
 
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))

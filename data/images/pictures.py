@@ -37,28 +37,27 @@ def locate_slice_voxels(
     for right_axis, up_axis in SLICE_PLANE_AXES:
         points_mm = np.empty((len(axis_points_mm[up_axis]), len(axis_points_mm[right_axis]), 3))
         points_mm[...] = SLICE_POSITIONS_MM
-        points_mm[..., right_axis], points_mm[..., up_axis] = (
-            axis_points_mm[right_axis],
-            axis_points_mm[up_axis][::-1, None],
-        )
+        points_mm[..., right_axis] = axis_points_mm[right_axis]
+        points_mm[..., up_axis] = axis_points_mm[up_axis][::-1, None]
         rows_above = (picture_row_count - len(points_mm)) // 2
         rows_below = picture_row_count - len(points_mm) - rows_above
         padded_slice_points_mm.append(
             np.pad(points_mm, ((rows_above, rows_below), (0, 0), (0, 0)), constant_values=OUTSIDE_POINT_MM)
         )
     mm_to_voxel_affine = np.linalg.inv(np.frombuffer(affine_bytes).reshape(4, 4))
-    # (rows, columns, 3)
-    voxel_indices = np.rint(
-        np.concatenate(padded_slice_points_mm, axis=1) @ mm_to_voxel_affine[:3, :3].T + mm_to_voxel_affine[:3, 3]
-    ).astype(int)
-    is_inside = ((voxel_indices >= 0) & (voxel_indices < volume_shape)).all(-1)
-    return tuple(np.moveaxis(np.where(is_inside[..., None], voxel_indices, 0), -1, 0)), is_inside
+    all_points_mm = np.concatenate(padded_slice_points_mm, axis=1)  # (rows, columns, 3)
+    point_positions = all_points_mm @ mm_to_voxel_affine[:3, :3].T + mm_to_voxel_affine[:3, 3]  # in voxels
+    nearest_voxels = np.rint(point_positions).astype(int)  # (rows, columns, 3)
+    is_inside = ((nearest_voxels >= 0) & (nearest_voxels < volume_shape)).all(-1)
+    voxel_indices_by_axis = np.moveaxis(np.where(is_inside[..., None], nearest_voxels, 0), -1, 0)
+    return tuple(voxel_indices_by_axis), is_inside
 
 
 def sample_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The values (rows, columns) of the cuts through a volume (x, y, z), its background outside of it."""
-    voxel_indices, is_inside = locate_slice_voxels(volume.shape, np.asarray(affine, np.float64).tobytes(), step_mm)
-    return np.where(is_inside, volume[voxel_indices], brain.find_background_value(volume))
+    affine_bytes = np.asarray(affine, np.float64).tobytes()
+    voxel_indices_by_axis, is_inside = locate_slice_voxels(volume.shape, affine_bytes, step_mm)
+    return np.where(is_inside, volume[voxel_indices_by_axis], brain.find_background_value(volume))
 
 
 def draw_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
@@ -100,26 +99,22 @@ class PictureSheet:
 
     def encode_pictures(self, pictures: Sequence[np.ndarray]) -> bytes:
         """The sheet of these pictures (rows, columns) uint8 as a WebP file."""
-        (row_count, pictures_per_row), (pixel_rows, pixel_columns) = self.row_and_column_count, pictures[0].shape
+        row_count, pictures_per_row = self.row_and_column_count
+        pixel_rows, pixel_columns = pictures[0].shape
         picture_slots = np.zeros((row_count * pictures_per_row, pixel_rows, pixel_columns), np.uint8)
         picture_slots[: len(pictures)] = pictures
-        return encode_webp(
-            picture_slots.reshape(row_count, pictures_per_row, pixel_rows, pixel_columns)
-            .swapaxes(1, 2)
-            .reshape(row_count * pixel_rows, -1)
-        )
+        picture_rows = picture_slots.reshape(row_count, pictures_per_row, pixel_rows, pixel_columns).swapaxes(1, 2)
+        return encode_webp(picture_rows.reshape(row_count * pixel_rows, -1))
 
     def make_css_style(self, picture_index: int) -> str:
         """Where a picture lies, as CSS."""
         row_count, pictures_per_row = self.row_and_column_count
         sheet_row, sheet_column = divmod(picture_index, pictures_per_row)
-        across_percent, down_percent = (
-            f"{100 * slot_index / max(slot_count - 1, 1):.4f}%"
-            for slot_index, slot_count in ((sheet_column, pictures_per_row), (sheet_row, row_count))
-        )
+        across_percent = 100 * sheet_column / max(pictures_per_row - 1, 1)
+        down_percent = 100 * sheet_row / max(row_count - 1, 1)
         return (
-            f"background-size:{100 * pictures_per_row}% {100 * row_count}%;background-position:{across_percent} "
-            f"{down_percent}"
+            f"background-size:{100 * pictures_per_row}% {100 * row_count}%;"
+            f"background-position:{across_percent:.4f}% {down_percent:.4f}%"
         )
 
 
@@ -141,14 +136,11 @@ class PeoplePictures:
         """Adds the maps of a person on the reduced grid, and the first one as it is stored."""
         first_map_grid = grids.GRID_BY_SHAPE[first_map_volume.shape]
         reduced_grid = grids.REDUCED
+        first_map_step_mm = reduced_grid.spacing_mm
+        if self.expected_people_count <= MAX_FULL_SIZE_PEOPLE:
+            first_map_step_mm = first_map_grid.spacing_mm
         self.pictures_by_subject[subject] = [
-            draw_slices(
-                first_map_volume,
-                first_map_grid.affine,
-                first_map_grid.spacing_mm
-                if self.expected_people_count <= MAX_FULL_SIZE_PEOPLE
-                else reduced_grid.spacing_mm,
-            ),
+            draw_slices(first_map_volume, first_map_grid.affine, first_map_step_mm),
             *(draw_slices(volume, reduced_grid.affine, reduced_grid.spacing_mm) for volume in reduced_map_volumes[1:]),
         ]
         for sum_and_square_sum, volume in zip(self.map_sums, reduced_map_volumes, strict=True):
@@ -157,11 +149,9 @@ class PeoplePictures:
     def compute_mean_and_sd(self, map_index: int) -> dict[str, np.ndarray]:
         """The `mean_volume` and the `SD` of a map over people, each (x, y, z); of one person there is no SD."""
         people_count = len(self.pictures_by_subject)
-        mean_volume = self.map_sums[map_index, 0] / people_count
-        squared_value_sums = self.map_sums[map_index, 1]
+        value_sums, squared_value_sums = self.map_sums[map_index]
+        mean_volume = value_sums / people_count
         if people_count < 2:
             return {"mean": mean_volume}
-        return {
-            "mean": mean_volume,
-            "SD": np.sqrt(np.maximum(squared_value_sums - people_count * mean_volume**2, 0) / (people_count - 1)),
-        }
+        squared_deviation_sums = np.maximum(squared_value_sums - people_count * mean_volume**2, 0)
+        return {"mean": mean_volume, "SD": np.sqrt(squared_deviation_sums / (people_count - 1))}

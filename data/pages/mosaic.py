@@ -75,17 +75,17 @@ class Mosaic:
 def make_left_out_section(subjects_by_reason: Mapping[str, Sequence[str]], nobody_sentence: str) -> Section:
     """Who was left out, by reason, that of most people first; `nobody_sentence` if nobody was."""
     section_title = "Who was left out, and why"
-    sorted_reasons_and_subjects = sorted(
+    reasons_with_subjects_by_size = sorted(
         subjects_by_reason.items(), key=lambda reason_and_subjects: -len(reason_and_subjects[1])
     )
-    if not sorted_reasons_and_subjects:
+    if not reasons_with_subjects_by_size:
         return Section(section_title, [nobody_sentence])
     details_template = Markup("<details><summary>{}: {}</summary><p>{}</p></details>")
     details_markup = Markup("").join(
         details_template.format(
             make_printable(reason), format_participants(len(subjects)), make_printable(", ".join(subjects))
         )
-        for reason, subjects in sorted_reasons_and_subjects
+        for reason, subjects in reasons_with_subjects_by_size
     )
     return Section(
         section_title,

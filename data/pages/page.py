@@ -83,12 +83,12 @@ class Section:
     def defined(self) -> dict[str, str]:
         """The `meanings` of what the section names: of columns, rows and facts."""
         table_rows = [*(self.table or []), *(self.rest[1] if self.rest else [])]
-        used_headings = {
+        shown_names = {
             *(table_rows[0] if table_rows else ()),
             *(next(iter(row.values())) for row in table_rows),
             *(self.facts or ()),
         }
-        return {heading: meaning for heading, meaning in self.meanings.items() if heading in used_headings}
+        return {heading: meaning for heading, meaning in self.meanings.items() if heading in shown_names}
 
     def mark(self, heading: str) -> str:
         """The number of the footnote of a column, a row or a fact; empty without one."""
