@@ -257,9 +257,9 @@ def read_folds(folder: Path) -> tuple[FoldsDescription, dict[str, str]]:
     """How folds were cut, and each subject's fold. Raises InputError if they are not as they were written."""
     manifest.verify_checksums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
     fold_rows = tables.read_csv_rows(folder / FOLD_TABLE_FILE, FOLD_COLUMNS).values()
-    return files.read_json(folder / FOLDS_FILE, FoldsDescription), {
-        fold_row["subject"]: fold_row["fold"] for fold_row in fold_rows
-    }
+    folds_description = files.read_json(folder / FOLDS_FILE, FoldsDescription)
+    fold_by_subject = {fold_row["subject"]: fold_row["fold"] for fold_row in fold_rows}
+    return folds_description, fold_by_subject
 
 
 def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> Folds:
@@ -273,21 +273,23 @@ def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> 
         raise InputError(
             f"{reduced_set_path} was reduced with {stored_flags}, this run has {requested_flags}; use the same."
         )
-    stored_cohort_by_fold = {
-        fold_name: open_run_cohort(make_fold_folder_path(reduced_set_path, fold_name), unite_groups=False)
-        for fold_name in dict.fromkeys(fold_by_subject.values())
-    }
-    cohort_by_fold = {
-        fold_name: replace(cohort, groups=folds_description.same_scan)
-        for fold_name, cohort in stored_cohort_by_fold.items()
-    }
+
+    cohort_by_fold = {}
+    for fold_name in dict.fromkeys(fold_by_subject.values()):
+        cohort = open_run_cohort(make_fold_folder_path(reduced_set_path, fold_name), unite_groups=False)
+        cohort_by_fold[fold_name] = replace(cohort, groups=folds_description.same_scan)
     for fold_name, cohort in cohort_by_fold.items():
         split_by_subject = {row.subject: row.split for row in cohort.rows}
-        if split_by_subject != {subject: choose_split(fold, fold_name) for subject, fold in fold_by_subject.items()}:
+        expected_split_by_subject = {
+            subject: choose_split(fold, fold_name) for subject, fold in fold_by_subject.items()
+        }
+        if split_by_subject != expected_split_by_subject:
             raise InputError(
                 f"{cohort.path} does not test the fold {fold_name} of {reduced_set_path / FOLD_TABLE_FILE}. Repeat the "
                 "full pass."
             )
+
+    # The first cohort stands for the set; its verdict has the problems of all, once all are checked
     first_cohort = next(iter(cohort_by_fold.values()))
     verdict = first_cohort.check_verdict
     if verdict and all(cohort.check_verdict for cohort in cohort_by_fold.values()):
@@ -308,18 +310,12 @@ def open_reduced_folds(reduced_set_path: Path, folds_option: str, seed: int) -> 
 
 def seal_reduced_set(reduced_set_path: Path) -> None:
     """Writes the sums of a set of reduced cohorts: of its folds, and of the sums of each cohort."""
-    cohort_folders = (
-        make_fold_folder_path(reduced_set_path, fold_name)
-        for fold_name in dict.fromkeys(read_folds(reduced_set_path)[1].values())
-    )
-    manifest.write_checksums(
-        reduced_set_path,
-        [
-            FOLDS_FILE,
-            FOLD_TABLE_FILE,
-            *(f"{cohort_folder.name}/{manifest.SUMS_FILE}" for cohort_folder in cohort_folders),
-        ],
-    )
+    _, fold_by_subject = read_folds(reduced_set_path)
+    cohort_sums_files = []
+    for fold_name in dict.fromkeys(fold_by_subject.values()):
+        cohort_folder = make_fold_folder_path(reduced_set_path, fold_name)
+        cohort_sums_files.append(f"{cohort_folder.name}/{manifest.SUMS_FILE}")
+    manifest.write_checksums(reduced_set_path, [FOLDS_FILE, FOLD_TABLE_FILE, *cohort_sums_files])
 
 
 @dataclass(frozen=True)
@@ -388,13 +384,8 @@ def group_values_into_folds(training_cohort: Cohort, folds: Folds, fold_count: i
     outer_folds = [folds.fold_by_subject[subject] for subject in subject_arrays.subjects]
     can_stratify = min(Counter(subject_arrays.labels.tolist()).values()) >= fold_count
     strata = subject_arrays.labels if can_stratify else np.zeros(len(outer_folds))
-    return dict(
-        zip(
-            subject_arrays.subjects,
-            map(str, assign_stratified_folds(strata, outer_folds, fold_count, seed)),
-            strict=True,
-        )
-    )
+    fold_numbers = assign_stratified_folds(strata, outer_folds, fold_count, seed)
+    return dict(zip(subject_arrays.subjects, map(str, fold_numbers), strict=True))
 
 
 def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
@@ -403,23 +394,23 @@ def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float
     order."""
     subjects, labels, sites, clusters = make_subject_arrays(folds.full_cohort.rows, folds.groups)
     subject_indices_by_cluster = defaultdict(list)
-    index_lists_by_cluster_sites = defaultdict(list)
-    for index, cluster in enumerate(clusters.tolist()):
-        subject_indices_by_cluster[cluster].append(index)
-    for cluster in subject_indices_by_cluster.values():  # those with the same key may be exchanged
-        index_lists_by_cluster_sites[tuple(sorted(sites[cluster]))].append(sorted(cluster, key=sites.__getitem__))
+    for subject_index, cluster in enumerate(clusters.tolist()):
+        subject_indices_by_cluster[cluster].append(subject_index)
+
+    # Clusters at the same sites may be exchanged; the subjects of each are sorted by site
+    exchangeable_clusters_by_sites = defaultdict(list)
+    for subject_indices in subject_indices_by_cluster.values():
+        indices_by_site = sorted(subject_indices, key=sites.__getitem__)
+        exchangeable_clusters_by_sites[tuple(sorted(sites[subject_indices]))].append(indices_by_site)
+
     label_by_subject: dict[str, float] = {}
-    for exchangeable_clusters in index_lists_by_cluster_sites.values():
-        for cluster, donor_indices in zip(
-            exchangeable_clusters, random.permutation(np.array(exchangeable_clusters)), strict=True
-        ):
-            ordered_donor_indices = (
-                sorted(random.permutation(donor_indices), key=sites.__getitem__) if len(cluster) > 1 else donor_indices
-            )
-            label_by_subject |= {
-                subjects[recipient_index]: float(labels[donor_index])
-                for recipient_index, donor_index in zip(cluster, ordered_donor_indices, strict=True)
-            }
+    for recipient_clusters in exchangeable_clusters_by_sites.values():
+        donor_clusters = random.permutation(np.array(recipient_clusters))  # (clusters, subjects of each)
+        for recipient_indices, donor_indices in zip(recipient_clusters, donor_clusters, strict=True):
+            if len(recipient_indices) > 1:
+                donor_indices = sorted(random.permutation(donor_indices), key=sites.__getitem__)
+            for recipient_index, donor_index in zip(recipient_indices, donor_indices, strict=True):
+                label_by_subject[subjects[recipient_index]] = float(labels[donor_index])
     return label_by_subject
 
 
