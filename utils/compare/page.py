@@ -19,10 +19,10 @@ from data.pages.page import CellByHeading, Link, Page, Section, render_page
 from utils.compare.runs import DIFFERENCE_PREFIX, FinishedTest
 from utils.machines.devices import git_commit
 from utils.report import methods
-from utils.report.build import INVALID_PREFIX, list_caveat_messages
+from utils.report.build import list_caveat_messages
 from utils.report.columns import make_table_section
 from utils.runs import record
-from utils.scores.conclusion import CANNOT_BE_TOLD, NO_DIFFERENCE, describe_detectable_difference
+from utils.scores.conclusion import CANNOT_BE_TOLD, INVALID_PREFIX, NO_DIFFERENCE, describe_detectable_difference
 from utils.scores.results import DETECTABLE_DIFFERENCE_COLUMN, INTERVAL_TEXT, TITLE_BY_AUC, Estimate, flatten_estimates
 from utils.scores.results import TEST_PAGE_FILE as REPORT_PAGE
 

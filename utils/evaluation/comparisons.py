@@ -8,16 +8,22 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.listing import join_names
-from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts.cohort import Cohort
 from data.cohorts.variants import standardise_cohort
-from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE, find_recorded_sites
 from utils.report.tables import MODEL_MINUS_PREFIX, EvaluationResults, RepeatPredictions
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
-from utils.scores.conclusion import BaselineComparison, Conclusion, judge_auc_difference
+from utils.scores.conclusion import (
+    NO_BASELINE_WARNING,
+    NO_TRAINING_PEOPLE_WARNING,
+    TRAINING_TEST_TEXT,
+    BaselineComparison,
+    Conclusion,
+    explain_no_conclusion,
+    judge_auc_difference,
+    make_score_footnotes,
+)
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_score_differences, estimate_scores
 from utils.scores.named import assign_baseline_roles, choose_prespecified_baseline
 from utils.scores.results import (
@@ -32,10 +38,6 @@ from utils.scores.results import (
     flatten_estimates,
 )
 
-NO_BASELINE_WARNING = (
-    "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
-    "or were prepared otherwise."
-)
 CACHED_BASELINE_PREDICTIONS: dict[
     tuple, pd.DataFrame
 ] = {}  # what baselines predict, by the data, split, groups and standard
@@ -48,13 +50,13 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     training_cohort = None
     is_trained_elsewhere = run.everybody or not run.cohort.list_split_subjects("train")
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
-        return [NO_BASELINE_WARNING.format(run.checkpoints.read_latest_manifest().cohort)]
+        return [NO_TRAINING_PEOPLE_WARNING.format(run.checkpoints.read_latest_manifest().cohort)]
     try:
         prediction_table = predict_baselines_cached(run.cohort, training_cohort)
     except InputError as error:
         if training_cohort is None:
             raise
-        return [f"No baseline could be fitted beside the score: {error}"]
+        return [NO_BASELINE_WARNING.format(error)]
     results.write_result_table("baseline_predictions", prediction_table.reset_index())
     fitting_cohort = training_cohort or run.cohort
     return baselines.describe_record_limits(
@@ -197,8 +199,7 @@ def make_conclusion(
     elif not baseline_rows and cross_validation and (fold_conclusion := cross_validation.conclusion).baseline:
         baseline_comparison = replace(
             fold_conclusion.baseline,
-            where=f"in the training's own test {cross_validation.division_text}, "
-            f"{fold_conclusion.participants} participants",
+            where=TRAINING_TEST_TEXT.format(cross_validation.division_text, fold_conclusion.participants),
         )
     baseline_count_by_standing = Counter(
         judge_auc_difference(auc_difference_by_baseline[baseline_name])
@@ -216,82 +217,6 @@ def make_conclusion(
         baseline=baseline_comparison,
         others=dict(baseline_count_by_standing),
     )
-
-
-def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predictions: Predictions) -> str:
-    """Why nothing can be concluded of a score; empty if something can."""
-    has_small_sites = predictions.in_small_sites
-    is_labelled = predictions.label >= 0
-    if auc_estimate.value is None and not all(
-        (predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES))
-    ):
-        return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
-    if auc_estimate.value is None and headline_metric == "auc_folds":
-        return "in each fold all test participants have the same diagnosis"
-    if auc_estimate.value is None:
-        fold_text = " of a fold" if has_small_sites else ""
-        return (
-            f"at each site all test participants{fold_text} have the same diagnosis, and a network that tells sites "
-            "apart would seem to tell diagnoses"
-        )
-    if auc_estimate.low is None:
-        has_clusters = predictions.count_clusters(is_labelled) < predictions.count_subjects(is_labelled)
-        clusters_text = " (a family, or participants who share a scan, count once)" if has_clusters else ""
-        both_classes_text = (
-            f" at sites{' and folds' if has_small_sites else ''} that have both"
-            if headline_metric == "auc_sites"
-            else ""
-        )
-        return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{clusters_text}{both_classes_text}"
-    return ""
-
-
-def make_score_footnotes(headline_metric: str, predictions: Predictions) -> list[str]:
-    """Footnotes of a score: whom it compares, and what it does not say."""
-    subject_count = predictions.count_subjects(predictions.label >= 0)
-    repeat_count = len(predictions.repeats_to_score)
-    score_footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
-    uncompared_count = predictions.uncompared_subject_count
-    if headline_metric == "auc_sites" and predictions.in_small_sites:
-        score_footnotes.append(
-            "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
-            "in the wrong direction: only those of the same site and fold are compared."
-        )
-        score_footnotes += (
-            [f"{uncompared_count} of {subject_count} have nobody of the other class there."] if uncompared_count else []
-        )
-        score_footnotes.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
-    elif headline_metric == "auc_sites":
-        score_footnotes.append("Compares participants of the same site, averaged over sites.")
-        score_footnotes += (
-            [f"{uncompared_count} of {subject_count} are at sites of one class, and not in it."]
-            if uncompared_count
-            else []
-        )
-        if (are_all_sites_new := are_sites_new(predictions)) is not None:
-            score_footnotes.append(
-                "Each site was tested by a model that had not seen it."
-                if are_all_sites_new
-                else "Participants of the tested sites were in the training: this says nothing of a new site."
-            )
-    elif headline_metric == "auc_folds":
-        score_footnotes.append("Compares participants whom the same model tested, averaged over folds.")
-    return [
-        *score_footnotes,
-        *([f"The mean over {repeat_count} repeats, of those that have one."] if repeat_count > 1 else []),
-    ]
-
-
-def are_sites_new(predictions: Predictions) -> bool | None:
-    """Whether every site is in one fold, in each repeat, so that its model has not seen it; None if there are no
-    folds."""
-    if not predictions.training_cluster_counts.any():
-        return None
-    fold_count_by_site_per_repeat = [
-        pd.Series(repeat_record_folds).groupby(predictions.site).nunique()
-        for repeat_record_folds in predictions.fold_names
-    ]
-    return all((fold_count_by_site == 1).all() for fold_count_by_site in fold_count_by_site_per_repeat)
 
 
 def make_repeats_table(

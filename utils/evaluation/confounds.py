@@ -28,7 +28,14 @@ from utils.scores.adjustment import (
     find_unmeasured_covariate_kinds,
     make_adjustment,
 )
-from utils.scores.conclusion import CovariateResult
+from utils.scores.conclusion import (
+    CONSTANT_OUTPUT_REASON,
+    DIAGNOSIS_FOLLOWS_REASON,
+    ONE_CLASS_REASON,
+    OUTPUT_FOLLOWS_REASON,
+    CovariateResult,
+    explain_too_few_people,
+)
 from utils.scores.features import make_covariate_table
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores, find_first_and_inverse_indices
 from utils.scores.results import GIVEN_DIAGNOSIS_MEASURE, UNDEFINED, Estimate, finite_or_none, flatten_estimates
@@ -84,21 +91,6 @@ def make_subject_table(predictions: Predictions) -> pd.DataFrame:
     return grouped_records.agg(dict.fromkeys(first_value_columns, "first") | {"logit": "mean"})
 
 
-def explain_too_few_people(tested_people: pd.DataFrame) -> str:
-    """Why these people are too few for a statement, as they are for their AUC within sites; empty if they are
-    enough."""
-    has_several_sites = tested_people["site"].nunique() > 1
-    mixed_site_people = tested_people
-    if has_several_sites:
-        mixed_site_people = tested_people[tested_people.groupby("site")["label"].transform("nunique") == 2]
-    if mixed_site_people.empty:
-        return "at each site all participants have the same diagnosis"
-    if mixed_site_people.groupby("label")["unit"].nunique().min() >= MIN_CLASS_SUBJECTS:
-        return ""
-    both_classes_text = " at sites that have both" if has_several_sites else ""
-    return f"it needs {MIN_CLASS_SUBJECTS} participants of each class{both_classes_text}"
-
-
 def choose_people_and_adjustment(
     subject_table: pd.DataFrame, subject_covariates: pd.DataFrame
 ) -> tuple[pd.DataFrame, Adjustment]:
@@ -127,13 +119,13 @@ def compute_partial_correlation(
     training subjects: see `utils.scores.metrics`.
     """
     if tested_people["label"].nunique() < 2:
-        return {"reason": "the participants are of one class"}
+        return {"reason": ONE_CLASS_REASON}
     reason = covariate_adjustment.no_adjustment_reason or explain_too_few_people(tested_people)
     if reason:
         return {"reason": reason}
     label_and_logit = tested_people[["label", "logit"]].to_numpy(float)  # (people, 2)
     if label_and_logit[:, 1].std() < MIN_RESIDUAL_SHARE:
-        return {"reason": "the network's output is the same for everybody"}
+        return {"reason": CONSTANT_OUTPUT_REASON}
 
     # What the covariates say of both is removed, by the terms that either needs
     label_and_logit = (label_and_logit - label_and_logit.mean(axis=0)) / label_and_logit.std(axis=0)
@@ -144,9 +136,9 @@ def compute_partial_correlation(
     covariate_basis = covariate_adjustment.make_basis_with_terms(term_indices)  # (people, columns)
     label_residuals, output_residuals = compute_regression_residuals(label_and_logit, covariate_basis).T
     if output_residuals.std() < MIN_RESIDUAL_SHARE:
-        return {"reason": "the network's output follows from the covariates"}
+        return {"reason": OUTPUT_FOLLOWS_REASON}
     if label_residuals.std() < MIN_RESIDUAL_SHARE:
-        return {"reason": "the diagnosis follows from the covariates"}
+        return {"reason": DIAGNOSIS_FOLLOWS_REASON}
 
     partial_correlation, p_value = correlate_residuals(
         label_residuals, output_residuals, covariate_basis, standard_error_factor, tested_people["unit"]

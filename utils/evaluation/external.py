@@ -23,6 +23,7 @@ from utils.report.tables import EvaluationResults
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import MIN_CALIBRATED_SD, Calibration
+from utils.scores.conclusion import NOBODY_COMPARED_WARNING, UNKNOWN_TRAINING_PEOPLE_REASON
 from utils.scores.metrics import Predictions, estimate_scores
 from utils.scores.results import OUT_OF_DISTRIBUTION, OUT_OF_DISTRIBUTION_COLUMNS, UNDEFINED, Estimate
 from utils.scores.statistics import estimate_share
@@ -81,7 +82,7 @@ def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[st
         if training_cohort and training_cohort.map_names == run.cohort.map_names
         else [run.checkpoints.unknown_overlap_warning]
     )
-    reason = "what these are like is not known, or is known of other maps."
+    reason = UNKNOWN_TRAINING_PEOPLE_REASON
     try:
         training_reference = run.checkpoints.load_training_people_reference()
     except InputError as error:  # too few people
@@ -89,7 +90,7 @@ def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[st
         reason = str(error)
     if training_reference and training_reference.constants.maps == run.cohort.map_names:
         return training_reference, warnings
-    return None, [*warnings, f"Nobody is compared with the training participants: {reason}"]
+    return None, [*warnings, NOBODY_COMPARED_WARNING.format(reason)]
 
 
 def compare_with_training(reference: TrainingReference, cohort: Cohort) -> tuple[pd.DataFrame, list[ExternalRow]]:

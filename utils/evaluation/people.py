@@ -7,19 +7,16 @@ from data.base import files
 from data.tables.vocabulary import CLASS_NAMES
 from utils.evaluation.options import TestOptions
 from utils.report.tables import EvaluationResults
-from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import COVERAGE_LEVELS, Calibration
+from utils.scores.conclusion import (
+    AT_CHANCE_WARNING,
+    NO_CALIBRATION_WARNING,
+    NO_SCORE_WARNING,
+    format_calibration_promise,
+)
 
 PARTICIPANT_SET_LEVEL = COVERAGE_LEVELS[0]
-NO_CALIBRATION_WARNING = (
-    "Probabilities are not calibrated and there are no sets of labels: no test on folds of enough participants goes "
-    "with this model."
-)
-NO_SCORE_WARNING = "How good this network is nobody knows: what it says of a participant may be chance."
-AT_CHANCE_WARNING = (
-    "The test on folds does not show that such networks beat chance: what this one says of a participant may be chance."
-)
 
 
 def load_calibration(run: Run) -> Calibration | None:
@@ -61,21 +58,7 @@ def add_participants_table(
     )
     if cross_validation is None or calibration is None:
         return [*score_warnings, NO_CALIBRATION_WARNING]
-    results.calibration_promise = format_calibration_promise(cross_validation, calibration, prevalence)
-    return score_warnings
-
-
-def format_calibration_promise(
-    cross_validation: CrossValidation, calibration: Calibration, prevalence: float | None
-) -> str:
-    """What probabilities and sets promise, and to whom."""
-    prevalence_text = f"{prevalence or calibration.prevalence:.3g}"
-    prevalence_text += "" if prevalence else ", as in the training; --prevalence names another one"
-    participants_text = "of participants of sites that trained the network; at a new site nobody knows"
-    if cross_validation.lowest_coverage is not None:
-        coverage_text = f"at one site that was left out for {cross_validation.lowest_coverage:.0%} of a class"
-        participants_text = f"of participants like those of its sites; {coverage_text}, and at yours nobody knows"
-    return (
-        f"Calibrated probabilities are for a share of autism of {prevalence_text}. Sets of labels hold the true one "
-        f"for {PARTICIPANT_SET_LEVEL:.0%} of each class, {participants_text}."
+    results.calibration_promise = format_calibration_promise(
+        prevalence, calibration.prevalence, PARTICIPANT_SET_LEVEL, cross_validation.lowest_coverage
     )
+    return score_warnings

@@ -38,7 +38,13 @@ from utils.report.tables import (
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
 from utils.scores import baselines
-from utils.scores.conclusion import FOLD_VERDICT, UNLABELLED_VERDICT, Conclusion
+from utils.scores.conclusion import (
+    FOLD_VERDICT,
+    MISSINGNESS_WARNING,
+    UNLABELLED_VERDICT,
+    UNLABELLED_WARNING,
+    Conclusion,
+)
 from utils.scores.metrics import Predictions, estimate_scores
 from utils.scores.results import (
     MASKED_PROBABILITY_COLUMN,
@@ -273,7 +279,7 @@ def write_calibration(results: EvaluationResults, mean_predictions: pd.DataFrame
 def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earlier_warnings: list[str]) -> list[str]:
     """What is wrong with the data, or must be known of the results, the gravest first."""
     warnings = [
-        f"Missing values tell the label: {missingness_text}."
+        MISSINGNESS_WARNING.format(missingness_text)
         for missingness_text in describe_missing_by_class(run.cohort.unscaled_phenotype, run.cohort.rows)
     ]
     derivation = run.cohort.metadata.derivation
@@ -281,7 +287,7 @@ def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earli
         warnings.append(derivation.uncleaned_warning)
     warnings += earlier_warnings
     if unlabelled_count:
-        warnings.append(f"{unlabelled_count} of {record_count} test records have no label and are in no metric.")
+        warnings.append(UNLABELLED_WARNING.format(unlabelled_count, record_count))
     if run.folds:
         warnings += run.folds.fold_warnings
     return warnings

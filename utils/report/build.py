@@ -11,7 +11,7 @@ from data.base.errors import InputError
 from data.base.listing import join_names
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section, render_page
-from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
+from data.tables.vocabulary import CLASS_NAMES
 from utils import figures
 from utils.report import drawings, sections
 from utils.report.columns import find_heading
@@ -19,7 +19,19 @@ from utils.report.methods import format_site_count, is_preset_seen_by_authors, m
 from utils.report.tables import EvaluationManifest, EvaluationTables, read_test_folder
 from utils.runs import record
 from utils.runs.record import Caveats
-from utils.scores.conclusion import FOLD_VERDICT, UNLABELLED_VERDICT
+from utils.scores.conclusion import (
+    FEW_PARTICIPANTS_WARNING,
+    FOLD_VERDICT,
+    INVALID_PREFIX,
+    LEAK_CAVEAT,
+    PROBLEMS_CAVEAT,
+    SEEN_BY_AUTHORS_CAVEAT,
+    SIMULATED_CAVEAT,
+    SUSPICIOUS_ACCURACY_WARNING,
+    TRANSDUCTIVE_CAVEAT,
+    UNKNOWN_SITE_CAVEAT,
+    UNLABELLED_VERDICT,
+)
 from utils.scores.metrics import choose_headline_metric
 from utils.scores.results import (
     CHANCE_AUC,
@@ -46,13 +58,9 @@ INTENDED_USE_TEXT = (
     "nothing here has been tested for clinical use."
 )
 MIN_TESTED_PEOPLE = 100  # test participants below which a page warns
-SEEN_BY_AUTHORS_CAVEAT = (
-    "The preset was made by results on ABIDE I, on whose participants the score may be a little too good"
-)
 PUBLISHED_ACCURACY = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS_ACCURACY = 0.80  # accuracy that is far above it, however wide its interval
 MAX_LISTED_PROBLEMS = 5  # problems to name in a message
-INVALID_PREFIX = "Problems invalidate this. "
 
 
 def write_report(report_folder: Path, tables: EvaluationTables) -> list[Path]:
@@ -177,26 +185,17 @@ def list_caveat_messages(caveats: Caveats) -> list[str]:
     """What a reader must know before any number, on any page."""
     caveat_messages = []
     if caveats.simulated:
-        caveat_messages.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
+        caveat_messages.append(SIMULATED_CAVEAT)
     if caveats.problems:
-        caveat_messages.append(
-            f"PROBLEMS that invalidate these results: {join_names(caveats.problems, MAX_LISTED_PROBLEMS, '; ')}."
-        )
+        problems_text = join_names(caveats.problems, MAX_LISTED_PROBLEMS, "; ")
+        caveat_messages.append(PROBLEMS_CAVEAT.format(problems_text))
     if caveats.accepted_leaks:
-        caveat_messages.append(
-            f"LEAK ACCEPTED: the cohort was converted with --allowLeak, though "
-            f"{join_names(caveats.accepted_leaks, MAX_LISTED_PROBLEMS)} tells the diagnosis. Do not trust the scores."
-        )
+        leaks_text = join_names(caveats.accepted_leaks, MAX_LISTED_PROBLEMS)
+        caveat_messages.append(LEAK_CAVEAT.format(leaks_text))
     if caveats.transductive:
-        caveat_messages.append(
-            "TRANSDUCTIVE: each site's volumes were standardised by its own participants, tested ones too (without "
-            "labels). So the score is for participants who come together with others of their site."
-        )
+        caveat_messages.append(TRANSDUCTIVE_CAVEAT)
     if caveats.unknown_site:
-        caveat_messages.append(
-            f"{SITE_UNKNOWN_SENTENCE}: what differs between scanners can look like what differs between diagnoses, and "
-            "nothing here would show it. Convert again with the column of sites (--siteColumn), also if all are of one."
-        )
+        caveat_messages.append(UNKNOWN_SITE_CAVEAT)
     return caveat_messages
 
 
@@ -208,14 +207,13 @@ def list_warning_messages(tables: EvaluationTables) -> list[str]:
         subject_count = tables.labelled_predictions["subject"].nunique()
         accuracy_estimate = tables.scores["accuracy"]
         if subject_count < MIN_TESTED_PEOPLE:
-            warning_messages.append(f"Few participants: another sample than these {subject_count} may score otherwise.")
+            warning_messages.append(FEW_PARTICIPANTS_WARNING.format(subject_count))
         if not manifest.simulated and (
             accuracy_estimate.value_low_high[0] > SUSPICIOUS_ACCURACY
             or accuracy_estimate.value_low_high[1] > PUBLISHED_ACCURACY
         ):
             warning_messages.append(
-                f"An accuracy of {accuracy_estimate.text('.2f')} is far above the {PUBLISHED_ACCURACY:.2f} that honest "
-                "tests on ABIDE reach. Look for a leak before you believe it."
+                SUSPICIOUS_ACCURACY_WARNING.format(accuracy_estimate.text(".2f"), PUBLISHED_ACCURACY)
             )
     return list(dict.fromkeys(warning_messages + manifest.warnings))
 

@@ -32,6 +32,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.rows import RecordRow
 from utils.scores import ridge
 from utils.scores.calibration import fit_platt
+from utils.scores.conclusion import RECORD_LIMIT_WARNING
 from utils.scores.features import make_feature_encoder, make_feature_tables
 from utils.scores.results import MAJORITY_BASELINE
 from utils.scores.statistics import to_log_odds
@@ -127,8 +128,7 @@ def describe_record_limits(training_record_count: int, has_connectomes: bool = F
         {"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if has_connectomes else {}
     )
     return [
-        f"Each {classifier} among the baselines is fitted on {record_limit} of {training_record_count} training "
-        "records, drawn at random."
+        RECORD_LIMIT_WARNING.format(classifier, record_limit, training_record_count)
         for classifier, record_limit in record_limit_by_classifier.items()
         if training_record_count > record_limit
     ]

@@ -1,10 +1,16 @@
-"""What a test shows: one record, in `run.json`, from which the terminal, the page and the card of a bundle speak."""
+"""What a test shows: one record, in `run.json`, from which the terminal, the page and the card of a bundle speak.
+
+All words of a test's verdict, footnotes and warnings are here. Those who find out what holds take the words from here.
+"""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from data.base.listing import join_names
 from data.base.tables import make_printable
+from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.pages.page import HeadlineNumber
+from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE, find_recorded_sites
 from utils.scores.results import (
     CHANCE_AUC,
     INTERVAL_TEXT,
@@ -14,6 +20,11 @@ from utils.scores.results import (
     Estimate,
     find_detectable_difference,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from utils.scores.metrics import Predictions
 
 UNLABELLED_VERDICT = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 FOLD_VERDICT = "What counts is the result of all folds together."
@@ -28,6 +39,57 @@ MORE_NOT_SHOWN = "not shown"
 MAX_TERMINAL_COVARIATES = 3
 MAX_VERDICT_COVARIATES = 2  # covariates in a row of the terminal, and in the verdict
 ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # in the terminal, where the first row says why
+
+# Caveats, before any number of any page
+SIMULATED_CAVEAT = "SIMULATED cohort: its people were made by a program, and nothing here is about people."
+PROBLEMS_CAVEAT = "PROBLEMS that invalidate these results: {}."
+LEAK_CAVEAT = (
+    "LEAK ACCEPTED: the cohort was converted with --allowLeak, though {} tells the diagnosis. Do not trust the scores."
+)
+TRANSDUCTIVE_CAVEAT = (
+    "TRANSDUCTIVE: each site's volumes were standardised by its own participants, tested ones too (without "
+    "labels). So the score is for participants who come together with others of their site."
+)
+UNKNOWN_SITE_CAVEAT = (
+    f"{SITE_UNKNOWN_SENTENCE}: what differs between scanners can look like what differs between diagnoses, and "
+    "nothing here would show it. Convert again with the column of sites (--siteColumn), also if all are of one."
+)
+INVALID_PREFIX = "Problems invalidate this. "  # of a verdict
+SEEN_BY_AUTHORS_CAVEAT = (
+    "The preset was made by results on ABIDE I, on whose participants the score may be a little too good"
+)
+
+# Warnings of a test
+MISSINGNESS_WARNING = "Missing values tell the label: {}."
+UNLABELLED_WARNING = "{} of {} test records have no label and are in no metric."
+FEW_PARTICIPANTS_WARNING = "Few participants: another sample than these {} may score otherwise."
+SUSPICIOUS_ACCURACY_WARNING = (
+    "An accuracy of {} is far above the {:.2f} that honest tests on ABIDE reach. Look for a leak before you believe it."
+)
+NO_BASELINE_WARNING = "No baseline could be fitted beside the score: {}"
+NO_TRAINING_PEOPLE_WARNING = NO_BASELINE_WARNING.format(
+    "the participants who trained the model, of {}, are not at hand, or were prepared otherwise."
+)
+RECORD_LIMIT_WARNING = (
+    "Each {} among the baselines is fitted on {} of {} training records, drawn at random."  # classifier, limit, records
+)
+NOBODY_COMPARED_WARNING = "Nobody is compared with the training participants: {}"
+UNKNOWN_TRAINING_PEOPLE_REASON = "what these are like is not known, or is known of other maps."
+NO_CALIBRATION_WARNING = (
+    "Probabilities are not calibrated and there are no sets of labels: no test on folds of enough participants goes "
+    "with this model."
+)
+NO_SCORE_WARNING = "How good this network is nobody knows: what it says of a participant may be chance."
+AT_CHANCE_WARNING = (
+    "The test on folds does not show that such networks beat chance: what this one says of a participant may be chance."
+)
+
+# Where a baseline was fitted, and why the test beside covariates cannot be done
+TRAINING_TEST_TEXT = "in the training's own test {}, {} participants"
+ONE_CLASS_REASON = "the participants are of one class"
+CONSTANT_OUTPUT_REASON = "the network's output is the same for everybody"
+OUTPUT_FOLLOWS_REASON = "the network's output follows from the covariates"
+DIAGNOSIS_FOLLOWS_REASON = "the diagnosis follows from the covariates"
 
 
 def judge_auc_difference(auc_difference: Estimate) -> str:
@@ -328,3 +390,99 @@ class Conclusion:
                 HeadlineNumber(baseline.auc.text(".2f", "undefined"), baseline_title, difference_text, [baseline.note])
             )
         return score_and_baseline_numbers
+
+
+def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predictions: "Predictions") -> str:
+    """Why nothing can be concluded of a score; empty if something can."""
+    has_small_sites = predictions.in_small_sites
+    is_labelled = predictions.label >= 0
+    if auc_estimate.value is None and not all(
+        (predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES))
+    ):
+        return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
+    if auc_estimate.value is None and headline_metric == "auc_folds":
+        return "in each fold all test participants have the same diagnosis"
+    if auc_estimate.value is None:
+        fold_text = " of a fold" if has_small_sites else ""
+        return (
+            f"at each site all test participants{fold_text} have the same diagnosis, and a network that tells sites "
+            "apart would seem to tell diagnoses"
+        )
+    if auc_estimate.low is None:
+        has_clusters = predictions.count_clusters(is_labelled) < predictions.count_subjects(is_labelled)
+        clusters_text = " (a family, or participants who share a scan, count once)" if has_clusters else ""
+        both_classes_text = (
+            f" at sites{' and folds' if has_small_sites else ''} that have both"
+            if headline_metric == "auc_sites"
+            else ""
+        )
+        return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{clusters_text}{both_classes_text}"
+    return ""
+
+
+def make_score_footnotes(headline_metric: str, predictions: "Predictions") -> list[str]:
+    """Footnotes of a score: whom it compares, and what it does not say."""
+    subject_count = predictions.count_subjects(predictions.label >= 0)
+    repeat_count = len(predictions.repeats_to_score)
+    score_footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
+    uncompared_count = predictions.uncompared_subject_count
+    if headline_metric == "auc_sites" and predictions.in_small_sites:
+        score_footnotes.append(
+            "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
+            "in the wrong direction: only those of the same site and fold are compared."
+        )
+        score_footnotes += (
+            [f"{uncompared_count} of {subject_count} have nobody of the other class there."] if uncompared_count else []
+        )
+        score_footnotes.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
+    elif headline_metric == "auc_sites":
+        score_footnotes.append("Compares participants of the same site, averaged over sites.")
+        score_footnotes += (
+            [f"{uncompared_count} of {subject_count} are at sites of one class, and not in it."]
+            if uncompared_count
+            else []
+        )
+        if predictions.are_sites_new is not None:
+            score_footnotes.append(
+                "Each site was tested by a model that had not seen it."
+                if predictions.are_sites_new
+                else "Participants of the tested sites were in the training: this says nothing of a new site."
+            )
+    elif headline_metric == "auc_folds":
+        score_footnotes.append("Compares participants whom the same model tested, averaged over folds.")
+    return [
+        *score_footnotes,
+        *([f"The mean over {repeat_count} repeats, of those that have one."] if repeat_count > 1 else []),
+    ]
+
+
+def explain_too_few_people(tested_people: "pd.DataFrame") -> str:
+    """Why these people are too few for a statement, as they are for their AUC within sites; empty if they are
+    enough."""
+    has_several_sites = tested_people["site"].nunique() > 1
+    mixed_site_people = tested_people
+    if has_several_sites:
+        mixed_site_people = tested_people[tested_people.groupby("site")["label"].transform("nunique") == 2]
+    if mixed_site_people.empty:
+        return "at each site all participants have the same diagnosis"
+    if mixed_site_people.groupby("label")["unit"].nunique().min() >= MIN_CLASS_SUBJECTS:
+        return ""
+    both_classes_text = " at sites that have both" if has_several_sites else ""
+    return f"it needs {MIN_CLASS_SUBJECTS} participants of each class{both_classes_text}"
+
+
+def format_calibration_promise(
+    prevalence: float | None, training_prevalence: float, coverage_level: float, lowest_coverage: float | None
+) -> str:
+    """What calibrated probabilities, for a `prevalence` that the user gave or else that of the training, and sets of
+    labels at `coverage_level` promise, and to whom; `lowest_coverage` is that of groups which were left out."""
+    prevalence_text = f"{prevalence or training_prevalence:.3g}"
+    prevalence_text += "" if prevalence else ", as in the training; --prevalence names another one"
+    participants_text = "of participants of sites that trained the network; at a new site nobody knows"
+    if lowest_coverage is not None:
+        coverage_text = f"at one site that was left out for {lowest_coverage:.0%} of a class"
+        participants_text = f"of participants like those of its sites; {coverage_text}, and at yours nobody knows"
+    return (
+        f"Calibrated probabilities are for a share of autism of {prevalence_text}. Sets of labels hold the true one "
+        f"for {coverage_level:.0%} of each class, {participants_text}."
+    )

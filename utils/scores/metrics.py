@@ -177,6 +177,17 @@ class Predictions:
         is_always_uncompared = np.all(is_uncompared, axis=0)  # (records,)
         return len(np.unique(self.subject[is_always_uncompared]))
 
+    @property
+    def are_sites_new(self) -> bool | None:
+        """Whether every site is in one fold, in each repeat, so that its model has not seen it; None if there are no
+        folds."""
+        if not self.training_cluster_counts.any():
+            return None
+        fold_count_by_site_per_repeat = [
+            pd.Series(repeat_folds).groupby(self.site).nunique() for repeat_folds in self.fold_names
+        ]
+        return all((fold_count_by_site == 1).all() for fold_count_by_site in fold_count_by_site_per_repeat)
+
     def with_probabilities(self, probabilities: ArrayLike) -> "Predictions":
         """The same records with the probabilities (repeats, n) of another classifier."""
         return replace(self, probabilities=np.array(probabilities, float))
