@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from utils.evaluation.external import make_external_score_rows
+from utils.evaluation.external import make_external_score_and_calibration_rows
 
 COUNT = 30
 TEST = "run.py --test --everybody --chkPointDir {ckpt} --dataDir {of} --outDir {to}"
@@ -92,7 +92,7 @@ def test_calibration_intervals_resemble_walds():
     odds = random.normal(0, 1, 500)
     label = (random.random(500) < 1 / (1 + np.exp(-odds))).astype(float)
     predicted_log_odds = 1.5 * odds + 0.4
-    rows = make_external_score_rows(make_predictions(label, 1 / (1 + np.exp(-predicted_log_odds))), 0)
+    rows = make_external_score_and_calibration_rows(make_predictions(label, 1 / (1 + np.exp(-predicted_log_odds))), 0)
     row_by_measure = {row["measure"]: row for row in rows if row["kind"] == "calibration"}
     slope = sm.Logit(label, sm.add_constant(predicted_log_odds)).fit(disp=0).conf_int()[1]
     large = sm.GLM(label, np.ones(500), sm.families.Binomial(), offset=predicted_log_odds).fit().conf_int()[0]

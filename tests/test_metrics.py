@@ -630,7 +630,7 @@ def collect_rows_and_sentences(
     ]
     rows += [
         {row["measure"] + end: row[end] for end in list_estimate_columns()}
-        for row in external.make_external_score_rows(test, 0)
+        for row in external.make_external_score_and_calibration_rows(test, 0)
     ]
     rows += [probabilities.make_share_cells(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.cluster))]
     return rows, [comparisons.make_conclusion(score, test, table, ("volume",)).verdict]

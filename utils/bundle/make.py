@@ -246,18 +246,17 @@ def make_sites_table(training_rows: Sequence[RecordRow]) -> list[dict[str, str]]
     )
     people_table = people_table.drop_duplicates("subject")
     is_small_site = people_table.groupby("site")["site"].transform("size") < MIN_DESCRIBED_PEOPLE
-    people_table["site"] = people_table["site"].where(
-        ~is_small_site, f"sites of fewer than {MIN_DESCRIBED_PEOPLE}: {people_table['site'][is_small_site].nunique()}"
-    )
+    small_site_count = people_table["site"][is_small_site].nunique()
+    small_sites_text = f"sites of fewer than {MIN_DESCRIBED_PEOPLE}: {small_site_count}"
+    people_table["site"] = people_table["site"].where(~is_small_site, small_sites_text)
     people_count_table = pd.crosstab(people_table["site"], people_table["label"])
-    return [
-        {"site": site or "unknown"}
-        | {
-            class_name: format_people_count(count_by_label.get(class_label, 0))
-            for class_label, class_name in enumerate(CLASS_NAMES)
-        }
-        for site, count_by_label in people_count_table.iterrows()
-    ]
+    site_rows = []
+    for site, count_by_label in people_count_table.iterrows():
+        site_row = {"site": site or "unknown"}
+        for class_label, class_name in enumerate(CLASS_NAMES):
+            site_row[class_name] = format_people_count(count_by_label.get(class_label, 0))
+        site_rows.append(site_row)
+    return site_rows
 
 
 def make_covariate_summary_table(cohort: Cohort, training_rows: Sequence[RecordRow]) -> list[dict[str, str]]:

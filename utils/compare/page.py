@@ -194,20 +194,22 @@ def make_scores_section(finished_tests: Sequence[FinishedTest], pair_rows: Seque
     metric_names = [
         metric_name for metric_name in COMPARED_SCORES if f"{DIFFERENCE_PREFIX}{metric_name}" in pair_rows[0]
     ]
-    table_rows = [
-        {"run": str(finished_test.test_folder)}
-        | flatten_estimates({metric_name: finished_test.score_by_metric[metric_name] for metric_name in metric_names})
-        for finished_test in finished_tests
-    ]
-    table_rows += [
-        {
-            "run": format_difference_name(pair_row),
-            "conclusion": format_pair_conclusion(pair_row),
-            DETECTABLE_DIFFERENCE_COLUMN: pair_row[DETECTABLE_DIFFERENCE_COLUMN],
+    table_rows = []
+    for finished_test in finished_tests:
+        score_by_metric = {metric_name: finished_test.score_by_metric[metric_name] for metric_name in metric_names}
+        table_rows.append({"run": str(finished_test.test_folder)} | flatten_estimates(score_by_metric))
+    for pair_row in pair_rows:
+        difference_by_metric = {
+            metric_name: get_metric_difference(pair_row, metric_name) for metric_name in metric_names
         }
-        | flatten_estimates({metric_name: get_metric_difference(pair_row, metric_name) for metric_name in metric_names})
-        for pair_row in pair_rows
-    ]
+        table_rows.append(
+            {
+                "run": format_difference_name(pair_row),
+                "conclusion": format_pair_conclusion(pair_row),
+                DETECTABLE_DIFFERENCE_COLUMN: pair_row[DETECTABLE_DIFFERENCE_COLUMN],
+            }
+            | flatten_estimates(difference_by_metric)
+        )
     footnote_by_column = {"": BONFERRONI_FOOTNOTE.format(len(pair_rows))} if len(pair_rows) > 1 else {}
     column_names = ["run", *metric_names, DETECTABLE_DIFFERENCE_COLUMN, "conclusion"]
     return make_table_section(

@@ -55,14 +55,11 @@ def pool_autoencoder_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     }
     caveat_fields = pooled_run.caveats.active_caveat_by_field
     metric_names = [metric for metric in metrics_per_fold_run[0] if metric not in ("baseline", *caveat_fields)]
-    values_by_metric = {
-        metric: np.array([metrics_json[metric] for metrics_json in metrics_per_fold_run], float)
-        for metric in metric_names
-    }
-    mean_by_metric = {
-        metric: finite_or_none(float(test_record_counts @ metric_values / test_record_counts.sum()))
-        for metric, metric_values in values_by_metric.items()
-    }
+    mean_by_metric = {}
+    for metric in metric_names:
+        metric_values = np.array([fold_metrics[metric] for fold_metrics in metrics_per_fold_run], float)
+        weighted_mean = float(test_record_counts @ metric_values / test_record_counts.sum())
+        mean_by_metric[metric] = finite_or_none(weighted_mean)
     files.write_json(
         pooled_run.out_dir / METRICS_FILE,
         mean_by_metric

@@ -119,18 +119,13 @@ def make_baseline_rows(
     these together.
     """
     metric_names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.first_repeat_groups_by_auc]
-    common_baseline_names = [
-        baseline_name
-        for baseline_name in baseline_tables[0]
-        if all(baseline_name in baseline_table for baseline_table in baseline_tables)
-    ]
-    complete_baseline_names = [
-        str(baseline_name)
-        for baseline_name in common_baseline_names
-        if not any(baseline_table[baseline_name].isna().any() for baseline_table in baseline_tables)
-    ]
+    complete_baseline_names = []
+    for baseline_name in map(str, baseline_tables[0]):
+        is_in_each_repeat = all(baseline_name in baseline_table for baseline_table in baseline_tables)
+        if is_in_each_repeat and all(baseline_table[baseline_name].notna().all() for baseline_table in baseline_tables):
+            complete_baseline_names.append(baseline_name)
     role_by_baseline = assign_baseline_roles(complete_baseline_names, network_input_names)
-    secondary_baseline_count = list(role_by_baseline.values()).count(OTHER_BASELINE_ROLE)
+    non_prespecified_baseline_count = list(role_by_baseline.values()).count(OTHER_BASELINE_ROLE)
     baseline_rows = []
     for baseline_name in complete_baseline_names:
         baseline_predictions = predictions.with_probabilities(
@@ -146,7 +141,9 @@ def make_baseline_rows(
                 for metric, estimate in estimate_scores(baseline_predictions, seed).items()
                 if metric in TITLE_BY_AUC
             }
-        comparison_count = secondary_baseline_count if role_by_baseline.get(baseline_name) == OTHER_BASELINE_ROLE else 1
+        comparison_count = (
+            non_prespecified_baseline_count if role_by_baseline.get(baseline_name) == OTHER_BASELINE_ROLE else 1
+        )
         difference_by_metric = estimate_score_differences(predictions, baseline_predictions, seed, comparison_count)
         difference_by_column = {
             f"{MODEL_MINUS_PREFIX}{auc_name}": difference_by_metric[auc_name]

@@ -47,13 +47,13 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
         return write_baseline_predictions(results)
     prediction_table = results.table_by_name["predictions"]
     calibration = people.load_calibration(run)
-    outlier_table = None
+    out_of_distribution_records = None
     reference, warnings = load_training_reference(run)
     warnings += write_baseline_predictions(results)
     labelled_predictions = prediction_table[prediction_table["label"].notna()]
     external_rows = (
         [
-            *make_external_score_rows(
+            *make_external_score_and_calibration_rows(
                 Predictions.from_tables(labelled_predictions), run.seed, run.cross_validation, calibration
             )
         ]
@@ -61,13 +61,13 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
         else []
     )
     if reference:
-        outlier_table, shift_rows = compare_with_training(reference, run.cohort)
-        results.write_result_table("out_of_distribution", outlier_table)
+        out_of_distribution_records, shift_rows = compare_with_training(reference, run.cohort)
+        results.write_result_table("out_of_distribution", out_of_distribution_records)
         external_rows += shift_rows
     if external_rows:
         results.write_result_table("external", pd.DataFrame(external_rows))
     return (
-        [*people.add_participants_table(results, prediction_table, calibration, outlier_table), *warnings]
+        [*people.add_participants_table(results, prediction_table, calibration, out_of_distribution_records), *warnings]
         if run.everybody
         else warnings
     )
@@ -102,16 +102,16 @@ def compare_with_training(reference: TrainingReference, cohort: Cohort) -> tuple
     reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] = [
         "; ".join(reasons) for reasons in reference_comparison.reasons_per_record
     ]
-    outlier_table = reason_table[reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] != ""]
+    out_of_distribution_records = reason_table[reason_table[OUT_OF_DISTRIBUTION_COLUMNS[2]] != ""]
     is_first_record = ~reason_table["subject"].duplicated().to_numpy()
-    outlier_share = estimate_share(len(outlier_table), len(reason_table))
+    outlier_share = estimate_share(len(out_of_distribution_records), len(reason_table))
     row: ExternalRow = {
         "kind": OUT_OF_DISTRIBUTION,
         "measure": OUT_OF_DISTRIBUTION,
         **outlier_share.to_cells(),
         "participants": len(reason_table),
     }
-    return outlier_table, [
+    return out_of_distribution_records, [
         row,
         *make_shift_rows(
             reference,
@@ -121,7 +121,7 @@ def compare_with_training(reference: TrainingReference, cohort: Cohort) -> tuple
     ]  # each person once
 
 
-def make_external_score_rows(
+def make_external_score_and_calibration_rows(
     predictions: Predictions,
     seed: int,
     cross_validation: CrossValidation | None = None,

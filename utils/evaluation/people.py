@@ -30,7 +30,7 @@ def add_participants_table(
     results: EvaluationResults,
     prediction_table: pd.DataFrame,
     calibration: Calibration | None,
-    outlier_table: pd.DataFrame | None,
+    out_of_distribution_records: pd.DataFrame | None,
 ) -> list[str]:
     """Adds `participants.csv` of a test, whose `predictions.csv` is `prediction_table`, with the reasons of
     `out_of_distribution.csv`, if anybody could be compared; sets what it promises, and returns what speaks against
@@ -40,22 +40,22 @@ def add_participants_table(
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     participant_table = prediction_table[["file", "subject"]].assign(raw=raw_probabilities, probability=None, labels="")
     if calibration:
-        label_set_per_participant = [
-            [class_name for class_name, is_in_set in zip(CLASS_NAMES, set_mask, strict=True) if is_in_set]
-            for set_mask in calibration.find_label_sets(raw_probabilities, PARTICIPANT_SET_LEVEL)
-        ]
         participant_table["probability"] = calibration.calibrate(raw_probabilities, prevalence)
-        participant_table["labels"] = [" or ".join(set_labels) or "none" for set_labels in label_set_per_participant]
-    if outlier_table is not None:
-        outlier_reasons = participant_table["file"].map(outlier_table.set_index("file")["reasons"])
+        label_set_texts = []
+        for set_mask in calibration.find_label_sets(raw_probabilities, PARTICIPANT_SET_LEVEL):  # (classes,) bool
+            set_labels = [class_name for class_name, is_in_set in zip(CLASS_NAMES, set_mask, strict=True) if is_in_set]
+            label_set_texts.append(" or ".join(set_labels) or "none")
+        participant_table["labels"] = label_set_texts
+    if out_of_distribution_records is not None:
+        outlier_reasons = participant_table["file"].map(out_of_distribution_records.set_index("file")["reasons"])
         participant_table["out_of_distribution"] = outlier_reasons.astype(object).fillna("")
     results.write_result_table("participants", participant_table)
     cross_validation = run.cross_validation
-    score_warnings = (
-        []
-        if cross_validation and cross_validation.headline_score.beats_chance
-        else [AT_CHANCE_WARNING if cross_validation else NO_SCORE_WARNING]
-    )
+    score_warnings = []
+    if cross_validation is None:
+        score_warnings.append(NO_SCORE_WARNING)
+    elif not cross_validation.headline_score.beats_chance:
+        score_warnings.append(AT_CHANCE_WARNING)
     if cross_validation is None or calibration is None:
         return [*score_warnings, NO_CALIBRATION_WARNING]
     results.calibration_promise = format_calibration_promise(

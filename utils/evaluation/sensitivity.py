@@ -103,10 +103,10 @@ def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
     error_prone_covariance = error_prone_values.T @ error_prone_values / len(error_prone_values)
     parameter_count = exact_basis.shape[1] + error_prone_values.shape[1]
     smallest_eigenvalue = np.linalg.eigvalsh(error_prone_covariance).min()
-    for reliability in RELIABILITIES:
-        error_variance = 1 - reliability
+    for covariate_reliability in RELIABILITIES:
+        error_variance = 1 - covariate_reliability
         if error_variance >= smallest_eigenvalue:  # such values would be nothing but error
-            return float(reliability)
+            return float(covariate_reliability)
         inverse_true_covariance = np.linalg.inv(
             error_prone_covariance - error_variance * np.eye(len(error_prone_covariates))
         )
@@ -118,7 +118,7 @@ def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
             output_residuals - error_prone_values @ output_coefficients
         ) - error_variance * label_coefficients @ output_coefficients
         if not test_inputs.is_mean_significantly_positive(residual_products, parameter_count):
-            return float(reliability)
+            return float(covariate_reliability)
     return float(RELIABILITIES[-1])
 
 

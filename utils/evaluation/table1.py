@@ -54,32 +54,46 @@ def make_table1(cohort: Cohort) -> pd.DataFrame:
         print(f"Table 1 leaves out what has more than {MAX_CATEGORIES} categories: {', '.join(crowded_variables)}.")
     variable_table = variable_table.drop(columns=crowded_variables)
 
-    # Everybody: how many people, their sites, each variable with its test
-    people_count_by_site = labelled_people["site"].value_counts()
-    site_names = people_count_by_site.index.tolist() if len(people_count_by_site) > 1 else []
-    constant_values = pd.Series(0.0, labelled_people.index)  # known of all, to count people
-    table1_rows: list[dict[str, Any]] = [
-        {"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values, labels)}
-    ]
-    if site_names:
-        site_by_subject = convert_codes_to_category(labelled_people["site"])
-        site_row = {"variable": SITE_VARIABLE, **count_people_by_class(site_by_subject, labels)}
-        table1_rows.append(site_row | compare_variable_between_classes(site_by_subject, labels))
-    for variable, variable_values in variable_table.items():
-        variable_row, *category_rows = make_variable_rows(str(variable), variable_values, labels)
-        table1_rows += [variable_row | compare_variable_between_classes(variable_values, labels), *category_rows]
-
-    # The same at each site, without tests
+    sites = labelled_people["site"]
+    site_names = sites.value_counts().index.tolist() if sites.nunique() > 1 else []
+    table1_rows = make_cohort_rows(variable_table, sites, labels)
     for site_name in site_names:
-        site_mask = (labelled_people["site"] == site_name).to_numpy()  # (people,)
-        site_labels = labels[site_mask]
-        site_rows: list[dict[str, Any]] = [
-            {"variable": PEOPLE_VARIABLE, **count_people_by_class(constant_values[site_mask], site_labels)}
-        ]
-        for variable, variable_values in variable_table.items():
-            site_rows += make_variable_rows(str(variable), variable_values[site_mask], site_labels)
+        site_mask = (sites == site_name).to_numpy()  # (people,)
+        site_rows = make_site_rows(variable_table[site_mask], labels[site_mask])
         table1_rows += [site_row | {"site": site_name} for site_row in site_rows]
 
+    return arrange_columns(table1_rows)
+
+
+def make_cohort_rows(variable_table: pd.DataFrame, sites: pd.Series, labels: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of all people: how many they are, of their sites (people,) if there are several, and of each variable, with
+    tests."""
+    cohort_rows = [make_people_row(labels)]
+    if sites.nunique() > 1:
+        site_categories = convert_codes_to_category(sites)
+        site_row = {"variable": SITE_VARIABLE, **count_people_by_class(site_categories, labels)}
+        cohort_rows.append(site_row | compare_variable_between_classes(site_categories, labels))
+    for variable, variable_values in variable_table.items():
+        variable_row, *category_rows = make_variable_rows(str(variable), variable_values, labels)
+        cohort_rows += [variable_row | compare_variable_between_classes(variable_values, labels), *category_rows]
+    return cohort_rows
+
+
+def make_site_rows(variable_table: pd.DataFrame, labels: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of the people of one site: how many they are, and of each variable."""
+    site_rows = [make_people_row(labels)]
+    for variable, variable_values in variable_table.items():
+        site_rows += make_variable_rows(str(variable), variable_values, labels)
+    return site_rows
+
+
+def make_people_row(labels: np.ndarray) -> dict[str, Any]:
+    """How many people of each class there are: what is known of all."""
+    return {"variable": PEOPLE_VARIABLE, **count_people_by_class(pd.Series(0.0, range(len(labels))), labels)}
+
+
+def arrange_columns(table1_rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with all columns in their order: counts are whole numbers or missing, texts are empty where unknown."""
     class_columns = [
         f"{class_name}_{statistic}" for class_name in reversed(CLASS_NAMES) for statistic in CLASS_STATISTICS
     ]

@@ -246,16 +246,15 @@ def measure_test(
     if run.folds is not None and run.is_pooled:
         write_calibration(results, average_record_tables(prediction_tables))
 
-    conclusion = comparisons.make_conclusion(
-        estimate_by_metric, predictions, baseline_rows, network_input_names, run.cross_validation
-    )
-    conclusion_with_confounds = replace(
-        conclusion,
+    conclusion = replace(
+        comparisons.make_conclusion(
+            estimate_by_metric, predictions, baseline_rows, network_input_names, run.cross_validation
+        ),
         covariates=confounds.make_covariate_result(confound_result),
         masked=masked_auc,
         minus_masked=score_minus_masked,
     )
-    return estimate_by_metric, metrics_json, conclusion_with_confounds
+    return estimate_by_metric, metrics_json, conclusion
 
 
 def to_metrics_json(estimate_by_metric: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
@@ -363,9 +362,9 @@ def print_test_summary(
     conclusion_rows = conclusion.terminal_summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
 
     outlier_texts: list[str] = []
-    outlier_table = results.table_by_name.get("out_of_distribution")
-    if outlier_table is not None:
-        outlier_texts = (outlier_table["file"] + ": " + outlier_table["reasons"]).tolist()
+    out_of_distribution_records = results.table_by_name.get("out_of_distribution")
+    if out_of_distribution_records is not None:
+        outlier_texts = (out_of_distribution_records["file"] + ": " + out_of_distribution_records["reasons"]).tolist()
     warning_texts_by_heading = {
         "problems": run.caveats.problems,
         "warnings": warnings,

@@ -17,8 +17,8 @@ from utils.scores.results import (
     list_estimate_columns,
 )
 
-COUNT_FORMAT = "count"
-NAME_FORMAT = "name"  # forms of cells: a number of participants, the label of another column
+COUNT_FORMAT = "count"  # of a cell: a number of participants
+NAME_FORMAT = "name"  # of a cell: the name of another column, whose heading is shown
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,10 @@ def format_cell(
 ) -> str:
     """A value of a row as text, with its interval if the row has one."""
     cell_value = row[column_name]
-    if column_spec.cell_format in ("", NAME_FORMAT):
-        return "" if pd.isna(cell_value) else find_heading(cell_value) if column_spec.cell_format else str(cell_value)
+    if column_spec.cell_format == "":
+        return "" if pd.isna(cell_value) else str(cell_value)
+    if column_spec.cell_format == NAME_FORMAT:
+        return "" if pd.isna(cell_value) else find_heading(cell_value)
     if column_spec.cell_format == COUNT_FORMAT:
         return "" if pd.isna(cell_value) else format_people_count(cell_value)
     estimate_name = "" if column_name == "value" else column_name  # of a table that holds one estimate a row
@@ -127,14 +129,14 @@ def make_page_rows(
         column_name: spec_by_column.get(column_name, ColumnSpec(column_name.replace("_", " ")))
         for column_name in column_names
     }
-    table_rows = table.to_dict("records")
-    return [
-        {
-            column_spec.heading: format_cell(row, column_name, column_spec, no_interval_text)
+    page_rows = []
+    for table_row in table.to_dict("records"):
+        text_by_heading = {
+            column_spec.heading: format_cell(table_row, column_name, column_spec, no_interval_text)
             for column_name, column_spec in spec_by_selected_column.items()
         }
-        for row in table_rows
-    ]
+        page_rows.append(text_by_heading)
+    return page_rows
 
 
 def make_table_section(

@@ -78,27 +78,34 @@ def fit_fold_calibration(tables: EvaluationTables) -> dict[str, Any] | None:
 def find_lowest_coverage(tables: EvaluationTables) -> float | None:
     """The lowest share, over groups that were left out and classes, of people whose set of the first level contained
     their label; None for random folds, or if no group has enough people."""
-    calibration_table = tables.calibration
-    if calibration_table is None or not Division.parse_folds_option(tables.manifest.folds or "").holds_groups_out:
+    calibration_measure_table = tables.calibration
+    if (
+        calibration_measure_table is None
+        or not Division.parse_folds_option(tables.manifest.folds or "").holds_groups_out
+    ):
         return None
-    coverage_rows = calibration_table[
-        (calibration_table["measure"] == COVERAGE_MEASURE)
-        & (calibration_table["level"] == calibration.COVERAGE_LEVELS[0])
-        & (calibration_table["group"] != "")
+    group_first_level_coverage_rows = calibration_measure_table[
+        (calibration_measure_table["measure"] == COVERAGE_MEASURE)
+        & (calibration_measure_table["level"] == calibration.COVERAGE_LEVELS[0])
+        & (calibration_measure_table["group"] != "")
     ]
-    return finite_or_none(coverage_rows.loc[coverage_rows[CLUSTER_COUNT_COLUMN] >= MIN_CLASS_SUBJECTS, "value"].min())
+    return finite_or_none(
+        group_first_level_coverage_rows.loc[
+            group_first_level_coverage_rows[CLUSTER_COUNT_COLUMN] >= MIN_CLASS_SUBJECTS, "value"
+        ].min()
+    )
 
 
 def make_group_scores(tables: EvaluationTables) -> tuple[GroupScore, ...]:
     """The scores of sites and of other groups with enough people of both classes."""
     site_table = None if tables.sites is None else tables.sites.assign(kind="site", group=tables.sites["site"])
-    score_rows = [
-        score_row
+    group_rows = [
+        group_row
         for score_table in (site_table, tables.groups)
         if score_table is not None
-        for _, score_row in score_table.iterrows()
+        for _, group_row in score_table.iterrows()
     ]
-    group_scores = [make_group_score(score_row) for score_row in score_rows]
+    group_scores = [make_group_score(group_row) for group_row in group_rows]
     return tuple(
         group_score
         for group_score in group_scores
@@ -106,9 +113,9 @@ def make_group_scores(tables: EvaluationTables) -> tuple[GroupScore, ...]:
     )
 
 
-def make_group_score(score_row: pd.Series) -> GroupScore:
-    _, autism_count, control_count = (int(score_row[column]) for column in SITE_COUNT_COLUMNS)
-    auc = Estimate.from_row(score_row, "auc")
+def make_group_score(group_row: pd.Series) -> GroupScore:
+    _, autism_count, control_count = (int(group_row[column]) for column in SITE_COUNT_COLUMNS)
+    auc = Estimate.from_row(group_row, "auc")
     return GroupScore(
-        kind=score_row["kind"], group=score_row["group"], autism=autism_count, control=control_count, auc=auc
+        kind=group_row["kind"], group=group_row["group"], autism=autism_count, control=control_count, auc=auc
     )

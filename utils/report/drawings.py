@@ -123,16 +123,10 @@ def draw_confusion(predictions: Predictions, estimate_by_metric: EstimateByMetri
     """The counts of `format_confusion_rows`, coloured by their share of the true class."""
     figure, (ax,) = make_figure_and_axes("confusion", 3.4)
     is_predicted_autism = predictions.mean_probability >= THRESHOLD
-    # (true labels, predicted labels)
-    record_counts = np.array(
-        [
-            [
-                ((predictions.label == true_label) & (is_predicted_autism == predicted_label)).sum()
-                for predicted_label in (0, 1)
-            ]
-            for true_label in (0, 1)
-        ]
-    )
+    record_counts = np.empty((2, 2), int)  # (true labels, predicted labels)
+    for true_label, predicted_label in np.ndindex(2, 2):
+        is_in_cell = (predictions.label == true_label) & (is_predicted_autism == predicted_label)
+        record_counts[true_label, predicted_label] = is_in_cell.sum()
     # (true labels, predicted labels), of the true class
     class_fractions = record_counts / np.maximum(record_counts.sum(1, keepdims=True), 1)
     ax.imshow(class_fractions, cmap="Blues", vmin=0, vmax=1)

@@ -56,10 +56,10 @@ def find_finished_runs(runs_folder: Path) -> list[FinishedRun]:
         subfolders = sorted(runs_folder.iterdir())
     except OSError:  # no permission to list it
         return []
-    for run_folder in subfolders:
+    for candidate_path in subfolders:
         with suppress(InputError):
-            if (manifest := read_manifest(run_folder / MANIFEST_FILE)) is not None and manifest.finished:
-                finished_runs.append(FinishedRun(run_folder, manifest))
+            if (manifest := read_manifest(candidate_path / MANIFEST_FILE)) is not None and manifest.finished:
+                finished_runs.append(FinishedRun(candidate_path, manifest))
     return finished_runs
 
 

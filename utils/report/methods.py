@@ -51,7 +51,9 @@ CITATION_BY_PARCELS_PATTERN = {
 def format_site_count(sites: Iterable[str]) -> str:
     """How many sites are known, in words."""
     site_count = len(find_recorded_sites(sites))
-    return f"{site_count} site{'s' if site_count > 1 else ''}" if site_count else "unknown site"
+    if not site_count:
+        return "unknown site"
+    return f"{site_count} sites" if site_count > 1 else "1 site"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ def make_methods_context(tables: EvaluationTables) -> MethodsContext:
         ),
         "",
     )
+    cited_measures = []
+    for measure, citation in CITATION_BY_MEASURE.items():
+        if any(map_name.startswith(measure) for map_name in manifest.maps):
+            cited_measures.append(f"{measure}, {citation}")
     return MethodsContext(
         run=manifest,
         scores=tables.scores,
@@ -102,11 +108,7 @@ def make_methods_context(tables: EvaluationTables) -> MethodsContext:
         same_folds=bool(tables.scores_by_fold),
         grid=GRID_BY_NAME.get(manifest.grid or ""),
         reads_phenotype="phenotype" in model.input_names,
-        maps=[
-            f"{name}, {citation}"
-            for name, citation in CITATION_BY_MEASURE.items()
-            if any(map_name.startswith(name) for map_name in manifest.maps)
-        ],
+        maps=cited_measures,
         connectome=", ".join(filter(None, (connectome_series, parcels_citation))),
         settings=find_used_settings(manifest),
         changed={
@@ -165,9 +167,8 @@ def quote_command(command_words: list[str]) -> str:
 
 
 def escape_word(word: str) -> str:
-    escaped_letters = ("".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in word)
-    is_plain_flags = (letter.isprintable() and letter not in "\\'" for letter in word)
-    return "".join(
-        letter if is_plain else escaped_letter
-        for letter, is_plain, escaped_letter in zip(word, is_plain_flags, escaped_letters, strict=True)
-    )
+    escaped_word = ""
+    for letter in word:
+        is_plain = letter.isprintable() and letter not in "\\'"
+        escaped_word += letter if is_plain else "".join(f"\\x{byte:02x}" for byte in letter.encode())
+    return escaped_word

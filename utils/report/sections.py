@@ -42,7 +42,6 @@ from utils.scores.metrics import Predictions, choose_headline_metric
 from utils.scores.results import (
     DETECTABLE_DIFFERENCE_COLUMN,
     GIVEN_DIAGNOSIS_MEASURE,
-    NO_INTERVAL_TEXT,
     OTHER_BASELINE_ROLE,
     OUT_OF_DISTRIBUTION,
     PRESPECIFIED_BASELINE_COLUMN,
@@ -142,12 +141,13 @@ def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
 def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
     """The rows of a section's table; those that contain nothing but counts are folded away, if others contain more."""
     count_headings = {SPEC_BY_COLUMN[column_name].heading for column_name in SITE_COUNT_COLUMNS}
-    scored_rows = [
-        row
-        for row in group_rows
-        if any(map(str.isdigit, "".join(row[heading] for heading in [*row][1:] if heading not in count_headings)))
-    ]
-    count_only_rows = [row for row in group_rows if row not in scored_rows]
+    scored_rows = []
+    for group_row in group_rows:
+        _, *headings = group_row  # the first is the group's name
+        score_texts = "".join(group_row[heading] for heading in headings if heading not in count_headings)
+        if any(map(str.isdigit, score_texts)):
+            scored_rows.append(group_row)
+    count_only_rows = [group_row for group_row in group_rows if group_row not in scored_rows]
     if not scored_rows or not count_only_rows:
         return {"table": group_rows}
     return {
@@ -159,7 +159,7 @@ def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
 def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
     """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
     headline_auc_name = choose_headline_metric(baseline_table)
-    secondary_baseline_count = int((baseline_table[ROLE_COLUMN] == OTHER_BASELINE_ROLE).sum())
+    non_prespecified_baseline_count = int((baseline_table[ROLE_COLUMN] == OTHER_BASELINE_ROLE).sum())
     score_columns = dict.fromkeys(
         (headline_auc_name, f"{MODEL_MINUS_PREFIX}{headline_auc_name}", DETECTABLE_DIFFERENCE_COLUMN, "auc", "accuracy")
     )
@@ -168,12 +168,12 @@ def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
         {PRESPECIFIED_ROLE: f" ({PRESPECIFIED_ROLE})"}
     ).fillna("")
     interval_footnote = (
-        f"The interval of the {PRESPECIFIED_ROLE} baseline holds for itself, those of the {secondary_baseline_count} "
-        "others (without the majority) for all together."
+        f"The interval of the {PRESPECIFIED_ROLE} baseline holds for itself, those of the "
+        f"{non_prespecified_baseline_count} others (without the majority) for all together."
     )
     footnote_by_heading = (
         {find_heading(f"{MODEL_MINUS_PREFIX}{headline_auc_name}"): interval_footnote}
-        if secondary_baseline_count > 1
+        if non_prespecified_baseline_count > 1
         else {}
     )
     introduction = "Plain classifiers of the same participants, trained on the same others."
@@ -267,18 +267,22 @@ def make_candidate_choices_section(manifest: EvaluationManifest) -> Section:
     """Which candidate inner folds chose in each fold, and by which scores."""
     choice_rows = []
     for fold, choice in manifest.chosen.items():
-        remaining_scores_and_names = [
+        chosen_score = choice.scores[choice.name]
+        rejected_scores_and_names = [
             (candidate_score, candidate_name)
             for candidate_name, candidate_score in choice.scores.items()
             if candidate_name != choice.name
         ]
-        chosen_score, (next_best_score, candidate_name) = choice.scores[choice.name], max(remaining_scores_and_names)
-        score_cells = {
-            "its score": format_number(chosen_score, ".3f"),
-            "the next": candidate_name,
-            "lies below by": format_number(chosen_score - next_best_score, ".3f"),
-        }
-        choice_rows.append({"fold": fold, "chosen": choice.name} | score_cells)
+        next_best_score, next_best_name = max(rejected_scores_and_names)
+        choice_rows.append(
+            {
+                "fold": fold,
+                "chosen": choice.name,
+                "its score": format_number(chosen_score, ".3f"),
+                "the next": next_best_name,
+                "lies below by": format_number(chosen_score - next_best_score, ".3f"),
+            }
+        )
     introduction = "Scores are AUCs in inner folds of the training participants, without intervals; run.json has all."
     return Section("What was chosen where", [introduction], table=choice_rows)
 
@@ -286,19 +290,16 @@ def make_candidate_choices_section(manifest: EvaluationManifest) -> Section:
 def make_confusion_section(predictions: Predictions, tables: EvaluationTables) -> Section:
     """True classes by predicted ones. With repeats the counts are those of mean probabilities, which have no
     interval."""
-    estimate_by_metric, no_interval_text = (
-        (tables.scores, NO_INTERVAL_TEXT) if tables.manifest.repeats <= 1 else ({}, "no interval: means over repeats")
-    )
-    confusion_rows = [
-        {"diagnosis": true_class}
-        | {
-            f"predicted {predicted_class}": cell_text
-            for predicted_class, cell_text in zip(CLASS_NAMES, cell_texts, strict=True)
-        }
-        for true_class, cell_texts in zip(
-            CLASS_NAMES, drawings.format_confusion_rows(predictions, estimate_by_metric, no_interval_text), strict=True
-        )
-    ]
+    if tables.manifest.repeats > 1:
+        cell_texts_per_class = drawings.format_confusion_rows(predictions, {}, "no interval: means over repeats")
+    else:
+        cell_texts_per_class = drawings.format_confusion_rows(predictions, tables.scores)
+    confusion_rows = []
+    for true_class, cell_texts in zip(CLASS_NAMES, cell_texts_per_class, strict=True):
+        confusion_row = {"diagnosis": true_class}
+        for predicted_class, cell_text in zip(CLASS_NAMES, cell_texts, strict=True):
+            confusion_row[f"predicted {predicted_class}"] = cell_text
+        confusion_rows.append(confusion_row)
     introduction = f"A probability of {THRESHOLD:g} or more counts as autism; shares are of the row."
     return Section("Confusion matrix", [introduction], table=confusion_rows)
 
@@ -309,20 +310,17 @@ def make_folds_section(tables: EvaluationTables) -> Section:
     subject_count_by_fold_and_label = (
         tables.labelled_predictions.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
     )
-    has_enough_subjects_by_fold = (subject_count_by_fold_and_label >= MIN_DESCRIBED_PEOPLE).sum(axis=1) == len(
-        CLASS_NAMES
-    )
-    fold_rows = [
-        {"fold": fold, "participants": format_people_count(subject_count_by_fold.get(fold, math.nan))}
-        | {
-            "AUC" if metric == "auc" else find_heading(metric): estimate_by_metric[metric].text()
-            if has_enough_subjects_by_fold.get(fold)
-            else "-"
-            for metric in FOLD_METRICS
-            if metric in estimate_by_metric
-        }
-        for fold, estimate_by_metric in tables.scores_by_fold.items()
-    ]
+    described_class_count_by_fold = (subject_count_by_fold_and_label >= MIN_DESCRIBED_PEOPLE).sum(axis=1)
+    has_enough_subjects_by_fold = described_class_count_by_fold == len(CLASS_NAMES)
+    fold_rows = []
+    for fold, estimate_by_metric in tables.scores_by_fold.items():
+        fold_row = {"fold": fold, "participants": format_people_count(subject_count_by_fold.get(fold, math.nan))}
+        for metric in FOLD_METRICS:
+            if metric in estimate_by_metric:
+                heading = "AUC" if metric == "auc" else find_heading(metric)
+                is_described = has_enough_subjects_by_fold.get(fold)
+                fold_row[heading] = estimate_by_metric[metric].text() if is_described else "-"
+        fold_rows.append(fold_row)
     introduction = (
         f"Of so many folds some score low by chance; a dash: fewer than {MIN_DESCRIBED_PEOPLE} participants of a class."
     )
@@ -377,8 +375,8 @@ def make_groups_section(group_table: pd.DataFrame, has_small_sites: bool) -> Sec
 def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
     """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
     probability_table = tables.probabilities
-    calibration_table = tables.calibration
-    if probability_table is None or calibration_table is None:
+    calibration_measure_table = tables.calibration
+    if probability_table is None or calibration_measure_table is None:
         labelled_predictions = tables.labelled_predictions
         calibration_figure = drawings.draw_calibration(
             labelled_predictions["label"].to_numpy(), {"as predicted": labelled_predictions["probability"].to_numpy()}
@@ -399,15 +397,15 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
             for probability_kind, column_name in COLUMN_BY_PROBABILITY_KIND.items()
         },
     )
-    calibration_measure_rows = calibration_table[calibration_table["measure"].isin(["slope", "intercept", "brier"])]
-    measure_page_rows = [
-        {"measure": find_heading(measure)}
-        | {
-            measure_row["probabilities"]: Estimate.from_row(measure_row).text()
-            for _, measure_row in measure_rows.iterrows()
-        }
-        for measure, measure_rows in calibration_measure_rows.groupby("measure", sort=False)
+    agreement_rows = calibration_measure_table[
+        calibration_measure_table["measure"].isin(["slope", "intercept", "brier"])
     ]
+    measure_page_rows = []
+    for measure, measure_rows in agreement_rows.groupby("measure", sort=False):
+        measure_page_row = {"measure": find_heading(measure)}
+        for _, measure_row in measure_rows.iterrows():
+            measure_page_row[measure_row["probabilities"]] = Estimate.from_row(measure_row).text()
+        measure_page_rows.append(measure_page_row)
     introduction = (
         f"Calibrated ones hold where autism is as common as here, {autism_share:.0%}; elsewhere their odds move with "
         "it."
@@ -423,13 +421,13 @@ def make_probability_sections(tables: EvaluationTables) -> Iterator[Section]:
         meanings=make_meaning_by_heading(),
         notes={"calibrated": platt_footnote},
     )
-    yield make_label_sets_section(calibration_table, f"all {len(probability_table)}")
+    yield make_label_sets_section(calibration_measure_table, f"all {len(probability_table)}")
 
 
-def make_label_sets_section(calibration_table: pd.DataFrame, everybody_text: str) -> Section:
+def make_label_sets_section(calibration_measure_table: pd.DataFrame, everybody_text: str) -> Section:
     """How many sets contain the label, by diagnosis, and how many labels they have: of all participants and of
     groups."""
-    level_calibration_rows = calibration_table[calibration_table["level"] == PAGE_COVERAGE_LEVEL]
+    level_calibration_rows = calibration_measure_table[calibration_measure_table["level"] == PAGE_COVERAGE_LEVEL]
     label_set_page_rows = []
     for group_name in level_calibration_rows["group"].unique():
         group_rows = level_calibration_rows[level_calibration_rows["group"] == group_name].set_index(
@@ -490,31 +488,24 @@ def make_flow_section(tables: EvaluationTables) -> Section:
     flow_rows += [make_flow_row(f"left out: {reason}", count) for reason, count in manifest.left_out.items()]
     flow_rows.append(make_flow_row("in the cohort", **cohort_people_count_by_label))
     subject_count_by_split = Counter[str]()
-    for count in manifest.subjects:
-        subject_count_by_split[count.split] += sum(sum_counts_by_label([count]).values())
+    for subject_counts in manifest.subjects:
+        subject_count_by_split[subject_counts.split] += sum(sum_counts_by_label([subject_counts]).values())
     if manifest.folds and not manifest.fold:
-        fold_size_text = " to ".join(
-            dict.fromkeys(
-                map(format_people_count, (min(subject_count_by_split.values()), max(subject_count_by_split.values())))
-            )
-        )
-        folds_text = (
-            f"in {len(subject_count_by_split)} folds of {fold_size_text}, "
-            if len(subject_count_by_split) > 1
-            else "in folds, "
-        )
+        folds_text = "in folds, "
+        if len(subject_count_by_split) > 1:
+            smallest_text = format_people_count(min(subject_count_by_split.values()))
+            largest_text = format_people_count(max(subject_count_by_split.values()))
+            size_text = smallest_text if smallest_text == largest_text else f"{smallest_text} to {largest_text}"
+            folds_text = f"in {len(subject_count_by_split)} folds of {size_text}, "
         flow_rows.append(
             make_flow_row(f"tested {folds_text}each by a model trained on the others", **cohort_people_count_by_label)
         )
     else:
         step_name_by_split = {"train": "trained on", "test": "tested"}
-        subject_counts_by_split = {
-            split: [count for count in manifest.subjects if count.split == split] for split in subject_count_by_split
-        }
-        flow_rows += [
-            make_flow_row(step_name_by_split.get(split, split), **sum_counts_by_label(split_counts))
-            for split, split_counts in subject_counts_by_split.items()
-        ]
+        for split in subject_count_by_split:
+            split_counts = [subject_counts for subject_counts in manifest.subjects if subject_counts.split == split]
+            step_name = step_name_by_split.get(split, split)
+            flow_rows.append(make_flow_row(step_name, **sum_counts_by_label(split_counts)))
     tested_labels = tables.labelled_predictions.drop_duplicates("subject")["label"]
     flow_rows.append(
         make_flow_row(
@@ -542,8 +533,11 @@ def make_flow_row(step_name: str, people_count: int | None = None, **people_coun
 
 
 def sum_counts_by_label(subject_counts: Iterable[SubjectCounts]) -> dict[str, int]:
-    counts_list = list(subject_counts)
-    return {label: sum(getattr(site_counts, label) for site_counts in counts_list) for label in DIAGNOSIS_COUNT_FIELDS}
+    count_by_label = dict.fromkeys(DIAGNOSIS_COUNT_FIELDS, 0)
+    for site_counts in subject_counts:
+        for label in DIAGNOSIS_COUNT_FIELDS:
+            count_by_label[label] += getattr(site_counts, label)
+    return count_by_label
 
 
 def make_table1_section(table1: pd.DataFrame) -> Section:
@@ -602,7 +596,9 @@ def format_significant_digits(value: float) -> str:
 
 def format_p_value(p: float) -> str:
     """Two digits; nothing where no test was done."""
-    return "" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    if math.isnan(p):
+        return ""
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def make_external_sections(tables: EvaluationTables, external_table: pd.DataFrame) -> Iterator[Section]:
@@ -666,9 +662,9 @@ def make_external_validity_section(score_table: pd.DataFrame) -> Section:
     )
 
 
-def make_outliers_section(outlier_table: pd.DataFrame, outlier_share_row: pd.Series) -> Section:
+def make_outliers_section(out_of_distribution_records: pd.DataFrame, outlier_share_row: pd.Series) -> Section:
     """Who is out of distribution, and why."""
-    outlier_count = len(outlier_table)
+    outlier_count = len(out_of_distribution_records)
     record_count_text = f"{outlier_share_row['participants']:.0f}"
     score_caveat = ". The training's scores say little of them." if outlier_count else "."
     introduction = (
@@ -678,5 +674,7 @@ def make_outliers_section(outlier_table: pd.DataFrame, outlier_share_row: pd.Ser
     footnote_by_heading = {"": "Nearly one in 20 of those like the training participants is called so, too."}
     if outlier_count > MAX_OUTLIER_ROWS:
         footnote_by_heading["file"] = f"The first {MAX_OUTLIER_ROWS}; out_of_distribution.csv has all."
-    outlier_page_rows = make_page_rows(outlier_table[:MAX_OUTLIER_ROWS], ["file", "reasons"]) if outlier_count else None
+    outlier_page_rows = (
+        make_page_rows(out_of_distribution_records[:MAX_OUTLIER_ROWS], ["file", "reasons"]) if outlier_count else None
+    )
     return Section("Out of distribution", [introduction], table=outlier_page_rows, notes=footnote_by_heading, open=True)

@@ -290,15 +290,15 @@ def split_table_by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
 def average_record_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables with a row a record (`file`), in any order, as one in the order of the first, with its texts, such as the
     fold, and the mean of numbers that all have."""
-    first_table, *remaining_tables = (table.set_index("file") for table in tables)
-    remaining_tables = [remaining_table.loc[first_table.index] for remaining_table in remaining_tables]
-    mean_table = first_table[
-        [column for column in first_table if all(column in remaining_table for remaining_table in remaining_tables)]
-    ].copy()
+    first_table = tables[0].set_index("file")
+    aligned_tables = [table.set_index("file").loc[first_table.index] for table in tables[1:]]
+    mean_table = first_table.copy()
+    for column in first_table:
+        if not all(column in aligned_table for aligned_table in aligned_tables):
+            del mean_table[column]
     for column in mean_table.select_dtypes("number"):
-        mean_table[column] = sum(
-            (remaining_table[column] for remaining_table in remaining_tables), first_table[column]
-        ) / len(tables)
+        column_sum = sum((aligned_table[column] for aligned_table in aligned_tables), first_table[column])
+        mean_table[column] = column_sum / len(tables)
     return mean_table.reset_index()
 
 

@@ -112,13 +112,10 @@ def make_training_sets(training_rows: Sequence[RecordRow], cluster_id_by_record:
     training_sets = []
     for max_record_count in (len(training_rows), MAX_SVM_RECORDS):
         positions = np.sort(np.random.default_rng(0).permutation(len(training_rows))[:max_record_count])
-        label, site = (
-            np.array([getattr(training_rows[position], field_name) for position in positions])
-            for field_name in ("label", "site")
-        )
-        training_sets.append(
-            TrainingSet(positions, label, site, ridge.make_inner_folds(label, cluster_id_by_record[positions]))
-        )
+        label = np.array([training_rows[position].label for position in positions])
+        site = np.array([training_rows[position].site for position in positions])
+        inner_folds = ridge.make_inner_folds(label, cluster_id_by_record[positions])
+        training_sets.append(TrainingSet(positions, label, site, inner_folds))
     return training_sets if all(training_set.inner_folds for training_set in training_sets) else []
 
 

@@ -118,13 +118,13 @@ def fit_calibration(label: np.ndarray, probability: np.ndarray) -> Calibration:
     person's group, such as a site or a fold. A person counts once. `label` (n,): 1 autism, 0 control."""
     slope, intercept = fit_platt(to_log_odds(probability), label)
     true_class_probability = stack_class_probabilities(probability)[np.arange(len(label)), label.astype(int)]
+    control_probability = true_class_probability[label == 0]
+    autism_probability = true_class_probability[label == 1]
     set_thresholds = tuple(
         LabelSetThresholds(
-            coverage_level,
-            *(
-                find_set_threshold(true_class_probability[label == class_label], coverage_level)
-                for class_label in range(CLASS_COUNT)
-            ),
+            level=coverage_level,
+            control=find_set_threshold(control_probability, coverage_level),
+            autism=find_set_threshold(autism_probability, coverage_level),
         )
         for coverage_level in COVERAGE_LEVELS
     )
@@ -151,20 +151,16 @@ def calibrate_left_out_groups(
     for group_name in np.unique(group):
         is_in_group = group == group_name
         outside_calibration = fit_calibration(label[~is_in_group], probability[~is_in_group])
-        calibrated_probability[is_in_group], outside_prevalence[is_in_group] = (
-            outside_calibration.calibrate(probability[is_in_group]),
-            outside_calibration.prevalence,
-        )
-        uncalibrated_probability_for_sets = (
-            probability if site is None else centre_probabilities_on_sites(probability, label, site, group, group_name)
-        )
-        calibration_for_sets = (
-            outside_calibration
-            if site is None
-            else fit_calibration(label[~is_in_group], uncalibrated_probability_for_sets[~is_in_group])
-        )
+        calibrated_probability[is_in_group] = outside_calibration.calibrate(probability[is_in_group])
+        outside_prevalence[is_in_group] = outside_calibration.prevalence
+
+        raw_probability_for_sets = probability
+        calibration_for_sets = outside_calibration
+        if site is not None:
+            raw_probability_for_sets = centre_probabilities_on_sites(probability, label, site, group, group_name)
+            calibration_for_sets = fit_calibration(label[~is_in_group], raw_probability_for_sets[~is_in_group])
         label_sets[:, is_in_group] = [
-            calibration_for_sets.find_label_sets(uncalibrated_probability_for_sets[is_in_group], coverage_level)
+            calibration_for_sets.find_label_sets(raw_probability_for_sets[is_in_group], coverage_level)
             for coverage_level in COVERAGE_LEVELS
         ]
     return calibrated_probability, outside_prevalence, label_sets

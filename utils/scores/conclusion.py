@@ -96,7 +96,9 @@ def judge_auc_difference(auc_difference: Estimate) -> str:
     """What an AUC minus another one says of the first."""
     if auc_difference.low is None or auc_difference.high is None:
         return CANNOT_BE_TOLD
-    return MODEL_BETTER if auc_difference.low > 0 else MODEL_WORSE if auc_difference.high < 0 else NO_DIFFERENCE
+    if auc_difference.low > 0:
+        return MODEL_BETTER
+    return MODEL_WORSE if auc_difference.high < 0 else NO_DIFFERENCE
 
 
 def describe_detectable_difference(detectable_difference: float | None) -> str:
@@ -120,15 +122,15 @@ class BaselineComparison:
 
     @property
     def readable_name(self) -> str:
-        return f"{self.name.replace(', ', ' by ')}{f' ({self.where})' if self.where else ''}"
+        where_text = f" ({self.where})" if self.where else ""
+        return f"{self.name.replace(', ', ' by ')}{where_text}"
 
     @property
     def difference_verdict_text(self) -> str:
         """What the difference says, and of whom, if not of these participants."""
-        return (
-            f"{judge_auc_difference(self.less)}{', in the training' if self.where else ''}"
-            f"{describe_detectable_difference(self.detectable_difference)}"
-        )
+        where_text = ", in the training" if self.where else ""
+        detectable_text = describe_detectable_difference(self.detectable_difference)
+        return f"{judge_auc_difference(self.less)}{where_text}{detectable_text}"
 
     @property
     def detectable_difference(self) -> float | None:
@@ -279,14 +281,16 @@ class Conclusion:
         if self.why or self.score_verdict == BELOW_CHANCE:
             return ""
         better_baseline_count = self.others.get(MODEL_WORSE, 0)
-        secondary_baseline_count = sum(self.others.values())
+        non_prespecified_baseline_count = sum(self.others.values())
         better_baselines_text = (
-            f"; {better_baseline_count} of {secondary_baseline_count} others better" if better_baseline_count else ""
+            f"; {better_baseline_count} of {non_prespecified_baseline_count} others better"
+            if better_baseline_count
+            else ""
         )
         if self.baseline is None:
             return (
                 f"No baseline reads what it reads, so none is pre-specified{better_baselines_text}."
-                if secondary_baseline_count
+                if non_prespecified_baseline_count
                 else ""
             )
         auc_difference_text = self.baseline.less.text(".3f")
@@ -396,9 +400,8 @@ def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predicti
     """Why nothing can be concluded of a score; empty if something can."""
     has_small_sites = predictions.in_small_sites
     is_labelled = predictions.label >= 0
-    if auc_estimate.value is None and not all(
-        (predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES))
-    ):
+    has_both_classes = all((predictions.label == class_label).any() for class_label in range(len(CLASS_NAMES)))
+    if auc_estimate.value is None and not has_both_classes:
         return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
     if auc_estimate.value is None and headline_metric == "auc_folds":
         return "in each fold all test participants have the same diagnosis"
@@ -411,11 +414,9 @@ def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predicti
     if auc_estimate.low is None:
         has_clusters = predictions.count_clusters(is_labelled) < predictions.count_subjects(is_labelled)
         clusters_text = " (a family, or participants who share a scan, count once)" if has_clusters else ""
-        both_classes_text = (
-            f" at sites{' and folds' if has_small_sites else ''} that have both"
-            if headline_metric == "auc_sites"
-            else ""
-        )
+        both_classes_text = ""
+        if headline_metric == "auc_sites":
+            both_classes_text = f" at sites{' and folds' if has_small_sites else ''} that have both"
         return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{clusters_text}{both_classes_text}"
     return ""
 

@@ -49,13 +49,9 @@ def list_estimate_columns(estimate_name: str = "") -> list[str]:
 
 def format_people_count(people_count: float) -> str:
     """A number of people where it may leave the lab: those below `MIN_DESCRIBED_PEOPLE` are not told apart."""
-    return (
-        f"< {MIN_DESCRIBED_PEOPLE}"
-        if 0 < people_count < MIN_DESCRIBED_PEOPLE
-        else f"{people_count:.0f}"
-        if math.isfinite(people_count)
-        else "-"
-    )
+    if 0 < people_count < MIN_DESCRIBED_PEOPLE:
+        return f"< {MIN_DESCRIBED_PEOPLE}"
+    return f"{people_count:.0f}" if math.isfinite(people_count) else "-"
 
 
 @dataclass(frozen=True)
