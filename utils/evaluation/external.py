@@ -46,31 +46,30 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
     if run.cohort.list_split_subjects("train") and not run.everybody:
         return write_baseline_predictions(results)
     prediction_table = results.table_by_name["predictions"]
+    labelled_predictions = prediction_table[prediction_table["label"].notna()]
     calibration = people.load_calibration(run)
-    out_of_distribution_records = None
     reference, warnings = load_training_reference(run)
     warnings += write_baseline_predictions(results)
-    labelled_predictions = prediction_table[prediction_table["label"].notna()]
-    external_rows = (
-        [
-            *make_external_score_and_calibration_rows(
-                Predictions.from_tables(labelled_predictions), run.seed, run.cross_validation, calibration
-            )
-        ]
-        if len(labelled_predictions)
-        else []
-    )
+
+    external_rows: list[ExternalRow] = []
+    if len(labelled_predictions):
+        predictions = Predictions.from_tables(labelled_predictions)
+        external_rows += make_external_score_and_calibration_rows(
+            predictions, run.seed, run.cross_validation, calibration
+        )
+    out_of_distribution_records = None
     if reference:
         out_of_distribution_records, shift_rows = compare_with_training(reference, run.cohort)
         results.write_result_table("out_of_distribution", out_of_distribution_records)
         external_rows += shift_rows
     if external_rows:
         results.write_result_table("external", pd.DataFrame(external_rows))
-    return (
-        [*people.add_participants_table(results, prediction_table, calibration, out_of_distribution_records), *warnings]
-        if run.everybody
-        else warnings
+    if not run.everybody:
+        return warnings
+    participant_warnings = people.add_participants_table(
+        results, prediction_table, calibration, out_of_distribution_records
     )
+    return [*participant_warnings, *warnings]
 
 
 def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[str]]:

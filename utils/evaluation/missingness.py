@@ -28,18 +28,12 @@ def estimate_masked_auc_and_difference(
 ) -> tuple[Estimate, Estimate]:
     """The AUC of the verdict where missingness is masked, and the score minus it, by the `predictions.csv` of each
     repeat; undefined if the network does not read what is missing."""
-    if not all(
-        MASKED_PROBABILITY_COLUMN in repeat_prediction_table for repeat_prediction_table in repeat_prediction_tables
-    ):
+    if not all(MASKED_PROBABILITY_COLUMN in prediction_table for prediction_table in repeat_prediction_tables):
         return UNDEFINED, UNDEFINED
     masked_predictions = predictions.with_probabilities(
-        [
-            repeat_prediction_table[MASKED_PROBABILITY_COLUMN].to_numpy()
-            for repeat_prediction_table in repeat_prediction_tables
-        ]
+        [prediction_table[MASKED_PROBABILITY_COLUMN].to_numpy() for prediction_table in repeat_prediction_tables]
     )
     masked_estimate_by_metric = estimate_scores(masked_predictions, seed)
     difference_by_metric = estimate_score_differences(predictions, masked_predictions, seed)
-    return masked_estimate_by_metric[choose_headline_metric(masked_estimate_by_metric)], difference_by_metric[
-        choose_headline_metric(masked_estimate_by_metric)
-    ]
+    headline_metric = choose_headline_metric(masked_estimate_by_metric)
+    return masked_estimate_by_metric[headline_metric], difference_by_metric[headline_metric]

@@ -37,29 +37,29 @@ MAX_INTERVAL_SLOPE = 1e3  # what the infinite slope of a resample counts as in a
 def make_probability_table(prediction_table: pd.DataFrame) -> pd.DataFrame:
     """`probabilities.csv` of rows of `predictions.csv` whose label is known, with their folds: a row a person, by the
     first record; no rows if there are too few people for a calibration."""
-    first_records = prediction_table.drop_duplicates("subject")
-    first_records = first_records[
-        ["file", "subject", "site", "fold", "label", "probability", *({SAME_SCAN_COLUMN} & {*first_records})]
-    ]
-    labels, raw_probabilities, fold_names = (
-        first_records[column].to_numpy() for column in ("label", "probability", "fold")
-    )
+    column_names = ["file", "subject", "site", "fold", "label", "probability"]
+    if SAME_SCAN_COLUMN in prediction_table:
+        column_names.append(SAME_SCAN_COLUMN)
+    first_records = prediction_table.drop_duplicates("subject")[column_names]
+    labels = first_records["label"].to_numpy()
+    raw_probabilities = first_records["probability"].to_numpy()
+    fold_names = first_records["fold"].to_numpy()
     if not is_calibration_possible(labels, fold_names):
         return first_records.iloc[:0]
     fold_count_by_site = first_records.groupby("site")["fold"].nunique()
-    has_seen_sites = (
-        len(fold_count_by_site) > 1 and fold_count_by_site.max() > 1
-    )  # by the models that predict others of the site
+    # whether sites were seen by the models that predict their people
+    has_seen_sites = len(fold_count_by_site) > 1 and fold_count_by_site.max() > 1
     calibrated_probabilities, prevalence_per_person, label_sets = calibrate_left_out_groups(
         labels, raw_probabilities, fold_names, first_records["site"].to_numpy() if has_seen_sites else None
     )
-    set_name_by_membership = np.array(
-        [[NO_LABEL, CLASS_NAMES[1]], [CLASS_NAMES[0], BOTH_LABELS]]
-    )  # by whether control is in the set, and autism
-    set_names_by_column = {
-        make_label_set_column_name(coverage_level): set_name_by_membership[tuple(level_label_sets.astype(int).T)]
-        for coverage_level, level_label_sets in zip(COVERAGE_LEVELS, label_sets, strict=True)
-    }
+    control_name, autism_name = CLASS_NAMES
+    # by whether control is in the set, and autism
+    set_name_by_membership = np.array([[NO_LABEL, autism_name], [control_name, BOTH_LABELS]])
+    set_names_by_column = {}
+    for coverage_level, level_label_sets in zip(COVERAGE_LEVELS, label_sets, strict=True):
+        has_control, has_autism = level_label_sets.astype(int).T  # (people,) each
+        column_name = make_label_set_column_name(coverage_level)
+        set_names_by_column[column_name] = set_name_by_membership[has_control, has_autism]
     return first_records.assign(
         calibrated=calibrated_probabilities, prevalence=prevalence_per_person, **set_names_by_column
     )
@@ -100,47 +100,43 @@ def estimate_label_agreement(predictions: Predictions, seed: int, min_log_odds_s
     """How probabilities agree with labels, each person once, by the first record: the numbers of
     `compute_calibration_measures`, with intervals like those of all scores; none with fewer than
     `MIN_CLASS_SUBJECTS` clusters of a class."""
-    subject_predictions = predictions.select_records(
-        np.isin(np.arange(len(predictions.label)), predictions.first_records_and_subject_indices[0])
-    )
+    first_record_indices, _ = predictions.first_records_and_subject_indices
+    is_first_record = np.isin(np.arange(len(predictions.label)), first_record_indices)
+    subject_predictions = predictions.select_records(is_first_record)
 
-    def compute_clipped_agreements(record_weights: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [
-                *compute_calibration_measures(
-                    subject_predictions.label, subject_predictions.mean_probability, record_weights, min_log_odds_sd
-                ).values()
-            ],
-            axis=1,
-        ).clip(-MAX_INTERVAL_SLOPE, MAX_INTERVAL_SLOPE)
-
-    # arrays (1,)
-    value_by_measure = compute_calibration_measures(
-        subject_predictions.label,
-        subject_predictions.mean_probability,
-        np.ones((1, len(subject_predictions.label))),
-        min_log_odds_sd,
-    )
-    bootstrap_ends = subject_predictions.bootstrap_interval(compute_clipped_agreements, seed, EFFORT.resamples)
-    estimate_by_measure = {}
-    has_too_few_people = (
-        min(
-            subject_predictions.count_clusters(subject_predictions.label == class_label)
-            for class_label in range(len(CLASS_NAMES))
+    def compute_measures(record_weights: np.ndarray) -> dict[str, np.ndarray]:
+        return compute_calibration_measures(
+            subject_predictions.label, subject_predictions.mean_probability, record_weights, min_log_odds_sd
         )
-        < MIN_CLASS_SUBJECTS
+
+    def compute_clipped_measures(record_weights: np.ndarray) -> np.ndarray:
+        measure_columns = np.stack([*compute_measures(record_weights).values()], axis=1)  # (weightings, measures)
+        return measure_columns.clip(-MAX_INTERVAL_SLOPE, MAX_INTERVAL_SLOPE)
+
+    value_by_measure = compute_measures(np.ones((1, len(subject_predictions.label))))  # (1,) each
+    # (measures,) each
+    bootstrap_lows, bootstrap_highs = subject_predictions.bootstrap_interval(
+        compute_clipped_measures, seed, EFFORT.resamples
     )
-    for measure, (point_value,), *measure_ends in zip(
-        value_by_measure, value_by_measure.values(), *bootstrap_ends, strict=True
+
+    cluster_counts = [
+        subject_predictions.count_clusters(subject_predictions.label == class_label)
+        for class_label in range(len(CLASS_NAMES))
+    ]
+    has_too_few_people = min(cluster_counts) < MIN_CLASS_SUBJECTS
+    estimate_by_measure = {}
+    for (measure, (point_value,)), bootstrap_low, bootstrap_high in zip(
+        value_by_measure.items(), bootstrap_lows, bootstrap_highs, strict=True
     ):
-        estimate_by_measure[measure] = Estimate.from_numbers(point_value)
-        if np.isfinite(point_value) and not has_too_few_people:
-            widened_ends = point_value + subject_predictions.compute_interval_widening(measure) * (
-                np.array(measure_ends) - point_value
-            )
-            estimate_by_measure[measure] = Estimate.from_numbers(
-                point_value, *(np.clip(widened_ends, 0, 1) if measure == "brier" else widened_ends)
-            )
+        if has_too_few_people or not np.isfinite(point_value):
+            estimate_by_measure[measure] = Estimate.from_numbers(point_value)
+            continue
+        widening = subject_predictions.compute_interval_widening(measure)
+        low = point_value + widening * (bootstrap_low - point_value)
+        high = point_value + widening * (bootstrap_high - point_value)
+        if measure == "brier":
+            low, high = np.clip((low, high), 0, 1)
+        estimate_by_measure[measure] = Estimate.from_numbers(point_value, low, high)
     return estimate_by_measure
 
 

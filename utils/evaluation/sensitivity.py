@@ -96,27 +96,27 @@ def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
     exact_basis = make_orthonormal_basis(
         np.column_stack([np.ones(len(error_prone_values)), *exact_column_blocks, term_columns])
     )
-    label_residuals, output_residuals, error_prone_values = (
-        compute_regression_residuals(column, exact_basis)
-        for column in (test_inputs.z_scored_labels, test_inputs.z_scored_logits, error_prone_values)
-    )
-    error_prone_covariance = error_prone_values.T @ error_prone_values / len(error_prone_values)
-    parameter_count = exact_basis.shape[1] + error_prone_values.shape[1]
+    label_residuals = compute_regression_residuals(test_inputs.z_scored_labels, exact_basis)
+    output_residuals = compute_regression_residuals(test_inputs.z_scored_logits, exact_basis)
+    error_prone_residuals = compute_regression_residuals(error_prone_values, exact_basis)
+
+    people_count = len(error_prone_residuals)
+    error_prone_covariance = error_prone_residuals.T @ error_prone_residuals / people_count
     smallest_eigenvalue = np.linalg.eigvalsh(error_prone_covariance).min()
+    parameter_count = exact_basis.shape[1] + error_prone_residuals.shape[1]
     for covariate_reliability in RELIABILITIES:
         error_variance = 1 - covariate_reliability
         if error_variance >= smallest_eigenvalue:  # such values would be nothing but error
             return float(covariate_reliability)
-        inverse_true_covariance = np.linalg.inv(
-            error_prone_covariance - error_variance * np.eye(len(error_prone_covariates))
-        )
+        true_covariance = error_prone_covariance - error_variance * np.eye(len(error_prone_covariates))
+        inverse_true_covariance = np.linalg.inv(true_covariance)
         label_coefficients, output_coefficients = (
-            inverse_true_covariance @ (error_prone_values.T @ column) / len(error_prone_values)
-            for column in (label_residuals, output_residuals)
+            inverse_true_covariance @ (error_prone_residuals.T @ residuals) / people_count
+            for residuals in (label_residuals, output_residuals)
         )
-        residual_products = (label_residuals - error_prone_values @ label_coefficients) * (
-            output_residuals - error_prone_values @ output_coefficients
-        ) - error_variance * label_coefficients @ output_coefficients
+        label_errors = label_residuals - error_prone_residuals @ label_coefficients
+        output_errors = output_residuals - error_prone_residuals @ output_coefficients
+        residual_products = label_errors * output_errors - error_variance * label_coefficients @ output_coefficients
         if not test_inputs.is_mean_significantly_positive(residual_products, parameter_count):
             return float(covariate_reliability)
     return float(RELIABILITIES[-1])

@@ -36,8 +36,8 @@ ABOVE_CHANCE = "better than chance"
 BELOW_CHANCE = "worse than chance"
 CARRIES_MORE = "yes"
 MORE_NOT_SHOWN = "not shown"
-MAX_TERMINAL_COVARIATES = 3
-MAX_VERDICT_COVARIATES = 2  # covariates in a row of the terminal, and in the verdict
+MAX_TERMINAL_COVARIATES = 3  # covariates in a row of the terminal
+MAX_VERDICT_COVARIATES = 2  # covariates in the verdict
 ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # in the terminal, where the first row says why
 
 # Caveats, before any number of any page

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 FAMILYWISE_ALPHA = 0.05  # family-wise p below which a region is significant
 MAJORITY_BASELINE = "majority"  # the row of `baselines.csv` that reads nothing
-ROLE_COLUMN = "role"
+ROLE_COLUMN = "role"  # a column of `baselines.csv`, with one of the next two
 PRESPECIFIED_ROLE = "pre-specified"
-OTHER_BASELINE_ROLE = "other"  # a column of it, and what it says of baselines
+OTHER_BASELINE_ROLE = "other"
 GIVEN_DIAGNOSIS_MEASURE = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
 # a column of `predictions.csv`: the probability where missingness is masked
 MASKED_PROBABILITY_COLUMN = "missingness_masked"
