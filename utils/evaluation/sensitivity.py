@@ -100,26 +100,39 @@ def find_critical_reliability(test_inputs: CovariateTestInputs) -> float | None:
     output_residuals = compute_regression_residuals(test_inputs.z_scored_logits, exact_basis)
     error_prone_residuals = compute_regression_residuals(error_prone_values, exact_basis)
 
-    people_count = len(error_prone_residuals)
-    error_prone_covariance = error_prone_residuals.T @ error_prone_residuals / people_count
+    error_prone_covariance = error_prone_residuals.T @ error_prone_residuals / len(error_prone_residuals)
     smallest_eigenvalue = np.linalg.eigvalsh(error_prone_covariance).min()
     parameter_count = exact_basis.shape[1] + error_prone_residuals.shape[1]
     for covariate_reliability in RELIABILITIES:
         error_variance = 1 - covariate_reliability
         if error_variance >= smallest_eigenvalue:  # such values would be nothing but error
             return float(covariate_reliability)
-        true_covariance = error_prone_covariance - error_variance * np.eye(len(error_prone_covariates))
-        inverse_true_covariance = np.linalg.inv(true_covariance)
-        label_coefficients, output_coefficients = (
-            inverse_true_covariance @ (error_prone_residuals.T @ residuals) / people_count
-            for residuals in (label_residuals, output_residuals)
+        residual_products = compute_corrected_products(
+            label_residuals, output_residuals, error_prone_residuals, error_variance
         )
-        label_errors = label_residuals - error_prone_residuals @ label_coefficients
-        output_errors = output_residuals - error_prone_residuals @ output_coefficients
-        residual_products = label_errors * output_errors - error_variance * label_coefficients @ output_coefficients
         if not test_inputs.is_mean_significantly_positive(residual_products, parameter_count):
             return float(covariate_reliability)
     return float(RELIABILITIES[-1])
+
+
+def compute_corrected_products(
+    label_residuals: np.ndarray,  # (people,)
+    output_residuals: np.ndarray,  # (people,)
+    error_prone_residuals: np.ndarray,  # (people, error-prone covariates)
+    error_variance: float,
+) -> np.ndarray:
+    """The products (people,) of what is left of label and output beside the covariates, if these were measured with
+    errors of this variance."""
+    people_count, covariate_count = error_prone_residuals.shape
+    measured_covariance = error_prone_residuals.T @ error_prone_residuals / people_count
+    inverse_true_covariance = np.linalg.inv(measured_covariance - error_variance * np.eye(covariate_count))
+    label_coefficients, output_coefficients = (
+        inverse_true_covariance @ (error_prone_residuals.T @ residuals) / people_count
+        for residuals in (label_residuals, output_residuals)
+    )
+    label_errors = label_residuals - error_prone_residuals @ label_coefficients
+    output_errors = output_residuals - error_prone_residuals @ output_coefficients
+    return label_errors * output_errors - error_variance * label_coefficients @ output_coefficients
 
 
 def find_unmeasured_covariate(
