@@ -74,7 +74,7 @@ def test_a_stopped_training_does_not_wait_for_many_batch_means(cohort, tmp_path,
     uninterrupted_output = done(f"{TRAIN}--numIters 6", model="ae", of=cohort, to=tmp_path / "whole")
     assert means.findall(uninterrupted_output) == [f"{batch} of 6" for batch in range(1, 7)]
 
-    from utils.training.loop import Training
+    from utils.training.train import Training
 
     def check_loss(training: Training, seen: int, loss: float) -> None:
         if seen == 4:

@@ -33,7 +33,7 @@ def make_training_step(model: str, preset: str | None, batch: int | None):
     import keras
     import tensorflow as tf
 
-    from utils.training.loop import Training, make_optimizer
+    from utils.training.train import Training, make_optimizer
 
     model_row = MODELS[model]
     presets = model_row.module.PRESETS
