@@ -484,7 +484,7 @@ def test_effects_on_different_people_or_without_an_array_are_not_pooled(
 def test_fold_networks_reading_differently_are_not_pooled(cohort, atlas, tmp_path, monkeypatch):
     """As --choose may have taken them: `residual` reads volumes as they are stored."""
 
-    def choose_candidate(run: object, _: object = None) -> tuple[object, dict]:
+    def choose_candidate(run: object, *_: object) -> tuple[object, dict]:
         candidate = run.candidates[int(run.fold)]
         choice = {
             "name": str(candidate),
@@ -495,7 +495,7 @@ def test_fold_networks_reading_differently_are_not_pooled(cohort, atlas, tmp_pat
         }
         return candidate, {"chosen": choice | {"batches": 1}}
 
-    monkeypatch.setattr("utils.training.choose.choose_candidate", choose_candidate)
+    monkeypatch.setattr("utils.training.train.choose_candidate", choose_candidate)
     (tmp_path / "lines").write_text(
         "".join(f"--preset {preset_name} --set members=1\n" for preset_name in ("residual", "combined"))
     )

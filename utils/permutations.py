@@ -157,7 +157,7 @@ class PermutationSeries:
 
     def score_permutation(self, permutation_number: int, report_progress: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
-        from utils.training.choose import train_and_predict_by_file
+        from utils.training.train import train_and_predict_by_file
 
         original_folds = self.fold_runs[0].folds
         assert original_folds

@@ -1,132 +1,110 @@
-"""Trainings in memory: a run -> the probabilities of autism of its test records; and the choice by them, in inner
-folds, among candidates. What is trained is not kept.
+"""--choose: candidates -> the one that does best in inner folds of the training people."""
 
-The weights are those of `--train`, bit for bit on the same CPU.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
 from data.base.tables import read_csv_frame, write_csv_frame
 from data.base.terminal import open_progress_bar
-from data.cohorts.cohort import split_into_batches
 from data.cohorts.folds import InnerFolds, divide_into_inner_folds
 from utils.runs.candidates import Candidate
 from utils.runs.duration import get_trainings_ahead, set_trainings_ahead
 from utils.runs.run import Run
 from utils.scores.metrics import Predictions, compute_headline_auc
-from utils.training.network import compute_autism_probability, run_network
-from utils.training.train import fit_input_layers, make_training
 
 INNER_COLUMNS = ["candidate", "inner_fold", "batches", "file", "probability"]  # of `inner.csv`
+TrainingKey = tuple[str, str, str]  # candidate, inner fold, batches
+PredictByFile = Callable[[Run], dict[str, float]]  # trains, and gives the probability of autism by test record's file
 
 
-def train_and_predict_by_file(run: Run) -> dict[str, float]:
-    """The probability of autism of each test record, by file, by a network that is trained on `num_iters` batches; with
-    candidates by the one that inner folds choose. TensorFlow must have been started."""
-    if run.candidates:
-        run = run.with_single_candidate(choose_candidate(run)[0])
-    with run.with_fresh_keras():
-        training = make_training(run)
-        fit_input_layers(training)
-        for _ in training.run_steps(0):
-            pass
-        training.calibrate_batch_norm_and_branches(run.num_iters)
-        test_indices = run.cohort.find_split_record_indices("test")
-        test_index_batches = split_into_batches(test_indices, run.config.batch_size)
-        # (test records, 2)
-        test_logits = np.concatenate(
-            [batch_logits for _, _, batch_logits in run_network(run, training.network, test_index_batches)]
-        )
-        file_names = [run.cohort.rows[record_index].file for record_index in test_indices]
-        return dict(zip(file_names, compute_autism_probability(test_logits).tolist(), strict=True))
-
-
-def choose_candidate(run: Run, inner_predictions_path: Path | None = None) -> tuple[Candidate, dict[str, Any]]:
+def choose_candidate(
+    run: Run, train_and_predict: PredictByFile, inner_predictions_path: Path | None = None
+) -> tuple[Candidate, dict[str, Any]]:
     """The candidate that does best in inner folds of the training people, of equal ones the first; and what the record
     says of it. `inner_predictions_path` is a table of all that was predicted, which grows with each training: a run
     that is killed goes on where it was."""
     assert run.folds
     inner_fold_set = divide_into_inner_folds(run.folds, run.cohort, run.seed)
+    probabilities_by_training = predict_inner_folds(run, inner_fold_set, train_and_predict, inner_predictions_path)
+
+    metric_by_candidate = dict[str, str]()
+    score_by_candidate = dict[str, float]()
+    for candidate_name in map(str, run.candidates):
+        candidate_probabilities = [
+            probabilities_by_training[candidate_name, inner_fold, str(run.num_iters)]
+            for inner_fold in inner_fold_set.fold_names
+        ]
+        metric_name, candidate_score = score_candidate(inner_fold_set, candidate_probabilities)
+        metric_by_candidate[candidate_name] = metric_name
+        score_by_candidate[candidate_name] = candidate_score
+
+    best_candidate = max(run.candidates, key=lambda candidate: score_by_candidate[str(candidate)])
+    choice_description = {
+        "name": str(best_candidate),
+        "metric": metric_by_candidate[str(best_candidate)],
+        "scores": score_by_candidate,
+        "preset": best_candidate.preset_name,
+        "config": asdict(best_candidate.config),
+        "batches": run.num_iters,
+    }
+    return best_candidate, {"chosen": choice_description}
+
+
+def predict_inner_folds(
+    run: Run, inner_fold_set: InnerFolds, train_and_predict: PredictByFile, inner_predictions_path: Path | None
+) -> dict[TrainingKey, dict[str, float]]:
+    """What each candidate predicts, by file, in each inner fold. Only what the table does not hold yet is trained."""
     run_by_candidate = {str(candidate): run.with_single_candidate(candidate) for candidate in run.candidates}
-    # candidate name, inner fold, batches; all text
     training_keys = [
         (candidate_name, inner_fold, str(run.num_iters))
         for candidate_name in run_by_candidate
         for inner_fold in inner_fold_set.fold_names
     ]
-    file_probabilities_by_key = {
-        training_key: stored_file_probabilities
-        for training_key, stored_file_probabilities in load_inner_predictions(inner_predictions_path).items()
-        if training_key in training_keys
-        and stored_file_probabilities.keys() == inner_fold_set.find_tested_record_files(training_key[1])
-    }
-    with open_progress_bar("Choosing", len(training_keys), len(file_probabilities_by_key)) as progress_bar:
-        for candidate_name, inner_fold, batch_count_text in [
-            training_key for training_key in training_keys if training_key not in file_probabilities_by_key
-        ]:
-            with set_trainings_ahead(get_trainings_ahead().multiply_trainings(len(inner_fold_set.fold_names))):
-                file_probabilities = train_and_predict_by_file(
-                    replace(
-                        run_by_candidate[candidate_name],
-                        cohort=inner_fold_set.make_inner_cohort(inner_fold, run_by_candidate[candidate_name].cohort),
-                    )
-                )
-            file_probabilities_by_key[candidate_name, inner_fold, batch_count_text] = file_probabilities
+    probabilities_by_training = dict[TrainingKey, dict[str, float]]()
+    for training_key, stored_probabilities in load_inner_predictions(inner_predictions_path).items():
+        _, inner_fold, _ = training_key
+        if training_key in training_keys and (
+            stored_probabilities.keys() == inner_fold_set.find_tested_record_files(inner_fold)
+        ):
+            probabilities_by_training[training_key] = stored_probabilities
+
+    missing_keys = [training_key for training_key in training_keys if training_key not in probabilities_by_training]
+    with open_progress_bar("Choosing", len(training_keys), len(probabilities_by_training)) as progress_bar:
+        for training_key in missing_keys:
+            candidate_name, inner_fold, _ = training_key
+            trainings_ahead = get_trainings_ahead().multiply_trainings(len(inner_fold_set.fold_names))
+            with set_trainings_ahead(trainings_ahead):
+                candidate_run = run_by_candidate[candidate_name]
+                inner_cohort = inner_fold_set.make_inner_cohort(inner_fold, candidate_run.cohort)
+                inner_run = replace(candidate_run, cohort=inner_cohort)
+                probabilities_by_training[training_key] = train_and_predict(inner_run)
             if inner_predictions_path:
                 inner_table_rows = [
-                    (*training_key, *file_and_probability)
-                    for training_key in training_keys
-                    for file_and_probability in file_probabilities_by_key.get(training_key, {}).items()
+                    (*done_key, file_name, probability)
+                    for done_key in training_keys
+                    for file_name, probability in probabilities_by_training.get(done_key, {}).items()
                 ]
                 write_csv_frame(inner_predictions_path, pd.DataFrame(inner_table_rows, columns=INNER_COLUMNS))
             progress_bar.advance(f"{candidate_name}, inner fold {inner_fold}")
-    metric_and_score_by_candidate = {
-        candidate_name: score_candidate(
-            inner_fold_set,
-            [
-                file_probabilities_by_key[training_key]
-                for training_key in training_keys
-                if training_key[0] == candidate_name
-            ],
-        )
-        for candidate_name in run_by_candidate
-    }
-    best_candidate = max(run.candidates, key=lambda candidate: metric_and_score_by_candidate[str(candidate)][1])
-    metric_name, _ = metric_and_score_by_candidate[str(best_candidate)]
-    score_by_candidate = {candidate_name: score for candidate_name, (_, score) in metric_and_score_by_candidate.items()}
-    best_candidate_settings = {
-        "preset": best_candidate.preset_name,
-        "config": asdict(best_candidate.config),
-        "batches": run.num_iters,
-    }
-    return best_candidate, {
-        "chosen": {"name": str(best_candidate), "metric": metric_name, "scores": score_by_candidate}
-        | best_candidate_settings
-    }
+    return probabilities_by_training
 
 
-def load_inner_predictions(inner_predictions_path: Path | None) -> dict[tuple[str, str, str], dict[str, float]]:
-    """What an interrupted run has kept, by candidate, inner fold and batches seen; nothing of a damaged file."""
+def load_inner_predictions(inner_predictions_path: Path | None) -> dict[TrainingKey, dict[str, float]]:
+    """What an interrupted run has kept, by training; nothing of a damaged file."""
+    if inner_predictions_path is None or not inner_predictions_path.is_file():
+        return {}
     try:
-        stored_predictions_table = (
-            read_csv_frame(inner_predictions_path, INNER_COLUMNS)
-            if inner_predictions_path and inner_predictions_path.is_file()
-            else pd.DataFrame(columns=INNER_COLUMNS)
-        )
-        stored_predictions_table["probability"] = stored_predictions_table["probability"].map(float)
+        prediction_table = read_csv_frame(inner_predictions_path, INNER_COLUMNS)
+        prediction_table["probability"] = prediction_table["probability"].map(float)
     except (InputError, ValueError):
         return {}
-    grouped_rows = stored_predictions_table.groupby(INNER_COLUMNS[:3])
     return {
-        training_key: dict(zip(group_rows["file"], group_rows["probability"], strict=True))
-        for training_key, group_rows in grouped_rows
+        training_key: dict(zip(training_rows["file"], training_rows["probability"], strict=True))
+        for training_key, training_rows in prediction_table.groupby(INNER_COLUMNS[:3])
     }
 
 

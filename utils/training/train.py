@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +29,7 @@ from data.base.errors import InputError
 from data.base.listing import join_names
 from data.base.processes import handle_signals
 from data.base.terminal import open_progress_bar, print_summary, print_unless_quiet
-from data.cohorts.cohort import split_into_batches
+from data.cohorts.cohort import Cohort, split_into_batches
 from models import Settings, averaging, layers, losses
 from models.connectomes import RidgeLogits
 from utils import figures
@@ -47,7 +47,14 @@ from utils.scores.ridge import (
     sample_training_indices,
 )
 from utils.training import shares
-from utils.training.network import CheckpointSaver, NetworkReader, make_network_reader
+from utils.training.choose import choose_candidate
+from utils.training.network import (
+    CheckpointSaver,
+    NetworkReader,
+    compute_autism_probability,
+    make_network_reader,
+    run_network,
+)
 
 HISTORY_FILE = "history.csv"
 INNER_PREDICTIONS_FILE = "inner.csv"
@@ -66,59 +73,60 @@ def train_network(run: Run) -> int:
     if not is_from_zero and run.checkpoints.read_latest_manifest().begun != run.training_id:
         raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
     checkpoint_name = run.checkpoints.prepare_folder_and_choose_name(run.overrides_checkpoint)
+
     manifest_extras = dict[str, Any]()
     if is_from_zero:
         run = replace(run, training_id=choose_training_id(run))
         replace(run, num_iters=0).claim_output_folder()
         if run.candidates:
-            from utils.training.choose import choose_candidate
-
-            candidate, manifest_extras = choose_candidate(run, run.out_dir / INNER_PREDICTIONS_FILE)
+            inner_predictions_path = run.out_dir / INNER_PREDICTIONS_FILE
+            candidate, manifest_extras = choose_candidate(run, train_and_predict_by_file, inner_predictions_path)
             run = run.with_candidate_settings(candidate)
             run.reset_keras()
+
     training = make_training(run)
     saver = CheckpointSaver(run.checkpoints, checkpoint_name, training.network, training.optimizer)
     if is_from_zero:
         fit_input_layers(training)
-    batches_done = 0 if is_from_zero else saver.restore_latest_checkpoint()
-    if not is_from_zero:
+        batches_done = 0
+    else:
+        batches_done = saver.restore_latest_checkpoint()
         manifest_extras = run.checkpoints.update_cross_validation(run.cross_validation).told
         print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {batches_done}.")
         replace(run, num_iters=batches_done).claim_output_folder()
     history = TrainingHistory(run.out_dir, run.checkpoints.history_path(checkpoint_name), batches_done)
-    caught_signals: list[int] = []
 
     def catch_signal(signal_number: int, _: object) -> None:
-        caught_signals.append(signal_number)
+        training.caught_signals.append(signal_number)
         silence_after_sighup(signal_number)
 
     with handle_signals(catch_signal):
         try:
-            training = replace(training, caught_signals=caught_signals)
-            make_checkpoint_manifest = cache(
-                lambda: replace(run.make_manifest(**manifest_extras), people=run.training_people, weights=None)
-            )  # slow, so only when needed
-            batches_done = run_training_loop(training, batches_done, saver, history, make_checkpoint_manifest)
+            batches_done = run_training_loop(training, batches_done, saver, history, manifest_extras)
         finally:
             history.close()
+
     ended_run = replace(run, num_iters=batches_done)
-    if batches_done < run.num_iters:
+    is_unfinished = batches_done < run.num_iters
+    if is_unfinished:
         record.write_manifest(run.out_dir / MANIFEST_FILE, ended_run.make_manifest(**manifest_extras))
         flag_text = ", without --overrideChkpt," if run.overrides_checkpoint else ""
         print(f"Stopped at iteration {batches_done} and saved; the same command{flag_text} continues.")
     else:
         print_branch_weights([run.checkpoints])
         ended_run.finish_run(history.headline, **manifest_extras)
-    is_stopped = caught_signals or batches_done < run.num_iters
-    return 128 + (caught_signals[0] if caught_signals else signal.SIGTERM) if is_stopped else 0
+
+    if training.caught_signals:
+        return 128 + training.caught_signals[0]
+    return 128 + signal.SIGTERM if is_unfinished else 0  # unfinished: another worker caught a signal
 
 
 def choose_training_id(run: Run) -> str:
     """What tells a training from zero apart: as in results of one that was begun and never saved, or else new."""
     earlier_manifest = record.read_manifest(run.out_dir)
-    checkpoint_training_id = (
-        run.checkpoints.read_latest_manifest().begun if run.checkpoints.latest_intact_prefix else ""
-    )
+    checkpoint_training_id = ""
+    if run.checkpoints.latest_intact_prefix:
+        checkpoint_training_id = run.checkpoints.read_latest_manifest().begun
     if (
         earlier_manifest
         and not earlier_manifest.finished
@@ -145,13 +153,15 @@ def make_training(run: Run) -> "Training":
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
     """The optimizer that the settings describe."""
-    learning_rate = config.learning_rate
+    learning_rate_or_schedule = config.learning_rate
     if config.half_rate_after:  # independent of --numIters, so that a training may be continued after it
-        learning_rate = keras.optimizers.schedules.InverseTimeDecay(learning_rate, config.half_rate_after, 1)
+        learning_rate_or_schedule = keras.optimizers.schedules.InverseTimeDecay(
+            config.learning_rate, config.half_rate_after, 1
+        )
     if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(learning_rate, beta_1=config.decay)
+        optimizer = keras.optimizers.Adam(learning_rate_or_schedule, beta_1=config.decay)
     else:
-        optimizer = keras.optimizers.RMSprop(learning_rate, rho=config.decay)
+        optimizer = keras.optimizers.RMSprop(learning_rate_or_schedule, rho=config.decay)
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
 
 
@@ -160,29 +170,28 @@ def fit_input_layers(training: "Training") -> None:
     the one that reads connectomes."""
     run = training.run
     network = training.network
-    means_reader = make_network_reader(run, network)
-    volumes_reader = make_network_reader(run, network, needs_volumes=True)
-    index_batches = split_into_batches(run.cohort.find_split_record_indices("train"), run.config.batch_size)
+    train_indices = run.cohort.find_split_record_indices("train")
+    index_batches = split_into_batches(train_indices, run.config.batch_size)
+    table_reader = make_network_reader(run, network)  # of connectomes, and of means of volumes where they suffice
+    volume_reader = make_network_reader(run, network, needs_volumes=True)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            ridge_fit = fit_or_reuse_edge_classifier(
-                run.cohort, means_reader.table_by_input[layer.input.name], run.cohort.find_split_record_indices("train")
-            )
+            connectomes = table_reader.table_by_input[layer.input.name]
+            ridge_fit = fit_or_reuse_edge_classifier(run.cohort, connectomes, train_indices)
             layer.assign_ridge_weights(
                 ridge_fit.edge_scale.edge_means,
                 ridge_fit.edge_scale.weighted_inverse_sd,
                 ridge_fit.scaled_edge_classifier.weights,
                 ridge_fit.scaled_edge_classifier.bias,
             )
+        elif isinstance(layer, layers.Standardise) and layer.input.name in table_reader.table_by_input:
+            layer.fit_moments(batch[layer.input.name] for batch in table_reader.read_batches(index_batches))
         elif isinstance(layer, layers.Standardise):
-            if layer.input.name in means_reader.table_by_input:
-                layer.fit_moments(batch[layer.input.name] for batch in means_reader.read_batches(index_batches))
-            else:
-                input_network = keras.Model(network.input, layer.input)
-                layer.fit_moments(
-                    np.asarray(input_network(volumes_reader.select_inputs(batch)))
-                    for batch in volumes_reader.read_batches(index_batches)
-                )
+            input_network = keras.Model(network.input, layer.input)
+            layer.fit_moments(
+                np.asarray(input_network(volume_reader.select_inputs(batch)))
+                for batch in volume_reader.read_batches(index_batches)
+            )
 
 
 def silence_after_sighup(signal_number: int) -> None:
@@ -196,32 +205,37 @@ def silence_after_sighup(signal_number: int) -> None:
 
 def run_training_loop(
     training: "Training",
-    batches_done: int,
+    batches_before: int,
     saver: CheckpointSaver,
     history: "TrainingHistory",
-    make_checkpoint_manifest: Callable[[], Manifest],
+    manifest_extras: dict[str, Any],
 ) -> int:
     """Runs until `num_iters` batches have been seen, saving on the way; returns how many have been."""
     run = training.run
-    with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, batches_done) as progress_bar:
-        for batches_seen, batch_metrics, is_stopping in training.run_steps(batches_done):
-            batches_done = batches_seen
+    batches_done = batches_before
+    checkpoint_manifest: Manifest | None = None  # made at the first save, since that is slow
+    with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, batches_before) as progress_bar:
+        for batches_done, batch_metrics, is_stopped_by_worker in training.run_steps(batches_before):
             progress_bar.advance(f"loss {batch_metrics['loss']:.4f}, {batch_metrics['samples_per_s']:.0f} samples/s")
-            # several workers stop together, at the next batch
-            is_stopping |= bool(training.caught_signals) and run.workers.worker_count == 1
             history.add_row(batches_done, batch_metrics)
-            if is_stopping or is_save_due(batches_done, run.num_iters):
-                max_batch_norm_seconds = math.inf if is_save_due(batches_done, run.num_iters) else STOPPING_S
+
+            # several workers stop together, at the next batch
+            is_stopped_here = bool(training.caught_signals) and run.workers.worker_count == 1
+            is_stopping = is_stopped_by_worker or is_stopped_here
+            is_regular_save = is_save_due(batches_done, run.num_iters)
+            if is_stopping or is_regular_save:
+                max_batch_norm_seconds = math.inf if is_regular_save else STOPPING_S
                 branch_weights = training.calibrate_batch_norm_and_branches(
                     batches_done, max_batch_norm_seconds, lambda message: progress_bar.advance(message, 0)
                 )
                 # before the checkpoint: rows after it are dropped on continuing
                 history.save_copy(run.checkpoints.history_path(saver.checkpoint_name))
                 wall_time_s = round(time.time() - run.start_time, 2)
+                if checkpoint_manifest is None:
+                    run_manifest = run.make_manifest(**manifest_extras)
+                    checkpoint_manifest = replace(run_manifest, people=run.training_people, weights=None)
                 saver.save_checkpoint(
-                    replace(
-                        make_checkpoint_manifest(), shares=branch_weights, step=batches_done, wall_time_s=wall_time_s
-                    )
+                    replace(checkpoint_manifest, shares=branch_weights, step=batches_done, wall_time_s=wall_time_s)
                 )
             if is_stopping:
                 break
@@ -233,27 +247,6 @@ def is_save_due(batches_done: int, batch_total: int) -> bool:
     return batches_done % EFFORT.save_every == 0 or batches_done == batch_total
 
 
-def print_branch_weights(checkpoint_folders: Sequence[CheckpointFolder]) -> None:
-    """Prints what each part of the trained networks counts, if that was learned."""
-    if branch_weights := average_branch_weights(
-        [checkpoint_folder.read_latest_manifest().shares for checkpoint_folder in checkpoint_folders]
-    ):
-        weights_text = ", ".join(
-            f"{branch_name} {branch_weight:.0%}" for branch_name, branch_weight in branch_weights.items()
-        )
-        print_summary([("parts", f"what they count, learned from training participants: {weights_text}")])
-
-
-def pool_trainings(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
-    """Records that the trainings of all parts are done, with the settings that inner folds chose, if they did."""
-    print_branch_weights([run.checkpoints for run in fold_runs])
-    chosen_settings = [
-        fold_settings for run in fold_runs if (fold_settings := run.checkpoints.read_latest_manifest().settings)
-    ]
-    preset_names_text = ", ".join(sorted({fold_settings.preset for fold_settings in chosen_settings}))
-    replace(pooled_run, choices=replace(chosen_settings[0], preset=preset_names_text)).finish_run()
-
-
 @dataclass(frozen=True)
 class Training:
     """A network and its optimizer on the devices that train it; `caught_signals` holds the signals that arrived."""
@@ -262,6 +255,56 @@ class Training:
     network: keras.Model
     optimizer: keras.Optimizer
     caught_signals: list[int] = field(default_factory=list)
+
+    def run_steps(self, batches_before: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
+        """Trains until `num_iters` batches have been seen; yields, after each, how many have been, its metrics, and
+        whether training stops there because a worker has caught a signal."""
+        run = self.run
+        batch_timer = BatchTimer(run, batches_before)
+        dropout_layers = [layer for layer in self.find_layers(keras.layers.Dropout) if layer.rate]
+        batches_done = batches_before
+        last_batch_time = time.perf_counter()
+        for device_batches in self.read_device_batches(batches_before):
+            for layer in dropout_layers:  # what it draws next is a function of the seed and of the batches seen
+                layer.seed_generator.state.assign([layer.seed_generator.state[0], batches_done])
+
+            stopping_input = {"stopping": np.float32(bool(self.caught_signals))}
+            distributed_batch = run.workers.distribute_values(
+                [device_batch | stopping_input for device_batch in device_batches]
+            )
+            batch_metrics = {
+                metric_name: float(metric_value)
+                for metric_name, metric_value in self.train_step(distributed_batch).items()
+            }
+            batches_done += 1
+            is_stopped = batch_metrics.pop("stopping") > 0
+            self.check_loss(batches_done, batch_metrics["loss"])
+
+            current_time = time.perf_counter()
+            batch_metrics["samples_per_s"] = round(run.config.batch_size / (current_time - last_batch_time), 2)
+            last_batch_time = current_time
+            batch_timer.count_batch()
+            yield batches_done, batch_metrics, is_stopped
+            if is_stopped:
+                return
+
+    def read_device_batches(self, batches_done: int) -> Iterator[list[Batch]]:
+        """For each batch from number `batches_done` on, the shares of this process's devices, with volumes if they are
+        read."""
+        run = self.run
+        positions_by_replica = np.array_split(np.arange(run.config.batch_size), run.workers.replica_count)
+        device_positions = [positions_by_replica[replica_index] for replica_index in run.workers.local_replica_indices]
+        process_positions = np.concatenate(device_positions)  # of the batch, those that this process reads
+        index_batches, index_batches_to_read = tee(
+            batch_indices[process_positions] for batch_indices in self.draw_record_indices(batches_done, run.num_iters)
+        )
+        for batch_indices, batch in zip(index_batches, self.reader.read_batches(index_batches_to_read), strict=True):
+            for input_name, cohort_values in self.loss_inputs.items():
+                batch[input_name] = cohort_values[batch_indices]
+            yield [
+                select_batch_rows(batch, np.searchsorted(process_positions, positions))
+                for positions in device_positions
+            ]
 
     def draw_record_indices(self, first_batch: int, stop_batch: int) -> Iterator[np.ndarray]:
         """The records of batches first_batch..stop_batch-1, positions in the cohort."""
@@ -272,26 +315,6 @@ class Training:
             train_indices[draw_batch_positions(seed, batch_number, batch_size, len(train_indices))]
             for batch_number in range(first_batch, stop_batch)
         )
-
-    def read_device_batches(self, batches_done: int) -> Iterator[list[Batch]]:
-        """For each batch from number `batches_done` on, the shares of this process's devices, with volumes if they are
-        read."""
-        run = self.run
-        batch_size = self.run.config.batch_size
-        positions_by_replica = np.array_split(np.arange(batch_size), run.workers.replica_count)
-        device_positions = [positions_by_replica[replica_index] for replica_index in run.workers.local_replica_indices]
-        process_positions = np.concatenate(device_positions)
-        index_batches, index_batches_to_read = tee(
-            batch_indices[process_positions] for batch_indices in self.draw_record_indices(batches_done, run.num_iters)
-        )
-        for batch_indices, batch in zip(index_batches, self.reader.read_batches(index_batches_to_read), strict=True):
-            batch |= {
-                input_name: cohort_values[batch_indices] for input_name, cohort_values in self.loss_inputs.items()
-            }
-            yield [
-                select_batch_rows(batch, np.searchsorted(process_positions, positions))
-                for positions in device_positions
-            ]
 
     @cached_property
     def reader(self) -> NetworkReader:
@@ -336,7 +359,8 @@ class Training:
                 branch_logits = outputs if isinstance(outputs, list) else [outputs]
                 if logit_mean_layer:
                     objective = sum(
-                        map(partial(losses.sum_network_losses, batch), branch_logits, logit_mean_layer.branches)
+                        losses.sum_network_losses(batch, network_logits, branch)
+                        for network_logits, branch in zip(branch_logits, logit_mean_layer.branches, strict=True)
                     )
                 else:
                     objective = compute_loss(batch, outputs, config, input_names)
@@ -367,40 +391,14 @@ class Training:
 
         return train_all_replicas
 
-    def find_layers(self, layer_type: type) -> list[Any]:
-        """The network's layers of a kind, those inside of other layers, too."""
-        return [layer for layer in self.network._flatten_layers() if isinstance(layer, layer_type)]
-
-    def run_steps(self, batches_done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
-        """Trains until `num_iters` batches have been seen; yields, after each, how many have been, its metrics, and
-        whether training stops there because a worker has caught a signal."""
-        run = self.run
-        last_batch_time = time.perf_counter()
-        batch_timer = BatchTimer(self.run, batches_done)
-        dropout_layers = [layer for layer in self.find_layers(keras.layers.Dropout) if layer.rate]
-        for device_batches in self.read_device_batches(batches_done):
-            for layer in dropout_layers:  # what it draws next is a function of the seed and of the batches seen
-                layer.seed_generator.state.assign([layer.seed_generator.state[0], batches_done])
-            stopping_input = {"stopping": np.float32(bool(self.caught_signals))}
-            distributed_batch = run.workers.distribute_values(
-                [device_batch | stopping_input for device_batch in device_batches]
+    def check_loss(self, batches_done: int, loss: float) -> None:
+        """Raises InputError that names iteration and records if the loss is not finite."""
+        if not math.isfinite(loss):
+            (batch_indices,) = self.draw_record_indices(batches_done - 1, batches_done)
+            file_names = {self.run.cohort.rows[record_index].file for record_index in batch_indices}
+            raise self.make_divergence_error(
+                f"The loss is {loss} at iteration {batches_done}, of the records {join_names(sorted(file_names))}"
             )
-            batch_metrics = {
-                metric_name: float(metric_value)
-                for metric_name, metric_value in self.train_step(distributed_batch).items()
-            }
-            batches_done += 1
-            is_stopped = batch_metrics.pop("stopping") > 0
-            self.check_loss(batches_done, batch_metrics["loss"])
-            current_time = time.perf_counter()
-            batch_metrics["samples_per_s"], last_batch_time = (
-                round(run.config.batch_size / (current_time - last_batch_time), 2),
-                current_time,
-            )
-            batch_timer.count_batch()
-            yield batches_done, batch_metrics, is_stopped
-            if is_stopped:
-                return
 
     def calibrate_batch_norm_and_branches(
         self,
@@ -447,14 +445,9 @@ class Training:
         for layer, momentum in zip(batch_norm_layers, original_momentums, strict=True):
             layer.momentum = momentum
 
-    def check_loss(self, batches_done: int, loss: float) -> None:
-        """Raises InputError that names iteration and records if the loss is not finite."""
-        if not math.isfinite(loss):
-            (batch_indices,) = self.draw_record_indices(batches_done - 1, batches_done)
-            file_names = join_names(sorted({self.run.cohort.rows[record_index].file for record_index in batch_indices}))
-            raise self.make_divergence_error(
-                f"The loss is {loss} at iteration {batches_done}, of the records {file_names}"
-            )
+    def find_layers(self, layer_type: type) -> list[Any]:
+        """The network's layers of a kind, those inside of other layers, too."""
+        return [layer for layer in self.network._flatten_layers() if isinstance(layer, layer_type)]
 
     def make_divergence_error(self, problem_text: str) -> InputError:
         lower_rate_text = f"{self.run.config.learning_rate / 10:g}"
@@ -467,13 +460,14 @@ class Training:
 def draw_batch_positions(seed: int, batch_number: int, batch_size: int, record_count: int) -> np.ndarray:
     """Positions (batch_size,) in 0..record_count-1 of batch `batch_number` (0, 1, ...): batches run through one seeded
     permutation after another, so every record is seen once an epoch."""
-    epoch_by_position, positions = np.divmod(
-        np.arange(batch_number * batch_size, (batch_number + 1) * batch_size), record_count
-    )
-    for epoch in np.unique(epoch_by_position):
-        is_in_epoch = epoch_by_position == epoch
-        positions[is_in_epoch] = np.random.default_rng((seed, epoch)).permutation(record_count)[positions[is_in_epoch]]
-    return positions
+    draw_numbers = np.arange(batch_number * batch_size, (batch_number + 1) * batch_size)
+    epoch_by_draw, rank_by_draw = np.divmod(draw_numbers, record_count)  # a batch may end one epoch and begin the next
+    record_positions = np.empty_like(rank_by_draw)
+    for epoch in np.unique(epoch_by_draw):
+        is_in_epoch = epoch_by_draw == epoch
+        epoch_permutation = np.random.default_rng((seed, epoch)).permutation(record_count)
+        record_positions[is_in_epoch] = epoch_permutation[rank_by_draw[is_in_epoch]]
+    return record_positions
 
 
 def make_loss_inputs(run: Run, logit_mean_layer: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
@@ -482,24 +476,29 @@ def make_loss_inputs(run: Run, logit_mean_layer: averaging.MeanOfLogits) -> dict
     among the training people of its site, minus those among all."""
     config: Any = run.config  # of a classifier
     train_indices = run.cohort.find_split_record_indices("train")
-    member_count = config.members
     record_count = len(run.cohort.rows)
-    # (records, members), (records,)
-    member_weights = np.ones((record_count, member_count), np.float32)
-    relative_site_log_odds = np.zeros(record_count, np.float32)
+
+    member_weights = np.ones((record_count, config.members), np.float32)
     if logit_mean_layer.is_learned:
-        sampled_indices = sample_training_indices(train_indices)
-        inner_fold_splits = make_inner_folds(
-            read_labels_and_sites(run.cohort, sampled_indices)[0], find_record_cluster_ids(run.cohort, sampled_indices)
-        )
-        for member_index in range(member_count if inner_fold_splits else 0):
-            left_out_indices = sampled_indices[inner_fold_splits[member_index % len(inner_fold_splits)][1]]
+        left_out_indices_by_fold = find_left_out_indices_by_fold(run.cohort, train_indices)
+        for member_index in range(config.members if left_out_indices_by_fold else 0):
+            left_out_indices = left_out_indices_by_fold[member_index % len(left_out_indices_by_fold)]
             member_weights[:, member_index] = len(train_indices) / (len(train_indices) - len(left_out_indices))
             member_weights[left_out_indices, member_index] = 0
+
+    relative_site_log_odds = np.zeros(record_count, np.float32)
     if any(branch.within_sites for branch in logit_mean_layer.branches):
         labels, sites = read_labels_and_sites(run.cohort, train_indices)
         relative_site_log_odds[train_indices] = compute_relative_site_log_odds(labels, sites)
     return {"weight": member_weights, "site_log_odds": relative_site_log_odds}
+
+
+def find_left_out_indices_by_fold(cohort: Cohort, train_indices: np.ndarray) -> list[np.ndarray]:
+    """The records that members of a classifier leave out, those of one inner fold each; none if people are too few."""
+    sampled_indices = sample_training_indices(train_indices)
+    labels, _ = read_labels_and_sites(cohort, sampled_indices)
+    inner_fold_splits = make_inner_folds(labels, find_record_cluster_ids(cohort, sampled_indices))
+    return [sampled_indices[left_out_positions] for _, left_out_positions in inner_fold_splits]
 
 
 def compute_relative_site_log_odds(labels: np.ndarray, sites: np.ndarray) -> np.ndarray:
@@ -508,10 +507,8 @@ def compute_relative_site_log_odds(labels: np.ndarray, sites: np.ndarray) -> np.
     if not 0 < autism_fraction < 1:
         return np.zeros(len(labels))
     _, site_indices, site_counts = np.unique(sites, return_inverse=True, return_counts=True)
-    # (sites,)
-    site_autism_fractions = (np.bincount(site_indices, labels) + PRIOR_PEOPLE_PER_SITE * autism_fraction) / (
-        site_counts + PRIOR_PEOPLE_PER_SITE
-    )
+    site_autism_counts = np.bincount(site_indices, labels) + PRIOR_PEOPLE_PER_SITE * autism_fraction  # (sites,)
+    site_autism_fractions = site_autism_counts / (site_counts + PRIOR_PEOPLE_PER_SITE)  # (sites,)
     return (logit(site_autism_fractions) - logit(autism_fraction))[site_indices]
 
 
@@ -519,15 +516,11 @@ def select_batch_rows(batch: Batch, record_positions: np.ndarray) -> Batch:
     """The part of a batch that holds the records at `record_positions`, which are in order and without gaps."""
     first_record = record_positions[0]
     stop_record = record_positions[-1] + 1
-    rows_per_record_by_input = {
-        input_name: len(input_values) // len(batch["label"]) for input_name, input_values in batch.items()
-    }  # one, or one for each map
-    return {
-        input_name: input_values[
-            first_record * rows_per_record_by_input[input_name] : stop_record * rows_per_record_by_input[input_name]
-        ]
-        for input_name, input_values in batch.items()
-    }
+    selected_rows = {}
+    for input_name, input_values in batch.items():
+        rows_per_record = len(input_values) // len(batch["label"])  # one, or one for each map
+        selected_rows[input_name] = input_values[first_record * rows_per_record : stop_record * rows_per_record]
+    return selected_rows
 
 
 class TrainingHistory:
@@ -604,3 +597,48 @@ def read_earlier_history(history_path: Path, max_batch_number: int) -> list[dict
         for csv_row in intact_rows
         if STEP_PATTERN.fullmatch(csv_row.get("step", "")) and int(csv_row["step"]) <= max_batch_number
     ]
+
+
+def print_branch_weights(checkpoint_folders: Sequence[CheckpointFolder]) -> None:
+    """Prints what each part of the trained networks counts, if that was learned."""
+    branch_weights = average_branch_weights(
+        [checkpoint_folder.read_latest_manifest().shares for checkpoint_folder in checkpoint_folders]
+    )
+    if branch_weights:
+        weights_text = ", ".join(
+            f"{branch_name} {branch_weight:.0%}" for branch_name, branch_weight in branch_weights.items()
+        )
+        print_summary([("parts", f"what they count, learned from training participants: {weights_text}")])
+
+
+def pool_trainings(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
+    """Records that the trainings of all parts are done, with the settings that inner folds chose, if they did."""
+    print_branch_weights([run.checkpoints for run in fold_runs])
+    fold_manifests = [run.checkpoints.read_latest_manifest() for run in fold_runs]
+    chosen_settings = [fold_manifest.settings for fold_manifest in fold_manifests if fold_manifest.settings]
+    preset_names_text = ", ".join(sorted({fold_settings.preset for fold_settings in chosen_settings}))
+    replace(pooled_run, choices=replace(chosen_settings[0], preset=preset_names_text)).finish_run()
+
+
+def train_and_predict_by_file(run: Run) -> dict[str, float]:
+    """The probability of autism of each test record, by file, by a network that is trained on `num_iters` batches; with
+    candidates by the one that inner folds choose. TensorFlow must have been started. The weights are those of
+    `--train`, bit for bit on the same CPU; they are not kept."""
+    if run.candidates:
+        candidate, _ = choose_candidate(run, train_and_predict_by_file)
+        run = run.with_single_candidate(candidate)
+    with run.with_fresh_keras():
+        training = make_training(run)
+        fit_input_layers(training)
+        for _ in training.run_steps(0):
+            pass
+        training.calibrate_batch_norm_and_branches(run.num_iters)
+
+        test_indices = run.cohort.find_split_record_indices("test")
+        test_index_batches = split_into_batches(test_indices, run.config.batch_size)
+        logits_per_batch = [
+            batch_logits for _, _, batch_logits in run_network(run, training.network, test_index_batches)
+        ]
+        test_logits = np.concatenate(logits_per_batch)  # (test records, 2)
+        file_names = [run.cohort.rows[record_index].file for record_index in test_indices]
+        return dict(zip(file_names, compute_autism_probability(test_logits).tolist(), strict=True))
