@@ -16,7 +16,7 @@ from pathlib import Path
 from data.base.cli import MAX_SEED, list_flags, option, parse_positive_int
 from data.base.cli import parse_seed_option as seed_type
 from data.base.errors import InputError, compose_accents
-from data.base.terminal import format_participants, print_summary
+from data.base.terminal import SummaryRow, format_participants, print_summary
 from data.cohorts import parcel_means
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import WHOLE_SITES, Division, encode_folder_name
@@ -182,24 +182,30 @@ class Request:
     @property
     def repeat_checkpoint_folders(self) -> list[Path]:
         """Where the checkpoints of each repeat are."""
-        numbered_repeat_folders = [
-            self.checkpoint_root / REPEAT_FOLDER.format(repeat_number) for repeat_number in range(self.repeats)
-        ]
-        return numbered_repeat_folders if self.repeats > 1 else [self.checkpoint_root]
+        if self.repeats == 1:
+            return [self.checkpoint_root]
+        return [self.checkpoint_root / REPEAT_FOLDER.format(repeat_number) for repeat_number in range(self.repeats)]
 
     @property
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
-        flag_values: list[tuple[str, object]] = [
+        flags_and_values: list[tuple[str, object]] = [
             ("--preset", self.preset),
-            *(("--set", set_text) for set_text in self.set or ()),
+            *(("--set", setting_text) for setting_text in self.set or ()),
+            ("--chkPointDir", self.chk_point_dir),
+            ("--dataDir", self.data_dir),
+            ("--folds", self.folds),
+            ("--repeats", self.repeats if self.repeats > 1 else None),
         ]
-        flag_values += [("--chkPointDir", self.chk_point_dir), ("--dataDir", self.data_dir), ("--folds", self.folds)]
-        flag_values += [("--repeats", self.repeats if self.repeats > 1 else None)]
-        command_words = [str(word) for flag_value in flag_values if flag_value[1] for word in flag_value]
-        command_words += ["--wholeSites"] if self.whole_sites else []
-        command_words += ["--everybody"] if self.everybody else []
-        return shlex.join(["run.py", "--train", "--model", self.model, *command_words])
+        command_words = ["run.py", "--train", "--model", self.model]
+        for flag, flag_value in flags_and_values:
+            if flag_value:
+                command_words += [flag, str(flag_value)]
+        if self.whole_sites:
+            command_words.append("--wholeSites")
+        if self.everybody:
+            command_words.append("--everybody")
+        return shlex.join(command_words)
 
     @cached_property
     def results_folder(self) -> Path:
@@ -238,17 +244,17 @@ class Request:
         """The preset's name and the hyper-parameters, as in `checkpoint_manifest` unless the user says otherwise.
         Raises InputError."""
         config_by_preset = self.model_spec.module.PRESETS
+        first_preset_name = next(iter(config_by_preset))
         inherited_choices = checkpoint_manifest.settings if checkpoint_manifest else self.cross_validation
-        preset_name = self.preset or (inherited_choices.preset if inherited_choices else next(iter(config_by_preset)))
+        preset_name = self.preset or (inherited_choices.preset if inherited_choices else first_preset_name)
         if preset_name not in config_by_preset:
             raise InputError(
                 f"--preset {preset_name} is unknown to {self.model}; expected one of {', '.join(config_by_preset)}."
             )
-        base_config = (
-            self.model_spec.parse_settings(inherited_choices.config)
-            if inherited_choices and preset_name == inherited_choices.preset
-            else config_by_preset[preset_name]
-        )
+        if inherited_choices and preset_name == inherited_choices.preset:
+            base_config = self.model_spec.parse_settings(inherited_choices.config)
+        else:
+            base_config = config_by_preset[preset_name]
         return preset_name, override_settings(base_config, self.set or [])
 
 
@@ -291,7 +297,9 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
     request = replace(request, seed=choose_seed(request))
     if request.preset or not request.checkpoint_root.exists():
         request.choose_preset_and_config(None)  # a mistake there is reported before the cohort is read
-    _ = request.results_folder, request.candidates
+    _ = request.results_folder  # so are mistakes in folders and candidates
+    _ = request.candidates
+
     runs = [*make_runs(request)]
     pooled_run = make_pooled_run(runs)
     print_cohort_summary(pooled_run)
@@ -303,11 +311,12 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
         )
         if cross_validation and cross_validation.chosen:
             print(cross_validation.choice_sentence)
+
     for run in runs:
         if run.is_requested and run.is_due():
-            run.job.check_run(
-                run, run.checkpoints.read_latest_manifest() if uses_checkpoint(request, run.checkpoints) else None
-            )
+            has_checkpoint_to_use = uses_checkpoint(request, run.checkpoints)
+            checkpoint_manifest = run.checkpoints.read_latest_manifest() if has_checkpoint_to_use else None
+            run.job.check_run(run, checkpoint_manifest)
     record.check_results_folder_free(pooled_run.out_dir, request.job.job_name, request.model)
     return runs
 
@@ -319,35 +328,39 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
     job = request.job
     model_spec = request.model_spec
     non_default_options = request.non_default_options
-    for name in sorted(non_default_options - {*list_flags(job.options_class)}):
-        if accepting_job_flags := [
-            alternative.flag for alternative in all_jobs if name in list_flags(alternative.options_class)
-        ]:
+
+    for option_name in sorted(non_default_options - {*list_flags(job.options_class)}):
+        accepting_job_flags = [
+            other_job.flag for other_job in all_jobs if option_name in list_flags(other_job.options_class)
+        ]
+        if accepting_job_flags:
             raise InputError(
-                f"--{name} goes with {' or '.join(accepting_job_flags)}, not with {job.flag}; leave it out."
+                f"--{option_name} goes with {' or '.join(accepting_job_flags)}, not with {job.flag}; leave it out."
             )
+
     if job.required_property and not getattr(model_spec, job.required_property):
         capable_models_text = " or ".join(
-            name for name, alternative in MODELS.items() if getattr(alternative, job.required_property)
+            model_name for model_name, model in MODELS.items() if getattr(model, job.required_property)
         )
         raise InputError(job.refusal_template.format(able=capable_models_text, model=model_spec.model_name))
     if request.repeats > 1 and not job.may_be_repeated:
         raise InputError(f"--repeats {request.repeats} is not for {job.flag}, which is done once; leave it out.")
-    for name in sorted(non_default_options & OPTIONS_NEEDING_LABEL):
+    for option_name in sorted(non_default_options & OPTIONS_NEEDING_LABEL):
         if model_spec.predicted != "label":
             raise InputError(
-                f"--{name} is about the label, which {model_spec.model_name} does not predict; leave it out."
+                f"--{option_name} is about the label, which {model_spec.model_name} does not predict; leave it out."
             )
-    for name, alternative in REQUIRED_OPTION_BY_OPTION.items():
-        if name in non_default_options and alternative not in non_default_options:
-            raise InputError(f"--{name} goes with --{alternative}; name that, too, or leave --{name} out.")
-    for name, excluded_options in EXCLUDED_OPTIONS_BY_OPTION.items():
-        if name in non_default_options and (
-            conflicting_options := [
-                alternative for alternative in excluded_options if alternative in non_default_options
-            ]
-        ):
-            raise InputError(f"--{name} and --{conflicting_options[0]} exclude each other; leave one out.")
+
+    for option_name, required_option in REQUIRED_OPTION_BY_OPTION.items():
+        if option_name in non_default_options and required_option not in non_default_options:
+            raise InputError(
+                f"--{option_name} goes with --{required_option}; name that, too, or leave --{option_name} out."
+            )
+    for option_name, excluded_options in EXCLUDED_OPTIONS_BY_OPTION.items():
+        for excluded_option in excluded_options:
+            if option_name in non_default_options and excluded_option in non_default_options:
+                raise InputError(f"--{option_name} and --{excluded_option} exclude each other; leave one out.")
+
     if request.folds and request.folds.endswith(WHOLE_SITES):
         raise InputError(
             f"--folds {request.folds} is the name of a folder; write "
@@ -368,15 +381,16 @@ def make_runs(request: Request) -> Iterator[Run]:
         read_checkpoint_manifest(request, location, checkpoint_folder)
         for location, checkpoint_folder in zip(locations, checkpoint_folders, strict=True)
     ]
+    found_manifests = [checkpoint_manifest for checkpoint_manifest in checkpoint_manifests if checkpoint_manifest]
     # a fold that is not trained yet takes its choices from one that is
-    default_manifest = next(filter(None, checkpoint_manifests), None)
+    first_manifest = found_manifests[0] if found_manifests else None
+
     shared_moments_by_site = None
     for location, checkpoint_folder, checkpoint_manifest in zip(
         locations, checkpoint_folders, checkpoint_manifests, strict=True
     ):
-        run = make_run(
-            request, location, checkpoint_folder, checkpoint_manifest, checkpoint_manifest or default_manifest
-        )
+        default_manifest = checkpoint_manifest or first_manifest
+        run = make_run(request, location, checkpoint_folder, checkpoint_manifest, default_manifest)
         # sites are the same in all folds
         if run.is_transductive and not (location.folds and location.folds.reduced_cohort_by_fold):
             shared_moments_by_site = shared_moments_by_site or run.cohort.moments_by_site
@@ -434,24 +448,21 @@ def make_run_locations(request: Request) -> Iterator[RunLocation]:
 def choose_seed(request: Request) -> int:
     """The seed: the user's, or that of the trainings that are continued or used. Raises InputError if it leaves none
     for all repeats."""
-    seed = request.seed
-    if seed is None:
-        checkpoint_folder = request.bundle_folder or CheckpointFolder(request.checkpoint_root)
-        checkpoint_settings = (
-            checkpoint_folder.read_latest_manifest().settings
-            if checkpoint_folder.latest_intact_prefix and not request.overrides_checkpoint
-            else None
-        )
-        seed = (
-            read_saved_fold_seed(request.repeat_checkpoint_folders[0])
-            if request.folds
-            else checkpoint_settings.seed
-            if checkpoint_settings
-            else 0
-        )
+    seed = find_default_seed(request) if request.seed is None else request.seed
     if seed + request.repeats - 1 > MAX_SEED:
         raise InputError(f"--seed {seed} leaves no seeds for {request.repeats} repeats; use a smaller one.")
     return seed
+
+
+def find_default_seed(request: Request) -> int:
+    """The seed of the trainings that are continued or used; 0 if there are none."""
+    if request.folds:
+        return read_saved_fold_seed(request.repeat_checkpoint_folders[0])
+    checkpoint_folder = request.bundle_folder or CheckpointFolder(request.checkpoint_root)
+    if request.overrides_checkpoint or not checkpoint_folder.latest_intact_prefix:
+        return 0
+    checkpoint_settings = checkpoint_folder.read_latest_manifest().settings
+    return checkpoint_settings.seed if checkpoint_settings else 0
 
 
 def assign_everybody_to_training(cohort: Cohort) -> Cohort:
@@ -488,6 +499,7 @@ def read_checkpoint_manifest(
             f"instead: {checkpoint_folder.require_intact_prefix().name}, of iteration {checkpoint_manifest.step}.",
             flush=True,
         )
+
     checkpoint_model_fold_repeat = (
         checkpoint_manifest.model_name,
         checkpoint_manifest.fold or "",
@@ -495,15 +507,17 @@ def read_checkpoint_manifest(
     )
     requested_model_fold_repeat = (request.model, location.fold_name, location.repeat_number)
     if checkpoint_model_fold_repeat != requested_model_fold_repeat:
-        checkpoint_identity_text, requested_identity_text = (
-            f"{model}, fold {fold or 'none'}, repeat {repeat}"
-            for model, fold, repeat in (checkpoint_model_fold_repeat, requested_model_fold_repeat)
-        )
+        checkpoint_identity_text = format_training_identity(*checkpoint_model_fold_repeat)
+        requested_identity_text = format_training_identity(*requested_model_fold_repeat)
         raise InputError(
             f"{checkpoint_folder.path} is of model {checkpoint_identity_text}, not of {requested_identity_text}; were "
             f"folders exchanged? Give each its own name, or use {guards.NEW_CHECKPOINT_ADVICE}."
         )
     return checkpoint_manifest
+
+
+def format_training_identity(model_name: str, fold_name: str, repeat_number: int) -> str:
+    return f"{model_name}, fold {fold_name or 'none'}, repeat {repeat_number}"
 
 
 def make_run(
@@ -515,79 +529,100 @@ def make_run(
 ) -> Run:
     """A run with every choice made, as in `default_manifest` where the user says nothing. Raises InputError."""
     model_spec = request.model_spec
-    train_options = request.train_options
+    is_training = request.train_options is not None
     cross_validation = request.cross_validation
-    cross_validation = cross_validation or (checkpoint_manifest.cross_validation if checkpoint_manifest else None)
-    preset, config = request.choose_preset_and_config(default_manifest)
+    if cross_validation is None and checkpoint_manifest:
+        cross_validation = checkpoint_manifest.cross_validation
+
+    # settings and people that fit each other
+    preset_name, requested_config = request.choose_preset_and_config(default_manifest)
     check_grid(request, location.cohort)
-    cohort = location.cohort
-    if checkpoint_manifest and checkpoint_manifest.preparation and not (train_options or location.folds):  # new people
-        cohort = scale_phenotype_as(cohort, checkpoint_manifest.preparation)
-    connectome_requests = [
-        checkpoint_manifest,
-        *(settings_text for settings_text in request.set or () if settings_text.startswith("connectome=")),
-    ]
-    config = fit_config_to_cohort(config, location.cohort, model_spec, connectome_requests)
-    compared_candidates = request.candidates
-    if default_manifest and not train_options:  # what a permutation repeats
-        compared_candidates = tuple(
-            parse_candidate(settings_text, model_spec) for settings_text in default_manifest.candidates
-        )
-    compared_candidates = tuple(
+    scaled_cohort = location.cohort
+    tests_new_people = not is_training and location.folds is None
+    if checkpoint_manifest and checkpoint_manifest.preparation and tests_new_people:
+        scaled_cohort = scale_phenotype_as(location.cohort, checkpoint_manifest.preparation)
+    connectome_settings = [setting_text for setting_text in request.set or () if setting_text.startswith("connectome=")]
+    config = fit_config_to_cohort(
+        requested_config, location.cohort, model_spec, [checkpoint_manifest, *connectome_settings]
+    )
+    candidates = [
         replace(
             candidate,
             config=fit_config_to_cohort(candidate.config, location.cohort, model_spec, candidate.setting_changes),
         )
-        for candidate in compared_candidates
-    )
-    default_choices = default_manifest.settings if default_manifest else None
-    default_num_iters = cross_validation.num_iters if cross_validation and train_options else DEFAULT_NUM_ITERS
+        for candidate in list_candidates(request, default_manifest)
+    ]
+
     choices = Choices(
         model=model_spec.model_name,
-        preset=preset,
+        preset=preset_name,
         config=asdict(config),
         grid=location.cohort.grid.name if "volume" in model_spec.input_names else None,
         seed=(request.seed or 0) + location.repeat_number,
-        precision=request.precision
-        or (
-            default_choices.precision
-            if default_choices
-            else cross_validation.precision
-            if cross_validation
-            else "float32"
-        ),
+        precision=choose_precision(request, default_manifest, cross_validation),
     )
+    network_caveats = Caveats()
+    if request.bundle_folder and checkpoint_manifest:
+        network_caveats = inherit_caveats(checkpoint_manifest)
     run = Run(
         job=request.job,
         choices=choices,
         config=config,
         options=request.options,
-        cohort=cohort,
+        cohort=scaled_cohort,
         data_dir=request.data_dir,
         checkpoints=checkpoint_folder,
         out_dir=location.results_folder,
-        num_iters=(train_options.num_iters or default_num_iters)
-        if train_options
-        else default_manifest.step
-        if default_manifest
-        else 0,
+        num_iters=choose_num_iters(request, default_manifest, cross_validation),
         overrides_checkpoint=request.overrides_checkpoint,
         folds=location.folds,
         fold=location.fold_name,
         repeat=location.repeat_number,
         repeats=request.repeats,
         is_requested=location.is_requested,
-        candidates=compared_candidates,
+        candidates=tuple(candidates),
         everybody=request.everybody or bool(checkpoint_manifest and checkpoint_manifest.everybody),
         cross_validation=cross_validation,
-        network_caveats=inherit_caveats(checkpoint_manifest)
-        if request.bundle_folder and checkpoint_manifest
-        else Caveats(),
-        training_id=checkpoint_manifest.begun if checkpoint_manifest and train_options else "",
+        network_caveats=network_caveats,
+        training_id=checkpoint_manifest.begun if checkpoint_manifest and is_training else "",
     )
-    means_folder = request.chk_point_dir / parcel_means.PARCEL_MEANS_FOLDER
-    cohort = standardise_cohort(run.cohort, run.standardisation)
-    return replace(run, cohort=cohort if request.bundle_folder else replace(cohort, means_folder=means_folder))
+
+    standardised_cohort = standardise_cohort(scaled_cohort, run.standardisation)
+    if not request.bundle_folder:
+        means_folder = request.chk_point_dir / parcel_means.PARCEL_MEANS_FOLDER
+        standardised_cohort = replace(standardised_cohort, means_folder=means_folder)
+    return replace(run, cohort=standardised_cohort)
+
+
+def list_candidates(request: Request, default_manifest: Manifest | None) -> tuple[Candidate, ...]:
+    """What --choose compares; of a job that uses checkpoints what their training compared, which a permutation
+    repeats."""
+    if default_manifest and request.train_options is None:
+        return tuple(
+            parse_candidate(candidate_text, request.model_spec) for candidate_text in default_manifest.candidates
+        )
+    return request.candidates
+
+
+def choose_precision(
+    request: Request, default_manifest: Manifest | None, cross_validation: CrossValidation | None
+) -> str:
+    """The precision of the layers: the user's, or that of the checkpoint or of the test on folds, or as usual."""
+    if request.precision:
+        return request.precision
+    if default_manifest and default_manifest.settings:
+        return default_manifest.settings.precision
+    return cross_validation.precision if cross_validation else "float32"
+
+
+def choose_num_iters(
+    request: Request, default_manifest: Manifest | None, cross_validation: CrossValidation | None
+) -> int:
+    """The batches to have been seen after a training; for other jobs those that the checkpoint has seen."""
+    if request.train_options is None:
+        return default_manifest.step if default_manifest else 0
+    default_num_iters = cross_validation.num_iters if cross_validation else DEFAULT_NUM_ITERS
+    return request.train_options.num_iters or default_num_iters
 
 
 def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
@@ -641,9 +676,13 @@ def print_cohort_summary(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
     cohort = run.cohort
     folds = run.folds
-    census = cohort.take_census(folds.fold_by_subject if folds else None)
-    summary_rows = [] if run.job.needs_checkpoint else [*census.make_count_rows("sites")]
-    summary_rows += [("note", warning) for warning in census.list_finding_texts("notes") if summary_rows]
+    is_training = not run.job.needs_checkpoint
+    summary_rows = list[SummaryRow]()
+    if is_training:
+        census = cohort.take_census(folds.fold_by_subject if folds else None)
+        summary_rows += census.make_count_rows("sites")
+        summary_rows += [("note", warning) for warning in census.list_finding_texts("notes")]
+
     if cohort.is_simulated:
         summary_rows.append(("SIMULATED", "the results say nothing about people"))
     if run.is_transductive:
@@ -651,21 +690,14 @@ def print_cohort_summary(run: Run) -> None:
             "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"
         )
         summary_rows.append(("TRANSDUCTIVE", transductive_text))
+
     is_default_folder = run.checkpoints.path.is_relative_to(DEFAULT_CHECKPOINTS)
-    if is_default_folder and not (run.job.needs_checkpoint or DEFAULT_CHECKPOINTS.exists()):
-        summary_rows.append(
-            ("checkpoints", f"{DEFAULT_CHECKPOINTS} is made for them; --chkPointDir names another folder")
-        )
+    if is_default_folder and is_training and not DEFAULT_CHECKPOINTS.exists():
+        checkpoints_text = f"{DEFAULT_CHECKPOINTS} is made for them; --chkPointDir names another folder"
+        summary_rows.append(("checkpoints", checkpoints_text))
     if run.data_dir:
         checked_cohort = folds.unchecked_cohort if folds else cohort
-        summary_rows.append(
-            (
-                "checked",
-                format_check_line(
-                    checked_cohort.check_verdict,
-                    run.caveats.problems,
-                    checked_cohort.tables_folder or checked_cohort.path,
-                ),
-            )
-        )
+        tables_folder = checked_cohort.tables_folder or checked_cohort.path
+        check_line = format_check_line(checked_cohort.check_verdict, run.caveats.problems, tables_folder)
+        summary_rows.append(("checked", check_line))
     print_summary(summary_rows)
