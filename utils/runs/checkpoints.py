@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,37 +65,24 @@ class CheckpointFolder:
     def checkpoint_prefixes(self) -> list[Path]:
         """The prefixes of this training's checkpoints, the latest first. Where the state file names none, those count
         whose digest is recorded: the first one may not have been completed."""
-        json_name_matches = [
-            json_name_match
-            for json_path in self.path.glob("*.json")
-            if (json_name_match := CHECKPOINT_FILE_PATTERN.fullmatch(json_path.name))
-        ]
-        state_name_match = (
-            CHECKPOINT_FILE_PATTERN.fullmatch(f"{self.prefix_in_state_file.name}.json")
-            if self.prefix_in_state_file
-            else None
-        )
+        name_matches = [CHECKPOINT_FILE_PATTERN.fullmatch(json_path.name) for json_path in self.path.glob("*.json")]
+        json_name_matches = [name_match for name_match in name_matches if name_match]
+        json_name_matches.sort(key=lambda name_match: int(name_match[2]), reverse=True)
+
+        state_prefix = self.prefix_in_state_file
+        state_name_match = CHECKPOINT_FILE_PATTERN.fullmatch(f"{state_prefix.name}.json") if state_prefix else None
         if state_name_match:
-            json_name_matches = [
-                json_name_match
-                for json_name_match in json_name_matches
-                if json_name_match[1] == state_name_match[1] and int(json_name_match[2]) <= int(state_name_match[2])
+            return [
+                self.path / f"{name_match[1]}-{name_match[2]}"
+                for name_match in json_name_matches
+                if name_match[1] == state_name_match[1] and int(name_match[2]) <= int(state_name_match[2])
             ]
-        latest_first_matches = sorted(
-            json_name_matches, key=lambda json_name_match: int(json_name_match[2]), reverse=True
-        )
-        checkpoint_prefixes = [
-            self.path / f"{json_name_match[1]}-{json_name_match[2]}" for json_name_match in latest_first_matches
+        checkpoint_prefixes = [self.path / f"{name_match[1]}-{name_match[2]}" for name_match in json_name_matches]
+        return [
+            checkpoint_prefix
+            for checkpoint_prefix in checkpoint_prefixes
+            if self.read_digest_by_file(checkpoint_prefix)
         ]
-        return (
-            checkpoint_prefixes
-            if state_name_match
-            else [
-                checkpoint_prefix
-                for checkpoint_prefix in checkpoint_prefixes
-                if self.read_digest_by_file(checkpoint_prefix)
-            ]
-        )
 
     def read_prefix_manifest(self, checkpoint_prefix: Path) -> Manifest:
         """The record of a checkpoint. Raises InputError if it is gone or damaged."""
@@ -107,7 +93,8 @@ class CheckpointFolder:
         return manifest
 
     def read_digest_by_file(self, checkpoint_prefix: Path) -> dict[str, str] | None:
-        """The digests of a checkpoint's files, none before it was saved; None if its record is damaged."""
+        """The digests of a checkpoint's files; none at all if a kill came between its save and their record; None if
+        the record is gone or damaged."""
         try:
             return self.read_prefix_manifest(checkpoint_prefix).outputs
         except InputError:
@@ -116,12 +103,12 @@ class CheckpointFolder:
     def is_intact(self, checkpoint_prefix: Path) -> bool:
         """Whether a checkpoint is as it was saved; if its digests were not recorded any more, whether it is there."""
         file_paths = list_checkpoint_files(checkpoint_prefix)
-        recorded_digest_by_file = self.read_digest_by_file(checkpoint_prefix)
-        return (
-            recorded_digest_by_file == compute_digests(file_paths)
-            if recorded_digest_by_file
-            else recorded_digest_by_file is not None and len(file_paths) > 1
-        )
+        digest_by_file = self.read_digest_by_file(checkpoint_prefix)
+        if digest_by_file is None:
+            return False
+        if not digest_by_file:
+            return len(file_paths) > 1
+        return digest_by_file == compute_digests(file_paths)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -133,14 +120,10 @@ class CheckpointFolder:
         """The prefix of the latest checkpoint that is as it was saved; None if there is none."""
         for _ in range(3):
             with suppress(FileNotFoundError):  # a training that still runs has saved, and removed its oldest one
-                return next(
-                    (
-                        checkpoint_prefix
-                        for checkpoint_prefix in self.checkpoint_prefixes
-                        if self.is_intact(checkpoint_prefix)
-                    ),
-                    None,
-                )
+                for checkpoint_prefix in self.checkpoint_prefixes:
+                    if self.is_intact(checkpoint_prefix):
+                        return checkpoint_prefix
+                return None
         return None
 
     def require_intact_prefix(self) -> Path:
@@ -163,17 +146,11 @@ class CheckpointFolder:
         latest_prefix = self.require_intact_prefix()
         if latest_prefix not in checkpoint_prefixes:  # saved meanwhile
             return []
-        damaged_checkpoint_names = [
-            checkpoint_prefix.name
-            for checkpoint_prefix in takewhile(
-                lambda checkpoint_prefix: checkpoint_prefix != latest_prefix, checkpoint_prefixes
-            )
-        ]
-        return (
-            damaged_checkpoint_names
-            if self.prefix_in_state_file in checkpoint_prefixes
-            else [STATE_FILE, *damaged_checkpoint_names]
-        )
+        later_prefixes = checkpoint_prefixes[: checkpoint_prefixes.index(latest_prefix)]
+        damaged_checkpoint_names = [checkpoint_prefix.name for checkpoint_prefix in later_prefixes]
+        if self.prefix_in_state_file not in checkpoint_prefixes:
+            damaged_checkpoint_names.insert(0, STATE_FILE)
+        return damaged_checkpoint_names
 
     def read_latest_manifest(self) -> Manifest:
         """The record of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
@@ -205,27 +182,28 @@ class CheckpointFolder:
         the checkpoints of a training."""
         self.path.mkdir(parents=True, exist_ok=True)
         intact_prefix = self.latest_intact_prefix
-        used_name = get_checkpoint_name(intact_prefix) if intact_prefix else CHECKPOINT_NAMES[0]
-        self.remove_checkpoints_except(
-            []
-            if intact_prefix is None
-            else self.checkpoint_prefixes[self.checkpoint_prefixes.index(intact_prefix) :][:MAX_CHECKPOINTS]
-        )
+        retained_prefixes = list[Path]()
+        if intact_prefix:
+            checkpoint_prefixes = self.checkpoint_prefixes
+            intact_index = checkpoint_prefixes.index(intact_prefix)
+            retained_prefixes = checkpoint_prefixes[intact_index : intact_index + MAX_CHECKPOINTS]
+        self.remove_checkpoints_except(retained_prefixes)
         if self.prefix_in_state_file not in (None, *self.checkpoint_prefixes):
             (self.path / STATE_FILE).unlink()
-        return (
-            next(checkpoint_name for checkpoint_name in CHECKPOINT_NAMES if checkpoint_name != used_name)
-            if is_from_zero and intact_prefix
-            else used_name
-        )
+
+        if intact_prefix is None:
+            return CHECKPOINT_NAMES[0]
+        used_name = get_checkpoint_name(intact_prefix)
+        if not is_from_zero:
+            return used_name
+        return CHECKPOINT_NAMES[1] if used_name == CHECKPOINT_NAMES[0] else CHECKPOINT_NAMES[0]
 
     def remove_checkpoints_except(self, retained_prefixes: Iterable[Path]) -> None:
         """Removes all files of checkpoints but these."""
         retained_names = {checkpoint_prefix.name for checkpoint_prefix in retained_prefixes}
         for file_path in self.path.iterdir():
-            if (
-                name_match := CHECKPOINT_FILE_PATTERN.fullmatch(file_path.name)
-            ) and f"{name_match[1]}-{name_match[2]}" not in retained_names:
+            name_match = CHECKPOINT_FILE_PATTERN.fullmatch(file_path.name)
+            if name_match and f"{name_match[1]}-{name_match[2]}" not in retained_names:
                 files.remove_file_or_folder(file_path)
 
     def write_manifest(self, prefix_name: str, manifest: Manifest, is_checkpoint_saved: bool) -> None:
@@ -284,14 +262,12 @@ class CheckpointFolder:
         if training_people is None or training_cohort is None:
             return None
         training_subjects = set(training_people.subjects)
-        return make_reference(
-            training_cohort,
-            [
-                record_index
-                for record_index, cohort_row in enumerate(training_cohort.rows)
-                if cohort_row.subject in training_subjects
-            ],
-        )
+        training_record_indices = [
+            record_index
+            for record_index, cohort_row in enumerate(training_cohort.rows)
+            if cohort_row.subject in training_subjects
+        ]
+        return make_reference(training_cohort, training_record_indices)
 
     def find_training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If it was moved with the checkpoint, it has
@@ -311,7 +287,8 @@ def open_training_cohorts(training_manifest: Manifest, cohort_folders: Iterable[
     for cohort_folder in cohort_folders:
         try:
             cohort = open_run_cohort(cohort_folder, unite_groups=False)
-            cohort = train_on_everybody(cohort) if training_manifest.everybody else cohort
+            if training_manifest.everybody:
+                cohort = train_on_everybody(cohort)
         except InputError:
             continue
         if cohort.identity == training_manifest.cohort_sha256:
@@ -338,5 +315,7 @@ def compute_digests(file_paths: Iterable[Path]) -> dict[str, str]:
 
 def shorten_error(error: Exception) -> str:
     """An error's first line, without TensorFlow's names of operations, cut to a readable length."""
-    message = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(getattr(error, "message", error)))
-    return (message.strip().splitlines() or [type(error).__name__])[0][:160]
+    full_message = str(getattr(error, "message", error))
+    message_lines = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", full_message).strip().splitlines()
+    first_line = message_lines[0] if message_lines else type(error).__name__
+    return first_line[:160]

@@ -128,16 +128,11 @@ class Manifest:
     def flat_fields(self) -> dict[str, Any]:
         """The record without groups."""
         group_names = ("settings", "caveats", "versions", "told")
-        manifest_fields = asdict(self)
-        return {
-            field_name: field_value
-            for field_name, field_value in manifest_fields.items()
-            if field_name not in group_names
-        } | {
-            field_name: field_value
-            for group_name in group_names
-            for field_name, field_value in (manifest_fields[group_name] or {}).items()
-        }
+        flat_fields = asdict(self)
+        groups = [flat_fields.pop(group_name) for group_name in group_names]
+        for group_fields in groups:
+            flat_fields |= group_fields or {}
+        return flat_fields
 
 
 def compute_run_key(*key_inputs: object) -> str:
@@ -151,12 +146,13 @@ def read_manifest(manifest_path: Path) -> Manifest | None:
     manifest_path = manifest_path / MANIFEST_FILE if manifest_path.is_dir() else manifest_path
     if not manifest_path.is_file():
         return None
-    repeat_advice = (
-        f"move {manifest_path.parent if manifest_path.parent.name else manifest_path.parent.absolute()} away and "
-        "repeat the run"
-    )
+    results_folder = manifest_path.parent
+    if not results_folder.name:  # the working folder
+        results_folder = results_folder.absolute()
+    repeat_advice = f"move {results_folder} away and repeat the run"
     try:
-        files.check_format_version(manifest_path, files.read_json(manifest_path, dict).get("format"), repeat_advice)
+        format_version = files.read_json(manifest_path, dict).get("format")
+        files.check_format_version(manifest_path, format_version, repeat_advice)
         return files.read_json(manifest_path, Manifest)
     except InputError as error:
         raise InputError(f"{error} Or {repeat_advice}." if repeat_advice not in str(error) else str(error)) from error
@@ -172,9 +168,10 @@ def has_finished_results(
     """Whether a folder holds the finished results of a run with this key, by these weights, of so many batches at
     least, as they were written."""
     manifest = read_manifest(results_folder / MANIFEST_FILE)
-    if manifest is None or not manifest.finished or (manifest.key, manifest.weights) != (run_key, weights_sha256):
+    if manifest is None or not manifest.finished:
         return False
-    return manifest.step >= min_step and not find_changed_outputs(results_folder, manifest)
+    is_same_result = (manifest.key, manifest.weights) == (run_key, weights_sha256) and manifest.step >= min_step
+    return is_same_result and not find_changed_outputs(results_folder, manifest)
 
 
 def find_changed_outputs(results_folder: Path, manifest: Manifest) -> list[str]:
@@ -312,11 +309,8 @@ def check_results_folder_free(results_folder: Path, job_name: str, model_name: s
 def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None:
     """Moves all that lies in a folder to `earlier/<when>` in it, with the folders of its parts if
     `moves_fold_folders`; this is printed. Folders of other runs stay."""
-    earlier_results_folder = (
-        results_folder
-        / EARLIER_FOLDER
-        / time.strftime("%Y%m%dT%H%M%S", time.localtime((results_folder / MANIFEST_FILE).stat().st_mtime))
-    )
+    written_time = time.localtime((results_folder / MANIFEST_FILE).stat().st_mtime)
+    earlier_results_folder = results_folder / EARLIER_FOLDER / time.strftime("%Y%m%dT%H%M%S", written_time)
     while earlier_results_folder.exists():
         earlier_results_folder = earlier_results_folder.with_name(earlier_results_folder.name + "+")
     child_paths_to_move = [
@@ -326,12 +320,10 @@ def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None
     ]
     with ExitStack() as lock_stack:
         for child_path in child_paths_to_move:
-            for locked_folder in (
-                (child_path, *child_path.glob("fold-*")) if FOLD_FOLDER_PATTERN.match(child_path.name) else ()
-            ):
-                lock_stack.enter_context(
-                    files.lock_exclusively(locked_folder)
-                )  # raises InputError if another process is at it
+            if FOLD_FOLDER_PATTERN.match(child_path.name):
+                for locked_folder in (child_path, *child_path.glob("fold-*")):
+                    # raises InputError if another process is at it
+                    lock_stack.enter_context(files.lock_exclusively(locked_folder))
         earlier_results_folder.mkdir(parents=True)
         # the manifest last, if a kill comes between
         for child_path in sorted(child_paths_to_move, key=lambda child_path: child_path.name == MANIFEST_FILE):
@@ -348,33 +340,26 @@ def rewrite_outputs(results_folder: Path, output_names: Sequence[str], **manifes
         yield
         return
     manifest = replace(manifest, told=manifest.told | manifest_extras)
-    remaining_fingerprint_by_output = {
+    fingerprint_by_output = {
         output_name: recorded_fingerprint
         for output_name, recorded_fingerprint in manifest.outputs.items()
         if output_name not in output_names
     }
-    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=remaining_fingerprint_by_output))
+    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=fingerprint_by_output))
     yield
-    new_fingerprint_by_output = {
-        output_name: new_fingerprint
-        for output_name in output_names
-        if (new_fingerprint := fingerprint_file(results_folder / output_name))
-    }
-    write_manifest(
-        results_folder / MANIFEST_FILE,
-        replace(manifest, outputs=remaining_fingerprint_by_output | new_fingerprint_by_output),
-    )
+    for output_name in output_names:
+        new_fingerprint = fingerprint_file(results_folder / output_name)
+        if new_fingerprint:
+            fingerprint_by_output[output_name] = new_fingerprint
+    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=fingerprint_by_output))
 
 
 def average_branch_weights(branch_weights_list: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean share of each part. Nothing if shares were not learned, or if the parts of networks differ."""
-    has_same_branches = len({tuple(branch_weights) for branch_weights in branch_weights_list}) == 1
-    return (
-        {
-            branch_name: sum(branch_weights[branch_name] for branch_weights in branch_weights_list)
-            / len(branch_weights_list)
-            for branch_name in branch_weights_list[0]
-        }
-        if has_same_branches
-        else {}
-    )
+    if len({tuple(branch_weights) for branch_weights in branch_weights_list}) != 1:
+        return {}
+    mean_weight_by_branch = {}
+    for branch_name in branch_weights_list[0]:
+        weight_sum = sum(branch_weights[branch_name] for branch_weights in branch_weights_list)
+        mean_weight_by_branch[branch_name] = weight_sum / len(branch_weights_list)
+    return mean_weight_by_branch

@@ -146,9 +146,10 @@ class Run:
             key_choices = {field_name: key_choices[field_name] for field_name in ("model", "seed", "precision")}
         elif self.candidates:
             key_choices |= {"preset": None, "config": [asdict(candidate.config) for candidate in self.candidates]}
-        division_key = (
-            (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject) if self.folds else None
-        )
+
+        division_key = None
+        if self.folds:
+            division_key = (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject)
         extra_key_inputs = (
             self.options.select_result_settings(),
             asdict(self.caveats),
@@ -264,15 +265,21 @@ class Run:
         """How the people were divided, for `runs.csv`; nothing without folds."""
         if not self.folds:
             return "everybody" if self.everybody else ""
-        repeats_text = f"{self.repeats} repeats" if self.repeats > 1 and not self.fold else ""
-        return ", ".join(filter(None, (self.folds.folds_option, self.fold and f"fold {self.fold_label}", repeats_text)))
+        division_texts = [self.folds.folds_option]
+        if self.fold:
+            division_texts.append(f"fold {self.fold_label}")
+        elif self.repeats > 1:
+            division_texts.append(f"{self.repeats} repeats")
+        return ", ".join(filter(None, division_texts))
 
     @contextmanager
     def lock_folders(self) -> Iterator["Run"]:
         """This run, while other runs are kept out of its folders; of a worker that is not the chief, one that writes
         into copies of these. Waits for all workers. Raises InputError that names another run there."""
+        written_folders = [self.out_dir]
+        if not self.job.needs_checkpoint:
+            written_folders.append(self.checkpoints.path)
         locked_run = self
-        written_folders = [self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])]
         with ExitStack() as exit_stack:
             if self.workers.is_chief:
                 for folder in written_folders:
@@ -332,17 +339,15 @@ class Run:
     @cached_property
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
-        full_cohort, fold_by_subject = (
-            (self.folds.full_cohort, self.folds.fold_by_subject) if self.folds else (self.cohort, None)
-        )
+        full_cohort = self.folds.full_cohort if self.folds else self.cohort
+        fold_by_subject = self.folds.fold_by_subject if self.folds else None
         cohort_problems = tuple(full_cohort.find_problems(fold_by_subject, self.model.predicted == "label"))
         network_caveats = self.network_caveats
+        accepted_leaks = [*self.cohort.metadata.accepted_leaks, *network_caveats.accepted_leaks]
         return Caveats(
             simulated=self.cohort.is_simulated or network_caveats.simulated,
             problems=(*cohort_problems, *network_caveats.problems),
-            accepted_leaks=tuple(
-                dict.fromkeys([*self.cohort.metadata.accepted_leaks, *network_caveats.accepted_leaks])
-            ),
+            accepted_leaks=tuple(dict.fromkeys(accepted_leaks)),
             transductive=self.is_transductive,
             unknown_site=full_cohort.is_site_unknown,
         )
@@ -353,8 +358,10 @@ class Run:
 
     def print_results_location(self) -> None:
         """Prints where the results are, and the page if there is one."""
-        page_paths = [page_path for page_name in RESULT_PAGE_FILES if (page_path := self.out_dir / page_name).is_file()]
-        print_unless_quiet(f"Results: {page_paths[0] if page_paths else self.out_dir}{self.caveat_marks}")
+        page_paths = [self.out_dir / page_name for page_name in RESULT_PAGE_FILES]
+        existing_page_paths = [page_path for page_path in page_paths if page_path.is_file()]
+        results_path = existing_page_paths[0] if existing_page_paths else self.out_dir
+        print_unless_quiet(f"Results: {results_path}{self.caveat_marks}")
 
 
 def make_pooled_run(runs: Sequence[Run]) -> Run:
@@ -362,25 +369,28 @@ def make_pooled_run(runs: Sequence[Run]) -> Run:
     first_run = runs[0]
     if not first_run.folds:
         return first_run
-    parent_folder_index = int(first_run.repeats > 1)
-    preset_names = {run.choices.preset for run in runs}
-    # of those that were chosen
+
+    # the settings are those that were chosen in folds: all presets, and the config that reads most
     widest_run = max(runs, key=lambda run: (run.is_transductive, len(run.model.list_input_names(run.config))))
-    choices = replace(first_run.choices, preset=", ".join(sorted(preset_names)), config=widest_run.choices.config)
+    preset_names_text = ", ".join(sorted({run.choices.preset for run in runs}))
+    pooled_choices = replace(first_run.choices, preset=preset_names_text, config=widest_run.choices.config)
+
+    # folders of folds lie in those of repeats, if there are several
+    parent_index = 1 if first_run.repeats > 1 else 0
+    pooled_checkpoints = replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[parent_index])
+    weights_sha256_by_fold = {
+        run.fold_label: run.checkpoints.compute_latest_sha256() for run in runs if run.checkpoints.latest_intact_prefix
+    }
     return replace(
         first_run,
-        choices=choices,
+        choices=pooled_choices,
         config=widest_run.config,
         fold="",
         repeat=0,
         training_id="",
         cohort=first_run.folds.full_cohort,
-        out_dir=first_run.out_dir.parents[parent_folder_index],
-        checkpoints=replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[parent_folder_index]),
-        used_weights_sha256={
-            run.fold_label: run.checkpoints.compute_latest_sha256()
-            for run in runs
-            if run.checkpoints.latest_intact_prefix
-        },
+        out_dir=first_run.out_dir.parents[parent_index],
+        checkpoints=pooled_checkpoints,
+        used_weights_sha256=weights_sha256_by_fold,
         start_time=min(run.start_time for run in runs),
     )

@@ -8,11 +8,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from data.base import files
 from data.base.cli import format_error_line
@@ -45,22 +45,22 @@ def is_everything_done(runs: Sequence[Run]) -> bool:
 
 def perform_runs(runs: Sequence[Run], process_count: int, may_share_gpus: bool) -> int:
     """Does the runs that are asked for and not done, and pools; returns the exit status."""
+    may_use_several_devices = process_count > 1 or runs[0].job.takes_several_devices
     with redirect_stdout(None) if is_child_process() else nullcontext():
-        device = devices.choose_device(may_share_gpus, process_count > 1 or runs[0].job.takes_several_devices)
+        device = devices.choose_device(may_share_gpus, may_use_several_devices)
     if process_count == 1:
         return perform_runs_in_process(runs, device)
+
     pooled_folder = make_pooled_run(runs).out_dir
     with files.lock_exclusively(pooled_folder.with_name(f"{pooled_folder.name}.jobs")):  # two would share the cores
         prepare_pooled_folders(runs)
-        fold_titles_and_options = [
-            (f"Fold {fold_name}", [f"--fold={fold_name}"])
-            for fold_name in dict.fromkeys(run.fold for run in runs if run.is_due())
-        ]
-        if fold_titles_and_options:
-            print_summary([("to do", f"{len(fold_titles_and_options)} folds, {process_count} at a time")])
-            if exit_status := run_subprocesses(
-                fold_titles_and_options, make_process_environments(process_count, may_share_gpus)
-            ):
+        due_fold_names = list(dict.fromkeys(run.fold for run in runs if run.is_due()))  # each once, in order
+        if due_fold_names:
+            print_summary([("to do", f"{len(due_fold_names)} folds, {process_count} at a time")])
+            process_environments = make_process_environments(process_count, may_share_gpus)
+            fold_titles_and_options = [(f"Fold {fold_name}", [f"--fold={fold_name}"]) for fold_name in due_fold_names]
+            exit_status = run_subprocesses(fold_titles_and_options, process_environments)
+            if exit_status:
                 return exit_status
         return pool_if_done(runs, device)
 
@@ -75,13 +75,14 @@ def perform_runs_in_process(runs: Sequence[Run], device: str) -> int:
     shows_fold_progress = is_chief and len(requested_runs) > 1 and not is_child_process()
     if shows_fold_progress and due_runs:
         print_summary([("to do", f"{len(due_runs)} of {len(requested_runs)} folds")])
-    trainings_ahead = TrainingsAhead(int(os.environ.get(CHILD_RUN_COUNT_VARIABLE, 1)) * len(due_runs))
-    with (
-        set_trainings_ahead(trainings_ahead),
-        open_progress_bar("Folds", len(requested_runs), len(requested_runs) - len(due_runs))
-        if shows_fold_progress and due_runs
-        else nullcontext() as progress_bar,
-    ):
+
+    process_run_count = int(os.environ.get(CHILD_RUN_COUNT_VARIABLE, 1))
+    with ExitStack() as exit_stack:
+        exit_stack.enter_context(set_trainings_ahead(TrainingsAhead(process_run_count * len(due_runs))))
+        progress_bar: ProgressBar | None = None
+        if shows_fold_progress and due_runs:
+            done_run_count = len(requested_runs) - len(due_runs)
+            progress_bar = exit_stack.enter_context(open_progress_bar("Folds", len(requested_runs), done_run_count))
         for run in due_runs:
             with (
                 redirect_progress(partial(show_fold_progress, progress_bar, run))
@@ -115,7 +116,8 @@ def prepare_pooled_folders(runs: Sequence[Run]) -> None:
     if not pooled_run.is_pooled:
         return
     if not pooled_run.job.needs_checkpoint:
-        for folds_folder, folds in {run.checkpoints.path.parent: run.folds for run in runs}.items():
+        folds_by_folder = {run.checkpoints.path.parent: run.folds for run in runs}  # one a repeat
+        for folds_folder, folds in folds_by_folder.items():
             assert folds
             with files.lock_exclusively(folds_folder, wait=True):
                 folds.write_folds(folds_folder)
@@ -132,7 +134,8 @@ def pool_if_done(runs: Sequence[Run], device: str) -> int:
     if not all(run.is_requested for run in runs) and pooled_run.overrides_checkpoint:
         print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         return 0
-    if missing_fold_labels := [run.fold_label for run in runs if not run.is_done()]:
+    missing_fold_labels = [run.fold_label for run in runs if not run.is_done()]
+    if missing_fold_labels:
         folds_word = "folds" if len(missing_fold_labels) > 1 else "fold"
         print(f"Still to be done before the results are pooled: {folds_word} {join_names(missing_fold_labels)}.")
         return 0
@@ -146,6 +149,16 @@ def pool_if_done(runs: Sequence[Run], device: str) -> int:
     return 0
 
 
+class ChildProcess(NamedTuple):
+    """A process that does this command with more options, and where it writes."""
+
+    command_name: str
+    process: subprocess.Popen
+    environment: Mapping[str, str]  # the one that is free again once it has ended
+    stdout_path: Path
+    stderr_path: Path
+
+
 def run_subprocesses(
     command_names_and_options: Sequence[tuple[str, Sequence[str]]],
     worker_environments: Sequence[Mapping[str, str]],
@@ -154,10 +167,9 @@ def run_subprocesses(
     """Does this command once for each of `command_names_and_options`, a name and the options to add, in as many
     processes at a time as there are `worker_environments`; returns the exit status of the first that fails. After a
     failure or a signal no other one is begun."""
-    # by process: command name, environment, output paths
     waiting_names_and_options = [*command_names_and_options]
     free_environments = [*worker_environments]
-    command_by_process = dict[subprocess.Popen, tuple]()
+    child_processes = list[ChildProcess]()  # those that run
     printed_lines = set[str]()
     exit_statuses = list[int]()
     received_signal_statuses = list[int]()
@@ -167,64 +179,70 @@ def run_subprocesses(
         tempfile.TemporaryDirectory() as output_folder,
     ):
         try:
-            while command_by_process or (waiting_names_and_options and not any(exit_statuses)):
+            while child_processes or (waiting_names_and_options and not any(exit_statuses)):
                 while free_environments and waiting_names_and_options and not any(exit_statuses):
                     is_first_command = len(waiting_names_and_options) == len(command_names_and_options)
-                    (command_name, command_options), environment = (
-                        waiting_names_and_options.pop(0),
-                        free_environments.pop(),
+                    timed_run_count = 0
+                    if is_first_command:  # it says for all how long they take
+                        timed_run_count = math.ceil(len(command_names_and_options) / len(worker_environments))
+                    command_name, command_options = waiting_names_and_options.pop(0)
+                    child_processes.append(
+                        start_child_process(
+                            command_name,
+                            command_options,
+                            free_environments.pop(),
+                            timed_run_count,
+                            Path(output_folder, str(len(waiting_names_and_options))),
+                        )
                     )
-                    environment = {
-                        **environment,
-                        CHILD_RUN_COUNT_VARIABLE: str(
-                            math.ceil(len(command_names_and_options) / len(worker_environments))
-                            if is_first_command
-                            else 0
-                        ),
-                    }
-                    stdout_and_stderr_paths = [
-                        Path(output_folder, f"{len(waiting_names_and_options)}.{stream}") for stream in ("out", "err")
-                    ]
-                    command_by_process[start_child_process(command_options, environment, *stdout_and_stderr_paths)] = (
-                        command_name,
-                        environment,
-                        stdout_and_stderr_paths,
-                    )
+
                 time.sleep(POLL_INTERVAL_S)
                 if received_signal_statuses and not any(exit_statuses):  # each saves what it has
                     exit_statuses += received_signal_statuses
-                    for process in command_by_process:
-                        process.terminate()
-                for _, _, (out_path, _) in command_by_process.values():
-                    print_new_lines(read_complete_lines(out_path), sys.stdout, printed_lines)
-                for process in [process for process in command_by_process if process.poll() is not None]:
-                    command_name, environment, stdout_and_stderr_paths = command_by_process.pop(process)
-                    free_environments.append(environment)
-                    for output_path, stream in zip(stdout_and_stderr_paths, (sys.stdout, sys.stderr), strict=True):
+                    for child in child_processes:
+                        child.process.terminate()
+
+                for child in child_processes:
+                    print_new_lines(read_complete_lines(child.stdout_path), sys.stdout, printed_lines)
+                for child in [child for child in child_processes if child.process.poll() is not None]:
+                    child_processes.remove(child)
+                    free_environments.append(child.environment)
+                    for output_path, stream in ((child.stdout_path, sys.stdout), (child.stderr_path, sys.stderr)):
                         print_new_lines(output_path.read_text(errors="replace").splitlines(), stream, printed_lines)
-                    if process.returncode < 0 and not any(exit_statuses):
+                    was_killed = child.process.returncode < 0
+                    if was_killed and not any(exit_statuses):
                         error_message = (
-                            f"{command_name} was killed; is the memory too small for {len(worker_environments)} jobs?"
+                            f"{child.command_name} was killed; is the memory too small for {len(worker_environments)} "
+                            "jobs?"
                         )
                         print(format_error_line("run.py", error_message), file=sys.stderr, flush=True)
-                    exit_statuses.append(KILLED_STATUS if process.returncode < 0 else process.returncode)
-                    progress_bar.advance(command_name)
+                    exit_statuses.append(KILLED_STATUS if was_killed else child.process.returncode)
+                    progress_bar.advance(child.command_name)
         finally:
-            for process in command_by_process:  # none stays if this one fails
-                process.terminate()
+            for child in child_processes:  # none stays if this one fails
+                child.process.terminate()
+
     if received_signal_statuses:
         print("Stopped; each has saved what it had, and the same command goes on.", flush=True)
-    return next(filter(None, exit_statuses), 0)
+    failed_statuses = [exit_status for exit_status in exit_statuses if exit_status]
+    return failed_statuses[0] if failed_statuses else 0
 
 
 def start_child_process(
-    extra_options: Sequence[str], environment: Mapping[str, str], stdout_path: Path, stderr_path: Path
-) -> subprocess.Popen:
-    """This command with more options, in a process that a signal to this one does not reach."""
+    command_name: str,
+    extra_options: Sequence[str],
+    environment: Mapping[str, str],
+    timed_run_count: int,
+    output_path: Path,
+) -> ChildProcess:
+    """Starts this command with more options, in a process that a signal to this one does not reach. It writes to
+    `output_path` with `.out` and `.err`, and says how long `timed_run_count` runs take, if that is not 0."""
     command = [sys.executable, "-m", "utils", *sys.argv[1:], *extra_options, "--jobs", "1"]
-    full_environment = os.environ | environment
+    full_environment = os.environ | environment | {CHILD_RUN_COUNT_VARIABLE: str(timed_run_count)}
+    stdout_path = output_path.with_name(f"{output_path.name}.out")
+    stderr_path = output_path.with_name(f"{output_path.name}.err")
     with open(stdout_path, "w") as stdout_file, open(stderr_path, "w") as stderr_file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             env=full_environment,
             stdin=subprocess.DEVNULL,
@@ -232,6 +250,7 @@ def start_child_process(
             stderr=stderr_file,
             start_new_session=True,
         )
+    return ChildProcess(command_name, process, environment, stdout_path, stderr_path)
 
 
 def read_complete_lines(output_path: Path) -> list[str]:
