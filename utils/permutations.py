@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy.stats import beta
@@ -61,31 +61,36 @@ def compute_permutation_result(
     observed_score: float, permutation_scores: Sequence[float], requested_count: int, metric_name: str
 ) -> PermutationResult | None:
     """The result of a series, of whose first permutations these are the scores; None if its end is not reached yet."""
-    exceedance_count = 0
-    for drawn_count, permutation_score in enumerate(permutation_scores[:requested_count], 1):
+    exceedance_count = 0  # permutations at least as high as the true labels
+    drawn_count = 0
+    for permutation_score in permutation_scores[:requested_count]:
+        drawn_count += 1
         exceedance_count += permutation_score >= observed_score
-        if exceedance_count == MAX_EXCEEDANCES or drawn_count == requested_count:
-            is_stopped_early = exceedance_count == MAX_EXCEEDANCES
-            p_value = exceedance_count / drawn_count if is_stopped_early else (exceedance_count + 1) / (drawn_count + 1)
-            lower_score_count = (
-                drawn_count - exceedance_count
-            )  # if it stopped early, it did so because the last one was high
-            p_upper_bound = (
-                beta.ppf(CONFIDENCE_LEVEL, exceedance_count + (not is_stopped_early), lower_score_count)
-                if lower_score_count
-                else 1.0
-            )
-            return PermutationResult(
-                p=p_value,
-                bound=float(p_upper_bound),
-                high=exceedance_count,
-                count=drawn_count,
-                asked=requested_count,
-                observed=observed_score,
-                metric=metric_name,
-                mean=sum(permutation_scores[:drawn_count]) / drawn_count,
-            )
-    return None
+        if exceedance_count == MAX_EXCEEDANCES:
+            break
+    is_stopped_early = exceedance_count == MAX_EXCEEDANCES
+    if drawn_count == 0 or not (is_stopped_early or drawn_count == requested_count):
+        return None
+
+    # Clopper and Pearson; if it stopped early, it did so because the last one was high
+    lower_score_count = drawn_count - exceedance_count
+    if is_stopped_early:
+        p_value = exceedance_count / drawn_count
+        beta_shape = exceedance_count
+    else:
+        p_value = (exceedance_count + 1) / (drawn_count + 1)
+        beta_shape = exceedance_count + 1
+    p_upper_bound = beta.ppf(CONFIDENCE_LEVEL, beta_shape, lower_score_count) if lower_score_count else 1.0
+    return PermutationResult(
+        p=p_value,
+        bound=float(p_upper_bound),
+        high=exceedance_count,
+        count=drawn_count,
+        asked=requested_count,
+        observed=observed_score,
+        metric=metric_name,
+        mean=sum(permutation_scores[:drawn_count]) / drawn_count,
+    )
 
 
 @dataclass(frozen=True)
@@ -108,14 +113,11 @@ class PermutationSeries:
         """The record of the folder. It does not depend on the number of permutations, so that more continue fewer; what
         is permuted is the training, so it has the training's settings."""
         checkpoint_manifests = [fold_run.checkpoints.read_latest_manifest() for fold_run in self.fold_runs]
-        return Manifest(
-            job="permute",
-            key=record.compute_run_key(
-                self.pooled_run.run_key,
-                [[checkpoint_manifest.key, checkpoint_manifest.step] for checkpoint_manifest in checkpoint_manifests],
-            ),
-            settings=self.pooled_run.choices,
-        )
+        training_keys = [
+            [checkpoint_manifest.key, checkpoint_manifest.step] for checkpoint_manifest in checkpoint_manifests
+        ]
+        permutations_key = record.compute_run_key(self.pooled_run.run_key, training_keys)
+        return Manifest(job="permute", key=permutations_key, settings=self.pooled_run.choices)
 
     @cached_property
     def manifest_key(self) -> str:
@@ -125,35 +127,27 @@ class PermutationSeries:
     @cached_property
     def observed_auc_name_and_value(self) -> tuple[str, float]:
         """The AUC that the verdict rests on, by its name, as the test has it."""
-        return compute_headline_auc(
-            Predictions.from_tables(
-                read_predictions(self.pooled_run.out_dir / RESULT_TABLE_BY_NAME["predictions"].file_name)
-            )
-        )
+        predictions_path = self.pooled_run.out_dir / RESULT_TABLE_BY_NAME["predictions"].file_name
+        return compute_headline_auc(Predictions.from_tables(read_predictions(predictions_path)))
 
     def load_score_by_permutation(self) -> dict[int, float]:
         """The scores of the permutations that are done, by number."""
         table_path = self.permutations_folder / PERMUTATIONS_FILE
-        score_table = (
-            read_csv_frame(table_path, PERMUTATION_COLUMNS)
-            if table_path.is_file()
-            else pd.DataFrame(columns=PERMUTATION_COLUMNS)
-        )
+        if not table_path.is_file():
+            return {}
+        score_table = read_csv_frame(table_path, PERMUTATION_COLUMNS)
         return dict(zip(score_table["permutation"].map(int), score_table["score"].map(float), strict=True))
 
     def find_result(self) -> PermutationResult | None:
         """The result; None if permutations are missing."""
-        score_by_permutation, (metric_name, observed_score) = (
-            self.load_score_by_permutation(),
-            self.observed_auc_name_and_value,
-        )
-        finished_permutation_numbers = takewhile(score_by_permutation.__contains__, range(1, self.requested_count + 1))
-        return compute_permutation_result(
-            observed_score,
-            [score_by_permutation[permutation_number] for permutation_number in finished_permutation_numbers],
-            self.requested_count,
-            metric_name,
-        )
+        score_by_permutation = self.load_score_by_permutation()
+        metric_name, observed_score = self.observed_auc_name_and_value
+        first_scores = []  # of permutations 1, 2, ... up to the first that is missing
+        for permutation_number in range(1, self.requested_count + 1):
+            if permutation_number not in score_by_permutation:
+                break
+            first_scores.append(score_by_permutation[permutation_number])
+        return compute_permutation_result(observed_score, first_scores, self.requested_count, metric_name)
 
     def score_permutation(self, permutation_number: int, report_progress: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
@@ -164,89 +158,82 @@ class PermutationSeries:
         relabelled_folds = permute_folds(original_folds, self.pooled_run.seed, permutation_number)
         prediction_rows = []
         for fold_name, fold_run in zip(relabelled_folds.fold_names, self.fold_runs, strict=True):
-            relabelled_run = replace(
-                replace_cohort(fold_run, relabelled_folds.make_fold_cohort(fold_name)), folds=relabelled_folds
-            )
-            probability_by_file = train_and_predict_by_file(relabelled_run)
-            row_by_file = {subject_row.file: subject_row for subject_row in relabelled_run.cohort.rows}
-            row_probability_pairs = [
-                (row_by_file[file], probability) for file, probability in probability_by_file.items()
-            ]
-            prediction_rows += [
-                (subject_row.subject, subject_row.site, subject_row.label, fold_name, probability)
-                for subject_row, probability in row_probability_pairs
-            ]
+            relabelled_run = replace_cohort(fold_run, relabelled_folds.make_fold_cohort(fold_name))
+            relabelled_run = replace(relabelled_run, folds=relabelled_folds)
+            row_by_file = {cohort_row.file: cohort_row for cohort_row in relabelled_run.cohort.rows}
+            for file_name, probability in train_and_predict_by_file(relabelled_run).items():
+                cohort_row = row_by_file[file_name]
+                prediction_rows.append((cohort_row.subject, cohort_row.site, cohort_row.label, fold_name, probability))
             report_progress(f"{permutation_number}: fold {fold_name} is done")
         prediction_columns = ["subject", "site", "label", "fold", "probability"]
-        return compute_headline_auc(Predictions.from_tables(pd.DataFrame(prediction_rows, columns=prediction_columns)))[
-            1
-        ]
+        prediction_table = pd.DataFrame(prediction_rows, columns=prediction_columns)
+        _, permutation_score = compute_headline_auc(Predictions.from_tables(prediction_table))
+        return permutation_score
 
     def run_permutations(self, max_permutations: int) -> None:
         """Does permutation after permutation that no other process is working on, `max_permutations` at most, until no
         more are needed."""
-        with open_progress_bar(
-            "Permutations", self.requested_count, len(self.load_score_by_permutation())
-        ) as progress_bar:
+        own_count = 0  # permutations that this process has done
+        stored_count = len(self.load_score_by_permutation())
+        with open_progress_bar("Permutations", self.requested_count, stored_count) as progress_bar:
             for permutation_number in range(1, self.requested_count + 1):
                 if permutation_number in self.load_score_by_permutation():
                     continue
-                if self.find_result() or not max_permutations:
+                if self.find_result() or own_count == max_permutations:
                     return
+                permutation_lock = self.permutations_folder / f"permutation {permutation_number}"
                 with ExitStack() as lock_stack:
                     try:
-                        lock_stack.enter_context(
-                            files.lock_exclusively(self.permutations_folder / f"permutation {permutation_number}")
-                        )
+                        lock_stack.enter_context(files.lock_exclusively(permutation_lock))
                     except InputError:  # another process is working on it
                         continue
                     if permutation_number in self.load_score_by_permutation():
                         continue
-                    self.add_score(
-                        permutation_number,
-                        self.score_permutation(permutation_number, lambda message: progress_bar.advance(message, 0)),
+                    permutation_score = self.score_permutation(
+                        permutation_number, lambda message: progress_bar.advance(message, 0)
                     )
-                max_permutations -= 1
+                    self.add_score(permutation_number, permutation_score)
+                own_count += 1
                 progress_bar.advance()
 
     def add_score(self, permutation_number: int, permutation_score: float) -> None:
         """Adds a row, in the order of numbers."""
         with files.lock_exclusively(self.permutations_folder, wait=True):
-            if (
-                folder_manifest := record.read_manifest(self.permutations_folder)
-            ) is None or folder_manifest.key != self.manifest_key:
+            if not self.is_continued:
                 raise InputError(f"{self.permutations_folder} is of another training now; repeat the command.")
             score_rows = sorted((self.load_score_by_permutation() | {permutation_number: permutation_score}).items())
             write_csv_frame(
                 self.permutations_folder / PERMUTATIONS_FILE, pd.DataFrame(score_rows, columns=PERMUTATION_COLUMNS)
             )
 
+    @property
+    def is_continued(self) -> bool:
+        """Whether the folder is of these trainings, so that the scores in it count."""
+        folder_manifest = record.read_manifest(self.permutations_folder)
+        return folder_manifest is not None and folder_manifest.key == self.manifest_key
+
     def describe_remaining_work(self) -> str:
         """How many permutations are to come, and how long they take at most, by the trainings of the networks."""
-        is_continued = (
-            folder_manifest := record.read_manifest(self.permutations_folder)
-        ) is not None and folder_manifest.key == self.manifest_key
-        remaining_permutation_count = (
-            0
-            if is_continued and self.find_result()
-            else self.requested_count - (len(self.load_score_by_permutation()) if is_continued else 0)
-        )
-        seconds_per_training = [
-            checkpoint_manifest.wall_time_s
-            for fold_run in self.fold_runs
-            if (checkpoint_manifest := fold_run.checkpoints.read_latest_manifest()).wall_time_s
-        ]
-        mean_training_seconds = sum(seconds_per_training) / max(len(seconds_per_training), 1)
-        duration_text = (
-            f"at most about "
-            f"{format_duration(remaining_permutation_count * len(self.fold_runs) * mean_training_seconds)}, by "
-            f"{format_duration(mean_training_seconds)} a training"
-        )
+        remaining_permutation_count = self.requested_count
+        if self.is_continued:
+            remaining_permutation_count -= len(self.load_score_by_permutation())
+            if self.find_result():
+                remaining_permutation_count = 0
         work_text = (
             f"{remaining_permutation_count} more at most, each in {len(self.fold_runs)} folds; {MAX_EXCEEDANCES} as "
             "high end it early"
         )
-        return f"{work_text}; time {duration_text if seconds_per_training else 'not known yet: the first one tells'}"
+
+        training_times_s = [fold_run.checkpoints.read_latest_manifest().wall_time_s for fold_run in self.fold_runs]
+        known_training_times_s = [training_time_s for training_time_s in training_times_s if training_time_s]
+        if not known_training_times_s:
+            return f"{work_text}; time not known yet: the first one tells"
+        mean_training_s = sum(known_training_times_s) / len(known_training_times_s)
+        max_remaining_s = remaining_permutation_count * len(self.fold_runs) * mean_training_s
+        return (
+            f"{work_text}; time at most about {format_duration(max_remaining_s)}, by "
+            f"{format_duration(mean_training_s)} a training"
+        )
 
 
 def run_permutation_test(
@@ -255,63 +242,71 @@ def run_permutation_test(
     """Does the permutations that are missing, in `process_count` processes if there are several; returns the exit
     status."""
     series = PermutationSeries(fold_runs, requested_count)
-    permutations_and_test_manifests = [
-        record.read_manifest(series.permutations_folder),
-        record.read_manifest(series.pooled_run.out_dir),
-    ]
-    # of both manifests, None if unfinished
-    stored_result_dicts = [
-        manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None
-        for manifest in permutations_and_test_manifests
-    ]
+    folder_manifest = record.read_manifest(series.permutations_folder)
+    test_manifest = record.read_manifest(series.pooled_run.out_dir)
+    stored_result = get_finished_result(folder_manifest)
     if (
-        permutations_and_test_manifests[0]
-        and permutations_and_test_manifests[0].key == series.manifest_key
-        and stored_result_dicts[0]
-        and stored_result_dicts[0] == stored_result_dicts[1]
-        and stored_result_dicts[0]["asked"] == requested_count
+        folder_manifest
+        and folder_manifest.key == series.manifest_key
+        and stored_result
+        and stored_result == get_finished_result(test_manifest)
+        and stored_result["asked"] == requested_count
     ):
         print("Everything is done.")
         series.pooled_run.print_results_location()
         return 0
+
     with files.lock_exclusively(series.permutations_folder, wait=True):
-        changed_files = permutations_and_test_manifests[0] and record.find_changed_outputs(
-            series.permutations_folder, permutations_and_test_manifests[0]
-        )
         if (
-            permutations_and_test_manifests[0] is None
-            or permutations_and_test_manifests[0].key != series.manifest_key
-            or changed_files
+            folder_manifest is None
+            or folder_manifest.key != series.manifest_key
+            or record.find_changed_outputs(series.permutations_folder, folder_manifest)
         ):
             record.claim_results_folder(series.permutations_folder, series.permutations_manifest)
     if not is_child_process():
         print_summary([("permutations", series.describe_remaining_work())])
     if process_count == 1:
-        with redirect_stdout(None) if is_child_process() else nullcontext():
-            device_kind = devices.choose_device(may_share_gpus)
-        workers = fold_runs[0].workers.with_strategy(devices.start_tensorflow(device_kind))
-        process_series = PermutationSeries(
-            [replace(fold_run, workers=workers) for fold_run in series.fold_runs], requested_count
-        )
-        with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
-            process_series.run_permutations(PERMUTATIONS_PER_PROCESS if is_child_process() else requested_count)
+        run_permutations_in_process(series, may_share_gpus)
     else:
-        previous_score_count = -1
-        exit_status = 0
-        while (
-            not exit_status
-            and series.find_result() is None
-            and previous_score_count < (previous_score_count := len(series.load_score_by_permutation()))
-        ):
-            devices.choose_device(may_share_gpus, may_use_several=True)
-            # (name, options to add)
-            process_names_and_options = [("A process of permutations", list[str]())] * process_count
-            exit_status = run_subprocesses(
-                process_names_and_options, make_process_environments(process_count, may_share_gpus), "Permutations"
-            )
+        exit_status = run_permutations_in_subprocesses(series, process_count, may_share_gpus)
         if exit_status:
             return exit_status
     return 0 if is_child_process() else conclude_permutations(series)
+
+
+def get_finished_result(manifest: Manifest | None) -> dict[str, Any] | None:
+    """The result as a record has it; None if it is not finished."""
+    return manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None
+
+
+def run_permutations_in_process(series: PermutationSeries, may_share_gpus: bool) -> None:
+    """Does permutations until no more are needed; a process of --jobs ends before that."""
+    with redirect_stdout(None) if is_child_process() else nullcontext():
+        device_kind = devices.choose_device(may_share_gpus)
+    workers = series.fold_runs[0].workers.with_strategy(devices.start_tensorflow(device_kind))
+    started_fold_runs = [replace(fold_run, workers=workers) for fold_run in series.fold_runs]
+    max_permutations = PERMUTATIONS_PER_PROCESS if is_child_process() else series.requested_count
+    with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
+        replace(series, fold_runs=started_fold_runs).run_permutations(max_permutations)
+
+
+def run_permutations_in_subprocesses(series: PermutationSeries, process_count: int, may_share_gpus: bool) -> int:
+    """Starts several processes, and as many anew when these have ended, until no more permutations are needed, or they
+    have added none; returns the exit status of the first that fails."""
+    previous_score_count = -1
+    while series.find_result() is None:
+        score_count = len(series.load_score_by_permutation())
+        if score_count <= previous_score_count:
+            break
+        previous_score_count = score_count
+        devices.choose_device(may_share_gpus, may_use_several=True)
+        process_environments = make_process_environments(process_count, may_share_gpus)
+        # a name, and no options to add
+        names_and_options = [("A process of permutations", list[str]())] * process_count
+        exit_status = run_subprocesses(names_and_options, process_environments, "Permutations")
+        if exit_status:
+            return exit_status
+    return 0
 
 
 def conclude_permutations(series: PermutationSeries) -> int:
@@ -319,7 +314,8 @@ def conclude_permutations(series: PermutationSeries) -> int:
     pooled_run = series.pooled_run
     permutations_folder = series.permutations_folder
     with files.lock_exclusively(permutations_folder, wait=True):
-        if (permutation_result := series.find_result()) is None:
+        permutation_result = series.find_result()
+        if permutation_result is None:
             print("Other processes are still at permutations; the last one of all writes the p-value.")
             return 0
         for lock_path in permutations_folder.glob(".*.lock"):  # of a process that was killed
