@@ -3,7 +3,7 @@ choose."""
 
 import argparse
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -47,27 +47,24 @@ def parse_candidates(choose_text: str, model: Model) -> tuple[Candidate, ...]:
         )
     candidate_by_config: dict[Settings, Candidate] = {}
     for new_candidate in parsed_candidates:
-        if (
-            first_candidate := candidate_by_config.setdefault(new_candidate.config, new_candidate)
-        ) is not new_candidate:
+        first_candidate = candidate_by_config.setdefault(new_candidate.config, new_candidate)
+        if first_candidate is not new_candidate:
             raise InputError(
                 f"--choose has the same settings twice, as {first_candidate} and as {new_candidate}; leave one out."
             )
     return tuple(parsed_candidates)
 
 
-def make_candidate(preset_name: str, setting_changes: Iterable[str], model: Model) -> Candidate:
+def make_candidate(preset_name: str, setting_changes: Sequence[str], model: Model) -> Candidate:
     """Raises InputError for an unknown preset or setting."""
     config_by_preset = model.module.PRESETS
-    setting_changes = tuple(setting_changes)
     if preset_name not in config_by_preset:
         raise InputError(
             f"--preset {quote_text(preset_name)} is unknown to {model.model_name}; expected one of "
             f"{', '.join(config_by_preset)}."
         )
-    return Candidate(
-        preset_name, setting_changes, override_settings(config_by_preset[preset_name], list(setting_changes))
-    )
+    config = override_settings(config_by_preset[preset_name], list(setting_changes))
+    return Candidate(preset_name, tuple(setting_changes), config)
 
 
 def parse_candidate(candidate_text: str, model: Model) -> Candidate:
@@ -84,11 +81,13 @@ def read_candidate_file(candidate_lines_path: Path, model: Model) -> Iterator[Ca
         raise InputError(
             f"{candidate_lines_path} is not UTF-8 text; expected a line of --preset and --set a candidate."
         ) from error
+    default_preset_name = next(iter(model.module.PRESETS))
     for line_number, candidate_line in enumerate(candidate_lines, 1):
         try:
-            if line_arguments := shlex.split(candidate_line, comments=True):
+            line_arguments = shlex.split(candidate_line, comments=True)
+            if line_arguments:
                 parsed_line = CandidateLineParser().parse_args(line_arguments)
-                yield make_candidate(parsed_line.preset or next(iter(model.module.PRESETS)), parsed_line.set, model)
+                yield make_candidate(parsed_line.preset or default_preset_name, parsed_line.set, model)
         except (InputError, ValueError) as error:
             raise InputError(f"{candidate_lines_path} line {line_number}: {error}") from None
 

@@ -51,17 +51,16 @@ class CrossValidation:
     @property
     def choice_sentence(self) -> str:
         """Which of several candidates is meant, if folds chose among them."""
-        most_chosen_name, choosing_fold_count = max(
-            self.chosen.items(), key=lambda name_and_count: name_and_count[1], default=("", 0)
-        )
+        if not self.chosen:
+            return ""
+        most_chosen_name = max(self.chosen, key=self.chosen.__getitem__)
+        choosing_fold_count = self.chosen[most_chosen_name]
         total_fold_count = sum(self.chosen.values())
         is_tied = list(self.chosen.values()).count(choosing_fold_count) > 1
         tie_text = ", as often as another" if is_tied else ""
         return (
             f"Settings: those of {most_chosen_name}, which was chosen in {choosing_fold_count} of {total_fold_count} "
             f"folds{tie_text}."
-            if most_chosen_name
-            else ""
         )
 
     @property

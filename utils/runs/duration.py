@@ -68,18 +68,16 @@ class BatchTimer:
             return
         trainings_ahead.settings_with_printed_time.add(settings_text)
         seconds_per_batch = median(later_time - earlier_time for earlier_time, later_time in pairwise(self.batch_times))
-        remaining_s = seconds_per_batch * (
-            trainings_ahead.training_count * self.run.num_iters - self.initial_batch_count
-        )
+        remaining_batch_count = trainings_ahead.training_count * self.run.num_iters - self.initial_batch_count
+        remaining_s = seconds_per_batch * remaining_batch_count
         if remaining_s > EFFORT.told_from_s:
             training_count_text = (
                 f"{trainings_ahead.training_count} trainings" if trainings_ahead.training_count > 1 else "the training"
             )
             duration_message = (
                 f"about {format_duration(remaining_s)} for {training_count_text} of {self.run.model.model_name} "
-                f"{self.run.choices.preset}"
+                f"{self.run.choices.preset}, measured over {measured_batch_count} batches"
             )
-            duration_message += f", measured over {measured_batch_count} batches"
             if seconds_per_batch >= 1:
                 duration_message += (
                     f" of {format_duration(seconds_per_batch)}; Ctrl-C and SIGTERM stop it after a batch"

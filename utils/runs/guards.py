@@ -47,15 +47,17 @@ def check_training_folder(checkpoint_folder: CheckpointFolder, model_checkpoints
         for child_path in sorted(model_checkpoints_folder.glob("*"))
         if child_path.name.startswith((FOLDS_FOLDER_PREFIX, EVERYBODY_FOLDER))
     ]
-    trained_checkpoint_names += ["one of a split"] if CheckpointFolder(model_checkpoints_folder).has_checkpoint else []
-    if trained_checkpoint_names := [
-        trained_checkpoint_name
-        for trained_checkpoint_name in trained_checkpoint_names
-        if trained_checkpoint_name not in checkpoint_folder.path.parts
-    ]:
+    if CheckpointFolder(model_checkpoints_folder).has_checkpoint:
+        trained_checkpoint_names.append("one of a split")
+    other_checkpoint_names = [
+        checkpoint_name
+        for checkpoint_name in trained_checkpoint_names
+        if checkpoint_name not in checkpoint_folder.path.parts
+    ]
+    if other_checkpoint_names:
         raise InputError(
             f"{checkpoint_folder.path} holds no checkpoint, but {model_checkpoints_folder} has "
-            f"{join_names(trained_checkpoint_names)}; say so with --folds, --wholeSites or --everybody, or make this "
+            f"{join_names(other_checkpoint_names)}; say so with --folds, --wholeSites or --everybody, or make this "
             f"one: {checkpoint_folder.training_command}"
         )
 
@@ -74,29 +76,17 @@ def check_checkpoint_use(run: Run, checkpoint_manifest: Manifest | None) -> None
 def check_same_settings(run: Run, checkpoint_manifest: Manifest) -> None:
     """The checkpoint must have this preset, these hyper-parameters and this grid; if inner folds chose them, these
     candidates."""
-    if not run.job.needs_checkpoint and (run.candidates or checkpoint_manifest.candidates):
-        if checkpoint_manifest.candidates != (candidate_texts := tuple(map(str, run.candidates))):
-            raise InputError(
-                f"{run.checkpoints.path} was chosen among "
-                f"{join_names(checkpoint_manifest.candidates) or 'no candidates'}, this run compares "
-                f"{join_names(candidate_texts) or 'none'}; use --choose accordingly or {NEW_CHECKPOINT_ADVICE}."
-            )
-        if (
-            chosen_batch_count := checkpoint_manifest.told.get("chosen", {}).get("batches", run.num_iters)
-        ) != run.num_iters:
-            raise InputError(
-                f"{run.checkpoints.path} was chosen by trainings of {chosen_batch_count} batches, this run asks for "
-                f"{run.num_iters}; use --numIters {chosen_batch_count}, or {NEW_CHECKPOINT_ADVICE}."
-            )
+    is_chosen = bool(run.candidates or checkpoint_manifest.candidates)
+    if is_chosen and not run.job.needs_checkpoint:
+        check_same_candidates(run, checkpoint_manifest)
         return
     assert checkpoint_manifest.settings
-    checkpoint_hyperparameters = asdict(run.model.parse_settings(checkpoint_manifest.settings.config))
-    run_hyperparameters = asdict(run.config)
     checkpoint_settings = {
         "preset": checkpoint_manifest.settings.preset,
         "grid": checkpoint_manifest.settings.grid,
-    } | checkpoint_hyperparameters
-    run_settings = {"preset": run.choices.preset, "grid": run.choices.grid} | run_hyperparameters
+        **asdict(run.model.parse_settings(checkpoint_manifest.settings.config)),
+    }
+    run_settings = {"preset": run.choices.preset, "grid": run.choices.grid, **asdict(run.config)}
     check_no_difference(
         run.checkpoints.path,
         checkpoint_settings,
@@ -105,16 +95,30 @@ def check_same_settings(run: Run, checkpoint_manifest: Manifest) -> None:
     )
 
 
+def check_same_candidates(run: Run, checkpoint_manifest: Manifest) -> None:
+    """A choice is continued among the candidates, and by as many batches, as it was started with."""
+    candidate_texts = tuple(map(str, run.candidates))
+    if checkpoint_manifest.candidates != candidate_texts:
+        raise InputError(
+            f"{run.checkpoints.path} was chosen among "
+            f"{join_names(checkpoint_manifest.candidates) or 'no candidates'}, this run compares "
+            f"{join_names(candidate_texts) or 'none'}; use --choose accordingly or {NEW_CHECKPOINT_ADVICE}."
+        )
+    chosen_batch_count = checkpoint_manifest.told.get("chosen", {}).get("batches", run.num_iters)
+    if chosen_batch_count != run.num_iters:
+        raise InputError(
+            f"{run.checkpoints.path} was chosen by trainings of {chosen_batch_count} batches, this run asks for "
+            f"{run.num_iters}; use --numIters {chosen_batch_count}, or {NEW_CHECKPOINT_ADVICE}."
+        )
+
+
 def check_same_training(run: Run, checkpoint_manifest: Manifest) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
-    checkpoint_seed_and_precision, run_seed_and_precision = (
-        {field_name: getattr(choices, field_name) for field_name in ("seed", "precision")}
-        for choices in (checkpoint_manifest.settings, run.choices)
-    )
+    assert checkpoint_manifest.settings
     check_no_difference(
         run.checkpoints.path,
-        checkpoint_seed_and_precision,
-        run_seed_and_precision,
+        {"seed": checkpoint_manifest.settings.seed, "precision": checkpoint_manifest.settings.precision},
+        {"seed": run.choices.seed, "precision": run.choices.precision},
         f"Use the same, or {NEW_CHECKPOINT_ADVICE}.",
     )
     if checkpoint_manifest.cohort_sha256 != run.cohort.identity:
@@ -131,16 +135,14 @@ def check_no_difference(
     advice: str,
 ) -> None:
     """Raises InputError for requested settings that differ from those at `reference_location`."""
-    differing_setting_names = [
-        setting_name
-        for setting_name in requested_settings
-        if reference_settings.get(setting_name) != requested_settings[setting_name]
-    ]
-    if difference_texts := [
-        f"{setting_name}={reference_settings.get(setting_name)} there, "
-        f"{setting_name}={requested_settings[setting_name]} asked for"
-        for setting_name in differing_setting_names
-    ]:
+    difference_texts = []
+    for setting_name, requested_value in requested_settings.items():
+        reference_value = reference_settings.get(setting_name)
+        if reference_value != requested_value:
+            difference_texts.append(
+                f"{setting_name}={reference_value} there, {setting_name}={requested_value} asked for"
+            )
+    if difference_texts:
         raise InputError(f"{reference_location} differs: {join_names(difference_texts, 3, '; ')}. {advice}")
 
 
@@ -160,16 +162,17 @@ def check_cross_validation(
             "these."
         )
     tested_settings = cross_validation.config | {
-        field_name: getattr(cross_validation, field_name) for field_name in ("preset", "precision", "num_iters")
+        "preset": cross_validation.preset,
+        "precision": cross_validation.precision,
+        "num_iters": cross_validation.num_iters,
     }
     requested_settings = record.normalise_json(choices.config) | {
         "preset": choices.preset,
         "precision": choices.precision,
+        "num_iters": num_iters,
     }
     advice = "Use the same, or test these settings on folds."
-    check_no_difference(
-        f"--score {cross_validation.folder}", tested_settings, requested_settings | {"num_iters": num_iters}, advice
-    )
+    check_no_difference(f"--score {cross_validation.folder}", tested_settings, requested_settings, advice)
 
 
 def check_encoder_leak(run: Run) -> None:
@@ -180,9 +183,8 @@ def check_encoder_leak(run: Run) -> None:
 
 def check_checkpoint_leak(run: Run, checkpoint_manifest: Manifest) -> None:
     """No test subject of this cohort may have trained the checkpoint, or the encoder behind it."""
-    if (training_people := checkpoint_manifest.people) is None or (
-        training_people.subjects and not training_people.scans
-    ):
+    training_people = checkpoint_manifest.people
+    if training_people is None or (training_people.subjects and not training_people.scans):
         raise InputError(
             f"{run.checkpoints.path} does not say which scans its training participants have; was its record edited? "
             f"Copy it again, or use {NEW_CHECKPOINT_ADVICE}."
@@ -215,25 +217,30 @@ def check_no_leak(
         PeopleScans({trained_network_text: set(training_scan_digests)}),
         load_people_scans(cohort, test_subjects, with_region_means=False),
     )
-    if leaked_subjects := [
-        subject
-        for subject in test_subjects
-        if strip_leading_zeros(subject) in stripped_training_ids or subject in scan_match_by_subject
-    ]:
-        renamed_subjects = [
-            subject for subject in leaked_subjects if strip_leading_zeros(subject) not in stripped_training_ids
-        ]
+    renamed_subjects = []  # known by their scans only
+    leaked_subjects = []
+    for subject in test_subjects:
+        has_training_id = strip_leading_zeros(subject) in stripped_training_ids
+        if not has_training_id and subject in scan_match_by_subject:
+            renamed_subjects.append(subject)
+        if has_training_id or subject in scan_match_by_subject:
+            leaked_subjects.append(subject)
+    if not leaked_subjects:
+        return
+
+    renaming_sentence = ""
+    if renamed_subjects:
         renamed_subjects_text = "all of them" if renamed_subjects == leaked_subjects else join_names(renamed_subjects)
-        renaming_sentence = (
-            f" By their scans, whatever their names: {renamed_subjects_text}." if renamed_subjects else ""
-        )
-        fold_advice = EDITED_FOLDS_ADVICE if trained_network_text == CHECKPOINT_PHRASE else ENCODER_LEAK_ADVICE
-        advice = fold_advice if run.folds else EVERYBODY_LEAK_ADVICE if run.everybody else SPLIT_LEAK_ADVICE
-        raise InputError(
-            f"{len(leaked_subjects)} of {format_participants(len(test_subjects), 'test')} of {cohort.path} trained "
-            f"{trained_network_text}: {join_names(leaked_subjects)}.{renaming_sentence} Results on them would be too "
-            f"good. {advice}"
-        )
+        renaming_sentence = f" By their scans, whatever their names: {renamed_subjects_text}."
+    if run.folds:
+        advice = EDITED_FOLDS_ADVICE if trained_network_text == CHECKPOINT_PHRASE else ENCODER_LEAK_ADVICE
+    else:
+        advice = EVERYBODY_LEAK_ADVICE if run.everybody else SPLIT_LEAK_ADVICE
+    raise InputError(
+        f"{len(leaked_subjects)} of {format_participants(len(test_subjects), 'test')} of {cohort.path} trained "
+        f"{trained_network_text}: {join_names(leaked_subjects)}.{renaming_sentence} Results on them would be too "
+        f"good. {advice}"
+    )
 
 
 def check_near_copies(run: Run, checkpoint_manifest: Manifest) -> None:
@@ -242,27 +249,26 @@ def check_near_copies(run: Run, checkpoint_manifest: Manifest) -> None:
     cohort = run.cohort
     if checkpoint_manifest.cohort_sha256 == cohort.identity or cohort.is_simulated:
         return  # its own cohort, in which near copies are in one split
-    if not checkpoint_manifest.everybody and checkpoint_manifest.cohort_sha256 == cohort.metadata.provenance.get(
-        "like"
-    ):
+    reference_cohort_sha256 = cohort.metadata.provenance.get("like")
+    if not checkpoint_manifest.everybody and checkpoint_manifest.cohort_sha256 == reference_cohort_sha256:
         return  # compared when it was converted
     training_cohort = run.checkpoints.find_training_cohort()
     if training_cohort is None or checkpoint_manifest.people is None or training_cohort.num_maps != cohort.num_maps:
         print(run.checkpoints.unknown_overlap_warning)
         return
-    training_people_scans = load_people_scans(training_cohort, checkpoint_manifest.people.subjects)
-    if training_by_test_subject := find_people_in_common(
-        training_people_scans, load_people_scans(cohort, cohort.list_split_subjects("test"))
-    ):
-        scan_pairs_text = join_names(
-            [
-                f"{test_subject} has that of {training_subject}"
-                for test_subject, training_subject in training_by_test_subject.items()
-            ]
-        )
+
+    training_scans = load_people_scans(training_cohort, checkpoint_manifest.people.subjects)
+    test_scans = load_people_scans(cohort, cohort.list_split_subjects("test"))
+    training_by_test_subject = find_people_in_common(training_scans, test_scans)
+    if training_by_test_subject:
+        scan_pair_texts = [
+            f"{test_subject} has that of {training_subject}"
+            for test_subject, training_subject in training_by_test_subject.items()
+        ]
         raise InputError(
             f"At least {len(training_by_test_subject)} test participants of {cohort.path} have the scan of a training "
-            f"participant of this checkpoint, with noise or exported again: {scan_pairs_text}. {SPLIT_LEAK_ADVICE}"
+            f"participant of this checkpoint, with noise or exported again: {join_names(scan_pair_texts)}. "
+            f"{SPLIT_LEAK_ADVICE}"
         )
 
 
@@ -276,9 +282,9 @@ def check_same_preparation(run: Run, checkpoint_manifest: Manifest) -> None:
     if checkpoint_manifest.cohort_sha256 == run.cohort.identity:
         return
     input_names = run.model.list_input_names(run.config)
-    checkpoint_preparation_values = (
-        checkpoint_manifest.preparation.select_fields_for_inputs(input_names) if checkpoint_manifest.preparation else {}
-    )
+    checkpoint_preparation_values: Mapping[str, Any] = {}
+    if checkpoint_manifest.preparation:
+        checkpoint_preparation_values = checkpoint_manifest.preparation.select_fields_for_inputs(input_names)
     unknown_preparation_names = []
     for preparation_name, cohort_value in run.cohort.metadata.select_fields_for_inputs(input_names).items():
         checkpoint_value = checkpoint_preparation_values.get(preparation_name)
@@ -297,13 +303,10 @@ def check_same_preparation(run: Run, checkpoint_manifest: Manifest) -> None:
             f"{', '.join(unknown_preparation_names)}."
         )
     if "volume" in run.model.input_names and checkpoint_manifest.num_maps != run.cohort.num_maps:
-        checkpoint_map_count_text, cohort_map_count_text = (
-            f"{map_count} map{'s' if map_count > 1 else ''}"
-            for map_count in (checkpoint_manifest.num_maps, run.cohort.num_maps)
-        )
         raise InputError(
-            f"{run.checkpoints.path} was trained on records of {checkpoint_map_count_text}, {run.cohort.path} has "
-            f"{cohort_map_count_text} a record; use a cohort made like {checkpoint_manifest.cohort}."
+            f"{run.checkpoints.path} was trained on records of {format_map_count(checkpoint_manifest.num_maps)}, "
+            f"{run.cohort.path} has {format_map_count(run.cohort.num_maps)} a record; use a cohort made like "
+            f"{checkpoint_manifest.cohort}."
         )
 
 
@@ -313,19 +316,22 @@ def format_value_excerpt(excerpted_value: object, compared_value: object) -> str
         return str(excerpted_value)
     if len(excerpted_value) != len(compared_value):
         return f"of {len(excerpted_value)} entries"
-    first_differing_index = next(
+    differing_indices = [
         entry_index
-        for entry_index, (entry_value, compared_entry) in enumerate(zip(excerpted_value, compared_value, strict=True))
-        if entry_value != compared_entry
-    )
-    return f"{excerpted_value[first_differing_index]} as entry {first_differing_index + 1}"
+        for entry_index, excerpted_entry in enumerate(excerpted_value)
+        if excerpted_entry != compared_value[entry_index]
+    ]
+    return f"{excerpted_value[differing_indices[0]]} as entry {differing_indices[0] + 1}"
+
+
+def format_map_count(map_count: int) -> str:
+    return f"{map_count} maps" if map_count > 1 else f"{map_count} map"
 
 
 def check_two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
-    training_labels = {
-        run.cohort.rows[record_index].label for record_index in run.cohort.find_split_record_indices("train")
-    }
+    train_indices = run.cohort.find_split_record_indices("train")
+    training_labels = {run.cohort.rows[record_index].label for record_index in train_indices}
     if run.model.predicted == "label" and len(training_labels) < len(CLASS_NAMES):
         raise InputError(
             f"{run.cohort.path} has one class only among its training participants; expected two. Convert "
