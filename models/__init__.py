@@ -118,10 +118,9 @@ def override_settings(config: Settings, assignments: list[str]) -> Settings:
             setting in type_by_setting,
             f"--set {setting[:MAX_QUOTED_LENGTH]} is unknown; expected one of {', '.join(sorted(type_by_setting))}.",
         )
-        is_tuple = isinstance(getattr(config, setting), tuple)
-        value_text_or_texts = (
-            [element_text for element_text in value_text.split(",") if element_text] if is_tuple else value_text
-        )
+        value_text_or_texts: str | list[str] = value_text
+        if isinstance(getattr(config, setting), tuple):
+            value_text_or_texts = [element_text for element_text in value_text.split(",") if element_text]
         try:
             value_by_setting[setting] = files.parse_json(
                 json.dumps(value_text_or_texts), type_by_setting[setting], strict=False
@@ -161,7 +160,8 @@ class Model:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError for damage."""
         try:
             settings = files.parse_json(json.dumps(saved_config), self.module.Config)
-            if wrong_setting_names := sorted(saved_config.keys() ^ vars(settings).keys()):
+            wrong_setting_names = sorted(saved_config.keys() ^ vars(settings).keys())
+            if wrong_setting_names:
                 raise ValueError(f"{wrong_setting_names[0]} is missing or unknown")
             return settings
         except ValueError as error:
@@ -169,10 +169,8 @@ class Model:
 
     def list_input_names(self, config: Settings) -> tuple[str, ...]:
         """The names of the inputs with these hyper-parameters."""
-        return (
-            *self.input_names,
-            *(input_name for input_name in self.optional_input_names if getattr(config, input_name)),
-        )
+        read_optional_names = [input_name for input_name in self.optional_input_names if getattr(config, input_name)]
+        return (*self.input_names, *read_optional_names)
 
     def read_batches(
         self,
@@ -192,7 +190,8 @@ class Model:
         """The untrained network for the records of a cohort."""
         connectomes = cohort.connectomes if "connectome" in self.list_input_names(config) else None
         edge_options = {"edges": connectomes.num_edges} if connectomes else {}
-        return self.module.build(config, cohort.grid, 1 if self.is_map_by_map else cohort.num_maps, **edge_options)
+        maps_per_sample = 1 if self.is_map_by_map else cohort.num_maps
+        return self.module.build(config, cohort.grid, maps_per_sample, **edge_options)
 
 
 MODELS = {

@@ -80,23 +80,21 @@ class Config(Settings):
         super().__post_init__()
 
     def count_weights(self) -> int:
-        kernels_and_channels = zip(self.kernels, pairwise((1, *self.filters)), strict=True)
-        convolution_weight_count = 2 * sum(
-            kernel_edge**3 * input_channels * output_channels
-            for kernel_edge, (input_channels, output_channels) in kernels_and_channels
-        )
-        return self.members * (
-            count_dense_weights(AAL_REGION_COUNT, *self.region_units)
-            + convolution_weight_count
-            + self.count_flattened_activations() ** 2
-        )
+        region_weight_count = count_dense_weights(AAL_REGION_COUNT, *self.region_units)
+        convolution_weight_count = 0
+        for kernel_edge, (input_channels, output_channels) in zip(
+            self.kernels, pairwise((1, *self.filters)), strict=True
+        ):
+            convolution_weight_count += 2 * kernel_edge**3 * input_channels * output_channels
+        dense_weight_count = self.count_flattened_activations() ** 2
+        return self.members * (region_weight_count + convolution_weight_count + dense_weight_count)
 
     def count_flattened_activations(self) -> int:
         """The activations that are passed through a dense layer of their number."""
         if "convolutions" not in self.parts or self.global_average or self.average_pool:
             return 0
-        stride = math.prod(max(stride, 1) for stride in (self.cubes, *self.strides, *self.pools))
-        return self.filters[-1] * math.prod(math.ceil(grid_size / stride) for grid_size in REDUCED.shape)
+        total_stride = math.prod(max(stride, 1) for stride in (self.cubes, *self.strides, *self.pools))
+        return self.filters[-1] * math.prod(math.ceil(grid_size / total_stride) for grid_size in REDUCED.shape)
 
     def has_hidden_layers(self) -> bool:
         return "convolutions" in self.parts or bool(self.region_units)
@@ -107,17 +105,13 @@ class Config(Settings):
         return not self.global_average and self.average_pool > 0
 
     def idle(self) -> dict[str, str]:
-        # (is used, what it needs)
-        usage_and_requirement_by_setting = {
-            "average_pool": (not self.global_average, "global_average=false"),
-            "dropout": (self.keeps_place, "global_average=false and average_pool"),
-            "residual": (len(self.filters) > 1, "two filters or more"),
-        }
-        requirement_by_idle_setting = Settings.idle(self) | {
-            setting: requirement
-            for setting, (is_used, requirement) in usage_and_requirement_by_setting.items()
-            if not is_used
-        }
+        requirement_by_idle_setting = Settings.idle(self)
+        if self.global_average:
+            requirement_by_idle_setting["average_pool"] = "global_average=false"
+        if not self.keeps_place:
+            requirement_by_idle_setting["dropout"] = "global_average=false and average_pool"
+        if len(self.filters) == 1:
+            requirement_by_idle_setting["residual"] = "two filters or more"
         for branch_name, branch_setting_names in SETTING_NAMES_BY_BRANCH.items():
             if branch_name not in self.parts:
                 requirement_by_idle_setting |= dict.fromkeys(branch_setting_names, f"{branch_name} among the parts")
@@ -181,17 +175,12 @@ def make_region_branches(volume: "KerasTensor", config: Config, grid: Grid) -> "
     from models.averaging import Branch
 
     region_means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    branch_names_inputs_and_penalties = [("regions", Permute((2, 1))(region_means), 1)]  # (name, input, penalty factor)
+    # (name, input (batch, inputs, values), penalty factor)
+    branch_designs = [("regions", Permute((2, 1))(region_means), 1)]
     if region_means.shape[-1] > 1:
-        branch_names_inputs_and_penalties.append(
-            ("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR)
-        )
+        branch_designs.append(("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR))
     branches = []
-    for (
-        branch_name,
-        input_values,
-        penalty_factor,
-    ) in branch_names_inputs_and_penalties:  # `input_values` (batch, inputs, values)
+    for branch_name, input_values, penalty_factor in branch_designs:
         layer_settings = config.layer_settings(penalty_factor * config.region_l2)
         build_features = partial(layers.hidden_layers, input_values, config.region_units, settings=layer_settings)
         branches.append(Branch(branch_name, build_features, layer_settings, starts_from_zero=True, within_sites=True))
@@ -223,21 +212,13 @@ def make_convolution_branch(volume: "KerasTensor", config: Config) -> "Branch":
             x = GlobalAveragePooling3D(keepdims=True)(x)
         elif config.average_pool:
             x = layers.cube_means(x, config.average_pool)
-        member_activations = layers.SplitMembers(member_count)(x)
-        map_member_activations = (
-            layers.JoinMaps(map_count)(member_activations)
-            if is_map_by_map
-            else Reshape((1, *member_activations.shape[1:]))(member_activations)
-        )
+        x = layers.SplitMembers(member_count)(x)
+        x = layers.JoinMaps(map_count)(x) if is_map_by_map else Reshape((1, *x.shape[1:]))(x)
         if config.keeps_place:
-            return layers.Dropout(config.dropout)(map_member_activations)
-        return (
-            map_member_activations
-            if config.global_average
-            else layers.hidden_layers(
-                map_member_activations, map_member_activations.shape[-1:], member_count, layer_settings
-            )
-        )
+            return layers.Dropout(config.dropout)(x)
+        if config.global_average:
+            return x
+        return layers.hidden_layers(x, x.shape[-1:], member_count, layer_settings)
 
     return Branch("convolutions", build_features, layer_settings, config.keeps_place, within_sites=True)
 
@@ -251,41 +232,34 @@ def apply_convolutions(
 
     from models import layers
 
+    # (filters, kernel, stride, pool) a layer
     first_layer, *later_layers = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
-    filter_count, kernel_edge, stride, pool_stride = first_layer
+
+    member_filter_count, kernel_edge, stride, pool_stride = first_layer
     first_layer_settings = layer_settings
     if member_count > 1:
-        first_layer_settings = replace(
-            layer_settings, initializer=layers.MemberInitializer(layer_settings.initializer, member_count)
-        )
-    x = apply_max_pool(
-        layers.apply_activation(
-            layers.convolution(x, member_count * filter_count, kernel_edge, stride, first_layer_settings),
-            layer_settings,
-        ),
-        pool_stride,
-    )
+        member_initializer = layers.MemberInitializer(layer_settings.initializer, member_count)
+        first_layer_settings = replace(layer_settings, initializer=member_initializer)
+    x = layers.convolution(x, member_count * member_filter_count, kernel_edge, stride, first_layer_settings)
+    x = layers.apply_activation(x, layer_settings)
+    x = apply_max_pool(x, pool_stride)
     if not later_layers:
         return x
+
     activations_per_member = []
     for member_index in range(member_count):
-        member_activations = (
-            layers.ChannelSlice(member_index * filter_count, (member_index + 1) * filter_count)(x)
-            if member_count > 1
-            else x
-        )
-        for layer_filter_count, kernel_edge, stride, pool_stride in later_layers:
+        member_x = x
+        if member_count > 1:
+            first_channel = member_index * member_filter_count
+            member_x = layers.ChannelSlice(first_channel, first_channel + member_filter_count)(x)
+        for filter_count, kernel_edge, stride, pool_stride in later_layers:
             if config.residual:
-                member_activations = layers.residual_block(
-                    member_activations, layer_filter_count, kernel_edge, stride, layer_settings
-                )
+                member_x = layers.residual_block(member_x, filter_count, kernel_edge, stride, layer_settings)
             else:
-                member_activations = layers.apply_activation(
-                    layers.convolution(member_activations, layer_filter_count, kernel_edge, stride, layer_settings),
-                    layer_settings,
-                )
-            member_activations = apply_max_pool(member_activations, pool_stride)
-        activations_per_member.append(member_activations)
+                member_x = layers.convolution(member_x, filter_count, kernel_edge, stride, layer_settings)
+                member_x = layers.apply_activation(member_x, layer_settings)
+            member_x = apply_max_pool(member_x, pool_stride)
+        activations_per_member.append(member_x)
     return Concatenate()(activations_per_member) if member_count > 1 else activations_per_member[0]
 
 

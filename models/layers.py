@@ -46,9 +46,8 @@ class AveragingInitializer(keras.initializers.Initializer):
             slice((kernel_edge - self.stride) // 2, (kernel_edge + self.stride) // 2) for kernel_edge in shape[:3]
         )
         initial_kernel[centre_slices] = 1 / shape[-1] if self.is_transposed else 1 / (self.stride**3 * shape[-2])
-        return keras.ops.cast(initial_kernel, dtype) + self.NOISE_SCALE * keras.initializers.GlorotUniform()(
-            shape, dtype
-        )
+        xavier_noise = keras.initializers.GlorotUniform()(shape, dtype)
+        return keras.ops.cast(initial_kernel, dtype) + self.NOISE_SCALE * xavier_noise
 
 
 class RegionMeans(layers.Layer):
@@ -188,11 +187,11 @@ class SplitMembers(layers.Layer):
         self.member_count = member_count
 
     def call(self, x: Any) -> Any:
-        member_activations = keras.ops.reshape(
-            x, (-1, math.prod(x.shape[1:4]), self.member_count, x.shape[-1] // self.member_count)
-        )
-        member_activations = keras.ops.transpose(member_activations, (0, 2, 1, 3))
-        return keras.ops.reshape(member_activations, (-1, self.member_count, math.prod(member_activations.shape[2:])))
+        voxel_count = math.prod(x.shape[1:4])
+        filter_count = x.shape[-1] // self.member_count
+        voxels_first = keras.ops.reshape(x, (-1, voxel_count, self.member_count, filter_count))
+        members_first = keras.ops.transpose(voxels_first, (0, 2, 1, 3))
+        return keras.ops.reshape(members_first, (-1, self.member_count, voxel_count * filter_count))
 
 
 def cube_means(x: KerasTensor, cube_edge: int) -> KerasTensor:
@@ -219,11 +218,9 @@ def apply_batch_norm(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
     has_several_replicas = tf.distribute.get_strategy().num_replicas_in_sync > 1
     batch_norm_layer = layers.BatchNormalization(synchronized=has_several_replicas)
     has_several_networks = len(x.shape) == NETWORKS_RANK
-    return (
-        layers.Reshape(x.shape[1:])(batch_norm_layer(layers.Flatten()(x)))
-        if has_several_networks
-        else batch_norm_layer(x)
-    )
+    if has_several_networks:
+        return layers.Reshape(x.shape[1:])(batch_norm_layer(layers.Flatten()(x)))
+    return batch_norm_layer(x)
 
 
 def apply_activation(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
@@ -256,17 +253,15 @@ def dense(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
 
 
 def hidden_layer(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
-    return apply_activation(
-        layers.Dense(units, use_bias=not settings.batch_norm, **make_kernel_options(settings))(x), settings
-    )
+    dense_layer = layers.Dense(units, use_bias=not settings.batch_norm, **make_kernel_options(settings))
+    return apply_activation(dense_layer(x), settings)
 
 
 def hidden_layers(x: KerasTensor, widths: Iterable[int], member_count: int, settings: LayerSettings) -> KerasTensor:
     """Hidden layers of these widths, in each of several networks (see `dense_per_network`)."""
     for units in widths:
-        x = apply_activation(
-            dense_per_network(x, units, member_count, settings, use_bias=not settings.batch_norm), settings
-        )
+        x = dense_per_network(x, units, member_count, settings, use_bias=not settings.batch_norm)
+        x = apply_activation(x, settings)
     return x
 
 
@@ -295,9 +290,8 @@ def make_logits(
     With many features, the effect of a random start would last through a short training.
     """
     initial_options: dict[str, Any] = {"kernel_initializer": "zeros"} if starts_from_zero else {}
-    return layers.Reshape((-1, 2), dtype="float32")(
-        dense_per_network(x, 2, member_count, settings, dtype="float32", **initial_options)
-    )
+    logits_per_network = dense_per_network(x, 2, member_count, settings, dtype="float32", **initial_options)
+    return layers.Reshape((-1, 2), dtype="float32")(logits_per_network)
 
 
 def fourier_features(x: KerasTensor, units: int, member_count: int) -> KerasTensor:
@@ -317,8 +311,6 @@ def transposed_convolution(
     kernel_options = make_kernel_options(settings, AveragingInitializer(stride, is_transposed=True))
     x = Conv3DTranspose(output_shape[3], kernel_edge, stride, padding="same", **kernel_options)(x)
     excess_voxels_per_axis = [x.shape[1 + axis] - output_size for axis, output_size in enumerate(output_shape[:3])]
-    return (
-        Cropping3D([(axis_excess // 2, axis_excess - axis_excess // 2) for axis_excess in excess_voxels_per_axis])(x)
-        if any(excess_voxels_per_axis)
-        else x
-    )
+    if not any(excess_voxels_per_axis):
+        return x
+    return Cropping3D([(axis_excess // 2, axis_excess - axis_excess // 2) for axis_excess in excess_voxels_per_axis])(x)

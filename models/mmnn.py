@@ -86,14 +86,15 @@ def join_branches(branches: Sequence["Branch"], config: Config) -> "Branch":
 
     layer_settings = config.layer_settings(config.l2)
 
-    def build_features(member_count: int) -> "KerasTensor":
+    def build_joined_features(member_count: int) -> "KerasTensor":
         flatten_layer = Flatten()
         concatenate_layer = Concatenate()
-        member_features = [
-            concatenate_layer([flatten_layer(branch.build_features(1)) for branch in branches])
-            for _ in range(member_count)
-        ]
-        x = keras.ops.stack(member_features, axis=1)
-        return layers.hidden_layers(Reshape((1, *x.shape[1:]))(x), config.joined_units, member_count, layer_settings)
+        features_per_member = []
+        for _ in range(member_count):
+            branch_features = [flatten_layer(branch.build_features(1)) for branch in branches]
+            features_per_member.append(concatenate_layer(branch_features))
+        member_features = keras.ops.stack(features_per_member, axis=1)  # (batch, members, features)
+        joined_features = Reshape((1, *member_features.shape[1:]))(member_features)
+        return layers.hidden_layers(joined_features, config.joined_units, member_count, layer_settings)
 
-    return Branch("joined", build_features, layer_settings, starts_from_zero=False)
+    return Branch("joined", build_joined_features, layer_settings, starts_from_zero=False)

@@ -26,10 +26,10 @@ def may_compute_in_lanes(layer: Any) -> bool:
 def make_lane_kernel(kernel: Any, stride: int) -> Any:
     """(x, y, z) -> (x, y, values, LANE_COUNT): the kernel of each neighbour, at the values along z that it reads."""
     kernel_size = kernel.shape[2]
-    value_index, lane_index, weight_index = np.ogrid[
-        : (LANE_COUNT - 1) * stride + kernel_size, :LANE_COUNT, :kernel_size
-    ]
-    return tf.einsum("xyw,vlw->xyvl", kernel, tf.cast(value_index - lane_index * stride == weight_index, kernel.dtype))
+    value_count = (LANE_COUNT - 1) * stride + kernel_size
+    value_number, output_lane_number, weight_number = np.ogrid[:value_count, :LANE_COUNT, :kernel_size]
+    is_weight_read = value_number - output_lane_number * stride == weight_number  # (values, LANE_COUNT, weights)
+    return tf.einsum("xyw,vlw->xyvl", kernel, tf.cast(is_weight_read, kernel.dtype))
 
 
 def pad_to_lanes(volume: Any, zeros_before: Sequence[int], padded_sizes: Sequence[int]) -> Any:
@@ -106,14 +106,13 @@ class Conv3D(layers.Conv3D):
         padded_volume = pad_to_lanes(
             volume, zeros_before, (x * stride, y * stride, lane_block_count * LANE_COUNT * stride)
         )
-        padded_volume = tf.reshape(padded_volume, (-1, x * stride, y * stride, lane_block_count, LANE_COUNT * stride))
+        input_lanes = tf.reshape(padded_volume, (-1, x * stride, y * stride, lane_block_count, LANE_COUNT * stride))
         # (batch, x, y, z / LANE_COUNT, LANE_COUNT)
         lane_sums = tf.nn.conv3d(
-            padded_volume, make_lane_kernel(kernel, stride)[:, :, None], (1, stride, stride, 1, 1), "VALID"
+            input_lanes, make_lane_kernel(kernel, stride)[:, :, None], (1, stride, stride, 1, 1), "VALID"
         )
-        return tf.expand_dims(
-            slice_volume(tf.reshape(lane_sums, (-1, x, y, lane_block_count * LANE_COUNT)), [0] * 3, (x, y, z)), -1
-        )
+        padded_output = tf.reshape(lane_sums, (-1, x, y, lane_block_count * LANE_COUNT))
+        return tf.expand_dims(slice_volume(padded_output, [0] * 3, (x, y, z)), -1)
 
 
 class Conv3DTranspose(layers.Conv3DTranspose):
@@ -126,22 +125,19 @@ class Conv3DTranspose(layers.Conv3DTranspose):
         kernel = tf.squeeze(self.kernel, (3, 4))
         stride = self.strides[0]
         if stride == 1:
-            return (
-                tf.expand_dims(convolve_volume(input_volume, kernel[::-1, ::-1, ::-1], kernel.shape[0] // 2), -1)
-                + self.bias
-            )
+            correlation = convolve_volume(input_volume, kernel[::-1, ::-1, ::-1], kernel.shape[0] // 2)
+            return tf.expand_dims(correlation, -1) + self.bias
         x, y, z = input_volume.shape[1:]
         lane_block_count = math.ceil(z / LANE_COUNT)
-        input_volume = tf.reshape(
-            pad_to_lanes(input_volume, [0] * 3, (x, y, lane_block_count * LANE_COUNT)),
-            (-1, x, y, lane_block_count, LANE_COUNT),
-        )
-        output_shape = (tf.shape(input_volume)[0], x * stride, y * stride, lane_block_count, LANE_COUNT * stride)
+        padded_volume = pad_to_lanes(input_volume, [0] * 3, (x, y, lane_block_count * LANE_COUNT))
+        input_lanes = tf.reshape(padded_volume, (-1, x, y, lane_block_count, LANE_COUNT))
+        output_shape = (tf.shape(input_lanes)[0], x * stride, y * stride, lane_block_count, LANE_COUNT * stride)
         lane_values = tf.nn.conv3d_transpose(
-            input_volume, make_lane_kernel(kernel, stride)[:, :, None], output_shape, (1, stride, stride, 1, 1), "VALID"
+            input_lanes, make_lane_kernel(kernel, stride)[:, :, None], output_shape, (1, stride, stride, 1, 1), "VALID"
         )
-        output_volume = tf.reshape(lane_values, (-1, *output_shape[1:3], lane_block_count * LANE_COUNT * stride))
-        return tf.expand_dims(slice_volume(output_volume, [0] * 3, (*output_shape[1:3], z * stride)), -1) + self.bias
+        padded_output = tf.reshape(lane_values, (-1, *output_shape[1:3], lane_block_count * LANE_COUNT * stride))
+        output_volume = slice_volume(padded_output, [0] * 3, (*output_shape[1:3], z * stride))
+        return tf.expand_dims(output_volume, -1) + self.bias
 
 
 class Cropping3D(layers.Cropping3D):
