@@ -48,12 +48,9 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         if option_value != job_parser.get_default(option_name)
     )
     args.model = args.model or Request.model
+    job_options = make_options(args, args.job.options_class)
     request = make_options(
-        args,
-        Request,
-        job=args.job,
-        options=make_options(args, args.job.options_class),
-        non_default_options=non_default_option_names,
+        args, Request, job=args.job, options=job_options, non_default_options=non_default_option_names
     )
     if isinstance(request.options, BundleOptions) and request.options.bundle:
         from utils.bundle.model import use_bundle_in_request
@@ -78,6 +75,7 @@ def execute_job() -> int:
     permutation_count = request.options.permutations if isinstance(request.options, TestOptions) else None
     with redirect_stdout(None) if work.is_child_process() else nullcontext():  # the parent process has printed it
         runs = plan_runs(request, JOBS)
+
     if request.dry_run:
         from utils.preview import preview_run
 
@@ -105,11 +103,12 @@ def check_several_processes(args: argparse.Namespace) -> None:
         "--choose": args.choose is not None,
         f"--jobs {args.jobs}": args.jobs > 1,
     }
-    if refused_flag := next(
-        (flag for flag, needs_single_process in needs_single_process_by_flag.items() if needs_single_process), None
-    ):
+    refused_flags = [
+        flag for flag, needs_single_process in needs_single_process_by_flag.items() if needs_single_process
+    ]
+    if refused_flags:
         raise InputError(
-            f"{refused_flag} is for one process, but srun or TF_CONFIG names several, which only train a network "
+            f"{refused_flags[0]} is for one process, but srun or TF_CONFIG names several, which only train a network "
             "together. Start one (srun --ntasks=1); an array over --fold shares folds among machines: "
             "docs/howto/run.md."
         )

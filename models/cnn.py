@@ -182,7 +182,7 @@ def make_region_branches(volume: "KerasTensor", config: Config, grid: Grid) -> "
     branches = []
     for branch_name, input_values, penalty_factor in branch_designs:
         layer_settings = config.layer_settings(penalty_factor * config.region_l2)
-        build_features = partial(layers.hidden_layers, input_values, config.region_units, settings=layer_settings)
+        build_features = partial(layers.hidden_layers, input_values, config.region_units, layer_settings=layer_settings)
         branches.append(Branch(branch_name, build_features, layer_settings, starts_from_zero=True, within_sites=True))
     return branches
 

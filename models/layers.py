@@ -200,20 +200,28 @@ def cube_means(x: KerasTensor, cube_edge: int) -> KerasTensor:
     return layers.AveragePooling3D(cube_edge, padding="same", dtype="float32")(x)
 
 
-def make_penalty(settings: LayerSettings) -> keras.Regularizer | None:
-    return keras.regularizers.L1L2(settings.l1, settings.l2) if settings.l1 or settings.l2 else None
+def make_penalty(kernel_settings: LayerSettings) -> keras.Regularizer | None:
+    return (
+        keras.regularizers.L1L2(kernel_settings.l1, kernel_settings.l2)
+        if kernel_settings.l1 or kernel_settings.l2
+        else None
+    )
 
 
-def make_kernel_options(settings: LayerSettings, averaging_initializer: AveragingInitializer | None = None) -> dict:
+def make_kernel_options(
+    kernel_settings: LayerSettings, averaging_initializer: AveragingInitializer | None = None
+) -> dict:
     """Keyword arguments for a layer with a kernel, which starts from `averaging_initializer` if the settings say so."""
-    kernel_initializer = averaging_initializer if settings.initializer == "averaging" else settings.initializer
-    return {"kernel_initializer": kernel_initializer, "kernel_regularizer": make_penalty(settings)}
+    kernel_initializer = (
+        averaging_initializer if kernel_settings.initializer == "averaging" else kernel_settings.initializer
+    )
+    return {"kernel_initializer": kernel_initializer, "kernel_regularizer": make_penalty(kernel_settings)}
 
 
-def apply_batch_norm(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
+def apply_batch_norm(x: KerasTensor, layer_settings: LayerSettings) -> KerasTensor:
     """Batch norm, if the settings say so, over the whole batch however many devices share that. Of several networks,
     (batch, inputs, members, features), each feature of each is normalised by itself."""
-    if not settings.batch_norm:
+    if not layer_settings.batch_norm:
         return x
     has_several_replicas = tf.distribute.get_strategy().num_replicas_in_sync > 1
     batch_norm_layer = layers.BatchNormalization(synchronized=has_several_replicas)
@@ -223,57 +231,64 @@ def apply_batch_norm(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
     return batch_norm_layer(x)
 
 
-def apply_activation(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
-    return layers.ReLU()(apply_batch_norm(x, settings))
+def apply_activation(x: KerasTensor, layer_settings: LayerSettings) -> KerasTensor:
+    return layers.ReLU()(apply_batch_norm(x, layer_settings))
 
 
 def convolution(
-    x: KerasTensor, filter_count: int, kernel_edge: int, stride: int, settings: LayerSettings
+    x: KerasTensor, filter_count: int, kernel_edge: int, stride: int, layer_settings: LayerSettings
 ) -> KerasTensor:
     """A 3-D convolution alone; batch norm brings the bias where it follows."""
-    kernel_options = make_kernel_options(settings, AveragingInitializer(stride, is_transposed=False))
+    kernel_options = make_kernel_options(layer_settings, AveragingInitializer(stride, is_transposed=False))
     return Conv3D(
-        filter_count, kernel_edge, stride, padding="same", use_bias=not settings.batch_norm, **kernel_options
+        filter_count, kernel_edge, stride, padding="same", use_bias=not layer_settings.batch_norm, **kernel_options
     )(x)
 
 
 def residual_block(
-    x: KerasTensor, filter_count: int, kernel_edge: int, stride: int, settings: LayerSettings
+    x: KerasTensor, filter_count: int, kernel_edge: int, stride: int, layer_settings: LayerSettings
 ) -> KerasTensor:
     """Two convolutions and a shortcut (He et al. 2016); the shortcut is projected where the shape changes."""
-    residual = apply_activation(convolution(x, filter_count, kernel_edge, stride, settings), settings)
-    residual = apply_batch_norm(convolution(residual, filter_count, kernel_edge, 1, settings), settings)
+    residual = apply_activation(convolution(x, filter_count, kernel_edge, stride, layer_settings), layer_settings)
+    residual = apply_batch_norm(convolution(residual, filter_count, kernel_edge, 1, layer_settings), layer_settings)
     if stride != 1 or x.shape[-1] != filter_count:
-        x = apply_batch_norm(convolution(x, filter_count, 1, stride, settings), settings)
+        x = apply_batch_norm(convolution(x, filter_count, 1, stride, layer_settings), layer_settings)
     return layers.ReLU()(layers.Add()([residual, x]))
 
 
-def dense(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
-    return layers.Dense(units, **make_kernel_options(settings))(x)
+def dense(x: KerasTensor, units: int, kernel_settings: LayerSettings) -> KerasTensor:
+    return layers.Dense(units, **make_kernel_options(kernel_settings))(x)
 
 
-def hidden_layer(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
-    dense_layer = layers.Dense(units, use_bias=not settings.batch_norm, **make_kernel_options(settings))
-    return apply_activation(dense_layer(x), settings)
+def hidden_layer(x: KerasTensor, units: int, layer_settings: LayerSettings) -> KerasTensor:
+    dense_layer = layers.Dense(units, use_bias=not layer_settings.batch_norm, **make_kernel_options(layer_settings))
+    return apply_activation(dense_layer(x), layer_settings)
 
 
-def hidden_layers(x: KerasTensor, widths: Iterable[int], member_count: int, settings: LayerSettings) -> KerasTensor:
+def hidden_layers(
+    x: KerasTensor, widths: Iterable[int], member_count: int, layer_settings: LayerSettings
+) -> KerasTensor:
     """Hidden layers of these widths, in each of several networks (see `dense_per_network`)."""
     for units in widths:
-        x = dense_per_network(x, units, member_count, settings, use_bias=not settings.batch_norm)
-        x = apply_activation(x, settings)
+        x = dense_per_network(x, units, member_count, layer_settings, use_bias=not layer_settings.batch_norm)
+        x = apply_activation(x, layer_settings)
     return x
 
 
 def dense_per_network(
-    x: KerasTensor, units: int, member_count: int, settings: LayerSettings, use_bias: bool = True, **layer_options: Any
+    x: KerasTensor,
+    units: int,
+    member_count: int,
+    kernel_settings: LayerSettings,
+    use_bias: bool = True,
+    **layer_options: Any,
 ) -> KerasTensor:
     """A dense layer for each of several networks -> (batch, inputs, members, units). The networks of an input share
     their features, (batch, inputs, features), or each has its own, (batch, inputs, members, features)."""
     einsum_equation = "bimf,imfu->bimu" if len(x.shape) == NETWORKS_RANK else "bif,imfu->bimu"
     kernel_options = {
-        "kernel_initializer": NetworkInitializer(settings.initializer),
-        "kernel_regularizer": make_penalty(settings),
+        "kernel_initializer": NetworkInitializer(kernel_settings.initializer),
+        "kernel_regularizer": make_penalty(kernel_settings),
     }
     bias_axes = "imu" if use_bias else None
     return layers.EinsumDense(
@@ -282,7 +297,7 @@ def dense_per_network(
 
 
 def make_logits(
-    x: KerasTensor, member_count: int, settings: LayerSettings, starts_from_zero: bool = False
+    x: KerasTensor, member_count: int, kernel_settings: LayerSettings, starts_from_zero: bool = False
 ) -> KerasTensor:
     """(batch, networks, 2) float32 logits of (control, autism) of each network that `dense_per_network` reads in `x`,
     at first 0 if `starts_from_zero`.
@@ -290,7 +305,7 @@ def make_logits(
     With many features, the effect of a random start would last through a short training.
     """
     initial_options: dict[str, Any] = {"kernel_initializer": "zeros"} if starts_from_zero else {}
-    logits_per_network = dense_per_network(x, 2, member_count, settings, dtype="float32", **initial_options)
+    logits_per_network = dense_per_network(x, 2, member_count, kernel_settings, dtype="float32", **initial_options)
     return layers.Reshape((-1, 2), dtype="float32")(logits_per_network)
 
 
@@ -305,10 +320,10 @@ def fourier_features(x: KerasTensor, units: int, member_count: int) -> KerasTens
 
 
 def transposed_convolution(
-    x: KerasTensor, output_shape: tuple[int, ...], kernel_edge: int, stride: int, settings: LayerSettings
+    x: KerasTensor, output_shape: tuple[int, ...], kernel_edge: int, stride: int, kernel_settings: LayerSettings
 ) -> KerasTensor:
     """The mirror image of `convolution` from `output_shape` (x, y, z, channels): padding is cropped evenly."""
-    kernel_options = make_kernel_options(settings, AveragingInitializer(stride, is_transposed=True))
+    kernel_options = make_kernel_options(kernel_settings, AveragingInitializer(stride, is_transposed=True))
     x = Conv3DTranspose(output_shape[3], kernel_edge, stride, padding="same", **kernel_options)(x)
     excess_voxels_per_axis = [x.shape[1 + axis] - output_size for axis, output_size in enumerate(output_shape[:3])]
     if not any(excess_voxels_per_axis):

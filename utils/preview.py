@@ -20,10 +20,9 @@ def preview_run(fold_runs: Sequence[Run], process_count: int, permutation_count:
         f"to train, of {pooled_run.num_iters} batches" if is_training(pooled_run) else f"for {pooled_run.job.flag}"
     )
     parallel_text = f", {process_count} at a time" if process_count > 1 else ""
-    yield (
-        "networks",
-        f"{sum(map(count_networks, due_runs))} of {sum(map(count_networks, fold_runs))} {purpose_text}{parallel_text}",
-    )
+    due_count = sum(map(count_networks, due_runs))
+    total_count = sum(map(count_networks, fold_runs))
+    yield "networks", f"{due_count} of {total_count} {purpose_text}{parallel_text}"
     if permutation_count:
         yield "permutations", PermutationSeries(fold_runs, permutation_count).describe_remaining_work()
     yield "dry run", "nothing was written"
@@ -37,29 +36,27 @@ def count_networks(run: Run) -> int:
     """How many networks a run trains, or uses."""
     if not (is_training(run) and run.candidates and run.folds):
         return 1
-    return 1 + len(run.candidates) * len(divide_into_inner_folds(run.folds, run.cohort, run.seed).fold_names)
+    inner_fold_names = divide_into_inner_folds(run.folds, run.cohort, run.seed).fold_names
+    return 1 + len(run.candidates) * len(inner_fold_names)
 
 
 def describe_people(run: Run) -> Iterator[SummaryRow]:
     """The people, by split or fold, class and site, unless they are printed before a training anyhow; what they can
     show; and who was left out when the cohort was converted."""
     cohort = run.folds.full_cohort if run.folds else run.cohort
-    folds_option, fold_by_subject = (run.folds.folds_option, run.folds.fold_by_subject) if run.folds else ("", None)
+    folds_option = run.folds.folds_option if run.folds else ""
+    fold_by_subject = run.folds.fold_by_subject if run.folds else None
     if not is_training(run):
         yield from cohort.take_census(fold_by_subject).make_count_rows("sites")
     if run.model.classifies:
-        yield (
-            "forecast",
-            " ".join(
-                make_forecast(cohort.rows, cohort.groups, folds_option, fold_by_subject, cohort.metadata.connectome)
-            ),
+        forecast_sentences = make_forecast(
+            cohort.rows, cohort.groups, folds_option, fold_by_subject, cohort.metadata.connectome
         )
-    if left_out_count_by_reason := cohort.metadata.left_out_count_by_reason:
-        yield (
-            "left out",
-            f"by convert: "
-            f"{', '.join(f'{people_count} ({reason})' for reason, people_count in left_out_count_by_reason.items())}",
-        )
+        yield "forecast", " ".join(forecast_sentences)
+    left_out_count_by_reason = cohort.metadata.left_out_count_by_reason
+    if left_out_count_by_reason:
+        reason_texts = [f"{people_count} ({reason})" for reason, people_count in left_out_count_by_reason.items()]
+        yield "left out", f"by convert: {', '.join(reason_texts)}"
 
 
 def describe_inputs(run: Run) -> str:

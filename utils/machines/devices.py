@@ -81,12 +81,10 @@ class Workers:
         """Waits for all workers. Raises InputError if one of them was started for something else."""
         if self.worker_count == 1:
             return
-        settings_digest = np.frombuffer(
-            hashlib.sha256(files.format_json(settings).encode()).digest(), np.uint16
-        ).astype(np.int32)
-        digest_sum = self.strategy.reduce(
-            "SUM", self.distribute_values([settings_digest] * len(self.local_replica_indices)), axis=None
-        )
+        settings_sha256 = hashlib.sha256(files.format_json(settings).encode()).digest()
+        settings_digest = np.frombuffer(settings_sha256, np.uint16).astype(np.int32)  # numbers that can be summed
+        replica_digests = self.distribute_values([settings_digest] * len(self.local_replica_indices))
+        digest_sum = self.strategy.reduce("SUM", replica_digests, axis=None)
         if (np.asarray(digest_sum) != self.replica_count * settings_digest).any():
             raise InputError(
                 "The workers were started with different settings, data or checkpoints; run the same command on all of "
@@ -116,16 +114,18 @@ def find_free_gpus(may_share_gpus: bool) -> list[tuple[str, str]]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    pids_by_gpu: dict[tuple[str, str], list[int]] = {}  # by (UUID, name)
+    pids_by_gpu: dict[tuple[str, str], list[int]] = {}  # processes that hold it, by (UUID, name)
     try:
         for gpu_index in range(pynvml.nvmlDeviceGetCount()):
             gpu_handle = pynvml.nvmlDeviceGetHandleByIndex(gpu_index)
-            gpu_uuid_and_name = pynvml.nvmlDeviceGetUUID(gpu_handle), pynvml.nvmlDeviceGetName(gpu_handle)
-            if visible_devices is None or {str(gpu_index), gpu_uuid_and_name[0]} & set(visible_devices.split(",")):
+            gpu_uuid = pynvml.nvmlDeviceGetUUID(gpu_handle)
+            gpu_name = pynvml.nvmlDeviceGetName(gpu_handle)
+            if visible_devices is None or {str(gpu_index), gpu_uuid} & set(visible_devices.split(",")):
                 pids = [gpu_process.pid for gpu_process in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu_handle)]
-                pids_by_gpu[gpu_uuid_and_name] = [pid for pid in pids if pid != os.getpid()]
+                pids_by_gpu[gpu_uuid, gpu_name] = [pid for pid in pids if pid != os.getpid()]
     except pynvml.NVMLError as error:
         raise InputError(f"NVML cannot tell who holds GPUs ({error}); hide them: CUDA_VISIBLE_DEVICES=-1.") from error
+
     unused_gpus = [gpu_uuid_and_name for gpu_uuid_and_name, pids in pids_by_gpu.items() if not pids]
     if unused_gpus or not pids_by_gpu:
         return unused_gpus
@@ -138,7 +138,8 @@ def find_free_gpus(may_share_gpus: bool) -> list[tuple[str, str]]:
 def choose_device(may_share_gpus: bool, may_use_several: bool = False) -> str:
     """Lets TensorFlow, which must not have been imported, see a free GPU, or all of them if `may_use_several`;
     returns `gpu` or `cpu`, and prints which."""
-    chosen_gpus = find_free_gpus(may_share_gpus)[: None if may_use_several else 1]
+    free_gpus = find_free_gpus(may_share_gpus)
+    chosen_gpus = free_gpus if may_use_several else free_gpus[:1]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in chosen_gpus) or "-1"
     gpu_names_text = ", ".join(gpu_name for _, gpu_name in chosen_gpus)

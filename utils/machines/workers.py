@@ -49,17 +49,16 @@ def find_worker_addresses() -> tuple[list[str], int]:
                 cluster_resolver.task_type, cluster_resolver.task_id
             )
         else:
-            job_id, step_id, local_task_id = (
-                int(os.environ[f"SLURM_{variable_name}"]) for variable_name in ("JOB_ID", "STEP_ID", "LOCALID")
-            )
+            job_id = int(os.environ["SLURM_JOB_ID"])
+            step_id = int(os.environ["SLURM_STEP_ID"])
+            local_task_id = int(os.environ["SLURM_LOCALID"])
             # no other step's; below those of the system
             first_port = 20_000 + MAX_TASKS_PER_NODE * (8 * job_id + step_id) % 10_000
             local_address = f"{os.environ['SLURMD_NODENAME']}:{first_port + local_task_id}"
-            gpu_options = {
-                "gpus_per_node": MAX_TASKS_PER_NODE,
-                "gpus_per_task": 1,
-            }  # only stated; TensorFlow finds them itself
-            cluster_resolver = resolvers.SlurmClusterResolver(port_base=first_port, auto_set_gpu=False, **gpu_options)
+            # GPUs are only stated; TensorFlow finds them itself
+            cluster_resolver = resolvers.SlurmClusterResolver(
+                port_base=first_port, gpus_per_node=MAX_TASKS_PER_NODE, gpus_per_task=1, auto_set_gpu=False
+            )
         addresses_by_role = cluster_resolver.cluster_spec().as_dict()
         worker_addresses = [*addresses_by_role.get("chief", []), *addresses_by_role.get("worker", [])]
         return worker_addresses, worker_addresses.index(local_address)

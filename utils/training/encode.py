@@ -22,33 +22,33 @@ from utils.training.network import restore_network, run_network
 def encode_cohort(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
     network = restore_network(run)
-    original_run = run
     encoder = keras.Model(network.input, network.output["code"])
-    run = dataclasses.replace(run, cohort=flatten_record_files(run.cohort))
+    flat_cohort = flatten_record_files(run.cohort)
+    flat_run = dataclasses.replace(run, cohort=flat_cohort)
     with files.make_unfinished_path(run.out_dir) as unfinished_folder:
         unfinished_folder.mkdir(parents=True)
         encoder_sha256 = run.checkpoints.compute_latest_sha256()
         encoder_people = run.checkpoints.read_latest_manifest().people or TrainingPeople()
         reduced_metadata = dataclasses.replace(
-            run.cohort.metadata,
+            flat_cohort.metadata,
             grid=grids.REDUCED.shape,
             affine=tuple(map(tuple, grids.REDUCED.affine)),
             reduction=f"encoder {encoder_sha256}",
             encoder_sha256=encoder_sha256,
             encoder_subjects=encoder_people.subjects,
             encoder_volumes=encoder_people.scans,
-            provenance=run.make_manifest().flat_fields | {"source": run.cohort.metadata.provenance},
+            provenance=flat_run.make_manifest().flat_fields | {"source": flat_cohort.metadata.provenance},
         )
-        digests_by_file = write_encoded_records(run, encoder, unfinished_folder)
-        copy_side_tables(run.cohort, unfinished_folder)
-        write_cohort_tables(unfinished_folder, run.cohort.rows, reduced_metadata, digests_by_file)
+        digests_by_file = write_encoded_records(flat_run, encoder, unfinished_folder)
+        copy_side_tables(flat_cohort, unfinished_folder)
+        write_cohort_tables(unfinished_folder, flat_cohort.rows, reduced_metadata, digests_by_file)
         open_cohort(unfinished_folder)  # nothing is called done that cannot be read
-        manifest = dataclasses.replace(original_run, out_dir=unfinished_folder).make_manifest(
-            is_finished=True, records=len(run.cohort.rows)
+        manifest = dataclasses.replace(run, out_dir=unfinished_folder).make_manifest(
+            is_finished=True, records=len(flat_cohort.rows)
         )
         record.write_manifest(unfinished_folder / record.MANIFEST_FILE, manifest)
-    run.add_to_ledger(None)
-    run.print_results_location()
+    flat_run.add_to_ledger(None)
+    flat_run.print_results_location()
     return 0
 
 

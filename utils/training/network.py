@@ -125,12 +125,13 @@ class NetworkReader:
 
 def make_network_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> NetworkReader:
     """How a run reads records for a network: means of volumes where it begins with these, unless `needs_volumes`."""
-    remaining_network, parcel_sets = (network, []) if needs_volumes else split_off_parcel_averages(network)
     table_by_input: dict[str, Any] = {}
-    if parcel_sets:
-        table_by_input |= zip(
-            (parcel_set.name for parcel_set in parcel_sets), load_parcel_means(run.cohort, parcel_sets), strict=True
-        )
+    remaining_network = network
+    if not needs_volumes:
+        remaining_network, parcel_sets = split_off_parcel_averages(network)
+        if parcel_sets:
+            for parcel_set, parcel_means in zip(parcel_sets, load_parcel_means(run.cohort, parcel_sets), strict=True):
+                table_by_input[parcel_set.name] = parcel_means
     if run.cohort.connectomes and "connectome" in network.input:
         table_by_input["connectome"] = run.cohort.connectomes
     return NetworkReader(run, remaining_network, table_by_input)
@@ -139,26 +140,30 @@ def make_network_reader(run: Run, network: keras.Model, needs_volumes: bool = Fa
 def split_off_parcel_averages(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
     """The network after its first layers, and the parcels over which these average the volume. It takes the means by
     the names of the parcels. If other layers read the volume too: the network itself, and no parcels."""
-    volume_input_tensor = network.input.get("volume") if isinstance(network.input, dict) else None
-    computing_layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    if not isinstance(network.input, dict) or "volume" not in network.input:
+        return network, []
     volume_layers = [
-        layer for layer in computing_layers if volume_input_tensor is not None and layer.input is volume_input_tensor
+        layer
+        for layer in network.layers
+        if not isinstance(layer, keras.layers.InputLayer) and layer.input is network.input["volume"]
     ]
-    parcels_by_name = {
-        layer_parcels.name: layer_parcels for layer in volume_layers if (layer_parcels := find_averaged_parcels(layer))
-    }
+    parcels_by_name = dict[str, Parcels]()
+    means_tensor_by_name = dict[str, Any]()  # symbolic outputs of the averaging layers
+    for layer in volume_layers:
+        layer_parcels = find_averaged_parcels(layer)
+        if layer_parcels:
+            parcels_by_name[layer_parcels.name] = layer_parcels
+            means_tensor_by_name[layer_parcels.name] = layer.output
     if not volume_layers or len(parcels_by_name) < len(volume_layers):
         return network, []
-    for input_name, layer in zip(parcels_by_name, volume_layers, strict=True):
-        layer.output.name = input_name
-    # symbolic outputs of the averaging layers
-    means_tensor_by_input = {
-        input_name: layer.output for input_name, layer in zip(parcels_by_name, volume_layers, strict=True)
-    }
+
+    for parcels_name, means_tensor in means_tensor_by_name.items():
+        means_tensor.name = parcels_name
     remaining_input_tensors = {
         input_name: input_tensor for input_name, input_tensor in network.input.items() if input_name != "volume"
     }
-    return keras.Model(remaining_input_tensors | means_tensor_by_input, network.output), list(parcels_by_name.values())
+    remaining_network = keras.Model(remaining_input_tensors | means_tensor_by_name, network.output)
+    return remaining_network, list(parcels_by_name.values())
 
 
 def find_averaged_parcels(layer: keras.Layer) -> Parcels | None:
@@ -189,17 +194,15 @@ def run_network(
         else nullcontext() as progress_bar
     ):
         for batch_indices, batch in zip(index_batches, reader.read_batches(index_batches), strict=True):
-            for phenotype_batch in (
-                {},
-                *(
-                    substitute_phenotype_cohort.make_batch(batch_indices, with_volumes=False)
-                    for substitute_phenotype_cohort in substitute_phenotype_cohorts
-                ),
-            ):
-                outputs = compute_outputs(reader.select_inputs(batch | phenotype_batch))
-                outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
+            substitute_batches = [
+                batch | substitute_cohort.make_batch(batch_indices, with_volumes=False)
+                for substitute_cohort in substitute_phenotype_cohorts
+            ]
+            for read_batch in (batch, *substitute_batches):
+                output_tensors = compute_outputs(reader.select_inputs(read_batch))
+                outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), output_tensors)
                 check_network_finite(run, "outputs", outputs)
-                yield batch_indices, batch | phenotype_batch, outputs
+                yield batch_indices, read_batch, outputs
             if progress_bar:
                 progress_bar.advance(steps=len(batch_indices))
 
@@ -210,18 +213,14 @@ def predict_probabilities(
     """Probabilities of autism of the records in all batches (1 + cohorts, n): first as they are, then with
     the phenotype of each of the `substitute_phenotype_cohorts`."""
     logits_per_batch_and_cohort = [
-        batch_outputs
-        for _, _, batch_outputs in run_network(run, network, index_batches, "Testing", substitute_phenotype_cohorts)
+        batch_logits
+        for _, _, batch_logits in run_network(run, network, index_batches, "Testing", substitute_phenotype_cohorts)
     ]
     cohort_count = 1 + len(substitute_phenotype_cohorts)
-    return compute_autism_probability(
-        np.stack(
-            [
-                np.concatenate(logits_per_batch_and_cohort[cohort_index::cohort_count])
-                for cohort_index in range(cohort_count)
-            ]
-        )
-    )
+    logits_per_cohort = [
+        np.concatenate(logits_per_batch_and_cohort[cohort_index::cohort_count]) for cohort_index in range(cohort_count)
+    ]
+    return compute_autism_probability(np.stack(logits_per_cohort))
 
 
 def compute_autism_log_odds(logits: np.ndarray) -> np.ndarray:
