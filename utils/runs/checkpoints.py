@@ -8,7 +8,7 @@ as it was saved, the one before is used and a warning is printed. Other files in
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -272,27 +272,20 @@ class CheckpointFolder:
     def find_training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If it was moved with the checkpoint, it has
         the same relative path from here as before."""
+        from data.cohorts.variants import train_on_everybody
+
         training_manifest = self.read_latest_manifest()
-        candidate_cohort_folders = [
-            Path(training_manifest.cohort),
-            self.path / os.path.relpath(training_manifest.cohort, training_manifest.checkpoint_folder),
-        ]
-        return next(open_training_cohorts(training_manifest, candidate_cohort_folders), None)
-
-
-def open_training_cohorts(training_manifest: Manifest, cohort_folders: Iterable[Path]) -> Iterator[Cohort]:
-    """The cohorts in these folders whose identity is that in a record."""
-    from data.cohorts.variants import train_on_everybody
-
-    for cohort_folder in cohort_folders:
-        try:
-            cohort = open_run_cohort(cohort_folder, unite_groups=False)
-            if training_manifest.everybody:
-                cohort = train_on_everybody(cohort)
-        except InputError:
-            continue
-        if cohort.identity == training_manifest.cohort_sha256:
-            yield cohort
+        relative_cohort_path = os.path.relpath(training_manifest.cohort, training_manifest.checkpoint_folder)
+        for cohort_folder in (Path(training_manifest.cohort), self.path / relative_cohort_path):
+            try:
+                cohort = open_run_cohort(cohort_folder, unite_groups=False)
+                if training_manifest.everybody:
+                    cohort = train_on_everybody(cohort)
+            except InputError:
+                continue
+            if cohort.identity == training_manifest.cohort_sha256:
+                return cohort
+        return None
 
 
 def get_checkpoint_name(checkpoint_prefix: Path) -> str:

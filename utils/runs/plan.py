@@ -283,9 +283,11 @@ def check_folders_apart(path_by_flag: Mapping[str, Path | None]) -> None:
                 f"{flag} {path_by_flag[flag]} is {outer_flag} {path_by_flag[outer_flag]}, or lies in it; keep results, "
                 "checkpoints and cohorts in folders of their own."
             )
-    if forbidden_characters := sorted(set(str(path_by_flag["--chkPointDir"])) & set(PATTERN_CHARACTERS)):
+    checkpoints_path = str(path_by_flag["--chkPointDir"])
+    forbidden_characters = sorted(set(checkpoints_path) & set(PATTERN_CHARACTERS))
+    if forbidden_characters:
         raise InputError(
-            f"--chkPointDir {path_by_flag['--chkPointDir']} holds {' '.join(forbidden_characters)}, which TensorFlow "
+            f"--chkPointDir {checkpoints_path} holds {' '.join(forbidden_characters)}, which TensorFlow "
             f"reads as a pattern of other folders; name a folder without {' '.join(PATTERN_CHARACTERS)}."
         )
 
@@ -468,8 +470,9 @@ def find_default_seed(request: Request) -> int:
 def assign_everybody_to_training(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
     full_cohort = train_on_everybody(cohort)
-    if unlabelled_subjects := [cohort_row.subject for cohort_row in full_cohort.rows if cohort_row.split == "test"]:
-        print(f"Not trained on, since no label is known of them: {format_participants(len(set(unlabelled_subjects)))}.")
+    unlabelled_subjects = {cohort_row.subject for cohort_row in full_cohort.rows if cohort_row.split == "test"}
+    if unlabelled_subjects:
+        print(f"Not trained on, since no label is known of them: {format_participants(len(unlabelled_subjects))}.")
     if full_cohort.unscaled_phenotype is None:
         print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
     return full_cohort

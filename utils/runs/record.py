@@ -291,7 +291,8 @@ def check_results_folder_free(results_folder: Path, job_name: str, model_name: s
     child_names = [child_path.name for child_path in list_run_files(results_folder)] if results_folder.is_dir() else []
     if not child_names:
         return None
-    if (earlier_manifest := read_manifest(results_folder)) is None:
+    earlier_manifest = read_manifest(results_folder)
+    if earlier_manifest is None:
         if all(map(FOLD_FOLDER_PATTERN.match, child_names)):  # begun by parts, of which one was killed
             return None
         raise InputError(
