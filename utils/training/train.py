@@ -217,11 +217,11 @@ def run_training_loop(
     with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, batches_before) as progress_bar:
         for batches_done, batch_metrics, is_stopped_by_worker in training.run_steps(batches_before):
             progress_bar.advance(f"loss {batch_metrics['loss']:.4f}, {batch_metrics['samples_per_s']:.0f} samples/s")
-            history.add_row(batches_done, batch_metrics)
-
             # several workers stop together, at the next batch
             is_stopped_here = bool(training.caught_signals) and run.workers.worker_count == 1
             is_stopping = is_stopped_by_worker or is_stopped_here
+            history.add_row(batches_done, batch_metrics)
+
             is_regular_save = is_save_due(batches_done, run.num_iters)
             if is_stopping or is_regular_save:
                 max_batch_norm_seconds = math.inf if is_regular_save else STOPPING_S
