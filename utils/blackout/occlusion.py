@@ -28,8 +28,8 @@ from keras import KerasTensor, layers
 
 from models.layers import RegionMeans, SplitMembers
 from utils.blackout.features import FeatureOcclusion, find_averaging_nodes, split_masks
-from utils.blackout.graph import find_volume_input, follow_volume, list_graph_nodes
-from utils.blackout.steps import Box, StepPlan, find_hull, paste_box, slice_box
+from utils.blackout.graph import GraphNode, find_volume_input, follow_volume, list_graph_nodes
+from utils.blackout.steps import Box, Step, StepPlan, find_hull, paste_box, slice_box
 
 VOLUME_RANK = 5  # of a tensor with the axes of a volume
 IntactActivations = dict[KerasTensor, tf.Tensor]  # activations of a batch with nothing occluded
@@ -46,8 +46,8 @@ class RegionPlan(NamedTuple):
 
     volume_box: Box  # what is read of the volume
     step_plans: list[StepPlan]
-    changed_boxes: list[Box]  # of each input of the tail, where it changes
-    relative_boxes: list[Box]  # the same box within what was computed of it
+    changed_tail_input_boxes: list[Box]  # of each changed input of the tail, where it changes
+    changed_boxes_in_computed_tail_inputs: list[Box]  # the same box within what was computed of it
 
 
 class LocalOcclusion:
@@ -62,17 +62,11 @@ class LocalOcclusion:
         self._volume_tensor = find_volume_input(network)
         self._input_tensors = network.inputs
         self._local_steps, tail_nodes, affected_tensors = follow_volume(list_graph_nodes(network), self._volume_tensor)
-        self.recomputed_layer_names = tuple(
-            node.operation.name
-            for node in tail_nodes
-            if not isinstance(node.operation, WHOLE_VOLUME_LAYERS)
-            and any(len(tensor.shape) == VOLUME_RANK and tensor in affected_tensors for tensor in node.input_tensors)
-        )
+        self.recomputed_layer_names = list_recomputed_layer_names(tail_nodes, affected_tensors)
         # The tail reads activations, which a region changes, and what no region changes.
         tail_output_tensors = {tensor for node in tail_nodes for tensor in node.output_tensors}
-        tail_read_tensors = dict.fromkeys(
-            [*(tensor for node in tail_nodes for tensor in node.input_tensors), *network.outputs]
-        )
+        tail_input_tensors = [tensor for node in tail_nodes for tensor in node.input_tensors]
+        tail_read_tensors = dict.fromkeys([*tail_input_tensors, *network.outputs])
         self._changed_tail_inputs = [
             tensor for tensor in tail_read_tensors if tensor in affected_tensors - tail_output_tensors
         ]
@@ -114,26 +108,24 @@ class LocalOcclusion:
         Masks are (x, y, z) bool; they may overlap, and be of any number.
         """
         volume_values = intact_pass[self._volume_tensor]
-        logits_by_group = []
-        occlude_region = partial(
-            self._occlude_region,
-            intact_pass,
-            tf.broadcast_to(tf.cast(fill_volume, volume_values.dtype), tf.shape(volume_values)),
-        )
+        full_fill_volume = tf.broadcast_to(tf.cast(fill_volume, volume_values.dtype), tf.shape(volume_values))
+        occlude_region = partial(self._occlude_region, intact_pass, full_fill_volume)
         bytes_per_mask = sum(
             intact_pass[tensor].dtype.size * intact_pass[tensor].shape.num_elements()
             for tensor in self._changed_tail_inputs
         )
+        logits_by_group = []
         with ThreadPoolExecutor(OCCLUSION_THREAD_COUNT) as thread_pool:
             for mask_group in split_masks(region_masks, bytes_per_mask):
-                occluded_activations = [
-                    tf.concat(region_activations, 0)
-                    for region_activations in zip(*thread_pool.map(occlude_region, mask_group), strict=True)
+                # Regions follow one another along the batch axis: (masks * batch, ...) each
+                tail_inputs_by_region = [*thread_pool.map(occlude_region, mask_group)]
+                changed_activations = [
+                    tf.concat(region_activations, 0) for region_activations in zip(*tail_inputs_by_region, strict=True)
                 ]
                 constant_activations = [
                     tf.concat([intact_pass[tensor]] * len(mask_group), 0) for tensor in self._constant_tail_inputs
                 ]
-                group_logits = self._run_tail(occluded_activations + constant_activations).numpy()
+                group_logits = self._run_tail(changed_activations + constant_activations).numpy()
                 logits_by_group.append(group_logits.reshape(len(mask_group), volume_values.shape[0], -1))
         return np.concatenate(logits_by_group)
 
@@ -162,12 +154,12 @@ class LocalOcclusion:
         """Return the inputs of the tail that occlusion of `region_mask` changes."""
         if not region_mask.any():
             return [intact_pass[tensor] for tensor in self._changed_tail_inputs]
-        indices_by_axis = [
-            np.flatnonzero(region_mask.any(tuple({0, 1, 2} - {spatial_axis}))) for spatial_axis in range(3)
-        ]
-        packed_plan = self._get_packed_plan(
-            tuple((int(axis_indices[0]), int(axis_indices[-1]) + 1) for axis_indices in indices_by_axis)
-        )
+        bounds_by_axis = []  # of the region's bounding box
+        for spatial_axis in range(3):
+            further_axes = tuple({0, 1, 2} - {spatial_axis})
+            region_indices = np.flatnonzero(region_mask.any(further_axes))
+            bounds_by_axis.append((int(region_indices[0]), int(region_indices[-1]) + 1))
+        packed_plan = self._get_packed_plan(tuple(bounds_by_axis))
         return self._update_activations(list(intact_pass.values()), fill_volume, region_mask, packed_plan)
 
     def _make_packed_plan(self, bounds_by_axis: tuple[tuple[int, int], ...]) -> tf.Tensor:
@@ -179,43 +171,50 @@ class LocalOcclusion:
     def _make_plan(self, volume_box: np.ndarray) -> RegionPlan:
         """Return the plan of a change of the volume in `volume_box`: first, how far it reaches; then backwards, which
         box of each activation the steps that read it need."""
+        # Forwards: how far the change reaches
         reach_by_tensor = {self._volume_tensor: volume_box}
         for step in self._local_steps:
-            reach_by_tensor[step.target_tensor] = step.propagate_reach(
-                find_hull([reach_by_tensor[source_tensor] for source_tensor in step.source_tensors])
-            )
+            source_reach = find_hull([reach_by_tensor[source_tensor] for source_tensor in step.source_tensors])
+            reach_by_tensor[step.target_tensor] = step.propagate_reach(source_reach)
 
-        read_boxes_by_tensor = defaultdict(
-            list, {tensor: [reach_by_tensor[tensor]] for tensor in self._changed_tail_inputs}
-        )  # by each reader
-        # step_boxes_by_target: source box, used box and padding widths
+        # Backwards: what is computed of each activation is the hull of what its readers need
+        read_boxes_by_tensor = defaultdict[KerasTensor, list[np.ndarray]](list)
+        for tensor in self._changed_tail_inputs:
+            read_boxes_by_tensor[tensor].append(reach_by_tensor[tensor])
         computed_box_by_tensor = {}
-        step_boxes_by_target = {}
+        boxes_by_target = {}
         for step in reversed(self._local_steps):
-            computed_box_by_tensor[step.target_tensor] = find_hull(read_boxes_by_tensor[step.target_tensor])
-            step_boxes_by_target[step.target_tensor] = step.find_boxes(
-                reach_by_tensor[step.source_tensors[0]], computed_box_by_tensor[step.target_tensor]
-            )
+            target_box = find_hull(read_boxes_by_tensor[step.target_tensor])
+            step_boxes = step.find_boxes(reach_by_tensor[step.source_tensors[0]], target_box)
             for source_tensor in step.source_tensors:
-                read_boxes_by_tensor[source_tensor].append(step_boxes_by_target[step.target_tensor][0])
+                read_boxes_by_tensor[source_tensor].append(step_boxes.source_box)
+            computed_box_by_tensor[step.target_tensor] = target_box
+            boxes_by_target[step.target_tensor] = step_boxes
         computed_box_by_tensor[self._volume_tensor] = find_hull(read_boxes_by_tensor[self._volume_tensor])
 
+        # Boxes to read are relative to what was computed of an activation
         step_plans = []
         for step in self._local_steps:
-            source_box, used_difference_box, padding_widths = step_boxes_by_target[step.target_tensor]
-            relative_boxes = [
-                source_box - computed_box_by_tensor[source_tensor][0] for source_tensor in step.source_tensors
+            step_boxes = boxes_by_target[step.target_tensor]
+            relative_source_boxes = [
+                step_boxes.source_box - computed_box_by_tensor[source_tensor][0]
+                for source_tensor in step.source_tensors
             ]
-            step_plans.append(
-                StepPlan(
-                    relative_boxes, computed_box_by_tensor[step.target_tensor], used_difference_box, padding_widths
-                )
+            step_plan = StepPlan(
+                relative_source_boxes,
+                computed_box_by_tensor[step.target_tensor],
+                step_boxes.used_difference_box,
+                step_boxes.padding_widths,
             )
-        changed_boxes = [reach_by_tensor[tensor] for tensor in self._changed_tail_inputs]
-        relative_boxes = [
-            reach_by_tensor[tensor] - computed_box_by_tensor[tensor][0] for tensor in self._changed_tail_inputs
-        ]
-        return RegionPlan(computed_box_by_tensor[self._volume_tensor], step_plans, changed_boxes, relative_boxes)
+            step_plans.append(step_plan)
+        return RegionPlan(
+            volume_box=computed_box_by_tensor[self._volume_tensor],
+            step_plans=step_plans,
+            changed_tail_input_boxes=[reach_by_tensor[tensor] for tensor in self._changed_tail_inputs],
+            changed_boxes_in_computed_tail_inputs=[
+                reach_by_tensor[tensor] - computed_box_by_tensor[tensor][0] for tensor in self._changed_tail_inputs
+            ],
+        )
 
     @tf.function(reduce_retracing=True)
     def _update_activations(
@@ -227,46 +226,65 @@ class LocalOcclusion:
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `region_mask` changes, given its plan."""
         intact_activation_by_tensor = dict(zip(self._cached_tensors, intact_activations, strict=True))
-        box_starts_and_ends = tf.unstack(packed_plan)
-        region_plan = tf.nest.pack_sequence_as(
-            self._plan_template, [*zip(box_starts_and_ends[::2], box_starts_and_ends[1::2], strict=True)]
-        )
-        intact_box_values, fill_box_values, is_inside_region = (
-            slice_box(full_tensor, region_plan.volume_box)
-            for full_tensor in (
-                intact_activation_by_tensor[self._volume_tensor],
-                fill_volume,
-                region_mask[None, ..., None],
-            )
-        )
-        intact_values_by_tensor = {self._volume_tensor: intact_box_values}
-        occluded_values_by_tensor = {
-            self._volume_tensor: tf.where(is_inside_region, fill_box_values, intact_box_values)
-        }
+        region_plan = self._unpack_plan(packed_plan)
+
+        # The volume, before and after occlusion
+        intact_volume = slice_box(intact_activation_by_tensor[self._volume_tensor], region_plan.volume_box)
+        fill_values = slice_box(fill_volume, region_plan.volume_box)
+        is_inside_region = slice_box(region_mask[None, ..., None], region_plan.volume_box)
+        intact_by_tensor = {self._volume_tensor: intact_volume}
+        occluded_by_tensor = {self._volume_tensor: tf.where(is_inside_region, fill_values, intact_volume)}
+
+        # Step by step, what each layer computes before and after
         for step, step_plan in zip(self._local_steps, region_plan.step_plans, strict=True):
-            source_tensors_and_boxes = [*zip(step.source_tensors, step_plan.source_boxes, strict=True)]
-            intact_source_values, occluded_source_values = (
-                [slice_box(values_by_tensor[source_tensor], box) for source_tensor, box in source_tensors_and_boxes]
-                for values_by_tensor in (intact_values_by_tensor, occluded_values_by_tensor)
-            )
+            intact_sources = slice_sources(intact_by_tensor, step, step_plan)
+            occluded_sources = slice_sources(occluded_by_tensor, step, step_plan)
             if step.is_target_cached:
-                intact_target_values = slice_box(intact_activation_by_tensor[step.target_tensor], step_plan.target_box)
+                intact_target = slice_box(intact_activation_by_tensor[step.target_tensor], step_plan.target_box)
             else:
-                intact_target_values = step.update_target(intact_source_values, intact_source_values, None, step_plan)
-            intact_values_by_tensor[step.target_tensor] = intact_target_values
-            occluded_values_by_tensor[step.target_tensor] = step.update_target(
-                occluded_source_values, intact_source_values, intact_target_values, step_plan
+                intact_target = step.update_target(intact_sources, intact_sources, None, step_plan)
+            intact_by_tensor[step.target_tensor] = intact_target
+            occluded_by_tensor[step.target_tensor] = step.update_target(
+                occluded_sources, intact_sources, intact_target, step_plan
             )
-        return [
-            paste_box(
-                intact_activation_by_tensor[tensor],
-                changed_box,
-                slice_box(occluded_values_by_tensor[tensor], relative_box),
-            )
-            for tensor, changed_box, relative_box in zip(
-                self._changed_tail_inputs, region_plan.changed_boxes, region_plan.relative_boxes, strict=True
-            )
-        ]
+
+        # What the tail reads
+        changed_activations = []
+        for tensor, changed_box, box_in_computed_input in zip(
+            self._changed_tail_inputs,
+            region_plan.changed_tail_input_boxes,
+            region_plan.changed_boxes_in_computed_tail_inputs,
+            strict=True,
+        ):
+            changed_values = slice_box(occluded_by_tensor[tensor], box_in_computed_input)
+            changed_activations.append(paste_box(intact_activation_by_tensor[tensor], changed_box, changed_values))
+        return changed_activations
+
+    def _unpack_plan(self, packed_plan: tf.Tensor) -> RegionPlan:
+        """Return the plan that `_make_packed_plan` made one tensor of."""
+        box_starts_and_ends = tf.unstack(packed_plan)
+        boxes = [*zip(box_starts_and_ends[::2], box_starts_and_ends[1::2], strict=True)]
+        return tf.nest.pack_sequence_as(self._plan_template, boxes)
+
+
+def list_recomputed_layer_names(tail_nodes: list[GraphNode], affected_tensors: set[KerasTensor]) -> tuple[str, ...]:
+    """The layers of the tail of a kind that is not known to need the whole volume, and that read an affected volume."""
+    layer_names = []
+    for node in tail_nodes:
+        reads_affected_volume = any(
+            len(tensor.shape) == VOLUME_RANK and tensor in affected_tensors for tensor in node.input_tensors
+        )
+        if reads_affected_volume and not isinstance(node.operation, WHOLE_VOLUME_LAYERS):
+            layer_names.append(node.operation.name)
+    return tuple(layer_names)
+
+
+def slice_sources(values_by_tensor: dict[KerasTensor, tf.Tensor], step: Step, step_plan: StepPlan) -> list[tf.Tensor]:
+    """What a step reads of its sources."""
+    return [
+        slice_box(values_by_tensor[source_tensor], source_box)
+        for source_tensor, source_box in zip(step.source_tensors, step_plan.source_boxes, strict=True)
+    ]
 
 
 Occlusion = LocalOcclusion | FeatureOcclusion

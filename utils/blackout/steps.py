@@ -20,8 +20,7 @@ UNCUT_AXES_BITS = 0b10001  # the axes, as bits, along which a box does not cut
 
 def slice_box(activation: tf.Tensor, box: Box) -> tf.Tensor:
     """Return the part of `activation` inside `box`."""
-    uncut_axes_bits = UNCUT_AXES_BITS
-    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=uncut_axes_bits, end_mask=uncut_axes_bits)
+    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=UNCUT_AXES_BITS, end_mask=UNCUT_AXES_BITS)
 
 
 def paste_box(activation: tf.Tensor, box: Box, box_values: tf.Tensor) -> tf.Tensor:
@@ -34,19 +33,22 @@ def paste_box(activation: tf.Tensor, box: Box, box_values: tf.Tensor) -> tf.Tens
 
 def find_hull(boxes: list[np.ndarray]) -> np.ndarray:
     """Return the smallest box around all `boxes`."""
-    return np.stack([np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)])
+    hull_start = np.min([box[0] for box in boxes], axis=0)
+    hull_end = np.max([box[1] for box in boxes], axis=0)
+    return np.stack([hull_start, hull_end])
 
 
 def intersect_boxes(first_box: np.ndarray, second_box: np.ndarray) -> np.ndarray:
     """Return the intersection of two boxes; where they do not meet, a box without voxels between them."""
     common_start = np.minimum(np.maximum(first_box[0], second_box[0]), second_box[1])
-    return np.stack([common_start, np.maximum(common_start, np.minimum(first_box[1], second_box[1]))])
+    common_end = np.maximum(common_start, np.minimum(first_box[1], second_box[1]))
+    return np.stack([common_start, common_end])
 
 
 def pad_volume(activation: tf.Tensor, padding_widths: Box, padding_value: float = 0) -> tf.Tensor:
     """Return `activation` with `padding_widths` of padding before and after it."""
-    padding_value = tf.cast(padding_value, activation.dtype)
-    return tf.pad(activation, tf.stack([padding_widths[0], padding_widths[1]], axis=1), constant_values=padding_value)
+    widths_by_axis = tf.stack([padding_widths[0], padding_widths[1]], axis=1)  # (5, 2)
+    return tf.pad(activation, widths_by_axis, constant_values=tf.cast(padding_value, activation.dtype))
 
 
 class StepPlan(NamedTuple):
@@ -56,6 +58,14 @@ class StepPlan(NamedTuple):
     target_box: Box  # what is computed of the target
     used_difference_box: Box  # of the differences that a convolution reads or gives: those that count
     padding_widths: Box  # widths before and after what the window reads or gives
+
+
+class StepBoxes(NamedTuple):
+    """Which boxes a step needs to compute its target, on the grids of the layers."""
+
+    source_box: np.ndarray  # on which all sources are read
+    used_difference_box: np.ndarray  # as in `StepPlan`
+    padding_widths: np.ndarray  # as in `StepPlan`
 
 
 @dataclass
@@ -76,10 +86,9 @@ class Step:
         """Return the reach of the target from that of the sources."""
         return source_reach
 
-    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the box on which all sources are read, `StepPlan.used_difference_box` and `StepPlan.padding_widths`,
-        given the reach of the sources and the box on which the target is computed."""
-        return target_box, EMPTY_BOX, EMPTY_BOX
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> StepBoxes:
+        """Return the boxes of this step, given the reach of the sources and the box on which the target is computed."""
+        return StepBoxes(target_box, EMPTY_BOX, EMPTY_BOX)
 
     def update_target(
         self,
@@ -105,9 +114,8 @@ class WindowedStep(Step):
     is_target_cached = True
 
     def __post_init__(self) -> None:
-        self.source_grid_shape, self.target_grid_shape = (
-            np.array(tensor.shape[1:4]) for tensor in (self.source_tensors[0], self.target_tensor)
-        )
+        self.source_grid_shape = np.array(self.source_tensors[0].shape[1:4])
+        self.target_grid_shape = np.array(self.target_tensor.shape[1:4])
         self.strides = np.array(self.layer.strides)
         self.window_extent = compute_window_extent(self.layer)
         total_padding = np.maximum(
@@ -119,10 +127,12 @@ class WindowedStep(Step):
         """Return the box of outputs that see the change; at least one voxel, as kernels refuse empty tensors."""
         first_changed_voxel = source_reach[0]
         last_changed_voxel = source_reach[1] - 1
-        first_output_voxel = -((self.window_extent - 1 - self.padding_before - first_changed_voxel) // self.strides)
-        first_output_voxel = np.clip(first_output_voxel, 0, self.target_grid_shape - 1)
-        end_output_voxel = (last_changed_voxel + self.padding_before) // self.strides + 1
-        return np.stack([first_output_voxel, np.clip(end_output_voxel, first_output_voxel + 1, self.target_grid_shape)])
+        first_seeing_voxel = -((self.window_extent - 1 - self.padding_before - first_changed_voxel) // self.strides)
+        end_seeing_voxel = (last_changed_voxel + self.padding_before) // self.strides + 1
+        # Within the grid of the target
+        first_output_voxel = np.clip(first_seeing_voxel, 0, self.target_grid_shape - 1)
+        end_output_voxel = np.clip(end_seeing_voxel, first_output_voxel + 1, self.target_grid_shape)
+        return np.stack([first_output_voxel, end_output_voxel])
 
     def find_seen_box(self, output_box: np.ndarray) -> np.ndarray:
         """Return the box of inputs that the outputs in `output_box` see, which may extend into the padding."""
@@ -130,12 +140,12 @@ class WindowedStep(Step):
         window_starts = output_box * self.strides - self.padding_before
         return np.stack([window_starts[0], window_starts[1] - self.strides + self.window_extent])
 
-    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> StepBoxes:
         seen_box = self.find_seen_box(target_box)
-        box_inside_grid = intersect_boxes(
-            seen_box, np.stack([np.zeros_like(self.source_grid_shape), self.source_grid_shape])
-        )
-        return box_inside_grid, EMPTY_BOX, np.abs(seen_box - box_inside_grid)
+        source_grid_box = np.stack([np.zeros_like(self.source_grid_shape), self.source_grid_shape])
+        seen_box_in_source_grid = intersect_boxes(seen_box, source_grid_box)
+        padding_widths = np.abs(seen_box - seen_box_in_source_grid)
+        return StepBoxes(seen_box_in_source_grid, EMPTY_BOX, padding_widths)
 
 
 class MaximumPoolingStep(WindowedStep):
@@ -149,8 +159,8 @@ class MaximumPoolingStep(WindowedStep):
         step_plan: StepPlan,
     ) -> tf.Tensor:
         layer_input = tf.cast(occluded_source_values[0], self.layer.compute_dtype)
-        layer_input = pad_volume(layer_input, step_plan.padding_widths, layer_input.dtype.min)
-        return tf.nn.max_pool3d(layer_input, self.layer.pool_size, self.layer.strides, "VALID")
+        padded_input = pad_volume(layer_input, step_plan.padding_widths, layer_input.dtype.min)
+        return tf.nn.max_pool3d(padded_input, self.layer.pool_size, self.layer.strides, "VALID")
 
 
 @dataclass
@@ -187,14 +197,15 @@ class ConvolutionStep(WindowedStep):
         step_plan: StepPlan,
     ) -> tf.Tensor:
         layer = self.layer
-        compute_dtype = self.layer.compute_dtype
-        # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
-        layer_input, kernel = (
-            tf.cast(tf.cast(unrounded_tensor, compute_dtype), tf.float32)
-            for unrounded_tensor in (occluded_source_values[0], self.kernel)
+        compute_dtype = layer.compute_dtype
+        # Rounded to the layer's number format, but convolved in float32: TensorFlow 2.21 with oneDNN reads
+        # uninitialised memory for some small volumes in bfloat16.
+        rounded_input = tf.cast(tf.cast(occluded_source_values[0], compute_dtype), tf.float32)
+        rounded_kernel = tf.cast(tf.cast(self.kernel, compute_dtype), tf.float32)
+        padded_input = pad_volume(rounded_input, step_plan.padding_widths)
+        convolved_input = tf.nn.convolution(
+            padded_input, rounded_kernel, layer.strides, "VALID", dilations=layer.dilation_rate
         )
-        layer_input = pad_volume(layer_input, step_plan.padding_widths)
-        convolved_input = tf.nn.convolution(layer_input, kernel, layer.strides, "VALID", dilations=layer.dilation_rate)
         return layer.activation(tf.cast(convolved_input, compute_dtype) + tf.cast(self.bias, compute_dtype))
 
 
@@ -205,10 +216,12 @@ class DifferenceConvolutionStep(ConvolutionStep):
     layers before recompute only what they can change. In half precision the difference would be lost in the rounding.
     """
 
-    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> StepBoxes:
         seen_box = self.find_seen_box(target_box)
         seen_reach_box = intersect_boxes(source_reach, seen_box)
-        return source_reach, seen_reach_box - source_reach[0], np.abs(seen_box - seen_reach_box)
+        used_difference_box = seen_reach_box - source_reach[0]
+        padding_widths = np.abs(seen_box - seen_reach_box)
+        return StepBoxes(source_reach, used_difference_box, padding_widths)
 
     def update_target(
         self,
@@ -217,14 +230,14 @@ class DifferenceConvolutionStep(ConvolutionStep):
         intact_target_values: tf.Tensor | None,
         step_plan: StepPlan,
     ) -> tf.Tensor:
-        padded_input_difference = pad_volume(
-            slice_box(occluded_source_values[0] - intact_source_values[0], step_plan.used_difference_box),
-            step_plan.padding_widths,
-        )
         layer = self.layer
-        return intact_target_values + tf.nn.convolution(
-            padded_input_difference, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
+        input_difference = occluded_source_values[0] - intact_source_values[0]
+        used_difference = slice_box(input_difference, step_plan.used_difference_box)
+        padded_difference = pad_volume(used_difference, step_plan.padding_widths)
+        output_difference = tf.nn.convolution(
+            padded_difference, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
         )
+        return intact_target_values + output_difference
 
 
 class SpreadConvolutionStep(DifferenceConvolutionStep):
@@ -233,12 +246,13 @@ class SpreadConvolutionStep(DifferenceConvolutionStep):
     That multiplies the inputs in reach only, which are far fewer than the outputs they reach.
     """
 
-    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def find_boxes(self, source_reach: np.ndarray, target_box: np.ndarray) -> StepBoxes:
         spread_start = source_reach[0] + self.padding_before - self.window_extent + 1
-        reached_target_box = intersect_boxes(
-            np.stack([spread_start, source_reach[1] + self.padding_before]), target_box
-        )
-        return source_reach, reached_target_box - spread_start, np.abs(target_box - reached_target_box)
+        spread_box = np.stack([spread_start, source_reach[1] + self.padding_before])  # all outputs that see the change
+        reached_target_box = intersect_boxes(spread_box, target_box)
+        used_difference_box = reached_target_box - spread_start
+        padding_widths = np.abs(target_box - reached_target_box)
+        return StepBoxes(source_reach, used_difference_box, padding_widths)
 
     def update_target(
         self,
@@ -253,9 +267,8 @@ class SpreadConvolutionStep(DifferenceConvolutionStep):
         output_difference = tf.nn.conv3d_transpose(
             input_difference, mirrored_kernel, tf.shape(input_difference) + shape_growth, 1, "VALID"
         )
-        return intact_target_values + pad_volume(
-            slice_box(output_difference, step_plan.used_difference_box), step_plan.padding_widths
-        )
+        used_difference = slice_box(output_difference, step_plan.used_difference_box)
+        return intact_target_values + pad_volume(used_difference, step_plan.padding_widths)
 
 
 def choose_convolution_step(layer: Any) -> type[ConvolutionStep]:
