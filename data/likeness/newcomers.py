@@ -34,33 +34,31 @@ def check_newcomers(
         return None
     comparison = compare_with_reference(reference, cohort, usable_record_indices)
     reference_ranges = reference.constants.ranges
-    reason_sentences_per_record = [list(record_sentences) for record_sentences in comparison.reasons_per_record]
     rows = [cohort.rows[record_index] for record_index in usable_record_indices]
-    if atypical_rows_and_sentences := [
-        (row, reason_sentences)
-        for row, reason_sentences in zip(rows, reason_sentences_per_record, strict=True)
-        if reason_sentences
-    ]:
-        row, reason_sentences = atypical_rows_and_sentences[0]
+
+    atypical_positions = [position for position, reasons in enumerate(comparison.reasons_per_record) if reasons]
+    if atypical_positions:
+        example_row = rows[atypical_positions[0]]
+        example_reasons = comparison.reasons_per_record[atypical_positions[0]][:MAX_EXAMPLE_REASONS]
         cohort_findings.participants.notes.insert(
             0,
-            f"unlike the training participants, as a test will list: {len(atypical_rows_and_sentences)} of "
-            f"{format_participants(len(rows))}, such as {row.file}: "
-            f"{'; '.join(reason_sentences[:MAX_EXAMPLE_REASONS])}",
+            f"unlike the training participants, as a test will list: {len(atypical_positions)} of "
+            f"{format_participants(len(rows))}, such as {example_row.file}: {'; '.join(example_reasons)}",
         )
-    person_measures = comparison.measure_table[~pd.Series([row.subject for row in rows]).duplicated().to_numpy()]
+
+    is_repeated_subject = pd.Series([row.subject for row in rows]).duplicated().to_numpy()
+    person_measures = comparison.measure_table[~is_repeated_subject]
     check_number_units(person_measures, reference_ranges, cohort_findings.phenotype)
-    invalidating_sentences_per_record = [
-        [sentence for sentence in reason_sentences if find_advice(sentence)]
-        for reason_sentences in reason_sentences_per_record
-    ]
-    if check_parcels(
-        cohort, person_measures, reference_ranges, cohort_findings.connectomes
-    ):  # which reports all of them as one
-        invalidating_sentences_per_record = [
-            [sentence for sentence in reason_sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
-            for reason_sentences in invalidating_sentences_per_record
-        ]
+    is_other_atlas = check_parcels(cohort, person_measures, reference_ranges, cohort_findings.connectomes)
+
+    invalidating_sentences_per_record = list[list[str]]()
+    for record_reasons in comparison.reasons_per_record:
+        invalidating_sentences = [sentence for sentence in record_reasons if find_advice(sentence)]
+        if is_other_atlas:  # which is reported once, of all
+            invalidating_sentences = [
+                sentence for sentence in invalidating_sentences if not sentence.endswith(OTHER_ATLAS_WORDS)
+            ]
+        invalidating_sentences_per_record.append(invalidating_sentences)
     return invalidating_sentences_per_record
 
 
@@ -72,9 +70,9 @@ def check_number_units(person_measures: pd.DataFrame, reference_ranges: Ranges, 
             continue
         to_plain_units = find_measure(PERSON_VIEW, measure_name).to_plain_units
         plain_values = person_measures[PERSON_VIEW, measure_name].dropna().map(to_plain_units)
-        usual_low, usual_middle, usual_high = map(
-            to_plain_units, (usual_range.low, usual_range.middle, usual_range.high)
-        )
+        usual_low = to_plain_units(usual_range.low)
+        usual_middle = to_plain_units(usual_range.middle)
+        usual_high = to_plain_units(usual_range.high)
         if len(plain_values) < MIN_SITE_VALUES or min(plain_values.min(), usual_middle) <= 0:
             continue
         is_above = plain_values.median() > MIN_UNIT_RATIO * usual_middle and plain_values.min() > usual_high
@@ -92,25 +90,25 @@ def check_parcels(
 ) -> bool:
     """Whether the connectomes of several new people have too little in common with the mean of the training people,
     which is a problem. `person_measures` are those of `check_number_units`."""
-    usual_similarity_range: Range | None = reference_ranges.get(CONNECTOME_VIEW, {}).get("alike")
     if cohort.connectomes is None or len(cohort.connectomes.parcel_names) < MIN_COMPARED_PARCELS:
         return False
-    if (
-        usual_similarity_range is None
-        or (CONNECTOME_VIEW, "alike") not in person_measures
-        or np.tanh(usual_similarity_range.middle) < MIN_TRAINING_CORRELATION
-    ):
+    usual_similarity_range: Range | None = reference_ranges.get(CONNECTOME_VIEW, {}).get("alike")
+    if usual_similarity_range is None or (CONNECTOME_VIEW, "alike") not in person_measures:
         return False
-    mean_connectome_correlations = np.tanh(person_measures[CONNECTOME_VIEW, "alike"].dropna())
-    median_correlation = mean_connectome_correlations.median()
-    if len(
-        mean_connectome_correlations
-    ) < MIN_GROUP_PEOPLE or median_correlation > MIN_BETWEEN_TO_WITHIN_RATIO * np.tanh(usual_similarity_range.middle):
+    training_correlation = np.tanh(usual_similarity_range.middle)
+    if training_correlation < MIN_TRAINING_CORRELATION:
+        return False
+
+    new_correlations = np.tanh(person_measures[CONNECTOME_VIEW, "alike"].dropna())  # of people with the training mean
+    median_correlation = new_correlations.median()
+    if len(new_correlations) < MIN_GROUP_PEOPLE:
+        return False
+    if median_correlation > MIN_BETWEEN_TO_WITHIN_RATIO * training_correlation:
         return False
     connectome_findings.problems.append(
-        f"the connectomes of {format_participants(len(mean_connectome_correlations), 'new')} correlate by "
+        f"the connectomes of {format_participants(len(new_correlations), 'new')} correlate by "
         f"{max(median_correlation, 0):.2f} with the mean of the training participants, who do by "
-        f"{np.tanh(usual_similarity_range.middle):.2f}, as if their parcels were those of another atlas, or in another "
-        "order. Make the series again with the atlas of the training, and convert again"
+        f"{training_correlation:.2f}, as if their parcels were those of another atlas, or in another order. Make the "
+        "series again with the atlas of the training, and convert again"
     )
     return True

@@ -44,7 +44,7 @@ NEGATED_WORDS = "values look negated"
 EXCHANGED_WORDS = "left and right look exchanged"
 UNRELATED_WORDS = "no likeness to the mean of the others"
 OTHER_ATLAS_WORDS = "no likeness to the mean of the others, as if its parcels were those of another atlas"
-ADVICE_BY_WORDS = {  # what makes results invalid, and what to do
+ADVICE_BY_REASON = {  # what makes results invalid, and what to do
     EXCHANGED_WORDS: "check their affines",
     NEGATED_WORDS: "make these maps again, as those of the others",
     UNRELATED_WORDS: "check their affines, and what they are maps of",
@@ -59,7 +59,8 @@ DIRECTION_WORDS_BY_AXIS = {
 
 def find_advice(sentence: str) -> str | None:
     """What to do about a sentence on a record that makes results invalid; None if it does not."""
-    return ADVICE_BY_WORDS.get(sentence.partition(": ")[2])
+    _, _, reason_words = sentence.partition(": ")  # after the name of the map
+    return ADVICE_BY_REASON.get(reason_words)
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,12 @@ CUT_BRAIN_MEASURE_NAMES = [
 def find_measure(view: str, measure_name: str) -> Measure:
     """A measure in the table, its mean over maps, or a number of the person."""
     if view == PERSON_VIEW:
-        return Measure(
-            measure_name,
-            0.0,
-            PERSON_LIMIT_ROBUST_SDS,
-            np.exp if LOGARITHMIC_COLUMN_PATTERN.search(measure_name) else float,
-        )
-    return (
-        Measure(MEASURE_BY_NAME[measure_name].description, MIN_MEAN_Z_ROBUST_SD, AVERAGE_LIMIT_ROBUST_SDS)
-        if view == AVERAGE_VIEW
-        else MEASURE_BY_NAME[measure_name]
-    )
+        to_plain_units = np.exp if LOGARITHMIC_COLUMN_PATTERN.search(measure_name) else float
+        return Measure(measure_name, 0.0, PERSON_LIMIT_ROBUST_SDS, to_plain_units)
+    map_measure = MEASURE_BY_NAME[measure_name]
+    if view == AVERAGE_VIEW:
+        return Measure(map_measure.description, MIN_MEAN_Z_ROBUST_SD, AVERAGE_LIMIT_ROBUST_SDS)
+    return map_measure
 
 
 @dataclass(frozen=True)
@@ -135,25 +131,22 @@ class Range:
     middle: float  # the median
     high: float  # upper end of the middle nine tenths
 
-    def compute_half_ranges(self, minimum: float) -> tuple[float, float]:
-        """The half ranges below and above the middle, each `SDS_TO_RANGE_END` robust SDs; a robust SD is `minimum` at
-        least."""
-        minimum = max(
-            minimum * SDS_TO_RANGE_END,
+    def compute_half_ranges(self, min_robust_sd: float) -> tuple[float, float]:
+        """The half ranges below and above the middle, each `SDS_TO_RANGE_END` robust SDs; a robust SD is
+        `min_robust_sd` at least."""
+        min_half_range = max(
+            min_robust_sd * SDS_TO_RANGE_END,
             MIN_HALF_RANGE_FRACTION * (self.high - self.low),
             MIN_RELATIVE_HALF_RANGE * max(abs(self.low), abs(self.high)),
             1e-9,
         )
-        return max(self.middle - self.low, minimum), max(self.high - self.middle, minimum)
+        return max(self.middle - self.low, min_half_range), max(self.high - self.middle, min_half_range)
 
     def robust_z(self, measure_values: np.ndarray, min_robust_sd: float) -> np.ndarray:
         """How far values (n,) lie from the middle, in robust SDs; 0 where unknown."""
         half_range_below, half_range_above = self.compute_half_ranges(min_robust_sd)
-        return np.nan_to_num(
-            SDS_TO_RANGE_END
-            * (measure_values - self.middle)
-            / np.where(measure_values < self.middle, half_range_below, half_range_above)
-        )
+        half_ranges = np.where(measure_values < self.middle, half_range_below, half_range_above)  # (n,)
+        return np.nan_to_num(SDS_TO_RANGE_END * (measure_values - self.middle) / half_ranges)
 
 
 Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the person), then by measure
@@ -176,20 +169,17 @@ class Deviation:
 
     @property
     def is_far(self) -> bool:
-        return (
-            abs(self.robust_z) > find_measure(self.view, self.measure_name).limit_robust_sds
-            or self.is_negated_or_mirrored
-        )
+        limit_robust_sds = find_measure(self.view, self.measure_name).limit_robust_sds
+        return abs(self.robust_z) > limit_robust_sds or self.is_negated_or_mirrored
 
     @property
     def value_with_range_text(self) -> str:
         """The value and the range as people know them."""
         to_plain_units = find_measure(self.view, self.measure_name).to_plain_units
-        value_text, low_text, high_text = (
-            f"{to_plain_units(number):.3g}"
-            for number in (self.measured_value, self.usual_range.low, self.usual_range.high)
-        )
-        return f"{value_text}, usually {low_text} to {high_text}"
+        plain_value = to_plain_units(self.measured_value)
+        plain_low = to_plain_units(self.usual_range.low)
+        plain_high = to_plain_units(self.usual_range.high)
+        return f"{plain_value:.3g}, usually {plain_low:.3g} to {plain_high:.3g}"
 
 
 def looks_negated_or_mirrored(
@@ -213,30 +203,30 @@ def looks_negated_or_mirrored(
     )
     if view == AVERAGE_VIEW or not has_opposite_sign:
         return False
-    return (
-        robust_z < -MEASURE_LIMIT_ROBUST_SDS
-        if measure_name == "values"
-        else value_by_view_and_measure.get((view, "values"), 1.0) > MIN_CLEAR_SIGN_CORRELATION
-    )
+    if measure_name == "values":
+        return robust_z < -MEASURE_LIMIT_ROBUST_SDS
+    return value_by_view_and_measure.get((view, "values"), 1.0) > MIN_CLEAR_SIGN_CORRELATION
 
 
 def compute_robust_z(measure_table: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
     """Robust z of the columns (view, measure) that have a range. Those of `AVERAGE_VIEW`, if there is a range, are of
     the mean over maps, which shows what several maps share, such as more smoothing, even if each lies within its
     limit."""
-    robust_z_by_column = {
-        (view, measure_name): ranges[view][measure_name].robust_z(
-            measure_table[view, measure_name].to_numpy(), find_measure(view, measure_name).min_robust_sd
-        )
-        for view, measure_name in measure_table
-        if measure_name in ranges.get(view, {})
-    }
+    robust_z_by_column = dict[tuple[str, str], np.ndarray]()
+    for view, measure_name in measure_table:
+        if measure_name in ranges.get(view, {}):
+            min_robust_sd = find_measure(view, measure_name).min_robust_sd
+            measure_values = measure_table[view, measure_name].to_numpy()
+            robust_z_by_column[view, measure_name] = ranges[view][measure_name].robust_z(measure_values, min_robust_sd)
+
     mean_z_table = average_z_over_maps(pd.DataFrame(robust_z_by_column, index=measure_table.index))
-    robust_z_by_column |= {
-        column: ranges[AVERAGE_VIEW][column[1]].robust_z(mean_z_column.to_numpy(), MIN_MEAN_Z_ROBUST_SD)
-        for column, mean_z_column in mean_z_table.items()
-        if column[1] in ranges.get(AVERAGE_VIEW, {})
-    }
+    average_ranges = ranges.get(AVERAGE_VIEW, {})
+    for _, measure_name in mean_z_table:
+        if measure_name in average_ranges:
+            mean_z_values = mean_z_table[AVERAGE_VIEW, measure_name].to_numpy()
+            robust_z_by_column[AVERAGE_VIEW, measure_name] = average_ranges[measure_name].robust_z(
+                mean_z_values, MIN_MEAN_Z_ROBUST_SD
+            )
     return pd.DataFrame(robust_z_by_column, index=measure_table.index)
 
 
@@ -246,47 +236,36 @@ def average_z_over_maps(robust_z_table: pd.DataFrame) -> pd.DataFrame:
     for view, measure_name in robust_z_table:
         if view not in (PERSON_VIEW, AVERAGE_VIEW, CONNECTOME_VIEW) and measure_name not in SHARED_MEASURE_NAMES:
             views_by_measure[measure_name].append(view)
-    mean_z_by_column = {
-        (AVERAGE_VIEW, measure_name): robust_z_table[[(view, measure_name) for view in views]].mean(axis=1)
-        for measure_name, views in views_by_measure.items()
-        if len(views) > 1
-    }
+    mean_z_by_column = dict[tuple[str, str], pd.Series]()
+    for measure_name, views in views_by_measure.items():
+        if len(views) > 1:
+            map_columns = [(view, measure_name) for view in views]
+            mean_z_by_column[AVERAGE_VIEW, measure_name] = robust_z_table[map_columns].mean(axis=1)
     return pd.DataFrame(mean_z_by_column, index=robust_z_table.index)
 
 
 def find_deviations(measure_table: pd.DataFrame, ranges: Ranges) -> list[list[Deviation]]:
     """For each row of measures those that are far from the others, the farthest first."""
     robust_z_table = compute_robust_z(measure_table, ranges)
-    measure_and_mean_z_table = pd.concat([measure_table, average_z_over_maps(robust_z_table)], axis=1)[
-        [*robust_z_table]
-    ]
-    usual_ranges = [ranges[view][measure_name] for view, measure_name in robust_z_table]
-    deviations_per_row = []
-    for row_values, row_robust_z in zip(
-        measure_and_mean_z_table.to_numpy().tolist(), robust_z_table.to_numpy().tolist(), strict=True
-    ):
-        value_by_view_and_measure = dict(zip(robust_z_table, row_values, strict=True))
-        deviations_of_all_measures = list[Deviation]()
-        for (view, measure_name), usual_range, robust_z in zip(robust_z_table, usual_ranges, row_robust_z, strict=True):
+    columns = list(robust_z_table)  # (view, measure)
+    measure_and_mean_z_table = pd.concat([measure_table, average_z_over_maps(robust_z_table)], axis=1)
+    values_per_row = measure_and_mean_z_table[columns].to_numpy().tolist()
+    robust_z_per_row = robust_z_table.to_numpy().tolist()
+
+    deviations_per_row = list[list[Deviation]]()
+    for row_values, row_robust_z in zip(values_per_row, robust_z_per_row, strict=True):
+        value_by_column = dict(zip(columns, row_values, strict=True))
+        far_deviations = list[Deviation]()
+        for (view, measure_name), measured_value, robust_z in zip(columns, row_values, row_robust_z, strict=True):
+            usual_range = ranges[view][measure_name]
             is_negated_or_mirrored = looks_negated_or_mirrored(
-                view, measure_name, value_by_view_and_measure, usual_range, robust_z
+                view, measure_name, value_by_column, usual_range, robust_z
             )
-            deviations_of_all_measures.append(
-                Deviation(
-                    view,
-                    measure_name,
-                    value_by_view_and_measure[view, measure_name],
-                    usual_range,
-                    robust_z,
-                    is_negated_or_mirrored,
-                )
-            )
-        deviations_per_row.append(
-            sorted(
-                (deviation for deviation in deviations_of_all_measures if deviation.is_far),
-                key=lambda deviation: -abs(deviation.robust_z),
-            )
-        )
+            deviation = Deviation(view, measure_name, measured_value, usual_range, robust_z, is_negated_or_mirrored)
+            if deviation.is_far:
+                far_deviations.append(deviation)
+        far_deviations.sort(key=lambda deviation: -abs(deviation.robust_z))
+        deviations_per_row.append(far_deviations)
     return deviations_per_row
 
 
@@ -300,38 +279,42 @@ def format_deviations(
         deviation.measure_name for deviation in deviations if deviation.is_negated_or_mirrored
     }
     far_scan_measure_names = {deviation.measure_name for deviation in deviations if deviation.is_scan_measure}
-    cause_measure_name = (
-        "values" if "values" in opposite_sign_measure_names else "side" if opposite_sign_measure_names else ""
-    )
-    consequent_measure_names = (
-        {"alike", *MIRROR_HALF_MEASURE_NAMES, *PLACE_MEASURE_NAMES} - {cause_measure_name}
-        if cause_measure_name
-        else {*MIRROR_HALF_MEASURE_NAMES}
-        if far_scan_measure_names & {*PLACE_MEASURE_NAMES}
-        else set()
-    )
-    consequent_measure_names |= (
-        {*CUT_BRAIN_MEASURE_NAMES} - {cause_measure_name}
-        if {"lacking_regions", "log coverage"} <= far_scan_measure_names
-        else set()
-    )
-    consequent_measure_names |= {
-        f"shift_{axis}"
-        for axis in DIRECTION_WORDS_BY_AXIS
-        if f"{axis}_mm" in far_scan_measure_names - consequent_measure_names
-    }
+    consequent_measure_names = find_consequent_measure_names(opposite_sign_measure_names, far_scan_measure_names)
+
     deviations_by_measure: dict[tuple[bool, str], list[Deviation]] = defaultdict(list)
     for deviation in deviations:
-        if deviation.view == PERSON_VIEW or deviation.measure_name not in (
-            consequent_measure_names | far_scan_measure_names
-            if deviation.view == AVERAGE_VIEW
-            else consequent_measure_names
-        ):
-            deviations_by_measure[deviation.view == PERSON_VIEW, deviation.measure_name].append(deviation)
+        is_of_person = deviation.view == PERSON_VIEW
+        is_consequence = not is_of_person and deviation.measure_name in consequent_measure_names
+        # a mean over maps says nothing more if a map is far already
+        is_repetition = deviation.view == AVERAGE_VIEW and deviation.measure_name in far_scan_measure_names
+        if not is_consequence and not is_repetition:
+            deviations_by_measure[is_of_person, deviation.measure_name].append(deviation)
     return tuple(
-        format_measure_deviations(person_measure_deviations, missing_region_names_by_map)
-        for person_measure_deviations in deviations_by_measure.values()
+        format_measure_deviations(measure_deviations, missing_region_names_by_map)
+        for measure_deviations in deviations_by_measure.values()
     )
+
+
+def find_consequent_measure_names(opposite_sign_measure_names: set[str], far_scan_measure_names: set[str]) -> set[str]:
+    """The measures that are far only because others are. Negated values or exchanged sides look unrelated and shifted;
+    a shifted brain has other halves; a cut one has another centre, too; another centre looks like a shift."""
+    consequent_measure_names = set[str]()
+    if opposite_sign_measure_names:
+        consequent_measure_names |= {"alike", *MIRROR_HALF_MEASURE_NAMES, *PLACE_MEASURE_NAMES}
+    elif far_scan_measure_names & {*PLACE_MEASURE_NAMES}:
+        consequent_measure_names |= {*MIRROR_HALF_MEASURE_NAMES}
+    if {"lacking_regions", "log coverage"} <= far_scan_measure_names:
+        consequent_measure_names |= {*CUT_BRAIN_MEASURE_NAMES}
+
+    if "values" in opposite_sign_measure_names:
+        consequent_measure_names.discard("values")
+    elif opposite_sign_measure_names:
+        consequent_measure_names.discard("side")
+
+    for axis in DIRECTION_WORDS_BY_AXIS:
+        if f"{axis}_mm" in far_scan_measure_names - consequent_measure_names:
+            consequent_measure_names.add(f"shift_{axis}")
+    return consequent_measure_names
 
 
 def format_measure_deviations(
@@ -340,15 +323,14 @@ def format_measure_deviations(
     """Findings on one measure of several maps, with the numbers of the first."""
     first_deviation = deviations[0]
     measure_description = find_measure(first_deviation.view, first_deviation.measure_name).description
-    map_names_text = join_names([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON)
     if first_deviation.view == PERSON_VIEW:
         return f"{measure_description} {first_deviation.value_with_range_text}"
     if first_deviation.view == AVERAGE_VIEW:
-        return (
-            f"{AVERAGE_VIEW}: the {measure_description} is "
-            f"{'lower' if first_deviation.measured_value < first_deviation.usual_range.middle else 'higher'} than usual"
-        )
-    return f"{map_names_text}: {describe_deviation(first_deviation, measure_description, missing_region_names_by_map)}"
+        is_low = first_deviation.measured_value < first_deviation.usual_range.middle
+        return f"{AVERAGE_VIEW}: the {measure_description} is {'lower' if is_low else 'higher'} than usual"
+    map_names_text = join_names([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON)
+    deviation_words = describe_deviation(first_deviation, measure_description, missing_region_names_by_map)
+    return f"{map_names_text}: {deviation_words}"
 
 
 def describe_deviation(
@@ -357,17 +339,17 @@ def describe_deviation(
     """What is far from the others in a map or connectome."""
     if deviation.is_negated_or_mirrored:
         return NEGATED_WORDS if deviation.measure_name == "values" else EXCHANGED_WORDS
-    if deviation.measure_name == "alike" and deviation.measured_value < (
-        MAX_UNRELATED_CONNECTOME_FISHER_Z if deviation.view == CONNECTOME_VIEW else MAX_UNRELATED_MAP_FISHER_Z
-    ):
-        return OTHER_ATLAS_WORDS if deviation.view == CONNECTOME_VIEW else UNRELATED_WORDS
+    if deviation.measure_name == "alike":
+        if deviation.view == CONNECTOME_VIEW and deviation.measured_value < MAX_UNRELATED_CONNECTOME_FISHER_Z:
+            return OTHER_ATLAS_WORDS
+        if deviation.view != CONNECTOME_VIEW and deviation.measured_value < MAX_UNRELATED_MAP_FISHER_Z:
+            return UNRELATED_WORDS
     if deviation.measure_name in PLACE_MEASURE_NAMES:
         offset_mm = deviation.measured_value - deviation.usual_range.middle
         opening_words = "" if deviation.measure_name.startswith("shift_") else "the centre of the brain is "
         axis = deviation.measure_name.removeprefix("shift_")[0]
-        return (
-            f"{opening_words}{abs(offset_mm):.0f} mm too far to the {DIRECTION_WORDS_BY_AXIS[axis][int(offset_mm > 0)]}"
-        )
+        low_side, high_side = DIRECTION_WORDS_BY_AXIS[axis]
+        return f"{opening_words}{abs(offset_mm):.0f} mm too far to the {high_side if offset_mm > 0 else low_side}"
     if deviation.measure_name == "lacking_regions":
         missing_region_names = missing_region_names_by_map[deviation.view]
         missing_count_text = (

@@ -84,19 +84,19 @@ class TrainingReference:
 
     @functools.cached_property
     def means(self) -> ScanMeans:
-        map_volume_pairs = zip(self.constants.maps, np.moveaxis(self.mean_volumes, -1, 0), strict=True)
-        return ScanMeans(
-            {map_name: MeanVolume(mean_volume) for map_name, mean_volume in map_volume_pairs},
-            self.mean_edge_fisher_z,
-            self.constants.regions,
-        )
+        mean_volumes = np.moveaxis(self.mean_volumes, -1, 0)  # (maps, x, y, z)
+        mean_volume_by_map = {
+            map_name: MeanVolume(mean_volume)
+            for map_name, mean_volume in zip(self.constants.maps, mean_volumes, strict=True)
+        }
+        return ScanMeans(mean_volume_by_map, self.mean_edge_fisher_z, self.constants.regions)
 
     @property
     def bytes_by_file(self) -> dict[str, bytes]:
         """The files that `read_reference` reads."""
-        array_by_name = {"volume": self.mean_volumes} | (
-            {} if self.mean_edge_fisher_z is None else {"edges": self.mean_edge_fisher_z}
-        )
+        array_by_name = {"volume": self.mean_volumes}
+        if self.mean_edge_fisher_z is not None:
+            array_by_name["edges"] = self.mean_edge_fisher_z
         return {
             LIKENESS_FILE: files.format_json(asdict(self.constants)).encode(),
             LIKENESS_MEANS_FILE: make_npz(**array_by_name),
@@ -109,9 +109,8 @@ def read_reference(archive: Archive) -> TrainingReference | None:
     if LIKENESS_FILE not in archive.bytes_by_member:
         return None
     array_by_name = archive.read_arrays(LIKENESS_MEANS_FILE)
-    return TrainingReference(
-        archive.read_json(LIKENESS_FILE, LikenessConstants), array_by_name["volume"], array_by_name.get("edges")
-    )
+    constants = archive.read_json(LIKENESS_FILE, LikenessConstants)
+    return TrainingReference(constants, array_by_name["volume"], array_by_name.get("edges"))
 
 
 def make_likeness_files_or_reason(template: TemplateCohort) -> tuple[dict[str, bytes], str]:
@@ -120,13 +119,13 @@ def make_likeness_files_or_reason(template: TemplateCohort) -> tuple[dict[str, b
     cohort = template.cohort
     if template.bundle_archive:
         bundle_reference = read_reference(template.bundle_archive)
-        return (
-            (bundle_reference.bytes_by_file, "")
-            if bundle_reference
-            else ({}, f"{cohort.path} does not say what these are like.")
-        )
+        if bundle_reference is None:
+            return {}, f"{cohort.path} does not say what these are like."
+        return bundle_reference.bytes_by_file, ""
+
     training_indices = [record_index for record_index, row in enumerate(cohort.rows) if row.split == "train"]
-    if reason := explain_too_few_training_people(cohort, sample_first_record_indices(cohort, training_indices)):
+    described_indices = sample_first_record_indices(cohort, training_indices)
+    if reason := explain_too_few_training_people(cohort, described_indices):
         return {}, reason
     return make_reference(cohort, training_indices).bytes_by_file, ""
 
@@ -134,14 +133,14 @@ def make_likeness_files_or_reason(template: TemplateCohort) -> tuple[dict[str, b
 def load_reference(cohort: Cohort) -> TrainingReference | None:
     """The training people whom the people of a cohort were prepared like; None if it does not describe them, or holds
     the volumes of an encoder. Raises InputError for damage."""
-    reference_file_paths = [
-        cohort.side_table_path_by_name[file_name]
-        for file_name in (LIKENESS_FILE, LIKENESS_MEANS_FILE)
-        if file_name in cohort.side_table_path_by_name
-    ]
     if cohort.metadata.reduction.startswith("encoder"):
         return None
-    return read_reference(Archive(cohort.path, {path.name: path.read_bytes() for path in reference_file_paths}))
+    bytes_by_file = {
+        file_name: cohort.side_table_path_by_name[file_name].read_bytes()
+        for file_name in (LIKENESS_FILE, LIKENESS_MEANS_FILE)
+        if file_name in cohort.side_table_path_by_name
+    }
+    return read_reference(Archive(cohort.path, bytes_by_file))
 
 
 def explain_too_few_training_people(cohort: Cohort, first_record_indices: Sequence[int]) -> str:
@@ -165,27 +164,29 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
         for record_index in first_record_indices:
             scan_sums.add_record(record_index, iterate_map_volumes(cohort, record_index))
             progress_bar.advance()
+
     people_table = make_people_table(cohort, first_record_indices)
     site_per_person = [cohort.rows[record_index].site for record_index in first_record_indices]
     number_table = select_number_columns(people_table, site_per_person)
+
     scan_means = scan_sums.compute_means()
-    # columns (view, measure)
-    measure_table = collect_measures(
-        cohort, first_record_indices, scan_sums.measure_records(first_record_indices)[0], number_table
-    )
+    scan_measure_table, _ = scan_sums.measure_records(first_record_indices)
+    measure_table = collect_measures(cohort, first_record_indices, scan_measure_table, number_table)
+
     phenotype_column_names = set() if cohort.unscaled_phenotype is None else {*cohort.unscaled_phenotype}
+    nearly_complete_columns = [
+        column
+        for column in number_table
+        if column in phenotype_column_names and number_table[column].notna().mean() >= NEARLY_ALL_FRACTION
+    ]
     constants = LikenessConstants(
-        len(first_record_indices),
-        cohort.map_names,
-        cohort.metadata.parcels_sha256 if cohort.connectomes else "",
-        compute_usual_ranges(measure_table),
-        scan_means.common_region_numbers_by_map,
-        compute_category_frequencies(people_table, site_per_person, phenotype_column_names),
-        tuple(
-            column
-            for column in number_table
-            if column in phenotype_column_names and number_table[column].notna().mean() >= NEARLY_ALL_FRACTION
-        ),
+        count=len(first_record_indices),
+        maps=cohort.map_names,
+        parcels_sha256=cohort.metadata.parcels_sha256 if cohort.connectomes else "",
+        ranges=compute_usual_ranges(measure_table),
+        regions=scan_means.common_region_numbers_by_map,
+        categories=compute_category_frequencies(people_table, site_per_person, phenotype_column_names),
+        known=tuple(nearly_complete_columns),
     )
     return TrainingReference(constants, scan_means.mean_volumes, scan_means.mean_edge_fisher_z)
 
@@ -212,29 +213,28 @@ def compare_with_reference(
         )
     if cohort.connectomes and cohort.metadata.parcels_sha256 != constants.parcels_sha256:
         cohort = cohort.without_connectomes
+
     with open_progress_bar("Comparing participants", len(int_record_indices)) as progress_bar:
         scan_measure_table, missing_regions_by_record_and_map = measure_against_means(
             cohort, int_record_indices, reference.means, progress_bar
         )
+
     people_table = make_people_table(cohort, int_record_indices)
-    number_table = people_table[
-        [column for column in constants.ranges.get(PERSON_VIEW, {}) if column in people_table]
-    ].apply(parse_numbers)
+    number_columns = [column for column in constants.ranges.get(PERSON_VIEW, {}) if column in people_table]
+    number_table = people_table[number_columns].apply(parse_numbers)
     measure_table = collect_measures(cohort, int_record_indices, scan_measure_table, number_table)
+
     deviation_sentences_per_record = find_deviation_sentences(
         cohort, measure_table, constants.ranges, missing_regions_by_record_and_map
     )
     value_sentences_per_record = describe_atypical_values(constants, people_table)
-    return ReferenceComparison(
-        measure_table,
-        people_table,
-        [
-            (*deviation_sentences, *value_sentences)
-            for deviation_sentences, value_sentences in zip(
-                deviation_sentences_per_record, value_sentences_per_record, strict=True
-            )
-        ],
-    )
+    reasons_per_record = [
+        (*deviation_sentences, *value_sentences)
+        for deviation_sentences, value_sentences in zip(
+            deviation_sentences_per_record, value_sentences_per_record, strict=True
+        )
+    ]
+    return ReferenceComparison(measure_table, people_table, reasons_per_record)
 
 
 def find_deviation_sentences(
@@ -243,29 +243,24 @@ def find_deviation_sentences(
     """In plain words what is far from the others in each row of measures. `missing_regions_by_record_and_map` are the
     regions that each record lacks, by map."""
     name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
-    missing_names_by_map_per_record = [
-        {
-            map_name: [name_by_region[region] for region in regions]
-            for map_name, regions in missing_regions_by_record_and_map[record_index].items()
-        }
-        for record_index in measure_table.index
-    ]
-    return [
-        format_deviations(row_deviations, regions)
-        for row_deviations, regions in zip(
-            find_deviations(measure_table, ranges), missing_names_by_map_per_record, strict=True
-        )
-    ]
+    deviations_per_record = find_deviations(measure_table, ranges)
+    sentences_per_record = list[tuple[str, ...]]()
+    for record_index, record_deviations in zip(measure_table.index, deviations_per_record, strict=True):
+        missing_names_by_map = dict[str, list[str]]()
+        for map_name, region_numbers in missing_regions_by_record_and_map[record_index].items():
+            missing_names_by_map[map_name] = [name_by_region[region_number] for region_number in region_numbers]
+        sentences_per_record.append(format_deviations(record_deviations, missing_names_by_map))
+    return sentences_per_record
 
 
 def sample_first_record_indices(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> list[int]:
     """The positions of the first record of each person among these, of `MAX_REFERENCE_PEOPLE` at most. Records of
     swapped regions do not count."""
     unswapped_record_indices = np.intersect1d(record_indices, cohort.find_unswapped_record_indices())
-    first_record_indices = np.array(
-        list(cohort.find_first_record_indices(unswapped_record_indices.tolist()).values()), int
-    )
-    return np.sort(np.random.default_rng(0).permutation(first_record_indices)[:MAX_REFERENCE_PEOPLE]).tolist()
+    first_index_by_subject = cohort.find_first_record_indices(unswapped_record_indices.tolist())
+    first_record_indices = np.array(list(first_index_by_subject.values()), int)
+    shuffled_indices = np.random.default_rng(0).permutation(first_record_indices)
+    return np.sort(shuffled_indices[:MAX_REFERENCE_PEOPLE]).tolist()
 
 
 def collect_measures(
@@ -288,36 +283,34 @@ def compute_quantiles(values: np.ndarray, quantile_levels: Sequence[float] | flo
     return stats.quantile(values, level_column, method="harrell-davis", axis=0, nan_policy="omit", keepdims=True)
 
 
-def compute_usual_ranges(measure_values: pd.DataFrame) -> Ranges:
+def compute_usual_ranges(measure_table: pd.DataFrame) -> Ranges:
     """The ranges of the columns (view, measure) that nearly all people have, and of their means over maps; of numbers
     of persons in any case."""
     ranges: Ranges = {}
 
-    def add_ranges(view_measure_pairs: list[tuple[str, str]], low_middle_high_rows: np.ndarray) -> None:
-        for (view, measure_name), low_middle_high in zip(
-            view_measure_pairs, low_middle_high_rows.T.tolist(), strict=True
-        ):
-            ranges.setdefault(view, {})[measure_name] = Range(
-                *(float(f"{range_end:.{CONSTANT_SIGNIFICANT_DIGITS}g}") for range_end in low_middle_high)
-            )
-
-    person_columns = [column for column in measure_values if column[0] == PERSON_VIEW]
-    is_nearly_complete = measure_values.notna().mean() >= NEARLY_ALL_FRACTION
-    scan_measure_table = measure_values[
-        [column for column in measure_values if column[1] in MEASURE_BY_NAME and is_nearly_complete[column]]
-    ]
+    is_nearly_complete = measure_table.notna().mean() >= NEARLY_ALL_FRACTION  # by column
+    scan_columns = [column for column in measure_table if column[1] in MEASURE_BY_NAME and is_nearly_complete[column]]
+    scan_measure_table = measure_table[scan_columns]
     magnitude_by_column = {
-        measure_column: measure_values.abs() if measure_column[1] in MIRROR_HALF_MEASURE_NAMES else measure_values
-        for measure_column, measure_values in scan_measure_table.items()
-    }  # many may be turned
-    add_ranges(
-        [*scan_measure_table],
-        compute_deviation_ranges(pd.DataFrame(magnitude_by_column, scan_measure_table.index).to_numpy()),
-    )
+        column: column_values.abs() if column[1] in MIRROR_HALF_MEASURE_NAMES else column_values  # many may be turned
+        for column, column_values in scan_measure_table.items()
+    }
+    magnitude_table = pd.DataFrame(magnitude_by_column, scan_measure_table.index)
+    add_ranges(ranges, scan_columns, compute_deviation_ranges(magnitude_table.to_numpy()))
+
     mean_z_table = average_z_over_maps(compute_robust_z(scan_measure_table, ranges))
-    add_ranges([*mean_z_table], compute_deviation_ranges(mean_z_table.to_numpy()))
-    add_ranges(person_columns, compute_quantiles(measure_values[person_columns].to_numpy(), RANGE_QUANTILES))
+    add_ranges(ranges, [*mean_z_table], compute_deviation_ranges(mean_z_table.to_numpy()))
+
+    person_columns = [column for column in measure_table if column[0] == PERSON_VIEW]
+    add_ranges(ranges, person_columns, compute_quantiles(measure_table[person_columns].to_numpy(), RANGE_QUANTILES))
     return ranges
+
+
+def add_ranges(ranges: Ranges, columns: Sequence[tuple[str, str]], range_ends: np.ndarray) -> None:
+    """Adds to `ranges` those of columns (view, measure), with low ends, middles and high ends (3, columns)."""
+    for (view, measure_name), low_middle_high in zip(columns, range_ends.T.tolist(), strict=True):
+        rounded_ends = [float(f"{range_end:.{CONSTANT_SIGNIFICANT_DIGITS}g}") for range_end in low_middle_high]
+        ranges.setdefault(view, {})[measure_name] = Range(*rounded_ends)
 
 
 def compute_deviation_ranges(measure_values: np.ndarray) -> np.ndarray:
@@ -325,8 +318,8 @@ def compute_deviation_ranges(measure_values: np.ndarray) -> np.ndarray:
     if not measure_values.size:
         return np.empty((3, 0))
     medians = compute_quantiles(measure_values, 0.5)
-    # (1, columns)
-    half_ranges = compute_quantiles(np.abs(measure_values - medians), 0.5) * SDS_TO_RANGE_END / NORMAL_MAD
+    median_deviations = compute_quantiles(np.abs(measure_values - medians), 0.5)  # (1, columns)
+    half_ranges = median_deviations * SDS_TO_RANGE_END / NORMAL_MAD
     return np.concatenate([medians - half_ranges, medians, medians + half_ranges])
 
 
@@ -334,28 +327,26 @@ def make_people_table(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataF
     """Raw phenotype and covariates of the people with these records, a row a record: text, empty where unknown. A
     column that is in both is that of the phenotype."""
     subjects = [cohort.rows[record_index].subject for record_index in record_indices]
-    source_tables = []
+    subject_tables = list[pd.DataFrame]()
+    phenotype_columns = list[str]()
     if (raw_phenotype := cohort.unscaled_phenotype) is not None:
-        source_tables.append(
-            raw_phenotype[[column for column in raw_phenotype if not column.startswith(UNUSED_PREFIX)]].map(
-                "{:.12g}".format
-            )
-        )
+        phenotype_columns = [column for column in raw_phenotype if not column.startswith(UNUSED_PREFIX)]
+        subject_tables.append(raw_phenotype[phenotype_columns].map("{:.12g}".format))
     if cohort.covariates is not None:
-        source_tables.append(
-            cohort.covariates.drop(
-                columns=[column for source_table in source_tables for column in source_table], errors="ignore"
-            )
-        )
-    record_tables = [source_table.loc[subjects].reset_index(drop=True) for source_table in source_tables]
-    return pd.concat(record_tables, axis=1) if record_tables else pd.DataFrame(index=range(len(subjects)))
+        subject_tables.append(cohort.covariates.drop(columns=phenotype_columns, errors="ignore"))
+    if not subject_tables:
+        return pd.DataFrame(index=range(len(subjects)))
+    record_tables = [subject_table.loc[subjects].reset_index(drop=True) for subject_table in subject_tables]
+    return pd.concat(record_tables, axis=1)
 
 
 def parse_numbers(text_column: pd.Series) -> pd.Series:
     """A column of text as float64, NaN where it is no number; of head motion the logarithm."""
     numbers = pd.to_numeric(clean_column(text_column), errors="coerce").astype(float)
     numbers = numbers.where(numbers.abs() <= MAX_PHENOTYPE_NUMBER)
-    return np.log(numbers.where(numbers > 0)) if LOGARITHMIC_COLUMN_PATTERN.search(str(text_column.name)) else numbers
+    if LOGARITHMIC_COLUMN_PATTERN.search(str(text_column.name)):
+        return np.log(numbers.where(numbers > 0))
+    return numbers
 
 
 def parse_categories(text_column: pd.Series) -> pd.Series:
@@ -398,25 +389,24 @@ def compute_category_frequencies(
     frequencies_by_column: dict[str, dict[str, float]] = {}
     for column_name, text_column in people_table.items():
         category_by_person = parse_categories(text_column)
-        max_reported_count = max(MIN_DESCRIBED_PEOPLE, len(text_column) - MIN_DESCRIBED_PEOPLE)
         if parse_numbers(text_column).nunique() > MAX_DISTINCT_CATEGORIES or category_by_person.nunique() == 1:
             continue
+
+        people_count = len(category_by_person)
+        max_reported_count = max(MIN_DESCRIBED_PEOPLE, people_count - MIN_DESCRIBED_PEOPLE)
         count_by_category = category_by_person.value_counts()
-        frequency_by_category = {
-            category: min(max(count, MIN_DESCRIBED_PEOPLE), max_reported_count) / len(category_by_person)
-            for category, count in count_by_category[count_by_category >= MIN_PEOPLE_PER_CATEGORY].items()
-        }
-        frequency_by_category |= (
-            {}
-            if column_name in phenotype_column_names
-            else {UNKNOWN_VALUE_CATEGORY: frequency_by_category.get(UNKNOWN_VALUE_CATEGORY, 0.0)}
-        )
-        if category_by_person.isin(frequency_by_category.keys()).mean() >= NEARLY_ALL_FRACTION and not identifies_site(
-            category_by_person, site_per_person
-        ):
+        frequency_by_category = dict[str, float]()
+        for category, count in count_by_category[count_by_category >= MIN_PEOPLE_PER_CATEGORY].items():
+            reported_count = min(max(count, MIN_DESCRIBED_PEOPLE), max_reported_count)
+            frequency_by_category[str(category)] = reported_count / people_count
+        if column_name not in phenotype_column_names:
+            frequency_by_category.setdefault(UNKNOWN_VALUE_CATEGORY, 0.0)
+
+        reported_people_fraction = category_by_person.isin(frequency_by_category.keys()).mean()
+        if reported_people_fraction >= NEARLY_ALL_FRACTION and not identifies_site(category_by_person, site_per_person):
             frequencies_by_column[str(column_name)] = {
-                category: float(f"{frequency_by_category[category]:.{SHARE_SIGNIFICANT_DIGITS}g}")
-                for category in sorted(frequency_by_category)
+                category: float(f"{frequency:.{SHARE_SIGNIFICANT_DIGITS}g}")
+                for category, frequency in sorted(frequency_by_category.items())
             }
     return frequencies_by_column
 
@@ -424,31 +414,32 @@ def compute_category_frequencies(
 def identifies_site(category_by_person: pd.Series, site_per_person: Sequence[str]) -> bool:
     """Whether the column is the site, or, if there are several sites, each of its categories is of one site only."""
     site_by_person = pd.Series(list(site_per_person), category_by_person.index)
-    categories_without_unknown = category_by_person[category_by_person != UNKNOWN_VALUE_CATEGORY]
-    is_site_specific = (
-        site_by_person.nunique() > 1
-        and site_by_person[categories_without_unknown.index].groupby(categories_without_unknown).nunique().max() == 1
-    )
-    return bool(is_site_specific or (category_by_person == site_by_person).all())
+    if (category_by_person == site_by_person).all():
+        return True
+    if site_by_person.nunique() < 2:
+        return False
+    recorded_category_by_person = category_by_person[category_by_person != UNKNOWN_VALUE_CATEGORY]
+    sites_by_category = site_by_person[recorded_category_by_person.index].groupby(recorded_category_by_person)
+    return bool(sites_by_category.nunique().max() == 1)
 
 
 def describe_atypical_values(constants: LikenessConstants, people_table: pd.DataFrame) -> list[list[str]]:
     """For each row of `people_table`, the values that hardly any training person has, in words."""
     sentences_per_row: list[list[str]] = [[] for _ in range(len(people_table))]
     for column_name in constants.known:
-        for row_position in (
-            np.flatnonzero(parse_numbers(people_table[column_name]).isna()) if column_name in people_table else ()
-        ):
-            sentences_per_row[row_position].append(f"{column_name} is unknown, which is known of training participants")
+        if column_name in people_table:
+            is_unknown = parse_numbers(people_table[column_name]).isna()
+            for row_position in np.flatnonzero(is_unknown):
+                sentences_per_row[row_position].append(
+                    f"{column_name} is unknown, which is known of training participants"
+                )
     for column_name, frequency_by_category in constants.categories.items():
-        category_by_person = (
-            parse_categories(people_table[column_name])
-            if column_name in people_table
-            else pd.Series([*frequency_by_category][:1] * len(people_table))
-        )
-        for row_position in np.flatnonzero(~category_by_person.isin(frequency_by_category.keys())):
-            sentences_per_row[row_position].append(
-                f"{column_name} {category_by_person.iloc[row_position]}, training participants "
-                f"{', '.join(frequency_by_category)}"
-            )
+        if column_name in people_table:
+            category_by_person = parse_categories(people_table[column_name])
+            training_categories_text = ", ".join(frequency_by_category)
+            for row_position in np.flatnonzero(~category_by_person.isin(frequency_by_category.keys())):
+                sentences_per_row[row_position].append(
+                    f"{column_name} {category_by_person.iloc[row_position]}, training participants "
+                    f"{training_categories_text}"
+                )
     return sentences_per_row
