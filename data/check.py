@@ -40,7 +40,7 @@ from data.conversion.options import SourceOptions
 from data.conversion.source import ALL_MAPS_OPTION
 from data.conversion.template import encode_phenotype
 from data.conversion.volumes import read_person_maps
-from data.derivation.job import summarise_failures
+from data.derivation.job import list_failed_people_by_reason
 from data.derivation.person import PersonResult
 from data.images import atlas, grids, resampling
 from data.images.pictures import PeoplePictures
@@ -140,7 +140,7 @@ def check_map_folder(cohort: Cohort, pictures: PeoplePictures | None) -> CohortF
     )
     if (cohort.path / DERIVATION_TABLE).is_file():
         derivation_rows = tables.read_csv_frame(cohort.path / DERIVATION_TABLE).itertuples()
-        failure_summary_rows = summarise_failures(
+        failure_summary_rows = list_failed_people_by_reason(
             PersonResult(row.subject, failure_text=row.failed) for row in derivation_rows
         )
         findings.participants.notes += [f"not derived, {failure_text}" for _, failure_text in failure_summary_rows]

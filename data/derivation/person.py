@@ -24,7 +24,7 @@ from data.cohorts.derivation import (
 from data.derivation.advice import load_confounds_and_direction_count, suggest_option
 from data.derivation.bold import Bold, Confounds, compute_brain_mask, open_bold, read_scan_mask, read_voxel_series
 from data.derivation.cleaning import Acquisition, CleanedScan, UnsuitedOptionsError, clean_scan
-from data.derivation.images import resample_labels, resample_networks
+from data.derivation.images import ImageFile, resample_labels, resample_networks
 from data.derivation.measures import MEASURE_FUNCTIONS, average_parcel_series, compute_dual_regression, smooth_map
 from data.derivation.output import (
     SOURCES_KEY,
@@ -103,7 +103,8 @@ def derive_person(task: PersonTask) -> PersonResult:
     label = task.person.label
     try:
         with threadpool_limits(task.thread_count), files.lock_exclusively(task.output.person_folder(label), wait=True):
-            return PersonResult(label, tuple(write_missing_products(task)))
+            remarks = write_missing_products(task)
+            return PersonResult(label, tuple(remarks))
     except InputError as error:
         return PersonResult(label, failure_text=str(error))
     except MemoryError:
@@ -121,30 +122,31 @@ def write_missing_products(task: PersonTask) -> list[Remark]:
     output = task.output
     for leftover_path in output.person_folder(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove_file_or_folder(leftover_path)
-    missing_product_names = output.find_missing_products(person, find_derived_files(output.output_folder, person.label))
+    derived_files = find_derived_files(output.output_folder, person.label)
+    missing_product_names = output.find_missing_products(person, derived_files)
     if not missing_product_names:  # another process has done the person meanwhile
         return []
+
     sources_content = {
         "Sources": make_bids_links(person, output.output_folder),
         SOURCES_KEY: describe_source_files(person),
     }
-    derived_scans = [derive_scan(scan, task, missing_product_names) for scan in person.scan_files]
+    derived_scans = [derive_scan(scan_file, output, missing_product_names) for scan_file in person.scan_files]
     check_same_grid(person, derived_scans)
+
     for product_name in missing_product_names:
         product_path = output.product_path(person.label, product_name)
-        derivation = output.derivation.restrict_to_product(product_name)
         product_path.parent.mkdir(parents=True, exist_ok=True)
         write_product(product_path, product_name, derived_scans, output)
-        label_map_entry = {"LabelMap": derivation.networks.names} if derivation.networks else {}
-        json_content = {
-            "Measure": product_name,
-            DERIVATION_KEY: asdict(derivation),
-            **label_map_entry,
-            **sources_content,
-            **describe_scans(derived_scans),
-        }
+
+        derivation = output.derivation.restrict_to_product(product_name)
+        json_content: dict[str, Any] = {"Measure": product_name, DERIVATION_KEY: asdict(derivation)}
+        if derivation.networks:
+            json_content["LabelMap"] = derivation.networks.names
+        json_content |= sources_content
+        json_content |= describe_scans(derived_scans)
         files.write_json(make_json_path(product_path), json_content)
-    return [remark for scan in derived_scans for remark in scan.remarks]
+    return [remark for derived_scan in derived_scans for remark in derived_scan.remarks]
 
 
 def open_scan(scan_file: ScanFile, output: DerivationOutput) -> OpenedScan:
@@ -154,9 +156,9 @@ def open_scan(scan_file: ScanFile, output: DerivationOutput) -> OpenedScan:
     try:
         confounds, direction_count = load_confounds_and_direction_count(output.derivation, scan_file, bold)
     except UnsuitedOptionsError as error:
-        raise InputError(
-            f"{error} {suggest_option(output.derivation, scan_file, bold, error.min_directions)}"
-        ) from error
+        advice = suggest_option(output.derivation, scan_file, bold, error.min_directions)
+        raise InputError(f"{error} {advice}") from error
+
     remarks = list(bold.header_remarks)
     if direction_count < MIN_RELIABLE_DIRECTIONS:
         remedy_text = "Longer scans" if confounds.regressors is None else "Longer scans or fewer confounds"
@@ -165,11 +167,13 @@ def open_scan(scan_file: ScanFile, output: DerivationOutput) -> OpenedScan:
             f"unreliable. {remedy_text} leave more"
         )
         remarks.append(Remark(few_directions_remark_text, direction_count, is_warning=True))
-    mask = read_scan_mask(scan_file.mask_path, bold) if scan_file.mask_path else None
-    missing_parcel_remarks = (
-        make_missing_parcel_remarks(scan_file, mask, bold.image.affine, output) if mask is not None else []
-    )
-    return OpenedScan(bold, confounds, mask, remarks, missing_parcel_remarks)
+
+    mask = None
+    parcel_remarks = list[Remark]()
+    if scan_file.mask_path:
+        mask = read_scan_mask(scan_file.mask_path, bold)
+        parcel_remarks = make_missing_parcel_remarks(scan_file, mask, bold.image.affine, output)
+    return OpenedScan(bold, confounds, mask, remarks, parcel_remarks)
 
 
 def make_missing_parcel_remarks(
@@ -185,7 +189,8 @@ def make_missing_parcel_remarks(
         parcel_label_volume = resample_labels(parcel_image, mask.shape, affine)
     except InputError as error:
         raise InputError(f"{scan_file.path}: {error}") from error
-    missing_parcel_count = parcel_count - int(np.isin(parcel_image.parcel_numbers, parcel_label_volume[mask]).sum())
+    has_parcel_voxels = np.isin(parcel_image.parcel_numbers, parcel_label_volume[mask])  # (parcels,)
+    missing_parcel_count = parcel_count - int(has_parcel_voxels.sum())
     if missing_parcel_count == parcel_count:
         raise InputError(
             f"{scan_file.path}: none of the {parcel_count} parcels of {parcel_image.image_path} has a voxel in the "
@@ -201,33 +206,38 @@ def make_missing_parcel_remarks(
     return [Remark(missing_parcels_remark_text, missing_parcel_count, is_warning=True)]
 
 
-def derive_scan(scan_file: ScanFile, task: PersonTask, product_names: Sequence[str]) -> DerivedScan:
-    """Measures one scan. Raises InputError, naming it."""
-    opened_scan = open_scan(scan_file, task.output)
+def derive_scan(scan_file: ScanFile, output: DerivationOutput, product_names: Sequence[str]) -> DerivedScan:
+    """Measures one scan: BOLD -> the series of voxels in a mask -> these without confounds -> products. Raises
+    InputError, naming it."""
+    opened_scan = open_scan(scan_file, output)
     bold = opened_scan.bold
     confounds = opened_scan.confounds
-    affine = opened_scan.bold.image.affine
-    mask, mask_remarks = (opened_scan.mask, []) if opened_scan.mask is not None else compute_brain_mask(bold)
-    voxel_series, mask, series_remarks = read_voxel_series(bold, mask)
-    remarks = [*opened_scan.remarks, *mask_remarks, *series_remarks]
+    affine = bold.image.affine
+    remarks = list(opened_scan.remarks)
+
+    scan_mask = opened_scan.mask
+    if scan_mask is None:
+        scan_mask, mask_remarks = compute_brain_mask(bold)
+        remarks += mask_remarks
+    voxel_series, usable_mask, series_remarks = read_voxel_series(bold, scan_mask)
+    remarks += series_remarks
     if SERIES_PRODUCT in product_names:
-        remarks += make_missing_parcel_remarks(scan_file, mask, affine, task.output)
+        remarks += make_missing_parcel_remarks(scan_file, usable_mask, affine, output)
+
     try:
-        acquisition = Acquisition(confounds.is_retained, bold.tr_s, task.output.derivation.band, mask, affine)
-        cleaned_scan = clean_scan(
-            insert_censored_volumes(voxel_series, confounds.is_retained), acquisition, confounds.regressors
-        )
-        del voxel_series
+        acquisition = Acquisition(confounds.is_retained, bold.tr_s, output.derivation.band, usable_mask, affine)
+        spanned_series = insert_censored_volumes(voxel_series, confounds.is_retained)
+        cleaned_scan = clean_scan(spanned_series, acquisition, confounds.regressors)
+        del voxel_series, spanned_series  # to save memory: measures need them no more
         array_by_product = {
-            product_name: compute_product(cleaned_scan, product_name, task.output) for product_name in product_names
+            product_name: compute_product(cleaned_scan, product_name, output) for product_name in product_names
         }
     except UnsuitedOptionsError as error:
-        raise InputError(
-            f"{scan_file.path}: {error} {suggest_option(task.output.derivation, scan_file, bold, error.min_directions)}"
-        ) from error
+        advice = suggest_option(output.derivation, scan_file, bold, error.min_directions)
+        raise InputError(f"{scan_file.path}: {error} {advice}") from error
     except InputError as error:
         raise InputError(f"{scan_file.path}: {error}") from error
-    return DerivedScan(array_by_product, mask, affine, bold.tr_s, confounds, remarks)
+    return DerivedScan(array_by_product, usable_mask, affine, bold.tr_s, confounds, remarks)
 
 
 def insert_censored_volumes(voxel_series: np.ndarray, is_retained: np.ndarray) -> np.ndarray:
@@ -241,34 +251,39 @@ def insert_censored_volumes(voxel_series: np.ndarray, is_retained: np.ndarray) -
 
 def compute_product(cleaned_scan: CleanedScan, product_name: str, output: DerivationOutput) -> np.ndarray:
     """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
-    grid_shape = cleaned_scan.mask.shape
     if product_name == SERIES_PRODUCT:
-        parcel_image = output.image_file_by_name[PARCELS_IMAGE]
-        parcel_label_volume = resample_labels(parcel_image, grid_shape, cleaned_scan.affine)
-        parcel_mean_series = np.full((len(cleaned_scan.cleaned_series), len(parcel_image.parcel_numbers)), np.nan)
-        parcel_mean_series[:, np.isin(parcel_image.parcel_numbers, parcel_label_volume)] = average_parcel_series(
-            cleaned_scan, parcel_label_volume
-        )
-        return parcel_mean_series
+        return compute_parcel_series(cleaned_scan, output.image_file_by_name[PARCELS_IMAGE])
+
+    grid_shape = cleaned_scan.mask.shape
     if product_name == DUAL_REGRESSION_MEASURE:
-        voxel_values = compute_dual_regression(
-            cleaned_scan, resample_networks(output.image_file_by_name[NETWORKS_IMAGE], grid_shape, cleaned_scan.affine)
-        )
+        networks_image = output.image_file_by_name[NETWORKS_IMAGE]
+        network_maps = resample_networks(networks_image, grid_shape, cleaned_scan.affine)
+        voxel_values = compute_dual_regression(cleaned_scan, network_maps)  # (voxels, networks)
     else:
-        voxel_values = MEASURE_FUNCTIONS[product_name](cleaned_scan)
+        voxel_values = MEASURE_FUNCTIONS[product_name](cleaned_scan)  # (voxels,)
     if product_name == "falff":
         check_unfiltered(voxel_values, cleaned_scan)
+
     product_volume = np.zeros((*grid_shape, *voxel_values.shape[1:]), np.float32)
     product_volume[cleaned_scan.mask] = voxel_values
     return product_volume
 
 
+def compute_parcel_series(cleaned_scan: CleanedScan, parcel_image: ImageFile) -> np.ndarray:
+    """The mean series of all parcels of an atlas, (kept, parcels) float64, NaN for those that the scan lacks."""
+    parcel_label_volume = resample_labels(parcel_image, cleaned_scan.mask.shape, cleaned_scan.affine)
+    is_on_grid = np.isin(parcel_image.parcel_numbers, parcel_label_volume)  # (parcels,)
+    parcel_series = np.full((len(cleaned_scan.cleaned_series), len(parcel_image.parcel_numbers)), np.nan)
+    parcel_series[:, is_on_grid] = average_parcel_series(cleaned_scan, parcel_label_volume)
+    return parcel_series
+
+
 def check_unfiltered(falff_values: np.ndarray, cleaned_scan: CleanedScan) -> None:
     """Raises InputError for a scan that was filtered before, of which fALFF says nothing."""
     low_hz, high_hz = cleaned_scan.band_hz
-    if (median_falff := float(np.median(falff_values))) > MAX_BAND_FRACTION and (
-        high_hz - low_hz
-    ) * 2 * cleaned_scan.tr_s < MAX_SPECTRUM_FRACTION:
+    median_falff = float(np.median(falff_values))
+    band_spectrum_fraction = (high_hz - low_hz) * 2 * cleaned_scan.tr_s
+    if median_falff > MAX_BAND_FRACTION and band_spectrum_fraction < MAX_SPECTRUM_FRACTION:
         raise InputError(
             f"{median_falff:.0%} of its amplitudes lie in {low_hz:g}-{high_hz:g} Hz: it was filtered before, so fALFF "
             "says nothing. Take the scan before the filter, or leave falff out of --maps."
@@ -278,9 +293,8 @@ def check_unfiltered(falff_values: np.ndarray, cleaned_scan: CleanedScan) -> Non
 def check_same_grid(person: ScannedPerson, derived_scans: Sequence[DerivedScan]) -> None:
     first_derived_scan = derived_scans[0]
     for scan_file, derived_scan in zip(person.scan_files, derived_scans, strict=True):
-        if derived_scan.mask.shape != first_derived_scan.mask.shape or not np.allclose(
-            derived_scan.affine, first_derived_scan.affine, atol=1e-3
-        ):
+        has_same_shape = derived_scan.mask.shape == first_derived_scan.mask.shape
+        if not has_same_shape or not np.allclose(derived_scan.affine, first_derived_scan.affine, atol=1e-3):
             raise InputError(
                 f"{scan_file.path} has another grid than {person.scan_files[0].path.name}; expected runs on one grid, "
                 "whose maps can be averaged. Choose with --only."
@@ -291,18 +305,17 @@ def describe_scans(derived_scans: Sequence[DerivedScan]) -> dict[str, Any]:
     """What a JSON says of a person's scans."""
     motions_mm = [derived_scan.confounds.motion_mm for derived_scan in derived_scans]
     volume_counts = [len(derived_scan.confounds.is_retained) for derived_scan in derived_scans]
-    mean_motion_mm = (
-        None if None in motions_mm else round(float(np.average(np.array(motions_mm, float), weights=volume_counts)), 6)
-    )
-    distinct_trs_s = list(dict.fromkeys(derived_scan.tr_s for derived_scan in derived_scans))
+    mean_motion_mm = None
+    if None not in motions_mm:
+        mean_motion_mm = round(float(np.average(np.array(motions_mm, float), weights=volume_counts)), 6)
+    trs_s = [derived_scan.tr_s for derived_scan in derived_scans]
+    joint_mask = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0)  # (x, y, z)
     version_by_package = {package: version(package) for package in ("nilearn", "numpy", "scipy", "nibabel")}
     return {
-        "RepetitionTime": distinct_trs_s[0]
-        if len(distinct_trs_s) == 1
-        else [derived_scan.tr_s for derived_scan in derived_scans],
+        "RepetitionTime": trs_s[0] if len(set(trs_s)) == 1 else trs_s,
         "NumberOfVolumes": sum(volume_counts),
         "NumberOfVolumesKept": sum(derived_scan.retained_volume_count for derived_scan in derived_scans),
-        "NumberOfVoxels": int(np.any([derived_scan.mask for derived_scan in derived_scans], axis=0).sum()),
+        "NumberOfVoxels": int(joint_mask.sum()),
         "MeanFramewiseDisplacement": mean_motion_mm,
         "Versions": {DERIVE_PROGRAM: __version__, **version_by_package},
     }
@@ -311,27 +324,27 @@ def describe_scans(derived_scans: Sequence[DerivedScan]) -> dict[str, Any]:
 def write_product(
     product_path: Path, product_name: str, derived_scans: Sequence[DerivedScan], output: DerivationOutput
 ) -> None:
+    """Writes a map, with its picture, or the series of a person, of all scans together."""
     if product_name == SERIES_PRODUCT:
-        write_parcel_series(
-            product_path,
-            join_run_series([derived_scan.array_by_product[SERIES_PRODUCT] for derived_scan in derived_scans]),
-            output.image_file_by_name[PARCELS_IMAGE].component_names,
-        )
+        run_series_list = [derived_scan.array_by_product[SERIES_PRODUCT] for derived_scan in derived_scans]
+        parcel_names = output.image_file_by_name[PARCELS_IMAGE].component_names
+        write_parcel_series(product_path, join_run_series(run_series_list), parcel_names)
         return
-    mask = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0)
+
     affine = derived_scans[0].affine
-    map_values = average_maps(derived_scans, product_name)
-    if fwhm_mm := output.derivation.smoothing_mm:
-        map_volumes = map_values.reshape(*mask.shape, -1)
+    map_values = average_maps(derived_scans, product_name)  # (x, y, z) or (x, y, z, networks)
+    if output.derivation.smoothing_mm:
+        joint_mask = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0)
+        map_volumes = map_values.reshape(*joint_mask.shape, -1)
         smoothed_volumes = [
-            smooth_map(map_volumes[..., volume_index], mask, affine, fwhm_mm)
+            smooth_map(map_volumes[..., volume_index], joint_mask, affine, output.derivation.smoothing_mm)
             for volume_index in range(map_volumes.shape[-1])
         ]
         map_values = np.stack(smoothed_volumes, axis=-1).reshape(map_values.shape)
     map_values = map_values.astype(np.float32)
-    write_map_picture(
-        make_picture_path(product_path), map_values if map_values.ndim == 3 else map_values[..., 0], affine
-    )
+
+    first_volume = map_values if map_values.ndim == 3 else map_values[..., 0]
+    write_map_picture(make_picture_path(product_path), first_volume, affine)
     map_image = nibabel.Nifti1Image(map_values, affine)
     map_image.set_sform(affine, MNI152_CODE)
     map_image.set_qform(affine, MNI152_CODE)
@@ -348,17 +361,17 @@ def write_map_picture(picture_path: Path, map_volume: np.ndarray, affine: np.nda
 
 def average_maps(derived_scans: Sequence[DerivedScan], product_name: str) -> np.ndarray:
     """The mean of a map over runs that have a voxel, by the volumes kept."""
+    first_run_map = derived_scans[0].array_by_product[product_name]
     if len(derived_scans) == 1:
-        return derived_scans[0].array_by_product[product_name]
-    weighted_map_sum = sum(
-        derived_scan.retained_volume_count * derived_scan.array_by_product[product_name].astype(np.float64)
-        for derived_scan in derived_scans
-    )
-    voxel_weights = sum(derived_scan.retained_volume_count * derived_scan.mask for derived_scan in derived_scans)
-    voxel_weights = np.asarray(voxel_weights).reshape(
-        *derived_scans[0].mask.shape, *[1] * (np.ndim(weighted_map_sum) - 3)
-    )
-    return np.asarray(weighted_map_sum / np.where(voxel_weights > 0, voxel_weights, 1))
+        return first_run_map
+    weighted_map_sum = np.zeros(first_run_map.shape)
+    voxel_weights = np.zeros(first_run_map.shape[:3], int)  # volumes of runs that have the voxel
+    for derived_scan in derived_scans:
+        run_map = derived_scan.array_by_product[product_name].astype(np.float64)
+        weighted_map_sum += derived_scan.retained_volume_count * run_map
+        voxel_weights += derived_scan.retained_volume_count * derived_scan.mask
+    network_axes = tuple(range(3, first_run_map.ndim))
+    return weighted_map_sum / np.expand_dims(np.where(voxel_weights > 0, voxel_weights, 1), network_axes)
 
 
 def join_run_series(run_series_list: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, format_duration
 from data.derivation import person
-from data.derivation.job import DerivationPlan, summarise_failures
+from data.derivation.job import DerivationPlan, list_failed_people_by_reason
 from data.derivation.person import PersonResult, PersonTask
 from data.derivation.remarks import Remark, summarise_remarks
 
@@ -22,15 +22,16 @@ def preview_derivation(derivation_plan: DerivationPlan) -> list[SummaryRow]:
     for task in derivation_plan.person_tasks:
         label = task.person.label
         try:
-            opened_scans = [person.open_scan(scan, task.output) for scan in task.person.scan_files]
-            doable_tasks.append(task)
-            labelled_remarks += [
-                (label, remark) for scan in opened_scans for remark in [*scan.remarks, *scan.parcel_remarks]
-            ]
+            opened_scans = [person.open_scan(scan_file, task.output) for scan_file in task.person.scan_files]
         except InputError as error:
             failed_results.append(PersonResult(label, failure_text=str(error)))
+            continue
+        doable_tasks.append(task)
+        for opened_scan in opened_scans:
+            labelled_remarks += [(label, remark) for remark in opened_scan.remarks]
+            labelled_remarks += [(label, remark) for remark in opened_scan.parcel_remarks]
     return [
-        *summarise_failures(failed_results),
+        *list_failed_people_by_reason(failed_results),
         *summarise_remarks(labelled_remarks),
         (
             "participants",
@@ -52,17 +53,17 @@ def describe_products_and_duration(doable_tasks: Sequence[PersonTask], process_c
     start_time = time.monotonic()
     try:
         with threadpool_limits(first_task.thread_count):
-            person.derive_scan(first_scan, first_task, product_names)
+            person.derive_scan(first_scan, first_task.output, product_names)
     except InputError as error:
         yield "time", f"not known yet, since the first scan cannot be derived. {error}"
         return
     first_scan_seconds = time.monotonic() - start_time
+    first_scan_bytes = first_scan.path.stat().st_size
     total_scan_bytes = sum(
         scan_file.path.stat().st_size for task in doable_tasks for scan_file in task.person.scan_files
     )
-    total_seconds = (
-        first_scan_seconds * total_scan_bytes / first_scan.path.stat().st_size / min(process_count, len(doable_tasks))
-    )
+    busy_process_count = min(process_count, len(doable_tasks))
+    total_seconds = first_scan_seconds * total_scan_bytes / first_scan_bytes / busy_process_count
     yield (
         "time",
         f"about {format_duration(total_seconds)}, {process_count} at a time; {first_scan.path.name} took "
