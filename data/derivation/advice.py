@@ -20,21 +20,21 @@ def load_confounds_and_direction_count(
     confounds = load_confounds(scan_file, derivation.confounds, bold.volume_count)
     sampling = Sampling(confounds.is_retained, bold.tr_s, derivation.band)
     try:
-        return confounds, make_band_basis(sampling, orthonormalise_regressors(confounds.regressors, sampling)).shape[1]
+        orthonormal_regressors = orthonormalise_regressors(confounds.regressors, sampling)
+        band_basis = make_band_basis(sampling, orthonormal_regressors)  # (kept, directions)
     except InputError as error:
         raise type(error)(f"{scan_file.path}: {error}") from error
+    return confounds, band_basis.shape[1]
 
 
 def suggest_option(derivation: Derivation, scan_file: ScanFile, bold: Bold, min_directions: int) -> str:
     """Which other option leaves at least so many directions of this scan, or that none does."""
     for option_text, alternative_derivation in list_alternative_options(derivation, bold):
         try:
-            leaves_enough_directions = (
-                load_confounds_and_direction_count(alternative_derivation, scan_file, bold)[1] >= min_directions
-            )
+            _, direction_count = load_confounds_and_direction_count(alternative_derivation, scan_file, bold)
         except InputError:
             continue
-        if leaves_enough_directions:
+        if direction_count >= min_directions:
             return f"{option_text} serves: take it for all, in another folder (without --like), or move the scan away."
     return "Neither another --confounds nor another --band serves: move the scan away."
 

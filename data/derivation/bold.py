@@ -139,7 +139,8 @@ def read_header_tr_s(scan_image: nibabel.Nifti1Pair) -> float | None:
 
 def read_scan_mask(mask_path: Path, bold: Bold) -> np.ndarray:
     """A mask (x, y, z) bool. Raises InputError, naming the file, if it is empty or of another grid."""
-    mask_image, (scan_grid_shape, scan_affine) = open_nifti(mask_path), bold.grid_shape_and_affine
+    mask_image = open_nifti(mask_path)
+    scan_grid_shape, scan_affine = bold.grid_shape_and_affine
     if (
         mask_image.shape[:3] != scan_grid_shape
         or count_volumes(mask_image)
@@ -160,8 +161,8 @@ def compute_brain_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     """The voxels (x, y, z) bool that vary. If that is nearly all of the grid, the scan was not masked: then those that
     nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, and a remark says
     so."""
-    grid_shape = bold.grid_shape_and_affine[0]
-    # each (x, y, z), over volumes
+    grid_shape, affine = bold.grid_shape_and_affine
+    # (x, y, z), over volumes
     voxel_sums = np.zeros(grid_shape)
     voxel_minima = np.full(grid_shape, np.inf)
     voxel_maxima = np.full(grid_shape, -np.inf)
@@ -176,7 +177,7 @@ def compute_brain_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
         return is_varying_voxel, []
     from nilearn.masking import compute_epi_mask
 
-    mean_image = nibabel.Nifti1Image(np.nan_to_num(voxel_sums / bold.volume_count), bold.image.affine)
+    mean_image = nibabel.Nifti1Image(np.nan_to_num(voxel_sums / bold.volume_count), affine)
     with warnings.catch_warnings(action="ignore"):  # of an empty mask, which the remark below reports
         brain_mask = compute_epi_mask(mean_image).get_fdata() > 0
     if brain_mask.mean() >= MIN_BRAIN_GRID_FRACTION:
@@ -234,17 +235,14 @@ def load_confounds(scan_file: ScanFile, confounds_key: str, volume_count: int) -
     UnsuitedError if another strategy may serve: a column is lacking, or no volume is kept."""
     empty_confounds = Confounds(np.ones(volume_count, bool), None, None)
     if scan_file.naming_rule.is_cleaned:
-        confounds_with_motion = replace(
-            empty_confounds,
-            motion_mm=compute_mean_motion_mm(read_number_table(scan_file.motion_table_path))
-            if scan_file.motion_table_path
-            else None,
-        )
-        return (
-            mark_censored_volumes(confounds_with_motion, scan_file.outliers_table_path, volume_count)
-            if scan_file.outliers_table_path
-            else confounds_with_motion
-        )
+        confounds = empty_confounds
+        if scan_file.motion_table_path:
+            motion_mm = compute_mean_motion_mm(read_number_table(scan_file.motion_table_path))
+            confounds = replace(confounds, motion_mm=motion_mm)
+        if scan_file.outliers_table_path:
+            confounds = mark_censored_volumes(confounds, scan_file.outliers_table_path, volume_count)
+        return confounds
+
     if not scan_file.confounds_table_path:
         if confounds_key == "none":
             return empty_confounds
@@ -258,20 +256,20 @@ def load_confounds(scan_file: ScanFile, confounds_key: str, volume_count: int) -
             f"{scan_file.confounds_table_path} has {len(confounds_table)} rows, {scan_file.path.name} {volume_count} "
             "volumes; expected a row a volume. Was one of them cut after it was written?"
         )
-    if confounds_key != "none" and (
-        old_column_names := [column for column in OLD_CONFOUND_COLUMNS if column in confounds_table]
-    ):
+    old_column_names = [column for column in OLD_CONFOUND_COLUMNS if column in confounds_table]
+    if confounds_key != "none" and old_column_names:
         raise InputError(
             f"{scan_file.confounds_table_path} is of fMRIPrep 1.0 or 1.1, by its column {old_column_names[0]}; "
             "expected one of 1.2 or newer, which nilearn reads. Preprocess the scan again with a newer fMRIPrep, or "
             "move it away."
         )
-    is_unsteady_volume = (
-        confounds_table[[column for column in confounds_table if column.startswith("non_steady_state")]].sum(axis=1) > 0
-    )
-    is_retained = ~is_unsteady_volume.to_numpy(bool)
+
     regressors = None
-    if confounds_key != "none":
+    if confounds_key == "none":
+        unsteady_columns = [column for column in confounds_table if column.startswith("non_steady_state")]
+        is_unsteady_volume = confounds_table[unsteady_columns].sum(axis=1) > 0
+        is_retained = ~is_unsteady_volume.to_numpy(bool)
+    else:
         is_retained, regressors = load_strategy_confounds(scan_file.confounds_table_path, confounds_key, volume_count)
     if not is_retained.any():
         raise UnsuitedOptionsError(
@@ -320,23 +318,19 @@ def load_strategy_confounds(
 
 def compute_mean_motion_mm(displacement_table: pd.DataFrame) -> float | None:
     """The mean framewise displacement, mm; None if there is none."""
-    mean_displacement_mm = (
-        pd.to_numeric(displacement_table[DISPLACEMENT_COLUMN], errors="coerce").mean()
-        if DISPLACEMENT_COLUMN in displacement_table
-        else np.nan
-    )
+    if DISPLACEMENT_COLUMN not in displacement_table:
+        return None
+    mean_displacement_mm = pd.to_numeric(displacement_table[DISPLACEMENT_COLUMN], errors="coerce").mean()
     return None if np.isnan(mean_displacement_mm) else round(float(mean_displacement_mm), 6)
 
 
 def mark_censored_volumes(confounds: Confounds, outliers_path: Path, volume_count: int) -> Confounds:
     """Confounds without the volumes that XCP-D marked, which it leaves in the scan or takes out of it."""
     outliers_table = read_number_table(outliers_path)
-    # 0 for volumes to keep
-    outlier_marks = pd.to_numeric(
-        outliers_table[DISPLACEMENT_COLUMN] if DISPLACEMENT_COLUMN in outliers_table else outliers_table.iloc[:, 0],
-        errors="coerce",
-    )
-    is_retained = (outlier_marks == 0).to_numpy()
+    outlier_marks = outliers_table.iloc[:, 0]  # 0 for volumes to keep
+    if DISPLACEMENT_COLUMN in outliers_table:
+        outlier_marks = outliers_table[DISPLACEMENT_COLUMN]
+    is_retained = (pd.to_numeric(outlier_marks, errors="coerce") == 0).to_numpy()
     if volume_count not in (len(is_retained), is_retained.sum()) or not is_retained.any():
         raise InputError(
             f"{outliers_path} has {len(is_retained)} rows, {is_retained.sum()} of them kept; expected one of these "

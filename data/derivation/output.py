@@ -69,22 +69,25 @@ class DerivationOutput:
 
     @property
     def product_names(self) -> list[str]:
-        return [*self.derivation.measures, *([SERIES_PRODUCT] if PARCELS_IMAGE in self.image_file_by_name else [])]
+        product_names = list(self.derivation.measures)
+        if PARCELS_IMAGE in self.image_file_by_name:
+            product_names.append(SERIES_PRODUCT)
+        return product_names
 
     def person_folder(self, label: str) -> Path:
         return self.output_folder / f"sub-{label}"
 
     def file_name_prefix(self, label: str) -> str:
         """The beginning of the names of a person's files."""
-        return "_".join(
-            [f"sub-{label}", *(f"{entity_name}-{entity_value}" for entity_name, entity_value in self.bids_entities)]
-        )
+        entity_texts = [f"{entity_name}-{entity_value}" for entity_name, entity_value in self.bids_entities]
+        return "_".join([f"sub-{label}", *entity_texts])
 
     def product_path(self, label: str, product_name: str) -> Path:
         """Where a map or the series of a person lies."""
-        file_suffix = f"stat-{product_name.replace('_', '')}_boldmap.nii.gz"
         if product_name == SERIES_PRODUCT:
             file_suffix = f"seg-{self.image_file_by_name[PARCELS_IMAGE].atlas_label}_stat-mean_timeseries.tsv"
+        else:
+            file_suffix = f"stat-{product_name.replace('_', '')}_boldmap.nii.gz"
         return self.person_folder(label) / "func" / f"{self.file_name_prefix(label)}_{file_suffix}"
 
     def check_same_options(self, files_by_label: FilesByLabel) -> None:
@@ -166,22 +169,23 @@ def find_derived_files(output_folder: Path, label_pattern: str = "*") -> FilesBy
     files_by_label = dict[str, list[DerivedFile]]()
     for json_path in sorted(output_folder.glob(f"sub-{label_pattern}/func/sub-*.json")):
         json_content = files.read_json(json_path, dict)
-        if (derivation := parse_derivation(json_content, json_path)) is None:
+        derivation = parse_derivation(json_content, json_path)
+        if derivation is None:
             raise InputError(f"{json_path} was not written by this command; derive into another folder.")
-        files_by_label.setdefault(json_path.parts[-3].removeprefix("sub-"), []).append(
-            DerivedFile(json_path, derivation, json_content)
-        )
+        label = json_path.parts[-3].removeprefix("sub-")
+        files_by_label.setdefault(label, []).append(DerivedFile(json_path, derivation, json_content))
     return files_by_label
 
 
 def describe_source_files(person: ScannedPerson) -> list[dict[str, Any]]:
     """Name, bytes and time, in whole seconds as archives keep it, of all files that a person's maps are made of."""
     source_entries = []
-    for source_path in (source_path for scan_file in person.scan_files for source_path in scan_file.source_paths):
-        file_stat = source_path.stat()
-        source_entries.append(
-            {"Name": source_path.name, "Bytes": file_stat.st_size, "Modified": int(file_stat.st_mtime)}
-        )
+    for scan_file in person.scan_files:
+        for source_path in scan_file.source_paths:
+            file_stat = source_path.stat()
+            source_entries.append(
+                {"Name": source_path.name, "Bytes": file_stat.st_size, "Modified": int(file_stat.st_mtime)}
+            )
     return source_entries
 
 
@@ -202,40 +206,33 @@ def find_shared_entities(people: Sequence[ScannedPerson], files_by_label: FilesB
     """Parts of the names to write: those that all scans have alike, the space always, without any that no name in the
     folder has. So people who are chosen by `--only` have names like those of the others."""
     scan_files = [scan_file for person in people for scan_file in person.scan_files]
-    entities_per_existing_file = [
-        parse_bids_entities(existing.json_path.name)
-        for derived_files in files_by_label.values()
-        for existing in derived_files
-    ]
-    values_by_entity = {
-        entity_name: {scan_file.bids_entities.get(entity_name) for scan_file in scan_files}
-        for entity_name in SHARED_ENTITIES
-    }
-    values_by_entity["space"] = {scan_file.space_name for scan_file in scan_files}
-    shared_entities = [
-        (entity_name, entity_value)
-        for entity_name, (entity_value, *further_values) in values_by_entity.items()
-        if entity_value and not further_values
-    ]
-    return tuple(
-        entity
-        for entity in shared_entities
-        if not entities_per_existing_file or any(entity[0] in existing for existing in entities_per_existing_file)
-    )
+    existing_entity_names = set[str]()  # in the names of files in the folder
+    for derived_files in files_by_label.values():
+        for derived_file in derived_files:
+            existing_entity_names |= parse_bids_entities(derived_file.json_path.name).keys()
+
+    shared_entities = list[tuple[str, str]]()
+    for entity_name in SHARED_ENTITIES:
+        entity_values = {scan_file.bids_entities.get(entity_name) for scan_file in scan_files}
+        if entity_name == "space":
+            entity_values = {scan_file.space_name for scan_file in scan_files}
+        first_value, *further_values = entity_values
+        may_be_in_names = not files_by_label or entity_name in existing_entity_names
+        if first_value and not further_values and may_be_in_names:
+            shared_entities.append((entity_name, first_value))
+    return tuple(shared_entities)
 
 
 def check_output_folder(output_folder: Path) -> None:
     """Raises InputError if the folder holds anything but what this command left."""
     if output_folder.exists() and not output_folder.is_dir():
         raise InputError(f"{output_folder} is a file; name a folder to write.")
-    if not output_folder.exists() or not any(
-        child_path for child_path in output_folder.iterdir() if not child_path.name.startswith(".")
-    ):
+    if not output_folder.exists() or all(child_path.name.startswith(".") for child_path in output_folder.iterdir()):
         return
-    dataset_description = (
-        files.read_json(output_folder / DESCRIPTION_FILE, dict) if (output_folder / DESCRIPTION_FILE).is_file() else {}
-    )
-    if (dataset_description.get("GeneratedBy") or [{}])[0].get("Name") != DERIVE_PROGRAM:
+    description_path = output_folder / DESCRIPTION_FILE
+    dataset_description = files.read_json(description_path, dict) if description_path.is_file() else {}
+    generators = dataset_description.get("GeneratedBy") or [{}]
+    if generators[0].get("Name") != DERIVE_PROGRAM:
         raise InputError(f"{output_folder} is not empty and was not written by this command; choose another folder.")
 
 
@@ -316,28 +313,28 @@ def copy_unless_same(source_path: Path, target_path: Path) -> None:
 
 
 def write_derived_table(
-    output_folder: Path, all_person_labels: Iterable[str], failure_text_by_person: Mapping[str, str]
+    output_folder: Path, all_person_labels: Iterable[str], new_failure_text_by_label: Mapping[str, str]
 ) -> Path:
-    """Writes `derived.csv`: what there is of each person, and why it failed, or nothing: by `failure_text_by_person`,
-    and for people that are not in it as an earlier command wrote. Several processes may do so."""
+    """Writes `derived.csv`: what there is of each person, and why it failed, or nothing: by
+    `new_failure_text_by_label`, and for people that are not in it as an earlier command wrote. Several processes may do
+    so."""
     table_path = output_folder / DERIVED_TABLE_FILE
     with files.lock_exclusively(output_folder, wait=True):
+        failure_text_by_label = dict[str, str]()
         if table_path.is_file():
-            earlier_table = pd.read_csv(table_path, dtype=str, keep_default_na=False).reindex(
-                columns=DERIVED_COLUMNS, fill_value=""
-            )
-            failure_text_by_person = {
-                earlier_row.subject: earlier_row.failed
-                for earlier_row in earlier_table.itertuples()
-                if earlier_row.failed
-            } | dict(failure_text_by_person)
+            earlier_derived_table = pd.read_csv(table_path, dtype=str, keep_default_na=False)
+            for earlier_row in earlier_derived_table.reindex(columns=DERIVED_COLUMNS, fill_value="").itertuples():
+                if earlier_row.failed:
+                    failure_text_by_label[earlier_row.subject] = earlier_row.failed
+        failure_text_by_label |= new_failure_text_by_label
+
         files_by_label = find_derived_files(output_folder)
-        sorted_person_labels = sorted(
-            {*all_person_labels, *files_by_label, *failure_text_by_person}, key=lambda label: label.zfill(20)
+        sorted_labels = sorted(
+            {*all_person_labels, *files_by_label, *failure_text_by_label}, key=lambda label: label.zfill(20)
         )
         table_rows = [
-            make_derived_row(label, files_by_label.get(label, []), failure_text_by_person.get(label, ""))
-            for label in sorted_person_labels
+            make_derived_row(label, files_by_label.get(label, []), failure_text_by_label.get(label, ""))
+            for label in sorted_labels
         ]
         with files.open_replacement(table_path, newline="") as csv_file:
             pd.DataFrame(table_rows, columns=DERIVED_COLUMNS, dtype=object).to_csv(csv_file, index=False)
