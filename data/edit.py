@@ -53,53 +53,63 @@ def get_key_column(table_name: str) -> str:
 def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     """The tables of a cohort that its records can contradict, as text by `get_key_column`; a cell that they do
     contradict has the records' value. They are the labels, and the phenotype, if its constants are known and its table
-    has the values and people of the cohort. Records do not hold a value that was equal in all training people; in
-    place of an unknown value they hold the median of these. Raises InputError."""
-    # (label, phenotype) of a record
-    record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
-    recorded_table_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
-    recorded_labels = np.array([label for label, _ in record_headers])
-    table_labels = np.array([row.label for row in cohort.rows])
-    is_different = ~((recorded_labels == table_labels) | (np.isnan(recorded_labels) & np.isnan(table_labels)))
-    recorded_cell_texts = (
-        pd.Series(recorded_labels, recorded_table_by_name[SUBJECTS_FILE].index)
-        .map("{:g}".format, na_action="ignore")
-        .fillna("")
-    )
-    recorded_table_by_name[SUBJECTS_FILE]["label"] = recorded_table_by_name[SUBJECTS_FILE]["label"].mask(
-        is_different, recorded_cell_texts
-    )
+    has the values and people of the cohort. Raises InputError."""
+    labels_and_phenotypes = [
+        records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries
+    ]
+    recorded_labels = np.array([label for label, _ in labels_and_phenotypes])
+    recorded_table_by_name = {SUBJECTS_FILE: read_subjects_table_with_labels(cohort, recorded_labels)}
 
     scaler = Scaler.from_preparation(cohort.metadata)
-    first_record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
     if PHENOTYPE_FILE not in cohort.side_table_path_by_name or scaler is None:
         return recorded_table_by_name
     phenotype_table = read_editable_table(cohort, PHENOTYPE_FILE)
-    if tuple(phenotype_table) != cohort.metadata.phenotype or sorted(phenotype_table.index) != sorted(
-        first_record_index_by_subject
-    ):
+    first_record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
+    has_cohort_columns = tuple(phenotype_table) == cohort.metadata.phenotype
+    if not has_cohort_columns or sorted(phenotype_table.index) != sorted(first_record_index_by_subject):
         return recorded_table_by_name  # reading the values raises the error
-    phenotype_table = phenotype_table.loc[[*first_record_index_by_subject]]
-    # (subjects, values), NaN where no number
-    table_phenotype_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    # (subjects, values)
-    recorded_scaled_values = np.stack(
-        [record_headers[record_index][1] for record_index in first_record_index_by_subject.values()]
-    ).astype(float)
-    is_different = ~np.isclose(
-        scaler.transform(table_phenotype_values), recorded_scaled_values, atol=SCALED_PHENOTYPE_TOLERANCE
-    ) & (scaler.scale > 0)
-    recorded_unscaled_values = pd.DataFrame(
-        recorded_scaled_values * scaler.scale + scaler.mean, phenotype_table.index, phenotype_table.columns
+
+    phenotype_table = phenotype_table.loc[list(first_record_index_by_subject)]
+    first_record_phenotypes = [
+        labels_and_phenotypes[record_index][1] for record_index in first_record_index_by_subject.values()
+    ]
+    scaled_phenotype = np.stack(first_record_phenotypes).astype(float)  # (subjects, values)
+    recorded_table_by_name[PHENOTYPE_FILE] = replace_contradicted_phenotype(
+        phenotype_table, scaled_phenotype, scaler, cohort.metadata
     )
-    recorded_cell_texts = recorded_unscaled_values.map("{:.6g}".format)
-    for indicator, value_columns in list_value_names_by_indicator(cohort.metadata).items():
-        if len(value_columns) == 1:  # a number; where it is unknown, the record holds the median
-            recorded_cell_texts[value_columns[0]] = recorded_cell_texts[value_columns[0]].mask(
-                recorded_unscaled_values[indicator].round() == 1, ""
-            )
-    recorded_table_by_name[PHENOTYPE_FILE] = phenotype_table.mask(is_different, recorded_cell_texts)
     return recorded_table_by_name
+
+
+def read_subjects_table_with_labels(cohort: Cohort, recorded_labels: np.ndarray) -> pd.DataFrame:
+    """The table of records as text, with the label in each record (records,) where it is another one."""
+    subjects_table = read_editable_table(cohort, SUBJECTS_FILE)
+    table_labels = np.array([row.label for row in cohort.rows])
+    is_same = (recorded_labels == table_labels) | (np.isnan(recorded_labels) & np.isnan(table_labels))
+    recorded_numbers = pd.Series(recorded_labels, subjects_table.index)
+    recorded_texts = recorded_numbers.map("{:g}".format, na_action="ignore").fillna("")
+    subjects_table["label"] = subjects_table["label"].mask(~is_same, recorded_texts)
+    return subjects_table
+
+
+def replace_contradicted_phenotype(
+    phenotype_table: pd.DataFrame, scaled_phenotype: np.ndarray, scaler: Scaler, metadata: Metadata
+) -> pd.DataFrame:
+    """The phenotype as text, with the value in the records where it is another one; these hold it imputed and scaled,
+    (subjects, values). They do not hold a value that was equal in all training people; in place of an unknown value
+    they hold the median of these."""
+    table_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)  # NaN where no number
+    is_same = np.isclose(scaler.transform(table_values), scaled_phenotype, atol=SCALED_PHENOTYPE_TOLERANCE)
+    is_recorded = scaler.scale > 0  # (values,)
+
+    recorded_values = pd.DataFrame(
+        scaled_phenotype * scaler.scale + scaler.mean, phenotype_table.index, phenotype_table.columns
+    )
+    recorded_texts = recorded_values.map("{:.6g}".format)
+    for indicator, value_columns in list_value_names_by_indicator(metadata).items():
+        if len(value_columns) == 1:  # a number; where it is unknown, the record holds the median
+            is_unknown = recorded_values[indicator].round() == 1
+            recorded_texts[value_columns[0]] = recorded_texts[value_columns[0]].mask(is_unknown, "")
+    return phenotype_table.mask(~is_same & is_recorded, recorded_texts)
 
 
 def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
@@ -107,7 +117,8 @@ def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
     table_path = (cohort.tables_folder or cohort.path) / table_name
     if not table_path.is_file():
         raise InputError(f"{cohort.path} has no {table_name} that could be replaced. Leave it out.")
-    return tables.read_csv_frame(table_path, [get_key_column(table_name)]).set_index(get_key_column(table_name))
+    key_column = get_key_column(table_name)
+    return tables.read_csv_frame(table_path, [key_column]).set_index(key_column)
 
 
 def find_contradicted_cells(
@@ -116,11 +127,11 @@ def find_contradicted_cells(
     """The cells of a cohort's tables that `recorded_table_by_name` (`read_recorded_tables`) contradict, except those of
     `replaced_table_names`, which come from elsewhere or were edited in place."""
     contradicted_cells = list[CellChange]()
-    for table_name in [table_name for table_name in recorded_table_by_name if table_name not in replaced_table_names]:
-        current_table = read_editable_table(cohort, table_name).loc[recorded_table_by_name[table_name].index]
-        contradicted_cells += find_changed_cells(
-            recorded_table_by_name[table_name], current_table, cohort.rows if table_name == SUBJECTS_FILE else []
-        )
+    for table_name, recorded_table in recorded_table_by_name.items():
+        if table_name not in replaced_table_names:
+            current_table = read_editable_table(cohort, table_name).loc[recorded_table.index]
+            table_rows = cohort.rows if table_name == SUBJECTS_FILE else ()
+            contradicted_cells += find_changed_cells(recorded_table, current_table, table_rows)
     return contradicted_cells
 
 
@@ -143,31 +154,25 @@ def replace_tables(
     cell_changes = list[CellChange]()
     for table_name in table_names:
         table_path = edited_folder / table_name
-        table_before = (
-            recorded_table_by_name[table_name]
-            if table_name in recorded_table_by_name
-            else read_editable_table(cohort, table_name)
-        )
-        table_after = read_edited_table(table_path)
-        expected_row_keys = (
-            table_before.index if table_name == SUBJECTS_FILE else [*cohort.find_first_record_indices(range(len(rows)))]
-        )
-        table_after = merge_table_edits(table_before, table_after, expected_row_keys, table_path, cohort.metadata)
-        if table_name == SUBJECTS_FILE:
-            rows = apply_row_edits(cohort, table_before, table_after, table_path)
+        if table_name in recorded_table_by_name:
+            table_before = recorded_table_by_name[table_name]
         else:
-            has_earlier_content = (
-                not recorded_table_by_name or table_name in recorded_table_by_name
-            )  # whether its earlier content is known; if not, every cell counts as changed
-            check_edited_table(
-                cohort,
-                table_before,
-                table_after,
-                table_path,
-                table_before.ne(table_after) if has_earlier_content else None,
-            )
+            table_before = read_editable_table(cohort, table_name)
+        edited_table = read_edited_table(table_path)
+        if table_name == SUBJECTS_FILE:
+            table_after = merge_table_edits(table_before, edited_table, table_before.index, table_path, cohort.metadata)
+            rows = apply_row_edits(cohort, table_before, table_after, table_path)
+            cell_changes += find_changed_cells(table_before, table_after, rows)
+        else:
+            subjects = list(cohort.find_first_record_indices(range(len(rows))))
+            table_after = merge_table_edits(table_before, edited_table, subjects, table_path, cohort.metadata)
+            is_changed = None  # if the earlier content is not known, every cell counts as changed
+            if not recorded_table_by_name or table_name in recorded_table_by_name:
+                is_changed = table_before.ne(table_after)
+            check_edited_table(cohort, table_before, table_after, table_path, is_changed)
             tables.write_csv_frame(target_folder / table_name, table_after.reset_index())
-        cell_changes += find_changed_cells(table_before, table_after, rows if table_name == SUBJECTS_FILE else [])
+            cell_changes += find_changed_cells(table_before, table_after, [])
+
     if not cell_changes and edited_folder.resolve() != cohort.path.resolve():
         raise InputError(
             f"{edited_folder} says what {cohort.path} says already; expected other values. Correct the tables."
@@ -181,16 +186,16 @@ def replace_tables(
         provenance[UNLIKE_RECORDS_KEY] = [
             cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
         ]
+
     metadata = replace(cohort.metadata, phenotype_auc={}, provenance=provenance)
     edited_cohort = replace(cohort, rows=tuple(rows), metadata=metadata, tables_folder=target_folder)
     split_by_subject = {row.subject: row.split for row in rows}
     if "train" not in split_by_subject.values():
         return edited_cohort, cell_changes
-    edited_cohort = resplit(edited_cohort, split_by_subject)
-    return replace(
-        edited_cohort,
-        metadata=replace(edited_cohort.metadata, phenotype_auc=compute_phenotype_aucs(edited_cohort, edited_folder)),
-    ), cell_changes
+    rescaled_cohort = resplit(edited_cohort, split_by_subject)
+    phenotype_aucs = compute_phenotype_aucs(rescaled_cohort, edited_folder)
+    metadata_with_aucs = replace(rescaled_cohort.metadata, phenotype_auc=phenotype_aucs)
+    return replace(rescaled_cohort, metadata=metadata_with_aucs), cell_changes
 
 
 def read_edited_table(table_path: Path) -> pd.DataFrame:
@@ -220,12 +225,11 @@ def merge_table_edits(
         ("rows", expected_row_keys, table_after.index),
         ("columns", table_before.columns, table_after.columns),
     ):
-        if (
-            mismatched_names := sorted({*expected_names} ^ {*actual_names})
-            or actual_names[actual_names.duplicated()].tolist()
-        ):
+        mismatched_names = sorted({*expected_names} ^ {*actual_names})
+        repeated_names = actual_names[actual_names.duplicated()].tolist()
+        if wrong_names := mismatched_names or repeated_names:
             raise InputError(
-                f"{table_path} has other {axis_name} than the cohort, or one twice: {join_names(mismatched_names)}. "
+                f"{table_path} has other {axis_name} than the cohort, or one twice: {join_names(wrong_names)}. "
                 "Edit cells only."
             )
     table_after = table_after.loc[table_before.index, table_before.columns]
@@ -250,11 +254,12 @@ def apply_row_edits(
 ) -> list[RecordRow]:
     """The rows of the cohort with site, label and split of its edited table. Raises InputError for other edits, and for
     a subject with two values of one of these."""
-    if changed_fixed_columns := [
+    changed_fixed_columns = [
         column
         for column in table_after
         if column not in EDITABLE_COLUMNS and table_after[column].ne(table_before[column]).any()
-    ]:
+    ]
+    if changed_fixed_columns:
         raise InputError(
             f"{table_path} has other values of {join_names(changed_fixed_columns)}; only {', '.join(EDITABLE_COLUMNS)} "
             "may be edited."
@@ -267,7 +272,8 @@ def apply_row_edits(
         )
     check_number_columns(table_before[["label"]], table_after[["label"]], True, table_path)
     edited_sites = table_after["site"].replace("", UNKNOWN_SITE)
-    if (edited_sites.eq(UNKNOWN_SITE) & table_before["site"].isin(find_recorded_sites(table_before["site"]))).any():
+    had_site = table_before["site"].isin(find_recorded_sites(table_before["site"]))
+    if (edited_sites.eq(UNKNOWN_SITE) & had_site).any():
         check_sites_complete(edited_sites, "site", table_after["subject"], table_path)
     edited_rows = []
     for row, edited_cells in zip(cohort.rows, table_after[EDITABLE_COLUMNS].to_dict("records"), strict=True):
@@ -293,13 +299,11 @@ def check_edited_table(
     metadata = cohort.metadata
     is_phenotype = table_path.name == PHENOTYPE_FILE
     check_number_columns(table_before, table_after, is_phenotype, table_path)
-    has_coded_phenotype = is_phenotype and tuple(table_after) == metadata.phenotype
-    if has_coded_phenotype and (
-        impossible_value_texts := describe_impossible_values(
-            table_after.apply(pd.to_numeric, errors="coerce"), metadata
-        )
-    ):
-        raise InputError(f"{table_path}: {impossible_value_texts[0]}. Correct it.")
+    if is_phenotype and tuple(table_after) == metadata.phenotype:
+        phenotype_values = table_after.apply(pd.to_numeric, errors="coerce")
+        impossible_value_texts = describe_impossible_values(phenotype_values, metadata)
+        if impossible_value_texts:
+            raise InputError(f"{table_path}: {impossible_value_texts[0]}. Correct it.")
     columns_without_site = [column for column in table_after if column != metadata.site_column]
     leaks.check_plausible_numbers(table_after, columns_without_site, table_path, IMPLAUSIBLE_NUMBERS_ADVICE, is_changed)
     if not is_phenotype:  # which it must be possible to code
@@ -313,17 +317,19 @@ def compute_phenotype_aucs(cohort: Cohort, edited_folder: Path) -> dict[str, flo
     if cohort.unscaled_phenotype is None or not cohort.metadata.phenotype_columns:
         return {}
     label_by_subject = {row.subject: row.label for row in cohort.rows if row.split == "train"}
+    training_labels = np.array(list(label_by_subject.values()))
     training_values = cohort.unscaled_phenotype.loc[list(label_by_subject)]
-    accepted_columns = [
-        column
-        for column in training_values
-        if any(accepted_leak.startswith(f"{column} (") for accepted_leak in cohort.metadata.accepted_leaks)
-    ]
+
+    accepted_columns = list[str]()
+    for column in training_values:
+        column_beginning = f"{column} ("
+        if any(accepted_leak.startswith(column_beginning) for accepted_leak in cohort.metadata.accepted_leaks):
+            accepted_columns.append(column)
+    checked_values = training_values.drop(columns=accepted_columns)
     advice = f"Correct the tables in {edited_folder}, or convert again."
-    leaks.check_phenotype_auc(
-        training_values.drop(columns=accepted_columns), np.array([*label_by_subject.values()]), False, advice
-    )
-    return leaks.check_phenotype_auc(training_values, np.array([*label_by_subject.values()]), True)
+    leaks.check_phenotype_auc(checked_values, training_labels, False, advice)
+
+    return leaks.check_phenotype_auc(training_values, training_labels, True)
 
 
 def check_number_columns(
@@ -332,9 +338,8 @@ def check_number_columns(
     """Raises InputError for a column of numbers that no longer holds numbers; with `check_all_columns` every column
     counts as one, else those whose values were mostly numbers before."""
     for column in table_after:
-        if check_all_columns or (
-            clean_column(table_before[column]).notna().any() and is_mostly_numbers(table_before[column])
-        ):
+        had_values = clean_column(table_before[column]).notna().any()
+        if check_all_columns or (had_values and is_mostly_numbers(table_before[column])):
             try:
                 parse_number_column(table_after, str(column))
             except InputError as error:
@@ -346,17 +351,18 @@ def find_changed_cells(
 ) -> list[CellChange]:
     """The cells that differ; the same change in several `rows` of a subject is given once."""
     subject_by_file = {row.file: row.subject for row in rows}
-    changed_cell_keys = table_before.ne(table_after).stack().loc[lambda is_different: is_different].index
-    change_tuples = [
-        (
-            subject_by_file.get(row_key, row_key),
-            column,
-            table_before.at[row_key, column],
-            table_after.at[row_key, column],
-        )
-        for row_key, column in changed_cell_keys
-    ]
-    return [
-        dict(zip(("subject", "column", "before", "after"), change_tuple, strict=True))
-        for change_tuple in dict.fromkeys(change_tuples)
-    ]
+    is_changed = table_before.ne(table_after).stack()  # by (row, column)
+    cell_changes = list[CellChange]()
+    seen_changes = set[tuple[str, ...]]()
+    for row_key, column in is_changed[is_changed].index:
+        cell_change = {
+            "subject": subject_by_file.get(row_key, row_key),
+            "column": column,
+            "before": table_before.at[row_key, column],
+            "after": table_after.at[row_key, column],
+        }
+        change_values = tuple(cell_change.values())
+        if change_values not in seen_changes:
+            seen_changes.add(change_values)
+            cell_changes.append(cell_change)
+    return cell_changes

@@ -50,57 +50,59 @@ def make_subject_ids(simulation: Simulation) -> list[str]:
 
 def draw_demographics(simulation: Simulation) -> pd.DataFrame:
     """ABIDE's columns as text, and subject, site, label; a row a subject. Head motion is unrelated to all else."""
-    random_generator = np.random.default_rng(simulation.seed)
+    random_generator = np.random.default_rng(simulation.seed)  # the order of draws decides the values
     subject_count = simulation.subjects
-    site_percentages = np.array([site[0] for site in PERCENT_AND_MEAN_AGE_BY_SITE.values()], float)
-    site = random_generator.choice(
-        list(PERCENT_AND_MEAN_AGE_BY_SITE), subject_count, p=site_percentages / site_percentages.sum()
-    )
+
+    site_percentages = np.array([percent for percent, _ in PERCENT_AND_MEAN_AGE_BY_SITE.values()], float)
+    site_frequencies = site_percentages / site_percentages.sum()
+    subject_sites = random_generator.choice(list(PERCENT_AND_MEAN_AGE_BY_SITE), subject_count, p=site_frequencies)
     labels = random_generator.permutation(np.arange(subject_count) % 2)
-    site_mean_ages_years = np.array([PERCENT_AND_MEAN_AGE_BY_SITE[name][1] for name in site])
-    handedness_frequencies = HANDEDNESS_FREQUENCIES | {"": simulation.unknown * HANDEDNESS_FREQUENCIES[""]}
-    iq_values_by_scale = {
-        name: random_generator.normal(108, 14, subject_count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")
+
+    iq_scales = ("FIQ", "VIQ", "PIQ")
+    iq_values_per_scale = [random_generator.normal(108, 14, subject_count).round().astype(int) for _ in iq_scales]
+
+    site_mean_ages_years = np.array([PERCENT_AND_MEAN_AGE_BY_SITE[site][1] for site in subject_sites])  # (subjects,)
+    ages_years = site_mean_ages_years * random_generator.lognormal(0, 0.2, subject_count)
+    column_by_name = {
+        "subject": make_subject_ids(simulation),
+        "site": subject_sites,
+        "label": labels.astype(float),
+        "AGE_AT_SCAN": np.clip(ages_years, 6, 64).round(2),
+        "SEX": np.where(random_generator.random(subject_count) < MALE_FRACTION, 1, 2),
     }
-    demographic_table = pd.DataFrame(
-        {
-            "subject": make_subject_ids(simulation),
-            "site": site,
-            "label": labels.astype(float),
-            "AGE_AT_SCAN": np.clip(
-                site_mean_ages_years * random_generator.lognormal(0, 0.2, subject_count), 6, 64
-            ).round(2),
-            "SEX": np.where(random_generator.random(subject_count) < MALE_FRACTION, 1, 2),
-            "HANDEDNESS_CATEGORY": random_generator.choice(
-                list(handedness_frequencies),
-                subject_count,
-                p=np.array([*handedness_frequencies.values()]) / sum(handedness_frequencies.values()),
-            ),
-            "HANDEDNESS_SCORES": np.where(
-                random_generator.random(subject_count) < 0.2, random_generator.integers(-100, 101, subject_count), -9999
-            ),
-            **{
-                name: np.where(random_generator.random(subject_count) < 0.1 * simulation.unknown, -9999, iq_values)
-                for name, iq_values in iq_values_by_scale.items()
-            },
-            "FIQ_TEST_TYPE": random_generator.choice(
-                list(IQ_TEST_FREQUENCIES), subject_count, p=list(IQ_TEST_FREQUENCIES.values())
-            ),
-            **{
-                f"WISC_IV_{wisc_index}": random_generator.normal(104, 14, subject_count).round()
-                for wisc_index in phenotype_table.WISC_INDICES
-            },
-            "EYE_STATUS_AT_SCAN": np.where(random_generator.random(subject_count) < 0.66, 1, 2),
-            "BMI": random_generator.normal(25, 4, subject_count).round(1),
-        }
-    ).astype(dict.fromkeys(phenotype_table.ABIDE_PHENOTYPE_COLUMNS, str))
-    demographic_table.loc[
-        random_generator.random(subject_count) > 0.06,
-        [f"WISC_IV_{wisc_index}" for wisc_index in phenotype_table.WISC_INDICES],
-    ] = ""
-    demographic_table.loc[random_generator.random(subject_count) > 0.03, "BMI"] = "-9999"
+
+    handedness_weights = HANDEDNESS_FREQUENCIES | {"": simulation.unknown * HANDEDNESS_FREQUENCIES[""]}
+    handedness_frequencies = np.array(list(handedness_weights.values())) / sum(handedness_weights.values())
+    column_by_name["HANDEDNESS_CATEGORY"] = random_generator.choice(
+        list(handedness_weights), subject_count, p=handedness_frequencies
+    )
+    has_handedness_score = random_generator.random(subject_count) < 0.2
+    handedness_scores = random_generator.integers(-100, 101, subject_count)
+    column_by_name["HANDEDNESS_SCORES"] = np.where(has_handedness_score, handedness_scores, -9999)
+
+    for iq_scale, iq_values in zip(iq_scales, iq_values_per_scale, strict=True):
+        is_unknown_iq = random_generator.random(subject_count) < 0.1 * simulation.unknown
+        column_by_name[iq_scale] = np.where(is_unknown_iq, -9999, iq_values)
+    column_by_name["FIQ_TEST_TYPE"] = random_generator.choice(
+        list(IQ_TEST_FREQUENCIES), subject_count, p=list(IQ_TEST_FREQUENCIES.values())
+    )
+    wisc_columns = [f"WISC_IV_{wisc_index}" for wisc_index in phenotype_table.WISC_INDICES]
+    for wisc_column in wisc_columns:
+        column_by_name[wisc_column] = random_generator.normal(104, 14, subject_count).round()
+
+    column_by_name["EYE_STATUS_AT_SCAN"] = np.where(random_generator.random(subject_count) < 0.66, 1, 2)
+    column_by_name["BMI"] = random_generator.normal(25, 4, subject_count).round(1)
+    demographic_table = pd.DataFrame(column_by_name)
+    demographic_table = demographic_table.astype(dict.fromkeys(phenotype_table.ABIDE_PHENOTYPE_COLUMNS, str))
+
+    # few people have these
+    lacks_wisc = random_generator.random(subject_count) > 0.06
+    demographic_table.loc[lacks_wisc, wisc_columns] = ""
+    lacks_bmi = random_generator.random(subject_count) > 0.03
+    demographic_table.loc[lacks_bmi, "BMI"] = "-9999"
+
     head_motion_mm = np.random.default_rng([simulation.seed, MOTION_SEED]).lognormal(np.log(0.1), 0.5, subject_count)
-    return demographic_table.assign(SITE_ID=site, func_mean_fd=head_motion_mm.round(4).astype(str))
+    return demographic_table.assign(SITE_ID=subject_sites, func_mean_fd=head_motion_mm.round(4).astype(str))
 
 
 class Anatomy:

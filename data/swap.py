@@ -17,9 +17,9 @@ from data.images import atlas
 
 
 def swap_regions(
-    cohort: Cohort, target_folder: Path, swapped_region_count: int, copies_per_record: int, seed: int
+    cohort: Cohort, target_folder: Path, swapped_region_count: int, copies_per_training_record: int, seed: int
 ) -> list[RecordRow]:
-    """Writes `cohort`, and `copies_per_record` new records for each training record, into the new folder
+    """Writes `cohort`, and `copies_per_training_record` new records for each training record, into the new folder
     `target_folder`. Its connectomes are left out, which is printed: they belong to scans as they were.
 
     In each new record, `swapped_region_count` random AAL regions come from other training subjects of the same label,
@@ -30,15 +30,15 @@ def swap_regions(
         raise InputError(
             f"--regions {swapped_region_count} is more than AAL has; expected at most {atlas.AAL_REGION_COUNT}."
         )
-    if (
-        record_count := len(cohort.rows) + copies_per_record * len(cohort.find_split_record_indices("train"))
-    ) > MAX_RECORDS:
+    new_record_count = copies_per_training_record * len(cohort.find_split_record_indices("train"))
+    record_count = len(cohort.rows) + new_record_count
+    if record_count > MAX_RECORDS:
         raise InputError(
-            f"--copies {copies_per_record} makes {record_count:,} records; expected at most {MAX_RECORDS:,}."
+            f"--copies {copies_per_training_record} makes {record_count:,} records; expected at most {MAX_RECORDS:,}."
         )
     swap_provenance = {
         "regions": swapped_region_count,
-        "copies": copies_per_record,
+        "copies": copies_per_training_record,
         "seed": seed,
         "source_sha256": cohort.identity,
     }
@@ -46,10 +46,13 @@ def swap_regions(
     if cohort.connectomes:
         print(f"The connectomes of {cohort.path} are left out: they are of scans whose regions are as they were.")
     cohort = flatten_record_files(cohort.without_connectomes)
+    existing_file_names = {row.file for row in cohort.rows}
     new_file_names = {
-        make_swapped_file_name(row.file, copy_index) for row in cohort.rows for copy_index in range(copies_per_record)
+        make_swapped_file_name(file_name, copy_index)
+        for file_name in existing_file_names
+        for copy_index in range(copies_per_training_record)
     }
-    if taken_file_names := sorted(new_file_names & {row.file for row in cohort.rows}):
+    if taken_file_names := sorted(new_file_names & existing_file_names):
         raise InputError(f"{cohort.path} already holds {taken_file_names[0]}; swap the cohort that it was made from.")
     for label in (0.0, 1.0):
         subjects = {row.subject for row in cohort.rows if (row.split, row.label) == ("train", label)}
@@ -59,8 +62,8 @@ def swap_regions(
                 f"{cohort.path} has no other training participant with the label of {only_subject}; add some."
             )
     with create_folder(target_folder) as unfinished_folder:
-        original_and_swapped_rows = write_swapped_records(
-            unfinished_folder, cohort, swapped_region_count, copies_per_record, np.random.default_rng(seed)
+        original_and_swapped_rows = write_original_and_swapped_records(
+            unfinished_folder, cohort, swapped_region_count, copies_per_training_record, np.random.default_rng(seed)
         )
         copy_side_tables(cohort, unfinished_folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
@@ -69,11 +72,11 @@ def swap_regions(
     return original_and_swapped_rows
 
 
-def write_swapped_records(
+def write_original_and_swapped_records(
     target_folder: Path,
     cohort: Cohort,
     swapped_region_count: int,
-    copies_per_record: int,
+    copies_per_training_record: int,
     random_generator: np.random.Generator,
 ) -> list[RecordRow]:
     """Writes every record, then its copies, which are made of the written ones; returns their rows."""
@@ -86,38 +89,33 @@ def write_swapped_records(
     region_atlas = atlas.load_atlas(None, cohort.grid)
     # into the flattened grid
     voxel_indices_per_region = [
-        np.flatnonzero(region_atlas.region_labels == region) for region in region_atlas.region_numbers
+        np.flatnonzero(region_atlas.region_labels == region_number) for region_number in region_atlas.region_numbers
     ]
     training_record_indices = cohort.find_split_record_indices("train")
+    training_rows = [cohort.rows[record_index] for record_index in training_record_indices]
+    training_labels = np.array([row.label for row in training_rows])
+    training_subjects = np.array([row.subject for row in training_rows])
+
     original_and_swapped_rows = list[RecordRow]()
-    training_labels, training_subjects = (
-        np.array(
-            [
-                getattr(cohort.rows[training_record_index], attribute)
-                for training_record_index in training_record_indices
-            ]
-        )
-        for attribute in ("label", "subject")
-    )
     with open_progress_bar("Swapping", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
             original_and_swapped_rows.append(row)
-            donor_record_indices = training_record_indices[
-                (training_labels == row.label) & (training_subjects != row.subject)
-            ]
-            for copy_index in range(copies_per_record if row.split == "train" else 0):
+            is_donor = (training_labels == row.label) & (training_subjects != row.subject)  # (training records,)
+            donor_record_indices = training_record_indices[is_donor]
+            for copy_index in range(copies_per_training_record if row.split == "train" else 0):
                 volume = np.array(read_written_volume(record_paths[record_index], cohort.num_maps))
-                for region in random_generator.choice(
+                region_indices = random_generator.choice(
                     len(voxel_indices_per_region), swapped_region_count, replace=False
-                ):
-                    donor_volume = read_written_volume(
-                        record_paths[random_generator.choice(donor_record_indices)], cohort.num_maps
-                    )
-                    volume[:, voxel_indices_per_region[region]] = donor_volume[:, voxel_indices_per_region[region]]
-                original_and_swapped_rows.append(replace(row, file=make_swapped_file_name(row.file, copy_index)))
-                (target_folder / original_and_swapped_rows[-1].file).write_bytes(
-                    cohort.make_record_bytes(record_index, volume.tobytes())
                 )
+                for region_index in region_indices:
+                    donor_record_index = random_generator.choice(donor_record_indices)
+                    donor_volume = read_written_volume(record_paths[donor_record_index], cohort.num_maps)
+                    region_voxels = voxel_indices_per_region[region_index]
+                    volume[:, region_voxels] = donor_volume[:, region_voxels]
+                swapped_row = replace(row, file=make_swapped_file_name(row.file, copy_index))
+                record_bytes = cohort.make_record_bytes(record_index, volume.tobytes())
+                (target_folder / swapped_row.file).write_bytes(record_bytes)
+                original_and_swapped_rows.append(swapped_row)
             progress_bar.advance()
     return original_and_swapped_rows
 
