@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
 if TYPE_CHECKING:
+    from data.cohorts.cohort import Cohort
     from data.conversion.plan import PlannedCohort
 
 OPTION_NAMES_SET_BY_TEMPLATE = (
@@ -69,16 +70,10 @@ EXAMPLES_BY_VERB = {
 def convert(args: argparse.Namespace) -> int:
     conversion_options = make_options(args, ConversionOptions)
     source_options = make_options(args, SourceOptions)
-    if args.like and (
-        conflicting_option_names := [
-            option_name
-            for option_name in OPTION_NAMES_SET_BY_TEMPLATE
-            if getattr(args, option_name) not in (None, False)
-        ]
-    ):
-        raise InputError(
-            f"--{conflicting_option_names[0]} does not go with --like: all is as in {args.like}. Leave it out."
-        )
+    if args.like:
+        for option_name in OPTION_NAMES_SET_BY_TEMPLATE:
+            if getattr(args, option_name) not in (None, False):
+                raise InputError(f"--{option_name} does not go with --like: all is as in {args.like}. Leave it out.")
     check_target_is_new(args.cohort)
     from data import check as checks
     from data.cohorts.stored import open_cohort
@@ -86,9 +81,10 @@ def convert(args: argparse.Namespace) -> int:
     from data.conversion.joining import read_source
     from data.conversion.template import TemplateCohort
 
-    template = TemplateCohort.from_path(args.like) if args.like else None
+    template = None
     likeness_maker = None
-    if template:
+    if args.like:
+        template = TemplateCohort.from_path(args.like)
         from data.likeness.reference import make_likeness_files_or_reason
 
         likeness_maker = partial(make_likeness_files_or_reason, template)
@@ -105,11 +101,15 @@ def convert(args: argparse.Namespace) -> int:
 
         print_summary(preview_conversion(source, planned_cohort, args.cohort))
         return 0
+
     findings = checks.check_and_store_verdict(open_cohort(args.cohort))
     counts_text = "; ".join([f"{len(planned_cohort.subject_rows)} records", *findings.participants.counts])
-    cohort_sentence = f"{args.cohort}: {counts_text}"
     print_summary(
-        [("cohort", cohort_sentence), *findings.make_problem_rows(args.cohort), ("checked", findings.conclusion)]
+        [
+            ("cohort", f"{args.cohort}: {counts_text}"),
+            *findings.make_problem_rows(args.cohort),
+            ("checked", findings.conclusion),
+        ]
     )
     return 1 if findings.list_finding_texts("problems") else 0
 
@@ -122,33 +122,33 @@ def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
     from data.tables.vocabulary import CLASS_NAMES
 
     metadata = planned_cohort.metadata
-    yield (
-        "covariates",
-        cohort_covariates.describe_covariates(
-            planned_cohort.covariate_table,
-            planned_cohort.unscaled_phenotype,
-            planned_cohort.subject_rows,
-            metadata.covariates_named,
-        ),
+    covariates_text = cohort_covariates.describe_covariates(
+        planned_cohort.covariate_table,
+        planned_cohort.unscaled_phenotype,
+        planned_cohort.subject_rows,
+        metadata.covariates_named,
     )
+    yield "covariates", covariates_text
     for column, categories in metadata.phenotype_categories.items():
         yield "phenotype", f"{column} is text and became {len(categories)} categories: {join_names(categories)}"
-    training_subject_count_by_label = Counter(
+
+    if not metadata.phenotype_auc:
+        return
+    training_labels = [
         int(row.label) for row in planned_cohort.subject_rows if row.split == "train" and row.is_labelled
-    )
-    rarest_label = min(range(len(CLASS_NAMES)), key=lambda label: training_subject_count_by_label[label])
-    for column, auc in list(metadata.phenotype_auc.items())[:1]:
-        if training_subject_count_by_label[rarest_label] < MIN_CLASS_SUBJECTS:
-            too_few_subjects_text = (
-                f"{format_participants(training_subject_count_by_label[rarest_label], 'training')} of "
-                f"{CLASS_NAMES[rarest_label]}; {MIN_CLASS_SUBJECTS} are needed"
-            )
-            yield (
-                "phenotype",
-                f"whether a value separates the training labels is not known, since {too_few_subjects_text}",
-            )
-        else:
-            yield "phenotype", f"no value separates the training labels better than {column}, AUC {auc:.2f}"
+    ]
+    subject_count_by_label = Counter(training_labels)
+    rarest_label = min(range(len(CLASS_NAMES)), key=lambda label: subject_count_by_label[label])
+    if subject_count_by_label[rarest_label] < MIN_CLASS_SUBJECTS:
+        too_few_subjects_text = (
+            f"{format_participants(subject_count_by_label[rarest_label], 'training')} of "
+            f"{CLASS_NAMES[rarest_label]}; {MIN_CLASS_SUBJECTS} are needed"
+        )
+        yield "phenotype", f"whether a value separates the training labels is not known, since {too_few_subjects_text}"
+    else:
+        best_column, *_ = metadata.phenotype_auc
+        best_auc = metadata.phenotype_auc[best_column]
+        yield "phenotype", f"no value separates the training labels better than {best_column}, AUC {best_auc:.2f}"
 
 
 def derive(args: argparse.Namespace) -> None:
@@ -182,22 +182,22 @@ def check(args: argparse.Namespace) -> int:
         check_page.check_page_path(args.html)
     is_map_folder = checks.has_unconverted_maps(args.cohort)
     source_options = make_options(args, SourceOptions)
-    if not is_map_folder and (
-        misplaced_option_names := [
-            option_name for option_name, option_value in vars(source_options).items() if option_value is not None
-        ]
-    ):
-        raise InputError(
-            f"--{format_flag(misplaced_option_names[0])} is about a folder of maps and their table; {args.cohort} is "
-            "none. Leave it out."
-        )
-    with (
-        checks.read_maps_as_cohort(args.cohort, source_options)
-        if is_map_folder
-        else nullcontext(open_cohort(args.cohort)) as cohort
-    ):
+    cohort_context: AbstractContextManager[Cohort]
+    if is_map_folder:
+        check_cohort = checks.check_map_folder
+        cohort_context = checks.read_maps_as_cohort(args.cohort, source_options)
+    else:
+        for option_name, option_value in vars(source_options).items():
+            if option_value is not None:
+                raise InputError(
+                    f"--{format_flag(option_name)} is about a folder of maps and their table; {args.cohort} is none. "
+                    "Leave it out."
+                )
+        check_cohort = checks.check_and_store_verdict
+        cohort_context = nullcontext(open_cohort(args.cohort))
+    with cohort_context as cohort:
         pictures = PeoplePictures(cohort.map_names, len({row.subject for row in cohort.rows})) if args.html else None
-        findings = (checks.check_map_folder if is_map_folder else checks.check_and_store_verdict)(cohort, pictures)
+        findings = check_cohort(cohort, pictures)
         print_summary(
             [*findings.make_count_rows(), *findings.make_problem_rows(args.cohort), ("checked", findings.conclusion)]
         )

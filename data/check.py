@@ -103,10 +103,9 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
     map_names = tuple(map(str, source.map_files))
     with tempfile.TemporaryDirectory() as work_folder, Pool() as pool:
         record_paths = [Path(work_folder) / f"{subject}.bin" for subject in subjects]
-        map_files_per_person = source.map_files.to_numpy().tolist()
         reading_arguments = [
             (map_files, grids.REDUCED, record_path)
-            for map_files, record_path in zip(map_files_per_person, record_paths, strict=True)
+            for map_files, record_path in zip(source.map_files.to_numpy().tolist(), record_paths, strict=True)
         ]
         maps_per_person = pool.run("Reading maps", read_person_maps, reading_arguments)
 
@@ -376,9 +375,14 @@ def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
                 f"{EDIT_BOTH_TABLES_ADVICE}"
             )
             findings.problems.append(difference_sentence)
-    if covariates is None or raw_phenotype is None:
-        return
+    if covariates is not None and raw_phenotype is not None:
+        check_phenotype_agrees(covariates, raw_phenotype, metadata, findings)
 
+
+def check_phenotype_agrees(
+    covariates: pd.DataFrame, raw_phenotype: pd.DataFrame, metadata: Metadata, findings: Findings
+) -> None:
+    """A person for whom `covariates.csv` gives other values than `phenotype.csv` is a problem."""
     full_covariates = covariates.reindex(columns=covariates.columns.union(metadata.phenotype_columns), fill_value="")
     encoded_phenotype = encode_phenotype(full_covariates, metadata).set_axis(raw_phenotype.index)
     value_names = [name for name in encoded_phenotype if not name.endswith(("_missing", "_unknown"))]

@@ -1,8 +1,7 @@
 """What a check found, with pictures of people -> one page."""
 
 import os
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,20 +64,8 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
     map_images_per_person = [
         pictures.pictures_by_subject[tile.name] for tile in tiles if tile.name in pictures.pictures_by_subject
     ]
-    map_names = pictures.map_names if map_images_per_person else []
-    sheet_image_per_map = [
-        PictureSheet(len(map_images_per_person)).encode_pictures(
-            [person_images[map_index] for person_images in map_images_per_person]
-        )
-        for map_index in range(len(map_names))
-    ]
-    mosaic = Mosaic(
-        tiles,
-        map_names,
-        ";".join(
-            f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_image_per_map)
-        ),
-    )
+    mosaic = make_mosaic(tiles, pictures.map_names if map_images_per_person else [], map_images_per_person)
+
     problems = findings.list_finding_texts("problems")
     marked_people_count = sum(bool(tile.outlier_notes) for tile in tiles)
     headline_numbers = [
@@ -86,16 +73,18 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
         HeadlineNumber(str(len(problems)), "problems", "invalidate results"),
         HeadlineNumber(str(marked_people_count), "participants with something odd", "listed first"),
     ]
+    problem_sections = [Section("Problems", problems, kind="warning")] if problems else []
+    forecast_sections = list[Section]()
+    if findings.forecast_sentences:
+        forecast_sections.append(
+            Section("What these participants can show", findings.forecast_sentences[:1], open=True)
+        )
     sections = [
         Section("Pictures of participants", [PICTURES_WARNING], kind="warning"),
-        *([Section("Problems", problems, kind="warning")] if problems else []),
+        *problem_sections,
         *make_caveat_sections(cohort, head_motion_by_subject),
         Section("Everybody", describe_mosaic(head_motion_by_subject, pictures), markup=mosaic.markup, open=True),
-        *(
-            [Section("What these participants can show", findings.forecast_sentences[:1], open=True)]
-            if findings.forecast_sentences
-            else []
-        ),
+        *forecast_sections,
         *make_group_sections(pictures),
         *make_motion_sections(row_by_subject, head_motion_by_subject),
         *make_derivation_sections(cohort.path / DERIVATION_TABLE),
@@ -103,23 +92,13 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
         make_left_out_section(cohort.metadata.left_out_people_by_reason, "The conversion names nobody."),
         *make_heading_sections(findings),
     ]
+
     site_suffix = f" ({SITE_UNKNOWN_MARK})" if findings.is_site_unknown else ""
     page_title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{site_suffix}"  # which may be `.`
     verdict = " ".join([findings.conclusion, *findings.forecast_sentences[1:]])
-    with files.open_replacement(page_path) as file:
-        file.write(
-            render_page(
-                Page(
-                    CHECK_PAGE_KIND,
-                    page_title,
-                    findings.title,
-                    sections,
-                    verdict,
-                    headline_numbers,
-                    script=MOSAIC_SCRIPT,
-                )
-            )
-        )
+    page = Page(CHECK_PAGE_KIND, page_title, findings.title, sections, verdict, headline_numbers, script=MOSAIC_SCRIPT)
+    with files.open_replacement(page_path) as page_file:
+        page_file.write(render_page(page))
 
 
 def make_tiles(
@@ -130,26 +109,37 @@ def make_tiles(
 ) -> list[Tile]:
     """People, those with something odd first, then by site."""
     oddities_by_subject: dict[str, list[str]] = {}
-    for subject, oddity in chain.from_iterable(
-        heading_findings.outliers for heading_findings in findings.findings_by_heading.values()
-    ):
-        oddities_by_subject.setdefault(subject, []).append(oddity)
+    for heading_findings in findings.findings_by_heading.values():
+        for subject, oddity in heading_findings.outliers:
+            oddities_by_subject.setdefault(subject, []).append(oddity)
+    odd_first_rows = sorted(
+        row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
+    )
+
     sheet = PictureSheet(len(pictures.pictures_by_subject))
     picture_index = 0
     tiles = []
-    for row in sorted(
-        row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
-    ):
+    for row in odd_first_rows:
         caption_words = [row.site, name_diagnosis_group(row)]
-        if head_motion_by_subject is not None and np.isfinite(
-            subject_head_motion := head_motion_by_subject[row.subject]
-        ):
-            caption_words.append(f"{subject_head_motion:.3g}")
+        if head_motion_by_subject is not None and np.isfinite(head_motion_by_subject[row.subject]):
+            caption_words.append(f"{head_motion_by_subject[row.subject]:.3g}")
         has_picture = row.subject in pictures.pictures_by_subject
         tile_style = sheet.make_css_style(picture_index) if has_picture else "background:#000"
         tiles.append(Tile(row.subject, ", ".join(caption_words), tile_style, oddities_by_subject.get(row.subject, ())))
         picture_index += has_picture
     return tiles
+
+
+def make_mosaic(
+    tiles: list[Tile], map_names: Sequence[str], map_images_per_person: Sequence[Sequence[np.ndarray]]
+) -> Mosaic:
+    """The tiles with a sheet of all pictures of each map, which is a variable of CSS."""
+    sheet_css_texts = list[str]()
+    for map_index in range(len(map_names)):
+        map_images = [person_images[map_index] for person_images in map_images_per_person]
+        sheet_image = PictureSheet(len(map_images)).encode_pictures(map_images)
+        sheet_css_texts.append(f"--m{map_index}:{make_css_url(sheet_image)}")
+    return Mosaic(tiles, map_names, ";".join(sheet_css_texts))
 
 
 def name_diagnosis_group(row: RecordRow) -> str:
@@ -161,38 +151,38 @@ def read_head_motion(cohort: Cohort) -> pd.Series | None:
     problem)."""
     try:
         covariates = load_all_covariates(cohort)
-        motion_columns = [] if covariates is None else HEAD_MOTION_KIND.find_matching_column_names(covariates)
-        head_motion_by_subject = parse_number_column(covariates, motion_columns[0]) if motion_columns else None
+        if covariates is None:
+            return None
+        motion_columns = HEAD_MOTION_KIND.find_matching_column_names(covariates)
+        if not motion_columns:
+            return None
+        head_motion_by_subject = parse_number_column(covariates, motion_columns[0])
     except InputError:
         return None
-    return (
-        head_motion_by_subject if head_motion_by_subject is not None and head_motion_by_subject.notna().any() else None
-    )
+    return head_motion_by_subject if head_motion_by_subject.notna().any() else None
 
 
 def make_caveat_sections(cohort: Cohort, head_motion_by_subject: pd.Series | None) -> Iterator[Section]:
     """What a check cannot see and a reader must know."""
     derivation = cohort.metadata.derivation
-    caveat_sentences = [
-        derivation.uncleaned_warning if derivation else "",
-        "" if head_motion_by_subject is not None else MOTION_UNKNOWN_WARNING,
-    ]
-    if any(caveat_sentences):
-        yield Section("What is not known", [*filter(None, caveat_sentences)], kind="warning")
+    caveat_sentences = list[str]()
+    if derivation and derivation.uncleaned_warning:
+        caveat_sentences.append(derivation.uncleaned_warning)
+    if head_motion_by_subject is None:
+        caveat_sentences.append(MOTION_UNKNOWN_WARNING)
+    if caveat_sentences:
+        yield Section("What is not known", caveat_sentences, kind="warning")
 
 
 def describe_mosaic(head_motion_by_subject: pd.Series | None, pictures: PeoplePictures) -> list[str]:
     """How to read the mosaic."""
-    motion_sentences = (
-        []
-        if head_motion_by_subject is None
-        else [f"The number below a picture is head motion, {head_motion_by_subject.name}."]
-    )
-    map_choice_sentences = ["Choose another map above the pictures."] if len(pictures.map_names) > 1 else []
-    return [
-        f"A picture shows {SLICES_CAPTION}. {MOSAIC_LEGEND}",
-        " ".join(["Marked participants come first.", *motion_sentences, *map_choice_sentences, ENLARGE_HINT]),
-    ]
+    reading_sentences = ["Marked participants come first."]
+    if head_motion_by_subject is not None:
+        reading_sentences.append(f"The number below a picture is head motion, {head_motion_by_subject.name}.")
+    if len(pictures.map_names) > 1:
+        reading_sentences.append("Choose another map above the pictures.")
+    reading_sentences.append(ENLARGE_HINT)
+    return [f"A picture shows {SLICES_CAPTION}. {MOSAIC_LEGEND}", " ".join(reading_sentences)]
 
 
 def make_group_sections(pictures: PeoplePictures) -> Iterator[Section]:
@@ -212,12 +202,11 @@ def draw_group_mean_and_spread(pictures: PeoplePictures) -> "Figure":
     statistic_volumes_per_map = [
         pictures.compute_mean_and_sd(map_index) for map_index in range(len(pictures.map_names))
     ]
-    figure = Figure(
-        figsize=(4.2 * len(statistic_volumes_per_map[0]), 0.3 + 1.5 * len(statistic_volumes_per_map)),
-        layout="constrained",
-    )
+    map_count = len(statistic_volumes_per_map)
+    statistic_count = len(statistic_volumes_per_map[0])
+    figure = Figure(figsize=(4.2 * statistic_count, 0.3 + 1.5 * map_count), layout="constrained")
     figure.set_label("mean-and-spread-of-the-group")
-    axes_grid = figure.subplots(len(statistic_volumes_per_map), len(statistic_volumes_per_map[0]), squeeze=False)
+    axes_grid = figure.subplots(map_count, statistic_count, squeeze=False)
     for map_index, map_name in enumerate(pictures.map_names):
         for panel_axes, (statistic_name, statistic_volume) in zip(
             axes_grid[map_index], statistic_volumes_per_map[map_index].items(), strict=True
@@ -310,17 +299,15 @@ def make_derivation_sections(derivation_table_path: Path) -> Iterator[Section]:
             f"{format_participants(is_failed.sum())} of {len(derivation_table)} could not be derived. Head motion is "
             "mean FD in mm."
         )
-        table_rows = [
-            {column: cell or "-" for column, cell in row.items()} for row in derivation_table.to_dict("records")
-        ]
-        # (has not failed, row)
-        failed_first_pairs = sorted(
-            zip(~is_failed, table_rows, strict=True), key=lambda status_and_row: bool(status_and_row[0])
-        )
+        failed_rows = derivation_table[is_failed].to_dict("records")
+        derived_rows = derivation_table[~is_failed].to_dict("records")
+        table_rows = []
+        for derivation_row in [*failed_rows, *derived_rows]:
+            table_rows.append({column: cell or "-" for column, cell in derivation_row.items()})
         yield Section(
             "Derivation",
             [failure_sentence],
-            table=[row for _, row in failed_first_pairs],
+            table=table_rows,
             open=bool(is_failed.any()),
             filtered=True,
         )

@@ -38,9 +38,8 @@ def simulate_cohort(
     for subject_index, (row, scaled_phenotype) in enumerate(
         zip(planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True)
     ):
-        (target_folder / row.file).write_bytes(
-            records.pack_record(row.label, scaled_phenotype, *anatomy.draw_map_volumes(subject_index, row.label))
-        )
+        map_volumes = anatomy.draw_map_volumes(subject_index, row.label)
+        (target_folder / row.file).write_bytes(records.pack_record(row.label, scaled_phenotype, *map_volumes))
     provenance = {
         "simulation": asdict(simulation_settings),
         "planted": PLANTED_REGIONS,
@@ -61,10 +60,9 @@ def get_demo_cohort_path(grid: grids.Grid) -> Path:
     source_bytes = b"".join(
         Path(module_path).read_bytes() for module_path in (simulation.__file__, split_module_path, __file__)
     )
-    cohort_folder = (
-        cache_folder / f"{grid.name}-"
-        f"{hashlib.sha256(source_bytes + repr((files.FORMAT_VERSION, simulation_settings)).encode()).hexdigest()[:12]}"
-    )
+    settings_bytes = repr((files.FORMAT_VERSION, simulation_settings)).encode()
+    cohort_digest = hashlib.sha256(source_bytes + settings_bytes).hexdigest()[:12]
+    cohort_folder = cache_folder / f"{grid.name}-{cohort_digest}"
     if cohort_folder.exists():
         return cohort_folder
     with files.lock_exclusively(cohort_folder, wait=True):

@@ -177,16 +177,7 @@ def replace_tables(
         raise InputError(
             f"{edited_folder} says what {cohort.path} says already; expected other values. Correct the tables."
         )
-    pack_provenance = {"changed": cell_changes, "source_sha256": cohort.identity}
-    if edited_folder.resolve() == cohort.path.resolve():
-        pack_provenance["edited_in_place"] = table_names  # other cells of theirs may have been changed, too
-    provenance: dict[str, Any] = {"pack": pack_provenance, "source": cohort.metadata.provenance}
-    if contradicted_cells := cohort.metadata.cells_unlike_records:  # except those that were edited since
-        changed_keys = {(cell_change["subject"], cell_change["column"]) for cell_change in cell_changes}
-        provenance[UNLIKE_RECORDS_KEY] = [
-            cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
-        ]
-
+    provenance = make_edit_provenance(cohort, edited_folder, table_names, cell_changes)
     metadata = replace(cohort.metadata, phenotype_auc={}, provenance=provenance)
     edited_cohort = replace(cohort, rows=tuple(rows), metadata=metadata, tables_folder=target_folder)
     split_by_subject = {row.subject: row.split for row in rows}
@@ -202,8 +193,25 @@ def read_edited_table(table_path: Path) -> pd.DataFrame:
     """One of `EDITABLE_TABLE_FILES` as an editor or a spreadsheet saved it, as text by `get_key_column`. Raises
     InputError."""
     table = user_tables.read_text_table(table_path)
-    user_tables.check_columns_exist(table, {"": [get_key_column(table_path.name)]}, table_path)
-    return table.astype(object).set_index(get_key_column(table_path.name))
+    key_column = get_key_column(table_path.name)
+    user_tables.check_columns_exist(table, {"": [key_column]}, table_path)
+    return table.astype(object).set_index(key_column)
+
+
+def make_edit_provenance(
+    cohort: Cohort, edited_folder: Path, table_names: list[str], cell_changes: list[CellChange]
+) -> dict[str, Any]:
+    """What `cohort.json` says of edited tables, and of the cohort before."""
+    pack_provenance = {"changed": cell_changes, "source_sha256": cohort.identity}
+    if edited_folder.resolve() == cohort.path.resolve():
+        pack_provenance["edited_in_place"] = table_names  # other cells of theirs may have been changed, too
+    provenance: dict[str, Any] = {"pack": pack_provenance, "source": cohort.metadata.provenance}
+    if contradicted_cells := cohort.metadata.cells_unlike_records:  # except those that were edited since
+        changed_keys = {(cell_change["subject"], cell_change["column"]) for cell_change in cell_changes}
+        provenance[UNLIKE_RECORDS_KEY] = [
+            cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
+        ]
+    return provenance
 
 
 def list_editable_table_names(folder: Path) -> list[str]:
@@ -213,7 +221,7 @@ def list_editable_table_names(folder: Path) -> list[str]:
 
 def merge_table_edits(
     table_before: pd.DataFrame,
-    table_after: pd.DataFrame,
+    edited_table: pd.DataFrame,
     expected_row_keys: Collection[str],
     table_path: Path,
     metadata: Metadata,
@@ -222,8 +230,8 @@ def merge_table_edits(
     an empty cell. Where values were edited, the indicator that says whether they are missing is computed anew. Raises
     InputError for rows other than `expected_row_keys`, and for other columns."""
     for axis_name, expected_names, actual_names in (
-        ("rows", expected_row_keys, table_after.index),
-        ("columns", table_before.columns, table_after.columns),
+        ("rows", expected_row_keys, edited_table.index),
+        ("columns", table_before.columns, edited_table.columns),
     ):
         mismatched_names = sorted({*expected_names} ^ {*actual_names})
         repeated_names = actual_names[actual_names.duplicated()].tolist()
@@ -232,20 +240,19 @@ def merge_table_edits(
                 f"{table_path} has other {axis_name} than the cohort, or one twice: {join_names(wrong_names)}. "
                 "Edit cells only."
             )
-    table_after = table_after.loc[table_before.index, table_before.columns]
-    is_equal_number = table_before.apply(pd.to_numeric, errors="coerce").eq(
-        table_after.apply(pd.to_numeric, errors="coerce")
-    )
-    is_unchanged = table_before.eq(table_after) | is_equal_number
-    table_after = table_after.apply(clean_column).fillna("").where(~is_unchanged, table_before)
+    edited_cells = edited_table.loc[table_before.index, table_before.columns]
+
+    numbers_before = table_before.apply(pd.to_numeric, errors="coerce")
+    edited_numbers = edited_cells.apply(pd.to_numeric, errors="coerce")
+    is_unchanged = table_before.eq(edited_cells) | numbers_before.eq(edited_numbers)
+    table_after = edited_cells.apply(clean_column).fillna("").where(~is_unchanged, table_before)
+
     if tuple(table_after) == metadata.phenotype:
-        expected_indicators = compute_expected_indicators(
-            table_after.apply(pd.to_numeric, errors="coerce"), metadata
-        ).map("{:.1f}".format)
+        phenotype_values = table_after.apply(pd.to_numeric, errors="coerce")
+        indicator_texts = compute_expected_indicators(phenotype_values, metadata).map("{:.1f}".format)
         for indicator, value_columns in list_value_names_by_indicator(metadata).items():
-            table_after[indicator] = table_after[indicator].where(
-                is_unchanged[value_columns].all(axis=1), expected_indicators[indicator]
-            )
+            has_unchanged_values = is_unchanged[value_columns].all(axis=1)
+            table_after[indicator] = table_after[indicator].where(has_unchanged_values, indicator_texts[indicator])
     return table_after
 
 

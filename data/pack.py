@@ -161,15 +161,13 @@ def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_n
         for record_index, row in enumerate(cohort.rows)
         if subject_or_file in (row.file, Path(row.file).stem)
     ]
-    record_indices = record_indices or [
-        record_index for record_index, row in enumerate(cohort.rows) if subject_or_file == row.subject
-    ]
+    if not record_indices:
+        record_indices = [
+            record_index for record_index, row in enumerate(cohort.rows) if subject_or_file == row.subject
+        ]
     if len(record_indices) != 1:
-        candidates_text = (
-            f" ({join_names([cohort.rows[record_index].file for record_index in record_indices], 5)})"
-            if record_indices
-            else ""
-        )
+        file_names = [cohort.rows[record_index].file for record_index in record_indices]
+        candidates_text = f" ({join_names(file_names, 5)})" if file_names else ""
         raise InputError(
             f"{cohort.path} has {len(record_indices)} records of {subject_or_file}{candidates_text}; name one "
             "participant or file."

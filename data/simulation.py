@@ -22,6 +22,7 @@ PERCENT_AND_MEAN_AGE_BY_SITE = {
 }  # fmt: skip
 MALE_FRACTION = 0.85
 HANDEDNESS_FREQUENCIES = {"R": 0.75, "L": 0.08, "Ambi": 0.02, "Mixed": 0.01, "": 0.14}  # shares
+IQ_SCALES = ("FIQ", "VIQ", "PIQ")  # columns
 IQ_TEST_FREQUENCIES = {"WASI": 0.5, "WISC_IV_FULL": 0.3, "WAIS_III": 0.1, "DAS_II_SA": 0.1}
 MOTION_SEED = 1  # the stream of random numbers for head motion
 
@@ -53,13 +54,10 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
     random_generator = np.random.default_rng(simulation.seed)  # the order of draws decides the values
     subject_count = simulation.subjects
 
-    site_percentages = np.array([percent for percent, _ in PERCENT_AND_MEAN_AGE_BY_SITE.values()], float)
-    site_frequencies = site_percentages / site_percentages.sum()
-    subject_sites = random_generator.choice(list(PERCENT_AND_MEAN_AGE_BY_SITE), subject_count, p=site_frequencies)
+    subject_sites = draw_sites(subject_count, random_generator)
     labels = random_generator.permutation(np.arange(subject_count) % 2)
 
-    iq_scales = ("FIQ", "VIQ", "PIQ")
-    iq_values_per_scale = [random_generator.normal(108, 14, subject_count).round().astype(int) for _ in iq_scales]
+    iq_values_per_scale = [random_generator.normal(108, 14, subject_count).round().astype(int) for _ in IQ_SCALES]
 
     site_mean_ages_years = np.array([PERCENT_AND_MEAN_AGE_BY_SITE[site][1] for site in subject_sites])  # (subjects,)
     ages_years = site_mean_ages_years * random_generator.lognormal(0, 0.2, subject_count)
@@ -71,16 +69,12 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
         "SEX": np.where(random_generator.random(subject_count) < MALE_FRACTION, 1, 2),
     }
 
-    handedness_weights = HANDEDNESS_FREQUENCIES | {"": simulation.unknown * HANDEDNESS_FREQUENCIES[""]}
-    handedness_frequencies = np.array(list(handedness_weights.values())) / sum(handedness_weights.values())
-    column_by_name["HANDEDNESS_CATEGORY"] = random_generator.choice(
-        list(handedness_weights), subject_count, p=handedness_frequencies
-    )
+    column_by_name["HANDEDNESS_CATEGORY"] = draw_handedness(simulation, random_generator)
     has_handedness_score = random_generator.random(subject_count) < 0.2
     handedness_scores = random_generator.integers(-100, 101, subject_count)
     column_by_name["HANDEDNESS_SCORES"] = np.where(has_handedness_score, handedness_scores, -9999)
 
-    for iq_scale, iq_values in zip(iq_scales, iq_values_per_scale, strict=True):
+    for iq_scale, iq_values in zip(IQ_SCALES, iq_values_per_scale, strict=True):
         is_unknown_iq = random_generator.random(subject_count) < 0.1 * simulation.unknown
         column_by_name[iq_scale] = np.where(is_unknown_iq, -9999, iq_values)
     column_by_name["FIQ_TEST_TYPE"] = random_generator.choice(
@@ -96,13 +90,25 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
     demographic_table = demographic_table.astype(dict.fromkeys(phenotype_table.ABIDE_PHENOTYPE_COLUMNS, str))
 
     # few people have these
-    lacks_wisc = random_generator.random(subject_count) > 0.06
-    demographic_table.loc[lacks_wisc, wisc_columns] = ""
-    lacks_bmi = random_generator.random(subject_count) > 0.03
-    demographic_table.loc[lacks_bmi, "BMI"] = "-9999"
+    demographic_table.loc[random_generator.random(subject_count) > 0.06, wisc_columns] = ""
+    demographic_table.loc[random_generator.random(subject_count) > 0.03, "BMI"] = "-9999"
 
     head_motion_mm = np.random.default_rng([simulation.seed, MOTION_SEED]).lognormal(np.log(0.1), 0.5, subject_count)
     return demographic_table.assign(SITE_ID=subject_sites, func_mean_fd=head_motion_mm.round(4).astype(str))
+
+
+def draw_sites(subject_count: int, random_generator: np.random.Generator) -> np.ndarray:
+    """The site of each subject (subjects,), with ABIDE's shares."""
+    site_percentages = np.array([percent for percent, _ in PERCENT_AND_MEAN_AGE_BY_SITE.values()], float)
+    site_frequencies = site_percentages / site_percentages.sum()
+    return random_generator.choice(list(PERCENT_AND_MEAN_AGE_BY_SITE), subject_count, p=site_frequencies)
+
+
+def draw_handedness(simulation: Simulation, random_generator: np.random.Generator) -> np.ndarray:
+    """The category of each subject (subjects,), empty where unknown."""
+    category_weights = HANDEDNESS_FREQUENCIES | {"": simulation.unknown * HANDEDNESS_FREQUENCIES[""]}
+    category_frequencies = np.array(list(category_weights.values())) / sum(category_weights.values())
+    return random_generator.choice(list(category_weights), simulation.subjects, p=category_frequencies)
 
 
 class Anatomy:

@@ -14,6 +14,7 @@ from data.cohorts.cohort import Cohort, flatten_record_files
 from data.cohorts.rows import MAX_RECORDS, RecordRow, make_swapped_file_name
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 from data.images import atlas
+from data.images.grids import Grid
 
 
 def swap_regions(
@@ -82,15 +83,11 @@ def write_original_and_swapped_records(
     """Writes every record, then its copies, which are made of the written ones; returns their rows."""
     record_paths = [target_folder / row.file for row in cohort.rows]
     with open_progress_bar("Copying", len(cohort.rows)) as progress_bar:
-        for record_index, record_path in enumerate(record_paths):
-            record_path.write_bytes(cohort.make_record_bytes(record_index))
+        for record_index in range(len(cohort.rows)):
+            record_paths[record_index].write_bytes(cohort.make_record_bytes(record_index))
             progress_bar.advance()
 
-    region_atlas = atlas.load_atlas(None, cohort.grid)
-    # into the flattened grid
-    voxel_indices_per_region = [
-        np.flatnonzero(region_atlas.region_labels == region_number) for region_number in region_atlas.region_numbers
-    ]
+    voxel_indices_per_region = list_region_voxel_indices(cohort.grid)
     training_record_indices = cohort.find_split_record_indices("train")
     training_rows = [cohort.rows[record_index] for record_index in training_record_indices]
     training_labels = np.array([row.label for row in training_rows])
@@ -100,8 +97,9 @@ def write_original_and_swapped_records(
     with open_progress_bar("Swapping", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
             original_and_swapped_rows.append(row)
-            is_donor = (training_labels == row.label) & (training_subjects != row.subject)  # (training records,)
-            donor_record_indices = training_record_indices[is_donor]
+            donor_record_indices = training_record_indices[
+                (training_labels == row.label) & (training_subjects != row.subject)
+            ]
             for copy_index in range(copies_per_training_record if row.split == "train" else 0):
                 volume = np.array(read_written_volume(record_paths[record_index], cohort.num_maps))
                 region_indices = random_generator.choice(
@@ -110,14 +108,22 @@ def write_original_and_swapped_records(
                 for region_index in region_indices:
                     donor_record_index = random_generator.choice(donor_record_indices)
                     donor_volume = read_written_volume(record_paths[donor_record_index], cohort.num_maps)
-                    region_voxels = voxel_indices_per_region[region_index]
-                    volume[:, region_voxels] = donor_volume[:, region_voxels]
+                    voxel_indices = voxel_indices_per_region[region_index]
+                    volume[:, voxel_indices] = donor_volume[:, voxel_indices]
                 swapped_row = replace(row, file=make_swapped_file_name(row.file, copy_index))
-                record_bytes = cohort.make_record_bytes(record_index, volume.tobytes())
-                (target_folder / swapped_row.file).write_bytes(record_bytes)
+                swapped_path = target_folder / swapped_row.file
+                swapped_path.write_bytes(cohort.make_record_bytes(record_index, volume.tobytes()))
                 original_and_swapped_rows.append(swapped_row)
             progress_bar.advance()
     return original_and_swapped_rows
+
+
+def list_region_voxel_indices(grid: Grid) -> list[np.ndarray]:
+    """The voxels of each AAL region, by their positions in the flattened grid."""
+    region_atlas = atlas.load_atlas(None, grid)
+    return [
+        np.flatnonzero(region_atlas.region_labels == region_number) for region_number in region_atlas.region_numbers
+    ]
 
 
 def read_written_volume(record_path: Path, num_maps: int) -> np.ndarray:

@@ -66,21 +66,17 @@ def read_parcel_names(image_path: Path, parcel_numbers: tuple[int, ...]) -> tupl
         return tuple(map(str, parcel_numbers))
     name_table = read_text_table(name_table_path)
     name_column = "name" if "name" in name_table else "label"
-    name_by_number_text = (
-        dict(zip(name_table["index"], name_table[name_column].str.strip(), strict=True))
-        if {"index", name_column} <= {*name_table}
-        else {}
-    )
+    name_by_number_text = dict[str, str]()
+    if "index" in name_table and name_column in name_table:
+        name_by_number_text = dict(zip(name_table["index"], name_table[name_column].str.strip(), strict=True))
     parcel_names = tuple(name_by_number_text.get(str(parcel_number), "") for parcel_number in parcel_numbers)
     if not all(parcel_names) or len(set(parcel_names)) < len(parcel_names):
-        naming_problem = next(
-            (
-                parcel_number
-                for parcel_number, parcel_name in zip(parcel_numbers, parcel_names, strict=True)
-                if not parcel_name
-            ),
-            "one twice",
-        )
+        unnamed_parcel_numbers = [
+            parcel_number
+            for parcel_number, parcel_name in zip(parcel_numbers, parcel_names, strict=True)
+            if not parcel_name
+        ]
+        naming_problem = unnamed_parcel_numbers[0] if unnamed_parcel_numbers else "one twice"
         raise InputError(
             f"{name_table_path} does not name each parcel of {image_path.name} by itself ({naming_problem}); expected "
             "the columns index and name. Correct it, or remove it to have numbers."
@@ -131,9 +127,8 @@ def resample_to_grid(
 
 def resample_labels(parcel_image: ImageFile, grid_shape: tuple[int, ...], grid_affine: np.ndarray) -> np.ndarray:
     """Label image (x, y, z) int32 on a grid, nearest neighbours."""
-    return np.rint(
-        resample_to_grid(parcel_image.image_path, grid_shape, grid_affine.astype(float).tobytes(), "nearest")
-    ).astype(np.int32)
+    affine_bytes = grid_affine.astype(float).tobytes()
+    return np.rint(resample_to_grid(parcel_image.image_path, grid_shape, affine_bytes, "nearest")).astype(np.int32)
 
 
 def resample_networks(network_image: ImageFile, grid_shape: tuple[int, ...], grid_affine: np.ndarray) -> np.ndarray:

@@ -227,9 +227,10 @@ def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation)
     yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
     if derivation.uncleaned_warning:
         yield "WARNING", derivation.uncleaned_warning
-    maskless_labels = [
-        person.label for person in people if not all(scan_file.mask_path for scan_file in person.scan_files)
-    ]
+    maskless_labels = list[str]()
+    for person in people:
+        if any(scan_file.mask_path is None for scan_file in person.scan_files):
+            maskless_labels.append(person.label)
     if maskless_labels:
         mask_explanation = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
         yield (

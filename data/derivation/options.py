@@ -38,10 +38,11 @@ def parse_smoothing_mm(width_text: str) -> float:
 
 def parse_array_share(share_text: str) -> tuple[int, int]:
     """`2/8` -> 2, 8."""
-    share_match = re.fullmatch("([0-9]+)/([0-9]+)", share_text)
-    share_number, share_count = (
-        (parse_natural_number(digits) or 0 for digits in share_match.groups()) if share_match else (0, 0)
-    )
+    share_number = 0
+    share_count = 0
+    if share_match := re.fullmatch("([0-9]+)/([0-9]+)", share_text):
+        share_number = parse_natural_number(share_match[1]) or 0
+        share_count = parse_natural_number(share_match[2]) or 0
     if not 1 <= share_number <= share_count:
         raise argparse.ArgumentTypeError(
             f"{quote_text(share_text)} is not allowed; expected K/N from 1/N to N/N, such as 1/8"

@@ -61,8 +61,10 @@ class ScanFile(ProductFile):
             ("_regressors.tsv", "reducedConfounds"),
             ("_confounds.tsv", None),
         )
-        table_paths = (self.find_companion_file(ending, (desc,)) for ending, desc in endings_and_descs)
-        return next(filter(None, table_paths), None)
+        for name_ending, desc_value in endings_and_descs:
+            if table_path := self.find_companion_file(name_ending, (desc_value,)):
+                return table_path
+        return None
 
     @cached_property
     def motion_table_path(self) -> Path | None:
@@ -77,13 +79,16 @@ class ScanFile(ProductFile):
     @property
     def source_paths(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
+        source_paths = [self.path]
         json_path = make_sidecar_path(self.path, ".json")
-        table_paths = (
-            [self.motion_table_path, self.outliers_table_path]
-            if self.naming_rule.is_cleaned
-            else [self.confounds_table_path]
-        )
-        return [self.path, *filter(None, [json_path if json_path.is_file() else None, self.mask_path, *table_paths])]
+        if json_path.is_file():
+            source_paths.append(json_path)
+        if self.naming_rule.is_cleaned:
+            table_paths = [self.motion_table_path, self.outliers_table_path]
+        else:
+            table_paths = [self.confounds_table_path]
+        source_paths += filter(None, [self.mask_path, *table_paths])
+        return source_paths
 
     def find_companion_file(
         self, name_ending: str, allowed_desc_values: Collection[str | None], same_entity_names: Iterable[str] = ()
@@ -94,14 +99,13 @@ class ScanFile(ProductFile):
         entity_counts_and_paths = list[tuple[int, Path]]()
         for candidate_path in self.path.parent.glob(f"sub-{escape(scan_entities.get('sub', ''))}*{name_ending}"):
             candidate_entities = parse_bids_entities(candidate_path.name)
-            has_fitting_entities = (
-                candidate_entities.pop("desc", None) in allowed_desc_values
-                and scan_entities.items() >= candidate_entities.items()
-            )
-            if has_fitting_entities and all(
+            has_allowed_desc = candidate_entities.pop("desc", None) in allowed_desc_values
+            has_only_scan_entities = scan_entities.items() >= candidate_entities.items()
+            has_same_entities = all(
                 candidate_entities.get(entity_name) == scan_entities.get(entity_name)
                 for entity_name in same_entity_names
-            ):
+            )
+            if has_allowed_desc and has_only_scan_entities and has_same_entities:
                 entity_counts_and_paths.append((len(candidate_entities), candidate_path))
         return max(entity_counts_and_paths)[1] if entity_counts_and_paths else None
 
