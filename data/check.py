@@ -368,8 +368,8 @@ def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
     if covariates is not None and metadata.site_column:
         site_by_subject = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(covariates.index)
         covariate_sites = covariates[metadata.site_column].str.split().str.join(" ")
-        has_other_site = covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
-        if differing_subjects := site_by_subject.index[has_other_site].tolist():
+        has_differing_site = covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
+        if differing_subjects := site_by_subject.index[has_differing_site].tolist():
             difference_sentence = (
                 f"{COVARIATES_FILE} and the table of records differ in the site of {join_names(differing_subjects)}; "
                 f"{EDIT_BOTH_TABLES_ADVICE}"

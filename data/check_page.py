@@ -112,14 +112,14 @@ def make_tiles(
     for heading_findings in findings.findings_by_heading.values():
         for subject, oddity in heading_findings.outliers:
             oddities_by_subject.setdefault(subject, []).append(oddity)
-    odd_first_rows = sorted(
+    marked_first_rows = sorted(
         row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
     )
 
     sheet = PictureSheet(len(pictures.pictures_by_subject))
     picture_index = 0
     tiles = []
-    for row in odd_first_rows:
+    for row in marked_first_rows:
         caption_words = [row.site, name_diagnosis_group(row)]
         if head_motion_by_subject is not None and np.isfinite(head_motion_by_subject[row.subject]):
             caption_words.append(f"{head_motion_by_subject[row.subject]:.3g}")

@@ -49,12 +49,12 @@ def check_newcomers(
     is_repeated_subject = pd.Series([row.subject for row in rows]).duplicated().to_numpy()
     person_measures = comparison.measure_table[~is_repeated_subject]
     check_number_units(person_measures, reference_ranges, cohort_findings.phenotype)
-    is_other_atlas = check_parcels(cohort, person_measures, reference_ranges, cohort_findings.connectomes)
+    has_foreign_parcels = check_parcels(cohort, person_measures, reference_ranges, cohort_findings.connectomes)
 
     invalidating_sentences_per_record = list[list[str]]()
     for record_reasons in comparison.reasons_per_record:
         invalidating_sentences = [sentence for sentence in record_reasons if find_advice(sentence)]
-        if is_other_atlas:  # which is reported once, of all
+        if has_foreign_parcels:  # which is reported once, of all
             invalidating_sentences = [
                 sentence for sentence in invalidating_sentences if not sentence.endswith(OTHER_ATLAS_WORDS)
             ]

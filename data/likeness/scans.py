@@ -233,9 +233,9 @@ class ScanSums:
         missing_regions_by_record_and_map: MissingRegions = {}
         with open_progress_bar("Comparing", record_count) as progress_bar:
             for subset_index, subset_record_indices in record_indices_by_subset.items():
-                other_subset_means = self.compute_means(left_out_subset_index=subset_index)
+                reference_means = self.compute_means(left_out_subset_index=subset_index)
                 subset_measure_table, subset_missing_regions = measure_against_means(
-                    self.cohort, subset_record_indices, other_subset_means, progress_bar
+                    self.cohort, subset_record_indices, reference_means, progress_bar
                 )
                 subset_measure_tables.append(subset_measure_table)
                 missing_regions_by_record_and_map |= subset_missing_regions
