@@ -158,7 +158,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePicture
         report_unlike_people(
             cohort,
             usable_record_indices,
-            invalidating_sentences_per_record or [],
+            invalidating_sentences_per_record or [[] for _ in usable_record_indices],
             findings.maps,
             may_name_wrong_people=False,
         )

@@ -507,6 +507,13 @@ def test_a_map_folder_is_checked_before_it_is_converted(tmp_path):
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".json") and "cohort" in path.name]
 
 
+def test_a_single_map_is_checked_though_it_has_no_others_to_compare_with(tmp_path):
+    folder = lab.bids(tmp_path / "maps", lab.people(1), ("reho",))
+    outcome = run("abide-data check {of}", of=folder)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "reho of 1 participant, not converted" in outcome.out
+
+
 def two_sided(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """The sform stays; the qform has its first axis to the other side."""
     image.set_sform(image.affine, 4)

@@ -244,7 +244,7 @@ def divide_by_column(cohort: Cohort, folds_option: str) -> dict[str, str]:
 def check_fold_classes(cohort: Cohort, fold_by_subject: Mapping[str, str], fold_noun: str = "fold") -> None:
     """Raises InputError if a fold would be trained on one class; `fold_noun` is what the message calls it."""
     label_by_subject = {row.subject: row.label for row in cohort.rows}
-    for fold_name in set(fold_by_subject.values()):
+    for fold_name in dict.fromkeys(fold_by_subject.values()):
         training_labels = {label_by_subject[subject] for subject, fold in fold_by_subject.items() if fold != fold_name}
         if len(training_labels) < 2:
             advice = make_subject_arrays(cohort.rows, cohort.groups).fold_advice

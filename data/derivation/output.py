@@ -330,7 +330,7 @@ def write_derived_table(
 
         files_by_label = find_derived_files(output_folder)
         sorted_labels = sorted(
-            {*all_person_labels, *files_by_label, *failure_text_by_label}, key=lambda label: label.zfill(20)
+            {*all_person_labels, *files_by_label, *failure_text_by_label}, key=lambda label: (label.zfill(20), label)
         )
         table_rows = [
             make_derived_row(label, files_by_label.get(label, []), failure_text_by_label.get(label, ""))
