@@ -171,25 +171,23 @@ def find_matching_id_column(text_table: pd.DataFrame, map_ids: set[str], table_p
     complete_columns = [
         column_name
         for column_name, matched_ids in matched_ids_by_column.items()
-        if map_ids.issubset(matched_ids) and not is_row_number_column(text_table[column_name])
+        if map_ids.issubset(matched_ids) and matched_ids.is_unique and not is_row_number_column(text_table[column_name])
     ]
-    candidate_columns = usual_columns or complete_columns
+    unrepeated_usual_columns = [
+        column_name for column_name in usual_columns if matched_ids_by_column[column_name].is_unique
+    ]
+    candidate_columns = unrepeated_usual_columns or usual_columns or complete_columns
     if not candidate_columns:
         raise make_unusual_id_column_error(text_table, matched_ids_by_column, map_ids, table_path)
-    unrepeated_columns = [
-        column_name for column_name in candidate_columns if matched_ids_by_column[column_name].is_unique
-    ]
-    id_column = max(
-        unrepeated_columns or candidate_columns,
-        key=lambda column_name: matched_ids_by_column[column_name].nunique(),
-    )
+    id_column = max(candidate_columns, key=lambda column_name: matched_ids_by_column[column_name].nunique())
 
     row_by_id_by_column = {
         column_name: dict(zip(matched_ids, matched_ids.index, strict=True))  # the last row, if an ID is repeated
         for column_name, matched_ids in matched_ids_by_column.items()
     }
     row_by_id = row_by_id_by_column[id_column]
-    for rival_column in [*(unrepeated_columns or candidate_columns), *complete_columns]:
+    rival_columns = candidate_columns if id_column in complete_columns else [*candidate_columns, *complete_columns]
+    for rival_column in rival_columns:
         if not row_by_id_by_column[rival_column].items() <= row_by_id.items():
             raise make_rival_error(id_column, rival_column, table_path)
     check_code_columns(text_table, id_column, row_by_id, table_path)
