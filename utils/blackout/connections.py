@@ -192,16 +192,15 @@ def make_nested_connection_family(
 
     # 3. What the edges of both levels are correlated with: the effect of all edges together, so that correlations are
     # an activation pattern (Haufe et al. 2014)
-    total_effects = region_pair_effects.sum(axis=1, keepdims=True)
+    total_effects = region_pair_effects.sum(axis=1, keepdims=True)  # (subjects, 1)
     total_fill_effect = FillEffect(reliance_fill, total_effects, people, people.adjuster)
-    total_autism_logit_effects = total_fill_effect.autism_logit_effects  # (subjects, 1)
+    total_autism_logit_effects = total_fill_effect.autism_logit_effects
 
     # 4. The test and the family of all pairs of regions within significant pairs of systems, if there are any
-    region_family = None
     system_names = np.array(region_systems.system_names)
     tested_pair_indices = np.flatnonzero(system_pair_fill_effect.is_significant[system_pair_by_region_pair])
-    tested_pair_count = len(tested_pair_indices)
-    if tested_pair_count:
+    region_family = None
+    if len(tested_pair_indices):
         # No p is below that of its systems
         min_family_wise_p = system_pair_fill_effect.family_wise_p[system_pair_by_region_pair[tested_pair_indices]]
         region_pair_fill_effect = FillEffect(
@@ -211,20 +210,13 @@ def make_nested_connection_family(
             people.adjuster,
             min_family_wise_p,
         )
-        # The two regions of a pair stand in the order of their systems
-        tested_region_positions = region_positions_by_pair[tested_pair_indices]  # (tested pairs, 2)
-        tested_system_indices = region_systems.system_index_by_region[tested_region_positions]  # (tested pairs, 2)
-        end_order = np.argsort(tested_system_indices, axis=1, kind="stable")
-        end_region_positions = np.take_along_axis(tested_region_positions, end_order, axis=1)
-        end_region_names = np.array([*region_names, OUTSIDE_SYSTEM])[end_region_positions]
-        end_system_names = system_names[region_systems.system_index_by_region[end_region_positions]]
-
-        tested_position_or_count_by_pair = np.full(len(region_positions_by_pair), tested_pair_count)
-        tested_position_or_count_by_pair[tested_pair_indices] = np.arange(tested_pair_count)
+        end_region_positions = sort_regions_by_system(region_positions_by_pair[tested_pair_indices], region_systems)
+        tested_position_or_count_by_pair = np.full(len(region_positions_by_pair), len(tested_pair_indices))
+        tested_position_or_count_by_pair[tested_pair_indices] = np.arange(len(tested_pair_indices))
         region_family = make_level_family(
             REGION_LEVEL,
-            end_region_names,
-            end_system_names,
+            np.array([*region_names, OUTSIDE_SYSTEM])[end_region_positions],
+            system_names[region_systems.system_index_by_region[end_region_positions]],
             tested_position_or_count_by_pair[region_pairs.pair_index_by_link],
             region_pair_fill_effect,
             compute_subject_mean_edges,
@@ -242,18 +234,23 @@ def make_nested_connection_family(
         compute_subject_mean_edges,
         total_autism_logit_effects,
     )
-    footnote_by_column = {"a": describe_parcel_systems(region_names, region_index_by_parcel, region_systems)}
-    stored_arrays = {
-        "pair": region_positions_by_pair.astype(np.int32),
-        "system": np.array(region_systems.system_name_by_region, object),
-    }
     return replace(
         system_family,
         inner_family=region_family,
         matrix_axis_columns=("a", "b"),
-        footnote_by_column=footnote_by_column,
-        stored_arrays=stored_arrays,
+        footnote_by_column={"a": describe_parcel_systems(region_names, region_index_by_parcel, region_systems)},
+        stored_arrays={
+            "pair": region_positions_by_pair.astype(np.int32),
+            "system": np.array(region_systems.system_name_by_region, object),
+        },
     )
+
+
+def sort_regions_by_system(region_positions_by_pair: np.ndarray, region_systems: RegionSystems) -> np.ndarray:
+    """Pairs of regions (pairs, 2), each with the region of the first system first."""
+    system_indices_by_pair = region_systems.system_index_by_region[region_positions_by_pair]
+    end_order_by_pair = np.argsort(system_indices_by_pair, axis=1, kind="stable")  # (pairs, 2)
+    return np.take_along_axis(region_positions_by_pair, end_order_by_pair, axis=1)
 
 
 def make_level_family(

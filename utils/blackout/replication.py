@@ -75,11 +75,8 @@ def replicate_in_halves(
     the mean over splits, and its ends contain 95 % of them."""
     people = fill_effect.people
     cluster_numbers = people.subject_cluster_numbers
-    cluster_effect_sums = sum_by_group(fill_effect.adjusted_effects, cluster_numbers)  # (clusters, features)
-    cluster_sizes = sum_by_group(np.ones(len(fill_effect.adjusted_effects)), cluster_numbers)  # (clusters,)
-
-    # No halves of too few people
-    if len(cluster_sizes) < 2 * MIN_BOOTSTRAP_SUBJECTS:
+    cluster_count = cluster_numbers.max() + 1
+    if cluster_count < 2 * MIN_BOOTSTRAP_SUBJECTS:
         halving_count = 0
     rng = np.random.default_rng(people.resampling_seed)
     is_first_half = draw_halves(people, halving_count, rng)  # (splits, clusters)
@@ -103,19 +100,13 @@ def replicate_in_halves(
         replication_chances = compute_replication_chances(fill_effect, float(np.mean(critical_t_by_half)))
     else:
         replication_chances = np.full(len(feature_names), np.nan)
-
-    # How the mean effects of both halves go together
-    half_mean_effects = (half_masks @ cluster_effect_sums) / (half_masks @ cluster_sizes)[..., None]
-    half_correlations = [
-        correlate_last_axis(first_means, second_means) for first_means, second_means in half_mean_effects
-    ]
     return make_replication_table(
         BETWEEN_HALVES,
         kind_name,
         feature_names,
         fill_effect.is_significant,
         replication_counts,
-        estimate_central_range(half_correlations),
+        estimate_central_range(correlate_halves(fill_effect, half_masks)),
         replication_chances,
     )
 
@@ -132,6 +123,15 @@ def run_half_test(fill_effect: FillEffect, is_in_half: np.ndarray, permutation_s
         PERMUTATIONS_PER_HALF,
         None if permutation_sites is None else permutation_sites[is_in_half],
     )
+
+
+def correlate_halves(fill_effect: FillEffect, half_masks: np.ndarray) -> list[np.ndarray]:
+    """The correlation of the mean effects of both halves, of each split of `half_masks` (splits, 2, clusters) bool."""
+    cluster_numbers = fill_effect.people.subject_cluster_numbers
+    cluster_effect_sums = sum_by_group(fill_effect.adjusted_effects, cluster_numbers)  # (clusters, features)
+    cluster_sizes = sum_by_group(np.ones(len(fill_effect.adjusted_effects)), cluster_numbers)  # (clusters,)
+    half_mean_effects = (half_masks @ cluster_effect_sums) / (half_masks @ cluster_sizes)[..., None]
+    return [correlate_last_axis(first_means, second_means) for first_means, second_means in half_mean_effects]
 
 
 def compute_replication_chances(fill_effect: FillEffect, half_critical_t: float) -> np.ndarray:
