@@ -36,58 +36,62 @@ from utils.scores.results import BLACKOUT_PAGE_FILE
 from utils.training.network import restore_network
 
 BLACKOUT_STORE_FILE = "blackout.h5"
-MAX_TERMINAL_NAME_LETTERS = 24
-MAX_FEATURES_LISTED = 5  # letters of a name in the terminal, significant features of a family there
+MAX_TERMINAL_NAME_LETTERS = 24  # letters of a name in the terminal
+MAX_FEATURES_LISTED = 5  # significant features of a family in the terminal
 FLOAT32_ARRAY_NAMES = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
 def run_blackout(run: Run) -> int:
     """Writes a table of each family (`families.py`), `replication.csv`, `blackout.h5`, NIfTI maps, figures and the
     page; returns the exit status."""
+    # What replaces the parts of what the network reads, and what it then says
     setup = BlackoutSetup.from_run(run, restore_network(run))
     run.claim_output_folder()
     measurements_by_kind = measure_all_kinds(setup)
     if options.get_blackout_options(run).verify:
         verify_blackout(setup, measurements_by_kind)
+
+    # What is concluded from it
+    record_effects = collect_effects(setup, measurements_by_kind)
+    results = conclude_blackout(run, record_effects)
     manifest_fields = {"donors_a_record": setup.donors.donors_per_record, "donors_from": setup.donors.donor_description}
     if setup.volume_occlusion:
         manifest_fields["recomputed_layers"] = setup.volume_occlusion.occlusion.recomputed_layer_names
-    publish_results(conclude_blackout(run, collect_effects(setup, measurements_by_kind)), **manifest_fields)
+    publish_results(results, **manifest_fields)
     return 0
 
 
 def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. With
     repeats, the effects of each record are averaged over them."""
-    fold_runs_by_repeat = [
-        [fold_run for fold_run in fold_runs if fold_run.repeat == repeat_number]
-        for repeat_number in range(pooled_run.repeats)
-    ]
-    if (
-        len({(fold_run.standardisation, fold_run.model.list_input_names(fold_run.config)) for fold_run in fold_runs})
-        > 1
-    ):
+    network_inputs = {
+        (fold_run.standardisation, fold_run.model.list_input_names(fold_run.config)) for fold_run in fold_runs
+    }
+    if len(network_inputs) > 1:
         raise InputError(
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
-    effects_by_repeat = [join_fold_effects(read_effect_stores(repeat_runs)) for repeat_runs in fold_runs_by_repeat]
-    donor_descriptions = dict.fromkeys(
-        str(fold_manifest.told.get("donors_from", ""))
-        for fold_run in fold_runs
-        if (fold_manifest := record.read_manifest(fold_run.out_dir))
-    )
+
+    # The effects of all folds of each repeat, and their means over repeats
+    effects_by_repeat = []
+    for repeat_number in range(pooled_run.repeats):
+        repeat_runs = [fold_run for fold_run in fold_runs if fold_run.repeat == repeat_number]
+        effects_by_repeat.append(join_fold_effects(read_effect_stores(repeat_runs)))
+    has_repeats = len(effects_by_repeat) > 1
+    mean_effects = average_repeat_effects(effects_by_repeat) if has_repeats else effects_by_repeat[0]
+
+    # Who gave the replacements, as the folds tell
+    donor_descriptions = list[str]()
+    for fold_run in fold_runs:
+        if fold_manifest := record.read_manifest(fold_run.out_dir):
+            donor_descriptions.append(str(fold_manifest.told.get("donors_from", "")))
+
+    # What is concluded from it
     assert pooled_run.folds
-    mean_effects, effects_by_repeat = (
-        (average_repeat_effects(effects_by_repeat), effects_by_repeat)
-        if len(effects_by_repeat) > 1
-        else (effects_by_repeat[0], [])
-    )
     record_folds = [pooled_run.folds.fold_by_subject[subject] for subject in mean_effects.record_subjects]
-    publish_results(
-        conclude_blackout(pooled_run, mean_effects, record_folds, effects_by_repeat),
-        donors_from=" ".join(donor_descriptions),
-    )
+    results = conclude_blackout(pooled_run, mean_effects, record_folds, effects_by_repeat if has_repeats else ())
+    publish_results(results, donors_from=" ".join(dict.fromkeys(donor_descriptions)))
 
 
 def publish_results(results: BlackoutResults, **manifest_fields: object) -> None:
@@ -95,6 +99,9 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
     predicts, and which features of each family are significant."""
     run = results.run
     people = results.people
+    adjustment_table = make_adjusted_table(people.adjuster.adjustment)
+
+    # Tables, arrays and maps
     for feature_family in results.feature_families:
         tables.write_csv_frame(
             run.out_dir / f"{feature_family.feature_kind.table_file_stem}.csv",
@@ -104,18 +111,22 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
         if feature_family.atlas:
             write_effect_maps(run.out_dir, feature_family.atlas, results.record_effects)
     tables.write_csv_frame(run.out_dir / "replication.csv", results.replication_table, significant_digits=6)
-    adjustment_table = make_adjusted_table(people.adjuster.adjustment)
     tables.write_csv_frame(run.out_dir / "adjusted.csv", adjustment_table, significant_digits=6)
     write_effect_store(results)
+
+    # Figure and page
     figures.save_figure(figure.draw_blackout(results), run.out_dir / "blackout.png")
     with files.open_replacement(run.out_dir / BLACKOUT_PAGE_FILE) as page_file:
         page_file.write(page.render_blackout_page(results, adjustment_table))
+
+    # The terminal
     print_unless_quiet(results.prediction_sentence)
     if results.is_conclusive:
         print_table(make_family_terminal_rows(results), truncate_last_column=True)
     print_unless_quiet(f"{people.verdict} {results.publication_advice}".strip())
     if results.cautions:
         print_table([("warnings", f"{len(results.cautions)}", results.cautions[0])], truncate_last_column=True)
+
     run.finish_run(
         headline=results.prediction_headline,
         subjects=len(people.subject_labels),
@@ -132,31 +143,22 @@ def make_family_terminal_rows(results: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family."""
     terminal_rows = [["significant", "also with half", "which, by family-wise p"]]
     for feature_family in results.feature_families:
-        family_counts = results.family_counts.loc[feature_family.feature_kind.kind_name]
+        count_row = results.family_counts.loc[feature_family.feature_kind.kind_name]
+        significant_text = f"{count_row[RELIANCE_FILL]} of {count_row['things']:,} {count_row['family']}"
+        half_replication_text = "-"
+        if count_row[RELIANCE_FILL]:
+            half_replication_text = f"{count_row[BETWEEN_HALVES]}, {count_row[EXPECTED_COLUMN]:.1f} expected"
+
         family_wise_p = feature_family.reliance_effect.family_wise_p
-        significant_count = family_counts[RELIANCE_FILL]
-        feature_texts = [
-            f"{shorten_text(feature_family.feature_names[feature_index], MAX_TERMINAL_NAME_LETTERS)} "
-            f"{family_wise_p[feature_index]:.2g}"
-            for feature_index in feature_family.select_first_features(0)
-        ]
-        features_text = (
-            join_names(feature_texts, MAX_FEATURES_LISTED)
-            if feature_texts
-            else f"none; the smallest p is {family_wise_p.min():.2g}"
-        )
-        half_replication_text = (
-            f"{family_counts[BETWEEN_HALVES]}, {family_counts[EXPECTED_COLUMN]:.1f} expected"
-            if significant_count
-            else "-"
-        )
-        terminal_rows.append(
-            [
-                f"{significant_count} of {family_counts['things']:,} {family_counts['family']}",
-                half_replication_text,
-                features_text,
-            ]
-        )
+        feature_texts = []
+        for feature_index in feature_family.select_first_features(0):
+            feature_name = shorten_text(feature_family.feature_names[feature_index], MAX_TERMINAL_NAME_LETTERS)
+            feature_texts.append(f"{feature_name} {family_wise_p[feature_index]:.2g}")
+        if feature_texts:
+            features_text = join_names(feature_texts, MAX_FEATURES_LISTED)
+        else:
+            features_text = f"none; the smallest p is {family_wise_p.min():.2g}"
+        terminal_rows.append([significant_text, half_replication_text, features_text])
     return terminal_rows
 
 
@@ -191,25 +193,22 @@ def read_effect_store(fold_run: Run) -> RecordEffects:
     participants."""
     store_path = fold_run.out_dir / BLACKOUT_STORE_FILE
     test_rows = [fold_run.cohort.rows[row_index] for row_index in fold_run.cohort.find_split_record_indices("test")]
+    test_subjects = [test_row.subject for test_row in test_rows]
     removal_advice = f"remove {store_path.parent} and repeat the command."
+    record_array_by_name = {}
     try:
         with h5py.File(store_path) as hdf5_store:
-            if hdf5_store["subject"].asstr()[:].tolist() != [test_row.subject for test_row in test_rows]:
+            if hdf5_store["subject"].asstr()[:].tolist() != test_subjects:
                 raise InputError(f"{store_path} is of other participants; {removal_advice}")
-            numeric_array_names = [
-                array_name
-                for array_name, dataset in hdf5_store.items()
-                if dataset.dtype.kind == "f" and array_name != "label"
-            ]
-            record_array_by_name = {array_name: hdf5_store[array_name][:] for array_name in numeric_array_names}
+            for array_name, dataset in hdf5_store.items():
+                if dataset.dtype.kind == "f" and array_name != "label":
+                    record_array_by_name[array_name] = dataset[:]
     except (OSError, KeyError) as error:
         raise InputError(f"{store_path} cannot be read ({error}); {removal_advice}") from error
-    float64_array_by_name = {
-        array_name: stored_array.astype(float)
-        for array_name, stored_array in record_array_by_name.items()
-        if array_name not in FLOAT32_ARRAY_NAMES
-    }
-    return RecordEffects(record_array_by_name | float64_array_by_name, test_rows)
+    for array_name, stored_array in record_array_by_name.items():
+        if array_name not in FLOAT32_ARRAY_NAMES:
+            record_array_by_name[array_name] = stored_array.astype(float)
+    return RecordEffects(record_array_by_name, test_rows)
 
 
 def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffects) -> None:
@@ -218,18 +217,20 @@ def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffe
     (run_folder / "maps").mkdir(exist_ok=True)
     for record_row, region_effects in zip(record_effects.record_rows, record_effects["delta_logit"], strict=True):
         write_effect_map(run_folder / "maps" / f"{Path(record_row.file).stem}.nii.gz", atlas, region_effects)
-    subject_labels = record_effects.average_subject_records(record_effects.record_labels)
+
+    effects_by_group_name = {}  # (subjects, regions) each
     effects_by_fill = {
         fill.fill_name: record_effects.average_subject_records(record_effects[fill.stored_array_name]) for fill in FILLS
     }
     background_effects = effects_by_fill.pop(BACKGROUND_FILL)
-    effects_by_class = {
-        group_name: background_effects[subject_labels == class_label]
-        for class_label, group_name in enumerate(CLASS_NAMES)
-    }
-    for group_name, region_effects in ({"all": background_effects} | effects_by_class | effects_by_fill).items():
-        if len(region_effects):
-            write_effect_map(run_folder / f"group_{group_name}.nii.gz", atlas, region_effects.mean(0))
+    effects_by_group_name["all"] = background_effects
+    subject_labels = record_effects.average_subject_records(record_effects.record_labels)
+    for class_label, class_name in enumerate(CLASS_NAMES):
+        effects_by_group_name[class_name] = background_effects[subject_labels == class_label]
+    effects_by_group_name |= effects_by_fill
+    for group_name, subject_effects in effects_by_group_name.items():
+        if len(subject_effects):
+            write_effect_map(run_folder / f"group_{group_name}.nii.gz", atlas, subject_effects.mean(0))
 
 
 def write_effect_map(map_path: Path, atlas: Atlas, region_values: np.ndarray) -> None:
