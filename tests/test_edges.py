@@ -178,7 +178,9 @@ def test_edges_become_unknown_or_the_donors_or_expected_or_stay_among_the_donors
     indices, positions = np.array([20, 22]), np.array([[3, 5], [7, 21]])
     expected, record_edges = ExpectedEdges(cohort, region_edges.edge_indices_by_region, means, 0), connectomes[indices]
     levels = expected(indices, record_edges)
-    for edge_contents, position in zip(region_edges.load_edge_contents(indices, positions), positions, strict=True):
+    for alternative_edges, position in zip(
+        region_edges.load_alternative_edges(indices, positions), positions, strict=True
+    ):
         donor = connectomes[position]
         expected_for_donor = expected(position, donor)
         for region in range(len(REGIONS)):
@@ -186,14 +188,14 @@ def test_edges_become_unknown_or_the_donors_or_expected_or_stay_among_the_donors
             moved = donor[:, inside] - expected_for_donor[region] + levels[region]
             for outer_edges, inner_edges, base, taken in (
                 (
-                    edge_contents.person_values,
-                    edge_contents.background_values,
+                    alternative_edges.person_values,
+                    alternative_edges.background_values,
                     record_edges,
                     np.full_like(moved, np.nan),
                 ),
-                (edge_contents.person_values, edge_contents.donor_values, record_edges, donor[:, inside]),
-                (edge_contents.person_values, edge_contents.expected_values, record_edges, moved),
-                (edge_contents.donor_values, edge_contents.person_values, donor, record_edges[:, inside]),
+                (alternative_edges.person_values, alternative_edges.donor_values, record_edges, donor[:, inside]),
+                (alternative_edges.person_values, alternative_edges.expected_values, record_edges, moved),
+                (alternative_edges.donor_values, alternative_edges.person_values, donor, record_edges[:, inside]),
             ):
                 put_in = Replacement(outer_edges, inner_edges, region_edges.edge_indices_by_region).apply_replacement(
                     region

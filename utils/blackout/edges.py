@@ -1,7 +1,7 @@
 """Edges of connectomes in a blackout: which belong to a region, and what takes their place.
 
 A parcel belongs to the region that contains most of its voxels, an edge to the regions of its two parcels. With a
-region, all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `RegionContents` they are:
+region, all its edges are replaced, by the same donors as its voxels (`fills.py`). Its `AlternativeInputValues` are:
 
 `background`  Unknown, for which the network takes the mean of its training people.
 `donor`       Those of another person; what the donor's scan lacks is unknown.
@@ -52,7 +52,7 @@ class Replacement(NamedTuple):
         return replaced_input
 
 
-class RegionContents(NamedTuple):
+class AlternativeInputValues(NamedTuple):
     """What the regions of n records may contain: volumes, or arrays that broadcast to them, or edges (n, edges).
     Expected edges are a function of the region's place in the atlas, which returns (n, edges of the region)."""
 
@@ -78,12 +78,13 @@ class RegionEdges:
         )
         self._predict_expected_edges = ExpectedEdges(cohort, self.edge_indices_by_region, region_means, seed)
 
-    def load_edge_contents(self, record_indices: np.ndarray, donor_record_indices: np.ndarray) -> list[RegionContents]:
+    def load_alternative_edges(
+        self, record_indices: np.ndarray, donor_record_indices: np.ndarray
+    ) -> list[AlternativeInputValues]:
         """The possible contents of the regions of records (n,) with their donors (donors, n), by donor."""
-        person_edges = self.connectomes[record_indices]
-        edges_by_donor = [self.connectomes[donor_batch_indices] for donor_batch_indices in donor_record_indices]
+        person_edges = self.connectomes[record_indices]  # (n, edges)
         expected_edges_by_region = self._predict_expected_edges(record_indices, person_edges)
-        expected_edges_by_donor = [*map(self._predict_expected_edges, donor_record_indices, edges_by_donor)]
+        unknown_edges = np.full_like(person_edges, np.nan)
 
         def shift_donor_edges(
             donor_edges: np.ndarray, expected_donor_edges_by_region: list[np.ndarray]
@@ -94,13 +95,15 @@ class RegionEdges:
                 - expected_donor_edges_by_region[region_index]
             )
 
-        unknown_edges = np.full_like(person_edges, np.nan)
-        return [
-            RegionContents(
-                person_edges, unknown_edges, donor_edges, shift_donor_edges(donor_edges, expected_donor_edges)
+        alternatives_by_donor = []
+        for donor_batch_indices in donor_record_indices:
+            donor_edges = self.connectomes[donor_batch_indices]
+            expected_donor_edges_by_region = self._predict_expected_edges(donor_batch_indices, donor_edges)
+            shifted_edges = shift_donor_edges(donor_edges, expected_donor_edges_by_region)
+            alternatives_by_donor.append(
+                AlternativeInputValues(person_edges, unknown_edges, donor_edges, shifted_edges)
             )
-            for donor_edges, expected_donor_edges in zip(edges_by_donor, expected_edges_by_donor, strict=True)
-        ]
+        return alternatives_by_donor
 
 
 def require_connectomes(cohort: Cohort) -> Connectomes:
@@ -170,20 +173,20 @@ class ExpectedEdges:
         """The expected edges of each region, (n, edges of the region), for records with these edges (n, edges)."""
         record_features = self._make_ridge_features(edge_fisher_z, record_indices)
         kernel_matrix = record_features @ self._fitting_features.T
-        # rows of records that it is fitted on
-        fitting_row_indices = np.array(
-            [
-                row_index
-                for row_index, record_index in enumerate(record_indices)
-                if int(record_index) in self._fitting_position_by_record
-            ],
-            int,
-        )
-        fitting_positions = np.array(
-            [self._fitting_position_by_record[int(record_indices[row_index])] for row_index in fitting_row_indices], int
-        )
+        fitting_row_indices = []  # rows of records that it is fitted on
+        fitting_positions = []  # where these are among those that it is fitted on
+        for row_index, record_index in enumerate(map(int, record_indices)):
+            if record_index in self._fitting_position_by_record:
+                fitting_row_indices.append(row_index)
+                fitting_positions.append(self._fitting_position_by_record[record_index])
         return [
-            self._predict_region(region_index, record_features, kernel_matrix, fitting_row_indices, fitting_positions)
+            self._predict_region(
+                region_index,
+                record_features,
+                kernel_matrix,
+                np.array(fitting_row_indices, int),
+                np.array(fitting_positions, int),
+            )
             for region_index in range(len(self._ridge_fit_by_region))
         ]
 
@@ -196,19 +199,19 @@ class ExpectedEdges:
         fitting_positions: np.ndarray,
     ) -> np.ndarray:
         ridge_coefficients, leave_out_matrix = self._ridge_fit_by_region[region_index]
-        region_feature_columns, (edge_centres, edge_spreads) = (
-            self._find_region_feature_columns(region_index),
-            self._edge_centres_and_spreads,
-        )
-        predicted_edge_z_scores = (
-            kernel_matrix
-            - record_features[:, region_feature_columns] @ self._fitting_features[:, region_feature_columns].T
-        ) @ ridge_coefficients
-        predicted_edge_z_scores[fitting_row_indices] = (
-            self._get_target_edge_z_scores(region_index)[fitting_positions]
-            - leave_out_matrix[fitting_positions] @ ridge_coefficients
-        )
+
+        # The kernel without the region's own features
+        region_feature_columns = self._find_region_feature_columns(region_index)
+        region_kernel = record_features[:, region_feature_columns] @ self._fitting_features[:, region_feature_columns].T
+        predicted_edge_z_scores = (kernel_matrix - region_kernel) @ ridge_coefficients
+
+        # Those whom it is fitted on are predicted without themselves
+        left_out_errors = leave_out_matrix[fitting_positions] @ ridge_coefficients
+        target_edge_z_scores = self._get_target_edge_z_scores(region_index)[fitting_positions]
+        predicted_edge_z_scores[fitting_row_indices] = target_edge_z_scores - left_out_errors
+
         edge_indices = self._edge_indices_by_region[region_index]
+        edge_centres, edge_spreads = self._edge_centres_and_spreads
         return predicted_edge_z_scores * edge_spreads[edge_indices] + edge_centres[edge_indices]
 
     def _fit_region(
@@ -218,23 +221,23 @@ class ExpectedEdges:
         each record is from its prediction without the same person's records. The matrix consists of the inverses of
         each person's block of the inverse kernel."""
         region_features = self._fitting_features[:, self._find_region_feature_columns(region_index)]
+        remaining_kernel = kernel_matrix - region_features @ region_features.T
         target_edge_z_scores = self._get_target_edge_z_scores(region_index)
-        # squared error, coefficients, leave-out matrix
-        kernel_matrix, best_fit = (
-            kernel_matrix - region_features @ region_features.T,
-            (np.inf, target_edge_z_scores, sparse.csr_array(kernel_matrix.shape, dtype=np.float32)),
-        )
-        for ridge_penalty in EDGE_PENALTIES if target_edge_z_scores.size else ():
-            inverse_kernel = invert_penalised_kernel(kernel_matrix, float(ridge_penalty))
+        least_squared_error = np.inf
+        best_coefficients = target_edge_z_scores
+        best_leave_out_matrix = sparse.csr_array(kernel_matrix.shape, dtype=np.float32)
+        if not target_edge_z_scores.size:
+            return best_coefficients, best_leave_out_matrix
+        for ridge_penalty in EDGE_PENALTIES:
+            inverse_kernel = invert_penalised_kernel(remaining_kernel, float(ridge_penalty))
             leave_out_matrix = invert_blocks(inverse_kernel, fitting_positions_by_person)
             ridge_coefficients = inverse_kernel @ target_edge_z_scores
             left_out_squared_error = float(np.square(leave_out_matrix @ ridge_coefficients).sum())
-            best_fit = min(
-                best_fit,
-                (left_out_squared_error, ridge_coefficients, leave_out_matrix),
-                key=lambda candidate_fit: candidate_fit[0],
-            )
-        return best_fit[1:]
+            if left_out_squared_error < least_squared_error:
+                least_squared_error = left_out_squared_error
+                best_coefficients = ridge_coefficients
+                best_leave_out_matrix = leave_out_matrix
+        return best_coefficients, best_leave_out_matrix
 
     def _make_ridge_features(self, edge_fisher_z: np.ndarray, record_indices: np.ndarray) -> np.ndarray:
         """Features (n, edges + regions x maps + 1) float32; in a record the squares of edges, and those of means, sum
@@ -253,18 +256,17 @@ class ExpectedEdges:
         )
 
     def _find_region_feature_columns(self, region_index: int) -> np.ndarray:
-        """The columns of the features of a region: its edges and its means."""
+        """The columns of the features of a region: its edges and, after all edges, its means."""
+        edge_count = len(self._edge_centres_and_spreads[0])
         map_count = self._region_means.shape[-1]
-        return np.append(
-            self._edge_indices_by_region[region_index],
-            len(self._edge_centres_and_spreads[0]) + region_index * map_count + np.arange(map_count),
-        )
+        mean_columns = edge_count + region_index * map_count + np.arange(map_count)
+        return np.append(self._edge_indices_by_region[region_index], mean_columns)
 
     def _get_target_edge_z_scores(self, region_index: int) -> np.ndarray:
         """The region's standardised edges of those whom it is fitted on."""
-        return self._fitting_features[:, self._edge_indices_by_region[region_index]] * np.float32(
-            np.sqrt(len(self._edge_centres_and_spreads[0]))
-        )
+        edge_count = len(self._edge_centres_and_spreads[0])  # by whose root features are divided
+        edge_features = self._fitting_features[:, self._edge_indices_by_region[region_index]]
+        return edge_features * np.float32(np.sqrt(edge_count))
 
 
 def choose_fitting_people(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -286,9 +288,8 @@ def choose_fitting_people(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[n
         )
         person_record_indices = [person_record_indices[index] for index in np.sort(drawn_person_indices)]
     person_end_positions = np.cumsum([len(record_indices) for record_indices in person_record_indices])
-    return np.concatenate(person_record_indices), np.split(
-        np.arange(person_end_positions[-1]), person_end_positions[:-1]
-    )
+    positions_by_person = np.split(np.arange(person_end_positions[-1]), person_end_positions[:-1])
+    return np.concatenate(person_record_indices), positions_by_person
 
 
 def invert_blocks(square_matrix: np.ndarray, block_positions: list[np.ndarray]) -> sparse.csr_array:

@@ -27,9 +27,8 @@ MAX_CHANGED_BYTES = 2**24  # of what regions change that passes through the netw
 
 def split_masks(region_masks: Sequence[np.ndarray], bytes_per_mask: int) -> list[np.ndarray]:
     """Masks in groups that need about `MAX_CHANGED_BYTES`, or one by one."""
-    return np.array_split(
-        region_masks, min(len(region_masks), math.ceil(len(region_masks) * bytes_per_mask / MAX_CHANGED_BYTES))
-    )
+    filled_group_count = math.ceil(len(region_masks) * bytes_per_mask / MAX_CHANGED_BYTES)
+    return np.array_split(region_masks, min(len(region_masks), filled_group_count))
 
 
 class IntactPass(NamedTuple):
@@ -38,9 +37,7 @@ class IntactPass(NamedTuple):
     intact_volume: np.ndarray  # (batch, x, y, z, maps)
     array_by_tensor: ArrayByTensor  # the averages and all inputs
     intact_logits: np.ndarray  # (batch, classes)
-    added_logits_by_branch: list[
-        np.ndarray
-    ]  # what each part adds to the logits by its inputs, (batch, inputs, classes)
+    added_logits_by_branch: list[np.ndarray]  # what a branch adds to them by its inputs, (batch, inputs, classes)
 
 
 def is_averaging_layer(reading_layer: keras.Layer) -> bool:
@@ -80,24 +77,21 @@ class VoxelAverages(NamedTuple):
             zero_volume_averages = averaging_layer(zero_volume)
         average_count = math.prod(zero_volume_averages.shape[1:-1])
         output_factors = np.stack([np.ones(average_count), np.arange(average_count)], axis=1).astype(np.float32)
-        voxel_gradient = tf.convert_to_tensor(
-            gradient_tape.gradient(
-                zero_volume_averages, zero_volume, tf.reshape(output_factors, zero_volume_averages.shape)
-            )
-        )
+        shaped_factors = tf.reshape(output_factors, zero_volume_averages.shape)
+        voxel_gradient = tf.convert_to_tensor(gradient_tape.gradient(zero_volume_averages, zero_volume, shaped_factors))
         voxel_weights, index_weighted_gradient = voxel_gradient.numpy().reshape(-1, 2).T
-        return cls(
-            np.rint(index_weighted_gradient / np.where(voxel_weights == 0, 1, voxel_weights)).astype(int), voxel_weights
-        )
+        nonzero_weights = np.where(voxel_weights == 0, 1, voxel_weights)
+        return cls(np.rint(index_weighted_gradient / nonzero_weights).astype(int), voxel_weights)
 
     def find_changed_averages(self, voxel_mask: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
         """The averages (n,) int that voxels of a mask (voxels,) are in, and the weights (n, voxels) of these there."""
         (voxel_indices,) = np.nonzero(voxel_mask & (self.weight_by_voxel != 0))
         average_indices, average_positions = np.unique(self.average_index_by_voxel[voxel_indices], return_inverse=True)
-        return average_indices, sparse.csr_array(
+        average_weights = sparse.csr_array(
             (self.weight_by_voxel[voxel_indices], (average_positions, voxel_indices)),
             (len(average_indices), len(voxel_mask)),
         )
+        return average_indices, average_weights
 
 
 class VolumeBranch:
@@ -132,11 +126,8 @@ class VolumeBranch:
         merged_batch_tensors = [
             tf.constant(source_array.reshape(-1, *source_array.shape[2:])) for source_array in source_arrays
         ]
-        return (
-            self._compute_added_logits(merged_batch_tensors)
-            .numpy()
-            .reshape(*source_arrays[0].shape[:2], self.input_count, -1)
-        )
+        added_logits = self._compute_added_logits(merged_batch_tensors).numpy()
+        return added_logits.reshape(*source_arrays[0].shape[:2], self.input_count, -1)
 
 
 class FeatureOcclusion:
@@ -163,46 +154,34 @@ class FeatureOcclusion:
                 np.frombuffer(mask_bytes, bool)
             )
         )
-        source_tensors = [
-            *self._voxel_averages_by_tensor,
-            *(tensor for tensor in network.inputs if tensor is not volume_tensor),
-        ]
-        self._volume_branches = [
-            VolumeBranch(
-                branch,
-                branch_weight,
-                logits_tensor,
-                [
-                    averages_tensor
-                    for averages_tensor in source_tensors
-                    if feeds(graph_nodes, averages_tensor, logits_tensor)
-                ],
-            )
-            for branch, branch_weight, logits_tensor in zip(
-                logits_mean_layer.branches,
-                logits_mean_layer.branch_weights,
-                keras.tree.flatten(logits_mean_layer.input),
-                strict=True,
-            )
-            if feeds(graph_nodes, volume_tensor, logits_tensor)
-        ]
+        # What a branch may read: averages of the volume, and all inputs besides the volume
+        further_input_tensors = [tensor for tensor in network.inputs if tensor is not volume_tensor]
+        source_tensors = [*self._voxel_averages_by_tensor, *further_input_tensors]
+        self._volume_branches = []
+        for branch, branch_weight, logits_tensor in zip(
+            logits_mean_layer.branches,
+            logits_mean_layer.branch_weights,
+            keras.tree.flatten(logits_mean_layer.input),
+            strict=True,
+        ):
+            if feeds(graph_nodes, volume_tensor, logits_tensor):
+                branch_sources = [tensor for tensor in source_tensors if feeds(graph_nodes, tensor, logits_tensor)]
+                self._volume_branches.append(VolumeBranch(branch, branch_weight, logits_tensor, branch_sources))
 
     def run_intact(self, input_by_name: dict[str, np.ndarray]) -> Any:
         array_by_tensor = {tensor: input_by_name[tensor.name] for tensor in self._input_tensors}
-        intact_logits, *average_arrays = (
-            output_tensor.numpy()
-            for output_tensor in self._run_intact_network([*map(tf.constant, array_by_tensor.values())])
-        )
+        output_tensors = self._run_intact_network([*map(tf.constant, array_by_tensor.values())])
+        intact_logits, *average_arrays = (output_tensor.numpy() for output_tensor in output_tensors)
         array_by_tensor |= zip(self._voxel_averages_by_tensor, average_arrays, strict=True)
+
+        # What branches add with nothing replaced, as if by a single mask
         single_mask_arrays = {
             source_tensor: source_values[None] for source_tensor, source_values in array_by_tensor.items()
         }
-        return IntactPass(
-            input_by_name["volume"],
-            array_by_tensor,
-            intact_logits,
-            [branch.compute_added_logits(single_mask_arrays)[0] for branch in self._volume_branches],
-        )
+        added_logits_by_branch = [
+            branch.compute_added_logits(single_mask_arrays)[0] for branch in self._volume_branches
+        ]
+        return IntactPass(input_by_name["volume"], array_by_tensor, intact_logits, added_logits_by_branch)
 
     def get_intact_logits(self, intact_pass: IntactPass) -> np.ndarray:
         return intact_pass.intact_logits
@@ -219,29 +198,26 @@ class FeatureOcclusion:
         region_masks: Sequence[np.ndarray],
         map_indices: Sequence[int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        fill_differences = (np.asarray(fill_volume, np.float32) - intact_pass.intact_volume).reshape(
-            len(intact_pass.intact_volume), -1, self._map_count
-        )
-        # (voxels, batch * maps)
+        intact_volume = intact_pass.intact_volume
+        fill_differences = (np.asarray(fill_volume, np.float32) - intact_volume).reshape(
+            len(intact_volume), -1, self._map_count
+        )  # (batch, voxels, maps)
         fill_differences_by_voxel = np.ascontiguousarray(fill_differences.swapaxes(0, 1)).reshape(
             fill_differences.shape[1], -1
+        )  # (voxels, batch * maps)
+        bytes_per_mask = sum(
+            intact_pass.array_by_tensor[averages_tensor].nbytes for averages_tensor in self._voxel_averages_by_tensor
         )
-        mask_groups = split_masks(
-            region_masks,
-            sum(
-                intact_pass.array_by_tensor[average_tensor].nbytes for average_tensor in self._voxel_averages_by_tensor
-            ),
-        )
-        logits_pairs_by_group = [
-            self._compute_replaced_logits(
-                intact_pass, self._replace_voxels(intact_pass, fill_differences_by_voxel, mask_group), list(map_indices)
+        all_maps_groups = []
+        single_map_groups = []
+        for mask_group in split_masks(region_masks, bytes_per_mask):
+            replaced_array_by_tensor = self._replace_voxels(intact_pass, fill_differences_by_voxel, mask_group)
+            all_maps_logits, single_map_logits = self._compute_replaced_logits(
+                intact_pass, replaced_array_by_tensor, list(map_indices)
             )
-            for mask_group in mask_groups
-        ]
-        all_maps_logits, single_map_logits = (
-            np.concatenate(group_logits) for group_logits in zip(*logits_pairs_by_group, strict=True)
-        )
-        return all_maps_logits, single_map_logits
+            all_maps_groups.append(all_maps_logits)
+            single_map_groups.append(single_map_logits)
+        return np.concatenate(all_maps_groups), np.concatenate(single_map_groups)
 
     def _replace_voxels(
         self, intact_pass: IntactPass, fill_differences_by_voxel: np.ndarray, region_masks: np.ndarray
@@ -288,27 +264,27 @@ class FeatureOcclusion:
         all_maps_logits = intact_pass.intact_logits + sum(
             branch_logit_changes.sum(2) for branch_logit_changes in logit_changes_by_branch
         )
-        logits_by_replaced_map = np.repeat(
+        # Changes of one map at a time are added to the intact logits, (masks, batch, maps, classes)
+        logits_with_one_map_replaced = np.repeat(
             intact_pass.intact_logits[None, :, None], len(all_maps_logits), axis=0
         ).repeat(len(map_indices), axis=2)
         for branch, intact_added_logits, branch_logit_changes in zip(
             self._volume_branches, intact_pass.added_logits_by_branch, logit_changes_by_branch, strict=True
         ):
             if branch.input_count == self._map_count:
-                logits_by_replaced_map += branch_logit_changes[:, :, map_indices]
+                logits_with_one_map_replaced += branch_logit_changes[:, :, map_indices]
                 continue
             average_tensors = self._voxel_averages_by_tensor.keys() & branch.source_tensors
             for map_position, map_index in enumerate(map_indices):
                 is_replaced_map = np.arange(self._map_count) == map_index
-                mixed_array_by_tensor = replaced_array_by_tensor | {
-                    voxel_averages_tensor: np.where(
+                mixed_array_by_tensor = dict(replaced_array_by_tensor)
+                for averages_tensor in average_tensors:
+                    mixed_array_by_tensor[averages_tensor] = np.where(
                         is_replaced_map,
-                        replaced_array_by_tensor[voxel_averages_tensor],
-                        intact_pass.array_by_tensor[voxel_averages_tensor],
+                        replaced_array_by_tensor[averages_tensor],
+                        intact_pass.array_by_tensor[averages_tensor],
                     )
-                    for voxel_averages_tensor in average_tensors
-                }
-                logits_by_replaced_map[:, :, map_position] += (
-                    branch.compute_added_logits(mixed_array_by_tensor) - intact_added_logits
-                ).sum(2)
-        return all_maps_logits, logits_by_replaced_map
+                mixed_added_logits = branch.compute_added_logits(mixed_array_by_tensor)
+                map_logit_changes = (mixed_added_logits - intact_added_logits).sum(2)
+                logits_with_one_map_replaced[:, :, map_position] += map_logit_changes
+        return all_maps_logits, logits_with_one_map_replaced

@@ -8,7 +8,7 @@ difference of the network's two outputs.
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from utils.blackout import options
 from utils.blackout.direction import DIRECTION_COLUMN
 from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
-from utils.blackout.edges import MAX_FITTING_PEOPLE, find_parcel_region_indices
+from utils.blackout.edges import MAX_FITTING_PEOPLE, Replacement, find_parcel_region_indices
 from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
 from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
@@ -62,24 +62,24 @@ def measure_regions(setup: BlackoutSetup) -> Measurements:
         return Measurements()
     fills = setup.volume_occlusion.fills
     tested_record_indices = setup.donors.tested_record_indices
-    log_odds_by_batch = []
     record_index_batches = np.array_split(
         tested_record_indices, math.ceil(len(tested_record_indices) / RECORDS_PER_BATCH)
     )
-    substitutions_per_batch = sum(setup.donors.donors_per_record if fill.is_by_donor else 1 for fill in FILLS)
-    with open_progress_bar("Blacking out", len(record_index_batches) * substitutions_per_batch) as progress_bar:
+    replacements_per_batch = sum(setup.donors.donors_per_record if fill.is_by_donor else 1 for fill in FILLS)
+    log_odds_by_batch = []
+    with open_progress_bar("Blacking out", len(record_index_batches) * replacements_per_batch) as progress_bar:
         for filled_batch in read_ahead(fills.fill_batch, record_index_batches):
             batch_log_odds = occlude_batch(
                 setup.volume_occlusion, setup.edge_logits, filled_batch, progress_bar.advance
             )
             check_network_finite(setup.run, "outputs", batch_log_odds)
             log_odds_by_batch.append(batch_log_odds)
-    log_odds_by_fill = {
-        fill_name: FillLogOdds(
-            *map(np.concatenate, zip(*(batch_result[fill_name] for batch_result in log_odds_by_batch), strict=True))
-        )
-        for fill_name in log_odds_by_batch[0]
-    }
+
+    # The records of all batches, one batch after another
+    log_odds_by_fill = {}
+    for fill_name in log_odds_by_batch[0]:
+        fill_batches = [batch_log_odds[fill_name] for batch_log_odds in log_odds_by_batch]
+        log_odds_by_fill[fill_name] = FillLogOdds(*map(np.concatenate, zip(*fill_batches, strict=True)))
     return Measurements(
         compute_effect_arrays(setup, fills, log_odds_by_fill),
         partial(make_region_checks, setup, fills, log_odds_by_fill),
@@ -94,77 +94,97 @@ def occlude_batch(
 ) -> dict[str, FillLogOdds]:
     """The log odds with each fill in the records of a batch. `advance_progress` is called after each donor of a
     fill."""
-    fills, occlusion = volume_occlusion
-    intact_pass = occlusion.run_intact(filled_batch.intact_input_by_name)
+    intact_pass = volume_occlusion.occlusion.run_intact(filled_batch.intact_input_by_name)
     log_odds_by_fill = dict[str, FillLogOdds]()
-    for fill_name, by_donor in filled_batch.replacements_by_fill.items():
-        log_odds_arrays_by_donor = list[tuple[np.ndarray, ...]]()
-        for replacement_by_input in by_donor:
-            input_by_name = {
-                input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()
-            }
-            fill_volume = cast(np.ndarray, replacement_by_input["volume"].replacement_values)
-            donor_pass = (
-                intact_pass
-                if input_by_name["volume"] is filled_batch.intact_input_by_name["volume"]
-                else occlusion.run_intact(filled_batch.intact_input_by_name | input_by_name)
+    for fill_name, replacements_by_donor in filled_batch.replacements_by_fill.items():
+        log_odds_by_donor = list[FillLogOdds]()
+        for replacement_by_input in replacements_by_donor:
+            donor_log_odds = occlude_with_donor(
+                volume_occlusion,
+                edge_logits,
+                filled_batch.intact_input_by_name,
+                intact_pass,
+                replacement_by_input,
+                with_single_maps=fill_name == RELIANCE_FILL,
             )
-            if fill_name == RELIANCE_FILL:
-                all_maps_logits, single_map_logits = occlusion.compute_logits_by_map(
-                    donor_pass, fill_volume, fills.region_masks, fills.separate_map_indices
-                )
-            else:
-                all_maps_logits = occlusion.compute_occluded_logits(donor_pass, fill_volume, fills.region_masks)
-                single_map_logits = np.zeros((*all_maps_logits.shape[:2], 0, 2))
-            occluded_log_odds = compute_autism_log_odds(all_maps_logits).T
-            edge_log_odds_changes = (
-                edge_logits.compute_log_odds_changes(replacement_by_input[CONNECTOME_INPUT])
-                if edge_logits and fills.region_edges
-                else np.zeros(occluded_log_odds.shape)
-            )
-            log_odds_by_map = compute_autism_log_odds(single_map_logits).swapaxes(0, 1).astype(np.float32)
-            log_odds_arrays_by_donor.append(
-                (
-                    compute_autism_log_odds(occlusion.get_intact_logits(donor_pass)),
-                    occluded_log_odds,
-                    edge_log_odds_changes,
-                    log_odds_by_map,
-                )
-            )
+            log_odds_by_donor.append(donor_log_odds)
             advance_progress()
+        # (records, ...) of each donor -> (records, donors, ...)
         log_odds_by_fill[fill_name] = FillLogOdds(
-            *(np.stack(by_donor, axis=1) for by_donor in zip(*log_odds_arrays_by_donor, strict=True))
+            *(np.stack(donor_arrays, axis=1) for donor_arrays in zip(*log_odds_by_donor, strict=True))
         )
     return log_odds_by_fill
+
+
+def occlude_with_donor(
+    volume_occlusion: VolumeOcclusion,
+    edge_logits: EdgeLogits | None,
+    person_input_by_name: dict[str, np.ndarray],
+    person_pass: Any,
+    replacement_by_input: dict[str, Replacement],
+    with_single_maps: bool,
+) -> FillLogOdds:
+    """The log odds with each region replaced as one donor's `replacement_by_input` says, without the axis of donors.
+    `person_pass` is the intact pass of `person_input_by_name`, used again if the fill leaves the person's volume."""
+    fills, occlusion = volume_occlusion
+    shown_input_by_name = {
+        input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()
+    }
+    if shown_input_by_name["volume"] is person_input_by_name["volume"]:
+        shown_pass = person_pass
+    else:
+        shown_pass = occlusion.run_intact(person_input_by_name | shown_input_by_name)
+
+    # The voxels of each region, in all maps at once and in one map at a time
+    fill_volume = cast(np.ndarray, replacement_by_input["volume"].replacement_values)
+    if with_single_maps:
+        all_maps_logits, single_map_logits = occlusion.compute_logits_by_map(
+            shown_pass, fill_volume, fills.region_masks, fills.separate_map_indices
+        )
+    else:
+        all_maps_logits = occlusion.compute_occluded_logits(shown_pass, fill_volume, fills.region_masks)
+        single_map_logits = np.zeros((*all_maps_logits.shape[:2], 0, 2))
+    occluded_log_odds = compute_autism_log_odds(all_maps_logits).T  # (records, regions)
+    log_odds_by_map = compute_autism_log_odds(single_map_logits).swapaxes(0, 1)  # (records, regions, maps)
+
+    # Its edges
+    if edge_logits and fills.region_edges:
+        edge_log_odds_changes = edge_logits.compute_log_odds_changes(replacement_by_input[CONNECTOME_INPUT])
+    else:
+        edge_log_odds_changes = np.zeros(occluded_log_odds.shape)
+    return FillLogOdds(
+        intact_log_odds=compute_autism_log_odds(occlusion.get_intact_logits(shown_pass)),
+        occluded_log_odds=occluded_log_odds,
+        edge_log_odds_changes=edge_log_odds_changes,
+        log_odds_by_map=log_odds_by_map.astype(np.float32),
+    )
 
 
 def compute_effect_arrays(
     setup: BlackoutSetup, fills: Fills, log_odds_by_fill: dict[str, FillLogOdds]
 ) -> dict[str, np.ndarray]:
     """The arrays of `RecordEffects` that regions have."""
-    class_signs = setup.class_signs
+    class_signs = setup.class_signs  # (records, 1)
     record_array_by_name = dict[str, np.ndarray]()
     for fill in FILLS:
         fill_log_odds = log_odds_by_fill[fill.fill_name]
-        log_odds_falls = fill_log_odds.log_odds_falls_by_donor.mean(1)
         if fill.compute_region_levels:
-            log_odds_falls = compute_control_variate_mean(
-                fill_log_odds.log_odds_falls_by_donor,
-                fills.compute_replaced_map_deviations(fill.compute_region_levels(fills)),
-            )
-        log_odds_falls = log_odds_falls - fill_log_odds.edge_log_odds_changes.mean(1)
-        record_array_by_name[fill.stored_array_name] = (
-            -class_signs * log_odds_falls if fill.is_logit_rise else class_signs * log_odds_falls
-        )
-    intact_log_odds = log_odds_by_fill[BACKGROUND_FILL].intact_log_odds
-    occluded_autism_probability = expit(
-        intact_log_odds - class_signs * record_array_by_name[FILL_BY_NAME[BACKGROUND_FILL].stored_array_name]
-    )  # the background in place of each region
+            donor_pool_deviations = fills.compute_replaced_map_deviations(fill.compute_region_levels(fills))
+            voxel_falls = compute_control_variate_mean(fill_log_odds.log_odds_falls_by_donor, donor_pool_deviations)
+        else:
+            voxel_falls = fill_log_odds.log_odds_falls_by_donor.mean(1)
+        log_odds_falls = voxel_falls - fill_log_odds.edge_log_odds_changes.mean(1)  # (records, regions)
+        effect_signs = -class_signs if fill.is_logit_rise else class_signs
+        record_array_by_name[fill.stored_array_name] = effect_signs * log_odds_falls
+
+    # The probability with the background in place of each region
+    intact_log_odds = log_odds_by_fill[BACKGROUND_FILL].intact_log_odds  # (records, 1)
+    background_effects = record_array_by_name[FILL_BY_NAME[BACKGROUND_FILL].stored_array_name]
+    occluded_autism_probability = expit(intact_log_odds - class_signs * background_effects)
+    falls_by_map = compute_log_odds_falls_by_map(fills, log_odds_by_fill[RELIANCE_FILL])  # (records, regions, maps)
     return record_array_by_name | {
         "delta_probability": class_signs * (expit(intact_log_odds) - occluded_autism_probability),
-        "reliance_by_map": (
-            class_signs[..., None] * compute_log_odds_falls_by_map(fills, log_odds_by_fill[RELIANCE_FILL])
-        ).astype(np.float32),
+        "reliance_by_map": (class_signs[..., None] * falls_by_map).astype(np.float32),
         "region_means": fills.region_means[fills.donors.tested_record_indices].astype(np.float32),
         "probability": expit(intact_log_odds[:, 0]),
     }
@@ -182,11 +202,10 @@ def compute_log_odds_falls_by_map(fills: Fills, fill_log_odds: FillLogOdds) -> n
         log_odds_falls_by_map[..., map_position] = compute_control_variate_mean(
             log_odds_falls_by_donor, donor_pool_deviations[..., [map_position]]
         )
-    return (
-        np.concatenate([log_odds_falls_by_map, -fill_log_odds.edge_log_odds_changes.mean(1)[..., None]], axis=-1)
-        if fills.region_edges
-        else log_odds_falls_by_map
-    )
+    if not fills.region_edges:
+        return log_odds_falls_by_map
+    edge_falls = -fill_log_odds.edge_log_odds_changes.mean(1)  # (records, regions)
+    return np.concatenate([log_odds_falls_by_map, edge_falls[..., None]], axis=-1)
 
 
 def make_region_checks(
@@ -237,29 +256,33 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
     if RELIANCE_FILL not in blackout.record_effects:
         return None
     atlas = blackout.atlas
-    region_means = blackout.average_subject_records("region_means")[
-        ..., options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
-    ]
+    region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
     fill_effects = [
         blackout.make_fill_effect(fill, blackout.average_subject_records(fill.stored_array_name)) for fill in FILLS
     ]
+
+    is_replaced_map = options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
+    region_means = blackout.average_subject_records("region_means")[..., is_replaced_map]  # (subjects, regions, maps)
+    undefined_values = np.full(region_means.shape[:2], np.nan)
+    feature_values = region_means[..., 0] if region_means.shape[2] == 1 else undefined_values
+
     footnote_sentences = (
         describe_vanished_regions(atlas),
         describe_replaced_maps(blackout),
         describe_replaced_edges(blackout),
     )
-    feature_values = region_means[..., 0] if region_means.shape[2] == 1 else np.full(region_means.shape[:2], np.nan)
+    footnote_by_column = {}
+    if name_footnote := " ".join(filter(None, footnote_sentences)):
+        footnote_by_column["name"] = name_footnote
+    footnote_by_column[DIRECTION_COLUMN] = LEVEL_REMOVED_FOOTNOTE
     return FeatureFamily(
         REGION_KIND,
-        [atlas.name_by_region[region_number] for region_number in atlas.region_numbers],
+        region_names,
         pd.DataFrame([describe_region(atlas, region_number) for region_number in atlas.region_numbers]),
         fill_effects,
         feature_values,
         atlas=atlas,
-        footnote_by_column=(
-            {"name": name_footnote} if (name_footnote := " ".join(filter(None, footnote_sentences))) else {}
-        )
-        | {DIRECTION_COLUMN: LEVEL_REMOVED_FOOTNOTE},
+        footnote_by_column=footnote_by_column,
         stored_arrays={"region": np.array(atlas.region_numbers, np.int32), "atlas": atlas.region_labels},
     )
 
@@ -269,32 +292,35 @@ def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
     none."""
     blackout_options = options.get_blackout_options(blackout.run)
     cohort = blackout.cohort
-    map_names = [
-        make_printable(cohort.map_names[map_index]) for map_index in blackout_options.find_separate_map_indices(cohort)
-    ]
-    map_names += [CONNECTOME_INPUT] if blackout_options.replaces_edges(cohort) else []
+    separate_map_indices = blackout_options.find_separate_map_indices(cohort)
+    map_names = [make_printable(cohort.map_names[map_index]) for map_index in separate_map_indices]
+    if blackout_options.replaces_edges(cohort):
+        map_names.append(CONNECTOME_INPUT)
     if RELIANCE_FILL not in blackout.record_effects or not map_names:
         return None
-    subject_effects = blackout.average_subject_records("reliance_by_map")  # (subjects, regions, maps)
-    region_means = blackout.average_subject_records("region_means")[
-        ..., blackout_options.find_separate_map_indices(cohort)
-    ]
-    feature_values = np.full(subject_effects.shape, np.nan)
-    feature_values[..., : region_means.shape[2]] = region_means
+
+    # A feature is a region in a map, region by region
+    effects_by_region_and_map = blackout.average_subject_records("reliance_by_map")  # (subjects, regions, maps)
+    subject_count = len(effects_by_region_and_map)
+    reliance_effect = blackout.make_fill_effect(
+        FILL_BY_NAME[RELIANCE_FILL], effects_by_region_and_map.reshape(subject_count, -1)
+    )
     region_and_map_rows = [
-        (region, blackout.atlas.name_by_region[region], map_name)
-        for region in blackout.atlas.region_numbers
+        (region_number, blackout.atlas.name_by_region[region_number], map_name)
+        for region_number in blackout.atlas.region_numbers
         for map_name in map_names
     ]
-    reliance_effect = blackout.make_fill_effect(
-        FILL_BY_NAME[RELIANCE_FILL], subject_effects.reshape(len(subject_effects), -1)
-    )
+
+    # Edges, which are the last map, have no values
+    region_means = blackout.average_subject_records("region_means")[..., separate_map_indices]
+    feature_values = np.full(effects_by_region_and_map.shape, np.nan)
+    feature_values[..., : region_means.shape[2]] = region_means
     return FeatureFamily(
         REGION_BY_MAP_KIND,
-        [f"{region} in {map_name}" for _, region, map_name in region_and_map_rows],
+        [f"{region_name} in {map_name}" for _, region_name, map_name in region_and_map_rows],
         pd.DataFrame(region_and_map_rows, columns=["region", "name", "map"]),
         [reliance_effect],
-        feature_values.reshape(len(feature_values), -1),
+        feature_values.reshape(subject_count, -1),
         matrix_axis_columns=("name", "map"),
         footnote_by_column={"map": BY_MAP_FOOTNOTE, DIRECTION_COLUMN: LEVEL_REMOVED_FOOTNOTE},
         stored_arrays={"map": np.array(map_names, object)},
@@ -309,27 +335,32 @@ def describe_region(atlas: Atlas, region_number: int) -> dict:
     )
     left_fraction = (voxel_centres_mm[:, 0] < 0).mean()
     right_fraction = (voxel_centres_mm[:, 0] > 0).mean()
+    if left_fraction > MIN_HEMISPHERE_FRACTION:
+        hemisphere = "left"
+    elif right_fraction > MIN_HEMISPHERE_FRACTION:
+        hemisphere = "right"
+    else:
+        hemisphere = "both"
+    x_mm, y_mm, z_mm = voxel_centres_mm.mean(0).round(1)
     return {
         "region": region_number,
         "name": atlas.name_by_region[region_number],
-        "hemisphere": "left"
-        if left_fraction > MIN_HEMISPHERE_FRACTION
-        else "right"
-        if right_fraction > MIN_HEMISPHERE_FRACTION
-        else "both",
+        "hemisphere": hemisphere,
         "voxels": int((atlas.region_labels == region_number).sum()),
-        **dict(zip(("x_mm", "y_mm", "z_mm"), voxel_centres_mm.mean(0).round(1), strict=True)),
+        "x_mm": x_mm,
+        "y_mm": y_mm,
+        "z_mm": z_mm,
     }
 
 
 def describe_vanished_regions(atlas: Atlas) -> str:
     """Which regions are lost on a coarse grid; nothing if none is."""
     vanished_region_names = atlas.vanished_region_names
+    if not vanished_region_names:
+        return ""
     return (
         f"{len(vanished_region_names)} more have no voxel on the {atlas.grid} grid: "
         f"{join_names(vanished_region_names)}."
-        if vanished_region_names
-        else ""
     )
 
 
@@ -338,10 +369,9 @@ def describe_replaced_maps(blackout: Blackout) -> str:
     is_replaced_map = options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
     if is_replaced_map.all():
         return ""
-    replaced_maps_text, remaining_maps_text = (
-        ", ".join(map(make_printable, np.array(blackout.cohort.map_names)[map_mask]))
-        for map_mask in (is_replaced_map, ~is_replaced_map)
-    )
+    map_names = np.array([make_printable(map_name) for map_name in blackout.cohort.map_names])
+    replaced_maps_text = ", ".join(map_names[is_replaced_map])
+    remaining_maps_text = ", ".join(map_names[~is_replaced_map])
     return f"Only {replaced_maps_text} of each region was replaced; {remaining_maps_text} stayed."
 
 
