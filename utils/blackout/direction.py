@@ -51,57 +51,61 @@ def make_direction_block(
 ) -> pd.DataFrame:
     """`make_direction_columns` of as many features as fit into memory at once."""
     direction_table = pd.DataFrame()
-    direction_table[list_estimate_columns(DIFFERENCE_COLUMN)] = np.column_stack(
-        estimate_class_differences(feature_values, people)
-    )
-    direction_table[list_estimate_columns(CORRELATION_COLUMN)] = np.column_stack(
-        correlate_values_with_effects(feature_values, autism_logit_effects, people)
-    )
-    difference_signs, correlation_signs = (
-        find_interval_signs(direction_table[f"{column_name}_low"], direction_table[f"{column_name}_high"])
-        for column_name in (DIFFERENCE_COLUMN, CORRELATION_COLUMN)
-    )
-    direction_texts = [
-        DIFFERENCE_TEXT_BY_SIGN[difference_sign] + READING_TEXT_BY_SIGN[difference_sign * correlation_sign]
-        if difference_sign
-        else NO_DIFFERENCE_TEXT
-        for difference_sign, correlation_sign in zip(difference_signs, correlation_signs, strict=True)
-    ]
-    direction_table[DIRECTION_COLUMN] = np.where(
-        direction_table[f"{DIFFERENCE_COLUMN}_low"].isna(), "", direction_texts
-    )
+    class_differences = estimate_class_differences(feature_values, people)
+    correlations = correlate_values_with_effects(feature_values, autism_logit_effects, people)
+    direction_table[list_estimate_columns(DIFFERENCE_COLUMN)] = np.column_stack(class_differences)
+    direction_table[list_estimate_columns(CORRELATION_COLUMN)] = np.column_stack(correlations)
+
+    # A direction in words where the difference is known
+    direction_texts = []
+    for difference_sign, correlation_sign in zip(
+        find_interval_signs(direction_table, DIFFERENCE_COLUMN),
+        find_interval_signs(direction_table, CORRELATION_COLUMN),
+        strict=True,
+    ):
+        direction_text = NO_DIFFERENCE_TEXT
+        if difference_sign:
+            reading_text = READING_TEXT_BY_SIGN[difference_sign * correlation_sign]
+            direction_text = DIFFERENCE_TEXT_BY_SIGN[difference_sign] + reading_text
+        direction_texts.append(direction_text)
+    is_difference_unknown = direction_table[f"{DIFFERENCE_COLUMN}_low"].isna()
+    direction_table[DIRECTION_COLUMN] = np.where(is_difference_unknown, "", direction_texts)
     return direction_table
 
 
-def find_interval_signs(interval_lows: pd.Series, interval_highs: pd.Series) -> list[int]:
-    """On which side of 0 intervals are: 1 above, -1 below, 0 if they contain 0 or are unknown."""
-    return ((interval_lows > 0).astype(int) - (interval_highs < 0).astype(int)).tolist()
+def find_interval_signs(direction_table: pd.DataFrame, column_name: str) -> list[int]:
+    """On which side of 0 the intervals of a column are: 1 above, -1 below, 0 if they contain 0 or are unknown."""
+    is_above_zero = direction_table[f"{column_name}_low"] > 0
+    is_below_zero = direction_table[f"{column_name}_high"] < 0
+    return (is_above_zero.astype(int) - is_below_zero.astype(int)).tolist()
 
 
 def estimate_class_differences(feature_values: np.ndarray, people: BlackoutPeople) -> EstimatesWithEnds:
     """Standardised differences of values (people, features). NaN for constant values, and without a site that has both
     classes; the interval is NaN where a class has fewer than `MIN_CLASS_SUBJECTS` people at such sites."""
-    is_autism = (people.subject_labels == 1).astype(float)[:, None]
+    is_autism = people.subject_labels == 1  # (people,)
     site_numbers = encode_names(people.subject_sites)
-    site_class_numbers = 2 * site_numbers + (people.subject_labels == 1)
+    site_class_numbers = 2 * site_numbers + is_autism
+
+    # Only sites at which the feature is known in both classes
     is_measured = ~np.isnan(feature_values)
-    measured_masks_by_class = [is_measured & (is_autism == in_class) for in_class in (0, 1)]
-    is_measured &= (sum_in_groups(measured_masks_by_class[0], site_numbers) > 0) & (
-        sum_in_groups(measured_masks_by_class[1], site_numbers) > 0
+    is_measured_autism = is_measured & is_autism[:, None]
+    is_measured_control = is_measured & ~is_autism[:, None]
+    is_measured &= (sum_in_groups(is_measured_control, site_numbers) > 0) & (
+        sum_in_groups(is_measured_autism, site_numbers) > 0
     )
-    centred_labels = centre_in_groups(is_autism, is_measured, site_numbers)
+    centred_labels = centre_in_groups(is_autism.astype(float)[:, None], is_measured, site_numbers)
     site_centred_values = centre_in_groups(feature_values, is_measured, site_numbers)
     within_cell_deviations = centre_in_groups(feature_values, is_measured, site_class_numbers)
-    person_df = is_measured * (
-        1 - 1 / np.maximum(sum_in_groups(is_measured, site_class_numbers), 1)
-    )  # degrees of freedom of each person, less those of the cells' means
+    # degrees of freedom of each person, less those of the means of cells, which are a class at a site
+    cell_sizes = np.maximum(sum_in_groups(is_measured, site_class_numbers), 1)
+    person_df = is_measured * (1 - 1 / cell_sizes)
+
+    # The slope on the label in standard deviations, and how much each person moves it
     with np.errstate(divide="ignore", invalid="ignore"):
         within_variance = np.square(within_cell_deviations).sum(0) / person_df.sum(0)
-        within_variance = np.where(
-            np.sqrt(within_variance) > MIN_RELATIVE_SPREAD * find_largest_absolute_values(feature_values),
-            within_variance,
-            np.nan,
-        )
+        min_spreads = MIN_RELATIVE_SPREAD * find_largest_absolute_values(feature_values)
+        within_variance = np.where(np.sqrt(within_variance) > min_spreads, within_variance, np.nan)
         label_slopes = (centred_labels * site_centred_values).sum(0) / np.square(centred_labels).sum(0)
         standardised_differences = label_slopes / np.sqrt(within_variance)
         slope_influence = (
@@ -115,12 +119,12 @@ def estimate_class_differences(feature_values: np.ndarray, people: BlackoutPeopl
             * (np.square(within_cell_deviations) / within_variance - person_df)
             / (2 * person_df.sum(0))
         )
-    has_few_people = (
-        np.minimum(*((in_class & is_measured).sum(0) for in_class in measured_masks_by_class)) < MIN_CLASS_SUBJECTS
-    )
-    interval_margins = np.where(
-        has_few_people, np.nan, compute_interval_margins(slope_influence - spread_influence, is_measured, people)
-    )
+
+    interval_margins = compute_interval_margins(slope_influence - spread_influence, is_measured, people)
+    rarer_class_counts = np.minimum(
+        (is_measured_control & is_measured).sum(0), (is_measured_autism & is_measured).sum(0)
+    )  # (features,)
+    interval_margins = np.where(rarer_class_counts < MIN_CLASS_SUBJECTS, np.nan, interval_margins)
     return (
         standardised_differences,
         standardised_differences - interval_margins,
@@ -136,27 +140,21 @@ def correlate_values_with_effects(
     site_numbers = encode_names(people.subject_sites)
     is_measured = ~np.isnan(feature_values)
     is_measured &= sum_in_groups(is_measured, site_numbers) > 1
-    standardised_values, standardised_effects = (
-        scale_deviations(centre_in_groups(values_or_effects, is_measured, site_numbers), values_or_effects, is_measured)
-        for values_or_effects in (feature_values, autism_logit_effects)
-    )
+    measured_counts = is_measured.sum(0)  # (features,)
+    standardised_values = standardise_within_sites(feature_values, is_measured, site_numbers)
+    standardised_effects = standardise_within_sites(autism_logit_effects, is_measured, site_numbers)
     with np.errstate(divide="ignore", invalid="ignore"):
-        clipped_correlations = np.clip(
-            (standardised_values * standardised_effects).sum(0) / is_measured.sum(0), -MAX_CORRELATION, MAX_CORRELATION
-        )
+        correlations = (standardised_values * standardised_effects).sum(0) / measured_counts
+        clipped_correlations = np.clip(correlations, -MAX_CORRELATION, MAX_CORRELATION)
         person_influence = (
             standardised_values * standardised_effects
             - clipped_correlations * (np.square(standardised_values) + np.square(standardised_effects)) / 2
-        ) / is_measured.sum(0)
-        fisher_z_margins = compute_interval_margins(
-            person_influence / (1 - np.square(clipped_correlations)), is_measured, people
-        )
-    fisher_z_margins[is_measured.sum(0) < MIN_CLASS_SUBJECTS] = np.nan
-    return (
-        clipped_correlations,
-        np.tanh(np.arctanh(clipped_correlations) - fisher_z_margins),
-        np.tanh(np.arctanh(clipped_correlations) + fisher_z_margins),
-    )
+        ) / measured_counts
+        fisher_z_influence = person_influence / (1 - np.square(clipped_correlations))
+        fisher_z_margins = compute_interval_margins(fisher_z_influence, is_measured, people)
+    fisher_z_margins[measured_counts < MIN_CLASS_SUBJECTS] = np.nan
+    fisher_z = np.arctanh(clipped_correlations)
+    return clipped_correlations, np.tanh(fisher_z - fisher_z_margins), np.tanh(fisher_z + fisher_z_margins)
 
 
 def compute_interval_margins(
@@ -164,16 +162,17 @@ def compute_interval_margins(
 ) -> np.ndarray:
     """Half the widths (features,) of intervals, from each person's influence (people, features) on an estimate. The
     degrees of freedom are the clusters less the means of sites and a slope; NaN where none is left."""
-    # (features,) each: those with any known value
-    cluster_counts, site_counts = (
-        (sum_by_group(is_measured.astype(float), group_numbers) > 0).sum(0)
-        for group_numbers in (people.subject_cluster_numbers, encode_names(people.subject_sites))
-    )
+    cluster_counts = count_measured_groups(is_measured, people.subject_cluster_numbers)
+    site_counts = count_measured_groups(is_measured, encode_names(people.subject_sites))
     interval_df = np.where(cluster_counts > site_counts + 1, cluster_counts - site_counts - 1, np.nan)
-    standard_errors = np.sqrt(
-        np.square(sum_by_group(person_influence, people.subject_cluster_numbers)).sum(0) * cluster_counts / interval_df
-    )
+    cluster_influence = sum_by_group(person_influence, people.subject_cluster_numbers)  # (clusters, features)
+    standard_errors = np.sqrt(np.square(cluster_influence).sum(0) * cluster_counts / interval_df)
     return standard_errors * stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, interval_df)
+
+
+def count_measured_groups(is_measured: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
+    """In how many groups anyone's value is known, (features,)."""
+    return (sum_by_group(is_measured.astype(float), group_numbers) > 0).sum(0)
 
 
 def encode_names(names_by_person: np.ndarray) -> np.ndarray:
@@ -188,10 +187,10 @@ def sum_in_groups(person_values: np.ndarray, group_numbers: np.ndarray) -> np.nd
 
 def centre_in_groups(person_values: np.ndarray, is_measured: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
     """Values (people, features) minus the mean of what is known in the group; 0 where unknown."""
-    group_means = sum_in_groups(np.where(is_measured, person_values, 0), group_numbers) / np.maximum(
-        sum_in_groups(is_measured, group_numbers), 1
-    )
-    return np.where(is_measured, person_values - group_means, 0)
+    group_sums = sum_in_groups(np.where(is_measured, person_values, 0), group_numbers)
+    group_sizes = sum_in_groups(is_measured, group_numbers)
+    group_mean_by_person = group_sums / np.maximum(group_sizes, 1)  # (people, features)
+    return np.where(is_measured, person_values - group_mean_by_person, 0)
 
 
 def find_largest_absolute_values(person_values: np.ndarray) -> np.ndarray:
@@ -199,12 +198,13 @@ def find_largest_absolute_values(person_values: np.ndarray) -> np.ndarray:
     return np.abs(np.nan_to_num(person_values)).max(0)
 
 
-def scale_deviations(centred_values: np.ndarray, person_values: np.ndarray, is_measured: np.ndarray) -> np.ndarray:
-    """Deviations over their root mean square over the people whose values are known; NaN if the values are constant."""
+def standardise_within_sites(
+    person_values: np.ndarray, is_measured: np.ndarray, site_numbers: np.ndarray
+) -> np.ndarray:
+    """Deviations (people, features) from the mean of the site over their root mean square over the people whose values
+    are known; NaN if the values are constant."""
+    site_deviations = centre_in_groups(person_values, is_measured, site_numbers)
+    min_spreads = MIN_RELATIVE_SPREAD * find_largest_absolute_values(person_values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        root_mean_squares = np.sqrt(np.square(centred_values).sum(0) / is_measured.sum(0))
-        return centred_values / np.where(
-            root_mean_squares > MIN_RELATIVE_SPREAD * find_largest_absolute_values(person_values),
-            root_mean_squares,
-            np.nan,
-        )
+        root_mean_squares = np.sqrt(np.square(site_deviations).sum(0) / is_measured.sum(0))
+        return site_deviations / np.where(root_mean_squares > min_spreads, root_mean_squares, np.nan)

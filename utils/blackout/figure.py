@@ -30,19 +30,20 @@ from utils.figures import shorten_text
 from utils.scores.results import FAMILYWISE_ALPHA, Estimate
 
 EFFECT_LABEL = "mean effect on the logit of the true class"
-MAX_BARS = MAX_MATRIX_CELLS = 20  # features with bars; rows and columns of a matrix
+MAX_BARS = 20  # features with bars
+MAX_MATRIX_CELLS = 20  # rows, and columns, of a matrix
 MAX_FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
-FIGURE_WIDTH_INCHES = 7.2
-DOTS_PER_INCH = 300  # inches of two columns of a journal, dots an inch
+FIGURE_WIDTH_INCHES = 7.2  # two columns of a journal
+DOTS_PER_INCH = 300
 FONT_POINTS = 6.5
-HEADING_POINTS = 8  # points of letters, and of headings
-LINE_INCHES = 0.12
-LETTERS_PER_LINE = 135  # inches of a line, its letters
+HEADING_POINTS = 8
+LINE_INCHES = 0.12  # height of a line
+LETTERS_PER_LINE = 135
 BAR_INCHES = 0.125
-CELL_INCHES = 0.13
-BRAIN_PANEL_INCHES = 2.4  # inches of a bar, of a cell of a matrix, of a panel with a brain
-BAR_MARGIN_INCHES = 0.8
-MATRIX_MARGIN_INCHES = 1.4  # inches around bars, and around a matrix
+CELL_INCHES = 0.13  # of a matrix
+BRAIN_PANEL_INCHES = 2.4  # height of a panel with a brain, at least
+BAR_MARGIN_INCHES = 0.8  # above and below bars
+MATRIX_MARGIN_INCHES = 1.4  # around a matrix
 BRAIN_SLICE_COUNT = 3
 MATPLOTLIB_STYLE: dict[Any, Any] = {
     "font.size": FONT_POINTS,
@@ -56,15 +57,17 @@ MATPLOTLIB_STYLE: dict[Any, Any] = {
 def compute_panel_height_inches(feature_family: FeatureFamily) -> float:
     """The height of a family's panel, in inches."""
     if feature_family.matrix_axis_columns:
-        return (
-            CELL_INCHES
-            * min(MAX_MATRIX_CELLS, feature_family.feature_table[feature_family.matrix_axis_columns[0]].nunique())
-            + MATRIX_MARGIN_INCHES
-        )
-    return max(
-        BAR_INCHES * min(MAX_BARS, len(feature_family.feature_names)) + BAR_MARGIN_INCHES,
-        BRAIN_PANEL_INCHES if feature_family.atlas else 0,
-    )
+        return CELL_INCHES * min(MAX_MATRIX_CELLS, count_matrix_rows(feature_family)) + MATRIX_MARGIN_INCHES
+    bars_inches = BAR_INCHES * min(MAX_BARS, len(feature_family.feature_names)) + BAR_MARGIN_INCHES
+    return max(bars_inches, BRAIN_PANEL_INCHES) if feature_family.atlas else bars_inches
+
+
+def count_matrix_rows(feature_family: FeatureFamily) -> int:
+    """How many rows the matrix of a family has, before any is left out; 0 without a matrix."""
+    if not feature_family.matrix_axis_columns:
+        return 0
+    row_column, _ = feature_family.matrix_axis_columns
+    return feature_family.feature_table[row_column].nunique()
 
 
 def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily) -> str:
@@ -78,42 +81,33 @@ def format_panel_heading(results: BlackoutResults, feature_family: FeatureFamily
             results.describe_replication_in_halves(feature_family),
         )
         panel_heading += f": {', '.join(filter(None, significance_texts))}"
-    if (
-        feature_family.matrix_axis_columns
-        and (matrix_row_count := feature_family.feature_table[feature_family.matrix_axis_columns[0]].nunique())
-        > MAX_MATRIX_CELLS
-    ):
+    matrix_row_count = count_matrix_rows(feature_family)
+    if matrix_row_count > MAX_MATRIX_CELLS:
         panel_heading += f" ({MAX_MATRIX_CELLS} of {matrix_row_count} rows)"
     return panel_heading
 
 
 def draw_blackout(results: BlackoutResults) -> Figure:
     """The page: a panel for each family, one below the other."""
-    covariate_count = len(results.people.adjuster.adjustment.nearly_complete_covariates)
-    adjustment_text = f"p adjusted for {covariate_count} covariate{'s' if covariate_count > 1 else ''} (adjusted.csv)"
-    summary_texts = [results.conclusion, *results.cautions, *([adjustment_text] if covariate_count else [])]
-    summary_lines = [
-        summary_line for summary_text in summary_texts for summary_line in textwrap.wrap(summary_text, LETTERS_PER_LINE)
-    ]
+    summary_lines = wrap_summary(results)
     panel_heights_inches = [
         LINE_INCHES * len(summary_lines) + 0.2,
         *map(compute_panel_height_inches, results.feature_families),
         LINE_INCHES,
     ]
+    panel_headings = [f"{results.page_title}: mean over {results.sample_description}"]
+    for panel_letter, feature_family in zip("abcd", results.feature_families, strict=False):
+        panel_headings.append(f"{panel_letter}   {format_panel_heading(results, feature_family)}")
+
     with plt.rc_context(MATPLOTLIB_STYLE):
+        # The summary, a panel for each family, and the legend
         blackout_figure = plt.figure(
             figsize=(FIGURE_WIDTH_INCHES, sum(panel_heights_inches)), dpi=DOTS_PER_INCH, layout="constrained"
         )
         panel_grid = blackout_figure.add_gridspec(len(panel_heights_inches), height_ratios=panel_heights_inches)
-        summary_panel, *family_panels, legend_panel = (
-            blackout_figure.add_subfigure(panel_grid[panel_index]) for panel_index in range(len(panel_heights_inches))
-        )
+        panels = [blackout_figure.add_subfigure(panel_grid[index]) for index in range(len(panel_heights_inches))]
+        summary_panel, *family_panels, legend_panel = panels
         summary_panel.text(0.01, 0, "\n".join(summary_lines), va="bottom")
-        panel_headings = [f"{results.page_title}: mean over {results.sample_description}"]
-        panel_headings += [
-            f"{panel_letter}   {format_panel_heading(results, headed_family)}"
-            for panel_letter, headed_family in zip("abcd", results.feature_families, strict=False)
-        ]
         for panel, panel_heading in zip((summary_panel, *family_panels), panel_headings, strict=True):
             panel.suptitle(panel_heading, x=0.01, ha="left", fontsize=HEADING_POINTS, weight="bold")
         side_axes_by_family = [
@@ -121,6 +115,7 @@ def draw_blackout(results: BlackoutResults) -> Figure:
             for panel, feature_family in zip(family_panels, results.feature_families, strict=True)
         ]
         legend_panel.legend(handles=make_legend_handles(results), loc="lower left", ncols=4, frameon=False)
+
         blackout_figure.draw_without_rendering()  # so that all axes have their places before brains are drawn in theirs
         for side_axes, feature_family in zip(side_axes_by_family, results.feature_families, strict=True):
             if feature_family.atlas:
@@ -128,15 +123,26 @@ def draw_blackout(results: BlackoutResults) -> Figure:
     return blackout_figure
 
 
+def wrap_summary(results: BlackoutResults) -> list[str]:
+    """The lines on top: what is concluded, with which cautions, and for how many covariates p is adjusted."""
+    summary_texts = [results.conclusion, *results.cautions]
+    covariate_count = len(results.people.adjuster.adjustment.nearly_complete_covariates)
+    if covariate_count:
+        covariates_text = f"{covariate_count} covariate{'s' if covariate_count > 1 else ''}"
+        summary_texts.append(f"p adjusted for {covariates_text} (adjusted.csv)")
+    return [
+        summary_line for summary_text in summary_texts for summary_line in textwrap.wrap(summary_text, LETTERS_PER_LINE)
+    ]
+
+
 def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
     """Draws a matrix, or bars of each tested effect of the significant or strongest features, and next to the bars
     which way people differ. Returns the axes next to the matrix or bars."""
     largest_absolute_mean_effect = find_largest_absolute_effect(feature_family.reliance_effect.subject_effects.mean(0))
     if feature_family.matrix_axis_columns:
-        effect_matrix, is_significant = (
-            matrix_frame.iloc[:MAX_MATRIX_CELLS, :MAX_MATRIX_CELLS]
-            for matrix_frame in make_effect_matrix(feature_family, feature_family.matrix_axis_columns)
-        )
+        all_effects, all_significance = make_effect_matrix(feature_family, feature_family.matrix_axis_columns)
+        effect_matrix = all_effects.iloc[:MAX_MATRIX_CELLS, :MAX_MATRIX_CELLS]
+        is_significant = all_significance.iloc[:MAX_MATRIX_CELLS, :MAX_MATRIX_CELLS]
         matrix_width_inches = CELL_INCHES * effect_matrix.shape[1] + MATRIX_MARGIN_INCHES
         plot_axes, side_axes = panel.subplots(
             1, 2, width_ratios=[matrix_width_inches, FIGURE_WIDTH_INCHES - matrix_width_inches]
@@ -153,13 +159,11 @@ def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
             draw_bars(plot_axes, fill_effect, bar_feature_indices)
             plot_axes.sharex(effect_axes[0])
             plot_axes.set_yticks([])
-        effect_axes[0].set_yticks(
-            np.arange(len(bar_feature_indices)),
-            [
-                shorten_text(feature_family.feature_names[feature_index], MAX_FIGURE_NAME_LETTERS)
-                for feature_index in bar_feature_indices
-            ],
-        )
+        bar_names = [
+            shorten_text(feature_family.feature_names[feature_index], MAX_FIGURE_NAME_LETTERS)
+            for feature_index in bar_feature_indices
+        ]
+        effect_axes[0].set_yticks(np.arange(len(bar_names)), bar_names)
         colour_bar_bounds = (0.3, 0.12, 0.4, 0.07)
     side_axes.axis("off")
     if feature_family.matrix_axis_columns or feature_family.atlas:
@@ -193,40 +197,40 @@ def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
 
 def draw_bars(bar_axes: Axes, fill_effect: FillEffect, bar_feature_indices: np.ndarray) -> None:
     """Mean effects of features with their intervals, from bottom to top, coloured by the p of the same effect."""
-    bar_positions, (mean_effects, interval_lows, interval_highs) = (
-        np.arange(len(bar_feature_indices)),
-        fill_effect.means_with_intervals[bar_feature_indices].T,
-    )
-    bar_axes.barh(
-        bar_positions, mean_effects, color=np.where(fill_effect.is_significant[bar_feature_indices], "C3", "0.6")
-    )
+    bar_positions = np.arange(len(bar_feature_indices))
+    mean_effects, interval_lows, interval_highs = fill_effect.means_with_intervals[bar_feature_indices].T
+    bar_colours = np.where(fill_effect.is_significant[bar_feature_indices], "C3", "0.6")
+    bar_axes.barh(bar_positions, mean_effects, color=bar_colours)
     bar_axes.axvline(0, color="0.3", linewidth=0.6)
     bar_axes.set_ylim(-0.6, len(bar_feature_indices) - 0.4)
     bar_axes.set_title(fill_effect.fill.fill_name)
     bar_axes.set_xlabel(textwrap.fill(EFFECT_LABEL, 24))
     bar_axes.locator_params(axis="x", nbins=4)
     if np.isfinite(interval_lows).all():
-        error_lengths = np.maximum(
-            [mean_effects - interval_lows, interval_highs - mean_effects], 0
-        )  # a mean may lie outside by rounding
+        # a mean may lie outside by rounding
+        error_lengths = np.maximum([mean_effects - interval_lows, interval_highs - mean_effects], 0)
         bar_axes.errorbar(mean_effects, bar_positions, xerr=error_lengths, fmt="none", ecolor="0.2", elinewidth=0.8)
 
 
 def make_legend_handles(results: BlackoutResults) -> list[Patch | Line2D]:
     """What colours, frames and whiskers mean."""
-    legend_patches = [
-        Patch(color="0.6", label="not significant, or pale" if results.is_conclusive else "nothing is concluded")
-    ]
+    legend_handles = list[Patch | Line2D]()
     if results.is_conclusive:
-        legend_patches.insert(0, Patch(color="C3", label=f"family-wise p < {FAMILYWISE_ALPHA:g}"))
-    if any(
+        legend_handles.append(Patch(color="C3", label=f"family-wise p < {FAMILYWISE_ALPHA:g}"))
+        legend_handles.append(Patch(color="0.6", label="not significant, or pale"))
+    else:
+        legend_handles.append(Patch(color="0.6", label="nothing is concluded"))
+    has_framed_cells = any(
         feature_family.matrix_axis_columns and feature_family.reliance_effect.is_significant.any()
         for feature_family in results.feature_families
-    ):
-        legend_patches.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
+    )
+    if has_framed_cells:
+        legend_handles.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
     if len(results.people.subject_labels) == 1:
-        return [*legend_patches, Patch(alpha=0, label="no whiskers: one participant")]
-    return [*legend_patches, Line2D([], [], color="0.2", label=f"{CONFIDENCE_LEVEL:.0%} interval over participants")]
+        legend_handles.append(Patch(alpha=0, label="no whiskers: one participant"))
+    else:
+        legend_handles.append(Line2D([], [], color="0.2", label=f"{CONFIDENCE_LEVEL:.0%} interval over participants"))
+    return legend_handles
 
 
 def draw_brain(panel_axes: Axes, feature_family: FeatureFamily, atlas: Atlas) -> None:
@@ -245,8 +249,9 @@ def draw_brain(panel_axes: Axes, feature_family: FeatureFamily, atlas: Atlas) ->
     plot_options |= {
         "axes": (panel_left, panel_bottom + 0.35 * panel_height, panel_width, 0.55 * panel_height),
         "figure": parent_figure,
+        "black_bg": False,
+        "annotate": False,
     }
-    plot_options |= {"black_bg": False, "annotate": False}
     brain_display = plot_stat_map(effect_image, display_mode="z", cut_coords=slice_z_mm, **plot_options)
     if feature_family.reliance_effect.is_significant.any():
         brain_display.add_contours(effect_image, levels=[0.5], colors="black", linewidths=0.6)
@@ -274,10 +279,8 @@ def draw_matrix(
         matrix_axes.add_patch(
             Rectangle((column_index - 0.5, row_index - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.9)
         )
-    short_row_names, short_column_names = (
-        [shorten_text(end_name, MAX_FIGURE_NAME_LETTERS) for end_name in end_names]
-        for end_names in (effect_matrix.index, effect_matrix.columns)
-    )
+    short_row_names = [shorten_text(row_name, MAX_FIGURE_NAME_LETTERS) for row_name in effect_matrix.index]
+    short_column_names = [shorten_text(column_name, MAX_FIGURE_NAME_LETTERS) for column_name in effect_matrix.columns]
     matrix_axes.set_yticks(np.arange(len(short_row_names)), short_row_names)
     matrix_axes.set_xticks(np.arange(len(short_column_names)), short_column_names, rotation=90)
     matrix_axes.tick_params(length=0)

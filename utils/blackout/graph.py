@@ -65,22 +65,17 @@ def make_local_step(node: GraphNode) -> Step | None:
         argument_value is None or argument_value is False for argument_value in node.arguments.kwargs.values()
     )
     # Keras' own activation functions all stay within a voxel.
-    is_activation_voxelwise = (
-        getattr(keras.activations, getattr(activation_function, "__name__", ""), None) is activation_function
-    )
+    activation_name = getattr(activation_function, "__name__", "")
+    is_activation_voxelwise = getattr(keras.activations, activation_name, None) is activation_function
     if not (is_plain_call and is_activation_voxelwise):
         return None
     if layer_type in VOXELWISE_LAYERS or (layer_type in CHANNEL_LAYERS and layer.axis in (-1, 4)):
-        return (
-            Step(layer, source_tensors, target_tensor)
-            if all(source_tensor.shape[1:4] == target_tensor.shape[1:4] for source_tensor in source_tensors)
-            else None
-        )
+        is_same_grid = all(source_tensor.shape[1:4] == target_tensor.shape[1:4] for source_tensor in source_tensors)
+        return Step(layer, source_tensors, target_tensor) if is_same_grid else None
+    if layer_type not in (*CONVOLUTION_LAYERS, layers.MaxPooling3D):
+        return None
     # TensorFlow 2.21 without oneDNN begins a voxel late if windows leave two voxels at the end unread.
-    if (
-        layer_type not in (*CONVOLUTION_LAYERS, layers.MaxPooling3D)
-        or (layer.strides - compute_window_extent(layer) > 1).any()
-    ):
+    if (layer.strides - compute_window_extent(layer) > 1).any():
         return None
     if layer_type is layers.MaxPooling3D:
         return MaximumPoolingStep(layer, source_tensors, target_tensor)
@@ -102,10 +97,10 @@ def follow_volume(
         if affected_tensors.isdisjoint(node.input_tensors):
             continue
         affected_tensors.update(node.output_tensors)
-        (first_source_tensor, *_), target_tensor = node.input_tensors, node.output_tensors[0]
-        local_step = (
-            make_local_step(node) if {volume_tensor, *step_by_target_tensor}.issuperset(node.input_tensors) else None
-        )
+        first_source_tensor = node.input_tensors[0]
+        target_tensor = node.output_tensors[0]
+        is_followed_here = {volume_tensor, *step_by_target_tensor}.issuperset(node.input_tensors)
+        local_step = make_local_step(node) if is_followed_here else None
         previous_step = step_by_target_tensor.get(first_source_tensor)
         if local_step is None:
             tail_nodes.append(node)

@@ -60,23 +60,20 @@ class BlackoutOptions(BundleOptions):
     def select_result_settings(self) -> dict[str, Any]:
         from data.images.nifti import make_sidecar_path  # costs `--help` nothing
 
-        path_by_option = {
-            option_name: str(file_path) if file_path else None
-            for option_name, file_path in (("atlas", self.atlas), ("systems", self.systems))
-        }
+        # Files are hashed with the names of their labels beside them
         chosen_paths = [file_path for file_path in (self.atlas, self.systems) if file_path]
-        hashed_paths = [
-            file_path
-            for file_path in [*chosen_paths, *(make_sidecar_path(file_path, ".txt") for file_path in chosen_paths)]
-            if file_path.is_file()
-        ]
-        verify_setting = {"verify": self.verify} if self.verify else {}
-        return {
+        sidecar_paths = [make_sidecar_path(file_path, ".txt") for file_path in chosen_paths]
+        hashed_paths = [file_path for file_path in [*chosen_paths, *sidecar_paths] if file_path.is_file()]
+        result_settings = {
             "chosen_maps": self.maps,
-            **path_by_option,
+            "atlas": str(self.atlas) if self.atlas else None,
+            "systems": str(self.systems) if self.systems else None,
             "sha256": compute_sha256(*hashed_paths),
             "donors": self.donors,
-        } | verify_setting
+        }
+        if self.verify:
+            result_settings["verify"] = self.verify
+        return result_settings
 
     def make_replaced_map_mask(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""

@@ -49,40 +49,32 @@ class BlackoutResults:
         significant by each tested effect, adjusted and before (`_plain`), how many of those replicate in halves, and in
         repeats if there are some."""
         replication_table = self.replication_table
-        count_rows = list[dict[str, Any]]()
+        is_family_row = replication_table["thing"] == ""
+        expected_share_by_family = replication_table[is_family_row].set_index(["between", "family"])["expected"]
         replicated_rows = replication_table[
-            (replication_table["thing"] != "")
+            ~is_family_row
             & (replication_table["significant"] == 1)
             & (replication_table["replicates"] > REPLICATION_THRESHOLD)
         ]
         replicated_counts = replicated_rows.groupby(["between", "family"]).size()
-        expected_share_by_family = replication_table[replication_table["thing"] == ""].set_index(["between", "family"])[
-            "expected"
-        ]
-        for feature_family in self.feature_families:
-            family_row: dict[str, Any] = {
+        count_rows = list[dict[str, Any]]()
+        kind_names = [feature_family.feature_kind.kind_name for feature_family in self.feature_families]
+        for kind_name, feature_family in zip(kind_names, self.feature_families, strict=True):
+            count_row: dict[str, Any] = {
                 "family": feature_family.feature_kind.plural_feature_name,
                 "things": len(feature_family.feature_names),
             }
             for fill_effect in feature_family.tested_effects:
-                family_row[fill_effect.fill.fill_name] = fill_effect.is_significant.sum()
-                family_row[f"{fill_effect.fill.fill_name}_plain"] = (fill_effect.unadjusted_p < FAMILYWISE_ALPHA).sum()
-            family_row[EXPECTED_COLUMN] = (
-                family_row[RELIANCE_FILL]
-                * expected_share_by_family[BETWEEN_HALVES, feature_family.feature_kind.kind_name]
-                if family_row[RELIANCE_FILL]
-                else 0.0
-            )
-            count_rows.append(
-                family_row
-                | {
-                    comparison_name: replicated_counts.get((comparison_name, feature_family.feature_kind.kind_name), 0)
-                    for comparison_name in replication_table["between"].unique()
-                }
-            )
-        return pd.DataFrame(
-            count_rows, [feature_family.feature_kind.kind_name for feature_family in self.feature_families]
-        )
+                count_row[fill_effect.fill.fill_name] = fill_effect.is_significant.sum()
+                count_row[f"{fill_effect.fill.fill_name}_plain"] = (fill_effect.unadjusted_p < FAMILYWISE_ALPHA).sum()
+            count_row[EXPECTED_COLUMN] = 0.0
+            if count_row[RELIANCE_FILL]:
+                expected_share = expected_share_by_family[BETWEEN_HALVES, kind_name]
+                count_row[EXPECTED_COLUMN] = count_row[RELIANCE_FILL] * expected_share
+            for comparison_name in replication_table["between"].unique():
+                count_row[comparison_name] = replicated_counts.get((comparison_name, kind_name), 0)
+            count_rows.append(count_row)
+        return pd.DataFrame(count_rows, kind_names)
 
     @property
     def conclusion(self) -> str:
@@ -99,11 +91,8 @@ class BlackoutResults:
         metric_name = TITLE_BY_AUC[self.prediction_headline.metric]
         model_name = self.run.model.model_name
         if score_estimate.low is None or score_estimate.high is None:
-            estimate_sentence = (
-                f"{metric_name} "
-                f"{score_estimate.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
-            )
-            return f"It is not known whether {model_name} predicts better than chance. {estimate_sentence}."
+            score_text = score_estimate.text(".2f", "is undefined: all, or all whom it compares, are of one class")
+            return f"It is not known whether {model_name} predicts better than chance. {metric_name} {score_text}."
         if score_estimate.high < CHANCE_AUC:
             prediction_text = "ranks participants the wrong way round"
         elif score_estimate.low <= CHANCE_AUC:
@@ -157,29 +146,32 @@ class BlackoutResults:
     @property
     def cautions(self) -> list[str]:
         """The warnings that belong beside every number."""
-        rarer_class_fraction = min(self.people.subject_labels.mean(), 1 - self.people.subject_labels.mean())
-        warnings = [self.uncleaned_warning]
-        warnings.append(f"{SITE_UNKNOWN_SENTENCE}." if self.run.caveats.unknown_site else "")
-        if self.people.verdict is not BlackoutVerdict.SINGLE_CLASS and not self.people.adjuster.adjustment.covariates:
-            warnings.append(f"No p is adjusted for covariates: {self.people.adjuster.adjustment.no_adjustment_reason}.")
+        adjustment = self.people.adjuster.adjustment
+        autism_fraction = self.people.subject_labels.mean()
+        rarer_class_fraction = min(autism_fraction, 1 - autism_fraction)
+        warnings = []
+        if self.uncleaned_warning:
+            warnings.append(self.uncleaned_warning)
+        if self.run.caveats.unknown_site:
+            warnings.append(f"{SITE_UNKNOWN_SENTENCE}.")
+        if self.people.verdict is not BlackoutVerdict.SINGLE_CLASS and not adjustment.covariates:
+            warnings.append(f"No p is adjusted for covariates: {adjustment.no_adjustment_reason}.")
         if 0 < rarer_class_fraction < MIN_RARER_CLASS_FRACTION:
             warnings.append(
                 f"Only {rarer_class_fraction:.0%} are of one class: if their effects are skewed and vary much more "
                 "than the others', p is too small."
             )
-        return [*filter(None, warnings)]
+        return warnings
 
     @property
     def manifest_warnings(self) -> list[str]:
         """The warnings and footnotes in `run.json`."""
-        return [
-            *self.cautions,
-            *(
-                footnote
-                for feature_family in self.feature_families
-                for footnote in feature_family.footnote_by_column.values()
-            ),
+        footnotes = [
+            footnote
+            for feature_family in self.feature_families
+            for footnote in feature_family.footnote_by_column.values()
         ]
+        return [*self.cautions, *footnotes]
 
     @property
     def sample_description(self) -> str:
@@ -207,60 +199,57 @@ def conclude_blackout(
     """The results of effects. `record_folds` (records,) names the model that blacked out each record, if there are
     several; with repeats, the one of the first repeat. `effects_by_repeat` are the effects of which `record_effects`
     are the means."""
-    record_effects = replace(record_effects, linked_subject_groups=run.cohort.groups)
+    subject_groups = run.cohort.groups
+    record_effects = replace(record_effects, linked_subject_groups=subject_groups)
+
+    # How well the network predicts, which decides whether anything is concluded
     score_by_metric = score_predictions(record_effects, record_folds, run.seed)
-    prediction_headline = Headline(
-        choose_headline_metric(score_by_metric), score_by_metric[choose_headline_metric(score_by_metric)]
-    )
+    headline_metric = choose_headline_metric(score_by_metric)
+    prediction_headline = Headline(headline_metric, score_by_metric[headline_metric])
     people = make_blackout_people(run, record_effects, record_folds, prediction_headline.score)
+
+    # The families, and those of repeats, made one repeat after another
     feature_families = make_families(Blackout(run, record_effects, people))
     families_by_repeat = (
-        make_families(
-            Blackout(run, replace(repeat_effects, linked_subject_groups=record_effects.linked_subject_groups), people)
-        )
+        make_families(Blackout(run, replace(repeat_effects, linked_subject_groups=subject_groups), people))
         for repeat_effects in effects_by_repeat
     )
-    return BlackoutResults(
-        run,
-        record_effects,
-        people,
-        prediction_headline,
-        feature_families,
-        compute_replication_table(feature_families, families_by_repeat),
-    )
+    replication_table = compute_replication_table(feature_families, families_by_repeat)
+    return BlackoutResults(run, record_effects, people, prediction_headline, feature_families, replication_table)
 
 
 def score_predictions(record_effects: RecordEffects, record_folds: Sequence | None, seed: int) -> dict[str, Estimate]:
     """How well the network predicts the people who were blacked out."""
-    prediction_columns = {
-        "label": record_effects.record_labels,
-        "probability": record_effects["probability"],
-        "subject": record_effects.record_subjects,
-    }
-    prediction_columns |= {
-        "site": [record_row.site for record_row in record_effects.record_rows],
-        SAME_SCAN_COLUMN: record_effects.record_cluster_leaders,
-    }
-    prediction_columns |= {} if record_folds is None else {"fold": list(record_folds)}
-    return estimate_scores(Predictions.from_tables(pd.DataFrame(prediction_columns)), seed)
+    prediction_table = pd.DataFrame(
+        {
+            "label": record_effects.record_labels,
+            "probability": record_effects["probability"],
+            "subject": record_effects.record_subjects,
+            "site": [record_row.site for record_row in record_effects.record_rows],
+            SAME_SCAN_COLUMN: record_effects.record_cluster_leaders,
+        }
+    )
+    if record_folds is not None:
+        prediction_table["fold"] = list(record_folds)
+    return estimate_scores(Predictions.from_tables(prediction_table), seed)
 
 
 def make_blackout_people(
     run: Run, record_effects: RecordEffects, record_folds: Sequence | None, score_estimate: Estimate
 ) -> BlackoutPeople:
     """The subjects of effects, and whether anything is concluded of them."""
-    subject_labels, (_, first_record_indices) = (
-        record_effects.average_subject_records(record_effects.record_labels),
-        np.unique(record_effects.record_subjects, return_index=True),
+    # Of each subject the first record, in the order of names
+    _, first_record_indices = np.unique(record_effects.record_subjects, return_index=True)
+    subject_labels = record_effects.average_subject_records(record_effects.record_labels)
+    subject_sites = np.array([record_effects.record_rows[record_index].site for record_index in first_record_indices])
+    subject_folds = np.array(
+        ["" if record_folds is None else record_folds[record_index] for record_index in first_record_indices]
     )
     covariate_table = options.load_blackout_covariates(run.cohort, record_effects.record_rows)
-    subject_sites = np.array([record_effects.record_rows[record_index].site for record_index in first_record_indices])
     return BlackoutPeople(
         subject_labels=subject_labels,
         subject_sites=subject_sites,
-        subject_folds=np.array(
-            ["" if record_folds is None else record_folds[record_index] for record_index in first_record_indices]
-        ),
+        subject_folds=subject_folds,
         subject_cluster_numbers=record_effects.subject_cluster_numbers,
         adjuster=CovariateAdjuster(make_adjustment(covariate_table, subject_sites), subject_labels),
         resampling_seed=run.seed,

@@ -59,16 +59,15 @@ def group_phenotype_values(metadata: Metadata) -> ValuePositionsByGroup:
     same, in a user's own table those of a column. Without names each value is a group."""
     value_names = list_phenotype_value_names(metadata)
     group_by_value = [find_value_group(metadata, value_name) for value_name in value_names]
-    ordered_group_names = (
-        [*ABIDE_NAME_PATTERN_BY_GROUP] if value_names == list_abide_value_names() else dict.fromkeys(group_by_value)
-    )
-    return {
-        group_name: [
-            value_position for value_position, value_group in enumerate(group_by_value) if value_group == group_name
-        ]
-        for group_name in ordered_group_names
-        if group_name
+    is_abide = value_names == list_abide_value_names()
+    ordered_group_names = [*ABIDE_NAME_PATTERN_BY_GROUP] if is_abide else [*dict.fromkeys(group_by_value)]
+    value_positions_by_group: ValuePositionsByGroup = {
+        group_name: [] for group_name in ordered_group_names if group_name
     }
+    for value_position, value_group in enumerate(group_by_value):
+        if value_group:
+            value_positions_by_group[value_group].append(value_position)
+    return value_positions_by_group
 
 
 def find_value_group(metadata: Metadata, value_name: str) -> str:
@@ -76,26 +75,19 @@ def find_value_group(metadata: Metadata, value_name: str) -> str:
     value_names = list_phenotype_value_names(metadata)
     lower_name = value_name.lower()
     if value_names == list_abide_value_names():
-        return next(
-            (
-                group_name
-                for group_name, name_pattern in ABIDE_NAME_PATTERN_BY_GROUP.items()
-                if re.match(name_pattern, lower_name)
-            ),
-            "",
-        )
+        for group_name, name_pattern in ABIDE_NAME_PATTERN_BY_GROUP.items():
+            if re.match(name_pattern, lower_name):
+                return group_name
+        return ""
     if not metadata.phenotype_columns:
         return value_name if value_name in value_names else ""
-    categories_by_column = metadata.phenotype_categories
-    column_by_lower_name = {column_name.lower(): column_name for column_name in metadata.phenotype_columns}
-    column_by_lower_name |= {
-        f"{column_name}_missing".lower(): column_name for column_name in metadata.phenotype_columns
-    }
-    column_by_lower_name |= {
-        f"{column_name}_{category}".lower(): column_name
-        for column_name, categories in categories_by_column.items()
-        for category in categories
-    }
+    # Later entries win: names of categories over marks, marks over columns
+    column_names = metadata.phenotype_columns
+    column_by_lower_name = {column_name.lower(): column_name for column_name in column_names}
+    column_by_lower_name |= {f"{column_name}_missing".lower(): column_name for column_name in column_names}
+    for column_name, categories in metadata.phenotype_categories.items():
+        for category in categories:
+            column_by_lower_name[f"{column_name}_{category}".lower()] = column_name
     return column_by_lower_name.get(lower_name, "")
 
 
@@ -103,13 +95,13 @@ def drop_group_covariates(covariate_table: pd.DataFrame, metadata: Metadata, gro
     """The covariates of people without those that say what a group of values says: those of the same column, or of the
     same kind, such as age. The group of marks says what the phenotype's covariates say that are unknown for some, such
     as the IQ."""
-    all_value_names = list_phenotype_value_names(metadata)
     is_marks_group = group_name == MARKS_GROUP
-    group_value_names = (
-        all_value_names
-        if is_marks_group
-        else (group_name, *(name for name in all_value_names if find_value_group(metadata, name) == group_name))
-    )
+    all_value_names = list_phenotype_value_names(metadata)
+    if is_marks_group:
+        group_value_names = all_value_names
+    else:
+        same_group_names = [name for name in all_value_names if find_value_group(metadata, name) == group_name]
+        group_value_names = (group_name, *same_group_names)
     covariate_kinds = [
         covariate_kind
         for covariate_kind in COVARIATE_KIND_BY_NAME.values()
@@ -133,9 +125,8 @@ def load_subject_phenotypes(cohort: Cohort, subjects: Sequence[str]) -> pd.DataF
     if (raw_phenotype := cohort.unscaled_phenotype) is not None:
         return raw_phenotype.loc[[*subjects]]
     record_index_by_subject = cohort.find_first_record_indices(range(len(cohort.rows)))
-    phenotype_values = cohort.make_batch(
-        [record_index_by_subject[subject] for subject in subjects], with_volumes=False
-    )[PHENOTYPE_INPUT]
+    record_indices = [record_index_by_subject[subject] for subject in subjects]
+    phenotype_values = cohort.make_batch(record_indices, with_volumes=False)[PHENOTYPE_INPUT]
     return pd.DataFrame(phenotype_values.astype(float), index=[*subjects])
 
 
@@ -147,20 +138,19 @@ def summarise_value_groups(
     summary_by_group = {}
     for group_name, value_positions in value_positions_by_group.items():
         group_table = phenotype_table.iloc[:, value_positions]
-        mark_columns = group_table[
-            [column_name for column_name in group_table if INDICATOR_PATTERN.search(str(column_name))]
-        ]
-        code_columns = group_table.drop(columns=mark_columns.columns).loc[
-            :, lambda group_columns: group_columns.isin([0, 1]).all()
-        ]
+        mark_names = [column_name for column_name in group_table if INDICATOR_PATTERN.search(str(column_name))]
+        mark_columns = group_table[mark_names]
+        if group_name == MARKS_GROUP:
+            summary_by_group[group_name] = mark_columns.sum(axis=1)
+            continue
+
+        # Several columns of 0 and 1 are the codes of a category
+        unmarked_columns = group_table.drop(columns=mark_columns.columns)
+        code_columns = unmarked_columns.loc[:, unmarked_columns.isin([0, 1]).all()]
         first_column = group_table.iloc[:, 0]
         is_category_code = code_columns.shape[1] > 1 and first_column.name in code_columns
         summary_by_group[group_name] = (
-            mark_columns.sum(axis=1)
-            if group_name == MARKS_GROUP
-            else first_column.where(code_columns.any(axis=1))
-            if is_category_code
-            else first_column
+            first_column.where(code_columns.any(axis=1)) if is_category_code else first_column
         )
     return pd.DataFrame(summary_by_group).to_numpy(float)
 
@@ -193,17 +183,14 @@ class PhenotypeFunction:
     def __call__(self, batch: dict[str, np.ndarray], phenotypes: np.ndarray) -> np.ndarray:
         """The log odds of autism (n, any) of n records with other phenotypes (n, any, 29)."""
         record_count, phenotypes_per_record = phenotypes.shape[:2]
-        rest_tensors = (
-            self._compute_rest_tensors([batch[input_name] for input_name in self._input_names])
-            if self._compute_rest_tensors
-            else []
-        )
+        rest_tensors = []
+        if self._compute_rest_tensors:
+            rest_tensors = self._compute_rest_tensors([batch[input_name] for input_name in self._input_names])
         repeated_rest_tensors = [
             np.repeat(np.asarray(rest_tensor), phenotypes_per_record, axis=0) for rest_tensor in rest_tensors
         ]
-        logits = self._compute_logits(
-            [phenotypes.reshape(record_count * phenotypes_per_record, -1), *repeated_rest_tensors]
-        )
+        flat_phenotypes = phenotypes.reshape(record_count * phenotypes_per_record, -1)
+        logits = self._compute_logits([flat_phenotypes, *repeated_rest_tensors])
         return compute_autism_log_odds(np.asarray(logits)).reshape(record_count, phenotypes_per_record)
 
 
@@ -214,30 +201,17 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
     cohort = setup.cohort
     if PHENOTYPE_INPUT not in run.model.list_input_names(run.config):
         return Measurements()
-    phenotype_function = PhenotypeFunction(setup.network)
     value_positions_by_group = group_phenotype_values(cohort.metadata)
     phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE_INPUT]
-    log_odds_by_batch = []
-    for record_indices in split_into_batches(donors.tested_record_indices, RECORDS_PER_BATCH):
-        batch = cohort.make_batch(
-            record_indices,
-            with_volumes=phenotype_function.has_further_inputs,
-            record_table_by_name=make_connectome_tables(cohort),
-        )
-        intact_phenotypes = phenotypes[record_indices]
-        replaced_phenotypes = replace_value_groups(
-            intact_phenotypes, phenotypes[donors.select_donor_indices(record_indices)], value_positions_by_group
-        ).reshape(len(intact_phenotypes), -1, intact_phenotypes.shape[1])
-        log_odds_by_batch.append(
-            phenotype_function(batch, np.concatenate([intact_phenotypes[:, None], replaced_phenotypes], axis=1))
-        )
-    log_odds = np.concatenate(log_odds_by_batch)  # (records, 1 + donors * groups): the intact ones first
+    log_odds = compute_group_log_odds(setup, phenotypes, value_positions_by_group)
     check_network_finite(run, "outputs", log_odds)
     intact_log_odds = log_odds[:, 0]
-    replaced_log_odds = log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, len(value_positions_by_group))
-    group_levels = np.zeros(
-        (len(phenotypes), len(value_positions_by_group), max(map(len, value_positions_by_group.values())))
-    )
+    group_count = len(value_positions_by_group)
+    replaced_log_odds = log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, group_count)
+
+    # The mean fall over donors, without the chance of having drawn these donors
+    largest_group_size = max(map(len, value_positions_by_group.values()))
+    group_levels = np.zeros((len(phenotypes), group_count, largest_group_size))  # 0 behind a smaller group's values
     for group_index, value_positions in enumerate(value_positions_by_group.values()):
         group_levels[:, group_index, : len(value_positions)] = phenotypes[:, value_positions]
     log_odds_falls_by_group = compute_control_variate_mean(
@@ -250,6 +224,28 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
     return Measurements(
         record_array_by_name, partial(make_value_checks, setup, value_positions_by_group, phenotypes, replaced_log_odds)
     )
+
+
+def compute_group_log_odds(
+    setup: BlackoutSetup, phenotypes: np.ndarray, value_positions_by_group: ValuePositionsByGroup
+) -> np.ndarray:
+    """The log odds of autism of the tested records (records, 1 + donors * groups): with nothing replaced, then with
+    each group replaced by each donor's. `phenotypes` (records, 29) are those of all records of the cohort."""
+    phenotype_function = PhenotypeFunction(setup.network)
+    log_odds_by_batch = []
+    for record_indices in split_into_batches(setup.donors.tested_record_indices, RECORDS_PER_BATCH):
+        batch = setup.cohort.make_batch(
+            record_indices,
+            with_volumes=phenotype_function.has_further_inputs,
+            record_table_by_name=make_connectome_tables(setup.cohort),
+        )
+        intact_phenotypes = phenotypes[record_indices]  # (n, 29)
+        donor_phenotypes = phenotypes[setup.donors.select_donor_indices(record_indices)]  # (donors, n, 29)
+        replaced_phenotypes = replace_value_groups(intact_phenotypes, donor_phenotypes, value_positions_by_group)
+        flat_phenotypes = replaced_phenotypes.reshape(len(intact_phenotypes), -1, intact_phenotypes.shape[1])
+        shown_phenotypes = np.concatenate([intact_phenotypes[:, None], flat_phenotypes], axis=1)
+        log_odds_by_batch.append(phenotype_function(batch, shown_phenotypes))
+    return np.concatenate(log_odds_by_batch)
 
 
 def replace_value_groups(
@@ -300,16 +296,12 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
     value_names = list_phenotype_value_names(metadata)
 
     def adjust_group_effects(group_effects: np.ndarray) -> AdjustedEffects:
-        group_adjusters = (
-            CovariateAdjuster(
-                make_adjustment(drop_group_covariates(covariate_table, metadata, group_name)), subject_labels
-            )
-            for group_name in value_positions_by_group
-        )
-        adjusted_effects_by_group = [
-            adjust_effects(group_effects[:, [group_index]])
-            for group_index, adjust_effects in enumerate(group_adjusters)
-        ]
+        adjusted_effects_by_group = []
+        for group_index, group_name in enumerate(value_positions_by_group):
+            adjustment = make_adjustment(drop_group_covariates(covariate_table, metadata, group_name))
+            adjust_for_covariates = CovariateAdjuster(adjustment, subject_labels)
+            adjusted_effects_by_group.append(adjust_for_covariates(group_effects[:, [group_index]]))
+        # Features side by side, array by array
         return AdjustedEffects(*map(np.hstack, zip(*adjusted_effects_by_group, strict=True)))
 
     reliance_effect = FillEffect(
@@ -318,28 +310,29 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
         blackout.people,
         adjust_group_effects,
     )
-    first_value_names = [
-        "how much is unknown" if group_name == MARKS_GROUP else value_names[value_positions[0]]
-        for group_name, value_positions in value_positions_by_group.items()
-    ]
-    values_text_by_group = [
-        "; ".join(value_names[value_position] for value_position in value_positions)
-        for value_positions in value_positions_by_group.values()
-    ]
+    subjects = sorted(set(blackout.record_effects.record_subjects))
+    feature_values = summarise_value_groups(
+        load_subject_phenotypes(blackout.cohort, subjects), value_positions_by_group
+    )  # (subjects, groups)
+
+    group_names = [*value_positions_by_group]
+    values_text_by_group = []
+    summary_name_by_group = []  # whose difference is shown
+    for group_name, value_positions in value_positions_by_group.items():
+        group_value_names = [value_names[value_position] for value_position in value_positions]
+        values_text_by_group.append("; ".join(group_value_names))
+        summary_name_by_group.append("how much is unknown" if group_name == MARKS_GROUP else group_value_names[0])
+    footnote_by_column = {"direction": DIFFERENCE_FOOTNOTE}
+    if blackout.people.adjuster.adjustment.covariates:
+        footnote_by_column["p_reliance"] = ADJUSTMENT_FOOTNOTE
     return FeatureFamily(
         VALUE_KIND,
-        [*value_positions_by_group],
-        pd.DataFrame(
-            {"group": [*value_positions_by_group], "values": values_text_by_group, "difference_of": first_value_names}
-        ),
+        group_names,
+        pd.DataFrame({"group": group_names, "values": values_text_by_group, "difference_of": summary_name_by_group}),
         [reliance_effect],
-        summarise_value_groups(
-            load_subject_phenotypes(blackout.cohort, sorted(set(blackout.record_effects.record_subjects))),
-            value_positions_by_group,
-        ),
-        footnote_by_column={"direction": DIFFERENCE_FOOTNOTE}
-        | ({"p_reliance": ADJUSTMENT_FOOTNOTE} if blackout.people.adjuster.adjustment.covariates else {}),
-        stored_arrays={"values": np.array([*value_positions_by_group], object)},
+        feature_values,
+        footnote_by_column=footnote_by_column,
+        stored_arrays={"values": np.array(group_names, object)},
     )
 
 
