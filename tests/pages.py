@@ -4,23 +4,15 @@ import re
 import shlex
 from pathlib import Path
 
+from check_model import CONTRACT_BY_MODEL
 from commands import ROOT
-from helpers import SMALL_BATCH, TINY_NN
+from helpers import SMALL_BATCH
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND_LINE = re.compile(r"(?:run\.py|abide-\w+|python -m (?:data|utils\.\w+)) .*")
 SLURM_MARK = "#SBATCH"  # in the blocks that are scripts for Slurm
-ONE_OF_REGIONS = ("--preset", "regions", "--set", "members=1", *SMALL_BATCH)
-TINY_OPTIONS_BY_MODEL = {
-    "mmnn": ONE_OF_REGIONS,
-    "cnn": ("--set", "members=1", *SMALL_BATCH),  # the default preset
-    "nn": (*TINY_NN, *SMALL_BATCH),
-    "ae": SMALL_BATCH,
-    "cae": ("--preset", "stride3", "--set", "filters=1", "--set", "strides=3", "--set", "batch_size=2"),
-}
-ITERATIONS_BY_MODEL = {"cae": "1"}
 
 
 def read_page_source(page: Path) -> str:
@@ -74,8 +66,8 @@ def shrink_command(command: str) -> list[str]:
     if "--train" not in words:
         return words
     model = words[words.index("--model") + 1] if "--model" in words else "mmnn"
-    assert model in TINY_OPTIONS_BY_MODEL, f"Give {model} its settings in TINY."
+    contract = CONTRACT_BY_MODEL[model]
     if "--choose" in words:
         return [*words, "--numIters", "1"]
-    settings = SMALL_BATCH if "--preset" in words else TINY_OPTIONS_BY_MODEL[model]
-    return [*words, "--numIters", ITERATIONS_BY_MODEL.get(model, "2"), *settings]
+    settings = SMALL_BATCH if "--preset" in words else contract.small_options
+    return [*words, "--numIters", str(contract.small_iterations), *settings]

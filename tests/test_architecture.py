@@ -116,8 +116,8 @@ def added(tmp_path_factory) -> Path:
 def test_the_added_model_passes_tests_and_linter(added):
     run_python(added, "-m", "ruff", "check", "--no-cache", "models", "tests")
     run_python(added, "-m", "ruff", "format", "--no-cache", "--check", "models", "tests")
-    tests = [f"tests/test_{name}.py" for name in ("models", "occlusion", "baselines", "roads")]
-    test_selection = "(linear and not form) or mission or meets_an_end"  # not its whole road
+    tests = [f"tests/test_{name}.py" for name in ("models", "settings", "occlusion", "baselines", "roads")]
+    test_selection = "(linear and not form) or has_a_contract or meets_an_end"  # not its whole road
     run_python(
         added, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={added / 'tmp'}", *tests, "-k", test_selection
     )

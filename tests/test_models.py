@@ -1,9 +1,19 @@
-"""The five models: sizes by hand, shapes, costs, placement of the code on the grid, losses."""
+"""Networks of all models against their contract; and of single ones costs, placement of the code on the grid, shares
+of branches."""
 
 import math
 
 import numpy as np
 import pytest
+from check_model import (
+    CONTRACT_BY_MODEL,
+    EVERY_PRESET,
+    NETWORK_CHECKS,
+    REGIONS,
+    SINE,
+    TWO_BRANCHES,
+    check_table_of_contracts,
+)
 from helpers import compute_region_means
 
 from data.images.atlas import load_atlas
@@ -12,7 +22,6 @@ from models.averaging import make_branch_logits_network
 from models.layers import Standardise, fourier_features
 
 FULL, REDUCED = MODELS["cae"].required_grid, MODELS["cnn"].required_grid
-EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
 
 
 @pytest.fixture(scope="module")
@@ -29,86 +38,22 @@ def build():
     return get
 
 
-def conv(kernel: int, inputs: int, outputs: int, bias: bool = False) -> int:
-    """Parameters of a 3-D convolution; one followed by batch norm has no bias."""
-    return kernel**3 * inputs * outputs + (outputs if bias else 0)
-
-
-def norm(channels: int) -> int:
-    """Scale, shift, running mean and variance."""
-    return 4 * channels
-
-
-def dense(inputs: int, outputs: int, bias: bool = True) -> int:
-    return inputs * outputs + (outputs if bias else 0)
-
-
-def block(inputs: int, outputs: int) -> int:
-    """A residual block that changes the shape: two convolutions, and a projected shortcut."""
-    inside = conv(3, inputs, outputs) + conv(3, outputs, outputs) + 2 * norm(outputs)
-    return inside + conv(1, inputs, outputs) + norm(outputs)
-
-
-def batch_normed(kernel: int, inputs: int, outputs: int) -> int:
-    return conv(kernel, inputs, outputs) + norm(outputs)
-
-
-RESIDUAL = batch_normed(3, 1, 16) + block(16, 32) + block(32, 64)
-FLAT = 16 * 19 * 16  # the plain network halves 31x37x31 once and ends with one channel
-PLAIN = (
-    batch_normed(5, 1, 16)
-    + batch_normed(5, 16, 32)
-    + 2 * batch_normed(3, 32, 32)
-    + batch_normed(3, 32, 16)
-    + batch_normed(3, 16, 1)
-    + dense(FLAT, FLAT, bias=False)
-    + norm(FLAT)
-)
-PHENOTYPE = dense(29, 32, bias=False) + norm(32) + dense(32, 16, bias=False) + norm(16)
-STANDARDISED = 2 * 116  # mean and spread of each region of AAL
-CUBES = 2 * 11 * 13 * 11  # mean and spread of each cube of 3x3x3 voxels
-CUBE_BRANCH = conv(3, 1, 8, bias=True) + dense(6 * 7 * 6 * 8, 2)
-REGIONS = dense(116, 64) + dense(64, 2)
-SINE = dense(29, 256) + dense(256, 2)
-TWO_BRANCHES, THREE_BRANCHES = 2 + 1, 3 + 1  # shares of so many parts, and a bias
-PARAMETERS = {
-    ("cnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * CUBE_BRANCH + TWO_BRANCHES,
-    ("cnn", "residual"): RESIDUAL + dense(64, 2),
-    ("cnn", "plain"): PLAIN + dense(FLAT, 2),
-    ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
-    ("nn", "sine"): 4 * SINE,
-    ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * CUBE_BRANCH + 4 * SINE + THREE_BRANCHES,
-    ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE + TWO_BRANCHES,
-    ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
-    ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
-    ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
-    ("cae", "stride3"): 4 * conv(3, 1, 1, bias=True),
-    ("cae", "stride3-bn"): 2 * conv(3, 1, 1) + 2 * conv(3, 1, 1, bias=True) + 3 * norm(1),
-    ("ae", "default"): dense(29, 24, False) + dense(24, 16) + dense(16, 24, False) + dense(24, 29) + 2 * norm(24),
-}
+def test_each_model_has_a_contract():
+    check_table_of_contracts()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, preset", EVERY_PRESET)
-def test_parameter_counts(name, preset, build):
-    assert build(name, preset).count_params() == PARAMETERS[name, preset]
+@pytest.mark.parametrize("check", NETWORK_CHECKS, ids=lambda check: check.__name__)
+def test_every_preset_keeps_the_contract(check, name, preset, build):
+    check(name, preset, build(name, preset))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, preset", EVERY_PRESET)
-def test_inputs_and_outputs(name, preset, build):
-    model, network = MODELS[name], build(name, preset)
-    volume = (None, *(model.required_grid or REDUCED).shape, 1)
-    assert {key: tensor.shape for key, tensor in network.input.items()} == {
-        key: {"volume": volume, "phenotype": (None, 29)}[key] for key in model.input_names
-    }
-    if model.predicted == "label":
-        assert network.output.shape == (None, 2)
-        assert network.output.dtype == "float32"
-    else:
-        assert network.output["reconstruction"].shape == network.input[model.input_names[0]].shape
-    if name == "cae":
-        assert network.output["code"].shape == (None, *(FULL if preset == "stride1" else REDUCED).shape, 1)
+@pytest.mark.parametrize("preset", MODELS["cae"].module.PRESETS)
+def test_the_code_of_cae_is_a_reduced_volume_but_for_stride_1(preset, build):
+    grid = FULL if preset == "stride1" else REDUCED
+    assert build("cae", preset).output["code"].shape == (None, *grid.shape, 1)
 
 
 @pytest.mark.slow
@@ -117,7 +62,9 @@ def test_connectomes_have_a_share_in_the_mean_and_separate_weights(preset):
     module = MODELS["mmnn"].module
     config = override_settings(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
-    without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) + TWO_BRANCHES if preset == "regions" else 0)
+    without = CONTRACT_BY_MODEL["mmnn"].parameter_counts[preset] - (
+        3 * (REGIONS + SINE) + TWO_BRANCHES if preset == "regions" else 0
+    )
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
@@ -159,8 +106,6 @@ def test_presets_follow_the_mission():
     for config in MODELS["cae"].module.PRESETS.values():
         assert (config.optimizer, config.learning_rate, config.decay) == ("rmsprop", 0.001, 0.99)
         assert (config.sparsity_weight, config.kernel, config.filters) == (0.6, 3, (1, 1))
-    default = {name: next(iter(model.module.PRESETS)) for name, model in MODELS.items()}
-    assert default == {"cae": "stride3-bn", "ae": "default", "cnn": "combined", "nn": "sine", "mmnn": "combined"}
 
 
 def block_mean(volume: np.ndarray) -> np.ndarray:

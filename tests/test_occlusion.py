@@ -8,6 +8,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+from check_model import CONTRACT_BY_MODEL, EVERY_OCCLUDED_PRESET
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -106,17 +107,11 @@ def boxes(grid, number, seed=0):
     return masks
 
 
-SMALLER = {  # which layers follow each other, and how far they reach, is that of the presets
-    "residual": {"filters": (4, 6, 8)},
-    "plain": {"filters": (4, 6, 6, 6, 4, 1), "pools": (0, 1, 0, 2, 0, 2)},
-    **{preset: {"members": 2} for preset in ("combined", "regions")},
-}
-
-
 def build_network(name, preset, maps=1, **more):
+    """A small network, with connectomes if the model can read them."""
     module = MODELS[name].module
-    config = dataclasses.replace(module.PRESETS[preset], **SMALLER[preset] | more)
-    edge_options = {"edges": 5} if name == "mmnn" else {}
+    config = dataclasses.replace(module.PRESETS[preset], **CONTRACT_BY_MODEL[name].blackout_settings[preset] | more)
+    edge_options = {"edges": 5} if "connectome" in MODELS[name].optional_input_names else {}
     return module.build(config, REDUCED, maps=maps, **edge_options)
 
 
@@ -130,8 +125,8 @@ def atlas_regions():
 @pytest.mark.parametrize(
     "name, preset, maps, more",
     [
-        *(("cnn", preset, maps, {}) for preset in SMALLER for maps in (1, 3)),
-        *(("mmnn", preset, 3, {}) for preset in SMALLER),
+        *((name, preset, 3, {}) for name, preset in EVERY_OCCLUDED_PRESET),
+        *((name, preset, 1, {}) for name, preset in EVERY_OCCLUDED_PRESET if MODELS[name].input_names == ("volume",)),
         ("mmnn", "residual", 3, {"cubes": 3}),
         ("mmnn", "combined", 3, {"cubes": 1}),
         ("cnn", "residual", 1, {"global_average": False, "average_pool": 2}),
@@ -144,7 +139,7 @@ def test_networks_from_the_models_are_exact(name, preset, maps, more):
         np.concatenate([boxes(GRID, 6), atlas_regions()[::100]]),
     )
     occlusion, (inputs, (_, fill)) = make_occlusion(model), records(model, 3)
-    averages = preset in ("combined", "regions")
+    averages = preset not in CONTRACT_BY_MODEL[name].presets_of_voxels
     assert isinstance(occlusion, FeatureOcclusion) == (more["cubes"] > 1 if "cubes" in more else averages)
     assert error(model, masks, expected_layers=()) < TOLERANCE
     activations, chosen = occlusion.run_intact(inputs), [2, 0] if maps > 1 else [0]
