@@ -31,9 +31,9 @@ from utils.blackout.verify import verify_blackout
 from utils.figures import shorten_text
 from utils.report.adjusted import make_adjusted_table
 from utils.runs import record
+from utils.runs.inference import restore_network
 from utils.runs.run import Run
 from utils.scores.results import BLACKOUT_PAGE_FILE
-from utils.training.network import restore_network
 
 BLACKOUT_STORE_FILE = "blackout.h5"
 MAX_TERMINAL_NAME_LETTERS = 24  # letters of a name in the terminal

@@ -29,7 +29,7 @@ from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
 from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck, VolumeOcclusion
-from utils.training.network import check_network_finite, compute_autism_log_odds
+from utils.runs.inference import check_network_finite, compute_autism_log_odds
 
 BY_MAP_FOOTNOTE = (
     "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "

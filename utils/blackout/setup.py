@@ -13,8 +13,8 @@ from utils.blackout.edge_logits import EdgeLogits, make_edge_logits
 from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion, make_occlusion
 from utils.blackout.options import get_blackout_options, make_connectome_tables, select_network_cohort
+from utils.runs.inference import compute_autism_log_odds
 from utils.runs.run import Run
-from utils.training.network import compute_autism_log_odds
 
 
 class VolumeOcclusion(NamedTuple):

@@ -28,8 +28,8 @@ from utils.blackout.fills import FILL_BY_NAME, RELIANCE_FILL
 from utils.blackout.graph import list_graph_nodes
 from utils.blackout.options import RECORDS_PER_BATCH, make_connectome_tables
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
+from utils.runs.inference import check_network_finite, compute_autism_log_odds
 from utils.scores.adjustment import make_adjustment
-from utils.training.network import check_network_finite, compute_autism_log_odds
 
 PHENOTYPE_INPUT = "phenotype"  # what networks call the values that they read
 MARKS_GROUP = "tests and missing values"

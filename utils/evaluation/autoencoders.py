@@ -14,9 +14,9 @@ from data.images import brain, resampling
 from data.images.grids import Grid
 from models import losses
 from utils.figures import VolumePicture, save_slices_figure
+from utils.runs.inference import run_network
 from utils.runs.run import Run
 from utils.scores.results import METRICS_FILE, Estimate, Headline, finite_or_none
-from utils.training.network import run_network
 
 
 class ExplainedVariance:

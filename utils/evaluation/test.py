@@ -35,6 +35,7 @@ from utils.report.tables import (
     read_result_table,
     split_predictions_by_repeat,
 )
+from utils.runs.inference import predict_probabilities, restore_network
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
 from utils.scores import baselines
@@ -56,7 +57,6 @@ from utils.scores.results import (
     Estimate,
     Headline,
 )
-from utils.training.network import predict_probabilities, restore_network
 
 CHECKPOINT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 

@@ -14,9 +14,9 @@ from data.cohorts.folds import seal_reduced_set
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 from data.images import brain, grids
 from utils.runs import record
+from utils.runs.inference import restore_network, run_network
 from utils.runs.record import TrainingPeople
 from utils.runs.run import Run
-from utils.training.network import restore_network, run_network
 
 
 def encode_cohort(run: Run) -> int:

@@ -15,6 +15,7 @@ from scipy.optimize import nnls
 
 from data.cohorts.cohort import split_into_batches
 from models.averaging import MeanOfLogits
+from utils.runs.inference import NetworkReader
 from utils.runs.run import Run
 from utils.scores.calibration import fit_platt
 from utils.scores.ridge import (
@@ -23,7 +24,6 @@ from utils.scores.ridge import (
     read_labels_and_sites,
     subtract_site_means,
 )
-from utils.training.network import NetworkReader
 
 PRIOR_PEOPLE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
 # correlation with the label that is expected of the mean before, at least, so that it holds the weights

@@ -36,6 +36,12 @@ from utils import figures
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.duration import BatchTimer
+from utils.runs.inference import (
+    NetworkReader,
+    compute_autism_probability,
+    make_network_reader,
+    run_network,
+)
 from utils.runs.record import MANIFEST_FILE, Manifest, average_branch_weights
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
@@ -48,13 +54,7 @@ from utils.scores.ridge import (
 )
 from utils.training import shares
 from utils.training.choose import choose_candidate
-from utils.training.network import (
-    CheckpointSaver,
-    NetworkReader,
-    compute_autism_probability,
-    make_network_reader,
-    run_network,
-)
+from utils.training.saver import CheckpointSaver
 
 HISTORY_FILE = "history.csv"
 INNER_PREDICTIONS_FILE = "inner.csv"
