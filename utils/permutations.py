@@ -112,7 +112,7 @@ class PermutationSeries:
     def permutations_manifest(self) -> Manifest:
         """The record of the folder. It does not depend on the number of permutations, so that more continue fewer; what
         is permuted is the training, so it has the training's settings."""
-        checkpoint_manifests = [fold_run.checkpoints.read_latest_manifest() for fold_run in self.fold_runs]
+        checkpoint_manifests = [fold_run.predictor.training_manifest for fold_run in self.fold_runs]
         training_keys = [
             [checkpoint_manifest.key, checkpoint_manifest.step] for checkpoint_manifest in checkpoint_manifests
         ]
@@ -224,7 +224,7 @@ class PermutationSeries:
             "high end it early"
         )
 
-        training_times_s = [fold_run.checkpoints.read_latest_manifest().wall_time_s for fold_run in self.fold_runs]
+        training_times_s = [fold_run.predictor.training_manifest.wall_time_s for fold_run in self.fold_runs]
         known_training_times_s = [training_time_s for training_time_s in training_times_s if training_time_s]
         if not known_training_times_s:
             return f"{work_text}; time not known yet: the first one tells"

@@ -48,7 +48,7 @@ def describe_people(run: Run) -> Iterator[SummaryRow]:
     fold_by_subject = run.folds.fold_by_subject if run.folds else None
     if not is_training(run):
         yield from cohort.take_census(fold_by_subject).make_count_rows("sites")
-    if run.model.classifies:
+    if run.predictor.classifies:
         forecast_sentences = make_forecast(
             cohort.rows, cohort.groups, folds_option, fold_by_subject, cohort.metadata.connectome
         )
@@ -66,4 +66,4 @@ def describe_inputs(run: Run) -> str:
         "phenotype": f"phenotype {join_names(metadata.phenotype_columns or metadata.phenotype)}",
         "connectome": f"connectomes {metadata.connectome}",
     }
-    return "; ".join(text_by_input[input_name] for input_name in run.model.list_input_names(run.config))
+    return "; ".join(text_by_input[input_name] for input_name in run.predictor.input_names)

@@ -127,7 +127,7 @@ def make_connection_checks(
     )  # (records of the cohort, edges of the pair)
     replaced_edges = record_batch[CONNECTOME_INPUT].copy()
     replaced_edges[:, pair_edge_indices] = setup.donors.compute_donor_pool_means(imputed_edges)[tested_position]
-    intact_log_odds = setup.compute_autism_log_odds(record_batch)[0]
+    intact_log_odds = setup.ready_network.compute_log_odds(record_batch)[0]
     yield RecomputationCheck(
         record_batch | {CONNECTOME_INPUT: replaced_edges},
         float(intact_log_odds - log_odds_falls_by_pair[tested_position, pair_index]),

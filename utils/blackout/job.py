@@ -31,7 +31,6 @@ from utils.blackout.verify import verify_blackout
 from utils.figures import shorten_text
 from utils.report.adjusted import make_adjusted_table
 from utils.runs import record
-from utils.runs.inference import restore_network
 from utils.runs.run import Run
 from utils.scores.results import BLACKOUT_PAGE_FILE
 
@@ -45,7 +44,7 @@ def run_blackout(run: Run) -> int:
     """Writes a table of each family (`families.py`), `replication.csv`, `blackout.h5`, NIfTI maps, figures and the
     page; returns the exit status."""
     # What replaces the parts of what the network reads, and what it then says
-    setup = BlackoutSetup.from_run(run, restore_network(run))
+    setup = BlackoutSetup.from_run(run)
     run.claim_output_folder()
     measurements_by_kind = measure_all_kinds(setup)
     if options.get_blackout_options(run).verify:
@@ -64,9 +63,7 @@ def run_blackout(run: Run) -> int:
 def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. With
     repeats, the effects of each record are averaged over them."""
-    network_inputs = {
-        (fold_run.standardisation, fold_run.model.list_input_names(fold_run.config)) for fold_run in fold_runs
-    }
+    network_inputs = {(fold_run.standardisation, fold_run.predictor.input_names) for fold_run in fold_runs}
     if len(network_inputs) > 1:
         raise InputError(
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "

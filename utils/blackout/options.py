@@ -137,7 +137,7 @@ def get_blackout_options(run: Run) -> BlackoutOptions:
 
 def select_network_cohort(run: Run) -> Cohort:
     """The cohort, without connectomes if the network reads none."""
-    return run.cohort if CONNECTOME_INPUT in run.model.list_input_names(run.config) else run.cohort.without_connectomes
+    return run.cohort if CONNECTOME_INPUT in run.predictor.input_names else run.cohort.without_connectomes
 
 
 def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
@@ -164,10 +164,10 @@ def check_blackout_possible(run: Run) -> None:
     edges to replace, with `--maps` and `--atlas` a volume."""
     cohort = run.cohort
     blackout_options = get_blackout_options(run)
-    input_names = run.model.list_input_names(run.config)
+    input_names = run.predictor.input_names
     if CONNECTOME_INPUT in input_names and "volume" not in input_names:
         raise InputError(
-            f"{run.model.model_name} reads connectomes and no maps, and there is no blackout of connectomes alone. "
+            f"{run.predictor.name} reads connectomes and no maps, and there is no blackout of connectomes alone. "
             "Black out a network that reads both, such as --model mmnn."
         )
     test_rows = [cohort.rows[record_index] for record_index in cohort.find_split_record_indices("test")]
@@ -176,10 +176,10 @@ def check_blackout_possible(run: Run) -> None:
             f"{len(unlabelled_rows)} test records of {cohort.path} have no label, {unlabelled_rows[0].file} among "
             "them; a blackout needs one of each. Leave these participants out when you convert (--exclude)."
         )
-    if "volume" not in run.model.input_names and (blackout_options.maps or blackout_options.atlas):
+    if "volume" not in run.predictor.input_names and (blackout_options.maps or blackout_options.atlas):
         option_name = "maps" if blackout_options.maps else "atlas"
         raise InputError(
-            f"--{option_name} tells of regions, and {run.model.model_name} reads no volume. Leave --{option_name} out."
+            f"--{option_name} tells of regions, and {run.predictor.name} reads no volume. Leave --{option_name} out."
         )
     blackout_options.make_replaced_map_mask(cohort)
     leader_by_subject = find_group_leaders((record_row.subject for record_row in cohort.rows), cohort.groups)

@@ -72,7 +72,7 @@ def measure_regions(setup: BlackoutSetup) -> Measurements:
             batch_log_odds = occlude_batch(
                 setup.volume_occlusion, setup.edge_logits, filled_batch, progress_bar.advance
             )
-            check_network_finite(setup.run, "outputs", batch_log_odds)
+            check_network_finite(setup.run.trained_network, "outputs", batch_log_odds)
             log_odds_by_batch.append(batch_log_odds)
 
     # The records of all batches, one batch after another

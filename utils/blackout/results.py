@@ -89,7 +89,7 @@ class BlackoutResults:
         """Whether the network predicts these participants."""
         score_estimate = self.prediction_headline.score
         metric_name = TITLE_BY_AUC[self.prediction_headline.metric]
-        model_name = self.run.model.model_name
+        model_name = self.run.predictor.name
         if score_estimate.low is None or score_estimate.high is None:
             score_text = score_estimate.text(".2f", "is undefined: all, or all whom it compares, are of one class")
             return f"It is not known whether {model_name} predicts better than chance. {metric_name} {score_text}."

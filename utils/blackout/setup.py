@@ -13,7 +13,7 @@ from utils.blackout.edge_logits import EdgeLogits, make_edge_logits
 from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion, make_occlusion
 from utils.blackout.options import get_blackout_options, make_connectome_tables, select_network_cohort
-from utils.runs.inference import compute_autism_log_odds
+from utils.runs.network import ReadyNetwork
 from utils.runs.run import Run
 
 
@@ -29,20 +29,30 @@ class BlackoutSetup:
     """A network, and the donors and fills that replace parts of what it reads."""
 
     run: Run
-    network: keras.Model
+    ready_network: ReadyNetwork
     donors: Donors
     volume_occlusion: VolumeOcclusion | None  # None for a network that reads no volume
     edge_logits: EdgeLogits | None  # None for a network that reads no connectome
 
     @classmethod
-    def from_run(cls, run: Run, network: keras.Model) -> "BlackoutSetup":
+    def from_run(cls, run: Run) -> "BlackoutSetup":
+        """Raises InputError, see `Predictor.make_ready`."""
+        ready_network = run.predictor.make_ready(run.fold_data)
+        if not isinstance(ready_network, ReadyNetwork):
+            raise TypeError(f"{run.predictor.name} is no network")
         blackout_options = get_blackout_options(run)
         cohort = select_network_cohort(run)
         donors = Donors(cohort, run.cohort.find_split_record_indices("test"), blackout_options.donors, run.seed)
-        if "volume" not in run.model.input_names:
-            return cls(run, network, donors, None, None)
+        if "volume" not in run.predictor.input_names:
+            return cls(run, ready_network, donors, None, None)
         fills = Fills(cohort, blackout_options.load_regions(cohort.grid), donors, blackout_options, run.seed)
-        return cls(run, network, donors, VolumeOcclusion(fills, make_occlusion(network)), make_edge_logits(network))
+        network = ready_network.network
+        volume_occlusion = VolumeOcclusion(fills, make_occlusion(network))
+        return cls(run, ready_network, donors, volume_occlusion, make_edge_logits(network))
+
+    @property
+    def network(self) -> keras.Model:
+        return self.ready_network.network
 
     @property
     def cohort(self) -> Cohort:
@@ -61,11 +71,6 @@ class BlackoutSetup:
     def load_record_batch(self, record_index: int) -> dict[str, np.ndarray]:
         """A record of the cohort, as networks read it."""
         return self.cohort.make_batch([record_index], record_table_by_name=make_connectome_tables(self.cohort))
-
-    def compute_autism_log_odds(self, input_by_name: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The log odds of autism (n,), by a full pass of the network."""
-        network_inputs = {input_name: input_by_name[input_name] for input_name in self.network.input}
-        return compute_autism_log_odds(np.asarray(self.network(network_inputs, training=False)))
 
 
 class RecomputationCheck(NamedTuple):

@@ -199,12 +199,12 @@ def measure_values(setup: BlackoutSetup) -> Measurements:
     run = setup.run
     donors = setup.donors
     cohort = setup.cohort
-    if PHENOTYPE_INPUT not in run.model.list_input_names(run.config):
+    if PHENOTYPE_INPUT not in run.predictor.input_names:
         return Measurements()
     value_positions_by_group = group_phenotype_values(cohort.metadata)
     phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE_INPUT]
     log_odds = compute_group_log_odds(setup, phenotypes, value_positions_by_group)
-    check_network_finite(run, "outputs", log_odds)
+    check_network_finite(run.trained_network, "outputs", log_odds)
     intact_log_odds = log_odds[:, 0]
     group_count = len(value_positions_by_group)
     replaced_log_odds = log_odds[:, 1:].reshape(len(log_odds), donors.donors_per_record, group_count)

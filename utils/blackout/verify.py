@@ -19,7 +19,7 @@ def verify_blackout(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Mea
         for measurements in measurements_by_kind.values():
             log_odds_differences += [
                 float(
-                    setup.compute_autism_log_odds(recomputation_check.input_by_name)[0]
+                    setup.ready_network.compute_log_odds(recomputation_check.input_by_name)[0]
                     - recomputation_check.measured_log_odds
                 )
                 for recomputation_check in measurements.make_recomputation_checks(tested_position, rng)

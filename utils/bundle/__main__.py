@@ -42,7 +42,7 @@ def write_bundle() -> int:
     from data.base import archive  # what follows costs `--help` nothing
     from data.conversion.template import BUNDLE_SUFFIX
     from utils.bundle import make
-    from utils.bundle.model import BundleFolder
+    from utils.bundle.model import BundleFile
     from utils.machines.devices import start_tensorflow
     from utils.runs.checkpoints import CheckpointFolder
 
@@ -62,7 +62,7 @@ def write_bundle() -> int:
         with files.make_unfinished_path(args.out) as unfinished_path:
             archive.write_archive(unfinished_path, bytes_by_file)
     size_text = f"{args.out.stat().st_size:,} bytes, without scans, IDs or tables of anybody"
-    print_summary([*BundleFolder(args.out).make_summary_rows(), ("size", size_text)])
+    print_summary([*BundleFile(args.out).make_summary_rows(), ("size", size_text)])
     return 0
 
 

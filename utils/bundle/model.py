@@ -1,5 +1,5 @@
-"""A bundle: one zip with all that a trained model needs elsewhere, and nobody's data. It opens where a run expects a
-folder of checkpoints. What it says of data is in `data/conversion/template.py`."""
+"""A bundle: one zip with all that a trained model needs elsewhere, and nobody's data. It opens where a run expects
+trained weights. What it says of data is in `data/conversion/template.py`."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from data.images.atlas import compute_aal_sha256
 from data.likeness.reference import TrainingReference, read_reference
 from models import MODELS
 from utils.runs import record
-from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.plan import Request
 from utils.runs.record import Choices, Manifest
+from utils.runs.weights import TrainedWeights
 
 if TYPE_CHECKING:
     import keras
@@ -32,9 +32,9 @@ NO_SCORE_TEXT = "none: no test on folds was given when it was made"
 
 
 @dataclass(frozen=True)
-class BundleFolder(CheckpointFolder):
-    """The checkpoint of everybody in a bundle: `model.json` is its record, without people; `weights.npz` holds its
-    weights in Keras' order."""
+class BundleFile(TrainedWeights):
+    """The weights of a network of everybody in a bundle: `model.json` is its record, without people; `weights.npz`
+    holds its weights in Keras' order."""
 
     training_command: str = "abide-bundle"
 
@@ -68,14 +68,21 @@ class BundleFolder(CheckpointFolder):
         return True
 
     @property
-    def latest_intact_prefix(self) -> Path:
-        return self.path
+    def description(self) -> str:
+        return str(self.path)
+
+    @property
+    def damaged_checkpoint_names(self) -> tuple[()]:
+        return ()
+
+    def print_if_training(self) -> None:
+        """Nothing: a bundle is not trained."""
+
+    def find_sha256(self) -> str:
+        return record.compute_sha256(self.path)
 
     def read_latest_manifest(self) -> Manifest:
         return self.bundle_manifest
-
-    def compute_latest_sha256(self) -> str:
-        return record.compute_sha256(self.path)
 
     def find_training_cohort(self) -> None:
         """None: its people stay where it was made."""
@@ -105,7 +112,7 @@ class BundleFolder(CheckpointFolder):
             (
                 "bundle",
                 f"{self.path}: {bundle_manifest.model_name}, preset {bundle_manifest.settings.preset}; SHA-256 "
-                f"{self.compute_latest_sha256()}",
+                f"{self.find_sha256()}",
             ),
             ("trained on", training_text),
             (
@@ -135,9 +142,9 @@ def advise_version(bundle_manifest: Manifest) -> str:
 def use_bundle_in_request(request: Request, bundle_path: Path) -> Request:
     """The request with the network of a bundle in place of a checkpoint. Raises InputError if it asks for another model
     than that of the bundle."""
-    bundle_folder = BundleFolder(bundle_path)
-    model_name = bundle_folder.read_latest_manifest().model_name
+    bundle_file = BundleFile(bundle_path)
+    model_name = bundle_file.read_latest_manifest().model_name
     if "model" in request.non_default_options and request.model != model_name:
         raise InputError(f"{bundle_path} is of {model_name}, not {request.model}; leave --model out.")
-    print_summary(bundle_folder.make_summary_rows())
-    return replace(request, model=model_name, bundle_folder=bundle_folder)
+    print_summary(bundle_file.make_summary_rows())
+    return replace(request, model=model_name, bundle_file=bundle_file)

@@ -72,7 +72,7 @@ def pool_autoencoder_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
 
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     """`metrics.json`, and for volumes three figures of the first test record."""
-    input_name = run.model.input_names[0]
+    input_name = run.predictor.input_names[0]
     network_variance = ExplainedVariance()
     baseline_variance = ExplainedVariance()
     approximate_by_baseline = (
@@ -81,7 +81,7 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     mean_code_activations: list[float] = []  # one a test record
     first_record_arrays: list[np.ndarray] = []  # input, code and reconstruction
     index_batches = split_into_batches(run.cohort.find_split_record_indices("test"), run.config.batch_size)
-    for _, batch, outputs in run_network(run, network, index_batches, "Testing"):
+    for _, batch, outputs in run_network(run.trained_network, run.cohort, network, index_batches, "Testing"):
         network_variance.add_batch(batch[input_name], outputs["reconstruction"])
         baseline_variance.add_batch(batch[input_name], approximate_by_baseline(batch[input_name]))
         mean_code_activations += [float(losses.compute_mean_activation(code)) for code in outputs["code"]]

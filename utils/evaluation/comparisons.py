@@ -50,7 +50,7 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     training_cohort = None
     is_trained_elsewhere = run.everybody or not run.cohort.list_split_subjects("train")
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
-        return [NO_TRAINING_PEOPLE_WARNING.format(run.checkpoints.read_latest_manifest().cohort)]
+        return [NO_TRAINING_PEOPLE_WARNING.format(run.predictor.training_manifest.cohort)]
     try:
         prediction_table = predict_baselines_cached(run.cohort, training_cohort)
     except InputError as error:
@@ -69,8 +69,8 @@ def load_training_cohort(run: Run) -> Cohort | None:
     are of the people who trained the checkpoint, and are standardised as those of the tested cohort. None if it is not
     there unchanged, or was prepared otherwise."""
     tested_cohort = run.cohort
-    training_cohort = run.checkpoints.find_training_cohort()
-    checkpoint_people = run.checkpoints.read_latest_manifest().people
+    training_cohort = run.predictor.find_training_cohort()
+    checkpoint_people = run.predictor.training_manifest.people
     if (
         training_cohort is None
         or checkpoint_people is None

@@ -75,15 +75,15 @@ def write_external_tables(results: EvaluationResults) -> list[str]:
 def load_training_reference(run: Run) -> tuple[TrainingReference | None, list[str]]:
     """What the people who trained a network are like, if their cohort is there unchanged, or a bundle says it, and has
     the same maps; and warnings of what is not known of them."""
-    training_cohort = run.checkpoints.find_training_cohort()
+    training_cohort = run.predictor.find_training_cohort()
     warnings = (
         []
         if training_cohort and training_cohort.map_names == run.cohort.map_names
-        else [run.checkpoints.unknown_overlap_warning]
+        else [run.predictor.unknown_overlap_warning]
     )
     reason = UNKNOWN_TRAINING_PEOPLE_REASON
     try:
-        training_reference = run.checkpoints.load_training_people_reference()
+        training_reference = run.predictor.load_training_people_reference()
     except InputError as error:  # too few people
         training_reference = None
         reason = str(error)

@@ -19,7 +19,7 @@ from utils.scores.results import MASKED_PROBABILITY_COLUMN, UNDEFINED, Estimate
 
 def make_masked_cohorts(run: Run) -> tuple[Cohort, ...]:
     """The cohort in whose records missingness is masked; none if the network reads no such values."""
-    masked_cohort = equalise_recording_values(run.cohort) if "phenotype" in run.model.input_names else None
+    masked_cohort = equalise_recording_values(run.cohort) if "phenotype" in run.predictor.input_names else None
     return (masked_cohort,) if masked_cohort else ()
 
 

@@ -46,6 +46,6 @@ def check_prevalence(run: Run) -> None:
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     if prevalence is not None and not (run.cross_validation and run.cross_validation.calibration):
         raise InputError(
-            f"--prevalence moves calibrated probabilities, and {run.checkpoints.path} has none: no test on folds with "
+            f"--prevalence moves calibrated probabilities, and {run.predictor.path} has none: no test on folds with "
             "enough participants goes with it. Leave it out."
         )

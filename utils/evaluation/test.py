@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import keras
 import pandas as pd
 
 from data.base import files
 from data.base.tables import add_csv_row, make_printable
 from data.base.terminal import format_participants, print_table, print_unless_quiet
-from data.cohorts.cohort import split_into_batches
 from data.cohorts.covariates import load_all_covariates
 from data.cohorts.groups import SHARED_SCAN_WORDS, describe_group_ties, find_group_leaders
 from data.cohorts.metadata import DUPLICATES_TOGETHER
@@ -35,7 +33,8 @@ from utils.report.tables import (
     read_result_table,
     split_predictions_by_repeat,
 )
-from utils.runs.inference import predict_probabilities, restore_network
+from utils.runs.network import ReadyNetwork
+from utils.runs.predictor import ReadyPredictor
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
 from utils.scores import baselines
@@ -63,19 +62,19 @@ CHECKPOINT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a tabl
 
 def run_test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
-    network = restore_network(run)
+    ready_predictor = run.predictor.make_ready(run.fold_data)
     run.claim_output_folder()
-    if run.model.predicted == "label":
-        evaluate_classifier(run, network)
+    if isinstance(ready_predictor, ReadyNetwork) and not run.predictor.classifies:
+        autoencoders.evaluate_autoencoder(run, ready_predictor.network)
     else:
-        autoencoders.evaluate_autoencoder(run, network)
+        evaluate_classifier(run, ready_predictor)
     return 0
 
 
 def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
     the metrics of autoencoders."""
-    if pooled_run.model.predicted == "input":
+    if not pooled_run.predictor.classifies:
         autoencoders.pool_autoencoder_tests(pooled_run, fold_runs)
         return
     results = EvaluationResults(pooled_run)
@@ -86,8 +85,7 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
             results.write_result_table(table_name, pd.concat(nonempty_fold_tables, join="inner", ignore_index=True))
     repeats = split_predictions_by_repeat(results.table_by_name)
     if pooled_run.repeats > 1 and repeats[0].predictions["label"].notna().any():
-        network_input_names = pooled_run.model.list_input_names(pooled_run.config)
-        repeats_table = comparisons.make_repeats_table(repeats, pooled_run.seed, network_input_names)
+        repeats_table = comparisons.make_repeats_table(repeats, pooled_run.seed, pooled_run.predictor.input_names)
         results.write_result_table("repeats", repeats_table)
     max_training_record_count = max(len(fold_run.cohort.find_split_record_indices("train")) for fold_run in fold_runs)
     baseline_warnings = baselines.describe_record_limits(
@@ -102,29 +100,28 @@ def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
     return fold_table.assign(repeat=fold_run.repeat) if fold_run.repeats > 1 else fold_table
 
 
-def evaluate_classifier(run: Run, network: keras.Model) -> None:
+def evaluate_classifier(run: Run, ready_predictor: ReadyPredictor) -> None:
     """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
     `checkpoint_results.csv`."""
     results = EvaluationResults(run)
-    results.write_result_table("predictions", predict_test_records(run, network))
+    results.write_result_table("predictions", predict_test_records(run, ready_predictor))
     external_warnings = external.write_external_tables(results)
     repeats = split_predictions_by_repeat(results.table_by_name)
     estimate_by_metric = conclude_test(results, repeats, external_warnings, [run])
     if estimate_by_metric:
-        checkpoint_row = {"checkpoint": str(run.checkpoints.require_intact_prefix())}
+        checkpoint_row = {"checkpoint": run.predictor.checkpoint_description}
         for metric in CHECKPOINT_METRICS:
             metric_value = estimate_by_metric[metric].value
             checkpoint_row[metric] = "" if metric_value is None else f"{metric_value:.6f}"
         add_csv_row(run.out_dir / CHECKPOINT_RESULTS_FILE, checkpoint_row)
 
 
-def predict_test_records(run: Run, network: keras.Model) -> pd.DataFrame:
+def predict_test_records(run: Run, ready_predictor: ReadyPredictor) -> pd.DataFrame:
     """`predictions.csv`: a row a test record, with the probability of autism, and that where missingness is masked, if
-    the network reads what is missing."""
+    the predictor reads what is missing."""
     test_indices = run.cohort.find_split_record_indices("test")
-    index_batches = split_into_batches(test_indices, run.config.batch_size)
-    predicted_probabilities, *masked_probabilities = predict_probabilities(
-        run, network, index_batches, missingness.make_masked_cohorts(run)
+    predicted_probabilities, *masked_probabilities = ready_predictor.predict_probabilities(
+        test_indices, missingness.make_masked_cohorts(run)
     )
     test_rows = [run.cohort.rows[test_index] for test_index in test_indices]
     prediction_rows = [
@@ -168,7 +165,7 @@ def conclude_test(
     unlabelled_count = len(prediction_table) - len(labelled_files)
     warnings = list_test_warnings(run, unlabelled_count, len(prediction_table), earlier_warnings)
 
-    fold_manifests = [fold_run.checkpoints.read_latest_manifest() for fold_run in fold_runs]
+    fold_manifests = [fold_run.predictor.training_manifest for fold_run in fold_runs]
     choice_by_fold = {
         fold_run.fold_label: fold_manifest.told["chosen"]
         for fold_run, fold_manifest in zip(fold_runs, fold_manifests, strict=True)
@@ -204,7 +201,7 @@ def measure_test(
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
     run = results.run
-    network_input_names = run.model.list_input_names(run.config)
+    network_input_names = run.predictor.input_names
     prediction_tables = [repeat.predictions for repeat in repeats]
     predictions = Predictions.from_tables(*prediction_tables)
 
@@ -331,7 +328,7 @@ def make_data_preparation(run: Run) -> DataPreparation:
     return DataPreparation(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
-        standard=run.standardisation if "volume" in run.model.input_names else "",
+        standard=run.standardisation if "volume" in run.predictor.input_names else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         num_phenotype=varying_phenotype_count,
@@ -357,7 +354,7 @@ def print_test_summary(
         training_text = f"folds: {run.division_text}"
     elif run.everybody:
         training_text = "trained on everybody"
-    test_row = (f"{run.model.model_name} {run.choices.preset}", f"{people_text}, {sites_text}", training_text)
+    test_row = (run.predictor.description, f"{people_text}, {sites_text}", training_text)
 
     conclusion_rows = conclusion.terminal_summary_rows if conclusion else [("", "", UNLABELLED_VERDICT)]
 

@@ -21,6 +21,7 @@ from data.cohorts.stored import open_run_cohort
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import Manifest
+from utils.runs.weights import TrainedWeights
 
 if TYPE_CHECKING:
     import keras
@@ -37,16 +38,12 @@ CHECKPOINT_FILE_PATTERN = re.compile(r"(ckpt|ckpt_anew)-(\d{1,18})(\.index|\.dat
 
 
 @dataclass(frozen=True)
-class CheckpointFolder:
-    """The folder of one network's checkpoints, which need not exist; `training_command` is the command that makes
-    them. A checkpoint is known by its prefix, `<folder>/ckpt-<batches seen>`."""
-
-    path: Path  # the folder, which need not exist; of a bundle the file
-    training_command: str = "run.py --train"
+class CheckpointFolder(TrainedWeights):
+    """The folder of one network's checkpoints, which need not exist. A checkpoint is known by its prefix,
+    `<folder>/ckpt-<batches seen>`."""
 
     @property
     def unknown_overlap_warning(self) -> str:
-        """What is said where people cannot be compared with those who trained it."""
         return (
             "Whether tested participants are training participants under another name is not known: the training "
             "scans are not at hand."
@@ -111,8 +108,11 @@ class CheckpointFolder:
         return digest_by_file == compute_digests(file_paths)
 
     @property
+    def description(self) -> str:
+        return str(self.require_intact_prefix())
+
+    @property
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint."""
         return self.prefix_in_state_file is not None or bool(self.checkpoint_prefixes)
 
     @property
@@ -141,7 +141,7 @@ class CheckpointFolder:
 
     @property
     def damaged_checkpoint_names(self) -> list[str]:
-        """The names of damaged checkpoints later than the latest whole one, or of the state file."""
+        """The names of damaged checkpoints later than the latest intact one, or of the state file."""
         checkpoint_prefixes = self.checkpoint_prefixes
         latest_prefix = self.require_intact_prefix()
         if latest_prefix not in checkpoint_prefixes:  # saved meanwhile
@@ -163,6 +163,9 @@ class CheckpointFolder:
             with suppress(InputError):
                 return self.read_prefix_manifest(checkpoint_prefix).cohort
         return ""
+
+    def find_sha256(self) -> str | None:
+        return self.compute_latest_sha256() if self.latest_intact_prefix else None
 
     def compute_latest_sha256(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""

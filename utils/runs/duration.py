@@ -59,7 +59,7 @@ class BatchTimer:
     def count_batch(self) -> None:
         """A batch has been seen. Once enough have been, prints how long all trainings take if that is long."""
         trainings_ahead = get_trainings_ahead()
-        settings_text = str(self.run.choices.config)
+        settings_text = str(self.run.config)
         if not trainings_ahead.training_count or settings_text in trainings_ahead.settings_with_printed_time:
             return
         self.batch_times.append(time.perf_counter())
@@ -75,8 +75,8 @@ class BatchTimer:
                 f"{trainings_ahead.training_count} trainings" if trainings_ahead.training_count > 1 else "the training"
             )
             duration_message = (
-                f"about {format_duration(remaining_s)} for {training_count_text} of {self.run.model.model_name} "
-                f"{self.run.choices.preset}, measured over {measured_batch_count} batches"
+                f"about {format_duration(remaining_s)} for {training_count_text} of {self.run.predictor.description}"
+                f", measured over {measured_batch_count} batches"
             )
             if seconds_per_batch >= 1:
                 duration_message += (

@@ -21,6 +21,7 @@ from utils.runs.checkpoints import EVERYBODY_FOLDER, FOLDS_FOLDER_PREFIX, Checkp
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import Choices, Manifest
 from utils.runs.run import Run
+from utils.runs.weights import TrainedWeights
 
 NEW_CHECKPOINT_ADVICE = "another --chkPointDir, or --train --overrideChkpt"
 SPLIT_LEAK_ADVICE = (
@@ -38,9 +39,9 @@ CHECKPOINT_PHRASE = "this checkpoint"
 FOLDER_ADVICE = "name a folder of your own with {}"
 
 
-def check_training_folder(checkpoint_folder: CheckpointFolder, model_checkpoints_folder: Path) -> None:
+def check_training_folder(weights: TrainedWeights, model_checkpoints_folder: Path) -> None:
     """Raises InputError if a checkpoint is missing, and the model was trained in other folds, or on a split."""
-    if checkpoint_folder.has_checkpoint:
+    if weights.has_checkpoint:
         return
     trained_checkpoint_names = [
         child_path.name
@@ -50,15 +51,13 @@ def check_training_folder(checkpoint_folder: CheckpointFolder, model_checkpoints
     if CheckpointFolder(model_checkpoints_folder).has_checkpoint:
         trained_checkpoint_names.append("one of a split")
     other_checkpoint_names = [
-        checkpoint_name
-        for checkpoint_name in trained_checkpoint_names
-        if checkpoint_name not in checkpoint_folder.path.parts
+        checkpoint_name for checkpoint_name in trained_checkpoint_names if checkpoint_name not in weights.path.parts
     ]
     if other_checkpoint_names:
         raise InputError(
-            f"{checkpoint_folder.path} holds no checkpoint, but {model_checkpoints_folder} has "
+            f"{weights.path} holds no checkpoint, but {model_checkpoints_folder} has "
             f"{join_names(other_checkpoint_names)}; say so with --folds, --wholeSites or --everybody, or make this "
-            f"one: {checkpoint_folder.training_command}"
+            f"one: {weights.training_command}"
         )
 
 
@@ -88,7 +87,7 @@ def check_same_settings(run: Run, checkpoint_manifest: Manifest) -> None:
     }
     run_settings = {"preset": run.choices.preset, "grid": run.choices.grid, **asdict(run.config)}
     check_no_difference(
-        run.checkpoints.path,
+        run.predictor.path,
         checkpoint_settings,
         run_settings,
         f"Leave --preset and --set out, use its --dataDir, or {NEW_CHECKPOINT_ADVICE}.",
@@ -116,7 +115,7 @@ def check_same_training(run: Run, checkpoint_manifest: Manifest) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
     assert checkpoint_manifest.settings
     check_no_difference(
-        run.checkpoints.path,
+        run.predictor.path,
         {"seed": checkpoint_manifest.settings.seed, "precision": checkpoint_manifest.settings.precision},
         {"seed": run.choices.seed, "precision": run.choices.precision},
         f"Use the same, or {NEW_CHECKPOINT_ADVICE}.",
@@ -186,7 +185,7 @@ def check_checkpoint_leak(run: Run, checkpoint_manifest: Manifest) -> None:
     training_people = checkpoint_manifest.people
     if training_people is None or (training_people.subjects and not training_people.scans):
         raise InputError(
-            f"{run.checkpoints.path} does not say which scans its training participants have; was its record edited? "
+            f"{run.predictor.path} does not say which scans its training participants have; was its record edited? "
             f"Copy it again, or use {NEW_CHECKPOINT_ADVICE}."
         )
     is_same_cohort = checkpoint_manifest.cohort_sha256 == run.cohort.identity and checkpoint_manifest.everybody
@@ -194,7 +193,7 @@ def check_checkpoint_leak(run: Run, checkpoint_manifest: Manifest) -> None:
         is_same_cohort or run.cohort.compute_scans_sha256("test") == training_people.scans_sha256
     ):
         raise InputError(
-            f"{run.cohort.path} trained {run.checkpoints.path}, so that results would be too good; test other "
+            f"{run.cohort.path} trained {run.predictor.path}, so that results would be too good; test other "
             "participants."
         )
     check_no_leak(run, CHECKPOINT_PHRASE, training_people.subjects, training_people.scans)
@@ -252,9 +251,9 @@ def check_near_copies(run: Run, checkpoint_manifest: Manifest) -> None:
     reference_cohort_sha256 = cohort.metadata.provenance.get("like")
     if not checkpoint_manifest.everybody and checkpoint_manifest.cohort_sha256 == reference_cohort_sha256:
         return  # compared when it was converted
-    training_cohort = run.checkpoints.find_training_cohort()
+    training_cohort = run.predictor.find_training_cohort()
     if training_cohort is None or checkpoint_manifest.people is None or training_cohort.num_maps != cohort.num_maps:
-        print(run.checkpoints.unknown_overlap_warning)
+        print(run.predictor.unknown_overlap_warning)
         return
 
     training_scans = load_people_scans(training_cohort, checkpoint_manifest.people.subjects)
@@ -281,7 +280,7 @@ def check_same_preparation(run: Run, checkpoint_manifest: Manifest) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
     if checkpoint_manifest.cohort_sha256 == run.cohort.identity:
         return
-    input_names = run.model.list_input_names(run.config)
+    input_names = run.predictor.input_names
     checkpoint_preparation_values: Mapping[str, Any] = {}
     if checkpoint_manifest.preparation:
         checkpoint_preparation_values = checkpoint_manifest.preparation.select_fields_for_inputs(input_names)
@@ -292,7 +291,7 @@ def check_same_preparation(run: Run, checkpoint_manifest: Manifest) -> None:
             unknown_preparation_names.append(preparation_name)
         elif checkpoint_value != cohort_value:
             raise InputError(
-                f"{run.checkpoints.path} was trained on data with {preparation_name} "
+                f"{run.predictor.path} was trained on data with {preparation_name} "
                 f"{format_value_excerpt(checkpoint_value, cohort_value)}, {run.cohort.path} has "
                 f"{format_value_excerpt(cohort_value, checkpoint_value)}; use a cohort made like "
                 f"{checkpoint_manifest.cohort}."
@@ -302,9 +301,9 @@ def check_same_preparation(run: Run, checkpoint_manifest: Manifest) -> None:
             f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: "
             f"{', '.join(unknown_preparation_names)}."
         )
-    if "volume" in run.model.input_names and checkpoint_manifest.num_maps != run.cohort.num_maps:
+    if "volume" in run.predictor.input_names and checkpoint_manifest.num_maps != run.cohort.num_maps:
         raise InputError(
-            f"{run.checkpoints.path} was trained on records of {format_map_count(checkpoint_manifest.num_maps)}, "
+            f"{run.predictor.path} was trained on records of {format_map_count(checkpoint_manifest.num_maps)}, "
             f"{run.cohort.path} has {format_map_count(run.cohort.num_maps)} a record; use a cohort made like "
             f"{checkpoint_manifest.cohort}."
         )
@@ -332,7 +331,7 @@ def check_two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
     train_indices = run.cohort.find_split_record_indices("train")
     training_labels = {run.cohort.rows[record_index].label for record_index in train_indices}
-    if run.model.predicted == "label" and len(training_labels) < len(CLASS_NAMES):
+    if run.predictor.classifies and len(training_labels) < len(CLASS_NAMES):
         raise InputError(
             f"{run.cohort.path} has one class only among its training participants; expected two. Convert "
             "participants of both."
@@ -342,7 +341,7 @@ def check_two_classes(run: Run) -> None:
 def check_output_folder_free(run: Run) -> None:
     """The output folder holds nothing but what a run of this job and model wrote, and can be written; so can that of
     the checkpoints of a training."""
-    record.check_results_folder_free(run.out_dir, run.job.job_name, run.model.model_name)
+    record.check_results_folder_free(run.out_dir, run.job.job_name, run.predictor.name)
     files.check_folder_writable(run.out_dir, FOLDER_ADVICE.format("--outDir"))
     if not run.job.needs_checkpoint:
         files.check_folder_writable(run.checkpoints.path, FOLDER_ADVICE.format("--chkPointDir"))

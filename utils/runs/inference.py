@@ -19,59 +19,65 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.parcel_means import load_parcel_means
 from data.images.grids import GRID_BY_SHAPE
 from data.images.parcels import Parcels, make_cube_parcels
+from models import Model
 from models.layers import RegionMeans
-from utils.runs.run import Run
+from utils.runs.weights import TrainedNetwork
 
 
-def restore_network(run: Run) -> keras.Model:
-    """The trained network, of a checkpoint or a bundle. Raises InputError if its training diverged."""
-    network = run.model.build_network(run.config, run.cohort)
-    run.checkpoints.restore_latest_weights(network)
-    check_network_finite(run, "weights", network.get_weights())
+def restore_network(trained_network: TrainedNetwork, cohort: Cohort) -> keras.Model:
+    """The trained network, of a checkpoint or a bundle, for the records of a cohort. Raises InputError if its training
+    diverged."""
+    network = trained_network.model.build_network(trained_network.config, cohort)
+    trained_network.weights.restore_latest_weights(network)
+    check_network_finite(trained_network, "weights", network.get_weights())
     return network
 
 
-def check_network_finite(run: Run, array_kind: str, nested_arrays: Any) -> None:
+def check_network_finite(trained_network: TrainedNetwork, array_kind: str, nested_arrays: Any) -> None:
     """Raises InputError if an array in `nested_arrays`, nested in any way, holds NaN or infinity."""
     if not all(np.isfinite(array).all() for array in tf.nest.flatten(nested_arrays)):
         raise InputError(
-            f"{run.checkpoints.path} has {array_kind} that are not finite: its training diverged. Train again with a "
-            f"smaller learning rate: {run.checkpoints.training_command} --overrideChkpt "
-            f"--set learning_rate={run.config.learning_rate / 10:g}"
+            f"{trained_network.weights.path} has {array_kind} that are not finite: its training diverged. Train again "
+            f"with a smaller learning rate: {trained_network.weights.training_command} --overrideChkpt "
+            f"--set learning_rate={trained_network.config.learning_rate / 10:g}"
         )
 
 
 @dataclass(frozen=True)
 class NetworkReader:
-    """The part of a network that a run computes, and what it reads. The cohort keeps the means of volumes over parcels,
+    """The part of a network that is computed, and what it reads. The cohort keeps the means of volumes over parcels,
     so the layers that give them need not be computed. `table_by_input` holds these means, and connectomes."""
 
-    run: Run
+    model: Model
+    cohort: Cohort
     network: keras.Model  # without layers whose parcel averages the cohort keeps
     table_by_input: dict[str, Any]  # parcel means or connectomes, a row a record
 
     def read_batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """The batches of each selection of records, see `Model.read_batches`."""
         needs_volumes = "volume" in self.network.input
-        return self.run.model.read_batches(self.run.cohort, index_batches, needs_volumes, self.table_by_input)
+        return self.model.read_batches(self.cohort, index_batches, needs_volumes, self.table_by_input)
 
     def select_inputs(self, batch: dict) -> dict:
         """What the network reads of a batch."""
         return {input_name: batch[input_name] for input_name in self.network.input}
 
 
-def make_network_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> NetworkReader:
-    """How a run reads records for a network: means of volumes where it begins with these, unless `needs_volumes`."""
+def make_network_reader(
+    model: Model, cohort: Cohort, network: keras.Model, needs_volumes: bool = False
+) -> NetworkReader:
+    """How the records of a cohort are read for a network: means of volumes where it begins with these, unless
+    `needs_volumes`."""
     table_by_input: dict[str, Any] = {}
     remaining_network = network
     if not needs_volumes:
         remaining_network, parcel_sets = split_off_parcel_averages(network)
         if parcel_sets:
-            for parcel_set, parcel_means in zip(parcel_sets, load_parcel_means(run.cohort, parcel_sets), strict=True):
+            for parcel_set, parcel_means in zip(parcel_sets, load_parcel_means(cohort, parcel_sets), strict=True):
                 table_by_input[parcel_set.name] = parcel_means
-    if run.cohort.connectomes and "connectome" in network.input:
-        table_by_input["connectome"] = run.cohort.connectomes
-    return NetworkReader(run, remaining_network, table_by_input)
+    if cohort.connectomes and "connectome" in network.input:
+        table_by_input["connectome"] = cohort.connectomes
+    return NetworkReader(model, cohort, remaining_network, table_by_input)
 
 
 def split_off_parcel_averages(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
@@ -114,7 +120,8 @@ def find_averaged_parcels(layer: keras.Layer) -> Parcels | None:
 
 
 def run_network(
-    run: Run,
+    trained_network: TrainedNetwork,
+    cohort: Cohort,
     network: keras.Model,
     index_batches: list[np.ndarray],
     progress_title: str = "",
@@ -123,7 +130,7 @@ def run_network(
     """For each selection of records: it, the batch (see `Model.read_batches`), and the network's outputs in NumPy;
     then the same with the phenotype of each of the `substitute_phenotype_cohorts`. Without a `progress_title` no
     progress is shown."""
-    reader = make_network_reader(run, network)
+    reader = make_network_reader(trained_network.model, cohort, network)
     compute_outputs = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
     with (
         open_progress_bar(progress_title, sum(map(len, index_batches)))
@@ -138,20 +145,26 @@ def run_network(
             for read_batch in (batch, *substitute_batches):
                 output_tensors = compute_outputs(reader.select_inputs(read_batch))
                 outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), output_tensors)
-                check_network_finite(run, "outputs", outputs)
+                check_network_finite(trained_network, "outputs", outputs)
                 yield batch_indices, read_batch, outputs
             if progress_bar:
                 progress_bar.advance(steps=len(batch_indices))
 
 
 def predict_probabilities(
-    run: Run, network: keras.Model, index_batches: list[np.ndarray], substitute_phenotype_cohorts: Sequence[Cohort] = ()
+    trained_network: TrainedNetwork,
+    cohort: Cohort,
+    network: keras.Model,
+    index_batches: list[np.ndarray],
+    substitute_phenotype_cohorts: Sequence[Cohort] = (),
 ) -> np.ndarray:
     """Probabilities of autism of the records in all batches (1 + cohorts, n): first as they are, then with
     the phenotype of each of the `substitute_phenotype_cohorts`."""
     logits_per_batch_and_cohort = [
         batch_logits
-        for _, _, batch_logits in run_network(run, network, index_batches, "Testing", substitute_phenotype_cohorts)
+        for _, _, batch_logits in run_network(
+            trained_network, cohort, network, index_batches, "Testing", substitute_phenotype_cohorts
+        )
     ]
     cohort_count = 1 + len(substitute_phenotype_cohorts)
     logits_per_cohort = [

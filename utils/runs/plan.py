@@ -8,7 +8,7 @@ plus r. It cuts numbered folds anew; of folds of a column it changes only the st
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
@@ -30,8 +30,10 @@ from utils.runs import guards, record
 from utils.runs.candidates import ALL_PRESETS, Candidate, parse_candidate, parse_candidates
 from utils.runs.checkpoints import EVERYBODY_FOLDER, FOLDS_FOLDER_PREFIX, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import Caveats, Choices, Manifest
+from utils.runs.network import NetworkPredictor
+from utils.runs.record import Caveats, Manifest
 from utils.runs.run import Job, JobOptions, Run, make_pooled_run
+from utils.runs.weights import TrainedNetwork, TrainedWeights
 from utils.runs.work import is_child_process
 
 DEFAULT_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
@@ -144,7 +146,7 @@ class Request:
     job: Job
     options: JobOptions
     non_default_options: frozenset[str]  # their names, without --
-    bundle_folder: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
+    bundle_file: TrainedWeights | None = None  # the weights of a bundle, in place of those in `chk_point_dir`
     cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 
     @property
@@ -308,7 +310,7 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
     if request.everybody:
         cross_validation = pooled_run.cross_validation
         print(
-            f"{pooled_run.checkpoints.path} is of everybody and has no score of its own; "
+            f"{pooled_run.predictor.path} is of everybody and has no score of its own; "
             f"{cross_validation or NO_FOLD_SCORE}."
         )
         if cross_validation and cross_validation.chosen:
@@ -316,8 +318,8 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
 
     for run in runs:
         if run.is_requested and run.is_due():
-            has_checkpoint_to_use = uses_checkpoint(request, run.checkpoints)
-            checkpoint_manifest = run.checkpoints.read_latest_manifest() if has_checkpoint_to_use else None
+            has_checkpoint_to_use = uses_checkpoint(request, run.trained_network.weights)
+            checkpoint_manifest = run.predictor.training_manifest if has_checkpoint_to_use else None
             run.job.check_run(run, checkpoint_manifest)
     record.check_results_folder_free(pooled_run.out_dir, request.job.job_name, request.model)
     return runs
@@ -378,21 +380,19 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
 def make_runs(request: Request) -> Iterator[Run]:
     """Each run, not checked yet."""
     locations = [*make_run_locations(request)]
-    checkpoint_folders = [request.bundle_folder or make_checkpoint_folder(request, location) for location in locations]
+    weights_of_runs = [request.bundle_file or make_checkpoint_folder(request, location) for location in locations]
     checkpoint_manifests = [
-        read_checkpoint_manifest(request, location, checkpoint_folder)
-        for location, checkpoint_folder in zip(locations, checkpoint_folders, strict=True)
+        read_checkpoint_manifest(request, location, weights)
+        for location, weights in zip(locations, weights_of_runs, strict=True)
     ]
     found_manifests = [checkpoint_manifest for checkpoint_manifest in checkpoint_manifests if checkpoint_manifest]
     # a fold that is not trained yet takes its choices from one that is
     first_manifest = found_manifests[0] if found_manifests else None
 
     shared_moments_by_site = None
-    for location, checkpoint_folder, checkpoint_manifest in zip(
-        locations, checkpoint_folders, checkpoint_manifests, strict=True
-    ):
+    for location, weights, checkpoint_manifest in zip(locations, weights_of_runs, checkpoint_manifests, strict=True):
         default_manifest = checkpoint_manifest or first_manifest
-        run = make_run(request, location, checkpoint_folder, checkpoint_manifest, default_manifest)
+        run = make_run(request, location, weights, checkpoint_manifest, default_manifest)
         # sites are the same in all folds
         if run.is_transductive and not (location.folds and location.folds.reduced_cohort_by_fold):
             shared_moments_by_site = shared_moments_by_site or run.cohort.moments_by_site
@@ -460,10 +460,10 @@ def find_default_seed(request: Request) -> int:
     """The seed of the trainings that are continued or used; 0 if there are none."""
     if request.folds:
         return read_saved_fold_seed(request.repeat_checkpoint_folders[0])
-    checkpoint_folder = request.bundle_folder or CheckpointFolder(request.checkpoint_root)
-    if request.overrides_checkpoint or not checkpoint_folder.latest_intact_prefix:
+    weights = request.bundle_file or CheckpointFolder(request.checkpoint_root)
+    if request.overrides_checkpoint or weights.find_sha256() is None:
         return 0
-    checkpoint_settings = checkpoint_folder.read_latest_manifest().settings
+    checkpoint_settings = weights.read_latest_manifest().settings
     return checkpoint_settings.seed if checkpoint_settings else 0
 
 
@@ -478,28 +478,24 @@ def assign_everybody_to_training(cohort: Cohort) -> Cohort:
     return full_cohort
 
 
-def uses_checkpoint(request: Request, checkpoint_folder: CheckpointFolder) -> bool:
-    """Whether a run uses or continues the checkpoint in a folder."""
-    return request.job.needs_checkpoint or (checkpoint_folder.has_checkpoint and not request.overrides_checkpoint)
+def uses_checkpoint(request: Request, weights: TrainedWeights) -> bool:
+    """Whether a run uses these weights, or continues their training."""
+    return request.job.needs_checkpoint or (weights.has_checkpoint and not request.overrides_checkpoint)
 
 
-def read_checkpoint_manifest(
-    request: Request, location: RunLocation, checkpoint_folder: CheckpointFolder
-) -> Manifest | None:
+def read_checkpoint_manifest(request: Request, location: RunLocation, weights: TrainedWeights) -> Manifest | None:
     """The record of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that is
     needed is missing, or one that is there is of another model or fold."""
-    if not uses_checkpoint(request, checkpoint_folder) or not (
-        checkpoint_folder.has_checkpoint or location.is_requested
-    ):
+    if not uses_checkpoint(request, weights) or not (weights.has_checkpoint or location.is_requested):
         return None
     if request.job.needs_checkpoint:
-        guards.check_training_folder(checkpoint_folder, request.chk_point_dir / request.model)
-        checkpoint_folder.print_if_training()
-    checkpoint_manifest = checkpoint_folder.read_latest_manifest()
-    if damaged_checkpoint_names := checkpoint_folder.damaged_checkpoint_names:
+        guards.check_training_folder(weights, request.chk_point_dir / request.model)
+        weights.print_if_training()
+    checkpoint_manifest = weights.read_latest_manifest()
+    if damaged_checkpoint_names := weights.damaged_checkpoint_names:
         print(
-            f"{', '.join(damaged_checkpoint_names)} in {checkpoint_folder.path} does not have its digest; used "
-            f"instead: {checkpoint_folder.require_intact_prefix().name}, of iteration {checkpoint_manifest.step}.",
+            f"{', '.join(damaged_checkpoint_names)} in {weights.path} does not have its digest; used "
+            f"instead: {Path(weights.description).name}, of iteration {checkpoint_manifest.step}.",
             flush=True,
         )
 
@@ -513,7 +509,7 @@ def read_checkpoint_manifest(
         checkpoint_identity_text = format_training_identity(*checkpoint_model_fold_repeat)
         requested_identity_text = format_training_identity(*requested_model_fold_repeat)
         raise InputError(
-            f"{checkpoint_folder.path} is of model {checkpoint_identity_text}, not of {requested_identity_text}; were "
+            f"{weights.path} is of model {checkpoint_identity_text}, not of {requested_identity_text}; were "
             f"folders exchanged? Give each its own name, or use {guards.NEW_CHECKPOINT_ADVICE}."
         )
     return checkpoint_manifest
@@ -526,7 +522,7 @@ def format_training_identity(model_name: str, fold_name: str, repeat_number: int
 def make_run(
     request: Request,
     location: RunLocation,
-    checkpoint_folder: CheckpointFolder,
+    weights: TrainedWeights,
     checkpoint_manifest: Manifest | None,
     default_manifest: Manifest | None,
 ) -> Run:
@@ -556,25 +552,18 @@ def make_run(
         for candidate in list_candidates(request, default_manifest)
     ]
 
-    choices = Choices(
-        model=model_spec.model_name,
-        preset=preset_name,
-        config=asdict(config),
-        grid=location.cohort.grid.name if "volume" in model_spec.input_names else None,
-        seed=(request.seed or 0) + location.repeat_number,
-        precision=choose_precision(request, default_manifest, cross_validation),
-    )
-    network_caveats = Caveats()
-    if request.bundle_folder and checkpoint_manifest:
-        network_caveats = inherit_caveats(checkpoint_manifest)
+    precision = choose_precision(request, default_manifest, cross_validation)
+    trained_network = TrainedNetwork(model_spec, preset_name, config, precision, weights)
+    inherited_caveats = Caveats()
+    if request.bundle_file and checkpoint_manifest:
+        inherited_caveats = inherit_caveats(checkpoint_manifest)
     run = Run(
         job=request.job,
-        choices=choices,
-        config=config,
+        predictor=NetworkPredictor(trained_network, inherited_caveats),
+        seed=(request.seed or 0) + location.repeat_number,
         options=request.options,
         cohort=scaled_cohort,
         data_dir=request.data_dir,
-        checkpoints=checkpoint_folder,
         out_dir=location.results_folder,
         num_iters=choose_num_iters(request, default_manifest, cross_validation),
         overrides_checkpoint=request.overrides_checkpoint,
@@ -586,12 +575,11 @@ def make_run(
         candidates=tuple(candidates),
         everybody=request.everybody or bool(checkpoint_manifest and checkpoint_manifest.everybody),
         cross_validation=cross_validation,
-        network_caveats=network_caveats,
         training_id=checkpoint_manifest.begun if checkpoint_manifest and is_training else "",
     )
 
     standardised_cohort = standardise_cohort(scaled_cohort, run.standardisation)
-    if not request.bundle_folder:
+    if not request.bundle_file:
         means_folder = request.chk_point_dir / parcel_means.PARCEL_MEANS_FOLDER
         standardised_cohort = replace(standardised_cohort, means_folder=means_folder)
     return replace(run, cohort=standardised_cohort)
@@ -694,7 +682,7 @@ def print_cohort_summary(run: Run) -> None:
         )
         summary_rows.append(("TRANSDUCTIVE", transductive_text))
 
-    is_default_folder = run.checkpoints.path.is_relative_to(DEFAULT_CHECKPOINTS)
+    is_default_folder = run.predictor.path.is_relative_to(DEFAULT_CHECKPOINTS)
     if is_default_folder and is_training and not DEFAULT_CHECKPOINTS.exists():
         checkpoints_text = f"{DEFAULT_CHECKPOINTS} is made for them; --chkPointDir names another folder"
         summary_rows.append(("checkpoints", checkpoints_text))

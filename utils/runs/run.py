@@ -18,14 +18,17 @@ from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, VolumeStandard
 from data.cohorts.variants import standardise_cohort
-from models import MODELS, Model, Settings
+from models import Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs import record
 from utils.runs.candidates import Candidate
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.network import NetworkPredictor
+from utils.runs.predictor import FoldData, Predictor
 from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest, TrainingPeople
+from utils.runs.weights import TrainedNetwork
 from utils.scores.results import BLACKOUT_PAGE_FILE, TEST_PAGE_FILE, UNDEFINED, Headline
 
 if TYPE_CHECKING:
@@ -85,12 +88,11 @@ class Run:
     `make_pooled_run`."""
 
     job: Job
-    choices: Choices
-    config: Settings  # `choices.config` as the model takes it
+    predictor: Predictor
+    seed: int
     options: JobOptions
     cohort: Cohort
     data_dir: Path | None  # as the user named the cohort; None: the demo cohort
-    checkpoints: CheckpointFolder
     out_dir: Path  # folder of its results
     num_iters: int  # batches to have seen; of a checkpoint in use, those that it has seen
     overrides_checkpoint: bool = False  # trains from zero although a checkpoint exists
@@ -102,7 +104,6 @@ class Run:
     candidates: tuple[Candidate, ...] = ()  # among which inner folds choose
     everybody: bool = False  # whether the model is one of all people of its cohort
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
-    network_caveats: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
     training_id: str = ""  # tells trainings from zero apart
     # of the weights, while it uses these; of all parts, if it stands for them
     used_weights_sha256: str | dict[str, str] | None = None
@@ -110,12 +111,36 @@ class Run:
     start_time: float = field(default_factory=time.time)  # seconds since 1970
 
     @property
-    def model(self) -> Model:
-        return MODELS[self.choices.model]
+    def trained_network(self) -> TrainedNetwork:
+        """What it trains or uses. Raises TypeError if that is no network."""
+        if not isinstance(self.predictor, NetworkPredictor):
+            raise TypeError(f"{self.predictor.name} is no network")
+        return self.predictor.trained_network
 
     @property
-    def seed(self) -> int:
-        return self.choices.seed
+    def model(self) -> Model:
+        return self.trained_network.model
+
+    @property
+    def config(self) -> Settings:
+        return self.trained_network.config
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """Where its training saves. Raises TypeError for weights that no training makes."""
+        if not isinstance(self.trained_network.weights, CheckpointFolder):
+            raise TypeError(f"{self.predictor.path} is no folder of checkpoints")
+        return self.trained_network.weights
+
+    @property
+    def choices(self) -> Choices:
+        """What decides its results on given data."""
+        return self.predictor.make_choices(self.seed, self.cohort)
+
+    @property
+    def fold_data(self) -> FoldData:
+        """What its predictor is given."""
+        return FoldData(self.cohort, self.seed, self.fold_label)
 
     @property
     def is_pooled(self) -> bool:
@@ -130,7 +155,7 @@ class Run:
     @property
     def standardisation(self) -> VolumeStandard:
         """How the volumes are standardised as they are read."""
-        return getattr(self.config, "standardise", "stored")
+        return self.predictor.standardisation
 
     @property
     def is_transductive(self) -> bool:
@@ -165,7 +190,7 @@ class Run:
         without a checkpoint."""
         if self.used_weights_sha256 is not None:
             return self.used_weights_sha256
-        return self.checkpoints.compute_latest_sha256() if self.checkpoints.latest_intact_prefix else None
+        return self.predictor.find_sha256()
 
     def make_manifest(
         self, is_finished: bool = False, headline: Headline | None = None, **manifest_extras: Any
@@ -191,7 +216,7 @@ class Run:
             maps=metadata.maps,
             num_maps=self.cohort.num_maps,
             preparation=metadata.preparation,
-            checkpoint_folder=os.path.abspath(self.checkpoints.path),
+            checkpoint_folder=os.path.abspath(self.predictor.path),
             weights=self.weights_sha256,
             cross_validation=self.cross_validation,
             caveats=self.caveats,
@@ -245,7 +270,7 @@ class Run:
         ledger_row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "job": self.job.job_name,
-            "model": self.model.model_name,
+            "model": self.predictor.name,
             "preset": self.choices.preset,
             "cohort": f"{self.data_dir or 'demo'}{self.caveat_marks}",
             "folds": self.division_text or None,
@@ -293,13 +318,19 @@ class Run:
 
     def copy_folders(self, copy_folder: Path) -> "Run":
         """This run with copies of its results and of its checkpoints: all workers save at once, as TensorFlow asks."""
-        for subfolder, source_folder in (("results", self.out_dir), ("ckpt", self.checkpoints.path)):
+        for subfolder, source_folder in (("results", self.out_dir), ("ckpt", self.predictor.path)):
             (copy_folder / subfolder).mkdir()
             for file_path in filter(Path.is_file, source_folder.glob("*")):
                 shutil.copy2(file_path, copy_folder / subfolder)
-        return replace(
-            self, out_dir=copy_folder / "results", checkpoints=replace(self.checkpoints, path=copy_folder / "ckpt")
-        )
+        copied_run = replace(self, out_dir=copy_folder / "results")
+        return copied_run.with_network(weights=replace(self.checkpoints, path=copy_folder / "ckpt"))
+
+    def with_network(self, **changed_fields: Any) -> "Run":
+        """This run with other fields of its `TrainedNetwork`."""
+        network_predictor = self.predictor
+        if not isinstance(network_predictor, NetworkPredictor):
+            raise TypeError(f"{network_predictor.name} is no network")
+        return replace(self, predictor=network_predictor.with_settings(**changed_fields))
 
     def run_job(self, device: str) -> int:
         """Does the job on a device, which is `gpu` or `cpu`; returns the exit status."""
@@ -312,7 +343,7 @@ class Run:
     @contextmanager
     def with_fresh_keras(self) -> Iterator[None]:
         """Work that is independent of networks that this process has built. TensorFlow must have been started."""
-        if self.choices.precision == "mixed_bfloat16":
+        if self.trained_network.precision == "mixed_bfloat16":
             devices.check_bfloat16()
         self.reset_keras()
         with devices.explain_memory_errors():
@@ -324,7 +355,7 @@ class Run:
 
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.seed)
-        keras.mixed_precision.set_global_policy(self.choices.precision)
+        keras.mixed_precision.set_global_policy(self.trained_network.precision)
 
     def with_single_candidate(self, candidate: Candidate) -> "Run":
         """This run with the settings of a candidate, and no others to choose among."""
@@ -332,8 +363,7 @@ class Run:
 
     def with_candidate_settings(self, candidate: Candidate) -> "Run":
         """This run with the settings of the candidate that was chosen."""
-        choices = replace(self.choices, preset=candidate.preset_name, config=asdict(candidate.config))
-        candidate_run = replace(self, choices=choices, config=candidate.config)
+        candidate_run = self.with_network(preset_name=candidate.preset_name, config=candidate.config)
         return replace(candidate_run, cohort=standardise_cohort(candidate_run.cohort, candidate_run.standardisation))
 
     @cached_property
@@ -341,12 +371,12 @@ class Run:
         """What must stand beside every result."""
         full_cohort = self.folds.full_cohort if self.folds else self.cohort
         fold_by_subject = self.folds.fold_by_subject if self.folds else None
-        cohort_problems = tuple(full_cohort.find_problems(fold_by_subject, self.model.predicted == "label"))
-        network_caveats = self.network_caveats
-        accepted_leaks = [*self.cohort.metadata.accepted_leaks, *network_caveats.accepted_leaks]
+        cohort_problems = tuple(full_cohort.find_problems(fold_by_subject, self.predictor.classifies))
+        inherited_caveats = self.predictor.inherited_caveats
+        accepted_leaks = [*self.cohort.metadata.accepted_leaks, *inherited_caveats.accepted_leaks]
         return Caveats(
-            simulated=self.cohort.is_simulated or network_caveats.simulated,
-            problems=(*cohort_problems, *network_caveats.problems),
+            simulated=self.cohort.is_simulated or inherited_caveats.simulated,
+            problems=(*cohort_problems, *inherited_caveats.problems),
             accepted_leaks=tuple(dict.fromkeys(accepted_leaks)),
             transductive=self.is_transductive,
             unknown_site=full_cohort.is_site_unknown,
@@ -371,26 +401,26 @@ def make_pooled_run(runs: Sequence[Run]) -> Run:
         return first_run
 
     # the settings are those that were chosen in folds: all presets, and the config that reads most
-    widest_run = max(runs, key=lambda run: (run.is_transductive, len(run.model.list_input_names(run.config))))
-    preset_names_text = ", ".join(sorted({run.choices.preset for run in runs}))
-    pooled_choices = replace(first_run.choices, preset=preset_names_text, config=widest_run.choices.config)
+    widest_run = max(runs, key=lambda run: (run.is_transductive, len(run.predictor.input_names)))
+    preset_names_text = ", ".join(sorted({run.trained_network.preset_name for run in runs}))
 
     # folders of folds lie in those of repeats, if there are several
     parent_index = 1 if first_run.repeats > 1 else 0
     pooled_checkpoints = replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[parent_index])
-    weights_sha256_by_fold = {
-        run.fold_label: run.checkpoints.compute_latest_sha256() for run in runs if run.checkpoints.latest_intact_prefix
-    }
+    weights_sha256_by_fold = {}
+    for run in runs:
+        if weights_sha256 := run.predictor.find_sha256():
+            weights_sha256_by_fold[run.fold_label] = weights_sha256
+    pooled_run = first_run.with_network(
+        preset_name=preset_names_text, config=widest_run.config, weights=pooled_checkpoints
+    )
     return replace(
-        first_run,
-        choices=pooled_choices,
-        config=widest_run.config,
+        pooled_run,
         fold="",
         repeat=0,
         training_id="",
         cohort=first_run.folds.full_cohort,
         out_dir=first_run.out_dir.parents[parent_index],
-        checkpoints=pooled_checkpoints,
         used_weights_sha256=weights_sha256_by_fold,
         start_time=min(run.start_time for run in runs),
     )

@@ -21,7 +21,7 @@ from utils.runs.run import Run
 
 def encode_cohort(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
-    network = restore_network(run)
+    network = restore_network(run.trained_network, run.cohort)
     encoder = keras.Model(network.input, network.output["code"])
     flat_cohort = flatten_record_files(run.cohort)
     flat_run = dataclasses.replace(run, cohort=flat_cohort)
@@ -65,7 +65,9 @@ def write_encoded_records(run: Run, encoder: keras.Model, output_folder: Path) -
     their digests by file."""
     digests_by_file = {}
     index_batches = split_into_batches(np.arange(len(run.cohort.rows)), run.config.batch_size)
-    for batch_indices, _, batch_codes in run_network(run, encoder, index_batches, "Encoding"):
+    for batch_indices, _, batch_codes in run_network(
+        run.trained_network, run.cohort, encoder, index_batches, "Encoding"
+    ):
         record_codes = batch_codes.reshape(len(batch_indices), run.cohort.num_maps, *grids.REDUCED.shape)
         for record_index, map_codes in zip(batch_indices, record_codes, strict=True):
             volume_bytes = b"".join(brain.z_score_volume(map_code).tobytes() for map_code in map_codes)

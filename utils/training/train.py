@@ -146,7 +146,7 @@ def make_training(run: Run) -> "Training":
         )
     with run.workers.strategy.scope():
         network = run.model.build_network(run.config, run.cohort)
-        optimizer = make_optimizer(run.config, run.choices.precision)
+        optimizer = make_optimizer(run.config, run.trained_network.precision)
         optimizer.build(network.trainable_variables)
     return Training(run, network, optimizer)
 
@@ -172,8 +172,9 @@ def fit_input_layers(training: "Training") -> None:
     network = training.network
     train_indices = run.cohort.find_split_record_indices("train")
     index_batches = split_into_batches(train_indices, run.config.batch_size)
-    table_reader = make_network_reader(run, network)  # of connectomes, and of means of volumes where they suffice
-    volume_reader = make_network_reader(run, network, needs_volumes=True)
+    # of connectomes, and of means of volumes where they suffice
+    table_reader = make_network_reader(run.model, run.cohort, network)
+    volume_reader = make_network_reader(run.model, run.cohort, network, needs_volumes=True)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
             connectomes = table_reader.table_by_input[layer.input.name]
@@ -318,7 +319,7 @@ class Training:
 
     @cached_property
     def reader(self) -> NetworkReader:
-        return make_network_reader(self.run, averaging.make_branch_logits_network(self.network))
+        return make_network_reader(self.run.model, self.run.cohort, averaging.make_branch_logits_network(self.network))
 
     @cached_property
     def logit_mean_layer(self) -> averaging.MeanOfLogits | None:
@@ -617,7 +618,8 @@ def pool_trainings(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     fold_manifests = [run.checkpoints.read_latest_manifest() for run in fold_runs]
     chosen_settings = [fold_manifest.settings for fold_manifest in fold_manifests if fold_manifest.settings]
     preset_names_text = ", ".join(sorted({fold_settings.preset for fold_settings in chosen_settings}))
-    replace(pooled_run, choices=replace(chosen_settings[0], preset=preset_names_text)).finish_run()
+    first_config = pooled_run.model.parse_settings(chosen_settings[0].config)
+    pooled_run.with_network(preset_name=preset_names_text, config=first_config).finish_run()
 
 
 def train_and_predict_by_file(run: Run) -> dict[str, float]:
@@ -637,7 +639,8 @@ def train_and_predict_by_file(run: Run) -> dict[str, float]:
         test_indices = run.cohort.find_split_record_indices("test")
         test_index_batches = split_into_batches(test_indices, run.config.batch_size)
         logits_per_batch = [
-            batch_logits for _, _, batch_logits in run_network(run, training.network, test_index_batches)
+            batch_logits
+            for _, _, batch_logits in run_network(run.trained_network, run.cohort, training.network, test_index_batches)
         ]
         test_logits = np.concatenate(logits_per_batch)  # (test records, 2)
         file_names = [run.cohort.rows[record_index].file for record_index in test_indices]

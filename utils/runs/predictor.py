@@ -1,0 +1,114 @@
+"""What turns scans into probabilities of autism: one interface, whatever predicts. Jobs and pages ask it, and take
+their words from it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from data.cohorts.cohort import Cohort, VolumeStandard
+from utils.runs.record import Caveats, Choices, Manifest
+
+if TYPE_CHECKING:
+    from data.likeness.reference import TrainingReference
+
+
+@dataclass(frozen=True, eq=False)
+class FoldData:
+    """What a predictor is given: the records of one fold, or of one split, each for training or for the test."""
+
+    cohort: Cohort
+    seed: int
+    fold_label: str  # as messages name it; empty without folds
+
+
+class ReadyPredictor(ABC):
+    """A predictor that is loaded, or fitted, for one fold."""
+
+    @abstractmethod
+    def predict_probabilities(
+        self, record_indices: np.ndarray, substitute_phenotype_cohorts: Sequence[Cohort] = ()
+    ) -> np.ndarray:
+        """Probabilities of autism (1 + cohorts, n) float64 of records of the fold's cohort, by their position (n,):
+        first as they are, then with the phenotype of each of the `substitute_phenotype_cohorts`."""
+
+
+class Predictor(ABC):
+    """What predicts, before it is loaded or fitted. It is cheap to make, to compare and to ask; nothing here imports
+    TensorFlow but `make_ready`."""
+
+    noun: ClassVar[str]  # what pages call it: a network, an estimator, predictions
+    is_fitted_when_used: ClassVar[bool] = False  # on the training people of each fold; if not, it was trained before
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name in titles, tables and names of folders."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Its name with what tells it from others of this name, such as a preset."""
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """Where it lies, for messages."""
+
+    @property
+    @abstractmethod
+    def input_names(self) -> tuple[str, ...]:
+        """What it reads: of `volume`, `phenotype`, `connectome`; nothing if that is not known."""
+
+    @abstractmethod
+    def find_sha256(self) -> str | None:
+        """SHA-256 of what predicts; None if it is not there yet."""
+
+    @abstractmethod
+    def make_choices(self, seed: int, cohort: Cohort) -> Choices:
+        """What decides, with the data, what it predicts."""
+
+    @abstractmethod
+    def make_ready(self, fold_data: FoldData) -> ReadyPredictor:
+        """It, loaded or fitted for a fold. Raises InputError if that fails."""
+
+    @property
+    def checkpoint_description(self) -> str:
+        """Which of its trainings predicts, in a table with a row for each that was tested."""
+        return self.description
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it predicts the label."""
+        return True
+
+    @property
+    def standardisation(self) -> VolumeStandard:
+        """How the volumes that it reads are standardised."""
+        return "stored"
+
+    @property
+    def inherited_caveats(self) -> Caveats:
+        """What must stand beside whatever it says, for who trained it."""
+        return Caveats()
+
+    @property
+    def training_manifest(self) -> Manifest:
+        """The record of its training: people, cohort, step, seconds; empty if nothing is known of it."""
+        return Manifest(job="")
+
+    @property
+    def unknown_overlap_warning(self) -> str:
+        """What is said where people cannot be compared with those who trained it."""
+        return "Whether tested participants trained it is not known."
+
+    def load_training_people_reference(self) -> "TrainingReference | None":
+        """What those who trained it are like; None if that is not known. Raises InputError if they are too few."""
+        return None
+
+    def find_training_cohort(self) -> Cohort | None:
+        """The cohort that trained it; None if it is not at hand as it was."""
+        return None
