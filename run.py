@@ -12,7 +12,7 @@ from utils.evaluation.options import TestOptions
 from utils.jobs import ENCODE_JOB, JOBS
 from utils.runs import work
 from utils.runs.plan import Request, plan_runs
-from utils.runs.run import BundleOptions, make_pooled_run
+from utils.runs.run import BundleOptions
 
 TEN_FOLD_FLAGS = "--dataDir cohort --chkPointDir ckpt --folds 10"
 RUN_PY_EXAMPLES = {
@@ -74,25 +74,25 @@ def execute_job() -> int:
         raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     permutation_count = request.options.permutations if isinstance(request.options, TestOptions) else None
     with redirect_stdout(None) if work.is_child_process() else nullcontext():  # the parent process has printed it
-        runs = plan_runs(request, JOBS)
+        plan = plan_runs(request, JOBS)
 
     if request.dry_run:
-        from utils.preview import preview_run
+        from utils.preview import preview_plan
 
-        print_summary(preview_run(runs, request.jobs, permutation_count))
+        print_summary(preview_plan(plan, request.jobs, permutation_count))
         return 0
     if has_several_processes():
-        return work.train_with_workers(runs, request.share_GPU)
+        return work.train_with_workers(plan, request.share_GPU)
     exit_status = 0
-    if work.is_child_process() or not work.is_everything_done(runs):
-        exit_status = work.perform_runs(runs, request.jobs, request.share_GPU)
+    if work.is_child_process() or not plan.is_everything_done:
+        exit_status = work.perform_plan(plan, request.jobs, request.share_GPU)
     elif not permutation_count:
         print("Everything is done.")
-        make_pooled_run(runs).print_results_location()
+        plan.group.joint_run.print_results_location()
     if permutation_count and not exit_status and request.fold is None:
         from utils.permutations import run_permutation_test
 
-        exit_status = run_permutation_test(runs, permutation_count, request.jobs, request.share_GPU)
+        exit_status = run_permutation_test(plan.group.refresh(), permutation_count, request.jobs, request.share_GPU)
     return exit_status
 
 

@@ -127,7 +127,7 @@ def train_in_memory(cohort, fixed_label_data=None, relabelled=()):
     who leaves out whom."""
     words = "--train --model mmnn --preset regions --numIters 3 --set members=2 --set batch_size=8 --chkPointDir none"
     top = make_parser()
-    (run,) = plan_runs(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
+    (run,) = plan_runs(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS).group.runs
     run = replace(run, workers=run.workers.with_strategy(devices.start_tensorflow("cpu")))
     with run.with_fresh_keras():
         training = make_training(run)

@@ -31,8 +31,9 @@ from data.cohorts.folds import permute_folds
 from utils.machines import devices
 from utils.report.tables import PERMUTATIONS_KEY, PermutationResult, read_predictions
 from utils.runs import record
+from utils.runs.group import RunGroup
 from utils.runs.record import MANIFEST_FILE, Manifest
-from utils.runs.run import Run, make_pooled_run
+from utils.runs.run import Run
 from utils.runs.work import is_child_process, make_process_environments, run_subprocesses
 from utils.scores.metrics import Predictions, compute_headline_auc
 from utils.scores.results import RESULT_TABLE_BY_NAME, Estimate, Headline
@@ -95,14 +96,18 @@ def compute_permutation_result(
 
 @dataclass(frozen=True)
 class PermutationSeries:
-    """The permutations of a test on folds, which `fold_runs` did; `requested_count` of them at most."""
+    """The permutations of a test on folds, which the runs of `group` did; `requested_count` of them at most."""
 
-    fold_runs: Sequence[Run]
+    group: RunGroup
     requested_count: int
 
-    @cached_property
+    @property
+    def fold_runs(self) -> Sequence[Run]:
+        return self.group.runs
+
+    @property
     def pooled_run(self) -> Run:
-        return make_pooled_run(self.fold_runs)
+        return self.group.joint_run
 
     @property
     def permutations_folder(self) -> Path:
@@ -236,12 +241,10 @@ class PermutationSeries:
         )
 
 
-def run_permutation_test(
-    fold_runs: Sequence[Run], requested_count: int, process_count: int, may_share_gpus: bool
-) -> int:
+def run_permutation_test(group: RunGroup, requested_count: int, process_count: int, may_share_gpus: bool) -> int:
     """Does the permutations that are missing, in `process_count` processes if there are several; returns the exit
     status."""
-    series = PermutationSeries(fold_runs, requested_count)
+    series = PermutationSeries(group, requested_count)
     folder_manifest = record.read_manifest(series.permutations_folder)
     test_manifest = record.read_manifest(series.pooled_run.out_dir)
     stored_result = get_finished_result(folder_manifest)
@@ -284,10 +287,9 @@ def run_permutations_in_process(series: PermutationSeries, may_share_gpus: bool)
     with redirect_stdout(None) if is_child_process() else nullcontext():
         device_kind = devices.choose_device(may_share_gpus)
     workers = series.fold_runs[0].workers.with_strategy(devices.start_tensorflow(device_kind))
-    started_fold_runs = [replace(fold_run, workers=workers) for fold_run in series.fold_runs]
     max_permutations = PERMUTATIONS_PER_PROCESS if is_child_process() else series.requested_count
     with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
-        replace(series, fold_runs=started_fold_runs).run_permutations(max_permutations)
+        replace(series, group=series.group.with_workers(workers)).run_permutations(max_permutations)
 
 
 def run_permutations_in_subprocesses(series: PermutationSeries, process_count: int, may_share_gpus: bool) -> int:

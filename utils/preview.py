@@ -1,30 +1,30 @@
 """`run.py --dryRun`: the runs as settled -> the people, what is read, how many trainings; nothing is written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from data.base.listing import join_names
 from data.base.terminal import SummaryRow
 from data.cohorts.folds import divide_into_inner_folds
 from data.cohorts.forecast import make_forecast
 from utils.permutations import PermutationSeries
-from utils.runs.run import Run, make_pooled_run
+from utils.runs.group import RunPlan
+from utils.runs.run import Run
 
 
-def preview_run(fold_runs: Sequence[Run], process_count: int, permutation_count: int | None) -> Iterator[SummaryRow]:
+def preview_plan(plan: RunPlan, process_count: int, permutation_count: int | None) -> Iterator[SummaryRow]:
     """Facts on what the command would do."""
-    pooled_run = make_pooled_run(fold_runs)
-    due_runs = [fold_run for fold_run in fold_runs if fold_run.is_requested and fold_run.is_due()]
-    yield from describe_people(pooled_run)
-    yield "reads", describe_inputs(pooled_run)
+    joint_run = plan.group.joint_run
+    yield from describe_people(joint_run)
+    yield "reads", describe_inputs(joint_run)
     purpose_text = (
-        f"to train, of {pooled_run.num_iters} batches" if is_training(pooled_run) else f"for {pooled_run.job.flag}"
+        f"to train, of {joint_run.num_iters} batches" if is_training(joint_run) else f"for {joint_run.job.flag}"
     )
     parallel_text = f", {process_count} at a time" if process_count > 1 else ""
-    due_count = sum(map(count_networks, due_runs))
-    total_count = sum(map(count_networks, fold_runs))
+    due_count = sum(map(count_networks, plan.due_runs))
+    total_count = sum(map(count_networks, plan.group.runs))
     yield "networks", f"{due_count} of {total_count} {purpose_text}{parallel_text}"
     if permutation_count:
-        yield "permutations", PermutationSeries(fold_runs, permutation_count).describe_remaining_work()
+        yield "permutations", PermutationSeries(plan.group, permutation_count).describe_remaining_work()
     yield "dry run", "nothing was written"
 
 

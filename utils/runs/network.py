@@ -93,6 +93,17 @@ class NetworkPredictor(Predictor):
         network = restore_network(self.trained_network, fold_data.cohort)
         return ReadyNetwork(self.trained_network, fold_data.cohort, network)
 
+    def pool_with(self, fold_predictors: Sequence[Predictor], parent_index: int) -> "NetworkPredictor":
+        fold_networks = [
+            fold_predictor.trained_network
+            for fold_predictor in fold_predictors
+            if isinstance(fold_predictor, NetworkPredictor)
+        ]
+        preset_names_text = ", ".join(sorted({fold_network.preset_name for fold_network in fold_networks}))
+        first_weights = fold_networks[0].weights
+        pooled_weights = replace(first_weights, path=first_weights.path.parents[parent_index])
+        return self.with_settings(preset_name=preset_names_text, weights=pooled_weights)
+
     def with_settings(self, **changed_fields: Any) -> "NetworkPredictor":
         """The same with other fields of its `TrainedNetwork`."""
         return replace(self, trained_network=replace(self.trained_network, **changed_fields))

@@ -30,9 +30,10 @@ from utils.runs import guards, record
 from utils.runs.candidates import ALL_PRESETS, Candidate, parse_candidate, parse_candidates
 from utils.runs.checkpoints import EVERYBODY_FOLDER, FOLDS_FOLDER_PREFIX, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.group import RunGroup, RunPlan
 from utils.runs.network import NetworkPredictor
 from utils.runs.record import Caveats, Manifest
-from utils.runs.run import Job, JobOptions, Run, make_pooled_run
+from utils.runs.run import Job, JobOptions, Run
 from utils.runs.weights import TrainedNetwork, TrainedWeights
 from utils.runs.work import is_child_process
 
@@ -294,9 +295,9 @@ def check_folders_apart(path_by_flag: Mapping[str, Path | None]) -> None:
         )
 
 
-def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
-    """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong;
-    `all_jobs` tell which jobs take the options that this one does not."""
+def plan_runs(request: Request, all_jobs: Iterable[Job]) -> RunPlan:
+    """The runs of the job, and which of them are due; these have been checked. Raises InputError for the first thing
+    that is wrong; `all_jobs` tell which jobs take the options that this one does not."""
     check_options(request, all_jobs)
     request = replace(request, seed=choose_seed(request))
     if request.preset or not request.checkpoint_root.exists():
@@ -304,25 +305,25 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
     _ = request.results_folder  # so are mistakes in folders and candidates
     _ = request.candidates
 
-    runs = [*make_runs(request)]
-    pooled_run = make_pooled_run(runs)
-    print_cohort_summary(pooled_run)
+    group = RunGroup([*make_runs(request)])
+    joint_run = group.joint_run
+    print_cohort_summary(joint_run)
     if request.everybody:
-        cross_validation = pooled_run.cross_validation
+        cross_validation = joint_run.cross_validation
         print(
-            f"{pooled_run.predictor.path} is of everybody and has no score of its own; "
+            f"{joint_run.predictor.path} is of everybody and has no score of its own; "
             f"{cross_validation or NO_FOLD_SCORE}."
         )
         if cross_validation and cross_validation.chosen:
             print(cross_validation.choice_sentence)
 
-    for run in runs:
-        if run.is_requested and run.is_due():
-            has_checkpoint_to_use = uses_checkpoint(request, run.trained_network.weights)
-            checkpoint_manifest = run.predictor.training_manifest if has_checkpoint_to_use else None
-            run.job.check_run(run, checkpoint_manifest)
-    record.check_results_folder_free(pooled_run.out_dir, request.job.job_name, request.model)
-    return runs
+    due_runs = [run for run in group.requested_runs if run.is_due()]
+    for run in due_runs:
+        has_checkpoint_to_use = uses_checkpoint(request, run.trained_network.weights)
+        checkpoint_manifest = run.predictor.training_manifest if has_checkpoint_to_use else None
+        run.job.check_run(run, checkpoint_manifest)
+    record.check_results_folder_free(joint_run.out_dir, request.job.job_name, request.model)
+    return RunPlan(group, due_runs, group.has_folds and joint_run.is_due())
 
 
 def check_options(request: Request, all_jobs: Iterable[Job]) -> None:

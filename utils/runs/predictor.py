@@ -75,6 +75,11 @@ class Predictor(ABC):
     def make_ready(self, fold_data: FoldData) -> ReadyPredictor:
         """It, loaded or fitted for a fold. Raises InputError if that fails."""
 
+    def pool_with(self, fold_predictors: Sequence["Predictor"], parent_index: int) -> "Predictor":
+        """What stands for the predictors of all folds, whose folders lie `parent_index` + 1 levels below the joint one.
+        It predicts nothing."""
+        return self
+
     @property
     def checkpoint_description(self) -> str:
         """Which of its trainings predicts, in a table with a row for each that was tested."""

@@ -84,8 +84,8 @@ class Job:
 @dataclass(frozen=True)
 class Run:
     """One job by one network on one cohort, everything settled and checked. It is of the cohort's split, or of the
-    `fold` of a `repeat`, one of `repeats`; without a name of the fold it stands for all of these, see
-    `make_pooled_run`."""
+    `fold` of a `repeat`, one of `repeats`; without a name of the fold it is the joint run of a
+    `RunGroup`, which stands for all of these."""
 
     job: Job
     predictor: Predictor
@@ -392,35 +392,3 @@ class Run:
         existing_page_paths = [page_path for page_path in page_paths if page_path.is_file()]
         results_path = existing_page_paths[0] if existing_page_paths else self.out_dir
         print_unless_quiet(f"Results: {results_path}{self.caveat_marks}")
-
-
-def make_pooled_run(runs: Sequence[Run]) -> Run:
-    """What stands for all parts of a job: its people, the folder of the pooled results, and the weights of all."""
-    first_run = runs[0]
-    if not first_run.folds:
-        return first_run
-
-    # the settings are those that were chosen in folds: all presets, and the config that reads most
-    widest_run = max(runs, key=lambda run: (run.is_transductive, len(run.predictor.input_names)))
-    preset_names_text = ", ".join(sorted({run.trained_network.preset_name for run in runs}))
-
-    # folders of folds lie in those of repeats, if there are several
-    parent_index = 1 if first_run.repeats > 1 else 0
-    pooled_checkpoints = replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[parent_index])
-    weights_sha256_by_fold = {}
-    for run in runs:
-        if weights_sha256 := run.predictor.find_sha256():
-            weights_sha256_by_fold[run.fold_label] = weights_sha256
-    pooled_run = first_run.with_network(
-        preset_name=preset_names_text, config=widest_run.config, weights=pooled_checkpoints
-    )
-    return replace(
-        pooled_run,
-        fold="",
-        repeat=0,
-        training_id="",
-        cohort=first_run.folds.full_cohort,
-        out_dir=first_run.out_dir.parents[parent_index],
-        used_weights_sha256=weights_sha256_by_fold,
-        start_time=min(run.start_time for run in runs),
-    )

@@ -23,7 +23,8 @@ from data.base.terminal import ProgressBar, open_progress_bar, print_summary, re
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.duration import TrainingsAhead, set_trainings_ahead
-from utils.runs.run import Run, make_pooled_run
+from utils.runs.group import RunGroup, RunPlan
+from utils.runs.run import Run
 
 # Set in the environment of a process that does a part of what another one was asked for: how many such parts are to
 # follow one another, if this process is to say how long they take; else 0
@@ -38,23 +39,19 @@ def is_child_process() -> bool:
     return CHILD_RUN_COUNT_VARIABLE in os.environ
 
 
-def is_everything_done(runs: Sequence[Run]) -> bool:
-    pooled_run = make_pooled_run(runs)
-    return not any(run.is_due() for run in runs) and not (pooled_run.is_pooled and pooled_run.is_due())
-
-
-def perform_runs(runs: Sequence[Run], process_count: int, may_share_gpus: bool) -> int:
-    """Does the runs that are asked for and not done, and pools; returns the exit status."""
-    may_use_several_devices = process_count > 1 or runs[0].job.takes_several_devices
+def perform_plan(plan: RunPlan, process_count: int, may_share_gpus: bool) -> int:
+    """Does the runs that are due, and pools; returns the exit status."""
+    group = plan.group
+    may_use_several_devices = process_count > 1 or group.joint_run.job.takes_several_devices
     with redirect_stdout(None) if is_child_process() else nullcontext():
         device = devices.choose_device(may_share_gpus, may_use_several_devices)
     if process_count == 1:
-        return perform_runs_in_process(runs, device)
+        return perform_plan_in_process(plan, device)
 
-    pooled_folder = make_pooled_run(runs).out_dir
-    with files.lock_exclusively(pooled_folder.with_name(f"{pooled_folder.name}.jobs")):  # two would share the cores
-        prepare_pooled_folders(runs)
-        due_fold_names = list(dict.fromkeys(run.fold for run in runs if run.is_due()))  # each once, in order
+    joint_folder = group.joint_run.out_dir
+    with files.lock_exclusively(joint_folder.with_name(f"{joint_folder.name}.jobs")):  # two would share the cores
+        prepare_joint_folders(group)
+        due_fold_names = list(dict.fromkeys(run.fold for run in plan.due_runs))  # each once, in order
         if due_fold_names:
             print_summary([("to do", f"{len(due_fold_names)} folds, {process_count} at a time")])
             process_environments = make_process_environments(process_count, may_share_gpus)
@@ -62,16 +59,16 @@ def perform_runs(runs: Sequence[Run], process_count: int, may_share_gpus: bool) 
             exit_status = run_subprocesses(fold_titles_and_options, process_environments)
             if exit_status:
                 return exit_status
-        return pool_if_done(runs, device)
+        return pool_if_done(group, device)
 
 
-def perform_runs_in_process(runs: Sequence[Run], device: str) -> int:
-    """`perform_runs`, all in this process."""
-    requested_runs = [run for run in runs if run.is_requested]
-    is_chief = runs[0].workers.is_chief
+def perform_plan_in_process(plan: RunPlan, device: str) -> int:
+    """`perform_plan`, all in this process."""
+    requested_runs = plan.group.requested_runs
+    due_runs = plan.due_runs
+    is_chief = requested_runs[0].workers.is_chief
     if is_chief:
-        prepare_pooled_folders(runs)
-    due_runs = [run for run in requested_runs if run.is_due()]
+        prepare_joint_folders(plan.group)
     shows_fold_progress = is_chief and len(requested_runs) > 1 and not is_child_process()
     if shows_fold_progress and due_runs:
         print_summary([("to do", f"{len(due_runs)} of {len(requested_runs)} folds")])
@@ -94,7 +91,7 @@ def perform_runs_in_process(runs: Sequence[Run], device: str) -> int:
                 return exit_status
             if progress_bar:
                 progress_bar.advance(f"Fold {run.fold_label}")
-    return pool_if_done(runs, device) if is_chief else 0
+    return pool_if_done(plan.group, device) if is_chief else 0
 
 
 def show_fold_progress(progress_bar: ProgressBar | None, run: Run, message: str) -> None:
@@ -109,43 +106,44 @@ def perform_run(run: Run, device: str) -> int:
         return locked_run.run_job(device) if locked_run.is_due() else 0
 
 
-def prepare_pooled_folders(runs: Sequence[Run]) -> None:
+def prepare_joint_folders(group: RunGroup) -> None:
     """Writes the table of folds, for a training, and makes the folder of the pooled results; earlier ones are moved
     aside."""
-    pooled_run = make_pooled_run(runs)
-    if not pooled_run.is_pooled:
+    joint_run = group.joint_run
+    if not group.has_folds:
         return
-    if not pooled_run.job.needs_checkpoint:
-        folds_by_folder = {run.checkpoints.path.parent: run.folds for run in runs}  # one a repeat
+    if not joint_run.job.needs_checkpoint:
+        folds_by_folder = {run.checkpoints.path.parent: run.folds for run in group.runs}  # one a repeat
         for folds_folder, folds in folds_by_folder.items():
             assert folds
             with files.lock_exclusively(folds_folder, wait=True):
                 folds.write_folds(folds_folder)
-    with files.lock_exclusively(pooled_run.out_dir, wait=True):
-        if not pooled_run.is_done():
-            pooled_run.claim_output_folder()
+    with files.lock_exclusively(joint_run.out_dir, wait=True):
+        if not joint_run.is_done():
+            joint_run.claim_output_folder()
 
 
-def pool_if_done(runs: Sequence[Run], device: str) -> int:
-    """Pools the results of all parts if none is missing."""
-    pooled_run = make_pooled_run(runs)
-    if not pooled_run.is_pooled or is_child_process():  # whoever started a part pools
+def pool_if_done(planned_group: RunGroup, device: str) -> int:
+    """Pools the results of all folds if none is missing."""
+    if not planned_group.has_folds or is_child_process():  # whoever started a part pools
         return 0
-    if not all(run.is_requested for run in runs) and pooled_run.overrides_checkpoint:
+    group = planned_group.refresh()  # its weights are there now
+    joint_run = group.joint_run
+    if len(group.requested_runs) < len(group.runs) and joint_run.overrides_checkpoint:
         print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         return 0
-    missing_fold_labels = [run.fold_label for run in runs if not run.is_done()]
+    missing_fold_labels = [run.fold_label for run in group.runs if not run.is_done()]
     if missing_fold_labels:
         folds_word = "folds" if len(missing_fold_labels) > 1 else "fold"
         print(f"Still to be done before the results are pooled: {folds_word} {join_names(missing_fold_labels)}.")
         return 0
-    with files.lock_exclusively(pooled_run.out_dir, wait=True):
-        if pooled_run.overrides_checkpoint or not pooled_run.is_done():
+    with files.lock_exclusively(joint_run.out_dir, wait=True):
+        if joint_run.overrides_checkpoint or not joint_run.is_done():
             devices.start_tensorflow(device)
-            pooled_run.claim_output_folder()
-            pooled_run.job.pool_results(pooled_run, runs)
+            joint_run.claim_output_folder()
+            joint_run.job.pool_results(joint_run, group.runs)
         else:
-            pooled_run.print_results_location()
+            joint_run.print_results_location()
     return 0
 
 
@@ -286,7 +284,7 @@ def make_process_environments(process_count: int, may_share_gpus: bool) -> list[
     ]
 
 
-def train_with_workers(runs: Sequence[Run], may_share_gpus: bool) -> int:
+def train_with_workers(plan: RunPlan, may_share_gpus: bool) -> int:
     """Does a training with the other workers; returns the exit status."""
     from utils.machines.workers import connect_workers, explain_lost_workers
 
@@ -294,8 +292,9 @@ def train_with_workers(runs: Sequence[Run], may_share_gpus: bool) -> int:
     devices.start_tensorflow(device)
     with explain_lost_workers():
         workers: Workers = connect_workers()
-        worker_runs = [replace(run, workers=workers) for run in runs]
+        worker_due_runs = [replace(run, workers=workers) for run in plan.due_runs]
+        worker_plan = RunPlan(plan.group.with_workers(workers), worker_due_runs, plan.is_joint_run_due)
         with nullcontext() if workers.is_chief else redirect_stdout(None):
-            exit_status = perform_runs_in_process(worker_runs, device)
+            exit_status = perform_plan_in_process(worker_plan, device)
         workers.wait_for_same_settings({})  # nobody leaves before all are done
     return exit_status
