@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from models import MODELS
-from utils.report.tables import EvaluationManifest, parse_evaluation_manifest, read_predictions
+from utils.report.tables import EvaluationManifest, is_classifier_known, parse_evaluation_manifest, read_predictions
 from utils.runs.record import read_finished_manifest
 from utils.scores.conclusion import CANNOT_BE_TOLD, MODEL_BETTER, MODEL_WORSE, NO_DIFFERENCE, judge_auc_difference
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_score_differences, estimate_scores
@@ -80,11 +79,7 @@ def open_tests(test_folders: Sequence[Path]) -> list[FinishedTest]:
 def read_finished_test(test_folder: Path) -> FinishedTest:
     """Raises InputError unless a classifier's test was finished there, and its files are unchanged."""
     test_manifest = read_finished_manifest(test_folder, EXPECTED_FOLDER_TEXT)
-    if (
-        test_manifest.job != "test"
-        or test_manifest.model_name not in MODELS
-        or MODELS[test_manifest.model_name].predicted != "label"
-    ):
+    if test_manifest.job != "test" or not is_classifier_known(test_manifest.settings):
         raise InputError(
             f"{test_folder} holds a {test_manifest.job} of {test_manifest.model_name or 'no model'}; "
             f"{EXPECTED_FOLDER_TEXT}."

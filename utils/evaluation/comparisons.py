@@ -1,4 +1,4 @@
-"""The network beside plain classifiers (baselines), and its repeats beside each other."""
+"""What is tested beside plain classifiers (baselines), and its repeats beside each other."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -109,13 +109,13 @@ def predict_baselines_cached(tested_cohort: Cohort, training_cohort: Cohort | No
 
 
 def make_baseline_rows(
-    predictions: Predictions, baseline_tables: Sequence[pd.DataFrame], seed: int, network_input_names: Sequence[str]
+    predictions: Predictions, baseline_tables: Sequence[pd.DataFrame], seed: int, input_names: Sequence[str]
 ) -> list[dict]:
     """Rows of `baselines.csv`: each baseline with intervals, and the model's AUCs minus its.
 
     `baseline_tables` are the tables of `baselines.predict_baselines` for each repeat, a row for each of the
     predictions, in their order; a baseline that could not be fitted in every fold is left out. One is pre-specified,
-    by the `network_input_names` of the network. The intervals of the model minus each other baseline hold for all of
+    by the `input_names` of the model. The intervals of the model minus each other baseline hold for all of
     these together.
     """
     metric_names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.first_repeat_groups_by_auc]
@@ -124,7 +124,7 @@ def make_baseline_rows(
         is_in_each_repeat = all(baseline_name in baseline_table for baseline_table in baseline_tables)
         if is_in_each_repeat and all(baseline_table[baseline_name].notna().all() for baseline_table in baseline_tables):
             complete_baseline_names.append(baseline_name)
-    role_by_baseline = assign_baseline_roles(complete_baseline_names, network_input_names)
+    role_by_baseline = assign_baseline_roles(complete_baseline_names, input_names)
     non_prespecified_baseline_count = list(role_by_baseline.values()).count(OTHER_BASELINE_ROLE)
     baseline_rows = []
     for baseline_name in complete_baseline_names:
@@ -167,11 +167,12 @@ def make_conclusion(
     estimate_by_metric: Mapping[str, Estimate],
     predictions: Predictions,
     baseline_rows: Sequence[dict],
-    network_input_names: Sequence[str],
+    input_names: Sequence[str],
     cross_validation: CrossValidation | None = None,
+    noun: str = "network",
 ) -> Conclusion:
     """What a test shows, by its metrics and the rows of `make_baseline_rows`; without any, the baseline is that of the
-    test `cross_validation` that goes with the network."""
+    test `cross_validation` that goes with the model. `noun` is what pages call it."""
     headline_metric = choose_headline_metric(estimate_by_metric)
     auc_difference_by_baseline = {
         baseline_row["baseline"]: Estimate.from_row(baseline_row, f"{MODEL_MINUS_PREFIX}{headline_metric}")
@@ -180,7 +181,7 @@ def make_conclusion(
     candidate_baseline_names = [
         baseline_name for baseline_name in auc_difference_by_baseline if baseline_name != MAJORITY_BASELINE
     ]
-    prespecified_baseline = choose_prespecified_baseline(candidate_baseline_names, network_input_names)
+    prespecified_baseline = choose_prespecified_baseline(candidate_baseline_names, input_names)
     baseline_comparison = None
     if prespecified_baseline:
         prespecified_auc = next(
@@ -190,6 +191,7 @@ def make_conclusion(
         )
         baseline_comparison = BaselineComparison(
             **asdict(prespecified_baseline),
+            noun=noun,
             auc=prespecified_auc,
             less=auc_difference_by_baseline[prespecified_baseline.name],
         )
@@ -213,14 +215,13 @@ def make_conclusion(
         notes=make_score_footnotes(headline_metric, predictions),
         baseline=baseline_comparison,
         others=dict(baseline_count_by_standing),
+        noun=noun,
     )
 
 
-def make_repeats_table(
-    repeats: Sequence[RepeatPredictions], seed: int, network_input_names: Sequence[str]
-) -> pd.DataFrame:
+def make_repeats_table(repeats: Sequence[RepeatPredictions], seed: int, input_names: Sequence[str]) -> pd.DataFrame:
     """A row a repeat: number, seed, every metric with its interval. Then the pre-specified baseline, and the
-    network's AUC minus that of this baseline."""
+    model's AUC minus that of this baseline."""
     repeat_rows = []
     for repeat_number, repeat in enumerate(repeats):
         labelled_repeat = repeat.select_records(repeat.predictions["file"][repeat.predictions["label"].notna()])
@@ -231,7 +232,7 @@ def make_repeats_table(
                 for baseline_name in labelled_repeat.baseline_predictions
                 if not labelled_repeat.baseline_predictions[baseline_name].isna().any()
             ],
-            network_input_names,
+            input_names,
         )
         baseline_cells: dict[str, object] = {}
         if prespecified_baseline:

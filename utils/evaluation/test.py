@@ -201,7 +201,7 @@ def measure_test(
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
     run = results.run
-    network_input_names = run.predictor.input_names
+    input_names = run.predictor.input_names
     prediction_tables = [repeat.predictions for repeat in repeats]
     predictions = Predictions.from_tables(*prediction_tables)
 
@@ -221,7 +221,7 @@ def measure_test(
 
     # Baselines, and the network minus each of them
     baseline_tables = [repeat.baseline_predictions for repeat in repeats]
-    baseline_rows = comparisons.make_baseline_rows(predictions, baseline_tables, run.seed, network_input_names)
+    baseline_rows = comparisons.make_baseline_rows(predictions, baseline_tables, run.seed, input_names)
     if baseline_rows:
         results.write_result_table("baselines", pd.DataFrame(baseline_rows))
 
@@ -245,7 +245,7 @@ def measure_test(
 
     conclusion = replace(
         comparisons.make_conclusion(
-            estimate_by_metric, predictions, baseline_rows, network_input_names, run.cross_validation
+            estimate_by_metric, predictions, baseline_rows, input_names, run.cross_validation, run.predictor.noun
         ),
         covariates=confounds.make_covariate_result(confound_result),
         masked=masked_auc,

@@ -80,14 +80,13 @@ class MethodsContext:
 
 def make_methods_context(tables: EvaluationTables) -> MethodsContext:
     manifest = tables.manifest
-    model = MODELS[tables.manifest.model]
-    preset_config = model.module.PRESETS.get(manifest.preset)
+    preset_config = MODELS[manifest.model].module.PRESETS.get(manifest.preset) if manifest.is_network else None
     preset_settings = json.loads(json.dumps(asdict(preset_config))) if preset_config else dict(manifest.config)
     if not manifest.prepared.connectome:  # the cohort decided that
         preset_settings.pop("connectome", None)
     baseline_table = pd.DataFrame(columns=["baseline", ROLE_COLUMN]) if tables.baselines is None else tables.baselines
     class_count_by_site = tables.labelled_predictions.groupby("site")["label"].nunique()
-    connectome_series = manifest.prepared.connectome if manifest.config.get("connectome") else ""
+    connectome_series = manifest.prepared.connectome if "connectome" in manifest.input_names else ""
     parcels_citation = next(
         (
             citation
@@ -107,7 +106,7 @@ def make_methods_context(tables: EvaluationTables) -> MethodsContext:
         division=Division.parse_folds_option(manifest.folds or ""),
         same_folds=bool(tables.scores_by_fold),
         grid=GRID_BY_NAME.get(manifest.grid or ""),
-        reads_phenotype="phenotype" in model.input_names,
+        reads_phenotype="phenotype" in manifest.input_names,
         maps=cited_measures,
         connectome=", ".join(filter(None, (connectome_series, parcels_citation))),
         settings=find_used_settings(manifest),
@@ -129,14 +128,19 @@ def is_preset_seen_by_authors(manifest: EvaluationManifest) -> bool:
     candidate_names = [candidate_name for choice in manifest.chosen.values() for candidate_name in choice.scores] or [
         manifest.preset
     ]
-    reads_real_maps = "volume" in MODELS[manifest.model].input_names and not manifest.simulated
-    return reads_real_maps and bool(
-        {candidate_name.split()[0] for candidate_name in candidate_names} & set(PRESETS_CHOSEN_ON_ABIDE)
+    reads_real_maps = "volume" in manifest.input_names and not manifest.simulated
+    return (
+        manifest.is_network
+        and reads_real_maps
+        and bool({candidate_name.split()[0] for candidate_name in candidate_names} & set(PRESETS_CHOSEN_ON_ABIDE))
     )
 
 
 def find_used_settings(manifest: EvaluationManifest) -> dict[str, Any]:
-    """The hyper-parameters of a run without those that change nothing with the others as they are."""
+    """The hyper-parameters of a run without those that change nothing with the others as they are; none of what is
+    no network."""
+    if not manifest.is_network:
+        return {}
     idle_setting_names = MODELS[manifest.model].parse_settings(manifest.config).idle()
     return {
         setting_name: setting_value

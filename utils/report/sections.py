@@ -564,7 +564,7 @@ def make_table1_section(table1: pd.DataFrame) -> Section:
             | {"p": format_p_value(table1_row["p"]), "p of ranks": format_p_value(table1_row["p_ranks"])}
         )
     table1_test_count = int(table1[["p", "p_ranks"]].notna().sum().sum())
-    introduction = "Where the classes differ, a network can tell them by that difference."
+    introduction = "Where the classes differ, a model can tell them by that difference."
     footnote_by_heading = {
         "characteristic": "Numbers: mean (standard deviation) [median]; categories: the share of those known.",
         "p": f"Two-sided, not corrected for the number of {table1_test_count} tests; of ranks: the Mann-Whitney test.",

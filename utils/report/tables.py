@@ -207,7 +207,7 @@ def read_test_folder(test_folder: Path) -> EvaluationTables:
     stored_manifest = record.read_manifest(test_folder)
     if stored_manifest is None:
         raise InputError(f"{test_folder / MANIFEST_FILE} cannot be read (No such file or directory). Copy it again.")
-    if stored_manifest.model_name not in MODELS or MODELS[stored_manifest.model_name].predicted != "label":
+    if not is_classifier_known(stored_manifest.settings):
         raise InputError(
             f"{test_folder / MANIFEST_FILE} has the model {stored_manifest.model_name}; expected a classifier. Test "
             "one."
@@ -223,6 +223,14 @@ def read_test_folder(test_folder: Path) -> EvaluationTables:
     has_labels = table_by_name["predictions"]["label"].notna().any()
     metrics_json = files.read_json(test_folder / METRICS_FILE, dict[str, Any]) if has_labels else {}
     return EvaluationTables.from_tables(manifest, table_by_name, metrics_json)
+
+
+def is_classifier_known(settings: Choices | None) -> bool:
+    """Whether a test is of what predicts the label: a network that this version has, or whatever else the user
+    brought."""
+    if settings is None:
+        return False
+    return not settings.is_network or (settings.model in MODELS and MODELS[settings.model].classifies)
 
 
 def parse_evaluation_manifest(manifest: Manifest, test_folder: Path) -> EvaluationManifest:

@@ -85,6 +85,7 @@ class NetworkPredictor(Predictor):
             grid=cohort.grid.name if "volume" in trained_network.model.input_names else None,
             seed=seed,
             precision=trained_network.precision,
+            input_names=self.input_names,
         )
 
     def make_ready(self, fold_data: FoldData) -> "ReadyNetwork":

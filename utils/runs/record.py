@@ -30,14 +30,27 @@ DIGESTED_SUFFIXES = (".csv", ".json")  # what later runs read: known by digest, 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What decides the result of a network on given data."""
+    """What decides, on given data, what a predictor says, and the words for it; see `Predictor`."""
 
-    model: str  # name of a model
-    preset: str  # name of a preset; of a pooled run several, with commas
+    model: str  # its name
+    preset: str  # name of a preset; of a pooled run several, with commas; empty if it is no network
     config: dict[str, Any]  # hyper-parameters
-    grid: str | None  # None if the model reads no volumes
+    grid: str | None  # None if it reads no volumes
     seed: int
     precision: str  # of the layers, such as float32
+    noun: str = "network"  # what pages call it
+    input_names: tuple[str, ...] = ()  # what it reads, of `volume`, `phenotype`, `connectome`; empty if unknown
+    methods_sentences: str = ""  # for the methods of a paper, if it is no network
+
+    @property
+    def is_network(self) -> bool:
+        return self.noun == "network"
+
+    @property
+    def deciding_fields(self) -> dict[str, Any]:
+        """Those that decide what it says."""
+        deciding_names = ("model", "preset", "config", "grid", "seed", "precision")
+        return {field_name: getattr(self, field_name) for field_name in deciding_names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,7 +166,7 @@ class Run:
     def run_key(self) -> str:
         """SHA-256 of what decides its results, with the weights: the choices, the data, and who is tested; without the
         choices that the weights already decide."""
-        key_choices = asdict(self.choices)
+        key_choices = self.choices.deciding_fields
         if self.job.needs_checkpoint:
             key_choices = {field_name: key_choices[field_name] for field_name in ("model", "seed", "precision")}
         elif self.candidates:

@@ -87,8 +87,8 @@ AT_CHANCE_WARNING = (
 # Where a baseline was fitted, and why the test beside covariates cannot be done
 TRAINING_TEST_TEXT = "in the training's own test {}, {} participants"
 ONE_CLASS_REASON = "the participants are of one class"
-CONSTANT_OUTPUT_REASON = "the network's output is the same for everybody"
-OUTPUT_FOLLOWS_REASON = "the network's output follows from the covariates"
+CONSTANT_OUTPUT_REASON = "the output is the same for everybody"
+OUTPUT_FOLLOWS_REASON = "the output follows from the covariates"
 DIAGNOSIS_FOLLOWS_REASON = "the diagnosis follows from the covariates"
 
 
@@ -110,15 +110,17 @@ def describe_detectable_difference(detectable_difference: float | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineComparison:
-    """The pre-specified baseline: its `auc`, and `less`, the model's AUC minus it. It `lacks` some of what the network
+    """The pre-specified baseline: its `auc`, and `less`, the model's AUC minus it. It `lacks` some of what the model
     reads, and reads others `besides`. `where` it was fitted, if not for these participants."""
 
     name: str  # of the pre-specified baseline
     auc: Estimate  # of the baseline
     less: Estimate  # AUC of the model minus that of the baseline
-    lacks: list[str] = field(default_factory=list)  # inputs of the network that the baseline does not read
-    besides: list[str] = field(default_factory=list)  # inputs that the baseline reads and the network does not
+    lacks: list[str] = field(default_factory=list)  # inputs of the model that the baseline does not read
+    besides: list[str] = field(default_factory=list)  # inputs that the baseline reads and the model does not
     where: str = ""  # the test in which it was fitted, if not on these participants; else empty
+    noun: str = "network"  # what is compared with it, see `Predictor`
+    are_inputs_known: bool = True  # whether it is known what that reads
 
     @property
     def readable_name(self) -> str:
@@ -139,17 +141,21 @@ class BaselineComparison:
 
     @property
     def note(self) -> str:
-        """How it differs from the network, or where it was fitted."""
+        """How it differs from what it is compared with, or where it was fitted."""
         if self.where:
             return f"No baseline could be fitted for these participants: this is that {self.where}."
+        if not self.are_inputs_known:
+            return f"It reads all that the cohort has; what the {self.noun} reads is not known."
         input_differences = [f"does not read the {join_names(self.lacks)}"] if self.lacks else []
         input_differences += [f"also reads the {join_names(self.besides)}"] if self.besides else []
         input_difference_sentence = (
-            f"It {' and '.join(input_differences)}; no baseline reads just what the network reads."
+            f"It {' and '.join(input_differences)}; no baseline reads just what the {self.noun} reads."
             if input_differences
             else ""
         )
-        return input_difference_sentence or "It reads what the network reads, and was named before any score was known."
+        if input_difference_sentence:
+            return input_difference_sentence
+        return f"It reads what the {self.noun} reads, and was named before any score was known."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +243,8 @@ class Conclusion:
     covariates: CovariateResult | None = None
     masked: Estimate = UNDEFINED  # the AUC where missingness is masked
     minus_masked: Estimate = UNDEFINED  # `score` minus `masked`
+    noun: str = "network"  # what was tested, see `Predictor`
+    training_sentence: str = ""  # what must be said of who trained it, if that is not known
 
     @property
     def auc_title(self) -> str:
@@ -254,7 +262,11 @@ class Conclusion:
     @property
     def verdict(self) -> str:
         """What a reader takes away, in at most 60 words."""
-        return " ".join(filter(None, [self.score_sentence, self.baseline_sentence, *self.confound_sentences]))
+        return " ".join(
+            filter(
+                None, [self.score_sentence, self.training_sentence, self.baseline_sentence, *self.confound_sentences]
+            )
+        )
 
     @property
     def score_sentence(self) -> str:
@@ -272,7 +284,7 @@ class Conclusion:
             "as missing values."
         )
         return (
-            f"The network {comparison_verb} than chance: "
+            f"The {self.noun} {comparison_verb} than chance: "
             f"{score_and_count_text}{worse_than_chance_advice if self.score_verdict == BELOW_CHANCE else ''}"
         )
 
@@ -408,7 +420,7 @@ def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predicti
     if auc_estimate.value is None:
         fold_text = " of a fold" if has_small_sites else ""
         return (
-            f"at each site all test participants{fold_text} have the same diagnosis, and a network that tells sites "
+            f"at each site all test participants{fold_text} have the same diagnosis, and a model that tells sites "
             "apart would seem to tell diagnoses"
         )
     if auc_estimate.low is None:

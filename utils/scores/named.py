@@ -1,4 +1,4 @@
-"""Names of baselines and what a network reads -> the baseline that the verdict rests on, named before any score is
+"""Names of baselines and what a model reads -> the baseline that the verdict rests on, named before any score is
 known."""
 
 from collections.abc import Sequence
@@ -29,20 +29,20 @@ CLASSIFIER_PREFERENCE_ORDER = (
 
 @dataclass(frozen=True)
 class PrespecifiedBaseline:
-    """A baseline, what it `lacks` of what the network reads, and what it reads `besides`."""
+    """A baseline, what it `lacks` of what the model reads, and what it reads `besides`."""
 
     name: str  # of the baseline, such as "regions, SVM"
-    lacks: list[str]  # inputs of the network that the baseline does not read
-    besides: list[str]  # inputs that the baseline reads and the network does not
+    lacks: list[str]  # inputs of the model that the baseline does not read
+    besides: list[str]  # inputs that the baseline reads and the model does not
 
 
 def choose_prespecified_baseline(
-    baseline_names: Sequence[str], network_inputs: Sequence[str]
+    baseline_names: Sequence[str], model_inputs: Sequence[str]
 ) -> PrespecifiedBaseline | None:
-    """The one of the baselines that reads what a network with these inputs reads. If there are several, the one whose
+    """The one of the baselines that reads what a model with these inputs reads. If there are several, the one whose
     classifier comes first in `CLASSIFIER_PREFERENCE_ORDER`; if there is none, the one that lacks the fewest inputs,
     and of these the one that reads the least besides. None if no baseline reads any of the inputs."""
-    needed_inputs = ["maps" if name == "volume" else name for name in network_inputs]
+    needed_inputs = ["maps" if name == "volume" else name for name in model_inputs]
     split_name_by_baseline = {baseline_name: baseline_name.partition(", ") for baseline_name in baseline_names}
     feature_kinds_within_all = [
         feature_kind for feature_kind, *_ in split_name_by_baseline.values() if feature_kind in FEATURE_KINDS_WITHIN_ALL
@@ -72,10 +72,10 @@ def choose_prespecified_baseline(
     )
 
 
-def assign_baseline_roles(baseline_row_names: Sequence[str], network_inputs: Sequence[str]) -> dict[str, str]:
+def assign_baseline_roles(baseline_row_names: Sequence[str], model_inputs: Sequence[str]) -> dict[str, str]:
     """Of the rows of `baselines.csv` that are baselines, which is pre-specified, and which are the others."""
     baseline_names = [baseline_name for baseline_name in baseline_row_names if baseline_name != MAJORITY_BASELINE]
-    prespecified_baseline = choose_prespecified_baseline(baseline_names, network_inputs)
+    prespecified_baseline = choose_prespecified_baseline(baseline_names, model_inputs)
     return {
         baseline_name: PRESPECIFIED_ROLE
         if prespecified_baseline and baseline_name == prespecified_baseline.name
