@@ -5,13 +5,15 @@ is 1 mm off in y and z, so it is not used. Every second voxel lies exactly on th
 """
 
 import hashlib
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from data.base.errors import InputError
+from data.base.tables import make_printable
 from data.images import grids
 
 AAL_REGION_COUNT = 116  # on both grids
@@ -54,6 +56,29 @@ class Atlas:
 def load_atlas(label_image_path: Path | None, grid: grids.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
     return make_atlas(*read_label_image(label_image_path), grid) if label_image_path else load_aal(grid)
+
+
+@lru_cache(4)
+def load_printable_atlas(atlas_path: Path | None, grid: grids.Grid) -> Atlas:
+    """The atlas, read once. A name with nothing printable becomes a number; a name that several regions share gets
+    their numbers."""
+    atlas = load_atlas(atlas_path, grid)
+    name_by_region = {
+        region_number: make_printable(region_name) or f"region {region_number}"
+        for region_number, region_name in atlas.name_by_region.items()
+    }
+    while repeated_region_names := [
+        region_name for region_name, name_count in Counter(name_by_region.values()).items() if name_count > 1
+    ]:
+        name_by_region = {
+            region_number: f"{region_name} {region_number}" if region_name in repeated_region_names else region_name
+            for region_number, region_name in name_by_region.items()
+        }
+    return replace(
+        atlas,
+        name_by_region=name_by_region,
+        vanished_region_names=[make_printable(region_name) for region_name in atlas.vanished_region_names],
+    )
 
 
 @cache

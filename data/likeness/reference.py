@@ -48,7 +48,7 @@ from data.likeness.scans import (
     read_unconverted_measures,
 )
 from data.tables.missing import clean_column
-from data.tables.phenotype import LOGARITHMIC_COLUMN_PATTERN, MAX_PHENOTYPE_NUMBER, is_mostly_numbers
+from data.tables.phenotype import LOGARITHMIC_COLUMN_PATTERN, MAX_PHENOTYPE_NUMBER, UNUSED_PREFIX, is_mostly_numbers
 
 MAX_REFERENCE_PEOPLE = 2000  # training people who are described, drawn at random
 RANGE_QUANTILES = 0.05, 0.5, 0.95  # the quantiles that are kept of a number
@@ -58,7 +58,6 @@ MAX_DISTINCT_CATEGORIES = 5  # a number with so many values or fewer counts as a
 MIN_PEOPLE_PER_CATEGORY = 2  # training people who have it, so that it is not that of one person
 MIN_PEOPLE_WITH_NUMBER = 20  # of whom a number is known
 UNKNOWN_VALUE_CATEGORY = "unknown"
-UNUSED_PREFIX = "unused_"  # begins the name of a phenotype value that is always 0
 
 
 @dataclass(frozen=True)

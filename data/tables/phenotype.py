@@ -46,6 +46,7 @@ LOGARITHMIC_COLUMN_PATTERN = re.compile(
 )  # head motion whose logarithm is kept, also in bundles
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 INDICATOR_PATTERN = re.compile("_(missing|unknown)$")  # ends the name of a value that is 1 where another one is missing
+UNUSED_PREFIX = "unused_"  # begins the name of a value that is always 0
 IQ_TEST_VALUE_PREFIX = "iq_test_"  # begins the name of a value that is 1 where such a test measured the IQ
 
 
@@ -191,7 +192,8 @@ def encode_columns(
             f"{PHENOTYPE_SIZE}{most_categories_text}. Name fewer columns."
         )
     zero_by_unused_name = {
-        f"unused_{unused_number}": 0.0 for unused_number in range(len(value_series_by_name) + 1, PHENOTYPE_SIZE + 1)
+        f"{UNUSED_PREFIX}{unused_number}": 0.0
+        for unused_number in range(len(value_series_by_name) + 1, PHENOTYPE_SIZE + 1)
     }
     return pd.DataFrame(value_series_by_name | zero_by_unused_name, index=table.index)
 

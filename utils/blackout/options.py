@@ -1,9 +1,7 @@
 """The options of --blackout, what they select, and what must hold before a blackout; without TensorFlow."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +9,10 @@ import numpy as np
 
 from data.base.cli import make_int_parser, option, parse_names, parse_positive_int
 from data.base.errors import InputError
-from data.base.tables import make_printable
 from data.cohorts.cohort import Cohort
 from data.cohorts.groups import find_group_leaders
 from data.cohorts.rows import RecordRow
-from data.images.atlas import Atlas, load_atlas
+from data.images.atlas import Atlas, load_printable_atlas
 from data.images.grids import Grid
 from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
@@ -104,29 +101,6 @@ class BlackoutOptions(BundleOptions):
         from utils.blackout.systems import load_region_systems  # costs a training nothing
 
         return load_region_systems(self.load_regions(grid), self.systems)
-
-
-@lru_cache(4)
-def load_printable_atlas(atlas_path: Path | None, grid: Grid) -> Atlas:
-    """The atlas, read once. A name with nothing printable becomes a number; a name that several regions share gets
-    their numbers."""
-    atlas = load_atlas(atlas_path, grid)
-    name_by_region = {
-        region_number: make_printable(region_name) or f"region {region_number}"
-        for region_number, region_name in atlas.name_by_region.items()
-    }
-    while repeated_region_names := [
-        region_name for region_name, name_count in Counter(name_by_region.values()).items() if name_count > 1
-    ]:
-        name_by_region = {
-            region_number: f"{region_name} {region_number}" if region_name in repeated_region_names else region_name
-            for region_number, region_name in name_by_region.items()
-        }
-    return replace(
-        atlas,
-        name_by_region=name_by_region,
-        vanished_region_names=[make_printable(region_name) for region_name in atlas.vanished_region_names],
-    )
 
 
 def get_blackout_options(run: Run) -> BlackoutOptions:
