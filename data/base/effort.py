@@ -16,6 +16,7 @@ class Effort:
     save_every: int = 150  # batches from checkpoint to checkpoint
     calibrate_from: int = 50  # people of each class: with so few, the coverage of 80 % sets varies by 6 % (SD)
     describe_from: int = 20  # people: ranges of fewer are not passed on
+    input_table_gib: float = 4  # of memory, that the values of a table of inputs may take
     told_from_s: int = 600  # of training, above which the expected duration is printed
 
 
