@@ -117,10 +117,7 @@ class PermutationSeries:
     def permutations_manifest(self) -> Manifest:
         """The record of the folder. It does not depend on the number of permutations, so that more continue fewer; what
         is permuted is the training, so it has the training's settings."""
-        checkpoint_manifests = [fold_run.predictor.training_manifest for fold_run in self.fold_runs]
-        training_keys = [
-            [checkpoint_manifest.key, checkpoint_manifest.step] for checkpoint_manifest in checkpoint_manifests
-        ]
+        training_keys = [fold_run.predictor.training_key for fold_run in self.fold_runs]
         permutations_key = record.compute_run_key(self.pooled_run.run_key, training_keys)
         return Manifest(job="permute", key=permutations_key, settings=self.pooled_run.choices)
 
@@ -156,8 +153,6 @@ class PermutationSeries:
 
     def score_permutation(self, permutation_number: int, report_progress: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
-        from utils.training.train import train_and_predict_by_file
-
         original_folds = self.fold_runs[0].folds
         assert original_folds
         relabelled_folds = permute_folds(original_folds, self.pooled_run.seed, permutation_number)
@@ -166,7 +161,7 @@ class PermutationSeries:
             relabelled_run = replace_cohort(fold_run, relabelled_folds.make_fold_cohort(fold_name))
             relabelled_run = replace(relabelled_run, folds=relabelled_folds)
             row_by_file = {cohort_row.file: cohort_row for cohort_row in relabelled_run.cohort.rows}
-            for file_name, probability in train_and_predict_by_file(relabelled_run).items():
+            for file_name, probability in fit_and_predict_by_file(relabelled_run).items():
                 cohort_row = row_by_file[file_name]
                 prediction_rows.append((cohort_row.subject, cohort_row.site, cohort_row.label, fold_name, probability))
             report_progress(f"{permutation_number}: fold {fold_name} is done")
@@ -277,6 +272,19 @@ def run_permutation_test(group: RunGroup, requested_count: int, process_count: i
     return 0 if is_child_process() else conclude_permutations(series)
 
 
+def fit_and_predict_by_file(run: Run) -> dict[str, float]:
+    """The probability of autism of each test record, by file, of a predictor that is fitted anew on the training
+    people; nothing of it is kept."""
+    if not run.predictor.is_fitted_when_used:
+        from utils.training.train import train_and_predict_by_file  # imports Keras, which is slow
+
+        return train_and_predict_by_file(run)
+    test_indices = run.cohort.find_split_record_indices("test")
+    probabilities, _ = run.predictor.make_ready(run.fold_data).predict_probabilities(test_indices)
+    file_names = [run.cohort.rows[record_index].file for record_index in test_indices]
+    return dict(zip(file_names, probabilities.tolist(), strict=True))
+
+
 def get_finished_result(manifest: Manifest | None) -> dict[str, Any] | None:
     """The result as a record has it; None if it is not finished."""
     return manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None
@@ -284,12 +292,14 @@ def get_finished_result(manifest: Manifest | None) -> dict[str, Any] | None:
 
 def run_permutations_in_process(series: PermutationSeries, may_share_gpus: bool) -> None:
     """Does permutations until no more are needed; a process of --jobs ends before that."""
-    with redirect_stdout(None) if is_child_process() else nullcontext():
-        device_kind = devices.choose_device(may_share_gpus)
-    workers = series.fold_runs[0].workers.with_strategy(devices.start_tensorflow(device_kind))
+    if series.pooled_run.predictor.needs_tensorflow:
+        with redirect_stdout(None) if is_child_process() else nullcontext():
+            device_kind = devices.choose_device(may_share_gpus)
+        workers = series.fold_runs[0].workers.with_strategy(devices.start_tensorflow(device_kind))
+        series = replace(series, group=series.group.with_workers(workers))
     max_permutations = PERMUTATIONS_PER_PROCESS if is_child_process() else series.requested_count
     with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
-        replace(series, group=series.group.with_workers(workers)).run_permutations(max_permutations)
+        series.run_permutations(max_permutations)
 
 
 def run_permutations_in_subprocesses(series: PermutationSeries, process_count: int, may_share_gpus: bool) -> int:

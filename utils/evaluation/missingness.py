@@ -1,7 +1,7 @@
-"""Networks that read which values are missing -> what they predict if the same is missing for everybody as for most.
+"""Predictors that read which values are missing -> what they predict if the same is missing for everybody as for most.
 
 What is missing, and which test measured the IQ, says how a site kept its records. Where it goes with the diagnosis, a
-network may read the diagnosis from it. So missingness is masked: the network is told, at the test, that these values
+model may read the diagnosis from it. So missingness is masked: the model is told, at the test, that these values
 are those of most training people. The values themselves stay as they are: a number that is missing is still a median,
 by which a network may know it.
 """
@@ -10,24 +10,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from data.cohorts.cohort import Cohort
-from data.cohorts.variants import equalise_recording_values
-from utils.runs.run import Run
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_score_differences, estimate_scores
 from utils.scores.results import MASKED_PROBABILITY_COLUMN, UNDEFINED, Estimate
-
-
-def make_masked_cohorts(run: Run) -> tuple[Cohort, ...]:
-    """The cohort in whose records missingness is masked; none if the network reads no such values."""
-    masked_cohort = equalise_recording_values(run.cohort) if "phenotype" in run.predictor.input_names else None
-    return (masked_cohort,) if masked_cohort else ()
 
 
 def estimate_masked_auc_and_difference(
     predictions: Predictions, repeat_prediction_tables: Sequence[pd.DataFrame], seed: int
 ) -> tuple[Estimate, Estimate]:
     """The AUC of the verdict where missingness is masked, and the score minus it, by the `predictions.csv` of each
-    repeat; undefined if the network does not read what is missing."""
+    repeat; undefined if the model does not read what is missing."""
     if not all(MASKED_PROBABILITY_COLUMN in prediction_table for prediction_table in repeat_prediction_tables):
         return UNDEFINED, UNDEFINED
     masked_predictions = predictions.with_probabilities(

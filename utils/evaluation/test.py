@@ -15,7 +15,7 @@ from data.cohorts.groups import SHARED_SCAN_WORDS, describe_group_ties, find_gro
 from data.cohorts.metadata import DUPLICATES_TOGETHER
 from data.cohorts.scaling import describe_missing_by_class
 from data.tables.vocabulary import CLASS_NAMES
-from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
+from utils.evaluation import comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import make_site_score_rows, score_folds
 from utils.evaluation.table1 import make_table1
 from utils.report import build as report_builder
@@ -57,6 +57,7 @@ from utils.scores.results import (
     Headline,
 )
 
+PRINTED_FILE = "printed.txt"  # what the user's own code has printed and warned of
 CHECKPOINT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 
 
@@ -65,6 +66,8 @@ def run_test(run: Run) -> int:
     ready_predictor = run.predictor.make_ready(run.fold_data)
     run.claim_output_folder()
     if isinstance(ready_predictor, ReadyNetwork) and not run.predictor.classifies:
+        from utils.evaluation import autoencoders  # imports Keras, which is slow
+
         autoencoders.evaluate_autoencoder(run, ready_predictor.network)
     else:
         evaluate_classifier(run, ready_predictor)
@@ -75,6 +78,8 @@ def pool_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
     the metrics of autoencoders."""
     if not pooled_run.predictor.classifies:
+        from utils.evaluation import autoencoders  # imports Keras, which is slow
+
         autoencoders.pool_autoencoder_tests(pooled_run, fold_runs)
         return
     results = EvaluationResults(pooled_run)
@@ -105,6 +110,9 @@ def evaluate_classifier(run: Run, ready_predictor: ReadyPredictor) -> None:
     `checkpoint_results.csv`."""
     results = EvaluationResults(run)
     results.write_result_table("predictions", predict_test_records(run, ready_predictor))
+    if ready_predictor.printed_text:
+        (run.out_dir / PRINTED_FILE).write_text(ready_predictor.printed_text)
+        print_unless_quiet(f"What {run.predictor.name} printed: {run.out_dir / PRINTED_FILE}")
     external_warnings = external.write_external_tables(results)
     repeats = split_predictions_by_repeat(results.table_by_name)
     estimate_by_metric = conclude_test(results, repeats, external_warnings, [run])
@@ -120,17 +128,15 @@ def predict_test_records(run: Run, ready_predictor: ReadyPredictor) -> pd.DataFr
     """`predictions.csv`: a row a test record, with the probability of autism, and that where missingness is masked, if
     the predictor reads what is missing."""
     test_indices = run.cohort.find_split_record_indices("test")
-    predicted_probabilities, *masked_probabilities = ready_predictor.predict_probabilities(
-        test_indices, missingness.make_masked_cohorts(run)
-    )
+    predicted_probabilities, masked_probabilities = ready_predictor.predict_probabilities(test_indices)
     test_rows = [run.cohort.rows[test_index] for test_index in test_indices]
     prediction_rows = [
         (row.file, row.subject, row.site, int(row.label) if row.is_labelled else "", probability)
         for row, probability in zip(test_rows, predicted_probabilities, strict=True)
     ]
     prediction_table = pd.DataFrame(prediction_rows, columns=PREDICTION_COLUMNS)
-    if masked_probabilities:
-        prediction_table[MASKED_PROBABILITY_COLUMN] = masked_probabilities[0]
+    if masked_probabilities is not None:
+        prediction_table[MASKED_PROBABILITY_COLUMN] = masked_probabilities
     same_scan_groups = run.cohort.groups
     if same_scan_groups:
         leader_by_subject = find_group_leaders(prediction_table["subject"], same_scan_groups)

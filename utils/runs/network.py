@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.cohorts.cohort import Cohort, VolumeStandard, split_into_batches
+from data.cohorts.variants import equalise_recording_values
 from utils.runs.predictor import FoldData, Predictor, ReadyPredictor
 from utils.runs.record import Caveats, Choices, Manifest
 from utils.runs.weights import TrainedNetwork
@@ -26,6 +27,7 @@ class NetworkPredictor(Predictor):
     training_caveats: Caveats = field(default_factory=Caveats)  # of the cohort that trained it elsewhere
 
     noun = "network"
+    needs_tensorflow = True
 
     @property
     def name(self) -> str:
@@ -62,6 +64,11 @@ class NetworkPredictor(Predictor):
     @property
     def training_manifest(self) -> Manifest:
         return self.trained_network.weights.read_latest_manifest()
+
+    @property
+    def training_key(self) -> list[object]:
+        manifest = self.training_manifest
+        return [manifest.key, manifest.step]
 
     @property
     def unknown_overlap_warning(self) -> str:
@@ -118,15 +125,18 @@ class ReadyNetwork(ReadyPredictor):
     cohort: Cohort
     network: "keras.Model"
 
-    def predict_probabilities(
-        self, record_indices: np.ndarray, substitute_phenotype_cohorts: Sequence[Cohort] = ()
-    ) -> np.ndarray:
+    def predict_probabilities(self, record_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         from utils.runs.inference import predict_probabilities  # imports Keras, which is slow
 
+        masked_cohort = None
+        if "phenotype" in self.trained_network.model.input_names:
+            masked_cohort = equalise_recording_values(self.cohort)
         index_batches = split_into_batches(record_indices, self.trained_network.config.batch_size)
-        return predict_probabilities(
-            self.trained_network, self.cohort, self.network, index_batches, substitute_phenotype_cohorts
+        masked_cohorts = [masked_cohort] if masked_cohort else []
+        probabilities, *masked_probabilities = predict_probabilities(
+            self.trained_network, self.cohort, self.network, index_batches, masked_cohorts
         )
+        return probabilities, masked_probabilities[0] if masked_probabilities else None
 
     def compute_log_odds(self, input_by_name: Mapping[str, np.ndarray]) -> np.ndarray:
         """The log odds of autism (n,) float64 of inputs (n, ...), by a full pass of the network."""

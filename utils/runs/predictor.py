@@ -29,11 +29,14 @@ class ReadyPredictor(ABC):
     """A predictor that is loaded, or fitted, for one fold."""
 
     @abstractmethod
-    def predict_probabilities(
-        self, record_indices: np.ndarray, substitute_phenotype_cohorts: Sequence[Cohort] = ()
-    ) -> np.ndarray:
-        """Probabilities of autism (1 + cohorts, n) float64 of records of the fold's cohort, by their position (n,):
-        first as they are, then with the phenotype of each of the `substitute_phenotype_cohorts`."""
+    def predict_probabilities(self, record_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Probabilities of autism (n,) float64 of records of the fold's cohort, by their position (n,): as they are,
+        and with what is missing of the phenotype masked; None for what does not read what is missing."""
+
+    @property
+    def printed_text(self) -> str:
+        """What the user's own code has printed and warned of."""
+        return ""
 
 
 class Predictor(ABC):
@@ -42,6 +45,7 @@ class Predictor(ABC):
 
     noun: ClassVar[str]  # what pages call it: a network, an estimator, predictions
     is_fitted_when_used: ClassVar[bool] = False  # on the training people of each fold; if not, it was trained before
+    needs_tensorflow: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -104,6 +108,11 @@ class Predictor(ABC):
     def training_manifest(self) -> Manifest:
         """The record of its training: people, cohort, step, seconds; empty if nothing is known of it."""
         return Manifest(job="")
+
+    @property
+    def training_key(self) -> list[object]:
+        """What a permutation of the labels trains again."""
+        return [self.find_sha256()]
 
     @property
     def unknown_overlap_warning(self) -> str:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -334,10 +334,12 @@ class Run:
 
     def run_job(self, device: str) -> int:
         """Does the job on a device, which is `gpu` or `cpu`; returns the exit status."""
-        workers = self.workers.with_strategy(devices.start_tensorflow(device))
+        workers = self.workers
+        if self.predictor.needs_tensorflow:
+            workers = workers.with_strategy(devices.start_tensorflow(device))
         weights_sha256 = self.weights_sha256 if self.job.needs_checkpoint else None
         started_run = replace(self, workers=workers, start_time=time.time(), used_weights_sha256=weights_sha256)
-        with started_run.with_fresh_keras():
+        with started_run.with_fresh_keras() if self.predictor.needs_tensorflow else nullcontext():
             return self.job.perform(started_run)
 
     @contextmanager

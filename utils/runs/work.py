@@ -43,8 +43,10 @@ def perform_plan(plan: RunPlan, process_count: int, may_share_gpus: bool) -> int
     """Does the runs that are due, and pools; returns the exit status."""
     group = plan.group
     may_use_several_devices = process_count > 1 or group.joint_run.job.takes_several_devices
-    with redirect_stdout(None) if is_child_process() else nullcontext():
-        device = devices.choose_device(may_share_gpus, may_use_several_devices)
+    device = "cpu"
+    if group.joint_run.predictor.needs_tensorflow:
+        with redirect_stdout(None) if is_child_process() else nullcontext():
+            device = devices.choose_device(may_share_gpus, may_use_several_devices)
     if process_count == 1:
         return perform_plan_in_process(plan, device)
 
@@ -139,7 +141,8 @@ def pool_if_done(planned_group: RunGroup, device: str) -> int:
         return 0
     with files.lock_exclusively(joint_run.out_dir, wait=True):
         if joint_run.overrides_checkpoint or not joint_run.is_done():
-            devices.start_tensorflow(device)
+            if joint_run.predictor.needs_tensorflow:
+                devices.start_tensorflow(device)
             joint_run.claim_output_folder()
             joint_run.job.pool_results(joint_run, group.runs)
         else:
@@ -272,7 +275,7 @@ def make_process_environments(process_count: int, may_share_gpus: bool) -> list[
     thread_count_by_variable = {
         variable_name: str(cores_per_process) for variable_name in THREAD_VARIABLES if variable_name not in os.environ
     }
-    gpu_ids = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    gpu_ids = os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")
     if gpu_ids[0] != "-1" and len(gpu_ids) < process_count and not may_share_gpus:
         raise InputError(
             f"--jobs {process_count} needs as many free GPUs, but {len(gpu_ids)} are free; use fewer jobs, or "
