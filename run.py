@@ -56,6 +56,13 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         from utils.bundle.model import use_bundle_in_request
 
         return use_bundle_in_request(request, request.options.bundle)
+    if isinstance(request.options, TestOptions) and request.options.estimator:
+        from utils.predictors.request import use_estimator_in_request
+
+        test_options = request.options
+        return use_estimator_in_request(
+            request, request.options.estimator, test_options.inputs, test_options.atlas, test_options.debug
+        )
     if request.train_options and request.train_options.score and request.everybody:
         from utils.report.cross_validation import read_cross_validation
 

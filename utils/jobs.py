@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from data.cohorts.folds import divide_into_inner_folds
 from utils.blackout import options as blackout_options
-from utils.evaluation.options import TestOptions, check_prevalence
+from utils.evaluation.options import TestOptions, check_estimator_options, check_prevalence
 from utils.runs import guards
 from utils.runs.plan import TrainOptions
 from utils.runs.record import Manifest
@@ -44,6 +44,10 @@ def check_test(run: Run, checkpoint_manifest: Manifest | None) -> None:
     guards.check_output_folder_free(run)
     guards.check_checkpoint_use(run, checkpoint_manifest)
     check_prevalence(run)
+    check_estimator_options(run)
+    if run.predictor.is_fitted_when_used:
+        guards.check_training_people(run)
+        guards.check_two_classes(run)
 
 
 def do_test(run: Run) -> int:

@@ -2,10 +2,13 @@
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from data.base.cli import make_int_parser, option
 from data.base.errors import InputError, quote_text
+from data.cohorts.inputs import INPUT_KINDS
+from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
 
 MAX_PERMUTATIONS = 100_000
@@ -37,8 +40,30 @@ class TestOptions(BundleOptions):
         None, "of a model of everybody: the share of autism where it is used", type=parse_prevalence, metavar="P"
     )
 
+    estimator: str | None = option(
+        None,
+        "test the unfitted scikit-learn classifier that a function of your file returns (default function: make), "
+        "fitted on the training participants of each fold",
+        metavar="FILE.py[:NAME]",
+    )
+    inputs: str | None = option(
+        None,
+        f"what the estimator reads: some of {','.join(INPUT_KINDS)} (default the first three, as far as there are any)",
+        metavar="A,B",
+    )
+    atlas: Path | None = option(
+        None, "the regions of this label image (default AAL), for an estimator", type=Path, metavar="FILE"
+    )
+    debug: bool = option(False, "show the traceback of errors in the estimator's file", action="store_true")
+
     def select_result_settings(self) -> dict[str, Any]:
-        return {} if self.prevalence is None else {"prevalence": self.prevalence}
+        result_settings: dict[str, Any] = {}
+        if self.prevalence is not None:
+            result_settings["prevalence"] = self.prevalence
+        if self.estimator is not None:
+            result_settings["inputs"] = self.inputs
+            result_settings["atlas_sha256"] = compute_sha256(self.atlas) if self.atlas else None
+        return result_settings
 
 
 def check_prevalence(run: Run) -> None:
@@ -48,4 +73,13 @@ def check_prevalence(run: Run) -> None:
         raise InputError(
             f"--prevalence moves calibrated probabilities, and {run.predictor.path} has none: no test on folds with "
             "enough participants goes with it. Leave it out."
+        )
+
+
+def check_estimator_options(run: Run) -> None:
+    """Raises InputError for regions of an atlas that nothing reads."""
+    test_options = run.options
+    if isinstance(test_options, TestOptions) and test_options.atlas and not test_options.estimator:
+        raise InputError(
+            "--atlas goes with --estimator, or with --blackout; a network reads what it was trained on. Leave it out."
         )

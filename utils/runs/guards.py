@@ -327,6 +327,15 @@ def format_map_count(map_count: int) -> str:
     return f"{map_count} maps" if map_count > 1 else f"{map_count} map"
 
 
+def check_training_people(run: Run) -> None:
+    """There is somebody to fit a predictor on."""
+    if not run.cohort.list_split_subjects("train"):
+        raise InputError(
+            f"{run.cohort.path} has no training participants, on whom {run.predictor.name} could be fitted; test in "
+            "folds (--folds 10), or use a cohort that is split."
+        )
+
+
 def check_two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
     train_indices = run.cohort.find_split_record_indices("train")

@@ -32,6 +32,7 @@ from utils.runs.checkpoints import EVERYBODY_FOLDER, FOLDS_FOLDER_PREFIX, Checkp
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import RunGroup, RunPlan
 from utils.runs.network import NetworkPredictor
+from utils.runs.predictor import Predictor
 from utils.runs.record import Caveats, Manifest
 from utils.runs.run import Job, JobOptions, Run
 from utils.runs.weights import TrainedNetwork, TrainedWeights
@@ -47,12 +48,13 @@ JOB_GROUP = "job"
 FOLDS_GROUP = "folds"  # groups of options
 OPTIONS_NEEDING_LABEL = {"choose", "permutations"}
 REQUIRED_OPTION_BY_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
-REQUIRED_OPTION_BY_OPTION |= {"score": "everybody"}
+REQUIRED_OPTION_BY_OPTION |= {"score": "everybody"} | dict.fromkeys(("inputs", "debug"), "estimator")
 EXCLUDED_OPTIONS_BY_OPTION = {
     "jobs": ["fold"],
     "everybody": ["folds"],
     "choose": ["preset", "set"],
     "permutations": ["fold", "repeats"],
+    "estimator": ["bundle", "everybody", "model", "preset", "set", "precision", "prevalence"],
     "bundle": ["folds", "everybody", "preset", "set", "chkPointDir"],
 }
 
@@ -148,11 +150,17 @@ class Request:
     options: JobOptions
     non_default_options: frozenset[str]  # their names, without --
     bundle_file: TrainedWeights | None = None  # the weights of a bundle, in place of those in `chk_point_dir`
+    predictor: Predictor | None = None  # the user's, in place of a network
     cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 
     @property
     def model_spec(self) -> Model:
         return MODELS[self.model]
+
+    @property
+    def predictor_name(self) -> str:
+        """The name of what is trained or used."""
+        return self.predictor.name if self.predictor else self.model
 
     @property
     def train_options(self) -> TrainOptions | None:
@@ -177,7 +185,7 @@ class Request:
     @property
     def checkpoint_root(self) -> Path:
         """Where the checkpoints are: of all folds, or of the one network."""
-        model_folder = self.chk_point_dir / self.model
+        model_folder = self.chk_point_dir / self.predictor_name
         if self.folds:
             return model_folder / f"{FOLDS_FOLDER_PREFIX}{encode_folder_name(self.division_name)}"
         return model_folder / EVERYBODY_FOLDER if self.everybody else model_folder
@@ -215,7 +223,11 @@ class Request:
         """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
         results_folder = self.out_dir or self.default_results_folder
         check_folders_apart(
-            {"--outDir": results_folder, "--chkPointDir": self.chk_point_dir / self.model, "--dataDir": self.data_dir}
+            {
+                "--outDir": results_folder,
+                "--chkPointDir": self.chk_point_dir / self.predictor_name,
+                "--dataDir": self.data_dir,
+            }
         )
         return results_folder
 
@@ -230,7 +242,7 @@ class Request:
             results_path_pattern += "-repeats" if self.repeats > 1 else ""
         return Path(
             results_path_pattern.format(
-                model=self.model, job=self.job.job_name, data=cohort_folder.parent / cohort_folder.name
+                model=self.predictor_name, job=self.job.job_name, data=cohort_folder.parent / cohort_folder.name
             )
         )
 
@@ -241,7 +253,8 @@ class Request:
             return self.data_dir
         from data.demo import get_demo_cohort_path  # pandas and scikit-learn are needed only where a cohort is made
 
-        return get_demo_cohort_path(self.model_spec.required_grid or REDUCED)
+        required_grid = None if self.predictor else self.model_spec.required_grid
+        return get_demo_cohort_path(required_grid or REDUCED)
 
     def choose_preset_and_config(self, checkpoint_manifest: Manifest | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters, as in `checkpoint_manifest` unless the user says otherwise.
@@ -300,7 +313,7 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> RunPlan:
     that is wrong; `all_jobs` tell which jobs take the options that this one does not."""
     check_options(request, all_jobs)
     request = replace(request, seed=choose_seed(request))
-    if request.preset or not request.checkpoint_root.exists():
+    if not request.predictor and (request.preset or not request.checkpoint_root.exists()):
         request.choose_preset_and_config(None)  # a mistake there is reported before the cohort is read
     _ = request.results_folder  # so are mistakes in folders and candidates
     _ = request.candidates
@@ -319,10 +332,11 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> RunPlan:
 
     due_runs = [run for run in group.requested_runs if run.is_due()]
     for run in due_runs:
-        has_checkpoint_to_use = uses_checkpoint(request, run.trained_network.weights)
-        checkpoint_manifest = run.predictor.training_manifest if has_checkpoint_to_use else None
+        checkpoint_manifest = None
+        if request.predictor is None and uses_checkpoint(request, run.trained_network.weights):
+            checkpoint_manifest = run.predictor.training_manifest
         run.job.check_run(run, checkpoint_manifest)
-    record.check_results_folder_free(joint_run.out_dir, request.job.job_name, request.model)
+    record.check_results_folder_free(joint_run.out_dir, request.job.job_name, request.predictor_name)
     return RunPlan(group, due_runs, group.has_folds and joint_run.is_due())
 
 
@@ -343,7 +357,7 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
                 f"--{option_name} goes with {' or '.join(accepting_job_flags)}, not with {job.flag}; leave it out."
             )
 
-    if job.required_property and not getattr(model_spec, job.required_property):
+    if not request.predictor and job.required_property and not getattr(model_spec, job.required_property):
         capable_models_text = " or ".join(
             model_name for model_name, model in MODELS.items() if getattr(model, job.required_property)
         )
@@ -380,6 +394,9 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
 
 def make_runs(request: Request) -> Iterator[Run]:
     """Each run, not checked yet."""
+    if request.predictor:
+        yield from make_user_predictor_runs(request, request.predictor)
+        return
     locations = [*make_run_locations(request)]
     weights_of_runs = [request.bundle_file or make_checkpoint_folder(request, location) for location in locations]
     checkpoint_manifests = [
@@ -399,6 +416,31 @@ def make_runs(request: Request) -> Iterator[Run]:
             shared_moments_by_site = shared_moments_by_site or run.cohort.moments_by_site
             run = replace(run, cohort=replace(run.cohort, moments_by_site=shared_moments_by_site))
         yield run
+
+
+def make_user_predictor_runs(request: Request, predictor: Predictor) -> Iterator[Run]:
+    """The runs of what the user brings in place of a network. Raises InputError if it cannot read the cohort."""
+    for location in make_run_locations(request):
+        yield Run(
+            job=request.job,
+            predictor=predictor.for_cohort(location.cohort),
+            seed=(request.seed or 0) + location.repeat_number,
+            options=request.options,
+            cohort=with_means_folder(request, location.cohort),
+            data_dir=request.data_dir,
+            out_dir=location.results_folder,
+            num_iters=0,
+            folds=location.folds,
+            fold=location.fold_name,
+            repeat=location.repeat_number,
+            repeats=request.repeats,
+            is_requested=location.is_requested,
+        )
+
+
+def with_means_folder(request: Request, cohort: Cohort) -> Cohort:
+    """The cohort, whose means over regions are kept among the checkpoints."""
+    return replace(cohort, means_folder=request.chk_point_dir / parcel_means.PARCEL_MEANS_FOLDER)
 
 
 def make_checkpoint_folder(request: Request, location: RunLocation) -> CheckpointFolder:
@@ -581,8 +623,7 @@ def make_run(
 
     standardised_cohort = standardise_cohort(scaled_cohort, run.standardisation)
     if not request.bundle_file:
-        means_folder = request.chk_point_dir / parcel_means.PARCEL_MEANS_FOLDER
-        standardised_cohort = replace(standardised_cohort, means_folder=means_folder)
+        standardised_cohort = with_means_folder(request, standardised_cohort)
     return replace(run, cohort=standardised_cohort)
 
 

@@ -71,6 +71,10 @@ class Predictor(ABC):
     def find_sha256(self) -> str | None:
         """SHA-256 of what predicts; None if it is not there yet."""
 
+    def for_cohort(self, cohort: Cohort) -> "Predictor":
+        """It, with what the cohort decides. Raises InputError if it cannot read that."""
+        return self
+
     @abstractmethod
     def make_choices(self, seed: int, cohort: Cohort) -> Choices:
         """What decides, with the data, what it predicts."""
