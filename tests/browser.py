@@ -169,13 +169,15 @@ def check_page(path: Path, pictures: Path | None) -> Findings:
             page.on(
                 "console",
                 lambda console_message: (
-                    console_message.type == "error" and findings.add("console", console_message.text)
+                    findings.add("console", console_message.text) if console_message.type == "error" else None
                 ),
             )
             page.on("pageerror", lambda error: findings.add("console", str(error)))
             page.on(
                 "request",
-                lambda request: request.url.startswith(ON_DISK) or findings.add("leaves the disk", request.url),
+                lambda request: (
+                    None if request.url.startswith(ON_DISK) else findings.add("leaves the disk", request.url)
+                ),
             )
             page.on("requestfailed", lambda request: findings.add("not loaded", request.url[:100]))
             page.emulate_media(media=view.media, color_scheme=view.scheme)

@@ -30,7 +30,7 @@ def rebuild_bundle(path: Path, target: Path, changes: Mapping[str, bytes | None]
     """The bundle with other parts, those that are None left out, and sums that fit, as a new file."""
     bytes_by_name = {
         name: file_bytes
-        for name, file_bytes in (read_bundle_files(path) | changes).items()
+        for name, file_bytes in {**read_bundle_files(path), **changes}.items()
         if name != SUMS_FILE and file_bytes is not None
     }
     sums = "".join(

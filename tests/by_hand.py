@@ -4,7 +4,6 @@ from pathlib import Path
 
 import h5py
 import lab
-import nibabel
 import numpy as np
 import pandas as pd
 
@@ -27,7 +26,7 @@ PARCEL_PAIRS = np.column_stack(np.triu_indices(len(REGION_PLACE_BY_PARCEL), 1))
 def write_few_regions(folder: Path) -> Path:
     """A folder with an atlas of four regions, three of which are parcels, one a few voxels in another parcel; and
     systems."""
-    parcels = np.asarray(nibabel.load(lab.parcels(folder / "parcels.nii.gz")).dataobj)
+    parcels = np.asarray(lab.load_image(lab.parcels(folder / "parcels.nii.gz")).dataobj)
     labels = np.select([parcels == 1, parcels == 2, parcels == 7], [3, 4, 5], 0)
     labels[2:4, 5:7, 5:7] = 8
     lab.save(folder / "own.nii.gz", labels.astype(np.int16))

@@ -73,7 +73,9 @@ REGIONS = dense(116, 64) + dense(64, 2)
 SINE = dense(29, 256) + dense(256, 2)
 TWO_BRANCHES, THREE_BRANCHES = 2 + 1, 3 + 1  # shares of so many parts, and a bias
 
-SMALL_BLACKOUT_SETTINGS = {  # which layers follow each other, and how far they reach, is that of the presets
+SMALL_BLACKOUT_SETTINGS: dict[
+    str, dict[str, Any]
+] = {  # which layers follow each other, and how far they reach, is that of the presets
     "residual": {"filters": (4, 6, 8)},
     "plain": {"filters": (4, 6, 6, 6, 4, 1), "pools": (0, 1, 0, 2, 0, 2)},
     **{preset: {"members": 2} for preset in ("combined", "regions")},

@@ -93,7 +93,7 @@ def end_in_terminal(command: str, **places: object) -> list[str]:
 
 def submit_directly(_: object, function: Callable, *arguments: object) -> Future:
     """In place of `Pool.submit`: to start other processes takes longer than what they do for a few people."""
-    result = Future()
+    result: Future = Future()
     try:
         result.set_result(function(*arguments))
     except InputError as error:
@@ -113,7 +113,8 @@ def listing(folder: Path) -> dict[Path, tuple]:
     """All that lies in a folder: size and time of change of each file; a lock that came and went changes a folder's."""
     stat_by_path = {path: path.lstat() for path in sorted(folder.rglob("*"))}
     return {
-        path: path.is_dir() or (file_stat.st_size, file_stat.st_mtime_ns) for path, file_stat in stat_by_path.items()
+        path: () if path.is_dir() else (file_stat.st_size, file_stat.st_mtime_ns)
+        for path, file_stat in stat_by_path.items()
     }
 
 
@@ -181,7 +182,9 @@ class PageText(HTMLParser):
 
     def __init__(self, page: str):
         super().__init__()
-        self.lines, self.line, self.open = [], "", []  # of what is open: the tag, whether it is seen
+        self.lines: list[str] = []
+        self.line = ""
+        self.open: list[tuple[str, bool]] = []  # of what is open: the tag, whether it is seen
         self.feed(page)
         self.end_line()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 # Before anything is imported; processes that are started have it, too.
 os.environ["ABIDE_EFFORT"] = json.dumps(
@@ -82,7 +83,7 @@ def session(tmp_path_factory):
 def lasting():
     """TensorFlow, once it is there, is not searched for garbage again and again; nor does Keras search all that there
     is at the end of each job."""
-    state = sys.modules.get("keras.src.backend.common.global_state")
+    state: Any = sys.modules.get("keras.src.backend.common.global_state")
     if state and state.gc is gc:
         state.gc = SimpleNamespace(collect=lambda: None)
         gc.collect()
@@ -172,7 +173,7 @@ def make_once(tmp_path_factory) -> Callable[..., Path]:
 # The ladder: each rung is made once for all processes, by the user's commands. A test that changes one copies it.
 
 
-def make_rung(name: str, command: str, **places: object) -> None:
+def make_rung(name: str, command: str, **places: Path) -> None:
     """Does a command that makes the rung `to`, which keeps what it printed as a file."""
     (places["to"] / f"{name}.out").write_text(done(command, **places))
 
@@ -401,7 +402,7 @@ def trained(cohort, cli, make_once) -> Path:
     return make_once("trained", lambda folder: train_in(cli, folder, cohort, "cnn", 4)) / "ckpt"
 
 
-def train_in(cli: Callable[..., Outcome], folder: Path, *training_options: object) -> None:
+def train_in(cli: Callable[..., Outcome], folder: Path, *training_options: Any) -> None:
     """Trains a tiny network with everything in a folder."""
     outcome = cli(*training_arguments(folder, *training_options))
     assert outcome.status == 0, outcome.err

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pandas as pd
@@ -94,7 +95,7 @@ class Tries:
     def taken_gpu(self) -> tuple[str, bool]:
         """A GPU that another process holds."""
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": self.gpus[0]}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         with subprocess.Popen([sys.executable, "-c", HOLD_SCRIPT], env=environment, **pipes) as holder:
             holder.stdout.readline()
             try:

@@ -1,12 +1,12 @@
 """What tests share: tiny networks, tables and checkpoints read back, cohorts sealed anew."""
 
 import csv
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from data.cohorts import connectomes
 from data.cohorts.cohort import Cohort
@@ -44,12 +44,12 @@ SMALL_OPTIONS_BY_MODEL = {
 }
 
 
-def make_prediction_table(label: Sequence, probability: Sequence, **columns: object) -> pd.DataFrame:
+def make_prediction_table(label: ArrayLike, probability: ArrayLike, **columns: object) -> pd.DataFrame:
     """Rows of `predictions.csv`, each of a participant of their own, with these columns beside."""
-    return pd.DataFrame({"subject": np.arange(len(label)), "label": label, "probability": probability} | columns)
+    return pd.DataFrame({"subject": np.arange(np.size(label)), "label": label, "probability": probability} | columns)
 
 
-def make_predictions(label: Sequence, probability: Sequence, **columns: object) -> Predictions:
+def make_predictions(label: ArrayLike, probability: ArrayLike, **columns: object) -> Predictions:
     return Predictions.from_tables(make_prediction_table(label, probability, **columns))
 
 
@@ -107,11 +107,9 @@ def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = N
     connectomes.write_connectomes(
         folder / connectomes.CONNECTOMES_FILE, [*label_by_subject], parcel_names, image, edges.astype(np.float32)
     )
-    connectome_metadata = {
-        "connectome": "rois_test",
-        "parcels_sha256": connectomes.compute_parcels_sha256(parcel_names, image),
-    }
-    write_cohort_tables(folder, cohort.rows, replace(cohort.metadata, **connectome_metadata))
+    parcels_sha256 = connectomes.compute_parcels_sha256(parcel_names, image)
+    metadata = replace(cohort.metadata, connectome="rois_test", parcels_sha256=parcels_sha256)
+    write_cohort_tables(folder, cohort.rows, metadata)
     return open_cohort(folder)
 
 

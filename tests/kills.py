@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import lab
 import pandas as pd
@@ -191,6 +192,11 @@ def read_state(folder: Path) -> dict[str, str]:
     return text_by_file
 
 
+def select_states(state: dict[str, str], names: Iterable[str]) -> dict[str, str]:
+    """What these files hold; nothing where one is missing."""
+    return {name: state.get(name, "") for name in names}
+
+
 def find_process_folders() -> Iterator[str]:
     """The working folders of all processes of this user."""
     for link in glob.glob("/proc/[0-9]*/cwd"):
@@ -274,7 +280,12 @@ class Torture:
             | {"PYTHONPATH": os.pathsep.join(path), "ABIDE_EFFORT": json.dumps(EFFORT_SETTINGS)}
         )
         environment["FAULT"] = json.dumps({"folder": str(folder), **(fault or {})})
-        subprocess_options = {"capture_output": True, "text": True, "timeout": 600, "start_new_session": True}
+        subprocess_options: dict[str, Any] = {
+            "capture_output": True,
+            "text": True,
+            "timeout": 600,
+            "start_new_session": True,
+        }
         done = subprocess.run(words, cwd=folder, env=environment, **subprocess_options)
         while str(folder) in find_process_folders():
             time.sleep(0.1)
@@ -311,10 +322,8 @@ class Torture:
             if file_name == "thesis.txt" or file_name.startswith("cohort/")
         ]
         tally.expect_same(
-            *(
-                {file_name: file_state.get(file_name, "") for file_name in user_files}
-                for file_state in (undisturbed_run.state_before, read_state(folder))
-            ),
+            select_states(undisturbed_run.state_before, user_files),
+            select_states(read_state(folder), user_files),
             f"{folder}, at once",
         )
         is_made = row.is_all_or_nothing and (folder / words[-1]).exists()
@@ -327,10 +336,8 @@ class Torture:
         if not is_made and row.compared_names == "*":
             compared += final_state  # one that was killed when all was made has left its lock
         tally.expect_same(
-            *(
-                {file_name: file_state.get(file_name, "") for file_name in compared}
-                for file_state in (undisturbed_run.state_after, final_state)
-            ),
+            select_states(undisturbed_run.state_after, compared),
+            select_states(final_state, compared),
             f"{folder}, in the end",
         )
 
@@ -421,7 +428,7 @@ def main() -> int:
     row_faults = [(name, fault) for name in ROWS for fault in TIMES_BY_FAULT if args.only in f"{fault}: {name}"]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         tallies = list(
-            pool.map(lambda row_fault: suffer(torture, *row_fault, TIMES_BY_FAULT[row_fault[1]], args.seed), row_faults)
+            pool.map(lambda row: suffer(torture, row[0], row[1], TIMES_BY_FAULT[row[1]], args.seed), row_faults)
         )
     print_table_head("command", "fault", "times", "lost", "")
     for (name, fault), tally in zip(row_faults, tallies, strict=True):

@@ -13,6 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -72,10 +73,15 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
+def load_image(path: os.PathLike) -> nibabel.Nifti1Image:
+    """The image of a NIfTI file, compressed or not."""
+    return nibabel.Nifti1Image.from_filename(path)
+
+
 def make_brain(shape: tuple = SHAPE) -> np.ndarray:
     """An ellipsoid, (x, y, z) bool."""
     axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
-    return sum(np.square(axes)) < 0.9
+    return np.square(axes).sum(0) < 0.9
 
 
 def make_map(subject_row: dict, map_number: int = 0, shape: tuple = SHAPE) -> np.ndarray:
@@ -319,7 +325,7 @@ def compute_mark(path: Path) -> str:
     return hashlib.sha256(content).hexdigest() if path.suffix in (".csv", ".json") else f"{len(content)} bytes"
 
 
-def edit_manifest(manifest_path: Path, **manifest_changes: object) -> Path:
+def edit_manifest(manifest_path: Path, **manifest_changes: Any) -> Path:
     """A record that says otherwise, in whichever of its groups; what is new is told."""
     content = json.loads(manifest_path.read_text())
     groups = [*(content[name] for name in ("told", "versions", "caveats", "settings")), content]

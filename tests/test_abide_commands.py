@@ -8,7 +8,7 @@ import sys
 import tomllib
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import lab as labs
 import pytest
@@ -74,7 +74,7 @@ def installed(tmp_path):
         restore_interrupt = partial(
             signal.signal, signal.SIGINT, signal.SIG_DFL
         )  # a job in the background inherits it ignored
-        subprocess_options = {
+        subprocess_options: dict[str, Any] = {
             "stdout": out,
             "stderr": subprocess.PIPE,
             "text": True,

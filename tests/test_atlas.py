@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from lab import load_image
 
 CENTRES = {"Hippocampus_L": (-25, -21, -10), "Precuneus_R": (10, -56, 44), "Cerebelum_Crus1_L": (-36, -67, -29)}
 
@@ -36,7 +37,7 @@ def test_a_blackout_has_all_regions_where_the_literature_puts_their_voxels(black
     counts = np.bincount(reduced_aal().ravel())[1:]
     assert regions.index.tolist() == list(range(1, 117)) and regions["voxels"].tolist() == counts.tolist()
     assert counts.min() == 5
-    painted, labels = np.asarray(nibabel.load(blackout / "group_reliance.nii.gz").dataobj), aal()
+    painted, labels = np.asarray(load_image(blackout / "group_reliance.nii.gz").dataobj), aal()
     assert not painted[labels == 0].any()
     for region, region_row in regions.iterrows():
         np.testing.assert_allclose(painted[labels == region], region_row["reliance"], rtol=1e-4, atol=1e-9)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def compute_made_up_means(monkeypatch):
     def compute_means(cohort, parcels):
         is_made_up = isinstance(cohort, MadeUp)
         return (
-            [parcel_image.average_volumes(test_volumes(cohort)) for parcel_image in parcels]
+            [parcel_image.average_volumes(compute_volumes(cohort)) for parcel_image in parcels]
             if is_made_up
             else compute_file_means(cohort, parcels)
         )
@@ -86,7 +87,7 @@ def compute_made_up_means(monkeypatch):
     monkeypatch.setattr(parcel_means, "load_parcel_means", compute_means)
 
 
-def make_people(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
+def make_people(count: int = 240, seed: int = 0, covariates: bool = True) -> Any:
     """People of four sites, nothing of whom goes with the label; the last site, a quarter, is the test split."""
     random = np.random.default_rng(seed)
     site = np.arange(count) * 4 // count
@@ -109,7 +110,7 @@ def make_people(count: int = 240, seed: int = 0, covariates: bool = True) -> Mad
     return MadeUp(rows, random.normal(size=(count, 29)), np.zeros(count), table if covariates else None)
 
 
-def test_volumes(made_cohort: MadeUp) -> np.ndarray:
+def compute_volumes(made_cohort: MadeUp) -> np.ndarray:
     return np.concatenate(
         [
             made_cohort.make_batch(indices)["volume"]
@@ -118,10 +119,7 @@ def test_volumes(made_cohort: MadeUp) -> np.ndarray:
     )
 
 
-test_volumes.__test__ = False
-
-
-def compute_aucs(made_cohort: MadeUp) -> dict[str, float]:
+def compute_aucs(made_cohort: Any) -> dict[str, float]:
     """AUC of each baseline on the test records."""
     predictions = baselines.predict_baselines(made_cohort)
     label = made_cohort.label[made_cohort.find_split_record_indices("test")]
@@ -132,7 +130,7 @@ def compute_aucs(made_cohort: MadeUp) -> dict[str, float]:
     }
 
 
-def compute_features(made_cohort: MadeUp) -> dict[str, np.ndarray]:
+def compute_features(made_cohort: Any) -> dict[str, np.ndarray]:
     """The features of each baseline with everything learnt on training records, by plain NumPy: (records, features)."""
     train = made_cohort.find_split_record_indices("train")
     table = made_cohort.covariates
@@ -146,7 +144,7 @@ def compute_features(made_cohort: MadeUp) -> dict[str, np.ndarray]:
     category_columns = [sites == name for name in sorted(set(sites[train]))] + [
         scanner == name for name in ("", "x", "y")
     ]
-    volumes = test_volumes(made_cohort)[..., 0]
+    volumes = compute_volumes(made_cohort)[..., 0]
     regions = np.column_stack(
         [volumes[:, REGIONS.region_labels == region].mean(1) for region in REGIONS.region_numbers]
     )
@@ -376,7 +374,7 @@ def test_with_too_many_people_an_svm_is_fitted_on_some_and_reported(monkeypatch)
 def test_records_from_a_subject_share_an_inner_fold():
     subject, label = np.repeat(np.arange(30), 3), np.repeat(np.arange(30) % 2, 3)
     rows = [
-        RecordRow(f"{row_index}.bin", str(subject_number), "A", value, "train")
+        RecordRow(f"{row_index}.bin", str(subject_number), "A", float(value), "train")
         for row_index, (subject_number, value) in enumerate(zip(subject, label, strict=True))
     ]
     for training_set in baselines.make_training_sets(rows, subject):
@@ -421,14 +419,13 @@ class Trained(CheckpointFolder):
         return self.saved_manifest
 
 
-def training_people(new: Cohort, source_cohort: Cohort, subjects: Sequence[str] = (), **changes) -> Cohort | None:
+def training_people(new: Cohort, source_cohort: Cohort, subjects: Sequence[str] = (), **changes: Any) -> Cohort | None:
     """Those of a checkpoint that some training people of a cohort trained, or all of them, for new people."""
     data_fields = {"cohort": str(source_cohort.path), "cohort_sha256": source_cohort.identity}
     people = TrainingPeople(subjects=tuple(subjects or source_cohort.list_split_subjects("train")))
-    saved_manifest = Manifest(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | data_fields | changes)
-    return comparisons.load_training_cohort(
-        SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved_manifest=saved_manifest))
-    )
+    fields: dict[str, Any] = {"job": "train", "people": people, "checkpoint_folder": "ckpt"} | data_fields | changes
+    run: Any = SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved_manifest=Manifest(**fields)))
+    return comparisons.load_training_cohort(run)
 
 
 @pytest.mark.slow
@@ -648,7 +645,7 @@ def test_a_fit_on_edges_equals_the_fit_on_z_scores(block_bytes, cohort, monkeypa
 def test_constant_and_unknown_edges_count_nothing():
     edges = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
     edges[:, 1], edges[:, 2] = 0.25, np.nan
-    stub_connectomes = SimpleNamespace(num_edges=3)
+    stub_connectomes: Any = SimpleNamespace(num_edges=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ridge, "read_edge_blocks", lambda *_: [(np.arange(9), edges.astype(float))])
         scale = ridge.fit_edge_scale(stub_connectomes, np.arange(9))
@@ -670,7 +667,7 @@ CONNECTOMES = [*SEVERAL_MAPS, "connectome, ridge", "regions with phenotype and c
 NO_PHENOTYPE = [name for name in SEVERAL_MAPS if "phenotype" not in name]
 EDGE_BASELINES = [*NO_PHENOTYPE, "connectome, ridge", "regions and connectome, mean of parts"]
 ALL_INPUTS = ("volume", "phenotype", "connectome")
-NO_DIFFERENCES = ([], [])
+NO_DIFFERENCES: tuple[list, list] = ([], [])
 
 
 @pytest.mark.parametrize(

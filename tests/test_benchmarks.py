@@ -110,7 +110,7 @@ def test_truth_counts_match_the_table(cohort, tmp_path):
 @pytest.mark.parametrize("command", ["check {of}", "swap {of} {to} --copies 1 --regions 13"])
 def test_more_people_take_no_more_memory(command, tmp_path):
     """Of 160 people more, the volumes of 16 would be seen."""
-    peaks = []
+    peaks: list[int] = []
     for people in (40, 40, 200):  # what the first loads takes more than all these volumes
         folder = lab.records(tmp_path / f"{len(peaks)}", people)
         tracemalloc.start()

@@ -6,8 +6,10 @@ Where --donors names more people than there are, all others are donors, and noth
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import h5py
 import lab
@@ -128,13 +130,18 @@ def test_a_blackout_is_due_once_the_atlas_changes(exact_blackout, bundle, six_pe
 
 def replace_regions(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
     """All of a region: its voxels in each map, and the edges of its parcels."""
-    volume, edges = passes.volume, passes.edges
     for place in range(len(REGION_NAMES)):
         is_region_voxel, is_region_edge = passes.inside(place)
-        yield lambda donor, is_region_voxel=is_region_voxel, is_region_edge=is_region_edge: {
-            "volume": np.where(is_region_voxel, volume[donor], volume),
-            "connectome": np.where(is_region_edge, edges[donor], edges),
-        }
+        yield partial(replace_region, passes, is_region_voxel, is_region_edge)
+
+
+def replace_region(
+    passes: Passes, is_region_voxel: np.ndarray, is_region_edge: np.ndarray, donor: np.ndarray
+) -> People:
+    return {
+        **replace_input("volume", is_region_voxel, passes.volume, donor),
+        **replace_input("connectome", is_region_edge, passes.edges, donor),
+    }
 
 
 def replace_regions_in_maps(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
@@ -145,8 +152,8 @@ def replace_regions_in_maps(passes: Passes) -> Iterator[Callable[[np.ndarray], P
         is_region_voxel, is_region_edge = passes.inside(place)
         for map_index in range(len(MADE_MAPS)):
             is_map_voxel = is_region_voxel & (np.arange(len(MADE_MAPS)) == map_index)
-            yield lambda donor, is_map_voxel=is_map_voxel: {"volume": np.where(is_map_voxel, volume[donor], volume)}
-        yield lambda donor, is_region_edge=is_region_edge: {"connectome": np.where(is_region_edge, edges[donor], edges)}
+            yield partial(replace_input, "volume", is_map_voxel, volume)
+        yield partial(replace_input, "connectome", is_region_edge, edges)
 
 
 def replace_pairs(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
@@ -156,9 +163,7 @@ def replace_pairs(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
     assert [*map(tuple, passes.stored_arrays["pair"].tolist())] == sorted({*map(tuple, region_pair_by_edge.tolist())})
     for pair in passes.stored_arrays["pair"]:
         is_pair_edge = (region_pair_by_edge == pair).all(1)
-        yield lambda donor, is_pair_edge=is_pair_edge: {
-            "connectome": np.where(is_pair_edge, passes.edges[donor], passes.edges)
-        }
+        yield partial(replace_input, "connectome", is_pair_edge, passes.edges)
 
 
 def replace_values(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
@@ -167,9 +172,12 @@ def replace_values(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:
     assert {*groups} == {*GROUPS}
     for group in groups:
         is_group_value = np.isin(passes.phenotype_names, GROUPS[group].split("; "))
-        yield lambda donor, is_group_value=is_group_value: {
-            "phenotype": np.where(is_group_value, phenotype[donor], phenotype)
-        }
+        yield partial(replace_input, "phenotype", is_group_value, phenotype)
+
+
+def replace_input(name: str, is_replaced: np.ndarray, values: np.ndarray, donor: np.ndarray) -> People:
+    """One input, with the donors' values where it is replaced."""
+    return {name: np.where(is_replaced, values[donor], values)}
 
 
 @pytest.mark.bits
@@ -271,14 +279,12 @@ def test_unique_effects_exclude_predictions_from_the_remaining_brain(maps, bundl
     for place in range(len(REGION_NAMES)):
         is_replaced_voxel = passes.inside(place)[0] & is_replaced_map
 
-        def compute_fall(donor: np.ndarray, level: np.ndarray, is_replaced_voxel=is_replaced_voxel) -> np.ndarray:
+        def compute_fall(level: np.ndarray, donor: np.ndarray, is_replaced_voxel=is_replaced_voxel) -> np.ndarray:
             moved_volume = volume[donor] + (level - level[donor])[:, None, None, None]
             return passes.base - passes.log_odds(volume=np.where(is_replaced_voxel, moved_volume, volume))
 
         for array, level in (("unique", expected[:, place]), ("reliance", np.zeros((len(means), 2)))):
-            expected_effect = passes.over_donors(
-                lambda donor, level=level, compute_fall=compute_fall: compute_fall(donor, level)
-            )
+            expected_effect = passes.over_donors(partial(compute_fall, level))
             np.testing.assert_allclose(stored_arrays[array][:, place], expected_effect, atol=1e-5)
         assert np.abs(stored_arrays["unique"][:, place] - stored_arrays["reliance"][:, place]).max() > 1e-5
 
@@ -484,7 +490,7 @@ def test_effects_on_different_people_or_without_an_array_are_not_pooled(
 def test_fold_networks_reading_differently_are_not_pooled(cohort, atlas, tmp_path, monkeypatch):
     """As --choose may have taken them: `residual` reads volumes as they are stored."""
 
-    def choose_candidate(run: object, *_: object) -> tuple[object, dict]:
+    def choose_candidate(run: Any, *_: object) -> tuple[object, dict]:
         candidate = run.candidates[int(run.fold)]
         choice = {
             "name": str(candidate),

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -346,7 +347,8 @@ def test_a_model_unlike_the_bundles_is_refused_though_it_is_the_default(delicate
 def test_weights_from_another_network_are_refused(bundle, newcomers, tmp_path):
     """As many numbers in other shapes. They are known once the network is built."""
     weights, content = load_npz(read_bundle_files(bundle)["weights.npz"]), io.BytesIO()
-    np.savez(content, **{name: values.ravel() for name, values in weights.items()})
+    flat_weights: dict[str, Any] = {name: values.ravel() for name, values in weights.items()}
+    np.savez(content, **flat_weights)
     path = rebuild_bundle(bundle, tmp_path / "a.zip", {"weights.npz": content.getvalue()})
     refused(TEST_BUNDLE, "weights of another network", model=path, of=newcomers, to=tmp_path / "out")
 

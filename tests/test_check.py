@@ -7,6 +7,7 @@ import re
 import shutil
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import lab
 import nibabel
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from commands import done, read_manifest, read_page_text, run
 from helpers import read_rows, reseal
+from lab import load_image
 from nilearn.image import math_img
 from PIL import Image
 from scipy import ndimage
@@ -146,7 +148,7 @@ def test_wrong_records_alone_are_listed(copy):
     assert "by how many of 38 participants: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
 
 
-def flawed(path: Path, place: object, value: object) -> bytes:
+def flawed(path: Path, place: Any, value: float) -> bytes:
     content = np.fromfile(path, "<f4")
     content[place] = value
     return content.tobytes()
@@ -528,8 +530,8 @@ def test_another_background_and_two_sides_are_reported_and_the_advice_helps(tmp_
     *filled, turned = sorted(folder.rglob("*reho*.nii.gz"))[4:8]
     for path in filled:
         lab.edit(path, lambda values, affine: (np.where(values == 0, 1, values), affine))
-    image = nibabel.load(turned)
-    fill_fractions = [np.mean(np.asarray(nibabel.load(path).dataobj) == 1) for path in filled]
+    image = load_image(turned)
+    fill_fractions = [np.mean(np.asarray(load_image(path).dataobj) == 1) for path in filled]
     nibabel.save(two_sided(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)), turned)
 
     def check_reho() -> list[str]:
@@ -550,7 +552,7 @@ def test_another_background_and_two_sides_are_reported_and_the_advice_helps(tmp_
     (formula,) = re.findall(r'nilearn.image.math_img\("(.*)", img=FILE\)', fills)
     for path in filled:
         nibabel.save(math_img(formula, img=path), path)
-    image = nibabel.load(turned)
+    image = load_image(turned)
     image.set_qform(image.affine)
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None, image.header), turned)
     assert check_reho() == []

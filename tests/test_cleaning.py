@@ -1,6 +1,8 @@
 """Cleaning of a scan: the filter against the FFT, confounds against a regression, scrubbing, and what is refused;
 amplitudes against NumPy's FFT, SciPy's Lomb-Scargle and closed forms."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.signal import lombscargle
@@ -121,7 +123,7 @@ def with_value(values, place, value):
     return values
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no voxel": ({"mask": np.zeros(SHAPE, bool)}, {}),
     "All volumes are scrubbed": ({"is_retained": np.zeros(120, bool)}, {}),
     "1 of 60 voxels of the mask hold no number": ({}, {"series": with_value(noise(120), (5, 7), np.nan)}),
@@ -141,7 +143,7 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED)
 def test_uncleanable_scans_are_refused(text):
     changed_fields, scan_arguments = REFUSED[text]
-    fields = {
+    fields: dict[str, Any] = {
         "mask": np.ones(SHAPE, bool),
         "affine": np.eye(4),
         "is_retained": np.ones(120, bool),
@@ -163,7 +165,7 @@ COUNT = 120
 BINS = np.arange(3, 25)  # 0.0125 to 0.1 Hz at 2 s
 
 
-def centred(series):
+def centred(series) -> np.ndarray:
     return (series - series.mean(0)).astype(np.float32)
 
 
@@ -212,7 +214,8 @@ def test_scrubbing_leaves_a_sine_amplitude(share):
 
 def test_a_mixture_has_the_fractions_from_the_sines():
     times = np.arange(COUNT)
-    series = sum(height * np.sin(2 * np.pi * k * times / COUNT + k) for k, height in ((5, 2), (20, 1), (40, 3)))
+    sines = [height * np.sin(2 * np.pi * k * times / COUNT + k) for k, height in ((5, 2), (20, 1), (40, 3))]
+    series = np.sum(sines, axis=0)
     scan_amplitudes = sum_amplitudes(centred(series[:, None]), times, BINS)
     assert compute_alff(scan_amplitudes)[0] == pytest.approx(1.5, rel=1e-5)
     assert compute_falff(scan_amplitudes)[0] == pytest.approx(0.5, rel=1e-5)

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 from commands import ROOT, done, listing, read_page_text, run
+from lab import load_image
 
 SHAPES = {"reduced": (31, 37, 31), "full": (91, 109, 91)}
 PLAN = "run.py --train --model nn --dryRun --dataDir {of} --chkPointDir {of}-ckpt"
@@ -265,7 +266,7 @@ def test_an_exported_volume_has_the_true_affine_and_values(grid, size, tmp_path)
         volume[tuple(np.add((right, front, high), (90, 126, 72)) // size)] = 1
         write_bare_records(tmp_path / f"of{case_number}", {"7.bin": lab.record(7)[:120] + volume.tobytes()})
         done("abide-data export {of} 7 {of}.nii.gz", of=tmp_path / f"of{case_number}")
-        image = nibabel.load(tmp_path / f"of{case_number}.nii.gz")
+        image = load_image(tmp_path / f"of{case_number}.nii.gz")
         assert image.affine.tolist() == [[size, 0, 0, -90], [0, size, 0, -126], [0, 0, size, -72], [0, 0, 0, 1]]
         assert (image.header["sform_code"], image.header["qform_code"]) == (4, 4)  # MNI
         assert image.get_qform().tolist() == image.affine.tolist()
@@ -278,4 +279,4 @@ def test_a_record_among_several_is_chosen_by_name(tmp_path):
     write_bare_records(tmp_path / "of", {"9_a.bin": lab.record(1), "9_b.bin": lab.record(2)})
     done("abide-data export {of} 9_b.bin {to}.nii", of=tmp_path / "of", to=tmp_path / "x")
     volume = lab.read_record(tmp_path / "of/9_b.bin")[2][0]
-    np.testing.assert_array_equal(nibabel.load(tmp_path / "x.nii").dataobj, volume)
+    np.testing.assert_array_equal(load_image(tmp_path / "x.nii").dataobj, volume)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -69,7 +70,7 @@ def test_scores_and_differences_equal_scikit_learn_with_paired_intervals(two):
         "auc_folds": [average_group_auc(table, "fold") for table in tables],
         "brier": [brier_score_loss(table["label"], table["probability"]) for table in tables],
     }
-    paired = estimate_score_differences(*map(Predictions.from_tables, tables), seed=0)
+    paired = estimate_score_differences(Predictions.from_tables(tables[0]), Predictions.from_tables(tables[1]), seed=0)
     for name, (first_value, second_value) in areas.items():
         assert (row[f"{name}_a"], row[f"{name}_b"]) == pytest.approx((first_value, second_value))
         difference_with_ends = [row[f"a_minus_b_{name}{end}"] for end in ("", "_low", "_high")]
@@ -151,7 +152,7 @@ def test_scores_over_repeats_are_means(folder, two):
     assert "(160 such rows)" in refusal
 
 
-OTHERS = {  # what is otherwise in b, and what is said of it
+OTHERS: dict[str, tuple[Any, ...]] = {  # what is otherwise in b, and what is said of it
     "people": (
         lambda people_rows: people_rows[~people_rows["file"].isin(["1.bin", "3.bin"])],
         "only {a} has",

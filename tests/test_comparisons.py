@@ -304,7 +304,7 @@ def test_conclusions_claim_no_more_than_intervals_and_are_few(area, score, rows,
     conclusion = comparisons.make_conclusion(
         {area: score},
         make_test_people(site=SITES),
-        [make_baseline_row(*drawn_row, area=area) for drawn_row in rows],
+        [make_baseline_row(name, auc, difference, area) for name, auc, difference in rows],
         BOTH,
     )
     conclusion = replace(conclusion, covariates=covariates, masked=masked, minus_masked=less)

@@ -127,15 +127,17 @@ def test_the_partial_correlation_and_interval_equal_statsmodels():
     values = random.normal(size=(80, 3))
     label, logits = values @ [1, 0, 1] + random.normal(size=(2, 80)) * [[1], [2]]
     span = make_basis_with_intercept(values)
-    left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
+    label_residuals, logit_residuals = (
+        column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)
+    )
     everybody = pd.Series(np.arange(80))
-    partial, p = correlate_residuals(*left, span, 1.0, everybody)
-    assert partial.value == pytest.approx(np.corrcoef(*left)[0, 1])
+    partial, p = correlate_residuals(label_residuals, logit_residuals, span, 1.0, everybody)
+    assert partial.value == pytest.approx(np.corrcoef(label_residuals, logit_residuals)[0, 1])
     expected = sm.OLS(label, sm.add_constant(np.column_stack([values, logits]))).fit(cov_type="HC3", use_t=True)
     assert p == pytest.approx(expected.pvalues[-1])
-    scale = left[1].std() / left[0].std()
+    scale = logit_residuals.std() / label_residuals.std()
     assert [partial.low, partial.high] == pytest.approx(expected.conf_int()[-1] * scale)
-    wide, _ = correlate_residuals(*left, span, 1.5, everybody)
+    wide, _ = correlate_residuals(label_residuals, logit_residuals, span, 1.5, everybody)
     assert wide.high - wide.low == pytest.approx(1.5 * (partial.high - partial.low))
 
 
@@ -144,12 +146,18 @@ def test_family_errors_equal_statsmodels():
     random, family = np.random.default_rng(1), np.arange(400) // 4
     values, common = random.normal(size=(400, 3)), random.normal(size=(2, 100))[:, family]
     label, logits = values @ [1, 0, 1] + common + random.normal(size=(2, 400))
-    left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
-    partial, _ = correlate_residuals(*left, make_basis_with_intercept(values), 1.0, pd.Series(family))
-    alone, _ = correlate_residuals(*left, make_basis_with_intercept(values), 1.0, pd.Series(np.arange(400)))
+    label_residuals, logit_residuals = (
+        column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)
+    )
+    partial, _ = correlate_residuals(
+        label_residuals, logit_residuals, make_basis_with_intercept(values), 1.0, pd.Series(family)
+    )
+    alone, _ = correlate_residuals(
+        label_residuals, logit_residuals, make_basis_with_intercept(values), 1.0, pd.Series(np.arange(400))
+    )
     model = sm.OLS(label, sm.add_constant(np.column_stack([values, logits])))
     expected = model.fit(cov_type="cluster", cov_kwds={"groups": family}, use_t=True)
-    scale = left[1].std() / left[0].std()
+    scale = logit_residuals.std() / label_residuals.std()
     assert [partial.low, partial.high] == pytest.approx(expected.conf_int()[-1] * scale, abs=0.005)
     assert partial.high - partial.low > 1.2 * (alone.high - alone.low)
 

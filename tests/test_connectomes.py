@@ -7,12 +7,11 @@ from pathlib import Path
 
 import h5py
 import lab as labs
-import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from commands import done, read_page_text, refused, run
-from lab import PARCELS, read_table
+from lab import PARCELS, load_image, read_table
 
 PEOPLE = labs.people(12)
 PCP = "abide-data convert {source} {to} --grid reduced --connectome rois_made"
@@ -104,7 +103,7 @@ def test_the_parcel_image_is_on_the_full_grid(source, made):
     """The label of the nearest voxel, but where two are as near."""
     names, image = read_parcels(made)
     assert names == [name.removeprefix("#") for name in NAMES] and image.dtype == np.int16
-    stored = nibabel.load(source / "parcels.nii.gz")
+    stored = load_image(source / "parcels.nii.gz")
     millimetres = 2.0 * np.indices(image.shape).reshape(3, -1) - np.array([[90.0], [126], [72]])
     places = np.linalg.solve(stored.affine[:3, :3], millimetres - stored.affine[:3, 3:])
     nearest, last = np.rint(places).astype(int), np.array(stored.shape)[:, None] - 1

@@ -11,14 +11,14 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lab as labs
-import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from commands import ROOT, done, listing
-from lab import read_record, read_table
+from lab import load_image, read_record, read_table
 from oracles import EXPECTED_VALUES, PCP_COLUMNS, PCP_ROWS
 from scipy import ndimage
 
@@ -90,7 +90,7 @@ def cohort_json(cohort: Path) -> dict:
 @pytest.mark.parametrize("subject", ["50002", *STORED])
 def test_volumes_against_scipy(subject, source, full):
     """Trilinear sampling at the millimetres of the full grid by the stored affine, then z-scores, by SciPy alone."""
-    image = nibabel.load(map_path(source, subject))
+    image = load_image(map_path(source, subject))
     millimetres = TO_MM[:3, :3] @ np.indices(FULL).reshape(3, -1) + TO_MM[:3, 3:]
     places = np.linalg.solve(image.affine[:3, :3], millimetres - image.affine[:3, 3:])
     sampled = ndimage.map_coordinates(np.asarray(image.dataobj, float), places, order=1).reshape(FULL)
@@ -187,9 +187,14 @@ def test_a_dry_run_lists_people_and_writes_nothing(source, reduced, tmp_path):
 def test_interrupted_for_real_it_leaves_nothing_and_is_repeated(times, source, reduced, tmp_path):
     """Ctrl-C, once or by an impatient person, reaches the command and its processes."""
     command = [sys.executable, "-m", "data", "convert", source, "out", "--grid", "reduced"]
-    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True, "start_new_session": True}
+    options: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": os.environ | {"PYTHONPATH": str(ROOT)},
+        "text": True,
+        "start_new_session": True,
+    }
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, preexec_fn=heard, **pipes, **options)
     deadline = time.monotonic() + 60
     while not any(tmp_path.glob(".unfinished.out/*/*")) and time.monotonic() < deadline:

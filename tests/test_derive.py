@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lab
@@ -19,6 +20,7 @@ from bundles import read_bundle_files, rebuild_bundle
 from commands import ROOT, Outcome, done, listing, run
 from filelock import FileLock
 from helpers import reseal
+from lab import load_image
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from scipy.sparse.linalg import eigsh
@@ -58,7 +60,7 @@ def confounds_path(folder: Path, label: object) -> Path:
     return find_single_file(folder, f"sub-{label}_*confounds*.tsv")
 
 
-def run_derive(folder: object, options: str = "", to: object = "out", **places: object) -> Outcome:
+def run_derive(folder: Path | str, options: str = "", to: object = "out", **places: object) -> Outcome:
     """The command on a folder; `to` lies in the working folder of a test."""
     return run(f"abide-data derive {{of}} {{to}} {options}", of=Path(folder).absolute(), to=to, **places)
 
@@ -69,7 +71,7 @@ def read_map_json(folder: Path | str, label: object, name: str = "falff") -> dic
 
 def load_map(folder: Path | str, label: object, name: str = "falff") -> np.ndarray:
     path = find_single_file(Path(folder), f"sub-{label}_*stat-{name.replace('_', '')}_boldmap.nii.gz")
-    return nibabel.load(path).get_fdata(dtype=np.float32)
+    return load_image(path).get_fdata(dtype=np.float32)
 
 
 def copy_under_names(folder: Path, label: object, old: str, new: str) -> None:
@@ -128,7 +130,7 @@ class Cleaned:
         return amplitude[self.in_band].sum(0) / amplitude.sum(0)
 
 
-def compute_falff(label: object, mask=INSIDE, measure: str = "falff", volumes=VOLUMES, **how) -> np.ndarray:
+def compute_falff(label: int | str, mask=INSIDE, measure: str = "falff", volumes=VOLUMES, **how) -> np.ndarray:
     """The map of a person of the lab, (x, y, z)."""
     volume = np.zeros(mask.shape)
     series = lab.make_scan(int(label), mask.shape, volumes)[mask].T.astype(float)
@@ -159,7 +161,7 @@ class Person:
     """A person whose maps were derived, with what is expected of them; of a large scan of some voxels only."""
 
     def __init__(self, folder: Path, label: object):
-        image = nibabel.load(scan_path(folder, label))
+        image = load_image(scan_path(folder, label))
         self.out, self.label, self.affine = folder / "out", label, image.affine
         self.mask = lab.make_brain(image.shape[:3])
         table = pd.read_csv(confounds_path(folder, label), sep="\t")
@@ -268,12 +270,12 @@ def test_maps_equal_independent_computations(which, measured):
 @pytest.mark.slow
 def test_dual_regression_and_series_are_two_regressions_and_means(measured):
     person = measured[0]
-    networks = nibabel.load(find_single_file(person.out, "*nets_probseg.nii.gz")).get_fdata()[INSIDE]
+    networks = load_image(find_single_file(person.out, "*nets_probseg.nii.gz")).get_fdata()[INSIDE]
     series = person.cleaned.filtered / person.cleaned.filtered.std(0)
     design = np.column_stack([np.ones(len(networks)), networks])
     courses = np.linalg.lstsq(design, series.T)[0][1:].T
     assert_close(person.read_brain_values("dual_regression"), np.linalg.lstsq(courses / courses.std(0), series)[0].T)
-    labels = nibabel.load(find_single_file(person.out, "*myatlas_dseg.nii.gz")).get_fdata()[INSIDE]
+    labels = load_image(find_single_file(person.out, "*myatlas_dseg.nii.gz")).get_fdata()[INSIDE]
     table = pd.read_csv(find_single_file(person.out, "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
     assert list(table) == [f"parcel{number}" for number in range(1, 5)]
     for number, column in enumerate(table, 1):
@@ -336,7 +338,7 @@ def test_runs_and_sessions_are_averaged_by_retained_volumes_and_series_joined(ba
     assert (
         "1 participant with several runs or sessions, whose maps are averaged by the volumes kept: 1;" in derive_output
     )
-    assert_close(load_map("out", 1), sum(volumes * compute_falff(1, volumes=volumes) for volumes in (120, 160)) / 280)
+    assert_close(load_map("out", 1), (120 * compute_falff(1, volumes=120) + 160 * compute_falff(1, volumes=160)) / 280)
     series = pd.read_csv(find_single_file(Path("out"), "sub-1_*timeseries.tsv"), sep="\t").to_numpy()
     for run_ in (series[:120], series[120:]):
         np.testing.assert_allclose([run_.mean(0), run_.std(0)], [[0] * 4, [1] * 4], atol=1e-6)
@@ -406,9 +408,9 @@ def test_head_motion_comes_from_the_map_json_if_the_table_has_none(bold):
     table = pd.read_csv(find_single_file(Path("out"), "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
     assert list(table) == ["1", "2", "3", "4", "9"]
     assert len(table) == VOLUMES and table["9"].isna().all() and table["1"].notna().all()
-    command_result = done(f"abide-data convert out cohort --maps all {CODING}")
-    assert "falff, alff, which all 2 participants have" in command_result
-    assert "mean_fd, mm, by the JSON beside the maps of 1 of 2 participants" in command_result
+    convert_output = done(f"abide-data convert out cohort --maps all {CODING}")
+    assert "falff, alff, which all 2 participants have" in convert_output
+    assert "mean_fd, mm, by the JSON beside the maps of 1 of 2 participants" in convert_output
     mean = lab.make_confounds(1)["framewise_displacement"].mean()
     moved = lab.read_table(Path("cohort/covariates.csv"))["mean_fd"].tolist()
     assert float(moved[0]) == pytest.approx(mean, rel=1e-4) and moved[1] == ""
@@ -419,8 +421,8 @@ def test_head_motion_comes_from_the_map_json_if_the_table_has_none(bold):
     assert table["failed"].str.contains("no table of confounds").tolist() == [False, False, True]
     for path in Path("out").rglob("*stat-alff_boldmap.json"):
         edit_derivation(path, band=[0.01, 0.08])
-    command_result = done(f"abide-data convert out other --maps all {CODING}")
-    assert "so how is not kept: band 0.01-0.08 Hz, not 0.01-0.1 Hz, of alff" in command_result
+    convert_output = done(f"abide-data convert out other --maps all {CODING}")
+    assert "so how is not kept: band 0.01-0.08 Hz, not 0.01-0.1 Hz, of alff" in convert_output
 
 
 def edit_derivation(path: Path, **changes: object) -> None:
@@ -664,7 +666,7 @@ def test_scans_with_unusual_spaces_or_names_are_listed_and_left_alone(bold):
 
 def edit_scan(path: Path, change, tr_s: float = TR_S, unit: str = "sec", json_tr_s: object = TR_S) -> None:
     """A scan with other values, and a repetition time in header and JSON."""
-    scan_values = nibabel.load(path).get_fdata(dtype=np.float32)
+    scan_values = load_image(path).get_fdata(dtype=np.float32)
     image = nibabel.Nifti1Image(change(scan_values) if change else scan_values, lab.AFFINE)
     image.header.set_xyzt_units("mm", unit)
     image.header["pixdim"][4] = tr_s
@@ -677,7 +679,7 @@ def write_mask(path: Path, mask: np.ndarray, affine: np.ndarray = lab.AFFINE) ->
     lab.save(path.with_name(path.name.replace("preproc_bold", "brain_mask")), mask.astype(np.uint8), affine)
 
 
-def edit_confounds(path: Path, change: object) -> None:
+def edit_confounds(path: Path, change: Callable) -> None:
     lab.edit(next(path.parent.glob("*confounds*")), change)
 
 
@@ -685,6 +687,12 @@ def make_filtered_scan(scan_values: np.ndarray) -> np.ndarray:
     times = 2 * np.pi * 0.05 * TR_S * np.arange(VOLUMES)
     random = np.random.default_rng(0).normal(size=(*SHAPE, 2))
     return INSIDE[..., None] * (random @ [np.sin(times), np.cos(times)]).astype(np.float32)
+
+
+def filter_before(path: Path) -> None:
+    """A scan as a filter leaves it, whose confounds tell nothing."""
+    edit_confounds(path, zero_regressors)
+    edit_scan(path, make_filtered_scan)
 
 
 def zero_regressors(table: pd.DataFrame) -> pd.DataFrame:
@@ -738,7 +746,7 @@ FAULTS = {
         "varies by .*Was it scaled by mistake",
     ),
     "filtered": (
-        lambda path: edit_confounds(path, zero_regressors) or edit_scan(path, make_filtered_scan),
+        filter_before,
         "was filtered before, so fALFF says no",
     ),
     "grids of runs": (lambda path: split_into_two_grids(path), "has another grid than .*expected runs on one grid"),
@@ -841,7 +849,7 @@ def test_a_short_scan_is_advised_to_take_fewer_confounds_and_then_is_done(tmp_pa
     )
     assert run_derive("bold", "--confounds simple-6").status == 0
     assert done("abide-data derive bold wide --confounds simple-6 --band 0.01,0.2 --maps falff")
-    falff_values = nibabel.load(next(Path("wide").rglob("*falff*.nii.gz"))).get_fdata()[INSIDE]
+    falff_values = load_image(next(Path("wide").rglob("*falff*.nii.gz"))).get_fdata()[INSIDE]
     assert falff_values.max() < 0.99  # a share of all frequencies, which tells nothing, would be 1
 
 
@@ -884,7 +892,7 @@ def rewrite_scan(
     """A scan of so many volumes, in cubes of this edge, with a repetition time and its unit in the header; and a JSON
     that says this, or none."""
     affine = np.diag([edge_mm, edge_mm, edge_mm, 1])
-    image = nibabel.Nifti1Image(nibabel.load(path).get_fdata(dtype=np.float32)[..., :volumes], affine)
+    image = nibabel.Nifti1Image(load_image(path).get_fdata(dtype=np.float32)[..., :volumes], affine)
     for linked in (path, path.with_name(path.name.replace("preproc_bold", "brain_mask"))):
         linked.unlink()  # so that what it was copied from keeps its own
     write_mask(path, INSIDE, affine)
@@ -903,10 +911,11 @@ def test_doubtful_scans_are_done_with_warnings_and_good_ones_without(bare, tmp_p
     good = lab.bold(tmp_path / "good", lab.people(3, 1), volumes=120)
     for path in good.rglob("*confounds*"):
         path.unlink()
-    for folder, how in {
+    rewritten: dict[Path, list[tuple]] = {
         good: [(110, 6, (1000, "msec")), (120, 6, (1, "sec"), {"RepetitionTime": 1}), (60, 2, (2, "unknown"))],
         bare: [(120, 6, (1, "sec")), (38, 6, (2, "sec")), (120, 7.5, (2, "sec"))],
-    }.items():
+    }
+    for folder, how in rewritten.items():
         for label, scan_arguments in enumerate(how, 1):
             rewrite_scan(scan_path(folder, label), *scan_arguments)
     for dry in ("--dryRun", ""):
@@ -924,7 +933,7 @@ def test_doubtful_scans_are_done_with_warnings_and_good_ones_without(bare, tmp_p
 @pytest.mark.slow
 def test_two_affines_disagreeing_on_left_and_right_are_a_warning(bare):
     path = scan_path(bare, 2)
-    image = nibabel.load(path)
+    image = load_image(path)
     image = nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine, image.header)
     image.set_sform(image.affine, 4)
     image.set_qform(image.affine * np.array([[-1], [1], [1], [1]]), 4)
@@ -940,7 +949,7 @@ def test_two_affines_disagreeing_on_left_and_right_are_a_warning(bare):
 
 def store_scaled(path: Path) -> None:
     """int16 with a slope."""
-    image = nibabel.load(path)
+    image = load_image(path)
     made = nibabel.Nifti1Image((image.get_fdata() / 0.05).round().astype(np.int16), lab.AFFINE, image.header)
     made.header.set_data_dtype(np.int16)
     made.header.set_slope_inter(0.05, 0)
@@ -993,7 +1002,7 @@ def test_affines_are_preserved(change, bare):
     lab.edit(scan_path(bare, 1), lambda scan_values, _: (scan_values, affine))
     measures = "--maps falff,vmhc,dual_regression --networks {of}/nets.nii.gz"
     done(f"abide-data derive {{of}} out --only '*sub-1_*' {measures}", of=bare)
-    falff_image = nibabel.load(find_single_file(Path("out"), "*stat-falff_boldmap.nii.gz"))
+    falff_image = load_image(find_single_file(Path("out"), "*stat-falff_boldmap.nii.gz"))
     np.testing.assert_allclose(falff_image.affine, affine, atol=1e-4)
     assert falff_image.header["sform_code"] == 4
     assert_close(falff_image.get_fdata(), compute_falff(1))

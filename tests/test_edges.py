@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def test_regions_have_the_penalty_predicting_training_people_best(drawn):
         errors, levels = [], []
         for penalty in edges.EDGE_PENALTIES:
             predicted = [
-                predict_by_ridge(cohort, connectomes, means, region, person_index, penalty) for person_index in training
+                predict_by_ridge(cohort, connectomes, means, region, person_index, penalty)
+                for person_index in range(20)
             ]
             spread = np.nanstd(edge_values[training], 0)[region_edges]
             centre = np.nanmean(edge_values[training], 0)[region_edges]
@@ -167,7 +169,7 @@ def test_many_people_are_sampled_and_nobody_is_halved(drawn, monkeypatch):
         assert len(people) == 7 and all(len(members) == 1 for members in names)
         assert all(cohort.rows[index].split == "train" for index in fitting)
         assert ("p1" in set.union(*names)) == (0 in fitting) == (1 in fitting)
-    tested = SimpleNamespace(rows=cohort.rows[20:], find_unswapped_record_indices=lambda: [*range(4)], groups=())
+    tested: Any = SimpleNamespace(rows=cohort.rows[20:], find_unswapped_record_indices=lambda: [*range(4)], groups=())
     assert edges.choose_fitting_people(tested, 0)[0].tolist() == [0, 1, 2, 3]
 
 

@@ -1,6 +1,7 @@
 """Statistics of blackout effects, also beside covariates: against SciPy, statsmodels, and loops by hand."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,6 +155,8 @@ def test_a_family_is_permuted_and_drawn_together():
     effect, label = simulate_effects(np.random.default_rng(4), subjects=30, planted=1.0)
     once, twice = make_plain_effects(effect, label), make_plain_effects(np.tile(effect, (2, 1)), np.tile(label, 2))
     pairs = np.tile(np.arange(30), 2)
+    once_result: Any
+    twice_result: Any
     for once_result, twice_result in zip(
         run_family_permutation_test(once, 0), run_family_permutation_test(twice, 0, pairs), strict=True
     ):

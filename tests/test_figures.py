@@ -1,5 +1,7 @@
 """Figures, as drawn: what is named, and that slices of all grids show the same anatomy in the same frame."""
 
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,10 +21,13 @@ FULL, REDUCED, COARSE = (
 )
 
 
+PATH = Path("path")  # where nothing is written
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures that would have been written, by their path."""
-    figure_by_path = {}
+    figure_by_path: dict[Path, Any] = {}
     monkeypatch.setattr(figures, "save_figure", lambda figure, path: figure_by_path.setdefault(path, figure))
     yield figure_by_path
     plt.close("all")
@@ -40,10 +45,8 @@ def make_z_volume(grid: figures.Grid) -> np.ndarray:
     ids=["full", "code", "9 fold"],
 )
 def test_slices_on_all_grids_have_the_same_mm(grid, heights, drawn):
-    figures.save_slices_figure(
-        figures.VolumePicture("title", make_z_volume(grid), grid, "unit"), (-72.0, 108.0), "path"
-    )
-    panels = drawn["path"].axes[:3]
+    figures.save_slices_figure(figures.VolumePicture("title", make_z_volume(grid), grid, "unit"), (-72.0, 108.0), PATH)
+    panels = drawn[PATH].axes[:3]
     for requested_mm, height, axis in zip((8, 38, 48), heights, panels, strict=True):
         (image,) = axis.images
         assert (image.get_array() == height).all()
@@ -53,15 +56,15 @@ def test_slices_on_all_grids_have_the_same_mm(grid, heights, drawn):
         )
         assert [axis.get_title(loc) for loc in ("left", "center", "right")] == ["L", expected_title, "R"]
         assert axis.get_xlim() == (-91, 91) and axis.get_ylim() == (-127, 91)
-    assert drawn["path"].axes[3].get_ylabel() == "unit"
+    assert drawn[PATH].axes[3].get_ylabel() == "unit"
 
 
 def test_left_is_left_and_the_front_is_up(drawn):
     """One bright voxel at (-60, 30, 38) mm: left of and above the middle, drawn at its own mm."""
     volume = np.zeros(FULL.shape, np.float32)
     volume[15, 78, 55] = 1
-    figures.save_slices_figure(figures.VolumePicture("title", volume, FULL, "unit"), (0.0, 0.5), "path")
-    (image,) = drawn["path"].axes[1].images
+    figures.save_slices_figure(figures.VolumePicture("title", volume, FULL, "unit"), (0.0, 0.5), PATH)
+    (image,) = drawn[PATH].axes[1].images
     (row,), (column,) = np.nonzero(image.get_array())
     left, right, bottom, top = image.get_extent()
     assert left + (column + 0.5) / 91 * (right - left) == pytest.approx(-60)
@@ -78,15 +81,15 @@ def test_a_constant_volume_is_drawn(tmp_path):
 
 def test_history_names_axes_and_curves(drawn):
     rows = [{"step": step, "loss": 1 / step, "accuracy": 0.5} for step in range(1, 31)]
-    figures.save_history_figure(rows, "path")
-    for axis, name in zip(drawn["path"].axes, ("loss", "accuracy"), strict=True):
+    figures.save_history_figure(rows, PATH)
+    for axis, name in zip(drawn[PATH].axes, ("loss", "accuracy"), strict=True):
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("batches seen", f"training {name}")
         assert [text.get_text() for text in axis.get_legend().get_texts()] == [
             "each batch",
             "mean of the last 20 batches",
         ]
-    assert drawn["path"].get_supxlabel() == "These are the records that the network was trained on."
-    mean = drawn["path"].axes[0].lines[1].get_ydata()
+    assert drawn[PATH].get_supxlabel() == "These are the records that the network was trained on."
+    mean = drawn[PATH].axes[0].lines[1].get_ydata()
     assert mean[0] == pytest.approx(np.mean([1 / step for step in range(1, 21)]))
 
 

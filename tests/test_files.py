@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lab
 import pytest
@@ -21,7 +22,7 @@ sys.exit(main())
 """
 
 
-def python(script: str, *words: object, **how: object) -> subprocess.Popen:
+def python(script: str, *words: object, **how: Any) -> subprocess.Popen:
     """Starts a script in the folder of the program."""
     command = [sys.executable, "-c", script, *map(str, words)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **how)

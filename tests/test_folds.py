@@ -44,7 +44,7 @@ def make_folds(tmp_path):
 
 
 def group_by_split(cohort) -> dict[str, set[str]]:
-    subjects_by_split = {"train": set(), "test": set()}
+    subjects_by_split: dict[str, set[str]] = {"train": set(), "test": set()}
     for row in cohort.rows:
         subjects_by_split.setdefault(row.split, set()).add(row.subject)
     return subjects_by_split
@@ -121,7 +121,7 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, make_folds, converted):
         outer = cohort_folds.make_fold_cohort(name)
         inner = folds.divide_into_inner_folds(cohort_folds, outer, 0)
         assert len(inner.fold_names) == 2  # as conftest says
-        tested = []
+        tested: list[str] = []
         for fold in inner.fold_names:
             splits = group_by_split(inner.make_inner_cohort(fold, outer))
             excluded_subjects = set.union(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 import kills
 import lab
@@ -39,9 +40,9 @@ def test_a_training_is_alone_in_the_folder_and_goes_on_with_the_same_people_only
     places = {"cohort": shutil.copytree(converted, tmp_path / "cohort"), "to": tmp_path}
     program, *words = split_command(TRAINING, count=1_000_000, **places)
     saved, table = tmp_path / "ckpt" / "nn", places["cohort"] / "phenotype.csv"
-    command = [sys.executable, ROOT / program, *words]
+    command = [sys.executable, str(ROOT / program), *words]
     effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": 5}
-    how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    how: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=os.environ | {"ABIDE_EFFORT": json.dumps(effort)}, **how) as process:
         try:
             while not (saved / "checkpoint").exists() and process.poll() is None:

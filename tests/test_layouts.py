@@ -371,9 +371,10 @@ def test_a_script_cohort_has_a_single_site_for_both_spellings(tmp_path):
     labs.records(tmp_path / "script", 4)
     (tmp_path / "script/4.bin").rename(tmp_path / f"script/{apart('Zoë')}.bin")
     names = ["1", "2", "3", apart("Zoë")]
+    spellings: tuple[Callable[[str], str], ...] = (apart, str) * 2
     lines = [
         f"{name}.bin,{name},{spell('Zürich')},{int(number % 2 == 0)},train"
-        for number, (name, spell) in enumerate(zip(names, (apart, str) * 2, strict=True))
+        for number, (name, spell) in enumerate(zip(names, spellings, strict=True))
     ]
     (tmp_path / "script/subjects.csv").write_text("\n".join(["file,subject,site,label,split", *lines, ""]))
     (tmp_path / "script/cohort.json").write_text('{"grid": [31, 37, 31]}')

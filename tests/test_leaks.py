@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -18,7 +19,7 @@ CONVERT = "abide-data convert {of}/lab {to} --grid reduced"
 OF_ANY = f"{CONVERT} --labelColumn DX_GROUP --positive 1"
 
 
-def write_people_with(folder: Path, count: int = 40, **columns) -> pd.DataFrame:
+def write_people_with(folder: Path, count: int = 40, **columns: Any) -> pd.DataFrame:
     """A lab in a folder whose table has more columns, functions of a person's place and label; the table."""
     table = lab.people(count)
     label = (table["DX_GROUP"] == "1").astype(int)
@@ -53,7 +54,7 @@ def test_a_label_separating_column_is_refused_with_the_auc_unless_allowed(tmp_pa
 
 def test_missingness_alone_leaks(tmp_path):
     """ADOS is given to people with autism, and no leak unless it is asked for."""
-    score_column = {"score": lambda place, label: place * 7 % 11 if label or place < 4 else -9999}
+    score_column: dict[str, Any] = {"score": lambda place, label: place * 7 % 11 if label or place < 4 else -9999}
     table = write_people_with(
         tmp_path, **score_column, ADOS_MODULE=lambda place, label: 1 + place % 4 if label and place > 2 else -9999
     )
@@ -77,14 +78,14 @@ def test_missingness_alone_leaks(tmp_path):
 
 MEASURES = "ADOS_TOTAL ados2_css ADOS-2 adosTotal ADIR_verbal adi SRS2_T SCQ_TOTAL aq10 VINELAND3 vabs DSM5_severity"
 MEASURES += " PDD_DSM_IV_TR CURRENT_MED_STATUS medication comorbidities NONASD_PSYDX_LABEL OFF_STIMULANTS_AT_SCAN dx"
-MEASURES = f"{MEASURES} DX_GROUP2 clinical_diagnosis".split()
+MEASURING_COLUMNS = [*MEASURES.split(), "DX_GROUP2", "clinical_diagnosis"]
 OTHERS = ["aqua", "median_motion", "radius", "adiposity", "media", "index", "dsmall", "MADE"]
 
 
 def test_columns_measuring_the_diagnosis_are_recognised_by_name(tmp_path):
     places = {"of": tmp_path, "to": tmp_path / "out"}
-    write_people_with(tmp_path, 12, **dict.fromkeys([*MEASURES, *OTHERS], lambda place, _: place * 7 % 11))
-    for name in MEASURES:
+    write_people_with(tmp_path, 12, **dict.fromkeys([*MEASURING_COLUMNS, *OTHERS], lambda place, _: place * 7 % 11))
+    for name in MEASURING_COLUMNS:
         outcome = run(f"{OF_ANY} --phenotype {name} --dryRun", **places)
         assert outcome.status == 2 and f"--phenotype {name} measures or follows from" in outcome.err, name
     done(f"{OF_ANY} --phenotype {','.join(OTHERS)} --dryRun", **places)
@@ -104,7 +105,7 @@ NOTHING = {
     "number": (lambda place, _: place * 3 + 7, "IDs, or numbers that count participants"),
     "person": (lambda place, _: f"sub-0{50002 + place}", "IDs, or numbers that count participants"),
 }
-SOMETHING = {
+SOMETHING: dict[str, Any] = {
     "ability": lambda place, _: 80 + place * 7 % 37,
     "volume": lambda place, _: 1_100_000 + place * 79_199 % 400_000,  # in mm3, of which no two are equal
     "year": lambda place, _: 2008 + place % 5,
@@ -115,7 +116,8 @@ SOMETHING = {
 
 
 def test_uninformative_columns_are_listed_and_measurements_are_not(tmp_path):
-    write_people_with(tmp_path, **{name: make_value for name, (make_value, _) in NOTHING.items()}, **SOMETHING)
+    uninformative_columns: dict[str, Any] = {name: make_value for name, (make_value, _) in NOTHING.items()}
+    write_people_with(tmp_path, **uninformative_columns, **SOMETHING)
     requested_columns = ",".join(
         [*NOTHING, *SOMETHING, "AGE_AT_SCAN", "FIQ", "SEX", "EYE_STATUS_AT_SCAN", "func_mean_fd"]
     )

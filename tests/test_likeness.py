@@ -230,9 +230,9 @@ def test_a_shift_common_to_all_maps_is_reported_though_no_map_is_unlike():
     smoother.loc[:, (slice(None), "log roughness")] -= 3.0
 
     def reported_fraction(person_values: pd.DataFrame, words: str = ".") -> float:
-        return np.mean(
-            [any(re.search(words, text) for text in sentences) for sentences in make_sentences(person_values, ranges)]
-        )
+        sentences_by_person = make_sentences(person_values, ranges)
+        is_reported = [any(re.search(words, text) for text in sentences) for sentences in sentences_by_person]
+        return float(np.mean(is_reported))
 
     assert reported_fraction(new, "average") < 0.05
     assert (

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import done, refused, run
-from lab import read_record, read_table
+from lab import load_image, read_record, read_table
 
 PEOPLE = labs.people(8)
 MAPS = ("falff", "net_0", "net_1", "net_2")
@@ -46,13 +46,13 @@ def test_a_volume_is_converted_as_a_separate_map_would_be(source, joint_cohort, 
     """In files that columns of the table name, of which one is an uncompressed pair."""
     folder = labs.pcp(tmp_path / "split", PEOPLE)
     for path in sorted(source.rglob("*_net.nii.gz")):
-        image = nibabel.load(path)
+        image = load_image(path)
         volumes = np.asarray(image.dataobj).reshape(*image.shape[:3], 3)
         for volume_number in range(3):
             labs.save(
                 folder / path.name.replace("net", f"net{volume_number}"), volumes[..., volume_number], image.affine
             )
-    nibabel.save(nibabel.Nifti1Pair.from_image(nibabel.load(folder / "X_0050003_net1.nii.gz")), folder / "pair.img")
+    nibabel.save(nibabel.Nifti1Pair.from_image(load_image(folder / "X_0050003_net1.nii.gz")), folder / "pair.img")
 
     def with_paths(table: pd.DataFrame) -> pd.DataFrame:
         paths = {f"n{number}": table["FILE_ID"] + f"_net{number}.nii.gz" for number in range(3)}
@@ -66,7 +66,7 @@ def test_a_volume_is_converted_as_a_separate_map_would_be(source, joint_cohort, 
     for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv", *RECORD_FILES):
         assert (tmp_path / "apart" / name).read_bytes() == (joint_cohort / name).read_bytes(), name
     measured_means = read_table(joint_cohort / "maps.csv").set_index(["map", "subject"])["mean"].astype(float)
-    values = np.asarray(nibabel.load(source / "cpac/X_0050005_net.nii.gz").dataobj)[..., 2]
+    values = np.asarray(load_image(source / "cpac/X_0050005_net.nii.gz").dataobj)[..., 2]
     assert measured_means["net_2", "50005"] == pytest.approx(values[values != 0].mean(), rel=1e-4)
 
 
@@ -88,13 +88,13 @@ def test_maps_keep_the_order_in_the_option(source, joint_cohort, tmp_path):
 def test_integers_are_scaled_as_nibabel_does(source, tmp_path):
     folder = labs.copy(source, tmp_path / "lab")
     path = folder / "cpac/X_0050006_net.nii.gz"
-    image = nibabel.load(path)
+    image = load_image(path)
     stored = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
     stored.set_data_dtype(np.int16)  # with a slope
     path.unlink()
     nibabel.save(stored, path)
     done(f"{CONVERT_REDUCED} --maps net", source=folder, to=tmp_path / "integers")
-    labs.save(path, np.asarray(nibabel.load(path).dataobj, np.float32), image.affine)
+    labs.save(path, np.asarray(load_image(path).dataobj, np.float32), image.affine)
     done(f"{CONVERT_REDUCED} --maps net", source=folder, to=tmp_path / "floats")
     integer_volumes, float_volumes = (
         read_record(tmp_path / cohort_name / "50006.bin", 3)[2] for cohort_name in ("integers", "floats")
@@ -183,7 +183,7 @@ def test_further_forms_and_exports_hold_the_same_maps(joint_cohort, tmp_path):
     volumes = read_record(joint_cohort / RECORD_FILES[0], 4)[2]
     for cohort, name in ((tmp_path / "zip", "net_1"), (bare, "3")):
         done(f"abide-data export {{of}} 50002 {{to}} --map {name}", of=cohort, to=tmp_path / f"{name}.nii")
-        assert (nibabel.load(tmp_path / f"{name}.nii").get_fdata(dtype=np.float32) == volumes[2]).all()
+        assert (load_image(tmp_path / f"{name}.nii").get_fdata(dtype=np.float32) == volumes[2]).all()
     refused("abide-data export {of} 50002 {to}", "--map", "falff, net_0", of=joint_cohort, to=tmp_path / "x.nii")
     refused(
         "abide-data export {of} 50002 {to} --map reho", "no map reho", "falff", of=joint_cohort, to=tmp_path / "x.nii"

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -115,7 +116,7 @@ def drop_last_row(path: Path) -> None:
     np.save(path, np.load(path)[:-1])
 
 
-DAMAGES = [
+DAMAGES: list[tuple[str, Any]] = [
     (".npy", drop_last_row),
     *((suffix, change) for suffix in (".npy", ".json") for change in ("empty", "gone")),
 ]
@@ -145,7 +146,7 @@ def test_a_test_subject_changes_no_row_but_their_site_if_standardised_by_it(
     changed_cohort = write_cohort(tmp_path, tested["subject"])
     after = lab.read_table(changed_cohort / "subjects.csv")
     assert before[["subject", "split"]].equals(after[["subject", "split"]])
-    new_tables = []
+    new_tables: list[Any] = []
     for cohort_folder in (written_cohort, changed_cohort):
         done(TRAIN + " --preset regions", of=cohort_folder, to=tmp_path, how=standardise_setting)
         shutil.rmtree(tmp_path / "ckpt/cnn")

@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import astuple, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -515,9 +516,12 @@ def test_resamples_in_blocks_equal_a_single_go(monkeypatch):
 
     def draw_blocks():
         blocks = []
-        ends = bootstrap_percentile_interval(
-            lambda weight: blocks.append(weight) or weight[:, :2], 6, np.random.default_rng(0), 50, strata
-        )
+
+        def statistic(weight):
+            blocks.append(weight)
+            return weight[:, :2]
+
+        ends = bootstrap_percentile_interval(statistic, 6, np.random.default_rng(0), 50, strata)
         return blocks, ends
 
     (full_block,), ends = draw_blocks()
@@ -541,9 +545,12 @@ def test_undefined_resamples_are_left_out_and_nothing_defined_is_no_interval():
 def test_strata_keep_their_sizes_and_single_strata_have_no_interval():
     drawn = []
     strata = np.array(["b", "a", "b", "a", "a"])
-    bootstrap_percentile_interval(
-        lambda weight: drawn.append(weight) or weight[:, 0], 5, np.random.default_rng(0), 200, strata
-    )
+
+    def statistic(weight):
+        drawn.append(weight)
+        return weight[:, 0]
+
+    bootstrap_percentile_interval(statistic, 5, np.random.default_rng(0), 200, strata)
     assert (drawn[0][:, strata == "a"].sum(1) == 3).all() and (drawn[0][:, strata == "b"].sum(1) == 2).all()
     assert {0, 1, 2} == set(drawn[0][:, 0])
     low, high = bootstrap_percentile_interval(
@@ -598,7 +605,7 @@ def small_test(random: np.random.Generator) -> tuple[Predictions, list[np.ndarra
     return Predictions.from_tables(*tables), [random.permutation(draw_probability()) for _ in tables]
 
 
-def outside(name: str, value: object) -> bool:
+def outside(name: str, value: Any) -> bool:
     """Whether a number is no number, or outside of what is possible."""
     if value is None or isinstance(value, str | bool) or any(name_fragment in name for name_fragment in ANY):
         return False
@@ -629,7 +636,7 @@ def collect_rows_and_sentences(
         }
     ]
     rows += [
-        {row["measure"] + end: row[end] for end in list_estimate_columns()}
+        {f"{row['measure']}{end}": row[end] for end in list_estimate_columns()}
         for row in external.make_external_score_and_calibration_rows(test, 0)
     ]
     rows += [probabilities.make_share_cells(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.cluster))]
@@ -813,7 +820,7 @@ def observed_in(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_the_lowest_coverage_is_in_a_left_out_site_with_ten_people_in_a_class(site_predictions):
     table = probabilities.make_probability_table(site_predictions)
-    cross_validation = SimpleNamespace(
+    cross_validation: Any = SimpleNamespace(
         calibration=probabilities.make_calibration_table(table, "site", 0), manifest=SimpleNamespace(folds="site")
     )
     is_covered_by_class = [

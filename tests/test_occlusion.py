@@ -110,7 +110,8 @@ def boxes(grid, number, seed=0):
 def build_network(name, preset, maps=1, **more):
     """A small network, with connectomes if the model can read them."""
     module = MODELS[name].module
-    config = dataclasses.replace(module.PRESETS[preset], **CONTRACT_BY_MODEL[name].blackout_settings[preset] | more)
+    small_settings = {**CONTRACT_BY_MODEL[name].blackout_settings[preset], **more}
+    config = dataclasses.replace(module.PRESETS[preset], **small_settings)
     edge_options = {"edges": 5} if "connectome" in MODELS[name].optional_input_names else {}
     return module.build(config, REDUCED, maps=maps, **edge_options)
 
@@ -143,8 +144,8 @@ def test_networks_from_the_models_are_exact(name, preset, maps, more):
     assert isinstance(occlusion, FeatureOcclusion) == (more["cubes"] > 1 if "cubes" in more else averages)
     assert error(model, masks, expected_layers=()) < TOLERANCE
     activations, chosen = occlusion.run_intact(inputs), [2, 0] if maps > 1 else [0]
-    together, alone = occlusion.compute_logits_by_map(activations, fill, masks, chosen)
-    np.testing.assert_array_equal(together, occlusion.compute_occluded_logits(activations, fill, masks))
+    together, alone = occlusion.compute_logits_by_map(activations, fill, [*masks], chosen)
+    np.testing.assert_array_equal(together, occlusion.compute_occluded_logits(activations, fill, [*masks]))
     for place, map_index in enumerate(chosen):
         expected = recomputed(model, inputs, np.where(np.arange(maps) == map_index, fill, inputs["volume"]), masks)
         np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())

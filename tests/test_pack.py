@@ -166,8 +166,8 @@ def test_tables_without_sums_are_checked_against_the_records(converted, tmp_path
     ]
 
     back = {"subjects": edit_cell("50003", "label", old_label), "phenotype": edit_cell("50005", "age", str(age))}
-    report = pack_edited(tmp_path / "new", tmp_path / "back", **back, covariates=edit_cell("50006", "SITE_ID", "NYU"))
-    assert not find_problems(report) and UNSEALED in report
+    printed = pack_edited(tmp_path / "new", tmp_path / "back", **back, covariates=edit_cell("50006", "SITE_ID", "NYU"))
+    assert not find_problems(printed) and UNSEALED in printed
 
 
 def test_tables_without_sums_count_with_the_option(converted, tmp_path):

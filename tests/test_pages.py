@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 import h5py
 import lab as labs
-import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from by_hand import read
 from commands import done, read_manifest, read_page_text
+from lab import load_image
 
 from utils.runs.record import Caveats
 
@@ -203,7 +203,7 @@ def test_user_names_are_text(planted_results):
 def test_the_cross_hair_begins_in_the_strongest_region_on_the_page(planted_results):
     page = html.unescape((planted_results[0] / "blackout.html").read_text())
     crosshair_voxel = json.loads(re.search(r'"numSlice": (\{[^}]*\})', page)[1])
-    painted = nibabel.load(planted_results[0] / "group_reliance.nii.gz").get_fdata()
+    painted = load_image(planted_results[0] / "group_reliance.nii.gz").get_fdata()
     strongest = read(planted_results[0], "regions")["reliance"].max()
     assert painted[int(crosshair_voxel["X"]), int(crosshair_voxel["Y"]), int(crosshair_voxel["Z"])] == pytest.approx(
         strongest, rel=1e-5
@@ -219,9 +219,10 @@ class Panel:
     def lines(self, kind: str, style: str = "") -> list[tuple[str, np.ndarray]]:
         """Paths of a kind: the style and the corners (corners, 2) of each, in the order in which they were drawn."""
         groups = [element_or_style for element_or_style in self.axis if element_or_style.get("id", "").startswith(kind)]
-        paths = [(path.get("style"), path.get("d")) for group in groups for path in group.findall(f"{SVG}path")]
+        paths = [(path.get("style", ""), path.get("d", "")) for group in groups for path in group.findall(f"{SVG}path")]
         corners = [
-            (element_or_style, np.array(re.findall(r"[ML] (\S+) (\S+)", d), float)) for element_or_style, d in paths
+            (element_or_style, np.array(re.findall(r"[ML] (\S+) (\S+)", d)).astype(float))
+            for element_or_style, d in paths
         ]
         return [
             (element_or_style, corner_points)

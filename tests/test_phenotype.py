@@ -187,7 +187,9 @@ def test_covariates_are_recognised_by_any_usual_name_and_by_nothing_else(tmp_pat
     assert none.endswith(f"; not known: {', '.join(NAMES_BY_COVARIATE)}")
 
 
-IMPLAUSIBLE_NUMBERS = {  # numbers beside plausible ones, and those that are told
+IMPLAUSIBLE_NUMBERS: dict[
+    str, tuple[list[float], set[str]]
+] = {  # numbers beside plausible ones, and those that are told
     "AGE_AT_SCAN": ([999, 99, 45000, -1], {"999", "99", "45000", "-1"}),
     "FIQ": ([99, 70, 999, -1], {"999", "-1"}),
     "VIQ": ([0, 0, 0, 45], {"0"}),

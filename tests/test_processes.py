@@ -132,7 +132,7 @@ CONFIGURED = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1", "KERAS_
 def first_imports(lines: list[str]) -> dict[str, dict]:
     """What `first_import.py` tells of lines of modules, in an environment that says nothing of TensorFlow."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "SLURM_"))}
-    command = [sys.executable, ROOT / "tests" / "first_import.py"]
+    command = [sys.executable, str(ROOT / "tests" / "first_import.py")]
     completed = subprocess.run(command, env=plain, input="\n".join(lines), capture_output=True, text=True)
     assert completed.returncode == 0, completed.stderr
     return json.loads(completed.stdout)

@@ -53,13 +53,11 @@ def test_scores_baselines_folds_and_sites_follow_the_tables(tested):
         name: [format_score(metrics[name])] for name in names
     }
     least = "minimum_detectable_difference"
-    cells_by_baseline, names = (
-        read_rows_by_cell(page, "baseline"),
-        ("auc_sites", "model_minus_baseline_auc_sites", "auc", "accuracy"),
-    )
+    cells_by_baseline = read_rows_by_cell(page, "baseline")
+    columns = ("auc_sites", "model_minus_baseline_auc_sites", "auc", "accuracy")
     for row in pd.read_csv(tested / "baselines.csv").to_dict("records"):
         marked = " (pre-specified)" if row["role"] == "pre-specified" else ""
-        score, less, *remaining_scores = (format_score(row, name) for name in names)
+        score, less, *remaining_scores = (format_score(row, name) for name in columns)
         cells = [score, less, f"{row[least]:.3f}" if row[least] == row[least] else "", *remaining_scores]
         assert cells_by_baseline[f"{row['baseline']}{marked}"] == cells
     for fold, row in metrics["folds"].items():

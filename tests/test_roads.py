@@ -345,7 +345,9 @@ def test_an_encoder_per_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 @pytest.mark.slow
 def test_the_full_pass_encodes_maps_separately(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
-    network = cae.build(MODELS["cae"].parse_settings(folder.read_latest_manifest().settings.config), FULL)
+    config = MODELS["cae"].parse_settings(folder.read_latest_manifest().settings.config)
+    assert isinstance(config, cae.Config)
+    network = cae.build(config, FULL)
     folder.restore_latest_weights(network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for index in range(len(MAPS)):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ LIKELY = st.sampled_from(WORDS) | st.sampled_from(ODD_TEXTS)
 TEXTS = LIKELY | st.integers().map(str) | st.floats().map(str) | st.text(max_size=4)
 
 
-def find_setting_types(config) -> dict[str, object]:
+def find_setting_types(config) -> dict[str, Any]:
     """The type of each setting, with the bounds noted there."""
     return get_type_hints(type(config), include_extras=True)
 
 
-def find_bounds(kind: object) -> tuple[type, float, float] | None:
+def find_bounds(kind: Any) -> tuple[type, Any, Any] | None:
     """The type of a number, or of each of several, with its bounds; None of a word."""
     while get_origin(kind) in (Annotated, tuple):
         kind, bound = get_args(kind)
@@ -46,7 +46,7 @@ def test_numeric_settings_have_bounds_within_float32(config):
         if not (bounds := find_bounds(kind)):
             continue
         number_type, *ends = bounds
-        low, high = np.float32(ends)
+        low, high = np.array(ends, np.float32)
         assert np.isfinite([low, high]).all() and low < high
         assert (low > 0) == (ends[0] > 0) and (high < 1) == (ends[1] < 1), name
         beyond = (ends[0] - 1, ends[1] + 1) if number_type is int else np.nextafter(ends, [-np.inf, np.inf])

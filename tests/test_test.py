@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -126,7 +128,7 @@ def test_a_second_test_appends_a_row_and_keeps_the_first_results(results, cohort
     assert table.read_bytes().startswith(before) and len(table.read_bytes().splitlines()) == 5
 
 
-def copy_without(cohort: Path, to: Path, choose_removed: object) -> Path:
+def copy_without(cohort: Path, to: Path, choose_removed: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
     """The cohort without the test subjects whom `choose_removed` names of a table of them."""
     shutil.copytree(cohort, to)
     table = lab.read_table(to / "subjects.csv")
@@ -232,8 +234,11 @@ def test_ae_is_measured_against_principal_components(cohort, tmp_path):
 @pytest.mark.slow
 def test_cae_pictures_show_the_same_anatomy_on_a_single_scale(train_cae, full_cohort, tmp_path, monkeypatch):
     """Of one whose code is 11x13x11 in two channels."""
-    drawn, keep = {}, "matplotlib.figure.Figure.savefig"
-    monkeypatch.setattr(keep, lambda figure, file, format, **_: drawn.setdefault(figure.get_suptitle(), figure))
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig",
+        lambda figure, file, format, **_: drawn.setdefault(figure.get_suptitle(), figure),
+    )
     coarse = train_cae("--numIters 1 --set strides=3,3 --set filters=1,2 --set batch_size=1")
     drawn.clear()
     places = {"at": coarse, "of": full_cohort, "new": tmp_path / "out"}

@@ -11,13 +11,14 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, done, read_manifest, read_page_text
+from commands import ROOT, Outcome, done, read_manifest, read_page_text
 from helpers import DENSE_SETTINGS, assert_bit_equal, read_rows, read_variables, training_arguments
 from sklearn.linear_model import Ridge
 
@@ -158,7 +159,7 @@ def test_results_from_another_training_are_moved_aside_on_continuing(train, seen
     assert [row["step"] for row in read_rows(out / "history.csv")] == ["1", "2", "3", "4"]
 
 
-def send_signal_during(command: list[str], signal_number: int, save_interval: int, rows: int = 1) -> subprocess.Popen:
+def send_signal_during(command: list[str], signal_number: int, save_interval: int, rows: int = 1) -> Outcome:
     """A training in a process of its own that gets a signal when its history has some rows; what it printed."""
     effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": save_interval}
     environment = os.environ | {"ABIDE_EFFORT": json.dumps(effort)}
@@ -171,8 +172,8 @@ def send_signal_during(command: list[str], signal_number: int, save_interval: in
         while history.read_text().count("\n") <= rows:
             time.sleep(0.01)
         process.send_signal(signal_number)
-        process.out, process.err = process.communicate(timeout=60)
-    return process
+        out, err = process.communicate(timeout=60)
+    return Outcome(process.returncode, out, err)
 
 
 @pytest.mark.slow
@@ -185,7 +186,7 @@ def test_an_overridden_checkpoint_is_used_until_the_new_training_has_saved(train
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     again = training_arguments(folder, cohort, "nn", ENDLESS, "--overrideChkpt", "--seed", "1")
-    assert send_signal_during(again, signal.SIGKILL, save_interval=ENDLESS).returncode == -signal.SIGKILL
+    assert send_signal_during(again, signal.SIGKILL, save_interval=ENDLESS).status == -signal.SIGKILL
     assert (folder / "out/history.csv").read_bytes() != old
     done("run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {people}", of=folder, people=cohort)
     assert "at iteration 2." in train("one", "nn", 3).out
@@ -208,7 +209,7 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
     process = send_signal_during(
         training_arguments(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_interval=40
     )
-    assert (process.returncode, process.err) == (128 + signal.SIGTERM, "")
+    assert (process.status, process.err) == (128 + signal.SIGTERM, "")
     seen = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", process.out)[1])
     made = read_manifest(tmp_path / "parts/out")
     assert (made["finished"], made["step"], read_manifest(tmp_path / "parts/ckpt/cnn")["step"]) == (False, seen, seen)
@@ -223,7 +224,7 @@ def test_killed_between_checkpoints_the_last_is_continued(train, cohort, tmp_pat
     process = send_signal_during(
         training_arguments(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGKILL, save_interval=4, rows=5
     )
-    assert process.returncode == -signal.SIGKILL
+    assert process.status == -signal.SIGKILL
     folder = tmp_path / "parts/ckpt/nn"
     assert len(list(folder.glob("*.index"))) <= 4
     step = re.search(r"at iteration (\d+)\.", train("parts", "nn", 80).out)[1]
@@ -312,7 +313,7 @@ def test_the_first_autoencoder_loss_is_error_plus_sparsity(train, cohort, tmp_pa
     (row,) = read_rows(tmp_path / "one/out/history.csv")
     keras.utils.set_random_seed(0)
     module = MODELS["ae"].module
-    config = override_settings(module.PRESETS["default"], ["batch_size=8"])
+    config: Any = override_settings(module.PRESETS["default"], ["batch_size=8"])
     phenotype = np.stack([lab.read_record(cohort / file)[1] for file in find_batch_files(cohort, 0)])
     outputs = {
         name: np.array(tensor, float)

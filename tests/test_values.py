@@ -120,15 +120,15 @@ def test_halves_report_the_same_as_separate_tests(custom_blackout):
     rows = read(custom_blackout, "replication")
     rows = rows[rows["between"] == "halves"]
     effect, (label, cluster) = read_reliance(custom_blackout).to_numpy(), make_labels_and_clusters()
-    clusters, random, is_significant, correlated = np.unique(cluster), np.random.default_rng(5), [], []
+    clusters, random, rows_of_halves, correlated = np.unique(cluster), np.random.default_rng(5), [], []
     for _ in range(60):
         half = np.isin(cluster, random.choice(clusters, len(clusters) // 2, replace=False))
         sides = [half, ~half]
-        is_significant.append(
+        rows_of_halves.append(
             [compute_family_wise_p(effect[of], label[of], np.sqrt(1.5), cluster[of], 200) < 0.05 for of in sides]
         )
         correlated.append(stats.pearsonr(*(effect[of].mean(0) for of in sides)).statistic)
-    is_significant, total_row, rows_by_group = np.array(is_significant), rows.iloc[0], rows.iloc[1:].set_index("thing")
+    is_significant, total_row, rows_by_group = np.array(rows_of_halves), rows.iloc[0], rows.iloc[1:].set_index("thing")
     assert rows["family"].eq("values").all() and pd.isna(total_row["thing"])
     assert total_row["correlation"] == pytest.approx(np.mean(correlated), abs=0.05)
     low, high = np.quantile(correlated, (0.025, 0.975))

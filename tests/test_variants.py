@@ -28,7 +28,7 @@ def read_moments(folder: Path, shape: tuple[int, ...], spread: str = "spread") -
 
 def read_record_volumes(cohort: Path, names: list[str]) -> np.ndarray:
     """(records, x, y, z, maps) float64."""
-    return np.moveaxis([read_record(cohort / name, 2)[2] for name in names], 1, -1).astype(float)
+    return np.moveaxis(np.array([read_record(cohort / name, 2)[2] for name in names]), 1, -1).astype(float)
 
 
 def check_moments(folder: Path, cubes: np.ndarray) -> None:

@@ -54,7 +54,7 @@ def start(path: Path, commands: Sequence[list], **variables: str) -> subprocess.
     """A process that does these command lines, written to a file for it, see `worker.py`."""
     path.write_text(json.dumps(commands))
     environment = os.environ | PROCESS_ENVIRONMENT | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
-    words = [sys.executable, ROOT / "tests" / "worker.py", path]
+    words = [sys.executable, str(ROOT / "tests" / "worker.py"), str(path)]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -93,7 +93,12 @@ def pair(cohort, tmp_path_factory) -> tuple[Path, Outcome]:
     ]
     different = [training(folder / "different", cohort, "--seed", seed) for seed in (0, 1)]
     chief, second_worker = start_pair(folder, [[first, *both] for first in different])
-    deadline = threading.Timer(400, lambda: (chief.kill(), second_worker.kill()))
+
+    def kill_both() -> None:
+        chief.kill()
+        second_worker.kill()
+
+    deadline = threading.Timer(400, kill_both)
     deadline.start()
     while not [*folder.glob("killed/ckpt/nn/ckpt-*.index")] and second_worker.poll() is None:
         time.sleep(0.05)

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import run
 from data.base.effort import EFFORT
@@ -22,7 +23,8 @@ def main() -> int:
 
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        devices.start_tensorflow = {"cpu": ("CPU:0", "CPU:1")}.get
+        two_devices: Any = {"cpu": ("CPU:0", "CPU:1")}.get
+        devices.start_tensorflow = two_devices
     for command in json.loads(Path(sys.argv[1]).read_text()):
         sys.argv = ["run.py", *command]
         status = run.main()

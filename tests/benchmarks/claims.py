@@ -35,9 +35,11 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.coverage import FEATURES, tested
+
 from data.cohorts.division import SubjectArrays, assign_balanced_folds, assign_site_folds
 from data.cohorts.forecast import assess_design
-from tests.benchmarks.coverage import FEATURES, tested
 from utils.blackout.effects import CovariateAdjuster, run_family_permutation_test
 from utils.blackout.families import FillEffect
 from utils.blackout.fills import FILLS, RELIANCE_FILL
@@ -334,7 +336,7 @@ def study(people: int, many_sites: bool, autism: float, folds: str, seed: int) -
     site = np.repeat(np.arange(len(sizes)), sizes)[:people]
     label, everybody = (random.random(people) < autism).astype(float), np.arange(people)
     fold = site if folds == "site" else assign_balanced_folds(label, site, everybody, 10, seed)
-    forecast = assess_design("", SubjectArrays(everybody, label, site, everybody), fold).least_auc
+    forecast = assess_design("", SubjectArrays([*everybody], label, site, everybody), fold).least_auc
     if not np.isfinite(forecast):
         return {"a conclusion is forecast": False}
     trains = 1 - 1 / len(np.unique(fold))  # the share of a class
@@ -366,42 +368,42 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     """Title, participants, and what makes a set of a seed."""
     for largest in (14, 6, 1):
         unequal_title = f"unequal: effects {largest} times as large at sites with more autism"
-        yield unequal_title, 240, lambda seed, largest=largest: unequal_sites(largest, 0, seed)
+        yield unequal_title, 240, partial(unequal_sites, largest, 0)
         yield (
             f"{unequal_title}, one region differs",
             240,
-            lambda seed, largest=largest: unequal_sites(largest, 1.2, seed),
+            partial(unequal_sites, largest, 1.2),
         )
     for planted in (4, 5, 6):
         title = f"halves: one of {HALVES_REGION_COUNT} regions differs by {planted} standard errors"
-        yield title, 200, lambda seed, planted=planted: in_halves(planted, seed)
+        yield title, 200, partial(in_halves, planted)
     for people in (80, 300, 737):
-        yield f"motion: {people} participants", people, lambda seed, people=people: going_with_motion(people, seed)
+        yield f"motion: {people} participants", people, partial(going_with_motion, people)
     for people in (80, 200, 737):
         title = "reliability: the output follows head motion, measured with reliability 0.7"
-        yield title, people, lambda seed, people=people: with_error("motion", 0.7, people, seed)
+        yield title, people, partial(with_error, "motion", 0.7, people)
     for reliability in (0.8, 0.9, 0.95):
         title = f"reliability: the output follows IQ, measured with reliability {reliability}"
-        yield title, 737, lambda seed, reliability=reliability: with_error("iq", reliability, 737, seed)
+        yield title, 737, partial(with_error, "iq", reliability, 737)
     for factors in (["age", "motion", "sex"], ["age", "motion", "sex", "iq"]):
         for people in (200, 737):
             title = f"triple: the output follows a product of {len(factors)} covariates"
-            yield title, people, lambda seed, factors=factors, people=people: follow_product(factors, people, seed)
+            yield title, people, partial(follow_product, factors, people)
     for people in (200, 737):
         title = "curve: the output follows the square of age, the other way in women"
-        yield title, people, lambda seed, people=people: curve_by_sex(people, seed)
+        yield title, people, partial(curve_by_sex, people)
     for (people, sites, shared), (equal, unequal) in TWO_MODELS.items():
         title = f"difference: {sites} sites, {shared:.0%} of the features read by both"
         for truth, pair in {"none": equal, "the minimum detectable one": unequal}.items():
             yield (
                 f"{title}; true difference: {truth}",
                 people,
-                lambda seed, of=(people, sites, pair, shared): two_models(*of, seed),
+                partial(two_models, people, sites, pair, shared),
             )
     for people, many_sites, autism, folds in product((60, 150, 400), (False, True), (0.5, 0.25), ("10", "site")):
         layout = "sites of 2 to 8" if many_sites else f"{LARGE_SITES} equal sites"
         title = f"forecast: {layout}, {autism:.0%} autism, --folds {folds}"
-        yield title, people, lambda seed, of=(people, many_sites, autism, folds): study(*of, seed)
+        yield title, people, partial(study, people, many_sites, autism, folds)
     for autism_by_site, size in (
         ([0.2, 0.8, *[0.5] * 6], 50),
         ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20),
@@ -414,13 +416,13 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
         yield (
             title,
             size * len(autism_by_site),
-            lambda seed, autism_by_site=autism_by_site, size=size: sets_by_site_rates(autism_by_site, size, seed),
+            partial(sets_by_site_rates, autism_by_site, size),
         )
     for title, difference in {"true AUC about 0.87": 1.8, "nothing to find": 0.0}.items():
         yield (
             f"tiny: 40 sites of 3 to 8, {title}",
             220,
-            lambda seed, difference=difference: at_tiny_sites(difference, seed),
+            partial(at_tiny_sites, difference),
         )
 
 

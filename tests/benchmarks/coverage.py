@@ -42,11 +42,13 @@ from sklearn.linear_model import Ridge
 from data.base.effort import EFFORT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.planted import relabel_cohort
+
 import run as command_line
 from data.cohorts.division import assign_balanced_folds
 from data.cohorts.stored import open_cohort
 from data.simulation import PERCENT_AND_MEAN_AGE_BY_SITE
-from tests.benchmarks.planted import relabel_cohort
 from utils.scores import baselines
 from utils.scores.features import make_feature_encoder
 from utils.scores.metrics import (

@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ from data.cohorts.stored import open_cohort, write_cohort_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_ONE_ITERATION = ["--train", "--numIters", 1]
-COMMANDS = {  # `python ...`, each of which may use the files of those before it
+COMMANDS: dict[str, list[Any]] = {  # `python ...`, each of which may use the files of those before it
     "check": ["-m", "data", "check", "COHORT"],
     "swap": ["-m", "data", "swap", "COHORT", "OUT", "--regions", 13, "--copies", 1],
     "zip": ["-m", "data", "pack", "COHORT", "OUT", "--zip"],
@@ -103,11 +104,11 @@ def main() -> None:
             if arguments[0] == "run.py":
                 arguments += [
                     "--dataDir",
-                    cohort_folder,
+                    str(cohort_folder),
                     "--outDir",
-                    out,
+                    str(out),
                     "--chkPointDir",
-                    Path(folder) / "checkpoints",
+                    str(Path(folder) / "checkpoints"),
                 ]
             print(name, flush=True)
             costs[name] = run_measured([sys.executable, *map(str, arguments)])

@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def make_training_step(model: str, preset: str | None, batch: int | None):
     network = model_row.module.build(config, grid)
     optimizer = make_optimizer(config, "float32")
     optimizer.build(network.trainable_variables)
-    run = SimpleNamespace(model=model_row, config=config, workers=devices.Workers().with_strategy(()))
+    run: Any = SimpleNamespace(model=model_row, config=config, workers=devices.Workers().with_strategy(()))
     training_loop = Training(run, network, optimizer)
     reads = SimpleNamespace(
         network=make_branch_logits_network(network),

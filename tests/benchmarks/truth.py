@@ -46,12 +46,14 @@ from matplotlib import pyplot as plt
 from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import planted
+from benchmarks.planted import mirror
+
 import run as command_line
 from data import demo
 from data.images.atlas import load_atlas
 from data.images.grids import FULL
-from tests.benchmarks import planted
-from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, page
 from utils.blackout.connections import REGION_LEVEL, SYSTEM_LEVEL, format_pair_name
 from utils.blackout.replication import BETWEEN_HALVES, REPLICATION_THRESHOLD

@@ -1,8 +1,9 @@
 """What a refusal is: a row of a table, with two key words of the line that tells it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lab
 
@@ -15,7 +16,7 @@ class Row:
 
     command: str
     words: tuple[str, ...]
-    spoil: dict[str, object]
+    spoil: Mapping[str, Any]
 
     @property
     def names(self) -> set[str]:
@@ -23,7 +24,7 @@ class Row:
         return fields | {name.partition("/")[0] for name in self.spoil}
 
 
-def row(command: str, *words: str, spoil: dict[str, object] | None = None) -> Row:
+def row(command: str, *words: str, spoil: Mapping[str, Any] | None = None) -> Row:
     return Row(command, words, spoil or {})
 
 

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -32,6 +33,7 @@ BLACKOUT: list[Row] = [
 ]
 
 EVERYBODY_CHECKPOINT = "everybody/ckpt/mmnn/everybody"
+CHANGED_FIELDS: list[dict[str, Any]] = [{"preset": "plain"}, {"precision": "mixed_bfloat16"}]
 BUNDLE_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
 TEST_NEWCOMERS = "run.py --test --everybody --dataDir {newcomers}"
 TEST_BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
@@ -75,10 +77,10 @@ BUNDLES: list[Row] = [
         row(
             BUNDLE_EVERYBODY,
             "differs",
-            name,
-            spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.json": partial(lab.edit_manifest, **{name: changed_value})},
+            *changed_field,
+            spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.json": partial(lab.edit_manifest, **changed_field)},
         )
-        for name, changed_value in {"preset": "plain", "precision": "mixed_bfloat16"}.items()
+        for changed_field in CHANGED_FIELDS
     ),
     row(BUNDLE_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY_CHECKPOINT}/ckpt-4.json": {"cohort": "gone"}}),
     row(

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import lab
 import numpy as np
@@ -23,7 +24,7 @@ def small_cohort(path: Path) -> None:
     done("abide-data convert {source} {to} --grid reduced", source=source, to=path)
 
 
-def written_by_a_script(name: str, change: object) -> Callable[[Path], None]:
+def written_by_a_script(name: str, change: Any) -> Callable[[Path], None]:
     """A cohort with another file than abide-data wrote, which `pack` has sealed as it is."""
 
     def spoil(folder: Path) -> None:
@@ -75,7 +76,7 @@ def with_values(change: Callable[[np.ndarray], np.ndarray]) -> Callable:
     return lambda values, affine: (change(values), affine)
 
 
-def edit_matching(pattern: str, change: object) -> Callable[[Path], None]:
+def edit_matching(pattern: str, change: Any) -> Callable[[Path], None]:
     """The same fault in all files of a folder of this pattern."""
 
     def spoil(folder: Path) -> None:
@@ -388,7 +389,7 @@ CONVERT: list[Row] = [
             ("missing or infinite", series_file("inf\t1\n", volume_count=30)),
             ("has 9 volumes that are not censored", series_file("n/a\tn/a\n" * 20, volume_count=9)),
             ("has other parcels than the rest", series_file("1\t2\n", volume_count=30)),
-            ("is a matrix of 30 parcels", matrix_file(np.corrcoef(RANDOM_MATRIX))),
+            ("is a matrix of 30 parcels", matrix_file(np.atleast_2d(np.corrcoef(RANDOM_MATRIX)))),
             ("is a matrix of 30 parcels", matrix_file(np.cov(RANDOM_MATRIX))),
             ("is a matrix of 30 parcels", matrix_file(np.triu(RANDOM_MATRIX[:, :30], 1))),
         )

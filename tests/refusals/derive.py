@@ -76,7 +76,7 @@ FALFF_JSON = f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-falff_boldmap.json"
 DERIVE_BY_TABLE = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
 
 
-def list_scans(*labels: str) -> Callable[[Path], None]:
+def list_scans(*labels: str) -> Callable[[Path], object]:
     """A table that says that this scan is that of each."""
     rows = "".join(f"{label},sub-1/func/sub-1_{lab.REST_BOLD}.nii.gz\n" for label in labels)
     return lambda path: path.write_text(f"id,bold\n{rows}")
