@@ -23,7 +23,7 @@ from data.base.files import LEDGER_FILE
 from data.base.listing import MAX_LISTED_NAMES, join_names
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVED_TABLE
-from data.tables.people import normalise_id, read_text_table
+from data.tables.people import PARTICIPANT_TABLE_GLOBS, normalise_id, read_text_table
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ SESSION_SUFFIX = re.compile(
 )  # ends an ID
 MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is MNI152, template
 ANY_TABLE_GLOBS = ("*.csv", "*.tsv")
-TABLE_GLOBS = ("participants.tsv", "Phenotypic_*.csv", *ANY_TABLE_GLOBS)
+TABLE_GLOBS = (*PARTICIPANT_TABLE_GLOBS, *ANY_TABLE_GLOBS)
 PARCEL_SERIES_NAME = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
 PROGRAM_TABLES = (LEDGER_FILE, DERIVED_TABLE)  # tables that this program leaves in folders of maps and results
 SCAN_TABLE_NAME = re.compile(

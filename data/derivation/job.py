@@ -38,9 +38,9 @@ from data.derivation.output import DerivationOutput
 from data.derivation.person import PersonResult, PersonTask, derive_person
 from data.derivation.remarks import summarise_remarks
 from data.derivation.scans import ScannedPerson, find_scanned_people
+from data.tables.people import PARTICIPANT_TABLE_GLOBS
 
 DEFAULT_MEASURES = ("falff",)
-PARTICIPANT_TABLE_PATTERNS = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def find_participant_table_path(
             raise InputError(f"--table {options.table} is no file.")
         return options.table
     scan_paths = [scan_file.path for person in people for scan_file in person.scan_files]
-    return find_participants_table_near(scans_folder, scan_paths, PARTICIPANT_TABLE_PATTERNS)
+    return find_participants_table_near(scans_folder, scan_paths, PARTICIPANT_TABLE_GLOBS)
 
 
 def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:

@@ -21,6 +21,7 @@ from data.base.files import check_regular_file
 from data.base.listing import join_names
 from data.tables.phenotype import is_mostly_numbers, match_fully
 
+PARTICIPANT_TABLE_GLOBS = ("participants.tsv", "Phenotypic_*.csv")  # usual names: of BIDS, of ABIDE
 MAX_LISTED_COLUMNS = 12  # in a message
 EXAMPLE_ID_COUNT = 2  # of IDs
 DELIMITERS = (",", ";", "\t")
