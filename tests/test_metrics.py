@@ -29,11 +29,13 @@ from utils.report.cross_validation import find_lowest_coverage
 from utils.report.tables import COVERAGE_MEASURE
 from utils.scores import calibration, statistics
 from utils.scores.metrics import (
+    RANGE_BY_METRIC,
     Predictions,
     choose_headline_metric,
     compute_scores,
     estimate_score_differences,
     estimate_scores,
+    estimate_statistics_with_intervals,
 )
 from utils.scores.results import UNDEFINED, Estimate, flatten_estimates, list_estimate_columns
 from utils.scores.statistics import bootstrap_percentile_interval, to_log_odds
@@ -122,6 +124,24 @@ def test_perfect_and_reversed_predictions():
     for probability, value, low, high in ((label, 1.0, passed.low, 1.0), (1 - label, 0.0, 0.0, 1 - passed.low)):
         auc_estimate = estimate_scores(make_predictions(label, probability), 0)["auc"]
         assert astuple(auc_estimate) == pytest.approx((value, low, high))
+
+
+@pytest.mark.parametrize("output", ["perfect", "reversed", "noise"])
+def test_a_metric_of_another_range_has_the_same_interval_on_it(output, monkeypatch):
+    """Youden's J, from -1 to 1, is twice the balanced accuracy minus 1, and so are the ends of its interval."""
+    monkeypatch.setitem(RANGE_BY_METRIC, "youden", (-1.0, 1.0))
+    label, noise = make_sample(60, 4)
+    probability = {"perfect": label, "reversed": 1 - label, "noise": noise}[output]
+    predictions = make_predictions(label, probability)
+
+    def compute_both(record_weights):
+        (repeat,) = predictions.repeats_to_score
+        balanced_accuracy = compute_scores(repeat, record_weights)["balanced_accuracy"]
+        return {"balanced_accuracy": balanced_accuracy, "youden": 2 * balanced_accuracy - 1}
+
+    estimate_by_metric = estimate_statistics_with_intervals(predictions, compute_both, 0)
+    expected_ends = [2 * end - 1 for end in astuple(estimate_by_metric["balanced_accuracy"])]
+    assert astuple(estimate_by_metric["youden"]) == pytest.approx(expected_ends)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

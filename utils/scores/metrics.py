@@ -40,6 +40,17 @@ from utils.scores.statistics import WeightedStatistic, bootstrap_percentile_inte
 
 # columns of `predictions.csv` that are read
 SCORED_PREDICTION_COLUMNS = ("label", "probability", "subject", "site", "fold", SAME_SCAN_COLUMN)
+# The least and the greatest value of each metric, to which its interval is cut
+RANGE_BY_METRIC = {
+    "accuracy": (0.0, 1.0),
+    "balanced_accuracy": (0.0, 1.0),
+    "recall": (0.0, 1.0),
+    "specificity": (0.0, 1.0),
+    "precision": (0.0, 1.0),
+    "f_score": (0.0, 1.0),
+    "brier": (0.0, 1.0),
+    **dict.fromkeys(TITLE_BY_AUC, (0.0, 1.0)),
+}
 WeightedStatistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 
 
@@ -368,14 +379,15 @@ def estimate_statistics_with_intervals(
     are_differences: bool = False,
     comparison_count: int = 1,
 ) -> dict[str, Estimate]:
-    """The estimate of each statistic: of scores, which lie between 0 and 1, or of differences of two scores.
+    """The estimate of each statistic: of scores named in `RANGE_BY_METRIC`, or of differences of two of one name.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by
     `Predictions.compute_interval_widening`, and by `compute_bonferroni_widening` if it is one of `comparison_count`
     that are compared. There is none if one of the `find_needed_record_masks` of a statistic, of any repeat, has fewer
     subjects than `MIN_CLASS_SUBJECTS`; those who are drawn together count as one. All resamples of a perfect score are
     perfect. So the interval reaches at least to the score at which this many subjects are all right with probability
-    0.025, and to its counterpart for all wrong (Clopper & Pearson 1934). Differences have no such limit.
+    0.025, and to its counterpart for all wrong (Clopper & Pearson 1934), on the range of the metric. Differences have
+    no such limit.
     """
     value_by_statistic = compute_statistics(np.ones((1, len(predictions.label))))  # (1,) each
 
@@ -398,11 +410,15 @@ def estimate_statistics_with_intervals(
         widening = predictions.compute_interval_widening(statistic_name) * comparison_widening
         low = point_value + widening * (bootstrap_low - point_value)
         high = point_value + widening * (bootstrap_high - point_value)
-        if not are_differences:
-            perfect_score_limit = ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest_clusters, 1))
-            low = min(low, perfect_score_limit)
-            high = max(high, 1 - perfect_score_limit)
-        clipped_ends = np.clip((low, high), -1 if are_differences else 0, 1)
+        lowest, highest = RANGE_BY_METRIC[statistic_name]
+        range_width = highest - lowest
+        if are_differences:
+            lowest, highest = -range_width, range_width
+        else:
+            perfect_score_limit = range_width * ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest_clusters, 1))
+            low = min(low, lowest + perfect_score_limit)
+            high = max(high, highest - perfect_score_limit)
+        clipped_ends = np.clip((low, high), lowest, highest)
         if fewest_clusters >= MIN_CLASS_SUBJECTS:
             estimate_by_statistic[statistic_name] = Estimate.from_numbers(point_value, *clipped_ends)
         else:
