@@ -1,4 +1,9 @@
-"""Fixtures: a ladder from made-up people to a blackout, small simulated cohorts, texts to be compared."""
+"""Fixtures that several test files share: how tests run, a ladder of results, simulated cohorts, snapshots of texts.
+
+A rung of the ladder (a cohort, trained folds, a bundle, a blackout) is made once for all processes, from the rung below
+it. A test stands on the highest rung that will do and copies what it changes; a fixture is made in a test file only if
+no rung has what that file asks.
+"""
 
 import difflib
 import gc
@@ -319,19 +324,11 @@ NUMBER = re.compile(  # or a sum, or a commit
 )
 
 
-SLOW = {
-    "on_folds",
-    "nn_on_folds",
-    "everybody",
-    "bundle",
-    "newcomers",
-    "blackout",
-    "of_few_regions",
-    "trained",
-    "seen_two",
-    "seen_six",
+SLOW = {  # rungs that take seconds to make
+    *("on_folds", "nn_on_folds", "split", "everybody", "bundle", "newcomers", "by_bundle"),
+    *("blackout", "few_region_blackout", "trained", "seen_two", "seen_six"),
+    *("scan_cohort", "derived", "full_cohort", "swapped"),
 }
-SLOW |= {"scan_cohort", "derived", "full_cohort", "swapped"}  # rungs that take seconds to make
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -378,6 +375,13 @@ def cohort(make_once) -> Path:
         make_once("cohort", lambda folder: demo.simulate_cohort(folder / "reduced", grids.REDUCED, simulation))
         / "reduced"
     )
+
+
+@pytest.fixture(scope="session")
+def swapped(make_once, cohort) -> Path:
+    """The same with two records more for each training subject, in which 13 regions are of others."""
+    command = "abide-data swap {of} {to}/swapped --copies 2"
+    return make_once("swapped", lambda folder: make_rung("swap", command, of=cohort, to=folder)) / "swapped"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,9 @@
-"""What tests share: tiny networks, tables and checkpoints read back, cohorts sealed anew."""
+"""Helpers of several test files that use the program's own modules: options that make networks tiny, predictions made
+from arrays, checkpoints compared, cohorts given connectomes or new sums.
+
+A helper that needs nothing of the program belongs in lab.py, an expected value in oracles.py or by_hand.py, and a
+helper of one test file in that file.
+"""
 
 import csv
 from dataclasses import replace

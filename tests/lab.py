@@ -1,7 +1,9 @@
-"""People made up from a seed, in each layout in which a lab may have them, and one thing of them spoilt.
+"""The data of a laboratory: makes up people from a seed, writes their tables, maps, series, scans and records in each
+layout of files that is read, reads records and tables back, copies folders, and damages files.
 
-It knows nothing of the program: it writes what a user has. In people with autism left exceeds right in every map, and
-two parcels agree.
+It imports nothing of the program, so that what the program reads is written, and what it writes is read, by other code;
+helpers that use the program are in helpers.py. In people with autism left exceeds right in every map, and two parcels
+agree.
 """
 
 import gzip

@@ -1,4 +1,7 @@
-"""README.md and docs/ as what a reader does: the commands in their blocks of code, the rows of their tables."""
+"""Reads the documentation for tests: commands in the blocks of code of README.md and docs/, made small, and tables.
+
+What reads pages that the program writes is `read_page_text` in commands.py.
+"""
 
 import re
 import shlex

@@ -200,10 +200,9 @@ def test_bare_records_without_sums_are_noted(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_is_reported_by_name_whoever_wrote_the_cohort(cohort, tmp_path):
-    done("abide-data swap {of} {to} --copies 1", of=cohort, to=tmp_path / "swapped")
+def test_a_flipped_bit_is_reported_by_name_whoever_wrote_the_cohort(cohort, swapped, tmp_path):
     for cohort_folder in (
-        tmp_path / "swapped",
+        lab.copy(swapped, tmp_path / "swapped"),
         pack_cohort(cohort, tmp_path / "packed", "zip"),
         lab.copy(cohort, tmp_path / "demo"),
     ):

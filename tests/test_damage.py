@@ -198,20 +198,14 @@ def test_an_edit_in_any_result_file_is_refused_or_changes_no_page(seed, tested, 
 TEST = "run.py --test --everybody --chkPointDir {ckpt} --dataDir {newcomers} --outDir {out}"
 
 
-@pytest.fixture(scope="module")
-def scores(everybody, newcomers, tmp_path_factory) -> bytes:
-    """The predictions of a sound checkpoint."""
-    out = tmp_path_factory.mktemp("sound") / "out"
-    done(TEST, ckpt=everybody / "ckpt", newcomers=newcomers, out=out)
-    return (out / "predictions.csv").read_bytes()
-
-
 @pytest.mark.parametrize("seed", range(12))
-def test_an_edit_in_any_checkpoint_file_is_refused_or_changes_no_score(seed, scores, everybody, newcomers, tmp_path):
+def test_an_edit_in_any_checkpoint_file_is_refused_or_changes_no_score(seed, by_bundle, everybody, newcomers, tmp_path):
+    """The scores of the sound checkpoint are those of a bundle of it."""
     ckpt = shutil.copytree(everybody / "ckpt", tmp_path / "ckpt")
     edit_made = damage_file(ckpt, files_in(ckpt), random.Random(seed))
     if run_unless_refused(TEST, ckpt=ckpt, newcomers=newcomers, out=tmp_path / "out"):
-        assert (tmp_path / "out" / "predictions.csv").read_bytes() == scores, (seed, edit_made)
+        expected = (by_bundle / "test" / "predictions.csv").read_bytes()
+        assert (tmp_path / "out" / "predictions.csv").read_bytes() == expected, (seed, edit_made)
 
 
 # Bundles

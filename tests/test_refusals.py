@@ -27,13 +27,6 @@ ROWS = [
 
 
 @pytest.fixture(scope="session")
-def swapped(make_once, cohort) -> Path:
-    """A cohort of simulated people, with one record more for each training subject."""
-    command = "abide-data swap {of} {to}/swapped --copies 1"
-    return make_once("swapped", lambda folder: done(command, of=cohort, to=folder)) / "swapped"
-
-
-@pytest.fixture(scope="session")
 def siblings(make_once, bundle) -> Path:
     """The cohort of two people of one family."""
 

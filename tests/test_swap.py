@@ -11,7 +11,7 @@ from test_atlas import aal, reduced_aal
 
 pytestmark = pytest.mark.slow
 
-COPIES = 2
+COPIES = 2  # of `swapped`
 BLANK_FILE_COLUMNS = {"file": "", "volume_sha256": ""}
 
 
@@ -22,16 +22,6 @@ def read_subject_rows(folder: Path) -> list[dict]:
 def new_rows(folder: Path, originals: list[dict]) -> list[dict]:
     names = {row["file"] for row in originals}
     return [row for row in read_subject_rows(folder) if row["file"] not in names]
-
-
-@pytest.fixture(scope="module")
-def swapped(cohort, tmp_path_factory) -> Path:
-    """The reduced cohort with 13 regions swapped in two new records a training record."""
-    target = tmp_path_factory.mktemp("swapped") / "out"
-    assert f"{40 + 36 * COPIES} records in" in done(
-        f"abide-data swap {{of}} {{to}} --copies {COPIES}", of=cohort, to=target
-    )
-    return target
 
 
 def check_swap(source: Path, target: Path, region_labels: np.ndarray, num_regions: int) -> tuple[int, set[str]]:
@@ -67,6 +57,7 @@ def test_new_records_equal_their_base_but_for_13_foreign_regions(cohort, swapped
     count, givers = check_swap(cohort, swapped, reduced_aal(), 13)
     training = {row["file"] for row in read_subject_rows(cohort) if row["split"] == "train"}
     assert count == 36 * COPIES and givers <= training
+    assert f"{40 + 36 * COPIES} records in" in (swapped.parent / "swap.out").read_text()
     assert len(givers) > 30  # a donor is drawn for each region, among all
 
 

@@ -21,6 +21,7 @@ from models import MODELS
 pytestmark = pytest.mark.usefixtures("undrawn")
 METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "brier"]
 METRICS += ["auc", "auc_sites"]
+BATCHES_BY_MODEL = {"cnn": 4, "mmnn": 6, "nn": 6}
 JOB = "run.py --{job} --model {model} --chkPointDir {to}/ckpt --dataDir {of} --outDir {to}/{job}"
 
 
@@ -30,12 +31,17 @@ def train_and_test(model: str, cohort: Path, to: Path, more: str) -> Path:
     return to
 
 
-@pytest.fixture(scope="module", params=["cnn", "mmnn", "nn"])
-def tested(request, cohort, undrawn, tmp_path_factory) -> tuple[str, Path]:
-    """A classifier trained for a few batches and tested, and their folder."""
-    small = " ".join(SMALL_OPTIONS_BY_MODEL[request.param])
-    folder = train_and_test(request.param, cohort, tmp_path_factory.mktemp("tested"), f"--numIters 6 {small}")
-    return request.param, folder
+@pytest.fixture(scope="module", params=BATCHES_BY_MODEL)
+def tested(request, trained, seen_six, cohort, undrawn, tmp_path_factory) -> tuple[str, Path]:
+    """A classifier that has seen `BATCHES_BY_MODEL`, and the folder with its checkpoints and its test."""
+    model, folder = request.param, tmp_path_factory.mktemp("tested") / request.param
+    if model == "mmnn":
+        small_options = " ".join(SMALL_OPTIONS_BY_MODEL[model])
+        train_and_test(model, cohort, folder, f"--numIters {BATCHES_BY_MODEL[model]} {small_options}")
+    else:
+        shutil.copytree({"cnn": trained.parent, "nn": seen_six}[model], folder)
+        done(JOB, job="test", model=model, to=folder, of=cohort)
+    return model, folder
 
 
 def independent_probability(model: str, folder: Path, cohort: Path, subjects: pd.DataFrame) -> list[float]:
@@ -78,7 +84,7 @@ def test_predictions_are_for_test_subjects_and_metrics_follow(tested, cohort):
         assert metrics[name]["value"] == pytest.approx(value)
     (row,) = read_rows(folder / "test/checkpoint_results.csv")
     assert list(row) == ["checkpoint", "accuracy", "recall", "precision", "f_score"]
-    assert row["checkpoint"] == str(folder / "ckpt" / model / "ckpt-6")
+    assert row["checkpoint"] == str(folder / "ckpt" / model / f"ckpt-{BATCHES_BY_MODEL[model]}")
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"]["value"], abs=1e-6)
 
     prepared = read_manifest(folder / "test")["prepared"]

@@ -127,7 +127,7 @@ def load_standardised(cohort: Path, how: str) -> tuple[pd.DataFrame, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def swapped(converted, tmp_path_factory) -> Path:
+def swapped_maps(converted, tmp_path_factory) -> Path:
     to = tmp_path_factory.mktemp("swapped") / "cohort"
     done("abide-data swap {of} {to} --copies 1 --regions 20", of=converted, to=to)
     return to
@@ -135,7 +135,7 @@ def swapped(converted, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how, name", [("stored", "converted"), ("brain", "converted"), ("site", "converted"), ("site", "swapped")]
+    "how, name", [("stored", "converted"), ("brain", "converted"), ("site", "converted"), ("site", "swapped_maps")]
 )
 def test_volumes_are_standardised_as_by_scikit_learn(how, name, request, tmp_path):
     """Seen by the moments of cubes over the training records."""
