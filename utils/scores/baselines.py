@@ -157,21 +157,29 @@ def predict_baselines(cohort: Cohort, training_cohort: Cohort | None = None) -> 
             cohort.num_maps,
         )
         probability_by_baseline |= predict_connectome_baselines(probability_by_baseline, fitting_cohort, cohort)
-        left_out_feature_kinds = [
-            feature_kind for feature_kind in ("covariates", "phenotype") if feature_kind not in feature_tables
-        ]
-        left_out_feature_kinds += (
-            [CONNECTOME_FEATURE_KIND]
-            if fitting_cohort.connectomes and f"{CONNECTOME_FEATURE_KIND}, {RIDGE}" not in probability_by_baseline
-            else []
-        )
-        if left_out_feature_kinds:
-            print(f"Baselines left out: {'; '.join(left_out_feature_kinds)}.")
-    else:
-        print("Baselines: too few training participants of a class to choose penalties, so there is only the majority.")
-    return pd.DataFrame(
+    prediction_table = pd.DataFrame(
         probability_by_baseline, index=pd.Index([cohort.rows[index].file for index in test_indices], name="file")
     )
+    print_left_out_baselines(prediction_table, fitting_cohort.connectomes is not None)
+    return prediction_table
+
+
+def print_left_out_baselines(prediction_table: pd.DataFrame, has_connectomes: bool) -> None:
+    """Prints which baselines a table of `predict_baselines` lacks; `has_connectomes` tells whether the cohort has any
+    on which they are fitted."""
+    if list(prediction_table) == [MAJORITY_BASELINE]:
+        print("Baselines: too few training participants of a class to choose penalties, so there is only the majority.")
+        return
+    needed_baseline_by_feature_kind = {kind: f"{kind}, {LOGISTIC}" for kind in ("covariates", "phenotype")}
+    if has_connectomes:
+        needed_baseline_by_feature_kind[CONNECTOME_FEATURE_KIND] = f"{CONNECTOME_FEATURE_KIND}, {RIDGE}"
+    left_out_feature_kinds = [
+        feature_kind
+        for feature_kind, needed_baseline in needed_baseline_by_feature_kind.items()
+        if needed_baseline not in prediction_table
+    ]
+    if left_out_feature_kinds:
+        print(f"Baselines left out: {'; '.join(left_out_feature_kinds)}.")
 
 
 def predict_feature_baselines(
