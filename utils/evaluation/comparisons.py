@@ -10,6 +10,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.variants import standardise_cohort
+from utils.evaluation.stored_baselines import predict_baselines_cached
 from utils.report.tables import MODEL_MINUS_PREFIX, EvaluationResults, RepeatPredictions
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
@@ -37,10 +38,6 @@ from utils.scores.results import (
     find_detectable_difference,
     flatten_estimates,
 )
-
-CACHED_BASELINE_PREDICTIONS: dict[
-    tuple, pd.DataFrame
-] = {}  # what baselines predict, by the data, split, groups and standard
 
 
 def write_baseline_predictions(results: EvaluationResults) -> list[str]:
@@ -93,19 +90,6 @@ def list_preparation_values(cohort: Cohort) -> list[object]:
         cohort.metadata.select_fields_for_inputs(("volume", "phenotype")),
         covariate_columns,
     ]
-
-
-def predict_baselines_cached(tested_cohort: Cohort, training_cohort: Cohort | None = None) -> pd.DataFrame:
-    """`baselines.predict_baselines`, once in a process: no seed decides it, and repeats with the same folds have the
-    same baselines."""
-    key_cohorts = filter(None, (tested_cohort, training_cohort))
-    cache_key = tuple(
-        (key_cohort.identity, key_cohort.rows, key_cohort.metadata.preparation, key_cohort.groups, key_cohort.standard)
-        for key_cohort in key_cohorts
-    )
-    if cache_key not in CACHED_BASELINE_PREDICTIONS:
-        CACHED_BASELINE_PREDICTIONS[cache_key] = baselines.predict_baselines(tested_cohort, training_cohort)
-    return CACHED_BASELINE_PREDICTIONS[cache_key]
 
 
 def make_baseline_rows(
