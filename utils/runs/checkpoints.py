@@ -168,8 +168,13 @@ class CheckpointFolder(TrainedWeights):
         return self.compute_latest_sha256() if self.latest_intact_prefix else None
 
     def compute_latest_sha256(self) -> str:
-        """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
-        return record.compute_sha256(*list_checkpoint_files(self.require_intact_prefix()))
+        """SHA-256 of the network's weights in the latest checkpoint, as its record has it; of all its files if an
+        earlier version wrote that. Raises InputError if there is no checkpoint."""
+        latest_prefix = self.require_intact_prefix()
+        weights_sha256 = self.read_prefix_manifest(latest_prefix).weights
+        if isinstance(weights_sha256, str):
+            return weights_sha256
+        return record.compute_sha256(*list_checkpoint_files(latest_prefix))
 
     def history_path(self, checkpoint_name: str) -> Path:
         """Where the history of the training is kept whose checkpoints have this name."""

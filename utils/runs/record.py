@@ -98,7 +98,7 @@ class TrainingPeople:
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that is known on disk of a run. Two runs of one `key` have the same results, if they use the same `weights`
-    (SHA-256: of the checkpoint that was used or trained, of several by part) and have seen as many batches (`step`)."""
+    (SHA-256: of the network that was used or trained, of several by part) and have seen as many batches (`step`)."""
 
     job: str  # name of a `Job`
     key: str = ""  # SHA-256 of what decides the results, see `Run.run_key`
@@ -120,7 +120,7 @@ class Manifest:
     num_maps: int = 0  # maps of a record
     preparation: Preparation | None = None
     checkpoint_folder: str = ""
-    weights: str | dict[str, str] | None = None  # SHA-256 of the checkpoint; of several by fold
+    weights: str | dict[str, str] | None = None  # SHA-256 of the network's weights; of several by fold
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     cross_validation: CrossValidation | None = None  # a test on folds that goes with a model of everybody
     caveats: Caveats = field(default_factory=Caveats)

@@ -1,6 +1,7 @@
 """Checkpoints of a network that is trained: saved as it goes, and restored to go on."""
 
 import errno
+import hashlib
 import os
 from functools import cached_property
 
@@ -68,3 +69,13 @@ class CheckpointSaver:
                 f"{self.checkpoint_folder.path} cannot take a checkpoint at iteration {manifest.step} "
                 f"({shorten_error(error)}); {earlier_checkpoint_text}. {advice}"
             ) from error
+
+
+def compute_weights_sha256(network: keras.Model) -> str:
+    """SHA-256 of a network's weights, in Keras' order; batch norm's means are among these. Not so the optimizer and the
+    number of saves, so that networks of equal weights have one digest, however their trainings were interrupted."""
+    digest = hashlib.sha256()
+    for weight_array in network.get_weights():
+        digest.update(f"{weight_array.dtype} {weight_array.shape} ".encode())
+        digest.update(weight_array.tobytes())
+    return digest.hexdigest()

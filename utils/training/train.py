@@ -54,7 +54,7 @@ from utils.scores.ridge import (
 )
 from utils.training import shares
 from utils.training.choose import choose_candidate
-from utils.training.saver import CheckpointSaver
+from utils.training.saver import CheckpointSaver, compute_weights_sha256
 
 HISTORY_FILE = "history.csv"
 INNER_PREDICTIONS_FILE = "inner.csv"
@@ -234,9 +234,15 @@ def run_training_loop(
                 wall_time_s = round(time.time() - run.start_time, 2)
                 if checkpoint_manifest is None:
                     run_manifest = run.make_manifest(**manifest_extras)
-                    checkpoint_manifest = replace(run_manifest, people=run.training_people, weights=None)
+                    checkpoint_manifest = replace(run_manifest, people=run.training_people)
                 saver.save_checkpoint(
-                    replace(checkpoint_manifest, shares=branch_weights, step=batches_done, wall_time_s=wall_time_s)
+                    replace(
+                        checkpoint_manifest,
+                        weights=compute_weights_sha256(training.network),
+                        shares=branch_weights,
+                        step=batches_done,
+                        wall_time_s=wall_time_s,
+                    )
                 )
             if is_stopping:
                 break
