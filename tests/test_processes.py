@@ -30,7 +30,9 @@ def wait_for(until: Callable[[], object]) -> None:
 
 def children(pid: int) -> list[int]:
     """Processes that this one started, but for the one that watches over shared memory."""
-    child_pids = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    child_pids = [
+        int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()
+    ]  # of all its threads
     return [
         child_pid
         for child_pid in child_pids
@@ -122,6 +124,39 @@ def test_parallel_folds_after_a_stop_go_on_and_equal_serial_folds(converted, tmp
     for fold in "012":
         assert_bit_equal(folder / fold, tmp_path / "one/ckpt/nn/folds-3" / fold)
     assert read_manifest(tmp_path / "two/train")["finished"]
+
+
+@pytest.mark.slow
+def test_a_signal_after_a_failure_reaches_the_fold_that_still_runs(converted, tmp_path):
+    """One fold is killed, and the other goes on for long; then the first process is asked to stop."""
+    words = split_command(
+        "run.py --train --model nn --folds 2 --jobs 2 --numIters 1000000 --set members=1 --set batch_size=8 "
+        "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/train",
+        of=converted,
+        to=tmp_path,
+    )
+    saves = json.dumps(json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": 5})
+    out_path, err_path = tmp_path / "out.txt", tmp_path / "err.txt"
+    with open(out_path, "w") as out_file, open(err_path, "w") as err_file:
+        running = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=os.environ | {"ABIDE_EFFORT": saves},
+            stdout=out_file,
+            stderr=err_file,
+        )
+    folds = tmp_path / "ckpt/nn/folds-2"
+    wait_for(lambda: len([*folds.glob("?/checkpoint")]) == 2 or running.poll() is not None)
+    killed, surviving = children(running.pid)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: err_path.read_text().endswith("\n"))
+    assert alive(surviving) and running.poll() is None
+    running.terminate()
+    assert running.wait(timeout=120) == 137
+    assert not alive(surviving)
+    assert "is the memory too small for 2 jobs?" in err_path.read_text()
+    printed_text = out_path.read_text()
+    assert "Stopped at iteration" in printed_text and "the same command goes on" in printed_text
 
 
 # TensorFlow

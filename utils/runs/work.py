@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple, TextIO
+from threading import Lock
+from typing import IO, TextIO
 
 from data.base import files
 from data.base.cli import format_error_line
@@ -30,7 +30,6 @@ from utils.runs.run import Run
 # follow one another, if this process is to say how long they take; else 0
 CHILD_RUN_COUNT_VARIABLE = "ABIDE_IS_CHILD"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-POLL_INTERVAL_S = 0.2
 KILLED_STATUS = 137  # the exit status of a process that was killed, as a shell has it
 
 
@@ -150,16 +149,6 @@ def pool_if_done(planned_group: RunGroup, device: str) -> int:
     return 0
 
 
-class ChildProcess(NamedTuple):
-    """A process that does this command with more options, and where it writes."""
-
-    command_name: str
-    process: subprocess.Popen
-    environment: Mapping[str, str]  # the one that is free again once it has ended
-    stdout_path: Path
-    stderr_path: Path
-
-
 def run_subprocesses(
     command_names_and_options: Sequence[tuple[str, Sequence[str]]],
     worker_environments: Sequence[Mapping[str, str]],
@@ -167,105 +156,116 @@ def run_subprocesses(
 ) -> int:
     """Does this command once for each of `command_names_and_options`, a name and the options to add, in as many
     processes at a time as there are `worker_environments`; returns the exit status of the first that fails. After a
-    failure or a signal no other one is begun."""
-    waiting_names_and_options = [*command_names_and_options]
-    free_environments = [*worker_environments]
-    child_processes = list[ChildProcess]()  # those that run
-    printed_lines = set[str]()
-    exit_statuses = list[int]()
-    received_signal_statuses = list[int]()
+    failure no other one is begun; a signal also asks those that run to save and to end."""
+    worker_count = len(worker_environments)
+    child_processes = ChildProcesses(worker_count, [*worker_environments])
     with (
-        handle_signals(lambda signal_number, _: received_signal_statuses.append(128 + signal_number)),
+        handle_signals(lambda signal_number, _: child_processes.stop(128 + signal_number)),
         open_progress_bar(progress_title, len(command_names_and_options)) as progress_bar,
-        tempfile.TemporaryDirectory() as output_folder,
+        ThreadPoolExecutor(worker_count) as thread_pool,
     ):
         try:
-            while child_processes or (waiting_names_and_options and not any(exit_statuses)):
-                while free_environments and waiting_names_and_options and not any(exit_statuses):
-                    is_first_command = len(waiting_names_and_options) == len(command_names_and_options)
-                    timed_run_count = 0
-                    if is_first_command:  # it says for all how long they take
-                        timed_run_count = math.ceil(len(command_names_and_options) / len(worker_environments))
-                    command_name, command_options = waiting_names_and_options.pop(0)
-                    child_processes.append(
-                        start_child_process(
-                            command_name,
-                            command_options,
-                            free_environments.pop(),
-                            timed_run_count,
-                            Path(output_folder, str(len(waiting_names_and_options))),
-                        )
-                    )
+            command_name_by_future = dict[Future, str]()
+            for command_name, command_options in command_names_and_options:
+                timed_run_count = 0
+                if not command_name_by_future:  # the first one says for all how long they take
+                    timed_run_count = math.ceil(len(command_names_and_options) / worker_count)
+                future = thread_pool.submit(child_processes.run_command, command_name, command_options, timed_run_count)
+                command_name_by_future[future] = command_name
+            for future in as_completed(command_name_by_future):
+                was_begun = future.result()
+                if was_begun:
+                    progress_bar.advance(command_name_by_future[future])
+        except BaseException:  # none stays if this one fails
+            child_processes.stop(1)
+            raise
 
-                time.sleep(POLL_INTERVAL_S)
-                if received_signal_statuses and not any(exit_statuses):  # each saves what it has
-                    exit_statuses += received_signal_statuses
-                    for child in child_processes:
-                        child.process.terminate()
-
-                for child in child_processes:
-                    print_new_lines(read_complete_lines(child.stdout_path), sys.stdout, printed_lines)
-                for child in [child for child in child_processes if child.process.poll() is not None]:
-                    child_processes.remove(child)
-                    free_environments.append(child.environment)
-                    for output_path, stream in ((child.stdout_path, sys.stdout), (child.stderr_path, sys.stderr)):
-                        print_new_lines(output_path.read_text(errors="replace").splitlines(), stream, printed_lines)
-                    was_killed = child.process.returncode < 0
-                    if was_killed and not any(exit_statuses):
-                        error_message = (
-                            f"{child.command_name} was killed; is the memory too small for {len(worker_environments)} "
-                            "jobs?"
-                        )
-                        print(format_error_line("run.py", error_message), file=sys.stderr, flush=True)
-                    exit_statuses.append(KILLED_STATUS if was_killed else child.process.returncode)
-                    progress_bar.advance(child.command_name)
-        finally:
-            for child in child_processes:  # none stays if this one fails
-                child.process.terminate()
-
-    if received_signal_statuses:
+    if child_processes.is_stopped:
         print("Stopped; each has saved what it had, and the same command goes on.", flush=True)
-    failed_statuses = [exit_status for exit_status in exit_statuses if exit_status]
-    return failed_statuses[0] if failed_statuses else 0
+    return child_processes.failed_statuses[0] if child_processes.failed_statuses else 0
+
+
+@dataclass
+class ChildProcesses:
+    """Processes that do this command with more options; a thread waits for each of them."""
+
+    process_count: int  # at a time
+    free_environments: list[Mapping[str, str]]  # one for each thread that does not wait
+    running_processes: list[subprocess.Popen] = field(default_factory=list)
+    failed_statuses: list[int] = field(default_factory=list)  # exit statuses other than 0, the first failure first
+    is_stopped: bool = False
+    printed_lines: set[str] = field(default_factory=set)
+    output_lock: Lock = field(default_factory=Lock)
+
+    def run_command(self, command_name: str, extra_options: Sequence[str], timed_run_count: int) -> bool:
+        """Does this command with more options in a process, and waits for it, unless one has failed before; returns
+        whether it was begun. The process says how long `timed_run_count` runs take, if that is not 0."""
+        if self.failed_statuses:
+            return False
+        environment = self.free_environments.pop()
+        with tempfile.TemporaryFile("w+", errors="replace") as stderr_file:
+            process = start_child_process(extra_options, environment, timed_run_count, stderr_file)
+            self.running_processes.append(process)
+            if self.is_stopped:  # meanwhile
+                process.terminate()
+            assert process.stdout
+            with process.stdout:
+                for line in process.stdout:  # until it ends
+                    self.print_new_lines([line], sys.stdout)
+            process.wait()
+            self.running_processes.remove(process)
+            stderr_file.seek(0)
+            self.print_new_lines(stderr_file, sys.stderr)
+        self.free_environments.append(environment)
+        self.note_failure(command_name, process.returncode)
+        return True
+
+    def print_new_lines(self, lines: Iterable[str], stream: TextIO) -> None:
+        """Prints lines, but for those that were said before, by whichever process."""
+        with self.output_lock:
+            for line in lines:
+                line_text = line.rstrip("\n")
+                if line_text not in self.printed_lines:
+                    self.printed_lines.add(line_text)
+                    print(line_text, file=stream, flush=True)
+
+    def note_failure(self, command_name: str, return_code: int) -> None:
+        """Takes down the exit status of a process that has failed; if that was killed first, says so."""
+        was_killed = return_code < 0
+        with self.output_lock:
+            if was_killed and not self.failed_statuses:
+                error_message = f"{command_name} was killed; is the memory too small for {self.process_count} jobs?"
+                print(format_error_line("run.py", error_message), file=sys.stderr, flush=True)
+            if return_code:
+                self.failed_statuses.append(KILLED_STATUS if was_killed else return_code)
+
+    def stop(self, exit_status: int) -> None:
+        """Asks all processes to save what they have and to end. It takes no lock, since a handler of signals calls it
+        while any lock may be held."""
+        if self.is_stopped:
+            return
+        self.is_stopped = True
+        self.failed_statuses.append(exit_status)
+        for process in [*self.running_processes]:
+            process.terminate()
 
 
 def start_child_process(
-    command_name: str,
-    extra_options: Sequence[str],
-    environment: Mapping[str, str],
-    timed_run_count: int,
-    output_path: Path,
-) -> ChildProcess:
-    """Starts this command with more options, in a process that a signal to this one does not reach. It writes to
-    `output_path` with `.out` and `.err`, and says how long `timed_run_count` runs take, if that is not 0."""
+    extra_options: Sequence[str], environment: Mapping[str, str], timed_run_count: int, stderr_file: IO[str]
+) -> subprocess.Popen:
+    """Starts this command with more options, in a process that a signal to this one does not reach."""
     command = [sys.executable, "-m", "utils", *sys.argv[1:], *extra_options, "--jobs", "1"]
     full_environment = os.environ | environment | {CHILD_RUN_COUNT_VARIABLE: str(timed_run_count)}
-    stdout_path = output_path.with_name(f"{output_path.name}.out")
-    stderr_path = output_path.with_name(f"{output_path.name}.err")
-    with open(stdout_path, "w") as stdout_file, open(stderr_path, "w") as stderr_file:
-        process = subprocess.Popen(
-            command,
-            env=full_environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout_file,
-            stderr=stderr_file,
-            start_new_session=True,
-        )
-    return ChildProcess(command_name, process, environment, stdout_path, stderr_path)
-
-
-def read_complete_lines(output_path: Path) -> list[str]:
-    """The lines of a file that another process still writes."""
-    complete_text, _, _ = output_path.read_text(errors="replace").rpartition("\n")
-    return complete_text.splitlines()
-
-
-def print_new_lines(lines: Iterable[str], stream: TextIO, printed_lines: set[str]) -> None:
-    """Prints lines, but for those that were said before, by whichever process."""
-    for line in lines:
-        if line not in printed_lines:
-            printed_lines.add(line)
-            print(line, file=stream, flush=True)
+    return subprocess.Popen(
+        command,
+        env=full_environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr_file,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
 
 
 def make_process_environments(process_count: int, may_share_gpus: bool) -> list[dict[str, str]]:
