@@ -116,6 +116,10 @@ RUNS: list[Row] = [
         "format 1",
         spoil={"on_folds/test/run.json": {"format": 2}},
     ),
+    *(
+        row(f"{TRAIN_NEW} --outDir {{on_folds}}/test/{inner}", "{on_folds}/test (test of mmnn)", "another run")
+        for inner in ("fold-0", "mine", "permutations", "../test/a/b")
+    ),
     row("abide-data swap {cohort} / --copies 1", "/ exists", "another folder"),
     # Data
     row("run.py --train --dataDir {missing}", "{missing}", "does not exist"),

@@ -23,6 +23,7 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row(TWO_TESTS, "not finished", "{on_folds}", spoil={"on_folds/test/run.json": {"finished": False}}),
     row(TWO_TESTS, "test of no model", "classifier", spoil={"on_folds/test/run.json": {"settings": None}}),
     row(f"{TWO_TESTS} --outDir {{on_folds}}/test", "the results of another run (test of mmnn)", "--outDir"),
+    row(f"{TWO_TESTS} --outDir {{on_folds}}/test/abc", "lies in the results of another run", "(test of mmnn)"),
     row(f"{TWO_TESTS} --outDir {{on_folds}}/train", "train of mmnn", "--outDir"),
     row(f"{TWO_TESTS} --outDir {{file}}", "{file}", "name a folder"),
     row(f"run.py --train {ON_FOLDS} --choose combined", "one candidate", "2 to 64"),

@@ -31,11 +31,12 @@ def make_parser() -> Parser:
 def compare_runs() -> int:
     args = make_parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
-    from utils.runs.record import Manifest, claim_results_folder
+    from utils.runs.record import Manifest, check_outside_other_results, claim_results_folder
 
     if len({run_folder.resolve() for run_folder in args.runs}) < max(2, len(args.runs)):
         run_folders_text = " ".join(map(str, args.runs))
         raise InputError(f"There is nothing to compare in {run_folders_text}; name two runs or more, each once.")
+    check_outside_other_results(args.outDir)
     finished_tests = runs.open_tests(args.runs)
     with files.lock_exclusively(args.outDir):
         claim_results_folder(args.outDir, Manifest(job=page.COMPARE_JOB))

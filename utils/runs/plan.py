@@ -220,7 +220,8 @@ class Request:
 
     @cached_property
     def results_folder(self) -> Path:
-        """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
+        """The folder of the results. Raises InputError if this, the checkpoints, the cohort and the results of other
+        runs are not kept apart."""
         results_folder = self.out_dir or self.default_results_folder
         check_folders_apart(
             {
@@ -229,6 +230,7 @@ class Request:
                 "--dataDir": self.data_dir,
             }
         )
+        record.check_outside_other_results(results_folder)
         return results_folder
 
     @property

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -294,6 +294,20 @@ def is_same_run(earlier_manifest: Manifest, new_manifest: Manifest) -> bool:
         return (earlier_manifest.key, earlier_manifest.begun) == (new_manifest.key, new_manifest.begun)
     has_same_weights = earlier_manifest.weights == new_manifest.weights or isinstance(new_manifest.weights, dict)
     return earlier_manifest.key == new_manifest.key and has_same_weights and not earlier_manifest.finished
+
+
+def check_outside_other_results(results_folder: Path) -> None:
+    """Raises InputError if a folder lies in the results of another run, through links, too."""
+    for parent_folder in Path(os.path.realpath(results_folder)).parents:
+        parent_manifest: Manifest | None = None
+        with suppress(InputError):  # a run.json of another program
+            parent_manifest = read_manifest(parent_folder / MANIFEST_FILE)
+        if parent_manifest:
+            run_text = " of ".join(filter(None, (parent_manifest.job, parent_manifest.model_name)))
+            raise InputError(
+                f"--outDir {results_folder} lies in the results of another run, {parent_folder} ({run_text}); name a "
+                "folder outside of these."
+            )
 
 
 def check_results_folder_free(results_folder: Path, job_name: str, model_name: str) -> Manifest | None:
