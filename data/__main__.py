@@ -60,7 +60,7 @@ EXAMPLES_BY_VERB = {
         "a file a record again": "packed cohort --bin",
         "with the values of edited tables": "cohort corrected --tables edited",
     },
-    "export": {
+    "volume": {
         "the volume of a participant": "cohort 51572 51572.nii.gz",
         "one of several maps": "cohort 51572 51572_reho.nii.gz --map reho",
     },
@@ -237,9 +237,9 @@ def pack(args: argparse.Namespace) -> int:
     return 1 if findings.list_finding_texts("problems") else 0
 
 
-def export(args: argparse.Namespace) -> None:
+def volume(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
-    from data.pack import export_volume as write_volume
+    from data.pack import write_volume
 
     write_volume(open_cohort(args.cohort), args.subject, args.out, args.map)
     print(f"Written: {args.out}")
@@ -305,7 +305,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
     tables_help = "folder with edited subjects.csv, covariates.csv or phenotype.csv: the phenotype is scaled anew"
     pack_parser.add_argument("--tables", type=Path, metavar="FOLDER", help=tables_help)
-    add_argument = add_verb(export, "one volume as NIfTI, with its true affine").add_argument
+    add_argument = add_verb(volume, "one volume as NIfTI, with its true affine").add_argument
     add_argument("cohort", type=Path)
     add_argument("subject", help="a participant, or a record's file name")
     add_argument("out", type=Path, help="a .nii or .nii.gz file")

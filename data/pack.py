@@ -145,7 +145,7 @@ def iterate_records(cohort: Cohort) -> Iterator[tuple[RecordRow, bytes]]:
             progress_bar.advance()
 
 
-def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_name: str | None = None) -> None:
+def write_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_name: str | None = None) -> None:
     """Writes one volume of the subject or record `subject_or_file` as a new NIfTI file, RAS+, with its affine in MNI
     space, mm. Raises InputError if `subject_or_file` or `map_name` is ambiguous or unknown, or `target_path` exists."""
     from data.images import nifti

@@ -1,4 +1,4 @@
-"""A cohort: every form of it holds the same records, its tables say what they hold, an export lies where it belongs."""
+"""A cohort: every form of it holds the same records, its tables say what they hold, a volume lies where it belongs."""
 
 import hashlib
 import json
@@ -264,7 +264,7 @@ def test_an_exported_volume_has_the_true_affine_and_values(grid, size, tmp_path)
         volume = np.zeros(SHAPES[grid], "<f4")
         volume[tuple(np.add((right, front, high), (90, 126, 72)) // size)] = 1
         write_bare_records(tmp_path / f"of{case_number}", {"7.bin": lab.record(7)[:120] + volume.tobytes()})
-        done("abide-data export {of} 7 {of}.nii.gz", of=tmp_path / f"of{case_number}")
+        done("abide-data volume {of} 7 {of}.nii.gz", of=tmp_path / f"of{case_number}")
         image = load_image(tmp_path / f"of{case_number}.nii.gz")
         assert image.affine.tolist() == [[size, 0, 0, -90], [0, size, 0, -126], [0, 0, size, -72], [0, 0, 0, 1]]
         assert (image.header["sform_code"], image.header["qform_code"]) == (4, 4)  # MNI
@@ -276,6 +276,6 @@ def test_an_exported_volume_has_the_true_affine_and_values(grid, size, tmp_path)
 
 def test_a_record_among_several_is_chosen_by_name(tmp_path):
     write_bare_records(tmp_path / "of", {"9_a.bin": lab.record(1), "9_b.bin": lab.record(2)})
-    done("abide-data export {of} 9_b.bin {to}.nii", of=tmp_path / "of", to=tmp_path / "x")
+    done("abide-data volume {of} 9_b.bin {to}.nii", of=tmp_path / "of", to=tmp_path / "x")
     volume = lab.read_record(tmp_path / "of/9_b.bin")[2][0]
     np.testing.assert_array_equal(load_image(tmp_path / "x.nii").dataobj, volume)

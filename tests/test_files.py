@@ -45,10 +45,10 @@ def stopped():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb, out, more", [("pack", "out", ["--zip"]), ("export", "out.nii.gz", [])])
+@pytest.mark.parametrize("verb, out, more", [("pack", "out", ["--zip"]), ("volume", "out.nii.gz", [])])
 def test_simultaneous_writes_and_a_kill(verb, out, more, cohort, stopped, tmp_path):
     """The second is refused and names the first; what the killed first leaves is in nobody's way and is removed."""
-    subject = ["0000001"] if verb == "export" else []
+    subject = ["0000001"] if verb == "volume" else []
     words = [verb, str(cohort), *subject, str(tmp_path / out), *more]
     command = f"abide-data {' '.join(words)}"
     first = stopped(*words)

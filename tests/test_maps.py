@@ -182,11 +182,11 @@ def test_further_forms_and_exports_hold_the_same_maps(joint_cohort, tmp_path):
         shutil.copy(joint_cohort / name, bare)
     volumes = read_record(joint_cohort / RECORD_FILES[0], 4)[2]
     for cohort, name in ((tmp_path / "zip", "net_1"), (bare, "3")):
-        done(f"abide-data export {{of}} 50002 {{to}} --map {name}", of=cohort, to=tmp_path / f"{name}.nii")
+        done(f"abide-data volume {{of}} 50002 {{to}} --map {name}", of=cohort, to=tmp_path / f"{name}.nii")
         assert (load_image(tmp_path / f"{name}.nii").get_fdata(dtype=np.float32) == volumes[2]).all()
-    refused("abide-data export {of} 50002 {to}", "--map", "falff, net_0", of=joint_cohort, to=tmp_path / "x.nii")
+    refused("abide-data volume {of} 50002 {to}", "--map", "falff, net_0", of=joint_cohort, to=tmp_path / "x.nii")
     refused(
-        "abide-data export {of} 50002 {to} --map reho", "no map reho", "falff", of=joint_cohort, to=tmp_path / "x.nii"
+        "abide-data volume {of} 50002 {to} --map reho", "no map reho", "falff", of=joint_cohort, to=tmp_path / "x.nii"
     )
     labs.edit(bare / RECORD_FILES[1], labs.record(1))
     refused("abide-data pack {of} {to} --zip", "31x37x31 record of 4 maps", "one grid", of=bare, to=tmp_path / "x")
