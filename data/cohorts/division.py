@@ -56,6 +56,17 @@ class Division:
         return f"in {self.fold_count} folds{' of whole sites' if self.has_whole_sites else ''}"
 
 
+def check_division_flags(folds: str, whole_sites: bool) -> None:
+    """Raises InputError unless the values of `--folds` and `--wholeSites` go together."""
+    division = Division.parse_folds_option(folds)
+    if folds.endswith(WHOLE_SITES):
+        raise InputError(f"--folds {folds} is the name of a folder; write {division.option_flags}.")
+    if whole_sites and division.column_name:
+        raise InputError(
+            f"--wholeSites goes with a number of folds, as in --folds 10, not with --folds {folds}; leave it out."
+        )
+
+
 class SubjectArrays(NamedTuple):
     """Subjects in the order of their first record, with their label and site, (n,) each; and their cluster (n,), the
     group that is in one fold, named by its first subject."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data.base import files, manifest, tables
+from data.base.cli import MAX_SEED
 from data.base.effort import EFFORT
 from data.base.errors import InputError, parse_natural_number
 from data.base.listing import join_group_names, join_names
@@ -199,6 +200,12 @@ def open_repeat_folds(folds: Folds, seed: int, checkpoint_folder: Path) -> Folds
     folds = replace(folds, seed=seed)
     folds.check_same_folds(checkpoint_folder)
     return folds
+
+
+def check_seeds_suffice(seed: int, repeats: int) -> None:
+    """Raises InputError if a seed leaves none for all repeats, each of which takes the next one."""
+    if seed + repeats - 1 > MAX_SEED:
+        raise InputError(f"--seed {seed} leaves no seeds for {repeats} repeats; use a smaller one.")
 
 
 def read_saved_fold_seed(checkpoint_folder: Path) -> int:

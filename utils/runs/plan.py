@@ -13,15 +13,22 @@ from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 
-from data.base.cli import MAX_SEED, list_flags, option, parse_positive_int
+from data.base.cli import list_flags, option, parse_positive_int
 from data.base.cli import parse_seed_option as seed_type
 from data.base.errors import InputError, compose_accents
 from data.base.terminal import SummaryRow, format_participants, print_summary
 from data.cohorts import parcel_means
 from data.cohorts.cohort import Cohort
-from data.cohorts.division import WHOLE_SITES, Division, encode_folder_name
+from data.cohorts.division import WHOLE_SITES, check_division_flags, encode_folder_name
 from data.cohorts.findings import format_check_line
-from data.cohorts.folds import Folds, make_fold_folder_path, open_folds, open_repeat_folds, read_saved_fold_seed
+from data.cohorts.folds import (
+    Folds,
+    check_seeds_suffice,
+    make_fold_folder_path,
+    open_folds,
+    open_repeat_folds,
+    read_saved_fold_seed,
+)
 from data.cohorts.stored import open_run_cohort
 from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
 from data.images.grids import REDUCED
@@ -382,16 +389,8 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
             if option_name in non_default_options and excluded_option in non_default_options:
                 raise InputError(f"--{option_name} and --{excluded_option} exclude each other; leave one out.")
 
-    if request.folds and request.folds.endswith(WHOLE_SITES):
-        raise InputError(
-            f"--folds {request.folds} is the name of a folder; write "
-            f"{Division.parse_folds_option(request.folds).option_flags}."
-        )
-    if request.whole_sites and request.folds and Division.parse_folds_option(request.folds).column_name:
-        raise InputError(
-            f"--wholeSites goes with a number of folds, as in --folds 10, not with --folds {request.folds}; leave it "
-            "out."
-        )
+    if request.folds:
+        check_division_flags(request.folds, request.whole_sites)
 
 
 def make_runs(request: Request) -> Iterator[Run]:
@@ -496,8 +495,7 @@ def choose_seed(request: Request) -> int:
     """The seed: the user's, or that of the trainings that are continued or used. Raises InputError if it leaves none
     for all repeats."""
     seed = find_default_seed(request) if request.seed is None else request.seed
-    if seed + request.repeats - 1 > MAX_SEED:
-        raise InputError(f"--seed {seed} leaves no seeds for {request.repeats} repeats; use a smaller one.")
+    check_seeds_suffice(seed, request.repeats)
     return seed
 
 
