@@ -280,7 +280,7 @@ def test_clusters_sharing_a_scan_are_exchanged_together(make_folds, grouped):
     pair_sum_counts = Counter(true[first_member] + true[second_member] for first_member, second_member in pairs)
     seen = set()
     for seed in range(200):
-        drawn = folds.permute_labels(cohort_folds, np.random.default_rng(seed))
+        drawn = folds.permute_labels(cohort_folds.full_cohort, np.random.default_rng(seed))
         assert drawn.keys() == true.keys() and drawn != true
         assert (
             Counter(drawn[first_member] + drawn[second_member] for first_member, second_member in pairs)
@@ -303,7 +303,7 @@ def test_all_orders_within_a_site_are_equally_likely(tmp_path, make_folds):
     lab.pcp(tmp_path / "lab", table)
     done("abide-data convert {of}/lab {of}/cohort --grid reduced", of=tmp_path)
     cohort_folds, random = make_folds(tmp_path / "cohort", "2"), np.random.default_rng(0)
-    drawn = [folds.permute_labels(cohort_folds, random) for _ in range(3000)]
+    drawn = [folds.permute_labels(cohort_folds.full_cohort, random) for _ in range(3000)]
     counts = Counter(tuple(permuted_label[subject] for subject in table["SUB_ID"][:4]) for permuted_label in drawn)
     assert len(counts) == 6
     assert sum((count - 500) ** 2 / 500 for count in counts.values()) < 20.5  # the 0.999 quantile of five degrees

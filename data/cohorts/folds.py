@@ -395,11 +395,11 @@ def group_values_into_folds(training_cohort: Cohort, folds: Folds, fold_count: i
     return dict(zip(subject_arrays.subjects, map(str, fold_numbers), strict=True))
 
 
-def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
+def permute_labels(cohort: Cohort, random: np.random.Generator) -> dict[str, float]:
     """Subject -> label, drawn anew. Clusters exchange their labels within their site. The subjects of a group are one
     cluster: their labels go together to a cluster of as many subjects at the same sites; those of one site come in any
     order."""
-    subjects, labels, sites, clusters = make_subject_arrays(folds.full_cohort.rows, folds.groups)
+    subjects, labels, sites, clusters = make_subject_arrays(cohort.rows, cohort.groups)
     subject_indices_by_cluster = defaultdict(list)
     for subject_index, cluster in enumerate(clusters.tolist()):
         subject_indices_by_cluster[cluster].append(subject_index)
@@ -425,7 +425,7 @@ def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:
     """The folds of the cohort with permuted labels; `permutation_number` selects one permutation of a seed. Numbered
     folds are cut anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay; so do
     whole sites, which have as many of both labels as before."""
-    label_by_subject = permute_labels(folds, np.random.default_rng((seed, permutation_number)))
+    label_by_subject = permute_labels(folds.full_cohort, np.random.default_rng((seed, permutation_number)))
     permuted_cohort = folds.full_cohort.relabel(label_by_subject)
     fold_by_subject = folds.fold_by_subject
     if folds.are_numbered and not (folds.division.has_whole_sites or folds.reduced_cohort_by_fold):
