@@ -24,6 +24,7 @@ from data.base.files import check_target_is_new
 from data.base.terminal import SummaryRow, format_participants, merge_summary_rows, print_summary, run_program
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
+from data.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
@@ -59,6 +60,10 @@ EXAMPLES_BY_VERB = {
         "chunks that can be sent": "cohort packed --zip",
         "a file a record again": "packed cohort --bin",
         "with the values of edited tables": "cohort corrected --tables edited",
+    },
+    "export": {
+        "arrays and tables for a model of one's own, in the folds of run.py": "cohort arrays --folds 10",
+        "the same with permuted labels, in which there is nothing to find": "cohort control --folds 10 --control 1",
     },
     "volume": {
         "the volume of a participant": "cohort 51572 51572.nii.gz",
@@ -237,6 +242,12 @@ def pack(args: argparse.Namespace) -> int:
     return 1 if findings.list_finding_texts("problems") else 0
 
 
+def export(args: argparse.Namespace) -> None:
+    from data.export import export_cohort
+
+    print_summary(merge_summary_rows(export_cohort(args.cohort, args.out, make_options(args, ExportOptions))))
+
+
 def volume(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
     from data.pack import write_volume
@@ -305,6 +316,10 @@ def make_parser() -> argparse.ArgumentParser:
         )
     tables_help = "folder with edited subjects.csv, covariates.csv or phenotype.csv: the phenotype is scaled anew"
     pack_parser.add_argument("--tables", type=Path, metavar="FOLDER", help=tables_help)
+    export_parser = add_verb(export, "arrays and tables for a model of one's own, with the folds of run.py")
+    export_parser.add_argument("cohort", type=Path)
+    export_parser.add_argument("out", type=Path, help="new folder to write")
+    add_options(export_parser, ExportOptions)
     add_argument = add_verb(volume, "one volume as NIfTI, with its true affine").add_argument
     add_argument("cohort", type=Path)
     add_argument("subject", help="a participant, or a record's file name")

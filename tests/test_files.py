@@ -45,7 +45,9 @@ def stopped():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb, out, more", [("pack", "out", ["--zip"]), ("volume", "out.nii.gz", [])])
+@pytest.mark.parametrize(
+    "verb, out, more", [("pack", "out", ["--zip"]), ("export", "out", []), ("volume", "out.nii.gz", [])]
+)
 def test_simultaneous_writes_and_a_kill(verb, out, more, cohort, stopped, tmp_path):
     """The second is refused and names the first; what the killed first leaves is in nobody's way and is removed."""
     subject = ["0000001"] if verb == "volume" else []

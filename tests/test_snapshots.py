@@ -16,7 +16,7 @@ from commands import MODULE_BY_PROGRAM, ROOT, done, read_manifest, read_page_tex
 from conftest import NUMBER, make_rung
 
 pytestmark = pytest.mark.slow
-VERBS = ("derive", "convert", "check", "swap", "pack", "volume")
+VERBS = ("derive", "convert", "check", "swap", "pack", "export", "volume")
 PAGES_BY_RUNG = {  # by rung
     "on_folds": ["test/report.html"],
     "blackout": ["blackout/blackout.html"],
@@ -27,7 +27,7 @@ COMMANDS_BY_RUNG = {  # by rung, of what commands
     "converted": ["convert"],
     "newcomers": ["convert"],
     "two_derived": ["dry", "derive", "again"],
-    "handled": ["check", "pack", "swap", "volume"],
+    "handled": ["check", "pack", "swap", "export", "volume"],
     "on_folds": ["train", "test"],
     "split": ["train", "test"],
     "everybody": ["train"],
@@ -66,6 +66,9 @@ def handled(make_once, converted) -> Path:
         make_rung("check", "abide-data check {of} --html {to}/check.html", of=converted, to=folder)
         make_rung("pack", "abide-data pack {of} {to}/packed --zip", of=converted, to=folder)
         make_rung("swap", "abide-data swap {of} {to}/swapped --copies 1", of=converted, to=folder)
+        make_rung(
+            "export", "abide-data export {of} {to}/arrays --folds 3 --repeats 2 --control 1", of=converted, to=folder
+        )
         make_rung("volume", "abide-data volume {of} 50002 {to}/one.nii.gz --map alff", of=converted, to=folder)
 
     return make_once("handled", make)

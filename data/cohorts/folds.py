@@ -238,20 +238,20 @@ def make_new_folds(cohort: Cohort, folds_option: str, seed: int) -> Folds:
     return Folds(folds_option, cohort, cohort.identity, fold_by_subject, seed)
 
 
-def check_divisible(cohort: Cohort) -> None:
-    """Raises InputError if subjects of a cohort cannot change between training and test."""
+def check_divisible(cohort: Cohort, purpose: str = "folds") -> None:
+    """Raises InputError if subjects of a cohort cannot change between training and test, or exchange their labels."""
     if unlabelled_subjects := [row.subject for row in cohort.rows if not row.is_labelled]:
         raise InputError(
             f"{cohort.path} has {len(unlabelled_subjects)} records without a label, {unlabelled_subjects[0]} among "
-            "them; folds need one each."
+            f"them; {purpose} need one each."
         )
     label_and_site_by_subject = {row.subject: (row.label, row.site) for row in cohort.rows}
     if contradicted_subjects := sorted(
         {row.subject for row in cohort.rows if (row.label, row.site) != label_and_site_by_subject[row.subject]}
     ):
         raise InputError(
-            f"{cohort.path} has two labels or sites for participant {join_names(contradicted_subjects)}; folds need "
-            "one. Correct the table."
+            f"{cohort.path} has two labels or sites for participant {join_names(contradicted_subjects)}; {purpose} "
+            "need one. Correct the table."
         )
     if any("swap" in provenance for provenance in cohort.metadata.lineage):
         raise InputError(
@@ -419,6 +419,13 @@ def permute_labels(cohort: Cohort, random: np.random.Generator) -> dict[str, flo
             for recipient_index, donor_index in zip(recipient_indices, donor_indices, strict=True):
                 label_by_subject[subjects[recipient_index]] = float(labels[donor_index])
     return label_by_subject
+
+
+def permute_control_labels(cohort: Cohort, seed: int) -> Cohort:
+    """The cohort, whose groups are known, with labels of a negative control: permuted, see `permute_labels`. Folds or a
+    split that were made by the true labels stay. Raises InputError if somebody has no label, or two."""
+    check_divisible(cohort, "permuted labels")
+    return cohort.relabel(permute_labels(cohort, np.random.default_rng(seed)))
 
 
 def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:

@@ -46,10 +46,10 @@ def choose_input_kinds(cohort: Cohort, requested_kinds_text: str | None) -> tupl
 
 
 def make_input_table(
-    cohort: Cohort, record_indices: Sequence[int] | np.ndarray, input_kinds: Sequence[str], atlas: Atlas
+    cohort: Cohort, record_indices: Sequence[int] | np.ndarray, input_kinds: Sequence[str], atlas: Atlas | None
 ) -> pd.DataFrame:
     """The inputs of these records, a row a record in their order, with a RangeIndex; NaN where unknown. `input_kinds`
-    are some of `INPUT_KINDS`, and the table has their columns in this order:
+    are some of `INPUT_KINDS`; `atlas` may be None without maps. The columns are, in this order:
 
     - `map <map> <region>`: the mean of a map as it is stored, not standardised, in each region of `atlas`, which is on
       the cohort's grid and whose names differ (see `load_printable_atlas`), float32; the maps of a region side by side
@@ -68,6 +68,7 @@ def make_input_table(
 
     tables = []
     if "maps" in input_kinds:
+        assert atlas is not None
         tables.append(make_region_table(cohort, record_indices, atlas))
     if "phenotype" in input_kinds:
         tables.append(select_subject_rows(make_phenotype_table(cohort), subjects, "phenotype"))
@@ -104,11 +105,11 @@ def find_present_input_kinds(cohort: Cohort) -> list[str]:
     return [kind for kind in INPUT_KINDS if is_present_by_kind[kind]]
 
 
-def check_input_table_size(cohort: Cohort, record_count: int, input_kinds: Sequence[str], atlas: Atlas) -> None:
+def check_input_table_size(cohort: Cohort, record_count: int, input_kinds: Sequence[str], atlas: Atlas | None) -> None:
     """Raises InputError if the region means and edges of so many records would take more memory than is allowed; the
     columns of phenotype and covariates are few."""
     column_count_by_kind = {}
-    if "maps" in input_kinds:
+    if "maps" in input_kinds and atlas is not None:
         column_count_by_kind["maps"] = cohort.num_maps * len(atlas.region_numbers)
     if "connectome" in input_kinds and cohort.connectomes is not None:
         column_count_by_kind["connectome"] = cohort.connectomes.num_edges

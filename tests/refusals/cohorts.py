@@ -190,6 +190,7 @@ TABLES: list[Row] = [
 TRAIN_CONVERTED = "run.py --train --dataDir {converted} --chkPointDir {missing}"
 TRAIN_RECORDS = "run.py --train --model nn --dataDir {records} --chkPointDir {missing}"
 PACK_RECORDS = "abide-data pack {records} {missing} --zip"
+EXPORT = "abide-data export {converted} {missing}"
 PACK_EDITED_TABLES = "abide-data pack {converted} {missing} --tables {edited}"
 PACK_IN_PLACE = "abide-data pack {converted} {missing} --tables {converted}"
 PACK_SCRIPTED = PACK_RECORDS.replace("records", "scripted")
@@ -348,6 +349,19 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row("abide-data swap {converted} {missing} --copies many", "many", "a whole number"),
     row("abide-data swap {two} {missing}", "no other training participant", "{two}"),
     row("abide-data swap {swapped} {missing}", "already holds", "the cohort that it was made from"),
+    row(f"{EXPORT} --inputs maps,brain", "'brain'", "connectome,covariates"),
+    row(f"{EXPORT.replace('converted', 'records')} --inputs phenotype", "no phenotype", "--inputs maps"),
+    row(f"{EXPORT} --inputs phenotype --atlas {{file}}", "--atlas", "leave it out"),
+    row(f"{EXPORT} --atlas {{file}}", "{file}", "NIfTI"),
+    row(f"{EXPORT} --repeats 2", "--repeats", "goes with --folds"),
+    row(f"{EXPORT} --wholeSites", "--wholeSites", "goes with --folds"),
+    row(f"{EXPORT} --seed 1", "--seed", "goes with --folds"),
+    row(f"{EXPORT} --folds site --wholeSites", "not with --folds site", "leave it out"),
+    row(f"{EXPORT} --folds 2 --repeats 2 --seed {2**32 - 1}", "no seeds for 2 repeats", "smaller"),
+    row(f"{EXPORT} --folds 21", "--folds 21 cannot cut", "expected 2 to 20"),
+    row(f"{EXPORT} --folds hair", "--folds hair", "it has site"),
+    row(f"{EXPORT.replace('converted', 'swapped')} --control 1", "augmented by swapping", "was made from"),
+    row(f"{EXPORT.replace('missing', 'repository')}", "{repository}", "remove it or name another"),
     row("abide-data volume {records} nobody {empty}/x.nii", "0 records of nobody", "name one"),
     row("abide-data volume {records} 3 {empty}/x.img", "x.img", ".nii.gz"),
     row("abide-data volume {records} 3 {missing}/x.nii", "{missing}", "no folder"),
