@@ -116,7 +116,7 @@ def convert(args: argparse.Namespace) -> int:
             ("checked", findings.conclusion),
         ]
     )
-    return 1 if findings.list_finding_texts("problems") else 0
+    return 1 if findings.problems else 0
 
 
 def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
@@ -208,7 +208,7 @@ def check(args: argparse.Namespace) -> int:
         )
         if pictures:
             check_page.write_check_page(args.html, cohort, findings, pictures)
-    return 1 if findings.list_finding_texts("problems") else 0
+    return 1 if findings.problems else 0
 
 
 def swap(args: argparse.Namespace) -> None:
@@ -239,7 +239,7 @@ def pack(args: argparse.Namespace) -> int:
     findings = checks.check_and_store_verdict(open_cohort(args.out))
     findings.forecast_sentences = []
     print_summary([*findings.make_problem_rows(args.out), ("checked", findings.conclusion)])
-    return 1 if findings.list_finding_texts("problems") else 0
+    return 1 if findings.problems else 0
 
 
 def export(args: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ from data.cohorts.entries import RecordEntry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.forecast import make_forecast
 from data.cohorts.metadata import DUPLICATES_APART, METADATA_FILE, Metadata
+from data.cohorts.problems import Problem
 from data.cohorts.rows import RecordRow
 from data.cohorts.scaling import describe_impossible_values, describe_missing_by_class
 from data.cohorts.stored import compare_with_sums
@@ -45,7 +46,7 @@ from data.derivation.person import PersonResult
 from data.images import atlas, grids, resampling
 from data.images.pictures import PeoplePictures
 from data.likeness.newcomers import check_newcomers
-from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
+from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice, find_problem_code
 from data.likeness.reference import compute_usual_ranges, find_deviation_sentences
 from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
 from data.tables.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
@@ -219,16 +220,16 @@ def read_volumes(
             try:
                 map_volumes = list(np.moveaxis(cohort.read_volume(record_index), -1, 0))
             except InputError as error:
-                findings.problems.append(str(error))
+                findings.problems.append(Problem(f"unreadable-record: {row.file}", str(error)))
                 findings.mark_outliers("cannot be read", [row.subject])
                 continue
             is_constant_map = [volume.min() == volume.max() for volume in map_volumes]
             if any(is_constant_map):
                 map_index = is_constant_map.index(True)
                 constant_value = map_volumes[map_index].flat[0]
-                findings.problems.append(
-                    f"{row.file} is constant ({constant_value:g}); its map of {cohort.map_names[map_index]} was empty"
-                )
+                map_name = cohort.map_names[map_index]
+                problem_text = f"{row.file} is constant ({constant_value:g}); its map of {map_name} was empty"
+                findings.problems.append(Problem(f"constant-map: {row.file}, {map_name}", problem_text))
                 findings.mark_outliers("a map is constant", [row.subject])
                 continue
             try:
@@ -311,7 +312,8 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
     try:
         different_file_names, file_names_without_sum = compare_with_sums(cohort)
         findings.problems += [
-            f"{cohort.path / file_name} {manifest.DIFFERENT_FILE_MESSAGE}" for file_name in different_file_names
+            Problem(f"changed-file: {file_name}", f"{cohort.path / file_name} {manifest.DIFFERENT_FILE_MESSAGE}")
+            for file_name in different_file_names
         ]
         if file_names_without_sum:
             findings.notes.append(
@@ -322,7 +324,7 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
             findings.notes += filter(None, [derivation.uncleaned_warning])
         check_sealing(cohort.metadata, findings)
     except InputError as error:
-        findings.problems.append(str(error))
+        findings.problems.append(Problem("unreadable-files", str(error)))
 
 
 def check_sealing(metadata: Metadata, findings: Findings) -> None:
@@ -334,10 +336,12 @@ def check_sealing(metadata: Metadata, findings: Findings) -> None:
             "{subject} {column} ({before} in the record, {after} in the table)".format(**cell)
             for cell in contradicted_cells
         ]
-        findings.problems.append(
+        cells_text = ", ".join("{subject} {column}".format(**cell) for cell in contradicted_cells)
+        problem_text = (
             f"tables and records differed when this was sealed without {manifest.SUMS_FILE}: {join_names(cell_texts)}; "
             "correct them, or seal the original by pack --tables if its tables are right"
         )
+        findings.problems.append(Problem(f"sealed-unlike-records: {cells_text}", problem_text))
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
@@ -356,7 +360,8 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
                 "convert with --missing"
             )
     except InputError as error:
-        findings.phenotype.problems += {str(error)} - set(findings.files.problems)
+        if str(error) not in [problem.text for problem in findings.files.problems]:
+            findings.phenotype.problems.append(Problem("unreadable-phenotype", str(error)))
 
 
 def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
@@ -374,7 +379,7 @@ def check_covariates_agree(cohort: Cohort, findings: Findings) -> None:
                 f"{COVARIATES_FILE} and the table of records differ in the site of {join_names(differing_subjects)}; "
                 f"{EDIT_BOTH_TABLES_ADVICE}"
             )
-            findings.problems.append(difference_sentence)
+            findings.problems.append(Problem(f"sites-differ: {', '.join(differing_subjects)}", difference_sentence))
     if covariates is not None and raw_phenotype is not None:
         check_phenotype_agrees(covariates, raw_phenotype, metadata, findings)
 
@@ -402,7 +407,8 @@ def check_phenotype_agrees(
                     f"{COVARIATES_FILE} and {PHENOTYPE_FILE} differ in the {value_name} of "
                     f"{join_names(differing_subjects)}; {EDIT_BOTH_TABLES_ADVICE}"
                 )
-                findings.problems.append(difference_sentence)
+                problem_code = f"values-differ: {value_name}, {', '.join(differing_subjects)}"
+                findings.problems.append(Problem(problem_code, difference_sentence))
 
 
 def check_near_duplicates(cohort: Cohort, people_scans: PeopleScans, findings: Findings) -> None:
@@ -419,7 +425,8 @@ def check_near_duplicates(cohort: Cohort, people_scans: PeopleScans, findings: F
         groups_text = join_group_names(subject_groups, lambda subject: f"{subject} ({row_by_subject[subject].split})")
         shared_scan_sentence = f"one scan under several IDs: {groups_text}{fault}"
         if fault:
-            findings.problems.append(shared_scan_sentence)
+            subjects_text = ", ".join(subject for subject_group in subject_groups for subject in subject_group)
+            findings.problems.append(Problem(f"shared-scan: {subjects_text}", shared_scan_sentence))
         else:
             findings.notes.append(shared_scan_sentence)
     findings.notes += duplicates.make_same_person_warnings()
@@ -487,7 +494,8 @@ def report_unlike_people(
         is_in_doubt = may_name_wrong_people and len(problem_rows) > len(usable_record_indices) / 3
         doubt_words = " (or in all others)" if is_in_doubt else ""
         file_names_text = ", ".join(row.file for row in problem_rows)
-        findings.problems.append(f"{sentence} in {file_names_text}{doubt_words}; {find_advice(sentence)}")
+        problem_text = f"{sentence} in {file_names_text}{doubt_words}; {find_advice(sentence)}"
+        findings.problems.append(Problem(f"{find_problem_code(sentence)}, {file_names_text}", problem_text))
 
     file_names_most_reasons_first = sorted(
         reason_sentences_by_file, key=lambda file_name: -len(reason_sentences_by_file[file_name])
@@ -524,13 +532,16 @@ def check_map_kinds_and_groups(
         ]
         findings.notes += filter(None, measure_warnings)
     if mixture_text := measures.describe_kind_mixture(map_kinds, file_names):
-        findings.problems.append(f"maps of several kinds: {mixture_text}; convert maps of one kind")
+        map_kinds_text = ", ".join(sorted(set(map_kinds.dropna())))
+        problem_text = f"maps of several kinds: {mixture_text}; convert maps of one kind"
+        findings.problems.append(Problem(f"several-map-kinds: {map_kinds_text}", problem_text))
     brain_centres_mm = stored_measure_table[["x_mm", "y_mm", "z_mm"]]
     brain_offsets_mm = np.linalg.norm(brain_centres_mm - brain_centres_mm.median(), axis=1)  # (subjects,)
     median_offset_mm = np.median(brain_offsets_mm)
     if median_offset_mm > MAX_MEDIAN_BRAIN_OFFSET_MM:
-        findings.problems.append(
+        problem_text = (
             f"half of the brains lie more than {median_offset_mm:.0f} mm from the middle of all, as in each "
             "participant's own space; make maps in MNI space"
         )
+        findings.problems.append(Problem(f"brains-scattered: {median_offset_mm:.0f} mm", problem_text))
     check_group_differences("maps", measure_tables, rows, findings)

@@ -66,14 +66,14 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
     ]
     mosaic = make_mosaic(tiles, pictures.map_names if map_images_per_person else [], map_images_per_person)
 
-    problems = findings.list_finding_texts("problems")
+    problem_texts = [problem.text for problem in findings.problems]
     marked_people_count = sum(bool(tile.outlier_notes) for tile in tiles)
     headline_numbers = [
         HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(map_images_per_person):,} of them with pictures"),
-        HeadlineNumber(str(len(problems)), "problems", "invalidate results"),
+        HeadlineNumber(str(len(problem_texts)), "problems", "invalidate results"),
         HeadlineNumber(str(marked_people_count), "participants with something odd", "listed first"),
     ]
-    problem_sections = [Section("Problems", problems, kind="warning")] if problems else []
+    problem_sections = [Section("Problems", problem_texts, kind="warning")] if problem_texts else []
     forecast_sections = list[Section]()
     if findings.forecast_sentences:
         forecast_sections.append(

@@ -308,9 +308,9 @@ def check_edited_table(
     check_number_columns(table_before, table_after, is_phenotype, table_path)
     if is_phenotype and tuple(table_after) == metadata.phenotype:
         phenotype_values = table_after.apply(pd.to_numeric, errors="coerce")
-        impossible_value_texts = describe_impossible_values(phenotype_values, metadata)
-        if impossible_value_texts:
-            raise InputError(f"{table_path}: {impossible_value_texts[0]}. Correct it.")
+        impossible_values = describe_impossible_values(phenotype_values, metadata)
+        if impossible_values:
+            raise InputError(f"{table_path}: {impossible_values[0].text}. Correct it.")
     columns_without_site = [column for column in table_after if column != metadata.site_column]
     leaks.check_plausible_numbers(table_after, columns_without_site, table_path, IMPLAUSIBLE_NUMBERS_ADVICE, is_changed)
     if not is_phenotype:  # which it must be possible to code

@@ -259,7 +259,8 @@ def delicate_bundle(tmp_path_factory) -> tuple[Path, str]:
     places = {"lab": folder / "lab", "to": folder / "cohort", "of": folder}
     done(f"{CONVERT_LAB} --phenotype FIQ,hand,AGE_AT_SCAN", **places)
     done("abide-data check {of}/cohort", **places)
-    problems = ["50006 and 0050007 share a scan", "50008 has no signal", "50009: half of the connectome is empty"]
+    texts = ["50006 and 0050007 share a scan", "50008 has no signal", "50009: half of the connectome is empty"]
+    problems = [{"code": f"code-{number}: {text[:5]}", "text": text} for number, text in enumerate(texts)]
     lab.edit(folder / "cohort" / "check.json", {"problems": problems, "about": ["participants", "maps", "connectomes"]})
     command = "run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir {of}/cohort"
     done(f"{command} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", **places)

@@ -23,6 +23,8 @@ from scipy import ndimage
 from scipy.stats import pearsonr
 from test_likeness import change_record, region_mask
 
+from data.likeness import reasons
+
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 SOUND = "No problem was found"
@@ -386,13 +388,28 @@ def test_check_problems_mark_all_results_until_the_cohort_changes(copy, tmp_path
     assert (
         f": 1 problem invalidates results: {problem}\n" in train_output and "(SIMULATED, PROBLEMS: 1)" in train_output
     )
-    assert read_manifest(tmp_path / "two")["problems"] == [problem]
+    assert [stored["text"] for stored in read_manifest(tmp_path / "two")["problems"]] == [problem]
     assert read_rows(tmp_path / "runs.csv")[-1]["cohort"] == f"{copy} (SIMULATED, PROBLEMS: 1)"
     set_column(copy, "split", "train", find_record_paths(copy, split="test"))
     shutil.rmtree(tmp_path / "ckpt")
     train_output = done(f"{train}/three", of=reseal(copy), to=tmp_path)
     assert "PROBLEMS" not in train_output and f" no: abide-data check {copy}" in train_output
     assert "no test participants: a model can be trained on this cohort, not tested" in train_output
+
+
+@pytest.mark.slow
+def test_results_stay_done_if_a_problem_is_reworded_but_not_if_there_is_another_one(copy, tmp_path, monkeypatch):
+    train = f"{TRAIN} --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}/out"
+    change(find_record_paths(copy, split="train")[2], lambda volume: volume[::-1])
+    (problem,) = check(reseal(copy))[0]
+    done(train, of=copy, to=tmp_path)
+    monkeypatch.setitem(reasons.ADVICE_BY_REASON, reasons.EXCHANGED_WORDS, "look at them")
+    (reworded,) = check(copy)[0]
+    train_output = done(train, of=copy, to=tmp_path)
+    assert reworded != problem and reworded in train_output and "Everything is done." in train_output
+    monkeypatch.setattr("data.check.MAX_MEDIAN_BRAIN_OFFSET_MM", -1.0)
+    assert len(check(copy)[0]) == 2
+    assert "Everything is done." not in done(train, of=copy, to=tmp_path)
 
 
 @pytest.mark.slow

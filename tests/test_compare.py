@@ -195,7 +195,7 @@ def test_with_many_runs_the_terminal_lists_differing_pairs_in_ten_lines(folder):
         folder(
             f"run-{run_number}",
             predict_people(people(), run_number, 3 * (run_number == 4)),
-            problems=["a"] * (run_number == 0),
+            problems=[{"code": "a", "text": "a"}] * (run_number == 0),
         )
         for run_number in range(5)
     ]

@@ -174,7 +174,7 @@ MANIFEST_CHANGES = {  # what `run.json` may say of a test; each calls for senten
     "unknown_site": True,
     "transductive": True,
     "accepted_leaks": ["SRS"],
-    "problems": ["a", "b"],
+    "problems": [{"code": "1", "text": "a"}, {"code": "2", "text": "b"}],
     "preset": "regions",
     "maps": ALL_MAPS,
     "left_out": {"no map": 12, "left out by --exclude": 1},

@@ -21,6 +21,7 @@ from data.cohorts.entries import RecordEntry
 from data.cohorts.findings import CheckVerdict, CohortFindings, make_census
 from data.cohorts.groups import SubjectGroups
 from data.cohorts.metadata import Metadata
+from data.cohorts.problems import Problem
 from data.cohorts.records import Digests
 from data.cohorts.rows import RecordRow
 from data.images import brain, grids
@@ -89,9 +90,10 @@ class Cohort:
         """What the cohort is, and its subjects counted; see `findings.make_census`."""
         findings = make_census(str(self), self.rows, fold_by_subject)
         if accepted_leaks := self.metadata.accepted_leaks:
-            findings.participants.problems.append(
+            problem_text = (
                 f"accepted by convert --allowLeak, though they tell the diagnosis: {join_names(accepted_leaks)}"
             )
+            findings.participants.problems.append(Problem(f"leaks-accepted: {', '.join(accepted_leaks)}", problem_text))
         if members_by_family := self.metadata.families:
             families_text = subject_groups.format_family_counts(
                 members_by_family, len({row.subject for row in self.rows})
@@ -101,20 +103,21 @@ class Cohort:
 
     def find_problems(
         self, fold_by_subject: Mapping[str, str] | None = None, include_label_problems: bool = True
-    ) -> list[str]:
+    ) -> list[Problem]:
         """What invalidates results, by the census and the stored verdict. With `fold_by_subject`, these folds replace
         the split. Without `include_label_problems`, problems of labels and their split, which the census finds, are
         left out."""
-        split_census_problems = self.take_census().list_finding_texts("problems")
-        census_problems = split_census_problems
-        if fold_by_subject:
-            census_problems = self.take_census(fold_by_subject).list_finding_texts("problems")
+        split_census_problems = self.take_census().problems
+        split_census_codes = {problem.code for problem in split_census_problems}
+        census_problems = self.take_census(fold_by_subject).problems if fold_by_subject else split_census_problems
 
         # The verdict repeats what the census by split found, which folds may have replaced
         verdict_problems = self.check_verdict.problems if self.check_verdict else ()
-        further_problems = [problem for problem in verdict_problems if problem not in split_census_problems]
-        all_problems = dict.fromkeys([*census_problems, *further_problems])
-        return [problem for problem in all_problems if include_label_problems or problem not in split_census_problems]
+        further_problems = [problem for problem in verdict_problems if problem.code not in split_census_codes]
+        distinct_problems = dict.fromkeys([*census_problems, *further_problems])
+        return [
+            problem for problem in distinct_problems if include_label_problems or problem.code not in split_census_codes
+        ]
 
     @property
     def is_simulated(self) -> bool:

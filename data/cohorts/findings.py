@@ -13,6 +13,7 @@ from data.base.errors import InputError
 from data.base.listing import MAX_LISTED_NAMES, join_names
 from data.base.tables import make_printable
 from data.base.terminal import SummaryRow, format_participants
+from data.cohorts.problems import Problem
 from data.cohorts.rows import SPLITS, RecordRow
 from data.tables import vocabulary
 from data.tables.vocabulary import SITE_UNKNOWN_SENTENCE, find_recorded_sites
@@ -22,6 +23,7 @@ MAX_PROBLEMS_IN_LINE = 3
 MAX_NOTES_IN_TERMINAL = 2  # how many problems and notes are listed
 MAX_MAPS_BELOW_PICTURE = 2  # maps whose names stand below a person's picture
 MAX_SITES_LISTED = 50
+SPLIT_LACKS_CLASS_TEXT = "the {} split lacks a class ({})"  # split, participants of each class
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Findings:
     """What was found on one aspect of a cohort."""
 
     counts: list[str] = field(default_factory=list)  # texts of facts
-    problems: list[str] = field(default_factory=list)  # texts of what invalidates a result
+    problems: list[Problem] = field(default_factory=list)  # what invalidates a result
     notes: list[str] = field(default_factory=list)  # texts for the researcher to judge
     outliers: list[tuple[str, str]] = field(default_factory=list)  # (subject, what is odd), of problems and notes
 
@@ -38,22 +40,25 @@ class Findings:
 
     def add_map_findings(self, findings_by_map: Mapping[str, "Findings"]) -> None:
         """Adds the findings on maps, with their names; what holds for several maps is said once."""
-        for finding_kind, cohort_texts in vars(self).items():
-            map_names_by_text: dict[str | tuple[str, str], list[str]] = {}
+        for finding_kind, cohort_findings in vars(self).items():
+            map_names_by_finding: dict[str | Problem | tuple[str, str], list[str]] = {}
             for map_name, map_findings in findings_by_map.items():
-                for text in getattr(map_findings, finding_kind):
-                    map_names_by_text.setdefault(text, []).append(map_name)
-            for text_or_outlier, map_names in map_names_by_text.items():
+                for map_finding in getattr(map_findings, finding_kind):
+                    map_names_by_finding.setdefault(map_finding, []).append(map_name)
+            for map_finding, map_names in map_names_by_finding.items():
                 long_prefix = ""
                 short_prefix = ""
                 if len(findings_by_map) > 1:
                     long_prefix = f"{join_names(map_names, MAX_LISTED_NAMES)}: "
                     short_prefix = f"{join_names(map_names, MAX_MAPS_BELOW_PICTURE)}: "
-                if isinstance(text_or_outlier, str):
-                    cohort_texts.append(long_prefix + text_or_outlier)
+                if isinstance(map_finding, str):
+                    cohort_findings.append(long_prefix + map_finding)
+                elif isinstance(map_finding, Problem):
+                    map_code = f"{map_finding.code}, of {', '.join(map_names)}"
+                    cohort_findings.append(Problem(map_code, long_prefix + map_finding.text))
                 else:
-                    subject, outlier_reason = text_or_outlier
-                    cohort_texts.append((subject, short_prefix + outlier_reason))
+                    subject, outlier_reason = map_finding
+                    cohort_findings.append((subject, short_prefix + outlier_reason))
 
 
 @dataclass
@@ -81,17 +86,21 @@ class CohortFindings:
             if isinstance(field_value, Findings) and field_value != Findings()
         }
 
-    def list_finding_texts(self, finding_kind: str) -> list[str]:
-        """All `counts`, `problems` or `notes`."""
+    @property
+    def problems(self) -> list[Problem]:
+        """All of them."""
         return [
-            finding_text
-            for heading_findings in self.findings_by_heading.values()
-            for finding_text in getattr(heading_findings, finding_kind)
+            problem for heading_findings in self.findings_by_heading.values() for problem in heading_findings.problems
         ]
 
     @property
+    def notes(self) -> list[str]:
+        """All of them."""
+        return [note for heading_findings in self.findings_by_heading.values() for note in heading_findings.notes]
+
+    @property
     def conclusion(self) -> str:
-        problem_count = len(self.list_finding_texts("problems"))
+        problem_count = len(self.problems)
         problem_sentence = "No problem was found in the records themselves."
         if problem_count:
             problem_sentence = f"{format_problem_count(problem_count)}."
@@ -108,11 +117,11 @@ class CohortFindings:
     def make_problem_rows(self, cohort_path: object) -> Iterator[SummaryRow]:
         """Rows for `print_summary`: the first few problems and notes on the cohort at `cohort_path`, how many more
         there are, and the forecast."""
-        for finding_kind, row_name, max_texts in (
-            ("problems", "PROBLEM", MAX_PROBLEMS_IN_LINE),
-            ("notes", "note", MAX_NOTES_IN_TERMINAL),
+        problem_texts = [problem.text for problem in self.problems]
+        for row_name, finding_texts, max_texts in (
+            ("PROBLEM", problem_texts, MAX_PROBLEMS_IN_LINE),
+            ("note", self.notes, MAX_NOTES_IN_TERMINAL),
         ):
-            finding_texts = self.list_finding_texts(finding_kind)
             yield from ((row_name, text) for text in finding_texts[:max_texts])
             remaining_count = len(finding_texts) - max_texts
             if remaining_count > 0:
@@ -128,7 +137,7 @@ class CheckVerdict:
     cohort_sha256: str  # see `Cohort.identity`
     when: str  # time of the check, ISO 8601
     version: str  # of this program
-    problems: tuple[str, ...]  # texts
+    problems: tuple[Problem, ...]
     notes: int  # how many
     about: tuple[str, ...] = ()  # the heading of each problem
 
@@ -147,13 +156,12 @@ def read_verdict(cohort_folder: Path, cohort_sha256: str) -> CheckVerdict | None
 
 def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
     """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
-    problems = tuple(findings.list_finding_texts("problems"))
     check_time = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     problem_headings = tuple(
         heading for heading, heading_findings in findings.findings_by_heading.items() for _ in heading_findings.problems
     )
     verdict = CheckVerdict(
-        cohort_sha256, check_time, __version__, problems, len(findings.list_finding_texts("notes")), problem_headings
+        cohort_sha256, check_time, __version__, tuple(findings.problems), len(findings.notes), problem_headings
     )
     try:
         with files.lock_exclusively(cohort_folder / VERDICT_FILE, wait=True):
@@ -163,12 +171,12 @@ def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindi
     return None
 
 
-def format_check_line(verdict: CheckVerdict | None, problems: Sequence[str], cohort_folder: Path) -> str:
-    """What every job says of whether its cohort was checked: when, and the `problems` that matter to the run."""
+def format_check_line(verdict: CheckVerdict | None, problem_texts: Sequence[str], cohort_folder: Path) -> str:
+    """What every job says of whether its cohort was checked: when, and the problems that matter to the run."""
     problems_text = ""
-    if problems:
-        listed_problems_text = join_names(list(map(make_printable, problems)), MAX_PROBLEMS_IN_LINE, "; ")
-        problems_text = f"{format_problem_count(len(problems))}: {listed_problems_text}"
+    if problem_texts:
+        listed_problems_text = join_names(list(map(make_printable, problem_texts)), MAX_PROBLEMS_IN_LINE, "; ")
+        problems_text = f"{format_problem_count(len(problem_texts))}: {listed_problems_text}"
     if verdict is None and problems_text:
         return f"{problems_text}; not checked further: {format_check_command(cohort_folder)}"
     if verdict is None:
@@ -222,9 +230,14 @@ def add_split_findings(participant_findings: Findings, rows: Sequence[RecordRow]
         if split == "test" and not label_counts:
             participant_findings.notes.append("no test participants: a model can be trained on this cohort, not tested")
         elif lacks_class and has_training_subjects:
-            participant_findings.problems.append(f"the {split} split lacks a class ({class_counts_text})")
+            participant_findings.problems.append(
+                Problem(
+                    f"split-lacks-class: {split}, {label_counts[0.0]}, {label_counts[1.0]}, {label_counts[None]}",
+                    SPLIT_LACKS_CLASS_TEXT.format(split, class_counts_text),
+                )
+            )
         elif lacks_class and split == "test":
-            participant_findings.notes.append(f"the {split} split lacks a class ({class_counts_text})")
+            participant_findings.notes.append(SPLIT_LACKS_CLASS_TEXT.format(split, class_counts_text))
 
 
 def add_contradictory_label_problem(participant_findings: Findings, rows: Sequence[RecordRow]) -> None:
@@ -235,10 +248,11 @@ def add_contradictory_label_problem(participant_findings: Findings, rows: Sequen
             labels_by_subject[row.subject].add(row.label)
     contradictory_subjects = sorted(subject for subject, labels in labels_by_subject.items() if len(labels) > 1)
     if contradictory_subjects:
-        participant_findings.problems.append(
+        problem_text = (
             f"both labels for one participant, of {format_participants(len(contradictory_subjects))}: "
             f"{join_names(contradictory_subjects)}"
         )
+        participant_findings.problems.append(Problem(f"both-labels: {', '.join(contradictory_subjects)}", problem_text))
 
 
 def add_site_findings(findings: CohortFindings, rows: Sequence[RecordRow]) -> None:

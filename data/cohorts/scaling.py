@@ -9,6 +9,7 @@ import pandas as pd
 
 from data.base.listing import join_names
 from data.cohorts.metadata import Metadata, Preparation
+from data.cohorts.problems import Problem
 from data.cohorts.rows import RecordRow
 from data.tables.phenotype import (
     CATEGORY_CODES_BY_VARIABLE,
@@ -61,12 +62,12 @@ def compute_expected_indicators(raw_values: pd.DataFrame, metadata: Metadata) ->
     return pd.DataFrame(indicator_columns, is_measured.index)
 
 
-def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> list[str]:
-    """Sentences on raw values (people, 29) that no conversion gives: categories other than 0 and 1, several of one
+def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> list[Problem]:
+    """The problems of raw values (people, 29) that no conversion gives: categories other than 0 and 1, several of one
     variable, indicators that contradict what they are about. Nothing is said of what no conversion made."""
     if not metadata.phenotype_columns:
         return []
-    sentences = list[str]()
+    problems = list[Problem]()
     for value_names in list_value_names_by_variable(metadata).values():
         rule_text = (
             f"expected 1 for one of {join_names(value_names)} and 0 for others, or 0 for all where it is unknown"
@@ -74,22 +75,24 @@ def describe_impossible_values(raw_values: pd.DataFrame, metadata: Metadata) -> 
         for value_name in value_names:
             if (wrong_values := raw_values[value_name][~raw_values[value_name].isin([0, 1])]).size:
                 wrong_value_text = f"{wrong_values.iloc[0]:g}" if wrong_values.notna().iloc[0] else "empty"
-                sentences.append(
-                    f"{value_name} of {join_names(wrong_values.index.tolist())} is {wrong_value_text}; {rule_text}"
-                )
+                wrong_subjects = wrong_values.index.tolist()
+                problem_text = f"{value_name} of {join_names(wrong_subjects)} is {wrong_value_text}; {rule_text}"
+                problem_code = f"impossible-category: {value_name}, {', '.join(wrong_subjects)}"
+                problems.append(Problem(problem_code, problem_text))
         if (excess_category_counts := raw_values[value_names].eq(1).sum(axis=1).loc[lambda count: count > 1]).size:
-            sentences.append(
-                f"{join_names(excess_category_counts.index.tolist())} has several of one variable; {rule_text}"
-            )
+            wrong_subjects = excess_category_counts.index.tolist()
+            problem_text = f"{join_names(wrong_subjects)} has several of one variable; {rule_text}"
+            problem_code = f"several-categories: {value_names[0]}, {', '.join(wrong_subjects)}"
+            problems.append(Problem(problem_code, problem_text))
     expected_indicators = compute_expected_indicators(raw_values, metadata)
     value_names_by_indicator = list_value_names_by_indicator(metadata)
     for value_name in expected_indicators:
         if (wrong_values := raw_values[value_name][raw_values[value_name].ne(expected_indicators[value_name])]).size:
             rule_text = f"expected 1 if {join_names(value_names_by_indicator[value_name])} is unknown, else 0"
-            sentences.append(
-                f"{value_name} of {join_names(wrong_values.index.tolist())} is {wrong_values.iloc[0]:g}; {rule_text}"
-            )
-    return sentences
+            wrong_subjects = wrong_values.index.tolist()
+            problem_text = f"{value_name} of {join_names(wrong_subjects)} is {wrong_values.iloc[0]:g}; {rule_text}"
+            problems.append(Problem(f"impossible-indicator: {value_name}, {', '.join(wrong_subjects)}", problem_text))
+    return problems
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from data.base.listing import join_names
 from data.base.terminal import format_participants, open_progress_bar
 from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.cohorts.findings import Findings
+from data.cohorts.problems import Problem
 from data.conversion import measures
 from data.conversion.leaks import check_group_differences
 from data.conversion.opposed import MIN_COMPARED_PARCELS, draw_compared_edge_indices, find_opposed_groups
@@ -79,7 +80,8 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
             try:
                 (edge_fisher_z,) = cohort.connectomes[[record_index]]  # (edges,), NaN where unknown
             except InputError as error:
-                findings.problems.append(str(error))
+                subject = cohort.rows[record_index].subject
+                findings.problems.append(Problem(f"unreadable-connectome: {subject}", str(error)))
                 continue
             measures_by_record_index[record_index] = summarise_connectome(edge_fisher_z)
             if np.isfinite(edge_fisher_z).any():
@@ -103,10 +105,11 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
             f"{join_names(lacking_parcel_texts)}"
         )
     if median_fisher_z_per_subject and min(median_fisher_z_per_subject) > np.arctanh(MIN_TRANSPOSED_MEDIAN_R):
-        findings.problems.append(
+        problem_text = (
             f"half of all pairs of parcels correlate above {MIN_TRANSPOSED_MEDIAN_R} in everybody, as volumes do: the "
             "files of series may be turned. Write a row a volume and a column a parcel, and convert again"
         )
+        findings.problems.append(Problem("series-turned", problem_text))
     elif compared_fisher_z_by_subject and len(parcel_names) >= MIN_COMPARED_PARCELS:
         check_opposed_groups(compared_fisher_z_by_subject, findings)
     check_connectome_measures(cohort, pd.DataFrame.from_dict(measures_by_record_index, orient="index"), findings)
@@ -127,11 +130,13 @@ def check_opposed_groups(edge_fisher_z_by_subject: Mapping[str, np.ndarray], fin
         f"those of {format_participants(len(subject_group))} ({join_names(subject_group)})"
         for subject_group in opposed_subject_groups
     )
-    findings.problems.append(
+    problem_text = (
         f"connectomes oppose each other, as if their parcels were of {len(opposed_subject_groups)} atlases: "
         f"{opposed_groups_text}. Convert series of one atlas: choose them with --only, or leave people out with "
         "--exclude"
     )
+    opposed_subjects_text = "; ".join(", ".join(subject_group) for subject_group in opposed_subject_groups)
+    findings.problems.append(Problem(f"connectomes-opposed: {opposed_subjects_text}", problem_text))
     for subject_group in opposed_subject_groups[1:]:
         findings.mark_outliers(OPPOSED_MARK, subject_group)
 
@@ -162,8 +167,7 @@ def check_connectome_measures(cohort: Cohort, measure_table: pd.DataFrame, findi
         for subject_row, mean_z in zip(subject_rows, measure_table["mean_z"], strict=True)
         if np.isnan(mean_z)
     ]:
-        findings.problems.append(
-            f"connectomes without any edge: {join_names(edgeless_subject_ids)}; convert again without them"
-        )
+        problem_text = f"connectomes without any edge: {join_names(edgeless_subject_ids)}; convert again without them"
+        findings.problems.append(Problem(f"connectomes-empty: {', '.join(edgeless_subject_ids)}", problem_text))
         return
     check_group_differences("connectomes", [measure_table], subject_rows, findings)

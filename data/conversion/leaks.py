@@ -20,6 +20,7 @@ from data.base.listing import join_names
 from data.base.terminal import format_participants
 from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts.findings import Findings
+from data.cohorts.problems import Problem
 from data.cohorts.rows import RecordRow
 from data.conversion import measures
 from data.tables.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
@@ -291,9 +292,9 @@ def check_group_differences(
         auc_by_measure |= find_separating_measures(measure_table[is_training], training_labels)
     if auc_by_measure:
         leaks_text = ", ".join(format_aucs(auc_by_measure))
-        findings.problems.append(
-            f"whole {maps_or_connectomes} separate the training labels by {leaks_text}; were all made alike?"
-        )
+        problem_code = f"measures-separate-labels: {maps_or_connectomes}, {', '.join(auc_by_measure)}"
+        problem_text = f"whole {maps_or_connectomes} separate the training labels by {leaks_text}; were all made alike?"
+        findings.problems.append(Problem(problem_code, problem_text))
 
     last_measure_table = measure_tables[-1].reset_index(drop=True)
     for measure_name, mixture_text in MIXTURE_TEXT_BY_KIND_AND_MEASURE[maps_or_connectomes].items():

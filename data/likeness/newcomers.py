@@ -12,6 +12,7 @@ import pandas as pd
 from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.findings import CohortFindings, Findings
+from data.cohorts.problems import Problem
 from data.conversion.leaks import MIN_SITE_VALUES, MIN_UNIT_RATIO
 from data.conversion.opposed import MIN_BETWEEN_TO_WITHIN_RATIO, MIN_COMPARED_PARCELS, MIN_GROUP_PEOPLE
 from data.likeness.reasons import OTHER_ATLAS_WORDS, PERSON_VIEW, Range, Ranges, find_advice, find_measure
@@ -78,11 +79,12 @@ def check_number_units(person_measures: pd.DataFrame, reference_ranges: Ranges, 
         is_above = plain_values.median() > MIN_UNIT_RATIO * usual_middle and plain_values.min() > usual_high
         is_below = usual_middle > MIN_UNIT_RATIO * plain_values.median() and plain_values.max() < usual_low
         if is_above or is_below:
-            phenotype_findings.problems.append(
+            problem_text = (
                 f"{measure_name} has the median {plain_values.median():.3g}, that of the training participants "
                 f"{usual_middle:.3g} (usually {usual_low:.3g} to {usual_high:.3g}): another unit, as months in place "
                 "of years? Write the same, and convert again"
             )
+            phenotype_findings.problems.append(Problem(f"another-unit: {measure_name}", problem_text))
 
 
 def check_parcels(
@@ -105,10 +107,11 @@ def check_parcels(
         return False
     if median_correlation > MIN_BETWEEN_TO_WITHIN_RATIO * training_correlation:
         return False
-    connectome_findings.problems.append(
+    problem_text = (
         f"the connectomes of {format_participants(len(new_correlations), 'new')} correlate by "
         f"{max(median_correlation, 0):.2f} with the mean of the training participants, who do by "
         f"{training_correlation:.2f}, as if their parcels were those of another atlas, or in another order. Make the "
         "series again with the atlas of the training, and convert again"
     )
+    connectome_findings.problems.append(Problem(f"other-parcels: {len(new_correlations)}", problem_text))
     return True

@@ -50,6 +50,12 @@ ADVICE_BY_REASON = {  # what makes results invalid, and what to do
     UNRELATED_WORDS: "check their affines, and what they are maps of",
     OTHER_ATLAS_WORDS: "check of which parcels their series are",
 }
+CODE_BY_REASON = {  # of a `Problem`
+    EXCHANGED_WORDS: "sides-exchanged",
+    NEGATED_WORDS: "values-negated",
+    UNRELATED_WORDS: "map-unrelated",
+    OTHER_ATLAS_WORDS: "parcels-unrelated",
+}
 DIRECTION_WORDS_BY_AXIS = {
     "x": ("left", "right"),
     "y": ("back", "front"),
@@ -61,6 +67,13 @@ def find_advice(sentence: str) -> str | None:
     """What to do about a sentence on a record that makes results invalid; None if it does not."""
     _, _, reason_words = sentence.partition(": ")  # after the name of the map
     return ADVICE_BY_REASON.get(reason_words)
+
+
+def find_problem_code(sentence: str) -> str:
+    """The code of the problem that a sentence with an advice stands for, with the maps that it names. Raises KeyError
+    for other sentences."""
+    map_names_text, _, reason_words = sentence.partition(": ")
+    return f"{CODE_BY_REASON[reason_words]}: {map_names_text}"
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def list_distrust_reasons(results: BlackoutResults) -> list[str]:
         distrust_reasons.append("The data are SIMULATED: nothing here is about people.")
     if caveats.problems:
         distrust_reasons.append(
-            f"PROBLEMS that invalidate these results: {join_names(caveats.problems, MAX_PROBLEMS_LISTED, '; ')}"
+            f"PROBLEMS that invalidate these results: {join_names(caveats.problem_texts, MAX_PROBLEMS_LISTED, '; ')}"
         )
     return distrust_reasons
 

@@ -21,6 +21,7 @@ from data.base.thresholds import MIN_DESCRIBED_PEOPLE
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import load_all_covariates
 from data.cohorts.derivation import DERIVE_PROGRAM
+from data.cohorts.problems import Problem
 from data.cohorts.rows import RecordRow
 from data.conversion import template
 from data.images.atlas import compute_aal_sha256
@@ -149,17 +150,22 @@ def remove_people_from_manifest(checkpoint_manifest: Manifest, cohort: Cohort) -
     training_subject_count_by_label = Counter(
         {record_row.subject: record_row.label for record_row in cohort.rows if record_row.split == "train"}.values()
     )
-    heading_by_problem = {
-        problem: finding_heading
+    heading_by_code = {
+        problem.code: finding_heading
         for finding_heading, heading_findings in cohort.take_census().findings_by_heading.items()
         for problem in heading_findings.problems
     }
     if cohort.check_verdict:
-        heading_by_problem |= dict(zip(cohort.check_verdict.problems, cohort.check_verdict.about, strict=False))
+        for problem, finding_heading in zip(cohort.check_verdict.problems, cohort.check_verdict.about, strict=False):
+            heading_by_code[problem.code] = finding_heading
     caveats = Caveats(
         simulated=cohort.is_simulated,
         problems=tuple(
-            f"one about {heading_by_problem.get(problem, 'records')}, which abide-data check names where the cohort is"
+            Problem(
+                problem.kind,
+                f"one about {heading_by_code.get(problem.code, 'records')}, which abide-data check names where the "
+                "cohort is",
+            )
             for problem in cohort.find_problems()
         ),
         accepted_leaks=cohort.metadata.accepted_leaks,

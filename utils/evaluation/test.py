@@ -369,7 +369,7 @@ def print_test_summary(
     if out_of_distribution_records is not None:
         outlier_texts = (out_of_distribution_records["file"] + ": " + out_of_distribution_records["reasons"]).tolist()
     warning_texts_by_heading = {
-        "problems": run.caveats.problems,
+        "problems": run.caveats.problem_texts,
         "warnings": warnings,
         OUT_OF_DISTRIBUTION: outlier_texts,
     }

@@ -187,7 +187,7 @@ def list_caveat_messages(caveats: Caveats) -> list[str]:
     if caveats.simulated:
         caveat_messages.append(SIMULATED_CAVEAT)
     if caveats.problems:
-        problems_text = join_names(caveats.problems, MAX_LISTED_PROBLEMS, "; ")
+        problems_text = join_names(caveats.problem_texts, MAX_LISTED_PROBLEMS, "; ")
         caveat_messages.append(PROBLEMS_CAVEAT.format(problems_text))
     if caveats.accepted_leaks:
         leaks_text = join_names(caveats.accepted_leaks, MAX_LISTED_PROBLEMS)

@@ -29,6 +29,7 @@ from data.cohorts.folds import (
     open_repeat_folds,
     read_saved_fold_seed,
 )
+from data.cohorts.problems import Problem
 from data.cohorts.stored import open_run_cohort
 from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
 from data.images.grids import REDUCED
@@ -661,7 +662,8 @@ def choose_num_iters(
 def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
     """What must stand beside whatever the network of a bundle says: the caveats of the cohort that trained it."""
     training_problems = tuple(
-        f"of the training participants: {problem}" for problem in checkpoint_manifest.caveats.problems
+        Problem(f"of-training-{problem.code}", f"of the training participants: {problem.text}")
+        for problem in checkpoint_manifest.caveats.problems
     )
     return replace(checkpoint_manifest.caveats, problems=training_problems, transductive=False, unknown_site=False)
 
@@ -714,7 +716,7 @@ def print_cohort_summary(run: Run) -> None:
     if is_training:
         census = cohort.take_census(folds.fold_by_subject if folds else None)
         summary_rows += census.make_count_rows("sites")
-        summary_rows += [("note", warning) for warning in census.list_finding_texts("notes")]
+        summary_rows += [("note", note) for note in census.notes]
 
     if cohort.is_simulated:
         summary_rows.append(("SIMULATED", "the results say nothing about people"))
@@ -731,6 +733,6 @@ def print_cohort_summary(run: Run) -> None:
     if run.data_dir:
         checked_cohort = folds.unchecked_cohort if folds else cohort
         tables_folder = checked_cohort.tables_folder or checked_cohort.path
-        check_line = format_check_line(checked_cohort.check_verdict, run.caveats.problems, tables_folder)
+        check_line = format_check_line(checked_cohort.check_verdict, run.caveats.problem_texts, tables_folder)
         summary_rows.append(("checked", check_line))
     print_summary(summary_rows)

@@ -17,6 +17,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.listing import join_names
 from data.cohorts.metadata import Preparation
+from data.cohorts.problems import Problem
 from data.tables.vocabulary import SITE_UNKNOWN_MARK
 from utils.runs.cross_validation import CrossValidation
 
@@ -58,7 +59,7 @@ class Caveats:
     """What must stand beside every result: simulated people, problems of the cohort, accepted leaks."""
 
     simulated: bool = False
-    problems: tuple[str, ...] = ()  # sentences: what invalidates results, see `Cohort.find_problems`
+    problems: tuple[Problem, ...] = ()  # what invalidates results, see `Cohort.find_problems`
     accepted_leaks: tuple[str, ...] = ()  # those of --allowLeak
     transductive: bool = False  # tested people, too, standardised the volumes of their site
     unknown_site: bool = False  # of everybody
@@ -77,10 +78,24 @@ class Caveats:
         return f" ({', '.join(active_marks)})" if active_marks else ""
 
     @property
+    def problem_texts(self) -> tuple[str, ...]:
+        """Sentences on the problems."""
+        return tuple(problem.text for problem in self.problems)
+
+    @property
+    def key_fields(self) -> dict[str, Any]:
+        """What enters the key of a run: all but sentences, which may be worded otherwise."""
+        return asdict(self) | {"problems": [problem.code for problem in self.problems]}
+
+    @property
     def active_caveat_by_field(self) -> dict[str, Any]:
         """The caveats that hold, for JSON, without those that the cohort's metadata holds itself."""
-        field_names = ("problems", "transductive", "unknown_site")
-        return {field_name: getattr(self, field_name) for field_name in field_names if getattr(self, field_name)}
+        caveat_by_field = {
+            "problems": self.problem_texts,
+            "transductive": self.transductive,
+            "unknown_site": self.unknown_site,
+        }
+        return {field_name: caveat for field_name, caveat in caveat_by_field.items() if caveat}
 
 
 @dataclass(frozen=True, kw_only=True)

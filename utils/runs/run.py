@@ -177,7 +177,7 @@ class Run:
             division_key = (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject)
         extra_key_inputs = (
             self.options.select_result_settings(),
-            asdict(self.caveats),
+            self.caveats.key_fields,
             self.cross_validation and asdict(self.cross_validation),
         )
         return record.compute_run_key(
