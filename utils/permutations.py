@@ -29,11 +29,12 @@ from data.base.thresholds import CONFIDENCE_LEVEL
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permute_folds
 from utils.machines import devices
-from utils.report.tables import PERMUTATIONS_KEY, PermutationResult, read_predictions
+from utils.report.tables import PERMUTATIONS_KEY, read_predictions
 from utils.runs import record
 from utils.runs.group import RunGroup
 from utils.runs.record import MANIFEST_FILE, Manifest
 from utils.runs.run import Run
+from utils.runs.statements import PermutationResult
 from utils.runs.work import is_child_process, make_process_environments, run_subprocesses
 from utils.scores.metrics import Predictions, compute_headline_auc
 from utils.scores.results import RESULT_TABLE_BY_NAME, Estimate, Headline

@@ -24,7 +24,6 @@ from utils.report.adjusted import make_adjusted_table
 from utils.report.methods import format_site_count
 from utils.report.tables import (
     FOLDS_KEY,
-    DataPreparation,
     EvaluationResults,
     EvaluationTables,
     RepeatPredictions,
@@ -37,6 +36,7 @@ from utils.runs.network import ReadyNetwork
 from utils.runs.predictor import ReadyPredictor
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
+from utils.runs.statements import DataPreparation
 from utils.scores import baselines
 from utils.scores.conclusion import (
     FOLD_VERDICT,

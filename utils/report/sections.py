@@ -35,8 +35,8 @@ from utils.report.tables import (
     SITE_VARIABLE,
     EvaluationManifest,
     EvaluationTables,
-    SubjectCounts,
 )
+from utils.runs.statements import SubjectCounts
 from utils.scores.calibration import COVERAGE_LEVELS, MIN_GROUPS_FOR_PROMISE
 from utils.scores.metrics import Predictions, choose_headline_metric
 from utils.scores.results import (

@@ -1,0 +1,74 @@
+"""What jobs say of their results in a `Manifest`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from data.base.thresholds import CONFIDENCE_LEVEL
+from utils.scores.results import TITLE_BY_AUC
+
+
+@dataclass(frozen=True)
+class SubjectCounts:
+    """Subjects of one split and site, by label."""
+
+    split: str  # train or test; of pooled folds, such as "fold 1", or "tested"
+    site: str  # its name
+    autism: int  # number of subjects
+    control: int  # number of subjects
+    unknown: int  # number of subjects
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPreparation:
+    """How the data that a test read had been prepared."""
+
+    normalisation: str  # of the volumes, at conversion
+    reduction: str  # see `Preparation`
+    standard: str  # of the volumes, as they are read
+    connectome: str  # the series whose correlations the cohort has
+    phenotype_columns: tuple[str, ...]  # columns of the tables of people from which the phenotype was made
+    num_phenotype: int  # values made of these that are not alike for all; 0 if unknown
+    derivation: str  # of maps and series from scans, in words
+    scaled_by: str  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
+    same_scan: int  # groups of people who share a scan
+    together: bool  # whether these are in one split or fold
+    families: int  # of two people or more
+    family_column: str  # the column of the tables that tells families; empty without one
+    conversion: str  # the command
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateChoice:
+    """The candidate that inner folds chose in a training, with its settings, and the scores of all candidates."""
+
+    name: str  # of the chosen candidate
+    preset: str  # of the chosen candidate
+    config: dict[str, Any]  # settings of the chosen candidate
+    batches: int  # of the trainings in inner folds
+    metric: str  # name of the metric of `scores`
+    scores: dict[str, float]  # by candidate, in inner folds
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermutationResult:
+    """The result of a series of permutations; the bound is that of Clopper & Pearson 1934."""
+
+    p: float  # of `observed` among the scores on permuted labels
+    bound: float  # upper end of the one-sided 95 % interval of the p of infinitely many permutations
+    high: int  # number of permutations that score at least as high as `observed`
+    count: int  # number of permutations that were done
+    asked: int  # number of permutations that were requested
+    observed: float  # score on the true labels
+    metric: str  # name of the AUC that is the score
+    mean: float  # score on permuted labels
+
+    @property
+    def permutation_sentence(self) -> str:
+        citation = "Besag and Clifford 1991, doi:10.1093/biomet/78.2.301"
+        early_stop_text = f" No more were needed ({citation})." if self.count < self.asked else ""
+        return (
+            f"p = {self.p:.2g} for the whole procedure: on labels permuted within sites its "
+            f"{TITLE_BY_AUC[self.metric]} was as high in {self.high} of {self.count} permutations (mean "
+            f"{self.mean:.3f}).{early_stop_text} Infinitely many would give at most {self.bound:.2g} "
+            f"({CONFIDENCE_LEVEL:.0%} bound)."
+        )
