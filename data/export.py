@@ -61,7 +61,7 @@ def export_cohort(cohort_path: Path, target_folder: Path, options: ExportOptions
 
     fold_by_subject = folds_by_repeat[0].fold_by_subject if folds_by_repeat else None
     summary_rows = [("cohort", str(cohort))]
-    summary_rows += [("PROBLEM", problem) for problem in cohort.find_problems(fold_by_subject)]
+    summary_rows += [("PROBLEM", problem.text) for problem in cohort.find_problems(fold_by_subject)]
     summary_rows.append(("inputs", ", ".join(column_counts)))
     if atlas and atlas.vanished_region_names:
         vanished_names_text = join_names(atlas.vanished_region_names)

@@ -61,7 +61,7 @@ def make_test_rows(folder: Path, manifest: dict) -> list[tuple]:
     """Measures of a test, each with the ends of its 95 % interval."""
     metrics = json.loads((folder / "metrics.json").read_text())
     confounds = pd.read_csv(folder / "confounds.csv").set_index("measure")
-    conclusion = manifest["told"]["conclusion"]
+    conclusion = manifest["test"]["conclusion"]
     text_by_measure = {"auc_sites": "AUC within sites", "auc": "AUC of all participants", "accuracy": "accuracy"}
     rows = [(text, *(metrics[name][end] for end in VALUE_COLUMNS)) for name, text in text_by_measure.items()]
     for measure, text in (("auc", "pre-specified baseline"), ("less", "difference from the pre-specified baseline")):

@@ -168,7 +168,7 @@ def read_manifest(folder: Path) -> dict:
     manifest_paths = [folder / "run.json"] if (folder / "run.json").is_file() else folder.glob("ckpt*-*.json")
     latest_path = max(manifest_paths, key=lambda path: int("0" + path.stem.partition("-")[2]))
     content = json.loads(latest_path.read_text())
-    groups = [content.pop(name) or {} for name in ("settings", "caveats", "versions", "told")]
+    groups = [content.pop(name) or {} for name in ("settings", "caveats", "versions", "test", "blackout")]
     return {name: value for group in (content, *groups) for name, value in group.items()}
 
 

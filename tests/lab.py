@@ -328,11 +328,11 @@ def compute_mark(path: Path) -> str:
 
 
 def edit_manifest(manifest_path: Path, **manifest_changes: Any) -> Path:
-    """A record that says otherwise, in whichever of its groups; what is new is told."""
+    """A record that says otherwise, in whichever of its groups; what is new is said by its test."""
     content = json.loads(manifest_path.read_text())
-    groups = [*(content[name] for name in ("told", "versions", "caveats", "settings")), content]
+    groups = [content[name] for name in ("test", "versions", "caveats", "settings")] + [content]
     for name, value in manifest_changes.items():
-        next((group for group in groups if name in group), content["told"])[name] = value
+        next((group for group in groups if name in group), content["test"])[name] = value
     return edit(manifest_path, content)
 
 

@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.images.grids import REDUCED
 from models import MODELS
+from utils.runs.statements import CandidateChoice
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -242,7 +243,7 @@ def test_full_passes_by_the_program_find_the_same(exact_blackout):
     assert int(verified[1]) == 2 * (5 * (3 + 3) + 1 + 5 + 1) and float(verified[2]) < 1e-5
     manifest = read_manifest(exact_blackout[0])
     assert "3 of 12 parcels lie in 3 of 4 regions" in " ".join(manifest["notes"])
-    assert manifest["donors_a_record"] == 5 and manifest["subjects"] == 6
+    assert manifest["donors_per_record"] == 5 and manifest["subjects"] == 6
 
 
 def predict_region_means(means: np.ndarray, family: np.ndarray) -> np.ndarray:
@@ -490,16 +491,17 @@ def test_effects_on_different_people_or_without_an_array_are_not_pooled(
 def test_fold_networks_reading_differently_are_not_pooled(cohort, atlas, tmp_path, monkeypatch):
     """As --choose may have taken them: `residual` reads volumes as they are stored."""
 
-    def choose_candidate(run: Any, *_: object) -> tuple[object, dict]:
+    def choose_candidate(run: Any, *_: object) -> tuple[object, CandidateChoice]:
         candidate = run.candidates[int(run.fold)]
-        choice = {
-            "name": str(candidate),
-            "metric": "auc",
-            "scores": {},
-            "preset": candidate.preset_name,
-            "config": vars(candidate.config),
-        }
-        return candidate, {"chosen": choice | {"batches": 1}}
+        choice = CandidateChoice(
+            name=str(candidate),
+            preset=candidate.preset_name,
+            config=vars(candidate.config),
+            batches=1,
+            metric="auc",
+            scores={},
+        )
+        return candidate, choice
 
     monkeypatch.setattr("utils.training.train.choose_candidate", choose_candidate)
     (tmp_path / "lines").write_text(

@@ -60,7 +60,7 @@ def test_the_best_candidate_in_inner_folds_is_trained(fold, chosen, cohort):
         "1",
     }
     saved, best = read_manifest(network_folder(chosen, fold)), max(scores, key=scores.get)
-    assert saved["chosen"]["name"] == best and saved["chosen"]["scores"] == pytest.approx(scores)
+    assert saved["choice"]["name"] == best and saved["choice"]["scores"] == pytest.approx(scores)
     setting = best.split()[-1].partition("=")[0]
     assert saved["config"][setting] == SETTINGS[setting] and saved["config"]["members"] == 1
     assert set(saved["people"]["subjects"]) == set(people.loc[outer.index[outer != fold], "subject"])
@@ -70,7 +70,7 @@ def test_the_best_candidate_in_inner_folds_is_trained(fold, chosen, cohort):
 def test_the_winner_is_trained_as_without_a_choice_which_permutations_repeat(chosen, cohort, tmp_path):
     """With the settings of the winner the weights are the same, and p of permutations, which choose nothing, is not."""
     for fold in "01":
-        words = read_manifest(network_folder(chosen, fold))["chosen"]["name"].partition(" ")[2].replace(" ", " --set ")
+        words = read_manifest(network_folder(chosen, fold))["choice"]["name"].partition(" ")[2].replace(" ", " --set ")
         command = f"run.py --train --model nn --numIters 3 --set {words} --fold {fold} {FOLDER_OPTIONS}train"
         done(command, of=cohort, to=tmp_path)
         assert_bit_equal(network_folder(tmp_path, fold), network_folder(chosen, fold))
@@ -109,7 +109,7 @@ def test_a_killed_or_damaged_choice_resumes_with_equal_results(chosen, cohort, l
         assert resumed_path.read_bytes() == original_path.read_bytes()
         assert_bit_equal(network_folder(tmp_path / "same", fold), network_folder(chosen, fold))
     done(f"{TRAIN_COMMAND} --fold 0", to=tmp_path / "knowing", **places)
-    choice = read_manifest(network_folder(tmp_path / "knowing", "0"))["chosen"]
+    choice = read_manifest(network_folder(tmp_path / "knowing", "0"))["choice"]
     assert choice["name"] == CANDIDATE_NAMES[1] and choice["scores"][CANDIDATE_NAMES[1]] == 1
 
 
@@ -121,7 +121,7 @@ def test_a_choice_depends_on_candidates_and_batches(chosen, cohort, lines, tmp_p
     (tmp_path / "other").write_text("--set members=1\n--set members=1 --set batch_size=4\n")
     refused(TRAIN_COMMAND, "chosen among", "--choose", lines=tmp_path / "other", **places)
     done(f"{TRAIN_COMMAND} --fold 0 --overrideChkpt", lines=tmp_path / "other", **places)
-    assert read_manifest(network_folder(copy, "0"))["chosen"]["scores"].keys() == {
+    assert read_manifest(network_folder(copy, "0"))["choice"]["scores"].keys() == {
         "sine members=1",
         "sine members=1 batch_size=4",
     }
@@ -146,4 +146,4 @@ def test_volumes_are_read_as_the_candidate_says(cohort, tmp_path):
 
 def test_the_test_report_lists_the_chosen_candidates(chosen):
     report_html = (chosen / "test/report.html").read_text()
-    assert all(read_manifest(network_folder(chosen, fold))["chosen"]["name"] in report_html for fold in "01")
+    assert all(read_manifest(network_folder(chosen, fold))["choice"]["name"] in report_html for fold in "01")

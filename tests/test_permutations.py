@@ -179,7 +179,7 @@ def test_killed_it_goes_on_with_missing_rows_whatever_the_number_running(words, 
     """The first and the third row are there."""
     lab.edit(copy / TABLE, lambda table: table[::2])
     lab.edit_manifest(copy / "test/run.json", permutations=None)
-    lab.edit(copy / "test/permutations/run.json", {"finished": False, "told": {}})
+    lab.edit(copy / "test/permutations/run.json", {"finished": False, "permutations": None})
     done(f"{FOUR} {words}", of=cohort, to=copy)
     assert (copy / TABLE).read_bytes() == (permuted_run / TABLE).read_bytes() and read_permutation_result(
         copy
@@ -191,7 +191,7 @@ def test_another_checkpoint_has_separate_permutations(permuted_run, copy, cohort
     places = {"of": cohort, "to": copy}
     done(f"{TRAIN} --numIters 3", **places)
     done(TEST, **places)
-    assert "permutations" not in read_manifest(copy / "test")
+    assert read_manifest(copy / "test")["permutations"] is None
     done(f"{TEST} --permutations 1", **places)
     (earlier,) = copy.glob("test/permutations/earlier/*/permutations.csv")
     assert earlier.read_bytes() == (permuted_run / TABLE).read_bytes()

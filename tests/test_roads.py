@@ -474,7 +474,7 @@ def test_listed_regions_are_tested_in_further_people(tmp_path, monkeypatch, caps
     (lines,) = [block for block in FENCED_BLOCK.findall(read_page_source(SHARE)) if "holm" in block]
     Path("lines.py").write_text(lines)
     for concluded in (True, False):
-        Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"told": {"concluded": concluded}}))
+        Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"blackout": {"concluded": concluded}}))
         script_namespace = runpy.run_path("lines.py")
         z_by_region = {"D": 0.2 / 0.1, "A": 0.5 / 0.5, "B": -0.1 / 0.4} if concluded else {}
         p = [1 - NormalDist().cdf(NormalDist().inv_cdf(0.975) * z_score) for z_score in z_by_region.values()]

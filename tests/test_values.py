@@ -159,7 +159,7 @@ def test_repeats_are_compared_pair_by_pair(custom_blackout):
 
 def test_where_a_site_is_left_out_the_tested_people_are_donors(site_blackout):
     """Who have the same eyes, so that nothing changes with these."""
-    assert "tested participants of the same site" in read_manifest(site_blackout / "fold-NYU")["donors_from"]
+    assert "tested participants of the same site" in read_manifest(site_blackout / "fold-NYU")["donors"]
     effect = read_reliance(site_blackout)
     assert (effect["eyes"] == 0).all() and (effect["age"].abs() > 1e-3).mean() > 0.9
 

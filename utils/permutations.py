@@ -13,10 +13,9 @@ The order of the permutations decides, not which is done first: processes that s
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from scipy.stats import beta
@@ -29,7 +28,7 @@ from data.base.thresholds import CONFIDENCE_LEVEL
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permute_folds
 from utils.machines import devices
-from utils.report.tables import PERMUTATIONS_KEY, read_predictions
+from utils.report.tables import read_predictions
 from utils.runs import record
 from utils.runs.group import RunGroup
 from utils.runs.record import MANIFEST_FILE, Manifest
@@ -249,7 +248,7 @@ def run_permutation_test(group: RunGroup, requested_count: int, process_count: i
         and folder_manifest.key == series.manifest_key
         and stored_result
         and stored_result == get_finished_result(test_manifest)
-        and stored_result["asked"] == requested_count
+        and stored_result.asked == requested_count
     ):
         print("Everything is done.")
         series.pooled_run.print_results_location()
@@ -286,9 +285,9 @@ def fit_and_predict_by_file(run: Run) -> dict[str, float]:
     return dict(zip(file_names, probabilities.tolist(), strict=True))
 
 
-def get_finished_result(manifest: Manifest | None) -> dict[str, Any] | None:
+def get_finished_result(manifest: Manifest | None) -> PermutationResult | None:
     """The result as a record has it; None if it is not finished."""
-    return manifest.told.get(PERMUTATIONS_KEY) if manifest and manifest.finished else None
+    return manifest.permutations if manifest and manifest.finished else None
 
 
 def run_permutations_in_process(series: PermutationSeries, may_share_gpus: bool) -> None:
@@ -334,12 +333,11 @@ def conclude_permutations(series: PermutationSeries) -> int:
         for lock_path in permutations_folder.glob(".*.lock"):  # of a process that was killed
             files.remove_file_or_folder(lock_path)
         amend_test_report(pooled_run, permutation_result)
-        manifest_fields = {PERMUTATIONS_KEY: asdict(permutation_result)}
         finished_manifest = replace(
             series.permutations_manifest,
             finished=True,
             outputs=record.fingerprint_outputs(permutations_folder),
-            told=manifest_fields,
+            permutations=permutation_result,
         )
         record.write_manifest(permutations_folder / MANIFEST_FILE, finished_manifest)
         replace(pooled_run, out_dir=permutations_folder).add_to_ledger(
@@ -355,9 +353,8 @@ def amend_test_report(pooled_run: Run, permutation_result: PermutationResult) ->
     from utils.report.build import REWRITTEN_FILES, write_report
     from utils.report.tables import read_test_folder
 
-    manifest_fields = {PERMUTATIONS_KEY: asdict(permutation_result)}
     with (
         files.lock_exclusively(pooled_run.out_dir, wait=True),
-        record.rewrite_outputs(pooled_run.out_dir, REWRITTEN_FILES, **manifest_fields),
+        record.rewrite_outputs(pooled_run.out_dir, REWRITTEN_FILES, permutation_result),
     ):
         write_report(pooled_run.out_dir, read_test_folder(pooled_run.out_dir))

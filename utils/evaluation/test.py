@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -36,7 +36,7 @@ from utils.runs.network import ReadyNetwork
 from utils.runs.predictor import ReadyPredictor
 from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
-from utils.runs.statements import DataPreparation
+from utils.runs.statements import DataPreparation, SubjectCounts, TestStatement
 from utils.scores import baselines
 from utils.scores.conclusion import (
     FOLD_VERDICT,
@@ -173,22 +173,22 @@ def conclude_test(
 
     fold_manifests = [fold_run.predictor.training_manifest for fold_run in fold_runs]
     choice_by_fold = {
-        fold_run.fold_label: fold_manifest.told["chosen"]
+        fold_run.fold_label: fold_manifest.choice
         for fold_run, fold_manifest in zip(fold_runs, fold_manifests, strict=True)
-        if "chosen" in fold_manifest.told
+        if fold_manifest.choice
     }
-    manifest_fields: dict[str, Any] = {
-        "subjects": make_subject_count_rows(run, FOLDS_KEY in metrics_json),
-        "left_out": run.cohort.metadata.left_out_count_by_reason,
-        "warnings": warnings,
-        "prepared": asdict(make_data_preparation(run)),
-        "baseline_settings": baselines.SETTINGS_TEXT_BY_CLASSIFIER,
-        "shares": average_branch_weights([fold_manifest.shares for fold_manifest in fold_manifests]),
-        "chosen": choice_by_fold,
-        "promise": results.calibration_promise,
-        "conclusion": None if run.fold or conclusion is None else asdict(conclusion),
-    }
-    manifest = parse_evaluation_manifest(run.make_manifest(**manifest_fields), run.out_dir)
+    statement = TestStatement(
+        conclusion=None if run.fold else conclusion,
+        warnings=warnings,
+        subjects=count_subjects(run, FOLDS_KEY in metrics_json),
+        left_out=run.cohort.metadata.left_out_count_by_reason,
+        chosen=choice_by_fold,
+        prepared=make_data_preparation(run),
+        promise=results.calibration_promise,
+        baseline_settings=baselines.SETTINGS_TEXT_BY_CLASSIFIER,
+        shares=average_branch_weights([fold_manifest.shares for fold_manifest in fold_manifests]),
+    )
+    manifest = parse_evaluation_manifest(replace(run.make_manifest(), test=statement), run.out_dir)
     page_tables = EvaluationTables.from_tables(manifest, results.table_by_name, metrics_json)
     report_builder.write_report(run.out_dir, page_tables)
 
@@ -197,7 +197,7 @@ def conclude_test(
     else:
         print_test_summary(results, prediction_table, conclusion, warnings)
     headline = Headline(conclusion.metric, conclusion.score) if conclusion else None
-    run.finish_run(headline, **manifest_fields)
+    run.finish_run(headline, test=statement)
     return {} if run.is_pooled else estimate_by_metric
 
 
@@ -295,7 +295,7 @@ def list_test_warnings(run: Run, unlabelled_count: int, record_count: int, earli
     return warnings
 
 
-def make_subject_count_rows(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
+def count_subjects(run: Run, is_by_fold: bool) -> list[SubjectCounts]:
     """Subjects by split, by site and by label; in a pooled run on folds the split is the fold if `is_by_fold`, else one
     for all."""
     last_row_by_subject = {row.subject: row for row in run.cohort.rows}
@@ -308,14 +308,14 @@ def make_subject_count_rows(run: Run, is_by_fold: bool) -> list[dict[str, Any]]:
         count_by_split_site_and_label[split, row.site, label_name] += 1
 
     splits_and_sites = {(split, site) for split, site, _ in count_by_split_site_and_label}
-    subject_count_rows = []
+    subject_counts = list[SubjectCounts]()
     for split, site in sorted(splits_and_sites):
         count_by_label = {
             label_name: count_by_split_site_and_label[split, site, label_name]
             for label_name in (*CLASS_NAMES, "unknown")
         }
-        subject_count_rows.append({"split": split, "site": site} | count_by_label)
-    return subject_count_rows
+        subject_counts.append(SubjectCounts(split, site, **count_by_label))
+    return subject_counts
 
 
 def make_data_preparation(run: Run) -> DataPreparation:

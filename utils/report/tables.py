@@ -2,7 +2,7 @@
 reads and checks them, with the description in `run.json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest
 from utils.runs.run import Run
-from utils.runs.statements import CandidateChoice, DataPreparation, PermutationResult, SubjectCounts
-from utils.scores.conclusion import Conclusion
+from utils.runs.statements import PermutationResult, TestStatement
 from utils.scores.results import METRICS_FILE, RESULT_TABLE_BY_NAME, RESULT_TABLES, Estimate, ResultTable
 
-PERMUTATIONS_KEY = "permutations"  # of run.json
 PEOPLE_VARIABLE = "participants"
 SITE_VARIABLE = "site"  # rows of table1.csv that are not covariates
 DIAGNOSIS_COUNT_FIELDS = ("autism", "control", "unknown")
@@ -38,7 +36,7 @@ MODEL_MINUS_PREFIX = "model_minus_baseline_"  # before the name of an AUC, a col
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationManifest(Choices, Caveats):
+class EvaluationManifest(Choices, Caveats, TestStatement):
     """The record of a test with all fields on one level."""
 
     command: list[str]  # its words, as they were typed
@@ -53,18 +51,9 @@ class EvaluationManifest(Choices, Caveats):
     step: int  # batches that the tested network had seen
     folds: str | None  # the name of a `Division`
     fold: str | None  # the one that was tested, if only one was
-    conclusion: Conclusion | None = None  # None without labels, and of one fold
-    warnings: list[str]  # sentences
-    subjects: list[SubjectCounts]  # by split and site
     maps: tuple[str, ...]  # in a record, where they have names
-    left_out: dict[str, int]  # number of people whom the conversion left out, by reason
     repeats: int  # number of them
-    chosen: dict[str, CandidateChoice] = field(default_factory=dict)  # in each fold, among candidates
     permutations: PermutationResult | None = None
-    prepared: DataPreparation
-    promise: str = ""  # what probabilities and sets of labels promise to new people
-    baseline_settings: dict[str, str]  # of each classifier that is a baseline
-    shares: dict[str, float]  # the weight of each part of the networks, if it was learned
     cross_validation: CrossValidation | None = None  # the test on folds that goes with a model of everybody
 
     @property

@@ -103,7 +103,8 @@ def check_same_candidates(run: Run, checkpoint_manifest: Manifest) -> None:
             f"{join_names(checkpoint_manifest.candidates) or 'no candidates'}, this run compares "
             f"{join_names(candidate_texts) or 'none'}; use --choose accordingly or {NEW_CHECKPOINT_ADVICE}."
         )
-    chosen_batch_count = checkpoint_manifest.told.get("chosen", {}).get("batches", run.num_iters)
+    choice = checkpoint_manifest.choice
+    chosen_batch_count = choice.batches if choice else run.num_iters
     if chosen_batch_count != run.num_iters:
         raise InputError(
             f"{run.checkpoints.path} was chosen by trainings of {chosen_batch_count} batches, this run asks for "

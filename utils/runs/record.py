@@ -20,6 +20,14 @@ from data.cohorts.metadata import Preparation
 from data.cohorts.problems import Problem
 from data.tables.vocabulary import SITE_UNKNOWN_MARK
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.statements import (
+    BlackoutStatement,
+    BundleStatement,
+    CandidateChoice,
+    EncodeStatement,
+    PermutationResult,
+    TestStatement,
+)
 
 MANIFEST_FILE = "run.json"
 EARLIER_FOLDER = "earlier"  # the folder in results that holds those before, by the time when they were written
@@ -146,7 +154,13 @@ class Manifest:
     wall_time_s: float | None = None
     outputs: dict[str, str] = field(default_factory=dict)  # by path below the folder, see `fingerprint_file`
     headline: tuple[str, float | None, float | None, float | None] | None = None  # metric, value, low, high
-    told: dict[str, Any] = field(default_factory=dict)  # what the job says of its results
+    # What the job says of its results
+    choice: CandidateChoice | None = None  # of a training that chose among candidates
+    test: TestStatement | None = None
+    permutations: PermutationResult | None = None  # of a test
+    blackout: BlackoutStatement | None = None
+    encoding: EncodeStatement | None = None
+    bundle: BundleStatement | None = None
 
     @property
     def model_name(self) -> str:
@@ -154,10 +168,11 @@ class Manifest:
 
     @property
     def flat_fields(self) -> dict[str, Any]:
-        """The record without groups."""
-        group_names = ("settings", "caveats", "versions", "told")
+        """The record without groups, and without what only a training, a blackout, an encoding or a bundle says."""
         flat_fields = asdict(self)
-        groups = [flat_fields.pop(group_name) for group_name in group_names]
+        for statement_name in ("choice", "blackout", "encoding", "bundle"):
+            del flat_fields[statement_name]
+        groups = [flat_fields.pop(group_name) for group_name in ("settings", "caveats", "versions", "test")]
         for group_fields in groups:
             flat_fields |= group_fields or {}
         return flat_fields
@@ -375,14 +390,16 @@ def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None
 
 
 @contextmanager
-def rewrite_outputs(results_folder: Path, output_names: Sequence[str], **manifest_extras: Any) -> Iterator[None]:
-    """Outputs of a finished run are made again in the block, and its `told` is amended. Its record does not have them
-    meanwhile: a kill leaves the run done."""
+def rewrite_outputs(
+    results_folder: Path, output_names: Sequence[str], permutation_result: PermutationResult | None = None
+) -> Iterator[None]:
+    """Outputs of a finished run are made again in the block, and its record has the result of permutations, if there is
+    one. It does not have the outputs meanwhile: a kill leaves the run done."""
     manifest = read_manifest(results_folder)
     if manifest is None:
         yield
         return
-    manifest = replace(manifest, told=manifest.told | manifest_extras)
+    manifest = replace(manifest, permutations=permutation_result or manifest.permutations)
     fingerprint_by_output = {
         output_name: recorded_fingerprint
         for output_name, recorded_fingerprint in manifest.outputs.items()

@@ -28,6 +28,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.network import NetworkPredictor
 from utils.runs.predictor import FoldData, Predictor
 from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest, TrainingPeople
+from utils.runs.statements import BlackoutStatement, CandidateChoice, TestStatement
 from utils.runs.weights import TrainedNetwork
 from utils.scores.results import BLACKOUT_PAGE_FILE, TEST_PAGE_FILE, UNDEFINED, Headline
 
@@ -192,10 +193,9 @@ class Run:
             return self.used_weights_sha256
         return self.predictor.find_sha256()
 
-    def make_manifest(
-        self, is_finished: bool = False, headline: Headline | None = None, **manifest_extras: Any
-    ) -> Manifest:
-        """What is known of it now; of finished results with the fingerprints of all outputs."""
+    def make_manifest(self, is_finished: bool = False, headline: Headline | None = None) -> Manifest:
+        """What is known of it now, but for what the job says of its results; of finished ones with the fingerprints of
+        all outputs."""
         metadata = self.cohort.metadata
         return Manifest(
             job=self.job.job_name,
@@ -232,7 +232,6 @@ class Run:
             wall_time_s=round(time.time() - self.start_time, 2),
             outputs=record.fingerprint_outputs(self.out_dir) if is_finished else {},
             headline=(headline.metric, *astuple(headline.score)) if headline else None,
-            told=manifest_extras,
         )
 
     @property
@@ -258,11 +257,18 @@ class Run:
         then it goes on, or begins again."""
         record.claim_results_folder(self.out_dir, self.make_manifest())
 
-    def finish_run(self, headline: Headline | None = None, **manifest_extras: Any) -> None:
+    def finish_run(
+        self,
+        headline: Headline | None = None,
+        choice: CandidateChoice | None = None,
+        test: TestStatement | None = None,
+        blackout: BlackoutStatement | None = None,
+    ) -> None:
         """Writes a row of `runs.csv` and `run.json`, and prints where the results are; `headline` is the metric that
-        stands for the run."""
+        stands for the run, the others are what its job says of the results."""
         self.add_to_ledger(headline)
-        record.write_manifest(self.out_dir / MANIFEST_FILE, self.make_manifest(True, headline, **manifest_extras))
+        manifest = replace(self.make_manifest(True, headline), choice=choice, test=test, blackout=blackout)
+        record.write_manifest(self.out_dir / MANIFEST_FILE, manifest)
         self.print_results_location()
 
     def add_to_ledger(self, headline: Headline | None) -> None:

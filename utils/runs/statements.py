@@ -1,9 +1,10 @@
 """What jobs say of their results in a `Manifest`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data.base.thresholds import CONFIDENCE_LEVEL
+from utils.scores.conclusion import Conclusion
 from utils.scores.results import TITLE_BY_AUC
 
 
@@ -50,6 +51,23 @@ class CandidateChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TestStatement:
+    """What the test of a classifier found, on one fold or on all."""
+
+    __test__ = False  # pytest collects nothing here
+
+    conclusion: Conclusion | None = None  # None without labels, and of one fold
+    warnings: list[str]  # sentences
+    subjects: list[SubjectCounts]  # by split and site
+    left_out: dict[str, int]  # number of people whom the conversion left out, by reason
+    chosen: dict[str, CandidateChoice] = field(default_factory=dict)  # in each fold, among candidates
+    prepared: DataPreparation
+    promise: str = ""  # what probabilities and sets of labels promise to new people
+    baseline_settings: dict[str, str]  # of each classifier that is a baseline
+    shares: dict[str, float]  # the weight of each part of the networks, if it was learned
+
+
+@dataclass(frozen=True, kw_only=True)
 class PermutationResult:
     """The result of a series of permutations; the bound is that of Clopper & Pearson 1934."""
 
@@ -72,3 +90,34 @@ class PermutationResult:
             f"{self.mean:.3f}).{early_stop_text} Infinitely many would give at most {self.bound:.2g} "
             f"({CONFIDENCE_LEVEL:.0%} bound)."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlackoutStatement:
+    """What a blackout found, on one fold or on all."""
+
+    subjects: int  # number of people who were blacked out
+    better_than_chance: bool | None  # whether the network predicts them so; None if that cannot be told
+    concluded: bool  # whether anything is concluded of them
+    adjusted_for: tuple[str, ...]  # names of covariates
+    conclusion: str  # what a reader takes away, in sentences
+    notes: tuple[str, ...]  # warnings and footnotes
+    donors: str  # who gave the replacements, in a sentence
+    donors_per_record: int | None  # None of all folds, which may differ
+    recomputed_layers: tuple[str, ...] | None  # by name, see `FeatureOcclusion`; None of all folds, or without volumes
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeStatement:
+    """What a full pass did."""
+
+    records: int  # number of records that were reduced
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleStatement:
+    """Who trained the network of a bundle, and what it was made with."""
+
+    autism: int  # number of people with autism who trained its network
+    control: int  # number of control people who did
+    aal_sha256: str  # see `atlas.compute_aal_sha256`

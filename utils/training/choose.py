@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,6 +13,7 @@ from data.cohorts.folds import InnerFolds, divide_into_inner_folds
 from utils.runs.candidates import Candidate
 from utils.runs.duration import get_trainings_ahead, set_trainings_ahead
 from utils.runs.run import Run
+from utils.runs.statements import CandidateChoice
 from utils.scores.metrics import Predictions, compute_headline_auc
 
 INNER_COLUMNS = ["candidate", "inner_fold", "batches", "file", "probability"]  # of `inner.csv`
@@ -23,7 +23,7 @@ PredictByFile = Callable[[Run], dict[str, float]]  # trains, and gives the proba
 
 def choose_candidate(
     run: Run, train_and_predict: PredictByFile, inner_predictions_path: Path | None = None
-) -> tuple[Candidate, dict[str, Any]]:
+) -> tuple[Candidate, CandidateChoice]:
     """The candidate that does best in inner folds of the training people, of equal ones the first; and what the record
     says of it. `inner_predictions_path` is a table of all that was predicted, which grows with each training: a run
     that is killed goes on where it was."""
@@ -43,15 +43,15 @@ def choose_candidate(
         score_by_candidate[candidate_name] = candidate_score
 
     best_candidate = max(run.candidates, key=lambda candidate: score_by_candidate[str(candidate)])
-    choice_description = {
-        "name": str(best_candidate),
-        "metric": metric_by_candidate[str(best_candidate)],
-        "scores": score_by_candidate,
-        "preset": best_candidate.preset_name,
-        "config": asdict(best_candidate.config),
-        "batches": run.num_iters,
-    }
-    return best_candidate, {"chosen": choice_description}
+    choice = CandidateChoice(
+        name=str(best_candidate),
+        preset=best_candidate.preset_name,
+        config=asdict(best_candidate.config),
+        batches=run.num_iters,
+        metric=metric_by_candidate[str(best_candidate)],
+        scores=score_by_candidate,
+    )
+    return best_candidate, choice
 
 
 def predict_inner_folds(

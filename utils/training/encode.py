@@ -17,6 +17,7 @@ from utils.runs import record
 from utils.runs.inference import restore_network, run_network
 from utils.runs.record import TrainingPeople
 from utils.runs.run import Run
+from utils.runs.statements import EncodeStatement
 
 
 def encode_cohort(run: Run) -> int:
@@ -43,10 +44,11 @@ def encode_cohort(run: Run) -> int:
         copy_side_tables(flat_cohort, unfinished_folder)
         write_cohort_tables(unfinished_folder, flat_cohort.rows, reduced_metadata, digests_by_file)
         open_cohort(unfinished_folder)  # nothing is called done that cannot be read
-        manifest = dataclasses.replace(run, out_dir=unfinished_folder).make_manifest(
-            is_finished=True, records=len(flat_cohort.rows)
+        manifest = dataclasses.replace(run, out_dir=unfinished_folder).make_manifest(is_finished=True)
+        statement = EncodeStatement(records=len(flat_cohort.rows))
+        record.write_manifest(
+            unfinished_folder / record.MANIFEST_FILE, dataclasses.replace(manifest, encoding=statement)
         )
-        record.write_manifest(unfinished_folder / record.MANIFEST_FILE, manifest)
     flat_run.add_to_ledger(None)
     flat_run.print_results_location()
     return 0

@@ -44,6 +44,7 @@ from utils.runs.inference import (
 )
 from utils.runs.record import MANIFEST_FILE, Manifest, average_branch_weights
 from utils.runs.run import Run
+from utils.runs.statements import CandidateChoice
 from utils.scores.results import Estimate, Headline
 from utils.scores.ridge import (
     find_record_cluster_ids,
@@ -74,13 +75,13 @@ def train_network(run: Run) -> int:
         raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
     checkpoint_name = run.checkpoints.prepare_folder_and_choose_name(run.overrides_checkpoint)
 
-    manifest_extras = dict[str, Any]()
+    choice: CandidateChoice | None = None
     if is_from_zero:
         run = replace(run, training_id=choose_training_id(run))
         replace(run, num_iters=0).claim_output_folder()
         if run.candidates:
             inner_predictions_path = run.out_dir / INNER_PREDICTIONS_FILE
-            candidate, manifest_extras = choose_candidate(run, train_and_predict_by_file, inner_predictions_path)
+            candidate, choice = choose_candidate(run, train_and_predict_by_file, inner_predictions_path)
             run = run.with_candidate_settings(candidate)
             run.reset_keras()
 
@@ -91,7 +92,7 @@ def train_network(run: Run) -> int:
         batches_done = 0
     else:
         batches_done = saver.restore_latest_checkpoint()
-        manifest_extras = run.checkpoints.update_cross_validation(run.cross_validation).told
+        choice = run.checkpoints.update_cross_validation(run.cross_validation).choice
         print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {batches_done}.")
         replace(run, num_iters=batches_done).claim_output_folder()
     history = TrainingHistory(run.out_dir, run.checkpoints.history_path(checkpoint_name), batches_done)
@@ -102,19 +103,19 @@ def train_network(run: Run) -> int:
 
     with handle_signals(catch_signal):
         try:
-            batches_done = run_training_loop(training, batches_done, saver, history, manifest_extras)
+            batches_done = run_training_loop(training, batches_done, saver, history, choice)
         finally:
             history.close()
 
     ended_run = replace(run, num_iters=batches_done)
     is_unfinished = batches_done < run.num_iters
     if is_unfinished:
-        record.write_manifest(run.out_dir / MANIFEST_FILE, ended_run.make_manifest(**manifest_extras))
+        record.write_manifest(run.out_dir / MANIFEST_FILE, replace(ended_run.make_manifest(), choice=choice))
         flag_text = ", without --overrideChkpt," if run.overrides_checkpoint else ""
         print(f"Stopped at iteration {batches_done} and saved; the same command{flag_text} continues.")
     else:
         print_branch_weights([run.checkpoints])
-        ended_run.finish_run(history.headline, **manifest_extras)
+        ended_run.finish_run(history.headline, choice=choice)
 
     if training.caught_signals:
         return 128 + training.caught_signals[0]
@@ -209,7 +210,7 @@ def run_training_loop(
     batches_before: int,
     saver: CheckpointSaver,
     history: "TrainingHistory",
-    manifest_extras: dict[str, Any],
+    choice: CandidateChoice | None,
 ) -> int:
     """Runs until `num_iters` batches have been seen, saving on the way; returns how many have been."""
     run = training.run
@@ -233,8 +234,7 @@ def run_training_loop(
                 history.save_copy(run.checkpoints.history_path(saver.checkpoint_name))
                 wall_time_s = round(time.time() - run.start_time, 2)
                 if checkpoint_manifest is None:
-                    run_manifest = run.make_manifest(**manifest_extras)
-                    checkpoint_manifest = replace(run_manifest, people=run.training_people)
+                    checkpoint_manifest = replace(run.make_manifest(), people=run.training_people, choice=choice)
                 saver.save_checkpoint(
                     replace(
                         checkpoint_manifest,
