@@ -3,6 +3,7 @@ user's is lost by a replacement."""
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import lab
@@ -152,6 +153,21 @@ def test_equal_weights_have_one_digest_though_an_interruption_saves_once_more(se
         done(TEST_COMMAND, of=cohort, to=folder)
         digests.add(read_manifest(folder / "test")["weights"])
     assert len(digests) == 1 and read_manifest(seen_two / "out")["weights"] not in digests
+
+
+@pytest.mark.slow
+def test_the_time_of_a_continued_training_is_that_of_all_parts(seen_two, cohort, tmp_path):
+    folder = shutil.copytree(seen_two, tmp_path / "continued")
+    lab.edit(folder / "ckpt/nn/ckpt-2.json", {"wall_time_s": 1000.0})
+    lowest_s = 1000.0
+    highest_s = 1000.0
+    for iterations in (4, 6):
+        start_time = time.monotonic()
+        assert train_until(folder, cohort, iterations).status == 0
+        highest_s += time.monotonic() - start_time
+        seconds = [read_manifest(folder / name)["wall_time_s"] for name in ("ckpt/nn", "out")]
+        assert lowest_s < seconds[0] <= seconds[1] <= highest_s + 0.01
+        lowest_s = seconds[0]
 
 
 # The user's choice beats the checkpoint's, which beats the default

@@ -151,7 +151,7 @@ class Manifest:
     versions: dict[str, Any] = field(default_factory=dict)  # of the commit and packages; processor and devices
     command: tuple[str, ...] = ()  # its words
     started: str = ""  # local time, ISO 8601
-    wall_time_s: float | None = None
+    wall_time_s: float | None = None  # of a training that was continued, of all its parts
     outputs: dict[str, str] = field(default_factory=dict)  # by path below the folder, see `fingerprint_file`
     headline: tuple[str, float | None, float | None, float | None] | None = None  # metric, value, low, high
     # What the job says of its results

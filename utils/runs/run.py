@@ -110,6 +110,7 @@ class Run:
     used_weights_sha256: str | dict[str, str] | None = None
     workers: Workers = field(default_factory=Workers)
     start_time: float = field(default_factory=time.time)  # seconds since 1970
+    earlier_wall_time_s: float = 0.0  # what the training took until the checkpoint that it continues
 
     @property
     def trained_network(self) -> TrainedNetwork:
@@ -229,10 +230,15 @@ class Run:
             },
             command=(Path(sys.argv[0]).name, *sys.argv[1:]),
             started=time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.start_time)),
-            wall_time_s=round(time.time() - self.start_time, 2),
+            wall_time_s=self.wall_time_s,
             outputs=record.fingerprint_outputs(self.out_dir) if is_finished else {},
             headline=(headline.metric, *astuple(headline.score)) if headline else None,
         )
+
+    @property
+    def wall_time_s(self) -> float:
+        """The seconds that it has taken until now, of a training that is continued with those before."""
+        return round(self.earlier_wall_time_s + time.time() - self.start_time, 2)
 
     @property
     def training_people(self) -> TrainingPeople:

@@ -71,8 +71,11 @@ def train_network(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all, from zero or from the checkpoint that there is; returns
     the exit status (128 + signal if stopped)."""
     is_from_zero = run.overrides_checkpoint or not run.checkpoints.has_checkpoint
-    if not is_from_zero and run.checkpoints.read_latest_manifest().begun != run.training_id:
-        raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
+    if not is_from_zero:
+        checkpoint_manifest = run.checkpoints.read_latest_manifest()
+        if checkpoint_manifest.begun != run.training_id:
+            raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
+        run = replace(run, earlier_wall_time_s=checkpoint_manifest.wall_time_s or 0.0)
     checkpoint_name = run.checkpoints.prepare_folder_and_choose_name(run.overrides_checkpoint)
 
     choice: CandidateChoice | None = None
@@ -232,7 +235,6 @@ def run_training_loop(
                 )
                 # before the checkpoint: rows after it are dropped on continuing
                 history.save_copy(run.checkpoints.history_path(saver.checkpoint_name))
-                wall_time_s = round(time.time() - run.start_time, 2)
                 if checkpoint_manifest is None:
                     checkpoint_manifest = replace(run.make_manifest(), people=run.training_people, choice=choice)
                 saver.save_checkpoint(
@@ -241,7 +243,7 @@ def run_training_loop(
                         weights=compute_weights_sha256(training.network),
                         shares=branch_weights,
                         step=batches_done,
-                        wall_time_s=wall_time_s,
+                        wall_time_s=run.wall_time_s,
                     )
                 )
             if is_stopping:
