@@ -24,19 +24,6 @@ from utils.machines.devices import git_commit
 PEOPLE = 200
 FEATURES = 19_900
 FEATURES_CHOSEN = 100
-COLUMNS = [
-    "case",
-    "measure",
-    "value",
-    "low",
-    "high",
-    "unit",
-    "participants",
-    "sets",
-    "seed",
-    "commit",
-    "command",
-]
 
 
 def score_designs(seed: int) -> dict[str, float]:
