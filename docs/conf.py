@@ -9,7 +9,7 @@ from data import __version__
 project, version = "autism-blackout", __version__
 SECTIONS = {
     "Start": [f"/docs/start/{page}" for page in ("install", "tutorial")],
-    "How-to": [f"/docs/howto/{page}" for page in ("scans", "atlas", "data", "cohort", "run", "share")],
+    "How-to": [f"/docs/howto/{page}" for page in ("scans", "atlas", "data", "cohort", "run", "own_model", "share")],
     "Understand": [f"/docs/understand/{page}" for page in ("report", "statistics", "blackout", "models", "planning")],
     "Reference": [f"/docs/reference/{page}" for page in ("commands", "files", "glossary", "evidence")],
     "Project": ["README </README>", "/ARCHITECTURE", "/CONTRIBUTING", "/CHANGELOG"],

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs/evidence"
-PAGES = (ROOT / "README.md", ROOT / "docs/reference/evidence.md")
+PAGES = (ROOT / "README.md", ROOT / "docs/reference/evidence.md", ROOT / "docs/howto/own_model.md")
 TABLE_PATTERN = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MAIN_RUN = "mmnn --folds 10 --repeats 3"
 BLACKOUT_RUNS = ("mmnn --folds 10", "mmnn --folds site")
