@@ -86,7 +86,7 @@ def open_all_folds(cohort_path: Path, options: ExportOptions, target_folder: Pat
             f"{cohort_path} is a set of reduced cohorts, whose maps differ from fold to fold; expected one cohort. "
             "Export the one that they were made from."
         )
-    for warning in first_folds.fold_warnings:
+    for warning in first_folds.division_warnings:
         print(warning, flush=True)
     folds_by_repeat = [first_folds]
     for repeat_number in range(1, options.repeats):

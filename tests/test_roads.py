@@ -340,6 +340,8 @@ def test_an_encoder_per_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     four = run_words("run.py", *shlex.split(later)[1:], "--folds", "4")
     assert "was reduced with --folds 2, this run has --folds 4" in four.err
     assert "abide-data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
+    exported = run_words("abide-data", "export", "cohort_reduced", "arrays", "--folds", "2")
+    assert exported.status == 2 and "maps differ from fold to fold" in exported.err
 
 
 @pytest.mark.slow

@@ -103,8 +103,8 @@ class Folds:
         )
 
     @property
-    def fold_warnings(self) -> list[str]:
-        """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
+    def division_warnings(self) -> list[str]:
+        """Who is kept together in these folds, as sentences."""
         warning_sentences = []
         if self.groups:
             warning_sentences.append(
@@ -119,6 +119,12 @@ class Folds:
                 warning_sentences.append(
                     f"Sites {member_sites_text} are in one fold, since they have such participants in common."
                 )
+        return warning_sentences
+
+    @property
+    def fold_warnings(self) -> list[str]:
+        """What a user must know of a run on these folds: who is kept together, and how the phenotype is scaled."""
+        warning_sentences = self.division_warnings
         if not self.reduced_cohort_by_fold and self.full_cohort.unscaled_phenotype is None:
             warning_sentences.append(
                 f"{self.full_cohort.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It "
