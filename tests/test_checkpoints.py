@@ -170,6 +170,18 @@ def test_the_time_of_a_continued_training_is_that_of_all_parts(seen_two, cohort,
         lowest_s = seconds[0]
 
 
+@pytest.mark.slow
+def test_an_edited_seed_is_refused_until_it_is_trained_anew(six, seen_two, cohort):
+    folder = six / "ckpt/nn"
+    lab.edit_manifest(folder / "ckpt-6.json", seed=7)
+    for outcome in (run(TEST_COMMAND, of=cohort, to=six), train_until(six, cohort, 8)):
+        assert outcome.status == 2 and outcome.err.count("\n") == 1
+        assert f"{folder}/ckpt-6.json" in outcome.err and "--overrideChkpt" in outcome.err
+    assert train_until(six, cohort, 2, "--overrideChkpt").status == 0
+    assert_bit_equal(folder, seen_two / "ckpt/nn")
+    done(TEST_COMMAND, of=cohort, to=six)
+
+
 # The user's choice beats the checkpoint's, which beats the default
 
 
@@ -206,7 +218,8 @@ def test_unread_or_unknown_preparation_is_not_compared(
     copy = shutil.copytree({"nn": seen_six / "ckpt", "cnn": trained}[model], tmp_path / "ckpt")
     (path,) = copy.glob(f"{model}/ckpt-{read_manifest(copy / model)['step']}.json")
     preparation = read_manifest(copy / model)["preparation"]
-    lab.edit(path, {"preparation": preparation | changes, "cohort_sha256": "0" * 64})
+    other_cohort = {"cohort_sha256": "0" * 64, "training_sha256": ""}
+    lab.edit(path, {"preparation": preparation | changes} | other_cohort)
     out = done(f"run.py --test --dryRun --model {model} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=copy)
     line_partitions = [line.partition("so not compared: ") for line in out.splitlines()]
     assert [names for _, separator, names in line_partitions if separator] == not_compared

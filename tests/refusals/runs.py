@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lab
@@ -14,7 +15,8 @@ def edit_section(section: str, **changes: object) -> Callable[[Path], None]:
     """Changes keys in a part of what a checkpoint says of itself, as if it were of another cohort."""
 
     def change(path: Path) -> None:
-        lab.edit(path, {section: json.loads(path.read_text())[section] | changes, "cohort_sha256": "0" * 64})
+        changed_section = json.loads(path.read_text())[section] | changes
+        lab.edit(path, {section: changed_section, "cohort_sha256": "0" * 64, "training_sha256": ""})
 
     return change
 
@@ -166,6 +168,21 @@ RUNS: list[Row] = [
     row(TEST_CNN, "damaged", "filters.1", spoil={CHECKPOINT_JSON: edit_config(filters=[2, "three"])}),
     row(TEST_CNN, "batch_size", "or equal to 1", spoil={CHECKPOINT_JSON: edit_config(batch_size=0)}),
     row(TEST_CNN, "has the format 2", "repeat the run", spoil={CHECKPOINT_JSON: {"format": 2}}),
+    *(
+        row(
+            command,
+            "{trained}/cnn/ckpt-4.json was edited",
+            "--overrideChkpt",
+            spoil={CHECKPOINT_JSON: partial(lab.edit_manifest, **changes)},
+        )
+        for command, changes in (
+            (TRAIN_ON, {"seed": 5}),
+            (TEST_CNN, {"seed": 5}),
+            (TEST_CNN, {"preset": "plain"}),
+            (TRAIN_ON, {"step": 3}),
+            (f"{TRAIN_ON} --dryRun", {"cohort_sha256": "0" * 64}),
+        )
+    ),
     row(f"{TRAIN_ON} --preset plain", "residual", "--overrideChkpt"),
     row(f"{TRAIN_ON} --set learning_rate=0.5", "learning_rate=0.001 there", "learning_rate=0.5"),
     row(f"{TRAIN_ON} --seed 5", "seed=0 there", "seed=5"),
@@ -196,7 +213,12 @@ RUNS: list[Row] = [
         "falff as entry 1",
         spoil={CHECKPOINT_JSON: edit_section("preparation", maps=["reho"])},
     ),
-    row(TEST_CNN, "records of 2 maps", "1 map", spoil={CHECKPOINT_JSON: {"num_maps": 2, "cohort_sha256": "0" * 64}}),
+    row(
+        TEST_CNN,
+        "records of 2 maps",
+        "1 map",
+        spoil={CHECKPOINT_JSON: {"num_maps": 2, "cohort_sha256": "0" * 64, "training_sha256": ""}},
+    ),
     # The score of everybody
     row(f"{TRAIN_WITH_SCORE} --model nn", "of model mmnn", "nn"),
     row(f"{TRAIN_WITH_SCORE} --set batch_size=4", "batch_size=8 there", "batch_size=4"),

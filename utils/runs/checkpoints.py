@@ -153,8 +153,15 @@ class CheckpointFolder(TrainedWeights):
         return damaged_checkpoint_names
 
     def read_latest_manifest(self) -> Manifest:
-        """The record of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
-        return self.read_prefix_manifest(self.require_intact_prefix())
+        """The record of the latest whole checkpoint. Raises InputError if there is none, or it is damaged or edited."""
+        latest_prefix = self.require_intact_prefix()
+        manifest = self.read_prefix_manifest(latest_prefix)
+        if manifest.training_sha256 not in ("", record.compute_training_sha256(manifest)):
+            raise InputError(
+                f"{latest_prefix}.json was edited: its settings, seed, folds or data are not those of its training. "
+                f"Copy it again, or train again: {self.training_command} --overrideChkpt"
+            )
+        return manifest
 
     @property
     def training_cohort_path(self) -> str:
@@ -217,9 +224,13 @@ class CheckpointFolder(TrainedWeights):
     def write_manifest(self, prefix_name: str, manifest: Manifest, is_checkpoint_saved: bool) -> None:
         """Writes the record of a checkpoint: before it is saved, and again once it is, with its files' digests."""
         digest_by_file = compute_digests(list_checkpoint_files(self.path / prefix_name)) if is_checkpoint_saved else {}
-        record.write_manifest(
-            self.path / f"{prefix_name}.json", replace(manifest, outputs=digest_by_file, finished=is_checkpoint_saved)
+        checkpoint_manifest = replace(
+            manifest,
+            training_sha256=record.compute_training_sha256(manifest),
+            outputs=digest_by_file,
+            finished=is_checkpoint_saved,
         )
+        record.write_manifest(self.path / f"{prefix_name}.json", checkpoint_manifest)
 
     def update_cross_validation(self, cross_validation: CrossValidation | None) -> Manifest:
         """The record, with the test on folds that goes with the latest checkpoint."""

@@ -148,6 +148,7 @@ class Manifest:
     cross_validation: CrossValidation | None = None  # a test on folds that goes with a model of everybody
     caveats: Caveats = field(default_factory=Caveats)
     people: TrainingPeople | None = None  # of a checkpoint
+    training_sha256: str = ""  # of a checkpoint, see `compute_training_sha256`; empty in those of earlier versions
     versions: dict[str, Any] = field(default_factory=dict)  # of the commit and packages; processor and devices
     command: tuple[str, ...] = ()  # its words
     started: str = ""  # local time, ISO 8601
@@ -181,6 +182,20 @@ class Manifest:
 def compute_run_key(*key_inputs: object) -> str:
     """SHA-256 of what decides results."""
     return hashlib.sha256(files.format_json([files.FORMAT_VERSION, *key_inputs]).encode()).hexdigest()
+
+
+def compute_training_sha256(manifest: Manifest) -> str:
+    """SHA-256 of what decided a training until a checkpoint, by which an edited record is known."""
+    return compute_run_key(
+        manifest.settings and asdict(manifest.settings),
+        manifest.candidates,
+        manifest.folds,
+        manifest.fold,
+        manifest.repeat,
+        manifest.everybody,
+        manifest.cohort_sha256,
+        manifest.step,
+    )
 
 
 def read_manifest(manifest_path: Path) -> Manifest | None:

@@ -129,8 +129,8 @@ def choose_training_id(run: Run) -> str:
     """What tells a training from zero apart: as in results of one that was begun and never saved, or else new."""
     earlier_manifest = record.read_manifest(run.out_dir)
     checkpoint_training_id = ""
-    if run.checkpoints.latest_intact_prefix:
-        checkpoint_training_id = run.checkpoints.read_latest_manifest().begun
+    if intact_prefix := run.checkpoints.latest_intact_prefix:
+        checkpoint_training_id = run.checkpoints.read_prefix_manifest(intact_prefix).begun
     if (
         earlier_manifest
         and not earlier_manifest.finished
