@@ -95,7 +95,7 @@ def execute_job() -> int:
         exit_status = work.perform_plan(plan, request.jobs, request.share_GPU)
     elif not permutation_count:
         print("Everything is done.")
-        plan.group.joint_run.print_results_location()
+        plan.group.joint_run.print_finished_results()
     if permutation_count and not exit_status and request.fold is None:
         from utils.permutations import run_permutation_test
 

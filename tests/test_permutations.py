@@ -161,7 +161,9 @@ def test_p_follows_the_table_and_appears_everywhere_also_in_a_remade_page(permut
 @pytest.mark.slow
 def test_it_is_done_once_and_more_continue_fewer(permuted_run, copy, cohort):
     places, before = {"of": cohort, "to": copy}, listing(copy / "test")
-    done(FOUR, **places)
+    _, done_text, repeated_text = done(FOUR, **places).partition("Everything is done.\n")
+    assert done_text and f"p = {read_permutation_result(copy)['p']:.2g} " in repeated_text
+    assert "more than covariates" in repeated_text and repeated_text.count("\n") < 10
     assert listing(copy / "test") == before
     done(FOUR.replace("4", "5"), **places)
     rows, before = (pd.read_csv(folder / TABLE) for folder in (copy, permuted_run))

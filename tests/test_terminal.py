@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lab as labs
 import pytest
-from commands import ROOT, end_in_terminal, run
+from commands import ROOT, done, end_in_terminal, run
 
 BROKEN = """
 import warnings
@@ -43,6 +43,27 @@ def test_a_warning_is_a_single_line_and_an_unforeseen_error_a_traceback(tmp_path
     assert ended.returncode == 1 and "red\n" in ended.stdout
     assert ended.stderr.startswith("run.py: warning: odd values\nTraceback")
     assert "in nvmlInit\n" in ended.stderr and "ZeroDivisionError" in ended.stderr
+
+
+def squeeze_lines(text: str) -> list[str]:
+    """Lines without alignment."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job, score_words", [("test", "more than covariates"), ("blackout", "AUC")])
+def test_a_finished_command_repeats_its_score(job, score_words, on_folds, converted, blackout):
+    """In lines that it printed when it finished, and ten of them at most."""
+    results = {"test": on_folds / "test", "blackout": blackout}[job]
+    command = f"run.py --{job} --folds 3 --dataDir {{of}} --chkPointDir {{ckpt}}/ckpt --outDir {{to}}"
+    command += " --donors 1" if job == "blackout" else ""
+    repeated_output = done(command, of=converted, ckpt=on_folds, to=results)
+    _, done_text, repeated_text = repeated_output.partition("Everything is done.\n")
+    repeated_lines = squeeze_lines(repeated_text)
+    assert done_text and 3 < len(repeated_lines) < 10 and score_words in repeated_text
+    assert {*repeated_lines} <= {*squeeze_lines(results.with_name(f"{job}.out").read_text())}
+    shown_lines = end_in_terminal(command, of=converted, ckpt=on_folds, to=results)
+    assert len(shown_lines) - shown_lines.index("Everything is done.") <= 10 + len(str(results)) // 80
 
 
 @pytest.mark.slow

@@ -23,7 +23,14 @@ from scipy.stats import beta
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_csv_frame, write_csv_frame
-from data.base.terminal import format_duration, open_progress_bar, print_summary, print_unless_quiet, redirect_progress
+from data.base.terminal import (
+    format_duration,
+    open_progress_bar,
+    print_summary,
+    print_table,
+    print_unless_quiet,
+    redirect_progress,
+)
 from data.base.thresholds import CONFIDENCE_LEVEL
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permute_folds
@@ -251,7 +258,9 @@ def run_permutation_test(group: RunGroup, requested_count: int, process_count: i
         and stored_result.asked == requested_count
     ):
         print("Everything is done.")
-        series.pooled_run.print_results_location()
+        if permutation_result := series.find_result():
+            print_table([[permutation_result.permutation_sentence]], truncate_last_column=True)
+        series.pooled_run.print_finished_results()
         return 0
 
     with files.lock_exclusively(series.permutations_folder, wait=True):

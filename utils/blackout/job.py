@@ -124,10 +124,11 @@ def publish_results(
         page_file.write(page.render_blackout_page(results, adjustment_table))
 
     # The terminal
+    family_rows = make_family_terminal_rows(results) if results.is_conclusive else []
+    verdict_text = f"{people.verdict} {results.publication_advice}".strip()
     print_unless_quiet(results.prediction_sentence)
-    if results.is_conclusive:
-        print_table(make_family_terminal_rows(results), truncate_last_column=True)
-    print_unless_quiet(f"{people.verdict} {results.publication_advice}".strip())
+    print_table(family_rows, truncate_last_column=True)
+    print_unless_quiet(verdict_text)
     if results.cautions:
         print_table([("warnings", f"{len(results.cautions)}", results.cautions[0])], truncate_last_column=True)
 
@@ -142,7 +143,8 @@ def publish_results(
         donors_per_record=donors_per_record,
         recomputed_layers=recomputed_layer_names,
     )
-    run.finish_run(results.prediction_headline, blackout=statement)
+    summary_rows = [[results.prediction_sentence], *family_rows, [verdict_text]]
+    run.finish_run(results.prediction_headline, summary_rows, blackout=statement)
 
 
 def make_family_terminal_rows(results: BlackoutResults) -> list[list[str]]:

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from data.base import files
 from data.base.tables import make_printable
-from data.base.terminal import print_summary
+from data.base.terminal import SummaryRow, print_summary
 from data.cohorts.cohort import Cohort, split_into_batches
 from data.images import brain, resampling
 from data.images.grids import Grid
@@ -66,8 +66,10 @@ def pool_autoencoder_tests(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
         | {"baseline": metrics_per_fold_run[0]["baseline"], "folds": metrics_by_fold_run}
         | caveat_fields,
     )
-    print_autoencoder_metrics(mean_by_metric, metrics_per_fold_run[0]["baseline"])
-    pooled_run.finish_run(Headline("explained_variance", Estimate.from_numbers(mean_by_metric["explained_variance"])))
+    summary_rows = make_autoencoder_summary_rows(mean_by_metric, metrics_per_fold_run[0]["baseline"])
+    print_summary(summary_rows)
+    headline = Headline("explained_variance", Estimate.from_numbers(mean_by_metric["explained_variance"]))
+    pooled_run.finish_run(headline, summary_rows)
 
 
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
@@ -104,19 +106,21 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     )
     if input_name == "volume":
         draw_first_test_volumes(run, network, *(volume.astype(np.float32) for volume in first_record_arrays))
-    print_autoencoder_metrics(value_by_metric, baseline_name)
-    run.finish_run(Headline("explained_variance", Estimate.from_numbers(value_by_metric["explained_variance"])))
+    summary_rows = make_autoencoder_summary_rows(value_by_metric, baseline_name)
+    print_summary(summary_rows)
+    headline = Headline("explained_variance", Estimate.from_numbers(value_by_metric["explained_variance"]))
+    run.finish_run(headline, summary_rows)
 
 
-def print_autoencoder_metrics(value_by_metric: dict[str, float | None], baseline_name: str) -> None:
-    """Prints metrics, and what the baseline is."""
+def make_autoencoder_summary_rows(value_by_metric: dict[str, float | None], baseline_name: str) -> list[SummaryRow]:
+    """What the terminal shows: metrics, and what the baseline is."""
     text_by_metric = {
         metric: "undefined" if metric_value is None else f"{metric_value:.4f}"
         for metric, metric_value in value_by_metric.items()
     }
     network_text = "explained variance {explained_variance}, no interval; mse {mse}".format(**text_by_metric)
     baseline_text = f"{baseline_name}: explained variance {text_by_metric['explained_variance_baseline']}"
-    print_summary([("autoencoder", network_text), ("baseline", baseline_text)])
+    return [("autoencoder", network_text), ("baseline", baseline_text)]
 
 
 def draw_first_test_volumes(

@@ -192,12 +192,14 @@ def conclude_test(
     page_tables = EvaluationTables.from_tables(manifest, results.table_by_name, metrics_json)
     report_builder.write_report(run.out_dir, page_tables)
 
+    summary_rows: list[tuple[str, ...]] = []
     if run.fold:
         print_unless_quiet(f"{len(labelled_files)} test records. {FOLD_VERDICT}")
     else:
-        print_test_summary(results, prediction_table, conclusion, warnings)
+        summary_rows = make_test_summary_rows(results, prediction_table, conclusion, warnings)
+        print_table(summary_rows, truncate_last_column=True)
     headline = Headline(conclusion.metric, conclusion.score) if conclusion else None
-    run.finish_run(headline, test=statement)
+    run.finish_run(headline, summary_rows, test=statement)
     return {} if run.is_pooled else estimate_by_metric
 
 
@@ -348,10 +350,11 @@ def make_data_preparation(run: Run) -> DataPreparation:
     )
 
 
-def print_test_summary(
+def make_test_summary_rows(
     results: EvaluationResults, prediction_table: pd.DataFrame, conclusion: Conclusion | None, warnings: list[str]
-) -> None:
-    """Prints who was tested, what the test shows, and of each heading of warnings how many there are and the first."""
+) -> list[tuple[str, ...]]:
+    """What the terminal shows: who was tested, what the test shows, and of each heading of warnings how many there are
+    and the first."""
     run = results.run
     people_text = format_participants(prediction_table["subject"].nunique())
     sites_text = format_site_count(prediction_table["site"])
@@ -378,4 +381,4 @@ def print_test_summary(
         for heading, warning_texts in warning_texts_by_heading.items()
         if warning_texts
     ]
-    print_table([test_row, *conclusion_rows, *warning_rows], truncate_last_column=True)
+    return [test_row, *conclusion_rows, *warning_rows]

@@ -155,6 +155,7 @@ class Manifest:
     wall_time_s: float | None = None  # of a training that was continued, of all its parts
     outputs: dict[str, str] = field(default_factory=dict)  # by path below the folder, see `fingerprint_file`
     headline: tuple[str, float | None, float | None, float | None] | None = None  # metric, value, low, high
+    summary_rows: tuple[tuple[str, ...], ...] = ()  # what it printed of them, which the same command repeats
     # What the job says of its results
     choice: CandidateChoice | None = None  # of a training that chose among candidates
     test: TestStatement | None = None

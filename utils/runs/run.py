@@ -4,10 +4,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data.base import files, tables
 from data.base.cli import option
 from data.base.errors import InputError
-from data.base.terminal import print_unless_quiet
+from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts.cohort import Cohort, VolumeStandard
 from data.cohorts.variants import standardise_cohort
 from models import Model, Settings
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from data.cohorts.folds import Folds
 
 
+MAX_REPEATED_ROWS = 7  # of results that were there, so that a repeated command prints ten lines of them at most
 RESULT_PAGE_FILES = (TEST_PAGE_FILE, BLACKOUT_PAGE_FILE)
 
 
@@ -266,14 +268,22 @@ class Run:
     def finish_run(
         self,
         headline: Headline | None = None,
+        summary_rows: Iterable[Sequence[str]] = (),
         choice: CandidateChoice | None = None,
         test: TestStatement | None = None,
         blackout: BlackoutStatement | None = None,
     ) -> None:
         """Writes a row of `runs.csv` and `run.json`, and prints where the results are; `headline` is the metric that
-        stands for the run, the others are what its job says of the results."""
+        stands for the run, `summary_rows` are what was printed of it, a sentence being a row of one cell; the others
+        are what its job says of the results."""
         self.add_to_ledger(headline)
-        manifest = replace(self.make_manifest(True, headline), choice=choice, test=test, blackout=blackout)
+        manifest = replace(
+            self.make_manifest(True, headline),
+            summary_rows=tuple(tuple(summary_row) for summary_row in summary_rows),
+            choice=choice,
+            test=test,
+            blackout=blackout,
+        )
         record.write_manifest(self.out_dir / MANIFEST_FILE, manifest)
         self.print_results_location()
 
@@ -399,6 +409,14 @@ class Run:
     @property
     def caveat_marks(self) -> str:
         return self.caveats.caveat_marks
+
+    def print_finished_results(self) -> None:
+        """Prints again what it printed of its results when it finished, a line for each row, and where they are."""
+        manifest = record.read_manifest(self.out_dir)
+        summary_rows = manifest.summary_rows[:MAX_REPEATED_ROWS] if manifest else ()
+        for _, table_rows in groupby(summary_rows, key=len):
+            print_table([*table_rows], truncate_last_column=True)
+        self.print_results_location()
 
     def print_results_location(self) -> None:
         """Prints where the results are, and the page if there is one."""

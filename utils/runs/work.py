@@ -145,7 +145,7 @@ def pool_if_done(planned_group: RunGroup, device: str) -> int:
             joint_run.claim_output_folder()
             joint_run.job.pool_results(joint_run, group.runs)
         else:
-            joint_run.print_results_location()
+            joint_run.print_finished_results()
     return 0
 
 
