@@ -254,19 +254,9 @@ class Predictions:
         cluster_count = len(first_record_indices)
         first_subject_records, _ = self.first_records_and_subject_indices
         subject_count = len(first_subject_records)
+        shared_training_factor = self.compute_shared_training_factor()
 
-        # Each cluster helps to train the models of all other folds
-        cluster_count_by_fold = Counter(self.fold_names[0, first_record_indices].tolist())
-        training_count_by_fold = dict(
-            zip(self.fold_names[0].tolist(), self.training_cluster_counts.tolist(), strict=True)
-        )
-        variance_terms = [
-            fold_cluster_count * (cluster_count - fold_cluster_count) / max(training_count_by_fold[fold_name], 1)
-            for fold_name, fold_cluster_count in cluster_count_by_fold.items()
-        ]
-        shared_training_factor = 1 + sum(variance_terms) / cluster_count
-
-        fold_count = len(cluster_count_by_fold)
+        fold_count = len(np.unique(self.fold_names[0, first_record_indices]))
         people_freedom_share = max(1 - fold_count / subject_count, 1 / 2)
         cluster_freedom_share = max(1 - fold_count / cluster_count, 1 / 2)
         variance_factor = shared_training_factor * people_freedom_share / cluster_freedom_share
@@ -278,6 +268,25 @@ class Predictions:
             lost_freedom_share = 2 * group_count / max(self.count_clusters(is_needed_record), 1)
             variance_factor /= 1 - min(lost_freedom_share, MAX_LOST_SUBJECT_SHARE)
         return float(np.sqrt(variance_factor))
+
+    def compute_shared_training_factor(self) -> float:
+        """How much larger the variance of a score is than for fixed models, since people who are tested trained the
+        models of others who are: 1 for a single model, 2 if all did."""
+        if not self.training_cluster_counts.any():
+            return 1.0
+        first_record_indices, _ = self.first_records_and_cluster_indices
+        cluster_count = len(first_record_indices)
+
+        # Each cluster helps to train the models of all other folds
+        cluster_count_by_fold = Counter(self.fold_names[0, first_record_indices].tolist())
+        training_count_by_fold = dict(
+            zip(self.fold_names[0].tolist(), self.training_cluster_counts.tolist(), strict=True)
+        )
+        variance_terms = [
+            fold_cluster_count * (cluster_count - fold_cluster_count) / max(training_count_by_fold[fold_name], 1)
+            for fold_name, fold_cluster_count in cluster_count_by_fold.items()
+        ]
+        return 1 + sum(variance_terms) / cluster_count
 
 
 def find_first_and_inverse_indices(identifiers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
