@@ -14,7 +14,7 @@ follow these by chance, in either direction; hence the same widening here, and a
 `tests/benchmarks/controls.py` counts how often honest predictions are accused, and how often leaks are found.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -43,34 +43,28 @@ class ControlVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class ControlResult:
-    """How well predictions tell the labels of a control, and the true labels; None where that is undefined.
-
-    `metric` is the headline AUC, by its name in `TITLE_BY_AUC`. `true_label_p` concerns what the labels of the control,
-    which agree with the true ones by chance, do not explain.
-    """
+    """How well predictions tell the labels of a control, and the true labels. `metric` is the headline AUC, by its name
+    in `TITLE_BY_AUC`; p is None where nobody is compared."""
 
     metric: str
-    auc: float | None  # of the labels of the control
-    chance_auc: float | None  # its mean over permutations
-    p: float | None  # of an AUC as high
-    true_label_auc: float | None
-    true_label_p: float | None
+    auc: float  # of the labels of the control
+    p: float | None  # of telling these as well
+    true_label_auc: float
+    true_label_p: float | None  # of telling what the labels of the control do not explain of the true ones
     verdict: ControlVerdict
 
 
 def measure_control(predictions: Predictions, true_labels: np.ndarray, seed: int) -> ControlResult:
     """Whether predictions tell the labels of a control, `predictions.label`, or the `true_labels` (records,), 1 autism,
     0 control, of the same records; `seed` draws the permutations."""
-    metric, _ = compute_headline_auc(predictions)
+    true_labels = np.asarray(true_labels, float)
     record_orders = draw_record_orders(predictions, seed)
-    control_labels = predictions.label[record_orders]
-    perfect_predictions = predictions.with_probabilities(
-        np.broadcast_to(predictions.label, predictions.probabilities.shape)
-    )
+    control_labels = predictions.label[record_orders]  # (1 + permutations, records)
     # (1 + permutations,) each, of which the first is that of the labels as they are
-    control_aucs = compute_auc_of_labels(predictions, metric, control_labels)
-    true_label_aucs = compute_auc_of_labels(predictions, metric, np.asarray(true_labels, float)[record_orders])
-    perfect_aucs = compute_auc_of_labels(perfect_predictions, metric, control_labels)
+    control_aucs = compute_auc_within_sites(predictions, control_labels)
+    true_label_aucs = compute_auc_within_sites(predictions, true_labels[record_orders])
+    perfect_predictions = predictions.with_probabilities([predictions.label])
+    perfect_aucs = compute_auc_within_sites(perfect_predictions, control_labels)
 
     widening = np.sqrt(predictions.compute_shared_training_factor())
     control_p = compute_widened_p(control_aucs, widening)
@@ -88,12 +82,14 @@ def measure_control(predictions: Predictions, true_labels: np.ndarray, seed: int
         verdict = ControlVerdict.PERHAPS_FROM_TRUE_LABELS
     else:
         verdict = ControlVerdict.NO_LEAK_SHOWN
+
+    metric, headline_auc = compute_headline_auc(predictions)
+    _, true_label_headline_auc = compute_headline_auc(replace(predictions, label=true_labels))
     return ControlResult(
         metric=metric,
-        auc=finite_or_none(control_aucs[0]),
-        chance_auc=finite_or_none(control_aucs[1:].mean()),
+        auc=headline_auc,
         p=finite_or_none(control_p),
-        true_label_auc=finite_or_none(true_label_aucs[0]),
+        true_label_auc=true_label_headline_auc,
         true_label_p=finite_or_none(true_label_only_p),
         verdict=verdict,
     )
@@ -118,29 +114,27 @@ def draw_record_orders(predictions: Predictions, seed: int) -> np.ndarray:
     return first_record_indices[subject_orders[:, subject_index_by_record]]
 
 
-def compute_auc_of_labels(predictions: Predictions, metric: str, labels: np.ndarray) -> np.ndarray:
-    """The headline AUC, `metric`, of each row of `labels` (k, records), 1 autism, 0 control: (k,), the mean over
-    repeats; NaN where nobody is compared.
+def compute_auc_within_sites(predictions: Predictions, labels: np.ndarray) -> np.ndarray:
+    """The AUC within sites of each row of `labels` (k, records), 1 autism, 0 control: (k,), the mean over repeats; NaN
+    where no site has both classes.
 
-    It is that of `compute_mean_auc`, of many labels instead of many weights: the sum of the ranks of people with
-    autism gives the AUC (Mann & Whitney 1947).
+    It is that of `compute_mean_auc`, of many labels instead of many weights: the sum of the ranks of people with autism
+    gives the AUC (Mann & Whitney 1947). Sites whose people are in several folds need not be divided by these, as for
+    the headline AUC: what a fold's share of autism does to its model, it does to permutations within the fold, too.
     """
-    repeat_aucs = []
-    for repeat in predictions.repeats_to_score:
-        groups = repeat.groups_by_auc.get(metric, np.zeros(len(repeat.label)))
-        weighted_auc_sum = np.zeros(len(labels))
-        weight_sum = np.zeros(len(labels))
-        for group_name in np.unique(groups):
-            row_mask = groups == group_name
-            ranks = rankdata(repeat.probability[row_mask])
-            autism_counts = labels[:, row_mask].sum(1)
-            pair_counts = autism_counts * (row_mask.sum() - autism_counts)
-            ordered_pair_counts = labels[:, row_mask] @ ranks - autism_counts * (autism_counts + 1) / 2
-            has_pairs = pair_counts > 0
-            weighted_auc_sum += row_mask.sum() * ordered_pair_counts / np.where(has_pairs, pair_counts, np.inf)
-            weight_sum += row_mask.sum() * has_pairs
-        repeat_aucs.append(weighted_auc_sum / np.where(weight_sum > 0, weight_sum, np.nan))
-    return np.mean(repeat_aucs, axis=0)
+    weighted_auc_sum = np.zeros(len(labels))
+    weight_sum = np.zeros(len(labels))
+    for site_name in np.unique(predictions.site):
+        row_mask = predictions.site == site_name
+        site_labels = labels[:, row_mask]
+        mean_ranks = rankdata(predictions.probabilities[:, row_mask], axis=1).mean(axis=0)
+        autism_counts = site_labels.sum(1)  # they vary, as subjects with several records change places
+        pair_counts = autism_counts * (row_mask.sum() - autism_counts)
+        ordered_pair_counts = site_labels @ mean_ranks - autism_counts * (autism_counts + 1) / 2
+        site_aucs = ordered_pair_counts / np.where(pair_counts > 0, pair_counts, np.inf)
+        weighted_auc_sum += row_mask.sum() * site_aucs
+        weight_sum += row_mask.sum() * (pair_counts > 0)
+    return weighted_auc_sum / np.where(weight_sum > 0, weight_sum, np.nan)
 
 
 def subtract_explained(aucs: np.ndarray, explaining_aucs: np.ndarray) -> np.ndarray:
