@@ -54,9 +54,9 @@ SITE_LEVEL, PENALTY = 0.7, 300.0
 HONEST_FEATURES, LEAKED_FEATURES = 20, 100  # that are chosen
 FIRST_LEFT_FEATURES, LEFT_SHARE = 1000, 0.7  # that the first fold leaves, and the share that each later one does
 # in SD of a feature, over all: an AUC of about 0.7
-SPREAD_SEPARATION_BY_PEOPLE = {300: 1.8, 700: 1.2}
+SPREAD_SEPARATION_BY_PEOPLE = {300: 2.1, 700: 1.35}
 FEW_FEATURES = 3
-FEW_SEPARATION_BY_PEOPLE = {300: 0.6, 700: 0.45}  # of each of these
+FEW_SEPARATION_BY_PEOPLE = {300: 0.75, 700: 0.6}  # of each of these
 SIGNIFICANT_P = 0.05
 
 Cohort = tuple[np.ndarray, np.ndarray, np.ndarray]  # features (people, features), true label and site (people,)
