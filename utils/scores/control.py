@@ -72,12 +72,12 @@ def measure_control(predictions: Predictions, true_labels: np.ndarray, seed: int
     control_only_p = compute_widened_p(subtract_explained(control_aucs, true_label_aucs), widening)
     true_label_only_p = compute_widened_p(subtract_explained(true_label_aucs, control_aucs), widening)
 
-    if not compute_widened_p(perfect_aucs, widening) <= ACCUSING_P:
-        verdict = ControlVerdict.CANNOT_TELL
-    elif true_label_only_p <= ACCUSING_P < control_only_p:
+    if true_label_only_p <= ACCUSING_P < control_only_p:
         verdict = ControlVerdict.FROM_TRUE_LABELS
     elif control_p <= ACCUSING_P:
         verdict = ControlVerdict.LEAK
+    elif not compute_widened_p(perfect_aucs, widening) <= ACCUSING_P:
+        verdict = ControlVerdict.CANNOT_TELL
     elif true_label_only_p <= DOUBTFUL_P:
         verdict = ControlVerdict.PERHAPS_FROM_TRUE_LABELS
     else:
