@@ -134,3 +134,16 @@ def test_claims_prints_and_adds_the_rate_over_sets(tmp_path):
         and claims_table["value"].between(claims_table["low"], claims_table["high"]).all()
         and (claims_table["sets"] == 2).all()
     )
+
+
+def test_controls_count_verdicts_over_sets(tmp_path):
+    """Each set has one verdict, and the table has what is printed."""
+    printed_text = run_benchmark(
+        "controls", "--only", "leak, everybody, 100 people", "--few", 2, "--table", tmp_path / "counts.csv"
+    )
+    counts_by_line = [list(map(int, re.findall(r": (\d+)", line))) for line in printed_text.splitlines()]
+    assert len(counts_by_line) == 2
+    table = pd.read_csv(tmp_path / "counts.csv")
+    for (set_count, *counts), (_, rows) in zip(counts_by_line, table.groupby("case", sort=False), strict=True):
+        assert set_count == 2 == sum(counts[2:])
+        assert rows["value"].tolist() == [50.0 * count for count in counts]
