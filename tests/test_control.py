@@ -74,11 +74,11 @@ def test_the_seed_decides():
     assert measure_control(predictions, label, seed=4).p != measure_control(predictions, label, seed=5).p
 
 
-def draw_honest(features: np.ndarray, label: np.ndarray, control: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def fit_to_control(features: np.ndarray, label: np.ndarray, control: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return fit_folds(features, control, fold)
 
 
-def use_true_labels(features: np.ndarray, label: np.ndarray, control: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def fit_to_true_labels(features: np.ndarray, label: np.ndarray, control: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return fit_folds(features, label, fold)
 
 
@@ -95,9 +95,9 @@ def fit_folds(features: np.ndarray, label: np.ndarray, fold: np.ndarray) -> np.n
 @pytest.mark.parametrize(
     "predict, verdict",
     [
-        (draw_honest, ControlVerdict.NO_LEAK_SHOWN),
+        (fit_to_control, ControlVerdict.NO_LEAK_SHOWN),
         (select_on_everybody, ControlVerdict.LEAK),
-        (use_true_labels, ControlVerdict.FROM_TRUE_LABELS),
+        (fit_to_true_labels, ControlVerdict.FROM_TRUE_LABELS),
     ],
 )
 def test_the_verdict_names_how_predictions_were_made(predict: Callable, verdict: ControlVerdict):

@@ -43,8 +43,9 @@ class ControlVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class ControlResult:
-    """How well predictions tell the labels of a control, and the true labels. `metric` is the headline AUC, by its name
-    in `TITLE_BY_AUC`; p is None where nobody is compared."""
+    """How well predictions tell the labels of a control, and the true labels. `metric` names the AUCs, which are those
+    of the headline; p is of AUCs within sites, which find more where sites are small, and None where nobody is
+    compared."""
 
     metric: str
     auc: float  # of the labels of the control
