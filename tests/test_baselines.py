@@ -714,3 +714,10 @@ def test_for_all_classifiers_a_baseline_is_chosen_and_non_baselines_have_no_role
     role_by_baseline = assign_baseline_roles(rows, model.list_input_names(next(iter(model.module.PRESETS.values()))))
     assert list(role_by_baseline.values()).count("pre-specified") == 1 and list(role_by_baseline) == CONNECTOMES
     assert set(role_by_baseline.values()) == {"pre-specified", "other"}
+
+
+@pytest.mark.slow
+def test_models_on_the_same_folds_have_the_same_baselines(on_folds, nn_on_folds):
+    """Those that read maps, too, of which one of the networks reads none."""
+    tables = [(folder / "test/baseline_predictions.csv").read_bytes() for folder in (on_folds, nn_on_folds)]
+    assert tables[0] == tables[1] and b"regions, SVM" in tables[0]

@@ -48,7 +48,7 @@ def permuted_z(label: np.ndarray, probability: np.ndarray, site: np.ndarray, see
         for name in np.unique(site):
             permuted[site == name] = random.permutation(label[site == name])
         aucs.append(auc_by_site(permuted, probability, site))
-    return (auc_by_site(label, probability, site) - np.mean(aucs)) / np.std(aucs)
+    return float((auc_by_site(label, probability, site) - np.mean(aucs)) / np.std(aucs))
 
 
 def test_auc_and_p_are_those_of_a_loop_with_the_spread_of_folds():

@@ -55,6 +55,8 @@ class NetworkPredictor(Predictor):
 
     @property
     def standardisation(self) -> VolumeStandard:
+        if "volume" not in self.trained_network.model.input_names:
+            return super().standardisation
         return getattr(self.trained_network.config, "standardise", "stored")
 
     @property

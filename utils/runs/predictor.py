@@ -100,8 +100,9 @@ class Predictor(ABC):
 
     @property
     def standardisation(self) -> VolumeStandard:
-        """How the volumes that it reads are standardised."""
-        return "stored"
+        """How volumes are standardised as they are read: for baselines too, which read them as beside the default
+        networks where it reads none, or only means over regions, so that their scores are the same."""
+        return "brain"
 
     @property
     def inherited_caveats(self) -> Caveats:
