@@ -336,7 +336,7 @@ def make_data_preparation(run: Run) -> DataPreparation:
     return DataPreparation(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
-        standard=run.standardisation if "volume" in run.predictor.input_names else "",
+        standard=run.standardisation if run.choices.is_network and "volume" in run.predictor.input_names else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         num_phenotype=varying_phenotype_count,

@@ -423,12 +423,13 @@ def make_runs(request: Request) -> Iterator[Run]:
 def make_user_predictor_runs(request: Request, predictor: Predictor) -> Iterator[Run]:
     """The runs of what the user brings in place of a network. Raises InputError if it cannot read the cohort."""
     for location in make_run_locations(request):
+        standardised_cohort = standardise_cohort(location.cohort, predictor.standardisation)
         yield Run(
             job=request.job,
             predictor=predictor.for_cohort(location.cohort),
             seed=(request.seed or 0) + location.repeat_number,
             options=request.options,
-            cohort=with_means_folder(request, location.cohort),
+            cohort=with_means_folder(request, standardised_cohort),
             data_dir=request.data_dir,
             out_dir=location.results_folder,
             num_iters=0,
