@@ -144,6 +144,7 @@ def no_baselines():
             "utils.scores.baselines.predict_feature_baselines",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},
         )
+        patch.setattr("utils.runs.plan.BASELINES_FOLDER", "made-up-baselines")  # never taken for those that are fitted
         yield
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.variants import standardise_cohort
-from utils.evaluation.stored_baselines import predict_baselines_cached
+from utils.evaluation.stored_baselines import load_or_fit_baselines
 from utils.report.tables import MODEL_MINUS_PREFIX, EvaluationResults, RepeatPredictions
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
@@ -49,7 +49,7 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
         return [NO_TRAINING_PEOPLE_WARNING.format(run.predictor.training_manifest.cohort)]
     try:
-        prediction_table = predict_baselines_cached(run.cohort, training_cohort)
+        prediction_table = load_or_fit_baselines(run.cohort, training_cohort, run.baselines_folder)
     except InputError as error:
         if training_cohort is None:
             raise

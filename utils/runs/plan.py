@@ -51,6 +51,7 @@ DEFAULT_NUM_ITERS = 200  # unless --numIters says
 DEFAULT_RESULTS_PATTERN = Job.results_path_pattern
 NO_FOLD_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 REPEAT_FOLDER = "repeat-{}"  # the name of a repeat's folders
+BASELINES_FOLDER = "baselines"  # in --chkPointDir
 PATTERN_CHARACTERS = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
 JOB_GROUP = "job"
 FOLDS_GROUP = "folds"  # groups of options
@@ -621,6 +622,7 @@ def make_run(
         everybody=request.everybody or bool(checkpoint_manifest and checkpoint_manifest.everybody),
         cross_validation=cross_validation,
         training_id=checkpoint_manifest.begun if checkpoint_manifest and is_training else "",
+        baselines_folder=None if request.bundle_folder else request.chk_point_dir / BASELINES_FOLDER,
     )
 
     standardised_cohort = standardise_cohort(scaled_cohort, run.standardisation)

@@ -108,6 +108,7 @@ class Run:
     everybody: bool = False  # whether the model is one of all people of its cohort
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
     training_id: str = ""  # tells trainings from zero apart
+    baselines_folder: Path | None = None  # that stores what baselines predict, for all models
     # of the weights, while it uses these; of all parts, if it stands for them
     used_weights_sha256: str | dict[str, str] | None = None
     workers: Workers = field(default_factory=Workers)
