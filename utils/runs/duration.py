@@ -17,7 +17,6 @@ from utils.runs.run import Run
 
 # batches at least, of which the median counts; the first one, for which the network is compiled, does not
 MIN_MEASURED_BATCHES = 3
-MIN_MEASURED_S = 2.0  # at least
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ class BatchTimer:
             return
         self.batch_times.append(time.perf_counter())
         measured_batch_count = len(self.batch_times) - 1
-        if measured_batch_count < MIN_MEASURED_BATCHES or self.batch_times[-1] - self.batch_times[0] < MIN_MEASURED_S:
+        measured_s = self.batch_times[-1] - self.batch_times[0]
+        if measured_batch_count < MIN_MEASURED_BATCHES or measured_s < EFFORT.measured_s:
             return
         trainings_ahead.settings_with_printed_time.add(settings_text)
         seconds_per_batch = median(later_time - earlier_time for earlier_time, later_time in pairwise(self.batch_times))
