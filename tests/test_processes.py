@@ -105,7 +105,7 @@ def test_a_stopped_conversion_ends_with_all_processes_and_is_completed(how, tmp_
 @pytest.mark.bits
 def test_parallel_folds_after_a_stop_go_on_and_equal_serial_folds(converted, tmp_path, effort):
     """By a signal to the first process alone, or by a kill of the others; the third fold is not begun then."""
-    train = "run.py --train --model nn --folds 3 --numIters 120 --set members=1 --set batch_size=8 --dataDir {of} "
+    train = "run.py --train --model nn --folds 3 --numIters 60 --set members=1 --set batch_size=8 --dataDir {of} "
     train += "--chkPointDir {to}/ckpt --outDir {to}/train"
     side_by_side = split_command(f"{train} --jobs 2", of=converted, to=tmp_path / "two")
     effort(save_every=5)
@@ -113,7 +113,7 @@ def test_parallel_folds_after_a_stop_go_on_and_equal_serial_folds(converted, tmp
     folder = tmp_path / "two/ckpt/nn/folds-3"
     for how, first, status, words in (
         ("a scheduler", "ckpt-5", 143, ""),
-        ("a full memory", "ckpt-60", 137, "is the memory too small for 2 jobs?"),
+        ("a full memory", "ckpt-25", 137, "is the memory too small for 2 jobs?"),
     ):
         until = partial(glob.glob, f"{folder}/?/{first}.index")
         ended, printed_error = stop_command(how, side_by_side, until, ABIDE_EFFORT=saves)
