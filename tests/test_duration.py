@@ -1,16 +1,12 @@
 """How long a training takes: what is said of it before, what moves meanwhile, and how soon it stops."""
 
 import itertools
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
-from commands import ROOT, done, run, split_command
+from commands import done, run
 from helpers import assert_bit_equal
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -47,19 +43,6 @@ def test_the_first_batches_tell_once_how_long_it_takes(how, expected, slow, coho
 def test_nothing_is_forecast_below_ten_minutes(slow, cohort, tmp_path):
     train_output = done(f"{TRAIN}--set members=1 --numIters 19", model="nn", of=cohort, to=tmp_path)
     assert "time " not in train_output
-
-
-def test_folds_side_by_side_are_forecast_by_the_first(cohort, tmp_path):
-    """Three folds, two at a time, take as long as two; that is said before the first one ends."""
-    effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"measured_s": 0, "told_from_s": 0}
-    how = "--set members=1 --numIters 40 --folds 3 --jobs 2"
-    command = [sys.executable, *split_command(TRAIN + how, model="nn", of=cohort, to=tmp_path)]
-    environment = os.environ | {"ABIDE_EFFORT": json.dumps(effort)}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    forecasts = re.findall("^time .*", ended.stdout, re.MULTILINE)
-    assert len(forecasts) == 1 and "for 2 trainings of nn sine" in forecasts[0]
-    assert ended.stdout.index("\ntime ") < ended.stdout.index("Folds 1/3")
 
 
 def test_in_a_log_folds_say_how_far_the_training_is(cohort, tmp_path):
