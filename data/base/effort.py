@@ -17,7 +17,6 @@ class Effort:
     calibrate_from: int = 50  # people of each class: with so few, the coverage of 80 % sets varies by 6 % (SD)
     describe_from: int = 20  # people: ranges of fewer are not passed on
     input_table_gib: float = 4  # of memory, that the values of a table of inputs may take
-    told_from_s: int = 600  # of training, above which the expected duration is printed
     measured_s: int = 2  # of training, at least, from which the expected duration is computed
     told_from_s: int = 600  # of training, above which that is printed
 

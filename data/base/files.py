@@ -32,7 +32,7 @@ FILE_TOO_LARGE_ADVICE = (
 )
 SUMS_FILE = "SHA256SUMS"  # what is written last into a folder that is complete
 NO_LOCKS_ERRNOS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
-FORMAT_VERSION = 1  # of what this program writes and reads again; nothing of another number is read
+FORMAT_VERSION = 2  # of what this program writes and reads again; nothing of another number is read
 
 
 @contextmanager

@@ -104,7 +104,7 @@ BUNDLES: list[Row] = [
     row(f"{TEST_NEWCOMERS} --chkPointDir {{empty}}", "holds no checkpoint", "--dataDir COHORT"),
     row(TEST_BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
     row(TEST_BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
-    row(TEST_BY_BUNDLE, "format 2", "format 1", spoil={"bundle": edit_model(format=2)}),
+    row(TEST_BY_BUNDLE, "format 3", "format 2", spoil={"bundle": edit_model(format=3)}),
     row(
         TEST_BY_BUNDLE,
         "another AAL",

@@ -302,7 +302,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     ),  # nobody can learn from it
     row("abide-data check {converted} --table {file}", "--table is about a folder of maps", "Leave it out"),
     row(TRAIN_CONVERTED.replace("converted", "scripted"), "no SHA256SUMS", "abide-data pack {scripted}"),
-    row(PACK_SCRIPTED, "format 2", "format 1", spoil={"scripted/cohort.json": b'{"format": 2, "grid": [31, 37, 31]}'}),
+    row(PACK_SCRIPTED, "format 3", "format 2", spoil={"scripted/cohort.json": b'{"format": 3, "grid": [31, 37, 31]}'}),
     row(TRAIN_CONVERTED, "subjects.csv missing", "Copy it again", spoil={"converted/subjects.csv": "gone"}),
     row(TRAIN_CONVERTED, "cohort.json edited", "Copy it again", spoil={"converted/cohort.json": {"simulated": True}}),
     row(TRAIN_CONVERTED, "no SHA256SUMS", "abide-data pack {converted}", spoil={"converted/SHA256SUMS": "gone"}),

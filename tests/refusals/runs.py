@@ -114,9 +114,9 @@ RUNS: list[Row] = [
     row(f"{TRAIN_NEW} --outDir {{on_folds}}/test", "the results of another run (test of mmnn)", "train of nn"),
     row(
         f"{TRAIN_NEW} --outDir {{on_folds}}/test",
+        "format 3",
         "format 2",
-        "format 1",
-        spoil={"on_folds/test/run.json": {"format": 2}},
+        spoil={"on_folds/test/run.json": {"format": 3}},
     ),
     *(
         row(f"{TRAIN_NEW} --outDir {{on_folds}}/test/{inner}", "{on_folds}/test (test of mmnn)", "another run")
@@ -167,7 +167,7 @@ RUNS: list[Row] = [
     row(TEST_CNN, "damaged", "depth", spoil={CHECKPOINT_JSON: edit_config(depth=3)}),
     row(TEST_CNN, "damaged", "filters.1", spoil={CHECKPOINT_JSON: edit_config(filters=[2, "three"])}),
     row(TEST_CNN, "batch_size", "or equal to 1", spoil={CHECKPOINT_JSON: edit_config(batch_size=0)}),
-    row(TEST_CNN, "has the format 2", "repeat the run", spoil={CHECKPOINT_JSON: {"format": 2}}),
+    row(TEST_CNN, "has the format 3", "repeat the run", spoil={CHECKPOINT_JSON: {"format": 3}}),
     *(
         row(
             command,
