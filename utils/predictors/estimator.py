@@ -136,7 +136,7 @@ class EstimatorPredictor(Predictor):
             yield
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.user_file.explain_error(error, place_text) from error
 
     def check_fitted_classes(self, fitted_estimator: BaseEstimator, place_text: str) -> None:

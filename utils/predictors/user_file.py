@@ -46,7 +46,7 @@ class UserFile:
         """A new, unfitted classifier. Raises InputError for what is none."""
         try:
             estimator = self.make()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.explain_error(error, f"in {self.function_name}()") from error
         check_unfitted_classifier(estimator, self)
         return estimator
@@ -92,18 +92,29 @@ def run_user_file(file_path: Path, shows_traceback: bool) -> ModuleType:
     folder = str(file_path.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)  # last, so that no file there takes the place of a module of this program
-    module_spec = importlib.util.find_spec(module_name) if module_name.isidentifier() else None
-    if module_spec is None or module_spec.origin is None or not Path(module_spec.origin).samefile(file_path):
+    module_path = find_module_path(module_name)
+    if module_path is None or not module_path.samefile(file_path):
         raise InputError(
             f"{file_path} has a name that another module has, or that no module can have; rename it, such as "
             "my_model.py."
         )
     try:
         return importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         if shows_traceback:
             traceback.print_exception(error)
         raise InputError(format_user_error(file_path, error, "as it was run")) from error
+
+
+def find_module_path(module_name: str) -> Path | None:
+    """The file that an import of this name would run; None if there is none, as for a module of the interpreter."""
+    if not module_name.isidentifier():
+        return None
+    try:
+        module_spec = importlib.util.find_spec(module_name)
+    except ValueError:  # __main__
+        return None
+    return Path(module_spec.origin) if module_spec and module_spec.has_location and module_spec.origin else None
 
 
 def format_user_error(file_path: Path, error: BaseException, place_text: str) -> str:
@@ -157,8 +168,11 @@ def check_unfitted_classifier(estimator: Any, user_file: UserFile) -> None:
             f"{place_text}, which lacks fit or get_params; {expectation_text}, or a class of yours that inherits from "
             "ClassifierMixin and BaseEstimator."
         )
-    if not is_classifier(estimator):
-        raise InputError(f"{place_text}, which is no classifier; {expectation_text}, not a regressor or a transformer.")
+    if not has_classifier_tag(estimator):
+        raise InputError(
+            f"{place_text}, which is no classifier; {expectation_text}, not a regressor or a transformer. A class of "
+            "yours inherits from ClassifierMixin, then BaseEstimator."
+        )
     if not (hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")):
         raise InputError(
             f"{place_text}, which has neither predict_proba nor decision_function; {expectation_text} that has one."
@@ -175,6 +189,14 @@ def check_unfitted_classifier(estimator: Any, user_file: UserFile) -> None:
             f"{place_text}, which cannot be cloned ({' '.join(str(error).split())[:200]}); {expectation_text} whose "
             "__init__ only stores its arguments."
         ) from error
+
+
+def has_classifier_tag(estimator: Any) -> bool:
+    """Whether scikit-learn knows it as a classifier."""
+    try:
+        return is_classifier(estimator)
+    except AttributeError:  # a class that does not inherit from BaseEstimator has no tags
+        return False
 
 
 def is_fitted(estimator: BaseEstimator) -> bool:
