@@ -159,7 +159,8 @@ def check_unfitted_classifier(estimator: Any, user_file: UserFile) -> None:
     """Raises InputError for what is no unfitted scikit-learn classifier."""
     place_text = f"{user_file.path}: {user_file.function_name}() returned {quote_text(type(estimator).__name__)}"
     expectation_text = "expected an unfitted scikit-learn classifier"
-    if type(estimator).__module__.partition(".")[0] in ("keras", "tensorflow", "torch"):
+    package_names = {base_class.__module__.partition(".")[0] for base_class in type(estimator).__mro__}
+    if package_names & {"keras", "tensorflow", "torch"}:
         raise InputError(f"{place_text}, a network; {expectation_text}: {KERAS_ADVICE}.")
     if isinstance(estimator, type):
         raise InputError(f"{place_text}, a class; {expectation_text}: call it, as in return {estimator.__name__}().")
