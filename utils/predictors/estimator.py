@@ -3,12 +3,9 @@ used; nothing of it is stored. It is given no row and no label of a test person.
 
 import contextlib
 import inspect
-import io
 import random
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +21,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.groups import find_group_leaders
 from data.cohorts.inputs import choose_input_kinds, make_input_table
 from data.images.atlas import Atlas, load_printable_atlas
+from utils.predictors.user_code import OutputRecorder
 from utils.predictors.user_file import UserFile
 from utils.runs.predictor import FoldData, Predictor, ReadyPredictor
 from utils.runs.record import Choices
@@ -156,7 +154,7 @@ class ReadyEstimator(ReadyPredictor):
     fold_data: FoldData
     fitted_estimator: BaseEstimator
     training_inputs: pd.DataFrame
-    recorder: "OutputRecorder"
+    recorder: OutputRecorder
 
     @property
     def printed_text(self) -> str:
@@ -192,29 +190,6 @@ class ReadyEstimator(ReadyPredictor):
                 "for each of the classes 0 and 1. Correct it."
             )
         return class_probabilities[:, 1]
-
-
-class OutputRecorder:
-    """Keeps what the user's code prints and warns of away from what this program prints."""
-
-    def __init__(self) -> None:
-        self.stream = io.StringIO()
-
-    @contextlib.contextmanager
-    def record(self) -> Iterator[None]:
-        with (
-            contextlib.redirect_stdout(self.stream),
-            contextlib.redirect_stderr(self.stream),
-            warnings.catch_warnings(record=True) as caught_warnings,
-        ):
-            warnings.simplefilter("default")
-            yield
-        for caught_warning in caught_warnings:
-            self.stream.write(f"{caught_warning.category.__name__}: {caught_warning.message}\n")
-
-    @cached_property
-    def text(self) -> str:
-        return self.stream.getvalue()
 
 
 def prepare_estimator(estimator: BaseEstimator, seed: int) -> BaseEstimator:

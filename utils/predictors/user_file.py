@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -19,6 +19,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from data.base.errors import InputError, quote_text
+from utils.predictors.user_code import format_user_error
 
 DEFAULT_FUNCTION_NAME = "make"
 EXAMPLE_TEXT = "def make(): return LogisticRegression()"
@@ -115,30 +116,6 @@ def find_module_path(module_name: str) -> Path | None:
     except ValueError:  # __main__
         return None
     return Path(module_spec.origin) if module_spec and module_spec.has_location and module_spec.origin else None
-
-
-def format_user_error(file_path: Path, error: BaseException, place_text: str) -> str:
-    """One line: the file, the line in it where the error arose, if it did, and the error."""
-    line_number = find_line_in_file(error.__traceback__, file_path)
-    if line_number is None and isinstance(error, SyntaxError):
-        line_number = error.lineno
-    line_text = f", line {line_number}" if line_number else ""
-    error_text = " ".join(str(error).split()) or "no message"
-    return (
-        f"{file_path}{line_text}, {place_text}: {type(error).__name__}: {error_text[:300]}. Correct it; --debug shows "
-        "the traceback."
-    )
-
-
-def find_line_in_file(error_traceback: TracebackType | None, file_path: Path) -> int | None:
-    """The innermost line of a file in a traceback; None if the error did not pass through it."""
-    resolved_path = str(file_path.resolve())
-    line_numbers = [
-        frame.lineno
-        for frame in traceback.extract_tb(error_traceback)
-        if str(Path(frame.filename).resolve()) == resolved_path
-    ]
-    return line_numbers[-1] if line_numbers else None
 
 
 def compute_code_sha256(file_path: Path) -> str:

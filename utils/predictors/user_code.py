@@ -1,0 +1,57 @@
+"""What the user's own code prints, and the line that tells an error in it."""
+
+import contextlib
+import io
+import traceback
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+
+class OutputRecorder:
+    """Keeps what the user's code prints and warns of away from what this program prints."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    @contextlib.contextmanager
+    def record(self) -> Iterator[None]:
+        with (
+            contextlib.redirect_stdout(self.stream),
+            contextlib.redirect_stderr(self.stream),
+            warnings.catch_warnings(record=True) as caught_warnings,
+        ):
+            warnings.simplefilter("default")
+            yield
+        for caught_warning in caught_warnings:
+            self.stream.write(f"{caught_warning.category.__name__}: {caught_warning.message}\n")
+
+    @cached_property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+
+def format_user_error(file_path: Path, error: BaseException, place_text: str) -> str:
+    """One line: the file, the line in it where the error arose, if it did, and the error."""
+    line_number = find_line_in_file(error.__traceback__, file_path)
+    if line_number is None and isinstance(error, SyntaxError):
+        line_number = error.lineno
+    line_text = f", line {line_number}" if line_number else ""
+    error_text = " ".join(str(error).split()) or "no message"
+    return (
+        f"{file_path}{line_text}, {place_text}: {type(error).__name__}: {error_text[:300]}. Correct it; --debug shows "
+        "the traceback."
+    )
+
+
+def find_line_in_file(error_traceback: TracebackType | None, file_path: Path) -> int | None:
+    """The innermost line of a file in a traceback; None if the error did not pass through it."""
+    resolved_path = str(file_path.resolve())
+    line_numbers = [
+        frame.lineno
+        for frame in traceback.extract_tb(error_traceback)
+        if str(Path(frame.filename).resolve()) == resolved_path
+    ]
+    return line_numbers[-1] if line_numbers else None
