@@ -1,10 +1,8 @@
 """The user's estimator as a predictor: it is cloned and fitted on the training people of each fold, whenever it is
 used; nothing of it is stored. It is given no row and no label of a test person."""
 
-import contextlib
 import inspect
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +84,7 @@ class EstimatorPredictor(Predictor):
 
     def describe_methods(self, seed: int, cohort: Cohort) -> str:
         """What the methods of a paper say of it."""
-        estimator = self.user_file.make_estimator()
+        estimator = self.user_file.example_estimator
         estimator_text = make_printable(" ".join(repr(estimator).split()))[:MAX_DESCRIPTION_LETTERS]
         input_texts = {
             "maps": f"the means of maps in the {len(self.load_atlas(cohort).region_numbers)} regions of "
@@ -121,21 +119,12 @@ class EstimatorPredictor(Predictor):
 
         fold_text = f"as it was fitted{f' for fold {fold_data.fold_label}' if fold_data.fold_label else ''}"
         recorder = OutputRecorder()
-        with self.explain_errors(fold_text), recorder.record():
-            estimator = prepare_estimator(self.user_file.make_estimator(), fold_data.seed)
+        estimator = self.user_file.make_estimator(recorder)
+        with self.user_file.code.run(fold_text, recorder):
+            estimator = prepare_estimator(estimator, fold_data.seed)
             fitted_estimator = fit_estimator(estimator, training_inputs, training_labels, cluster_names)
         self.check_fitted_classes(fitted_estimator, fold_text)
         return ReadyEstimator(self, fold_data, fitted_estimator, training_inputs, recorder)
-
-    @contextlib.contextmanager
-    def explain_errors(self, place_text: str) -> Iterator[None]:
-        """Errors of the user's code become one line."""
-        try:
-            yield
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self.user_file.explain_error(error, place_text) from error
 
     def check_fitted_classes(self, fitted_estimator: BaseEstimator, place_text: str) -> None:
         classes = getattr(fitted_estimator, "classes_", None)
@@ -158,7 +147,7 @@ class ReadyEstimator(ReadyPredictor):
 
     @property
     def printed_text(self) -> str:
-        return self.recorder.text
+        return self.predictor.user_file.printed_text + self.recorder.text
 
     def predict_probabilities(self, record_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         cohort = self.fold_data.cohort
@@ -173,7 +162,7 @@ class ReadyEstimator(ReadyPredictor):
         """The probability of autism (n,) float64 of each row. Raises InputError for what is none."""
         fold_label = self.fold_data.fold_label
         place_text = f"as it predicted{f' fold {fold_label}' if fold_label else ''}"
-        with self.predictor.explain_errors(place_text), self.recorder.record():
+        with self.predictor.user_file.code.run(place_text, self.recorder):
             class_probabilities = np.asarray(self.fitted_estimator.predict_proba(inputs), float)
         problem_text = ""
         if class_probabilities.shape != (len(inputs), 2):

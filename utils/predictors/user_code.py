@@ -1,13 +1,38 @@
-"""What the user's own code prints, and the line that tells an error in it."""
+"""The user's own code runs: what it prints is kept, and its errors become one line."""
 
 import contextlib
 import io
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+
+from data.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """The code of a file of the user's."""
+
+    path: Path
+    shows_traceback: bool  # of its errors
+
+    @contextlib.contextmanager
+    def run(self, place_text: str, recorder: "OutputRecorder") -> Iterator[None]:
+        """Within it the user's code runs: `recorder` keeps what it prints, and an error becomes an InputError of one
+        line: the file, the line in it, `place_text`, and what."""
+        try:
+            with recorder.record():
+                yield
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:  # a script may end itself
+            if self.shows_traceback:
+                traceback.print_exception(error)
+            raise InputError(format_user_error(self.path, error, place_text)) from error
 
 
 class OutputRecorder:

@@ -3,14 +3,13 @@
 The file runs with the user's rights when it is named on the command line. Nothing is unpickled.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -19,7 +18,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from data.base.errors import InputError, quote_text
-from utils.predictors.user_code import format_user_error
+from utils.predictors.user_code import OutputRecorder, UserCode
 
 DEFAULT_FUNCTION_NAME = "make"
 EXAMPLE_TEXT = "def make(): return LogisticRegression()"
@@ -33,30 +32,24 @@ KERAS_ADVICE = (
 class UserFile:
     """A file of the user's, which has been run, and the function in it that makes the estimator."""
 
-    path: Path
+    code: UserCode
     function_name: str
-    sha256: str  # of the file, and of the files beside it that it imports
     make: Callable[[], Any]
-    shows_traceback: bool  # of errors in the user's code
+    sha256: str  # of the file, and of what it imports from its folder
+    example_estimator: BaseEstimator  # what it makes, for descriptions
+    printed_text: str  # what it printed until this was made
+
+    @property
+    def path(self) -> Path:
+        return self.code.path
 
     @property
     def name(self) -> str:
         return f"{self.path.stem}-{self.function_name}"
 
-    def make_estimator(self) -> BaseEstimator:
+    def make_estimator(self, recorder: OutputRecorder) -> BaseEstimator:
         """A new, unfitted classifier. Raises InputError for what is none."""
-        try:
-            estimator = self.make()
-        except (Exception, SystemExit) as error:
-            raise self.explain_error(error, f"in {self.function_name}()") from error
-        check_unfitted_classifier(estimator, self)
-        return estimator
-
-    def explain_error(self, error: BaseException, place_text: str) -> InputError:
-        """An error of the user's code as one line: where, in which line of the file, and what."""
-        if self.shows_traceback:
-            traceback.print_exception(error)
-        return InputError(format_user_error(self.path, error, place_text))
+        return make_unfitted_classifier(self.code, self.make, self.function_name, recorder)
 
 
 def parse_estimator_option(estimator_text: str) -> tuple[Path, str]:
@@ -75,36 +68,38 @@ def load_user_file(estimator_text: str, shows_traceback: bool) -> UserFile:
             f"--estimator {quote_text(estimator_text)} is no Python file; expected FILE.py or FILE.py:FUNCTION, with a "
             "function that returns an unfitted scikit-learn classifier."
         )
-    module = run_user_file(file_path, shows_traceback)
-    make = getattr(module, function_name, None)
-    if not callable(make):
-        raise InputError(
-            f"{file_path} has no function {function_name}; expected one that returns an unfitted scikit-learn "
-            f"classifier, such as {EXAMPLE_TEXT}. Name another one by --estimator {file_path}:NAME."
-        )
-    user_file = UserFile(file_path, function_name, compute_code_sha256(file_path), make, shows_traceback)
-    user_file.make_estimator()  # a mistake there is reported before the cohort is read
-    return user_file
+    code = UserCode(file_path, shows_traceback)
+    recorder = OutputRecorder()
+    earlier_module_names = {*sys.modules}
+    make = import_function(code, function_name, recorder)
+    # a mistake there is reported before the cohort is read
+    example_estimator = make_unfitted_classifier(code, make, function_name, recorder)
+    code_sha256 = compute_code_sha256(file_path, earlier_module_names)
+    return UserFile(code, function_name, make, code_sha256, example_estimator, recorder.text)
 
 
-def run_user_file(file_path: Path, shows_traceback: bool) -> ModuleType:
-    """The file as a module by its own name, by which processes that it starts import it, too."""
-    module_name = file_path.stem
-    folder = str(file_path.resolve().parent)
+def import_function(code: UserCode, function_name: str, recorder: OutputRecorder) -> Callable[[], Any]:
+    """A function of the file, which runs as a module by its own name: processes that it starts import it by that, too.
+    Raises InputError."""
+    module_name = code.path.stem
+    folder = str(code.path.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)  # last, so that no file there takes the place of a module of this program
     module_path = find_module_path(module_name)
-    if module_path is None or not module_path.samefile(file_path):
+    if module_path is None or not module_path.samefile(code.path):
         raise InputError(
-            f"{file_path} has a name that another module has, or that no module can have; rename it, such as "
+            f"{code.path} has a name that another module has, or that no module can have; rename it, such as "
             "my_model.py."
         )
-    try:
-        return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a script may end itself
-        if shows_traceback:
-            traceback.print_exception(error)
-        raise InputError(format_user_error(file_path, error, "as it was run")) from error
+    with code.run("as it was run", recorder), without_bytecode():
+        module = importlib.import_module(module_name)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise InputError(
+            f"{code.path} has no function {function_name}; expected one that returns an unfitted scikit-learn "
+            f"classifier, such as {EXAMPLE_TEXT}. Name another one by --estimator {code.path}:NAME."
+        )
+    return function
 
 
 def find_module_path(module_name: str) -> Path | None:
@@ -118,23 +113,49 @@ def find_module_path(module_name: str) -> Path | None:
     return Path(module_spec.origin) if module_spec and module_spec.has_location and module_spec.origin else None
 
 
-def compute_code_sha256(file_path: Path) -> str:
-    """SHA-256 of the file, and of all modules in its folder that it has imported, in the order of their names."""
+@contextlib.contextmanager
+def without_bytecode() -> Iterator[None]:
+    """Imports leave no files in the user's folder."""
+    was_without = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = was_without
+
+
+def make_unfitted_classifier(
+    code: UserCode, make: Callable[[], Any], function_name: str, recorder: OutputRecorder
+) -> BaseEstimator:
+    """What `make` returns. Raises InputError if that fails, or is no unfitted classifier."""
+    with code.run(f"in {function_name}()", recorder), without_bytecode():
+        estimator = make()
+    check_unfitted_classifier(estimator, code.path, function_name)
+    return estimator
+
+
+def compute_code_sha256(file_path: Path, earlier_module_names: Collection[str]) -> str:
+    """SHA-256 of the file, and of the modules in its folder, and in packages there, that were imported after those of
+    `earlier_module_names`, in the order of their paths. Imports within `fit` are not known yet."""
     folder = file_path.resolve().parent
+    environment_folder = Path(sys.prefix).resolve()  # in the user's folder, it is not the user's code
     imported_paths = {file_path.resolve()}
-    for module in [*sys.modules.values()]:
-        module_file = getattr(module, "__file__", None)
-        if module_file and Path(module_file).resolve().parent == folder:
-            imported_paths.add(Path(module_file).resolve())
+    for module_name in {*sys.modules} - {*earlier_module_names}:
+        module_file = getattr(sys.modules[module_name], "__file__", None)
+        module_path = Path(module_file).resolve() if module_file else None
+        if module_path is None or module_path.is_relative_to(environment_folder):
+            continue
+        if module_path.is_relative_to(folder):
+            imported_paths.add(module_path)
     digest = hashlib.sha256()
     for imported_path in sorted(imported_paths):
         digest.update(imported_path.read_bytes())
     return digest.hexdigest()
 
 
-def check_unfitted_classifier(estimator: Any, user_file: UserFile) -> None:
+def check_unfitted_classifier(estimator: Any, file_path: Path, function_name: str) -> None:
     """Raises InputError for what is no unfitted scikit-learn classifier."""
-    place_text = f"{user_file.path}: {user_file.function_name}() returned {quote_text(type(estimator).__name__)}"
+    place_text = f"{file_path}: {function_name}() returned {quote_text(type(estimator).__name__)}"
     expectation_text = "expected an unfitted scikit-learn classifier"
     package_names = {base_class.__module__.partition(".")[0] for base_class in type(estimator).__mro__}
     if package_names & {"keras", "tensorflow", "torch"}:
@@ -158,7 +179,7 @@ def check_unfitted_classifier(estimator: Any, user_file: UserFile) -> None:
     if is_fitted(estimator):
         raise InputError(
             f"{place_text}, which is fitted already, on people who may be tested; {expectation_text}: do not call fit "
-            f"in {user_file.function_name}()."
+            f"in {function_name}()."
         )
     try:
         clone(estimator)
