@@ -64,10 +64,10 @@ CHECKPOINT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a tabl
 def run_test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
     ready_predictor = run.predictor.make_ready(run.fold_data)
-    run.claim_output_folder()
     if isinstance(ready_predictor, ReadyNetwork) and not run.predictor.classifies:
         from utils.evaluation import autoencoders  # imports Keras, which is slow
 
+        run.claim_output_folder()
         autoencoders.evaluate_autoencoder(run, ready_predictor.network)
     else:
         evaluate_classifier(run, ready_predictor)
@@ -108,8 +108,10 @@ def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
 def evaluate_classifier(run: Run, ready_predictor: ReadyPredictor) -> None:
     """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
     `checkpoint_results.csv`."""
+    prediction_table = predict_test_records(run, ready_predictor)
+    run.claim_output_folder()  # not before, since the user's code may fail
     results = EvaluationResults(run)
-    results.write_result_table("predictions", predict_test_records(run, ready_predictor))
+    results.write_result_table("predictions", prediction_table)
     if ready_predictor.printed_text:
         (run.out_dir / PRINTED_FILE).write_text(ready_predictor.printed_text)
         print_unless_quiet(f"What {run.predictor.name} printed: {run.out_dir / PRINTED_FILE}")
