@@ -79,7 +79,13 @@ def check_prevalence(run: Run) -> None:
 def check_estimator_options(run: Run) -> None:
     """Raises InputError for regions of an atlas that nothing reads."""
     test_options = run.options
-    if isinstance(test_options, TestOptions) and test_options.atlas and not test_options.estimator:
+    if not isinstance(test_options, TestOptions) or test_options.atlas is None:
+        return
+    if not test_options.estimator:
         raise InputError(
             "--atlas goes with --estimator, or with --blackout; a network reads what it was trained on. Leave it out."
+        )
+    if "volume" not in run.predictor.input_names:
+        raise InputError(
+            f"--atlas {test_options.atlas} is about maps, which the estimator does not read; leave it out."
         )
