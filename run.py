@@ -52,10 +52,6 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
     request = make_options(
         args, Request, job=args.job, options=job_options, non_default_options=non_default_option_names
     )
-    if isinstance(request.options, BundleOptions) and request.options.bundle:
-        from utils.bundle.model import use_bundle_in_request
-
-        return use_bundle_in_request(request, request.options.bundle)
     if isinstance(request.options, TestOptions) and request.options.estimator:
         from utils.predictors.request import use_estimator_in_request
 
@@ -63,6 +59,10 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         return use_estimator_in_request(
             request, request.options.estimator, test_options.inputs, test_options.atlas, test_options.debug
         )
+    if isinstance(request.options, BundleOptions) and request.options.bundle:
+        from utils.bundle.model import use_bundle_in_request
+
+        return use_bundle_in_request(request, request.options.bundle)
     if request.train_options and request.train_options.score and request.everybody:
         from utils.report.cross_validation import read_cross_validation
 
