@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -57,13 +58,25 @@ def run_words(program: str, *arguments: object, out: TextIO | None = None) -> Ou
     out, err = out or io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [program, *map(str, arguments)])
+        patch.setattr(sys, "path", [*sys.path])  # an estimator's file adds its folder
+        earlier_module_names = {*sys.modules}
         if program == "abide-data":
             patch.setattr("data.base.pool.Pool.submit", submit_directly)
         try:
             status = importlib.import_module(MODULE_BY_PROGRAM[program]).main()
         except SystemExit as exit_:
             status = exit_.code
+        forget_user_modules(earlier_module_names)
     return Outcome(status, out.getvalue() if isinstance(out, io.StringIO) else "", err.getvalue())
+
+
+def forget_user_modules(earlier_module_names: set[str]) -> None:
+    """Files of estimators in folders of tests are run again by the next command, as in a new process."""
+    importlib.invalidate_caches()
+    for module_name in {*sys.modules} - earlier_module_names:
+        module_file = getattr(sys.modules[module_name], "__file__", None)
+        if module_file and Path(module_file).is_relative_to(Path(tempfile.gettempdir())):
+            del sys.modules[module_name]
 
 
 def end_in_terminal(command: str, **places: object) -> list[str]:
