@@ -289,7 +289,8 @@ def fit_and_predict_by_file(run: Run) -> dict[str, float]:
 
         return train_and_predict_by_file(run)
     test_indices = run.cohort.find_split_record_indices("test")
-    probabilities, _ = run.predictor.make_ready(run.fold_data).predict_probabilities(test_indices)
+    with redirect_progress(lambda _: None):  # the bar of permutations says enough
+        probabilities, _ = run.predictor.make_ready(run.fold_data).predict_probabilities(test_indices)
     file_names = [run.cohort.rows[record_index].file for record_index in test_indices]
     return dict(zip(file_names, probabilities.tolist(), strict=True))
 

@@ -194,7 +194,7 @@ def open_progress_bar(title: str, total_steps: int, done_steps: int = 0) -> Iter
     from rich.console import Console
     from rich.table import Column
 
-    console = Console()
+    console = Console(file=sys.stdout)  # of now: the bar goes on while what other code prints is kept
     progress_callback = PROGRESS_CALLBACK.get()
     if progress_callback or not console.is_terminal:
         yield ProgressLines(title, total_steps, done_steps, progress_callback)

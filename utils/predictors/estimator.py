@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, Stratified
 
 from data.base.errors import InputError
 from data.base.tables import make_printable
+from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import Cohort
 from data.cohorts.groups import find_group_leaders
 from data.cohorts.inputs import choose_input_kinds, make_input_table
@@ -120,9 +121,12 @@ class EstimatorPredictor(Predictor):
         fold_text = f"as it was fitted{f' for fold {fold_data.fold_label}' if fold_data.fold_label else ''}"
         recorder = OutputRecorder()
         estimator = self.user_file.make_estimator(recorder)
-        with self.user_file.code.run(fold_text, recorder):
-            estimator = prepare_estimator(estimator, fold_data.seed)
-            fitted_estimator = fit_estimator(estimator, training_inputs, training_labels, cluster_names)
+        with open_progress_bar(f"Fitting {self.name}", 1) as progress_bar:
+            progress_bar.advance(steps=0)  # before, since it may take long
+            with self.user_file.code.run(fold_text, recorder):
+                estimator = prepare_estimator(estimator, fold_data.seed)
+                fitted_estimator = fit_estimator(estimator, training_inputs, training_labels, cluster_names)
+            progress_bar.advance()
         self.check_fitted_classes(fitted_estimator, fold_text)
         return ReadyEstimator(self, fold_data, fitted_estimator, training_inputs, recorder)
 
