@@ -466,32 +466,42 @@ def make_run_locations(request: Request) -> Iterator[RunLocation]:
             cohort = assign_everybody_to_training(cohort)
         yield RunLocation(cohort, request.checkpoint_root, results_folder)
         return
-    seed = request.seed or 0
-    folds = open_folds(request.cohort_path, request.division_name, seed, request.repeat_checkpoint_folders[0])
-    for warning in folds.fold_warnings:
-        print(warning, flush=True)
-    if request.repeats > 1 and (folds.reduced_cohort_by_fold or not folds.are_numbered):
-        print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
-    requested_fold = None if request.fold is None else folds.resolve_fold_name(request.fold)
-    for repeat_number, repeat_checkpoint_folder in enumerate(request.repeat_checkpoint_folders):
-        repeat_folds = (
-            open_repeat_folds(folds, seed + repeat_number, repeat_checkpoint_folder) if repeat_number else folds
-        )
+    folds_by_repeat = open_folds_by_repeat(request)
+    requested_fold = None if request.fold is None else folds_by_repeat[0].resolve_fold_name(request.fold)
+    for repeat_number, (folds, repeat_checkpoint_folder) in enumerate(
+        zip(folds_by_repeat, request.repeat_checkpoint_folders, strict=True)
+    ):
         repeat_results_folder = (
             results_folder / REPEAT_FOLDER.format(repeat_number) if request.repeats > 1 else results_folder
         )
-        for fold_name in repeat_folds.fold_names:
+        for fold_name in folds.fold_names:
             fold_results_folder = make_fold_folder_path(repeat_results_folder, fold_name)
             is_requested = requested_fold in (None, fold_name)
             yield RunLocation(
-                repeat_folds.make_fold_cohort(fold_name),
+                folds.make_fold_cohort(fold_name),
                 repeat_checkpoint_folder / encode_folder_name(fold_name),
                 fold_results_folder,
-                repeat_folds,
+                folds,
                 fold_name,
                 repeat_number,
                 is_requested,
             )
+
+
+def open_folds_by_repeat(request: Request) -> list[Folds]:
+    """The folds of each repeat; what must be known of them is printed. Raises InputError if the cohort cannot be
+    divided as requested."""
+    seed = request.seed or 0
+    first_checkpoint_folder, *later_checkpoint_folders = request.repeat_checkpoint_folders
+    first_folds = open_folds(request.cohort_path, request.division_name, seed, first_checkpoint_folder)
+    for warning in first_folds.fold_warnings:
+        print(warning, flush=True)
+    if request.repeats > 1 and (first_folds.reduced_cohort_by_fold or not first_folds.are_numbered):
+        print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
+    folds_by_repeat = [first_folds]
+    for repeat_number, repeat_checkpoint_folder in enumerate(later_checkpoint_folders, 1):
+        folds_by_repeat.append(open_repeat_folds(first_folds, seed + repeat_number, repeat_checkpoint_folder))
+    return folds_by_repeat
 
 
 def choose_seed(request: Request) -> int:
