@@ -66,4 +66,5 @@ def describe_inputs(run: Run) -> str:
         "phenotype": f"phenotype {join_names(metadata.phenotype_columns or metadata.phenotype)}",
         "connectome": f"connectomes {metadata.connectome}",
     }
-    return "; ".join(text_by_input[input_name] for input_name in run.predictor.input_names)
+    input_texts = [text_by_input[input_name] for input_name in run.predictor.input_names]
+    return "; ".join(input_texts) or f"not known of this {run.predictor.noun}"

@@ -19,6 +19,7 @@ from utils.scores.conclusion import (
     NO_BASELINE_WARNING,
     NO_TRAINING_PEOPLE_WARNING,
     TRAINING_TEST_TEXT,
+    UNKNOWN_TRAINING_COHORT_REASON,
     BaselineComparison,
     Conclusion,
     explain_no_conclusion,
@@ -47,7 +48,10 @@ def write_baseline_predictions(results: EvaluationResults) -> list[str]:
     training_cohort = None
     is_trained_elsewhere = run.everybody or not run.cohort.list_split_subjects("train")
     if is_trained_elsewhere and (training_cohort := load_training_cohort(run)) is None:
-        return [NO_TRAINING_PEOPLE_WARNING.format(run.predictor.training_manifest.cohort)]
+        training_cohort_path = run.predictor.training_manifest.cohort
+        if not training_cohort_path:
+            return [NO_BASELINE_WARNING.format(UNKNOWN_TRAINING_COHORT_REASON)]
+        return [NO_TRAINING_PEOPLE_WARNING.format(training_cohort_path)]
     try:
         prediction_table = load_or_fit_baselines(run.cohort, training_cohort, run.baselines_folder)
     except InputError as error:
@@ -154,9 +158,11 @@ def make_conclusion(
     input_names: Sequence[str],
     cross_validation: CrossValidation | None = None,
     noun: str = "network",
+    training_sentence: str = "",
 ) -> Conclusion:
     """What a test shows, by its metrics and the rows of `make_baseline_rows`; without any, the baseline is that of the
-    test `cross_validation` that goes with the model. `noun` is what pages call it."""
+    test `cross_validation` that goes with the model. `noun` is what pages call it; `training_sentence` says that nobody
+    knows who trained it, if that is so."""
     headline_metric = choose_headline_metric(estimate_by_metric)
     auc_difference_by_baseline = {
         baseline_row["baseline"]: Estimate.from_row(baseline_row, f"{MODEL_MINUS_PREFIX}{headline_metric}")
@@ -176,6 +182,7 @@ def make_conclusion(
         baseline_comparison = BaselineComparison(
             **asdict(prespecified_baseline),
             noun=noun,
+            are_inputs_known=bool(input_names),
             auc=prespecified_auc,
             less=auc_difference_by_baseline[prespecified_baseline.name],
         )
@@ -196,10 +203,11 @@ def make_conclusion(
         alone=predictions.uncompared_subject_count if headline_metric == "auc_sites" else 0,
         small_sites=predictions.in_small_sites,
         why=explain_no_conclusion(estimate_by_metric[headline_metric], headline_metric, predictions),
-        notes=make_score_footnotes(headline_metric, predictions),
+        notes=make_score_footnotes(headline_metric, predictions, not training_sentence),
         baseline=baseline_comparison,
         others=dict(baseline_count_by_standing),
         noun=noun,
+        training_sentence=training_sentence,
     )
 
 

@@ -255,7 +255,13 @@ def measure_test(
 
     conclusion = replace(
         comparisons.make_conclusion(
-            estimate_by_metric, predictions, baseline_rows, input_names, run.cross_validation, run.predictor.noun
+            estimate_by_metric,
+            predictions,
+            baseline_rows,
+            input_names,
+            run.cross_validation,
+            run.predictor.noun,
+            run.choices.training_sentence,
         ),
         covariates=confounds.make_covariate_result(confound_result),
         masked=masked_auc,

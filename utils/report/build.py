@@ -243,7 +243,8 @@ def make_provenance_section(manifest: EvaluationManifest) -> Section:
     """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
     # SHA-256, of several checkpoints by fold
     checkpoint_digest = manifest.weights
-    digest_heading = "checkpoint, SHA-256"
+    origin_heading = "checkpoint" if manifest.is_network else f"file of the {manifest.noun}"
+    digest_heading = f"{origin_heading}, SHA-256"
     digest_rows = (
         [{"fold": fold, digest_heading: sha256} for fold, sha256 in checkpoint_digest.items()]
         if isinstance(checkpoint_digest, dict)
@@ -254,7 +255,7 @@ def make_provenance_section(manifest: EvaluationManifest) -> Section:
         "commit": manifest.git_commit or "-",
         "cohort": manifest.cohort_name,
         "cohort, SHA-256": manifest.cohort_sha256,
-        "checkpoint": manifest.checkpoint_folder,
+        origin_heading: manifest.checkpoint_folder,
         digest_heading: "below, for each fold" if isinstance(checkpoint_digest, dict) else checkpoint_digest or "-",
         "versions": ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) or "-",
     }

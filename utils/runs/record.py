@@ -50,6 +50,7 @@ class Choices:
     noun: str = "network"  # what pages call it
     input_names: tuple[str, ...] = ()  # what it reads, of `volume`, `phenotype`, `connectome`; empty if unknown
     methods_sentences: str = ""  # for the methods of a paper, if it is no network
+    training_sentence: str = ""  # what must be said of who trained it, if that is not known
 
     @property
     def is_network(self) -> bool:

@@ -70,6 +70,7 @@ NO_BASELINE_WARNING = "No baseline could be fitted beside the score: {}"
 NO_TRAINING_PEOPLE_WARNING = NO_BASELINE_WARNING.format(
     "the participants who trained the model, of {}, are not at hand, or were prepared otherwise."
 )
+UNKNOWN_TRAINING_COHORT_REASON = "who trained the model is not known."
 RECORD_LIMIT_WARNING = (
     "Each {} among the baselines is fitted on {} of {} training records, drawn at random."  # classifier, limit, records
 )
@@ -145,7 +146,10 @@ class BaselineComparison:
         if self.where:
             return f"No baseline could be fitted for these participants: this is that {self.where}."
         if not self.are_inputs_known:
-            return f"It reads all that the cohort has; what the {self.noun} reads is not known."
+            return (
+                f"What the {self.noun} reads is not known: of all baselines this one reads most of maps, phenotype and "
+                "connectome."
+            )
         input_differences = [f"does not read the {join_names(self.lacks)}"] if self.lacks else []
         input_differences += [f"also reads the {join_names(self.besides)}"] if self.besides else []
         input_difference_sentence = (
@@ -433,8 +437,11 @@ def explain_no_conclusion(auc_estimate: Estimate, headline_metric: str, predicti
     return ""
 
 
-def make_score_footnotes(headline_metric: str, predictions: "Predictions") -> list[str]:
-    """Footnotes of a score: whom it compares, and what it does not say."""
+def make_score_footnotes(
+    headline_metric: str, predictions: "Predictions", are_training_people_known: bool = True
+) -> list[str]:
+    """Footnotes of a score: whom it compares, and what it does not say. If nobody knows who trained a model, that is
+    what its folds say."""
     subject_count = predictions.count_subjects(predictions.label >= 0)
     repeat_count = len(predictions.repeats_to_score)
     score_footnotes = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
@@ -456,10 +463,15 @@ def make_score_footnotes(headline_metric: str, predictions: "Predictions") -> li
             else []
         )
         if predictions.are_sites_new is not None:
-            score_footnotes.append(
-                "Each site was tested by a model that had not seen it."
+            site_footnote = (
+                "each site was tested by a model that had not seen it."
                 if predictions.are_sites_new
-                else "Participants of the tested sites were in the training: this says nothing of a new site."
+                else "participants of the tested sites were in the training: this says nothing of a new site."
+            )
+            score_footnotes.append(
+                site_footnote[0].upper() + site_footnote[1:]
+                if are_training_people_known
+                else f"By the folds of the file, {site_footnote}"
             )
     elif headline_metric == "auc_folds":
         score_footnotes.append("Compares participants whom the same model tested, averaged over folds.")

@@ -18,6 +18,7 @@ FEATURE_KINDS_WITHIN_ALL = (
     "phenotype",
     "regions",
 )  # what baselines of `all` read, if there are baselines of these alone
+INPUTS_IF_UNKNOWN = ("volume", "phenotype", "connectome")  # of a model; covariates are tested by themselves
 CLASSIFIER_PREFERENCE_ORDER = (
     MEAN_OF_BRANCHES,
     MEAN_OF_SVMS,
@@ -41,8 +42,11 @@ def choose_prespecified_baseline(
 ) -> PrespecifiedBaseline | None:
     """The one of the baselines that reads what a model with these inputs reads. If there are several, the one whose
     classifier comes first in `CLASSIFIER_PREFERENCE_ORDER`; if there is none, the one that lacks the fewest inputs,
-    and of these the one that reads the least besides. None if no baseline reads any of the inputs."""
-    needed_inputs = ["maps" if name == "volume" else name for name in model_inputs]
+    and of these the one that reads the least besides. None if no baseline reads any of the inputs. Without
+    `model_inputs` these are not known, and `INPUTS_IF_UNKNOWN` stand for them; what the baseline lacks is not known
+    either."""
+    are_inputs_known = bool(model_inputs)
+    needed_inputs = ["maps" if name == "volume" else name for name in model_inputs or INPUTS_IF_UNKNOWN]
     split_name_by_baseline = {baseline_name: baseline_name.partition(", ") for baseline_name in baseline_names}
     feature_kinds_within_all = [
         feature_kind for feature_kind, *_ in split_name_by_baseline.values() if feature_kind in FEATURE_KINDS_WITHIN_ALL
@@ -65,11 +69,10 @@ def choose_prespecified_baseline(
             sort_keys_and_baselines.append(
                 (sort_key, PrespecifiedBaseline(baseline_name, lacking_inputs, extra_inputs))
             )
-    return (
-        min(sort_keys_and_baselines, key=lambda key_and_baseline: key_and_baseline[0])[1]
-        if sort_keys_and_baselines
-        else None
-    )
+    if not sort_keys_and_baselines:
+        return None
+    _, best_baseline = min(sort_keys_and_baselines, key=lambda key_and_baseline: key_and_baseline[0])
+    return best_baseline if are_inputs_known else PrespecifiedBaseline(best_baseline.name, [], [])
 
 
 def assign_baseline_roles(baseline_row_names: Sequence[str], model_inputs: Sequence[str]) -> dict[str, str]:
