@@ -52,6 +52,10 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
     request = make_options(
         args, Request, job=args.job, options=job_options, non_default_options=non_default_option_names
     )
+    if isinstance(request.options, TestOptions) and request.options.predictions:
+        from utils.predictors.request import use_predictions_in_request
+
+        return use_predictions_in_request(request, request.options.predictions)
     if isinstance(request.options, TestOptions) and request.options.estimator:
         from utils.predictors.request import use_estimator_in_request
 

@@ -20,19 +20,25 @@ SITE_COLUMN = "site"  # of subjects.csv
 USUAL_FOLD_COUNT = 10  # where the classes are large enough
 UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 WHOLE_SITES = "-wholeSites"  # ends the name of numbered folds of whole sites
+FROM_FILE = "-fromFile"  # ends the name of folds that a file of predictions brings
 
 
 @dataclass(frozen=True)
 class Division:
-    """How people are divided: into numbered folds, of participants or of whole sites, or by a column."""
+    """How people are divided: into numbered folds, of participants or of whole sites, by a column, or as a file of
+    predictions says."""
 
     fold_count: int  # 0 if a column divides
     has_whole_sites: bool  # whether folds are of whole sites
-    column_name: str  # of `covariates.csv`, or site; empty if folds are numbered
+    column_name: str  # of `covariates.csv`, or site; empty if no column divides
+    is_from_file: bool = False  # whether a file of predictions says who is in which fold
 
     @classmethod
     def parse_folds_option(cls, folds_option: str) -> "Division":
-        """`10`, `10-wholeSites` or a column, as `folds` in `run.json` has it."""
+        """`10`, `10-wholeSites`, `10-fromFile` or a column, as `folds` in `run.json` has it."""
+        file_fold_count = parse_natural_number(folds_option.removesuffix(FROM_FILE))
+        if folds_option.endswith(FROM_FILE) and file_fold_count is not None:
+            return cls(file_fold_count, False, "", is_from_file=True)
         fold_count = parse_natural_number(folds_option.removesuffix(WHOLE_SITES))
         if fold_count is None:
             return cls(0, False, folds_option)
@@ -41,6 +47,8 @@ class Division:
     @property
     def option_flags(self) -> str:
         """The options of run.py that say it."""
+        if self.is_from_file:
+            return "--predictions"
         return f"--folds {self.column_name or self.fold_count}{' --wholeSites' if self.has_whole_sites else ''}"
 
     @property
@@ -53,12 +61,16 @@ class Division:
         """How people are left out."""
         if self.column_name:
             return f"leaving out one {self.column_name} at a time"
+        if self.is_from_file:
+            return f"in {self.fold_count} folds of a file of predictions"
         return f"in {self.fold_count} folds{' of whole sites' if self.has_whole_sites else ''}"
 
 
 def check_division_flags(folds: str, whole_sites: bool) -> None:
     """Raises InputError unless the values of `--folds` and `--wholeSites` go together."""
     division = Division.parse_folds_option(folds)
+    if division.is_from_file:
+        raise InputError(f"--folds {folds} is the name of a folder; such folds come with the file of --predictions.")
     if folds.endswith(WHOLE_SITES):
         raise InputError(f"--folds {folds} is the name of a folder; write {division.option_flags}.")
     if whole_sites and division.column_name:

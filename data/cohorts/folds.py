@@ -22,7 +22,8 @@ from data.base import files, manifest, tables
 from data.base.cli import MAX_SEED
 from data.base.effort import EFFORT
 from data.base.errors import InputError, parse_natural_number
-from data.base.listing import join_group_names, join_names
+from data.base.listing import MAX_GROUP_MEMBERS_LISTED, join_group_names, join_names
+from data.base.terminal import format_participants
 from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import (
@@ -82,8 +83,11 @@ class Folds:
 
     @property
     def fold_names(self) -> list[str]:
-        """The folds: numbers from 0, or the values of the column, in order."""
-        return sorted(set(self.fold_by_subject.values()), key=int if self.are_numbered else str)
+        """The folds: numbers, or the values of the column, in order."""
+        fold_names = set(self.fold_by_subject.values())
+        has_numbers_only = all(parse_natural_number(fold_name) is not None for fold_name in fold_names)
+        is_in_numeric_order = self.are_numbered or (self.division.is_from_file and has_numbers_only)
+        return sorted(fold_names, key=int if is_in_numeric_order else str)
 
     @property
     def division(self) -> Division:
@@ -91,8 +95,8 @@ class Folds:
 
     @property
     def are_numbered(self) -> bool:
-        """Whether the seed says who is in which fold, not a column."""
-        return self.division.fold_count > 0
+        """Whether the seed says who is in which fold, not a column or a file."""
+        return self.division.fold_count > 0 and not self.division.is_from_file
 
     @property
     def unchecked_cohort(self) -> Cohort:
@@ -240,6 +244,36 @@ def make_new_folds(cohort: Cohort, folds_option: str, seed: int) -> Folds:
         fold_by_subject = divide_into_whole_sites(cohort, division.fold_count, seed)
     else:
         fold_by_subject = divide_into_numbered_folds(cohort, folds_option, seed)
+    check_fold_classes(cohort, fold_by_subject)
+    return Folds(folds_option, cohort, cohort.identity, fold_by_subject, seed)
+
+
+def open_undivided_cohort(cohort_path: Path) -> Cohort:
+    """The cohort with its groups, for folds that somebody else has made. Raises InputError if it cannot be divided."""
+    cohort = open_run_cohort(cohort_path, unite_groups=False)
+    check_divisible(cohort)
+    return add_subject_groups(cohort)
+
+
+def make_given_folds(cohort: Cohort, folds_option: str, fold_by_subject: Mapping[str, str], seed: int) -> Folds:
+    """The folds that somebody else has made of all subjects of a cohort whose groups are known. Raises InputError if
+    they cut a group in two, are of fewer than two people each, or leave one class to train on."""
+    for group in cohort.groups:
+        first_member_by_fold = {fold_by_subject[subject]: subject for subject in reversed(group)}
+        if len(first_member_by_fold) > 1:
+            member_texts = [f"{subject} (fold {fold_name})" for fold_name, subject in first_member_by_fold.items()]
+            tie_text = describe_group_ties((group,), cohort.metadata)
+            raise InputError(
+                f"Participants of {cohort.path} who {tie_text} are in several folds: "
+                f"{join_names(member_texts, MAX_GROUP_MEMBERS_LISTED)}; expected one, since a model that has seen one "
+                "of them knows the other. Predict again with them in one fold."
+            )
+    fold_count = len(set(fold_by_subject.values()))
+    if not 2 <= fold_count <= len(fold_by_subject) / 2:
+        raise InputError(
+            f"There are {fold_count} folds of {format_participants(len(fold_by_subject))}; expected two folds or more, "
+            "of two participants or more on average. Predict again, such as in 10 folds."
+        )
     check_fold_classes(cohort, fold_by_subject)
     return Folds(folds_option, cohort, cohort.identity, fold_by_subject, seed)
 

@@ -8,6 +8,7 @@ from refusals import Row, row
 ON_FOLDS = "--folds 2 --model cnn --dataDir {cohort} --chkPointDir {missing}"
 TWO_TESTS = "abide-compare {on_folds}/test {nn_on_folds}/test --outDir {missing}"
 CONVERT_SELECTED = "abide-data convert {lab} {missing} --grid reduced"
+PREDICTIONS = "run.py --test --dataDir {cohort} --outDir {missing} --predictions"
 SCORES: list[Row] = [  # report, compare, choice, permutations
     row("abide-report {missing}", "{missing}", "no folder"),
     row("abide-report {on_folds}/train", "predictions.csv", "run.py --test"),
@@ -42,6 +43,21 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row(f"run.py --test {ON_FOLDS} --permutations 5 --repeats 2", "--permutations", "--repeats exclude"),
     row(f"run.py --test {ON_FOLDS} --permutations 5 --model ae", "--permutations", "ae"),
     row(f"run.py --train {ON_FOLDS} --permutations 5", "--permutations", "--test"),
+    row(f"{PREDICTIONS} {{missing}}.csv", "no file", "id,probability"),
+    row(f"{PREDICTIONS} {{percentages}}", "up to 85", "Divide them by 100"),
+    row(f"{PREDICTIONS} {{log_odds}}", "from -1.5 to 0.8", "probabilities of autism"),
+    row(f"{PREDICTIONS} {{labels}}", "only 0 and 1", "predict_proba"),
+    row(f"{PREDICTIONS} {{unknown}}", "the probability 'nan' for '2'", "a number from 0 to 1"),
+    row(f"{PREDICTIONS} {{semicolons}}", "semicolons", "expected commas"),
+    row(f"{PREDICTIONS} {{no_probability}}", "no column probability", "it has id, p"),
+    row(f"{PREDICTIONS} {{no_rows}}", "holds no predictions", "a row for each"),
+    row(f"{PREDICTIONS} {{no_fold}}", "no fold for '2'", "column fold"),
+    row(f"{PREDICTIONS} {{repeats_alone}}", "column repeat", "none named fold"),
+    row(f"{PREDICTIONS} {{probable}} --folds 2", "--predictions", "--folds exclude"),
+    row(f"{PREDICTIONS} {{probable}} --repeats 2", "--predictions", "--repeats exclude"),
+    row(f"{PREDICTIONS} {{probable}} --permutations 5", "--predictions", "--permutations exclude"),
+    row(f"{PREDICTIONS} {{probable}} --estimator mine.py", "--predictions", "--estimator exclude"),
+    row("run.py --test --dataDir {cohort} --outDir {missing} --folds 3-fromFile", "3-fromFile", "--predictions"),
     row(f'{CONVERT_SELECTED} --where "AGE < 18"', "no column AGE", "AGE_AT_SCAN"),
     row(f'{CONVERT_SELECTED} --where "SEX = 1"', "--where", "columns"),
     row(f'{CONVERT_SELECTED} --where "SITE_ID == 3"', "SITE_ID holds text", "quotes"),
@@ -53,5 +69,15 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
 PLACES: dict[str, Callable[[Path], object]] = {
     "settings": lambda path: path.write_text("--preset combined\n--set mebmers=2\n"),
     "alike": lambda path: path.write_text("--preset combined\n--set members=4\n"),
+    "percentages": lambda path: path.write_text("id,probability\n1,20\n2,85\n"),
+    "log_odds": lambda path: path.write_text("id,probability\n1,-1.5\n2,0.8\n"),
+    "labels": lambda path: path.write_text("id,probability\n1,0\n2,1\n"),
+    "probable": lambda path: path.write_text("id,probability\n1,0.5\n2,0.7\n"),
+    "unknown": lambda path: path.write_text("id,probability\n1,0.5\n2,nan\n"),
+    "semicolons": lambda path: path.write_text("id;probability\n1;0,5\n2;0,7\n"),
+    "no_probability": lambda path: path.write_text("id,p\n1,0.5\n"),
+    "no_rows": lambda path: path.write_text("id,probability\n"),
+    "no_fold": lambda path: path.write_text("id,probability,fold\n1,0.5,0\n2,0.7,\n"),
+    "repeats_alone": lambda path: path.write_text("id,probability,repeat\n1,0.5,0\n2,0.7,0\n"),
 }
 ROWS = [*SCORES]

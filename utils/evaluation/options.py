@@ -46,6 +46,12 @@ class TestOptions(BundleOptions):
         "fitted on the training participants of each fold",
         metavar="FILE.py[:NAME]",
     )
+    predictions: Path | None = option(
+        None,
+        "test predictions made elsewhere, a CSV file: id,probability and, if cross-validated, fold (and repeat)",
+        type=Path,
+        metavar="FILE.csv",
+    )
     inputs: str | None = option(
         None,
         f"what the estimator reads: some of {','.join(INPUT_KINDS)} (default the first three, as far as there are any)",

@@ -27,6 +27,7 @@ from data.cohorts.folds import (
     make_fold_folder_path,
     open_folds,
     open_repeat_folds,
+    open_undivided_cohort,
     read_saved_fold_seed,
 )
 from data.cohorts.problems import Problem
@@ -64,6 +65,10 @@ EXCLUDED_OPTIONS_BY_OPTION = {
     "choose": ["preset", "set"],
     "permutations": ["fold", "repeats"],
     "estimator": ["bundle", "everybody", "model", "preset", "set", "precision", "prevalence"],
+    "predictions": [
+        *("estimator", "bundle", "everybody", "folds", "wholeSites", "fold", "repeats", "jobs"),
+        *("model", "preset", "set", "precision", "permutations", "prevalence"),
+    ],
     "bundle": ["folds", "everybody", "preset", "set", "chkPointDir"],
 }
 
@@ -170,6 +175,11 @@ class Request:
     def predictor_name(self) -> str:
         """The name of what is trained or used."""
         return self.predictor.name if self.predictor else self.model
+
+    @property
+    def brings_folds(self) -> bool:
+        """Whether the folds are those of the user's predictor."""
+        return self.predictor is not None and self.predictor.folds_option != ""
 
     @property
     def train_options(self) -> TrainOptions | None:
@@ -381,17 +391,17 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
                 f"--{option_name} is about the label, which {model_spec.model_name} does not predict; leave it out."
             )
 
+    for option_name, excluded_options in EXCLUDED_OPTIONS_BY_OPTION.items():
+        for excluded_option in excluded_options:
+            if option_name in non_default_options and excluded_option in non_default_options:
+                raise InputError(f"--{option_name} and --{excluded_option} exclude each other; leave one out.")
     for option_name, required_option in REQUIRED_OPTION_BY_OPTION.items():
         if option_name in non_default_options and required_option not in non_default_options:
             raise InputError(
                 f"--{option_name} goes with --{required_option}; name that, too, or leave --{option_name} out."
             )
-    for option_name, excluded_options in EXCLUDED_OPTIONS_BY_OPTION.items():
-        for excluded_option in excluded_options:
-            if option_name in non_default_options and excluded_option in non_default_options:
-                raise InputError(f"--{option_name} and --{excluded_option} exclude each other; leave one out.")
 
-    if request.folds:
+    if request.folds and not request.brings_folds:
         check_division_flags(request.folds, request.whole_sites)
 
 
@@ -492,6 +502,12 @@ def open_folds_by_repeat(request: Request) -> list[Folds]:
     """The folds of each repeat; what must be known of them is printed. Raises InputError if the cohort cannot be
     divided as requested."""
     seed = request.seed or 0
+    if request.predictor and request.brings_folds:
+        given_folds = request.predictor.make_folds(open_undivided_cohort(request.cohort_path), seed)
+        for warning in given_folds[0].fold_warnings:
+            print(warning, flush=True)
+        return given_folds
+
     first_checkpoint_folder, *later_checkpoint_folders = request.repeat_checkpoint_folders
     first_folds = open_folds(request.cohort_path, request.division_name, seed, first_checkpoint_folder)
     for warning in first_folds.fold_warnings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from data.cohorts.cohort import Cohort, VolumeStandard
+from data.cohorts.folds import Folds
 from utils.runs.record import Caveats, Choices, Manifest
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class FoldData:
     cohort: Cohort
     seed: int
     fold_label: str  # as messages name it; empty without folds
+    repeat: int  # its number, from 0
 
 
 class ReadyPredictor(ABC):
@@ -74,6 +76,16 @@ class Predictor(ABC):
     def for_cohort(self, cohort: Cohort) -> "Predictor":
         """It, with what the cohort decides. Raises InputError if it cannot read that."""
         return self
+
+    @property
+    def folds_option(self) -> str:
+        """The name of the `Division` of the folds in which it was trained, if it knows these itself; else empty."""
+        return ""
+
+    def make_folds(self, cohort: Cohort, seed: int) -> list[Folds]:
+        """The folds of each repeat, if it has a `folds_option`; else none. Raises InputError if they do not fit the
+        cohort."""
+        return []
 
     @abstractmethod
     def make_choices(self, seed: int, cohort: Cohort) -> Choices:

@@ -145,7 +145,7 @@ class Run:
     @property
     def fold_data(self) -> FoldData:
         """What its predictor is given."""
-        return FoldData(self.cohort, self.seed, self.fold_label)
+        return FoldData(self.cohort, self.seed, self.fold_label, self.repeat)
 
     @property
     def is_pooled(self) -> bool:
