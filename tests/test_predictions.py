@@ -101,6 +101,8 @@ def test_ids_as_spreadsheets_and_bids_write_them_and_folds_by_name(converted, tm
     predictions = lab.read_table(tmp_path / "out/predictions.csv").set_index("subject")
     expected = table.set_index("subject")
     assert (predictions["fold"] == expected["fold"][predictions.index]).all()
+    notes = read_manifest(tmp_path / "out")["conclusion"]["notes"]
+    assert any("By the folds of the file" in note and "not seen it" in note for note in notes)
     labels, probabilities = expected["label"].astype(int), expected["probability"]
     assert read_scores(tmp_path / "out")["auc"]["value"] == pytest.approx(roc_auc_score(labels, probabilities))
 
