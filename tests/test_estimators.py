@@ -124,6 +124,8 @@ def make():
     return Talking()
 """
 PARALLEL_FILE = """
+import warnings
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -134,6 +136,8 @@ class Threshold(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y):
         self.classes_ = np.unique(y)
+        print("said by a process")
+        warnings.warn("warned by a process")
         self.middle_ = X.iloc[:, self.column].mean()
         return self
 
@@ -325,7 +329,7 @@ def test_it_needs_no_tensorflow_and_may_lie_in_the_current_folder(converted, tmp
     assert "report.html" in process.stdout and not [*tmp_path.glob("__pycache__")]
 
 
-def test_folds_side_by_side_and_one_by_one_come_out_the_same(converted, tmp_path):
+def test_folds_side_by_side_and_one_by_one_come_out_the_same(converted, tmp_path, capfd):
     """With a search that starts processes of its own, over a class of the user's."""
     file = write_estimator(tmp_path / "code", PARALLEL_FILE)
     command = f"{TEST} --folds 3 --inputs connectome"
@@ -338,6 +342,10 @@ def test_folds_side_by_side_and_one_by_one_come_out_the_same(converted, tmp_path
     assert tables[0]["probability"].nunique() > 30
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
+    for name in ("together", "side_by_side", "apart"):
+        text = (tmp_path / name / "test/fold-2/printed.txt").read_text()
+        assert "said by a process\n" in text and "UserWarning: warned by a process\n" in text
+    assert "by a process" not in "".join(capfd.readouterr())
 
 
 # What it leaves

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import zip_longest
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TextIO
 
 from data.base.processes import INTERRUPTED_STATUS, exit_on_next_interrupt, install_interrupt_handler, repeat_interrupt
 
@@ -194,7 +194,7 @@ def open_progress_bar(title: str, total_steps: int, done_steps: int = 0) -> Iter
     from rich.console import Console
     from rich.table import Column
 
-    console = Console(file=sys.stdout)  # of now: the bar goes on while what other code prints is kept
+    console = Console()
     progress_callback = PROGRESS_CALLBACK.get()
     if progress_callback or not console.is_terminal:
         yield ProgressLines(title, total_steps, done_steps, progress_callback)
@@ -210,5 +210,19 @@ def open_progress_bar(title: str, total_steps: int, done_steps: int = 0) -> Iter
         *time_columns,
         note_column,
     )
-    with rich_progress.Progress(*progress_columns, console=console, expand=True) as rich_bar:
+    with (
+        open_bar_file() as bar_file,
+        rich_progress.Progress(*progress_columns, console=Console(file=bar_file), expand=True) as rich_bar,
+    ):
         yield RichProgressBar(rich_bar, rich_bar.add_task(title, total=total_steps, completed=done_steps, note=""))
+
+
+@contextmanager
+def open_bar_file() -> Iterator[TextIO]:
+    """The terminal by a descriptor of its own: a bar goes on while what other code prints is kept in a file."""
+    if not sys.stdout.isatty():  # rich was told that it is a terminal, by FORCE_COLOR
+        yield sys.stdout
+        return
+    terminal_descriptor = os.dup(sys.stdout.fileno())
+    with open(terminal_descriptor, "w", encoding=sys.stdout.encoding, errors="backslashreplace") as bar_file:
+        yield bar_file

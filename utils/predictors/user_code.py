@@ -2,13 +2,16 @@
 
 import contextlib
 import io
+import os
+import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from data.base.errors import InputError
 
@@ -44,6 +47,7 @@ class OutputRecorder:
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:
         with (
+            keep_process_output(self.stream),
             contextlib.redirect_stdout(self.stream),
             contextlib.redirect_stderr(self.stream),
             warnings.catch_warnings(record=True) as caught_warnings,
@@ -56,6 +60,28 @@ class OutputRecorder:
     @cached_property
     def text(self) -> str:
         return self.stream.getvalue()
+
+
+@contextlib.contextmanager
+def keep_process_output(stream: io.StringIO) -> Iterator[None]:
+    """What compiled code, and processes that the user's code starts, write to the terminal, goes to `stream` in the
+    end. Processes that stay for the next fit go on writing into the same file."""
+    output_file = open_process_output()
+    start_position = output_file.seek(0, io.SEEK_END)
+    with contextlib.ExitStack() as exit_stack:
+        for descriptor in (1, 2):
+            terminal_descriptor = os.dup(descriptor)
+            exit_stack.callback(os.close, terminal_descriptor)
+            exit_stack.callback(os.dup2, terminal_descriptor, descriptor)  # before it is closed
+            os.dup2(output_file.fileno(), descriptor)
+        yield
+    output_file.seek(start_position)
+    stream.write(output_file.read().decode(errors="replace"))
+
+
+@cache
+def open_process_output() -> IO[bytes]:
+    return tempfile.TemporaryFile("a+b", buffering=0)
 
 
 def format_user_error(file_path: Path, error: BaseException, place_text: str) -> str:
