@@ -158,8 +158,10 @@ class ReadyEstimator(ReadyPredictor):
         atlas = self.predictor.load_atlas(cohort)
         inputs = make_input_table(cohort, record_indices, self.predictor.input_kinds, atlas)
         probabilities = self.predict_of_inputs(inputs)
+        if "phenotype" not in self.predictor.input_kinds:
+            return probabilities, None
         masked_inputs = mask_missing_phenotype(inputs, self.training_inputs)
-        masked_probabilities = None if masked_inputs is None else self.predict_of_inputs(masked_inputs)
+        masked_probabilities = probabilities if masked_inputs.equals(inputs) else self.predict_of_inputs(masked_inputs)
         return probabilities, masked_probabilities
 
     def predict_of_inputs(self, inputs: pd.DataFrame) -> np.ndarray:
@@ -224,16 +226,13 @@ def takes_groups(estimator: BaseEstimator) -> bool:
     return "groups" in inspect.signature(estimator.fit).parameters
 
 
-def mask_missing_phenotype(inputs: pd.DataFrame, training_inputs: pd.DataFrame) -> pd.DataFrame | None:
+def mask_missing_phenotype(inputs: pd.DataFrame, training_inputs: pd.DataFrame) -> pd.DataFrame:
     """The inputs with what is missing of the phenotype as it is for most training people: where most have a value,
-    unknown ones become the median, or the most common category; where most have none, all become unknown. None if
-    nothing is missing."""
+    unknown ones become the median, or the most common category; where most have none, all become unknown."""
     phenotype_columns = [column for column in inputs if column.startswith(PHENOTYPE_PREFIX)]
     incomplete_columns = [
         column for column in phenotype_columns if inputs[column].isna().any() or training_inputs[column].isna().any()
     ]
-    if not incomplete_columns:
-        return None
     masked_inputs = inputs.copy()
     for column in incomplete_columns:
         known_training_values = training_inputs[column].dropna()
