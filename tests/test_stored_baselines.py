@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lab
 import pandas as pd
@@ -31,11 +32,8 @@ def forget_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_baselines, "BASELINES_BY_KEY", {})
 
 
-def test_model(cohort: Path, folder: Path, options: str, results: str = "test") -> str:
+def run_model_test(cohort: Path, folder: Path, options: str, results: str = "test") -> str:
     return done(f"run.py --test {options}{PLACES}{results}", of=cohort, to=folder)
-
-
-test_model.__test__ = False
 
 
 def find_stored_tables(folder: Path) -> dict[str, int]:
@@ -51,7 +49,7 @@ def read_predictions(results: Path) -> bytes:
 def tested(converted, split, tmp_path) -> Path:
     """A folder with `ckpt` and `first`: nn, tested on the split by baselines fitted with nothing stored."""
     shutil.copytree(split / "ckpt", tmp_path / "ckpt", ignore=shutil.ignore_patterns("baselines"))
-    test_model(converted, tmp_path, "--model nn", "first")
+    run_model_test(converted, tmp_path, "--model nn", "first")
     return tmp_path
 
 
@@ -69,12 +67,12 @@ def test_another_model_on_the_same_folds_takes_them_in_several_processes(
     """Results are those of a test that found nothing stored."""
     for model_folder in (on_folds / "ckpt/mmnn", nn_on_folds / "ckpt/nn"):
         shutil.copytree(model_folder, tmp_path / "ckpt" / model_folder.name)
-    test_model(converted, tmp_path, "--model nn --folds 3", "empty")
+    run_model_test(converted, tmp_path, "--model nn --folds 3", "empty")
     shutil.rmtree(tmp_path / "ckpt/baselines")
-    test_model(converted, tmp_path, "--model mmnn --folds 3 --jobs 2", "mmnn")
+    run_model_test(converted, tmp_path, "--model mmnn --folds 3 --jobs 2", "mmnn")
     stored_tables = find_stored_tables(tmp_path)
     forget_baselines(monkeypatch)
-    test_model(converted, tmp_path, "--model nn --folds 3", "nn")
+    run_model_test(converted, tmp_path, "--model nn --folds 3", "nn")
     assert find_stored_tables(tmp_path) == stored_tables and len(stored_tables) == 2 * 3
     for table_name in ("baseline_predictions", "baselines", "predictions"):
         tables = [(tmp_path / results / f"{table_name}.csv").read_bytes() for results in ("nn", "empty")]
@@ -86,7 +84,10 @@ def change_first_probability(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-DAMAGES = [(".csv", change_first_probability), *((".csv", change) for change in ("flipped", "empty", "gone"))]
+DAMAGES: list[tuple[str, Any]] = [
+    (".csv", change_first_probability),
+    *((".csv", change) for change in ("flipped", "empty", "gone")),
+]
 DAMAGES += [(".json", change) for change in ("gone", b"[]")]
 
 
@@ -96,7 +97,7 @@ def test_edited_tables_are_fitted_anew(suffix, change, converted, tested, monkey
     written_files = {path: path.read_bytes() for path in table_path.parent.iterdir()}
     lab.edit(table_path.with_suffix(suffix), change)
     forget_baselines(monkeypatch)
-    printed_text = test_model(converted, tested, "--model nn", "second")
+    printed_text = run_model_test(converted, tested, "--model nn", "second")
     assert ("not as it was written" in printed_text) == ((suffix, change) != (".csv", "gone"))
     assert {path: path.read_bytes() for path in table_path.parent.iterdir()} == written_files
     assert read_predictions(tested / "second") == read_predictions(tested / "first")
@@ -107,7 +108,7 @@ def test_a_table_that_agrees_with_its_sum_is_taken_as_it_is(converted, tested, m
     lab.edit(table_path, change_first_probability)
     lab.edit(table_path.with_suffix(".json"), {"sha256": hashlib.sha256(table_path.read_bytes()).hexdigest()})
     forget_baselines(monkeypatch)
-    test_model(converted, tested, "--model nn", "second")
+    run_model_test(converted, tested, "--model nn", "second")
     assert pd.read_csv(tested / "second/baseline_predictions.csv").iloc[0, 2] == 0.999
 
 
@@ -137,5 +138,5 @@ def test_an_unwritable_folder_is_reported_and_changes_nothing(converted, tested,
     shutil.rmtree(tested / "ckpt/baselines")
     (tested / "ckpt/baselines").write_text("a file")
     forget_baselines(monkeypatch)
-    assert "cannot keep what baselines predict" in test_model(converted, tested, "--model nn", "second")
+    assert "cannot keep what baselines predict" in run_model_test(converted, tested, "--model nn", "second")
     assert read_predictions(tested / "second") == read_predictions(tested / "first")

@@ -449,6 +449,7 @@ def make_user_predictor_runs(request: Request, predictor: Predictor) -> Iterator
             repeat=location.repeat_number,
             repeats=request.repeats,
             is_requested=location.is_requested,
+            baselines_folder=request.chk_point_dir / BASELINES_FOLDER,
         )
 
 
@@ -648,7 +649,7 @@ def make_run(
         everybody=request.everybody or bool(checkpoint_manifest and checkpoint_manifest.everybody),
         cross_validation=cross_validation,
         training_id=checkpoint_manifest.begun if checkpoint_manifest and is_training else "",
-        baselines_folder=None if request.bundle_folder else request.chk_point_dir / BASELINES_FOLDER,
+        baselines_folder=None if request.bundle_file else request.chk_point_dir / BASELINES_FOLDER,
     )
 
     standardised_cohort = standardise_cohort(scaled_cohort, run.standardisation)
