@@ -58,7 +58,11 @@ class TestOptions(BundleOptions):
         metavar="A,B",
     )
     atlas: Path | None = option(
-        None, "the regions of this label image (default AAL), for an estimator", type=Path, metavar="FILE"
+        None,
+        "the regions of this label image (default AAL), for an estimator or a blackout",
+        type=Path,
+        metavar="FILE",
+        group="--test and --blackout only",
     )
     debug: bool = option(False, "show the traceback of errors in the estimator's file", action="store_true")
 
