@@ -321,7 +321,8 @@ def run_permutations_in_subprocesses(series: PermutationSeries, process_count: i
         if score_count <= previous_score_count:
             break
         previous_score_count = score_count
-        devices.choose_device(may_share_gpus, may_use_several=True)
+        if series.pooled_run.predictor.needs_tensorflow:
+            devices.choose_device(may_share_gpus, may_use_several=True)
         process_environments = make_process_environments(process_count, may_share_gpus)
         # a name, and no options to add
         names_and_options = [("A process of permutations", list[str]())] * process_count

@@ -1,5 +1,6 @@
 """The user's own code runs: what it prints is kept, and its errors become one line."""
 
+import atexit
 import contextlib
 import io
 import os
@@ -81,7 +82,9 @@ def keep_process_output(stream: io.StringIO) -> Iterator[None]:
 
 @cache
 def open_process_output() -> IO[bytes]:
-    return tempfile.TemporaryFile("a+b", buffering=0)
+    output_file = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115  it lasts as long as the process
+    atexit.register(output_file.close)
+    return output_file
 
 
 def format_user_error(file_path: Path, error: BaseException, place_text: str) -> str:
