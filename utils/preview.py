@@ -22,7 +22,8 @@ def preview_plan(plan: RunPlan, process_count: int, permutation_count: int | Non
     parallel_text = f", {process_count} at a time" if process_count > 1 else ""
     due_count = sum(map(count_networks, plan.due_runs))
     total_count = sum(map(count_networks, plan.group.runs))
-    yield "networks", f"{due_count} of {total_count} {purpose_text}{parallel_text}"
+    topic = "fits" if joint_run.predictor.is_fitted_when_used else "networks"
+    yield topic, f"{due_count} of {total_count} {purpose_text}{parallel_text}"
     if permutation_count:
         yield "permutations", PermutationSeries(plan.group, permutation_count).describe_remaining_work()
     yield "dry run", "nothing was written"
