@@ -330,10 +330,10 @@ def compute_mark(path: Path) -> str:
 def edit_manifest(manifest_path: Path, **manifest_changes: Any) -> Path:
     """A record that says otherwise, in whichever of its groups; what is new is said by its test."""
     content = json.loads(manifest_path.read_text())
-    groups = [content[name] for name in ("test", "versions", "caveats", "settings")] + [content]
+    groups = [content[name] or {} for name in ("test", "versions", "caveats", "settings")] + [content]
     for name, value in manifest_changes.items():
         next((group for group in groups if name in group), content["test"])[name] = value
-    return edit(manifest_path, content)
+    return edit(manifest_path, json.dumps(content).encode())
 
 
 # Faults
