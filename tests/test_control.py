@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from utils.scores.control import ACCUSING_P, PERMUTATION_COUNT, ControlVerdict, measure_control
+from utils.scores.conclusion import ControlVerdict
+from utils.scores.control import ACCUSING_P, PERMUTATION_COUNT, measure_control
 from utils.scores.metrics import Predictions
 
 SITE_COUNT, FOLD_COUNT = 4, 5

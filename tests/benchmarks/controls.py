@@ -41,7 +41,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils.scores.control import ACCUSING_P, ControlResult, ControlVerdict, measure_control
+from utils.scores.conclusion import ControlResult, ControlVerdict
+from utils.scores.control import ACCUSING_P, measure_control
 from utils.scores.metrics import Predictions
 from utils.scores.statistics import permute_within_sites
 

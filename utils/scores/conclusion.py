@@ -4,6 +4,7 @@ All words of a test's verdict, footnotes and warnings are here. Those who find o
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from data.base.listing import join_names
@@ -226,6 +227,30 @@ class CovariateResult:
             MORE_NOT_SHOWN: "It is not shown to carry more than the covariates.",
             CANNOT_BE_TOLD: "Whether it carries more than covariates cannot be told.",
         }[self.carries_more_verdict]
+
+
+class ControlVerdict(StrEnum):
+    """What follows from predictions of the labels of a control."""
+
+    LEAK = "leak"
+    FROM_TRUE_LABELS = "made from the true labels"
+    PERHAPS_FROM_TRUE_LABELS = "perhaps made from the true labels"  # a control of another seed can tell
+    NO_LEAK_SHOWN = "no leak shown"
+    CANNOT_TELL = "cannot tell"  # even perfect predictions would not be accused
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    """How well predictions tell the labels of a control, and the true labels. `metric` names the AUCs, which are those
+    of the headline; p is of AUCs within sites, which find more where sites are small, and None where nobody is
+    compared."""
+
+    metric: str
+    auc: float  # of the labels of the control
+    p: float | None  # of telling these as well
+    true_label_auc: float
+    true_label_p: float | None  # of telling what the labels of the control do not explain of the true ones
+    verdict: ControlVerdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ follow these by chance, in either direction; hence the same widening here, and a
 `tests/benchmarks/controls.py` counts how often honest predictions are accused, and how often leaks are found.
 """
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from utils.scores.conclusion import ControlResult, ControlVerdict
 from utils.scores.metrics import Predictions, compute_headline_auc
 from utils.scores.results import finite_or_none
 from utils.scores.statistics import permute_within_sites
@@ -29,30 +29,6 @@ PERMUTATION_COUNT = 999
 ACCUSING_P = 0.001  # at most, for an accusation: the least that so many permutations can give
 DOUBTFUL_P = 0.05  # of the true labels, at most, for doubt whether predictions were made from the control
 ROUNDING_ERROR = 1e-9  # of AUCs that are equal
-
-
-class ControlVerdict(StrEnum):
-    """What follows from predictions of the labels of a control."""
-
-    LEAK = "leak"
-    FROM_TRUE_LABELS = "made from the true labels"
-    PERHAPS_FROM_TRUE_LABELS = "perhaps made from the true labels"  # a control of another seed can tell
-    NO_LEAK_SHOWN = "no leak shown"
-    CANNOT_TELL = "cannot tell"  # even perfect predictions would not be accused
-
-
-@dataclass(frozen=True)
-class ControlResult:
-    """How well predictions tell the labels of a control, and the true labels. `metric` names the AUCs, which are those
-    of the headline; p is of AUCs within sites, which find more where sites are small, and None where nobody is
-    compared."""
-
-    metric: str
-    auc: float  # of the labels of the control
-    p: float | None  # of telling these as well
-    true_label_auc: float
-    true_label_p: float | None  # of telling what the labels of the control do not explain of the true ones
-    verdict: ControlVerdict
 
 
 def measure_control(predictions: Predictions, true_labels: np.ndarray, seed: int) -> ControlResult:
