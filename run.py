@@ -55,7 +55,7 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
     if isinstance(request.options, TestOptions) and request.options.predictions:
         from utils.predictors.request import use_predictions_in_request
 
-        return use_predictions_in_request(request, request.options.predictions)
+        return use_predictions_in_request(request, request.options.predictions, request.options.control)
     if isinstance(request.options, TestOptions) and request.options.estimator:
         from utils.predictors.request import use_estimator_in_request
 

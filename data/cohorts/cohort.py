@@ -48,6 +48,14 @@ VolumeStandard = Literal["stored", "brain", "site"]  # see `data.cohorts.variant
 
 
 @dataclass(frozen=True)
+class ControlLabels:
+    """What the labels of a control were before `seed` permuted them."""
+
+    seed: int
+    true_label_by_subject: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Cohort:
     """Records on one grid with one number of maps. `entries[i]` holds the bytes of `rows[i]`, `digests[i]` are the
     SHA-256 of its content. `identity` tells cohorts apart: it is the SHA-256 of `SHA256SUMS` or, without tables, over
@@ -69,6 +77,7 @@ class Cohort:
     moments_by_site: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
     means_folder: Path | None = None  # the folder that keeps means of the volumes
     connectomes: Connectomes | None = None  # of all records
+    control: ControlLabels | None = None  # if the labels are permuted ones
     # (records, 29)
     scaled_phenotype: np.ndarray | None = field(
         default=None, repr=False, compare=False

@@ -25,7 +25,7 @@ from data.base.errors import InputError, parse_natural_number
 from data.base.listing import MAX_GROUP_MEMBERS_LISTED, join_group_names, join_names
 from data.base.terminal import format_participants
 from data.cohorts import rows as cohort_rows
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import Cohort, ControlLabels
 from data.cohorts.division import (
     Division,
     assign_stratified_folds,
@@ -465,7 +465,9 @@ def permute_control_labels(cohort: Cohort, seed: int) -> Cohort:
     """The cohort, whose groups are known, with labels of a negative control: permuted, see `permute_labels`. Folds or a
     split that were made by the true labels stay. Raises InputError if somebody has no label, or two."""
     check_divisible(cohort, "permuted labels")
-    return cohort.relabel(permute_labels(cohort, np.random.default_rng(seed)))
+    true_label_by_subject = {row.subject: row.label for row in cohort.rows}
+    relabelled_cohort = cohort.relabel(permute_labels(cohort, np.random.default_rng(seed)))
+    return replace(relabelled_cohort, control=ControlLabels(seed, true_label_by_subject))
 
 
 def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:

@@ -84,6 +84,11 @@ def read_finished_test(test_folder: Path) -> FinishedTest:
             f"{test_folder} holds a {test_manifest.job} of {test_manifest.model_name or 'no model'}; "
             f"{EXPECTED_FOLDER_TEXT}."
         )
+    if test_manifest.caveats.is_control:
+        raise InputError(
+            f"{test_folder} is a control, whose labels were permuted; {EXPECTED_FOLDER_TEXT} on the true labels. Leave "
+            "it out."
+        )
     predictions_table = read_predictions(test_folder / PREDICTIONS_FILE)
     predictions_table["repeat"] = predictions_table["repeat"].astype(int) if "repeat" in predictions_table else 0
     return FinishedTest(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.base.cli import make_int_parser, option
+from data.base.cli import make_int_parser, option, parse_seed_option
 from data.base.errors import InputError, quote_text
 from data.cohorts.inputs import INPUT_KINDS
 from utils.runs.record import compute_sha256
@@ -52,6 +52,12 @@ class TestOptions(BundleOptions):
         type=Path,
         metavar="FILE.csv",
     )
+    control: int | None = option(
+        None,
+        "with --predictions: test for a leak, against the labels that abide-data export --control SEED has permuted",
+        type=parse_seed_option,
+        metavar="SEED",
+    )
     inputs: str | None = option(
         None,
         f"what the estimator reads: some of {','.join(INPUT_KINDS)} (default the first three, as far as there are any)",
@@ -70,6 +76,8 @@ class TestOptions(BundleOptions):
         result_settings: dict[str, Any] = {}
         if self.prevalence is not None:
             result_settings["prevalence"] = self.prevalence
+        if self.control is not None:
+            result_settings["control"] = self.control
         if self.estimator is not None:
             result_settings["inputs"] = self.inputs
             result_settings["atlas_sha256"] = compute_sha256(self.atlas) if self.atlas else None

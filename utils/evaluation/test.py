@@ -266,6 +266,7 @@ def measure_test(
         covariates=confounds.make_covariate_result(confound_result),
         masked=masked_auc,
         minus_masked=score_minus_masked,
+        control=None if run.fold else run.predictor.measure_control(run.cohort, run.seed),
     )
     return estimate_by_metric, metrics_json, conclusion
 

@@ -14,15 +14,26 @@ from data.base.listing import join_names
 from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import FROM_FILE, encode_folder_name
-from data.cohorts.folds import Folds, make_given_folds
+from data.cohorts.folds import Folds, make_given_folds, permute_control_labels
+from data.cohorts.groups import find_group_leaders
 from data.tables.people import normalise_id
 from utils.predictors.predictions_file import PredictionsFile
 from utils.runs.predictor import FoldData, Predictor, ReadyPredictor
 from utils.runs.record import Choices
+from utils.scores.conclusion import ControlResult
+from utils.scores.control import PERMUTATION_COUNT, measure_control
+from utils.scores.metrics import Predictions
+from utils.scores.results import SAME_SCAN_COLUMN
 
 NAME_ENDING = "predictions"
 EXAMPLE_ID_COUNT = 2  # IDs in a message
 TRAINING_SENTENCE = "Who trained it is not known."
+CONTROL_METHODS_SENTENCES = (
+    " This was a control: its labels had been permuted within sites (seed {}) before the model was fitted, so that "
+    "only labels of tested participants could let it predict these. The p-value counts how many of {} permutations "
+    "within sites and folds were predicted as well; their spread was made wider, since the models of different folds "
+    "share training participants."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +42,7 @@ class FilePredictor(Predictor):
     the record, once that is known."""
 
     predictions_file: PredictionsFile
+    control_seed: int | None = None  # that has permuted the labels which are predicted; None if they are the true ones
     probability_by_record: Mapping[tuple[int, str], float] = field(default_factory=dict)
 
     noun = "model"
@@ -38,7 +50,8 @@ class FilePredictor(Predictor):
     @property
     def name(self) -> str:
         stem = encode_folder_name(self.path.stem)
-        return stem if stem.endswith(NAME_ENDING) else f"{stem}-{NAME_ENDING}"
+        name = stem if stem.endswith(NAME_ENDING) else f"{stem}-{NAME_ENDING}"
+        return name if self.control_seed is None else f"{name}-control-{self.control_seed}"
 
     @property
     def description(self) -> str:
@@ -73,7 +86,21 @@ class FilePredictor(Predictor):
         record_keys = zip(matched_table["repeat"], matched_table["file"], strict=True)
         return replace(self, probability_by_record=dict(zip(record_keys, matched_table["probability"], strict=True)))
 
+    def label_cohort(self, cohort: Cohort) -> Cohort:
+        return cohort if self.control_seed is None else permute_control_labels(cohort, self.control_seed)
+
+    def measure_control(self, cohort: Cohort, seed: int) -> ControlResult | None:
+        if cohort.control is None:
+            return None
+        true_label_by_subject = cohort.control.true_label_by_subject
+        predictions = make_record_predictions(self.predictions_file, cohort)
+        true_labels = np.array([true_label_by_subject[subject] for subject in predictions.subject])
+        return measure_control(predictions, true_labels, seed)
+
     def make_choices(self, seed: int, cohort: Cohort) -> Choices:
+        control_sentences = ""
+        if self.control_seed is not None:
+            control_sentences = CONTROL_METHODS_SENTENCES.format(self.control_seed, PERMUTATION_COUNT)
         return Choices(
             model=self.name,
             preset="",
@@ -86,7 +113,7 @@ class FilePredictor(Predictor):
             methods_sentences=(
                 f"Its probabilities were read from a file of the authors' (SHA-256 {self.find_sha256()}). The test "
                 "could not verify which model made them, what that read, and on whom it was trained: the authors must "
-                "say so."
+                f"say so.{control_sentences}"
             ),
             training_sentence=TRAINING_SENTENCE,
         )
@@ -109,6 +136,29 @@ class ReadyPredictions(ReadyPredictor):
             for record_index in record_indices
         ]
         return np.array(probabilities), None
+
+
+def make_record_predictions(predictions_file: PredictionsFile, cohort: Cohort) -> Predictions:
+    """The predictions of all repeats, of the records that are tested, in the cohort's order."""
+    matched_table = match_predictions(predictions_file, cohort)
+    tested_files = set(matched_table["file"])
+    tested_rows = [row for row in cohort.rows if row.file in tested_files]
+    record_table = pd.DataFrame(
+        {
+            "file": [row.file for row in tested_rows],
+            "subject": [row.subject for row in tested_rows],
+            "site": [row.site for row in tested_rows],
+            "label": [row.label for row in tested_rows],
+        }
+    )
+    leader_by_subject = find_group_leaders(record_table["subject"], cohort.groups)
+    record_table[SAME_SCAN_COLUMN] = record_table["subject"].map(leader_by_subject)
+    probability_columns = ["file", "probability", "fold"]
+    repeat_tables = [
+        record_table.merge(repeat_table[probability_columns], on="file")
+        for _, repeat_table in matched_table.groupby("repeat")
+    ]
+    return Predictions.from_tables(*repeat_tables)
 
 
 def match_predictions(predictions_file: PredictionsFile, cohort: Cohort) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError, parse_natural_number, quote_text
+from data.base.listing import join_names
 from data.tables.people import canonicalise_value, check_columns_exist, find_delimiter, read_text_table
 from utils.runs.record import compute_sha256
 
@@ -26,6 +27,7 @@ class PredictionsFile:
     table: pd.DataFrame
     has_folds: bool
     has_repeats: bool
+    control_seed: int | None  # that has permuted the labels which are predicted, if a column says so
 
     @property
     def repeat_count(self) -> int:
@@ -57,7 +59,7 @@ def read_predictions_file(file_path: Path) -> PredictionsFile:
             f"{file_path} has a column repeat and none named fold; expected the fold of each row, too. Add it, or "
             "leave repeat out."
         )
-    for column_name in ("fold", "repeat"):
+    for column_name in ("fold", "repeat", "control"):
         check_no_empty_cell(text_table, column_name, file_path)
     empty_column = pd.Series("", text_table.index)
     table = pd.DataFrame(
@@ -69,7 +71,8 @@ def read_predictions_file(file_path: Path) -> PredictionsFile:
             "repeat": number_repeats(text_table.get("repeat", empty_column).map(canonicalise_value)),
         }
     )
-    return PredictionsFile(file_path, compute_sha256(file_path), table, has_folds, has_repeats)
+    control_seed = parse_control_seed(text_table, file_path)
+    return PredictionsFile(file_path, compute_sha256(file_path), table, has_folds, has_repeats, control_seed)
 
 
 def check_commas(file_path: Path) -> None:
@@ -120,6 +123,20 @@ def parse_probabilities(text_table: pd.DataFrame, file_path: Path) -> pd.Series:
             "0.73, by which participants can be ranked. Write those (predict_proba, not predict)."
         )
     return probabilities
+
+
+def parse_control_seed(text_table: pd.DataFrame, file_path: Path) -> int | None:
+    """The one number in the column `control`; None without this column. Raises InputError for anything else."""
+    if "control" not in text_table:
+        return None
+    control_texts = text_table["control"].map(canonicalise_value).unique().tolist()
+    control_seed = parse_natural_number(control_texts[0])
+    if len(control_texts) > 1 or control_seed is None:
+        raise InputError(
+            f"{file_path} has {join_names(control_texts)} in its column control; expected one number in all rows, the "
+            "SEED of abide-data export --control. Correct it, or leave the column out."
+        )
+    return control_seed
 
 
 def number_repeats(repeat_names: pd.Series) -> pd.Series:

@@ -20,6 +20,7 @@ from utils.report.tables import EvaluationManifest, EvaluationTables, read_test_
 from utils.runs import record
 from utils.runs.record import Caveats
 from utils.scores.conclusion import (
+    CONTROL_CAVEAT,
     FEW_PARTICIPANTS_WARNING,
     FOLD_VERDICT,
     INVALID_PREFIX,
@@ -186,6 +187,8 @@ def list_caveat_messages(caveats: Caveats) -> list[str]:
     caveat_messages = []
     if caveats.simulated:
         caveat_messages.append(SIMULATED_CAVEAT)
+    if caveats.is_control:
+        caveat_messages.append(CONTROL_CAVEAT.format(caveats.control_seed))
     if caveats.problems:
         problems_text = join_names(caveats.problem_texts, MAX_LISTED_PROBLEMS, "; ")
         caveat_messages.append(PROBLEMS_CAVEAT.format(problems_text))

@@ -22,6 +22,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import Choices, Manifest
 from utils.runs.run import Run
 from utils.runs.weights import TrainedWeights
+from utils.scores.conclusion import ControlVerdict
 
 NEW_CHECKPOINT_ADVICE = "another --chkPointDir, or --train --overrideChkpt"
 SPLIT_LEAK_ADVICE = (
@@ -375,4 +376,16 @@ def check_code_fits_models(run: Run) -> None:
         raise InputError(
             f"This {run.model.model_name} gives a code of {'x'.join(map(str, code_shape))} (x, y, z, channels); the "
             f"other models read {REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
+        )
+
+
+def check_fitted_to_control(run: Run) -> None:
+    """Raises InputError if what predicts was fitted to the true labels, in place of those of a control; `run` is of all
+    who are tested."""
+    control_result = run.predictor.measure_control(run.cohort, run.seed)
+    if control_result and control_result.verdict == ControlVerdict.FROM_TRUE_LABELS:
+        raise InputError(
+            f"{run.predictor.path} tells the true labels of {run.cohort.path} (AUC "
+            f"{control_result.true_label_auc:.2f}), not those of the control (AUC {control_result.auc:.2f}): made from "
+            "the true labels; fit again on those of the control, which abide-data export --control writes."
         )

@@ -59,6 +59,7 @@ FOLDS_GROUP = "folds"  # groups of options
 OPTIONS_NEEDING_LABEL = {"choose", "permutations"}
 REQUIRED_OPTION_BY_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
 REQUIRED_OPTION_BY_OPTION |= {"score": "everybody"} | dict.fromkeys(("inputs", "debug"), "estimator")
+REQUIRED_OPTION_BY_OPTION["control"] = "predictions"
 EXCLUDED_OPTIONS_BY_OPTION = {
     "jobs": ["fold"],
     "everybody": ["folds"],
@@ -357,6 +358,8 @@ def plan_runs(request: Request, all_jobs: Iterable[Job]) -> RunPlan:
         if request.predictor is None and uses_checkpoint(request, run.trained_network.weights):
             checkpoint_manifest = run.predictor.training_manifest
         run.job.check_run(run, checkpoint_manifest)
+    if due_runs:
+        guards.check_fitted_to_control(joint_run)
     record.check_results_folder_free(joint_run.out_dir, request.job.job_name, request.predictor_name)
     return RunPlan(group, due_runs, group.has_folds and joint_run.is_due())
 
@@ -473,6 +476,8 @@ def make_run_locations(request: Request) -> Iterator[RunLocation]:
     results_folder = request.results_folder
     if not request.folds:
         cohort = open_run_cohort(request.cohort_path)
+        if request.predictor:
+            cohort = request.predictor.label_cohort(cohort)
         if request.everybody and request.train_options:
             cohort = assign_everybody_to_training(cohort)
         yield RunLocation(cohort, request.checkpoint_root, results_folder)
@@ -504,7 +509,8 @@ def open_folds_by_repeat(request: Request) -> list[Folds]:
     divided as requested."""
     seed = request.seed or 0
     if request.predictor and request.brings_folds:
-        given_folds = request.predictor.make_folds(open_undivided_cohort(request.cohort_path), seed)
+        labelled_cohort = request.predictor.label_cohort(open_undivided_cohort(request.cohort_path))
+        given_folds = request.predictor.make_folds(labelled_cohort, seed)
         for warning in given_folds[0].fold_warnings:
             print(warning, flush=True)
         return given_folds
@@ -750,6 +756,8 @@ def print_cohort_summary(run: Run) -> None:
 
     if cohort.is_simulated:
         summary_rows.append(("SIMULATED", "the results say nothing about people"))
+    if cohort.control:
+        summary_rows.append(("CONTROL", f"labels are permuted within sites (seed {cohort.control.seed})"))
     if run.is_transductive:
         transductive_text = (
             "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"

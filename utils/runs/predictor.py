@@ -12,6 +12,7 @@ import numpy as np
 from data.cohorts.cohort import Cohort, VolumeStandard
 from data.cohorts.folds import Folds
 from utils.runs.record import Caveats, Choices, Manifest
+from utils.scores.conclusion import ControlResult
 
 if TYPE_CHECKING:
     from data.likeness.reference import TrainingReference
@@ -76,6 +77,16 @@ class Predictor(ABC):
     def for_cohort(self, cohort: Cohort) -> "Predictor":
         """It, with what the cohort decides. Raises InputError if it cannot read that."""
         return self
+
+    def label_cohort(self, cohort: Cohort) -> Cohort:
+        """The cohort, whose groups are known, with the labels that it is tested against: its own, unless it was fitted
+        to those of a control. Raises InputError if they cannot be permuted."""
+        return cohort
+
+    def measure_control(self, cohort: Cohort, seed: int) -> ControlResult | None:
+        """How well it tells the labels of a control, `cohort`; `seed` draws permutations. None if `cohort` has its true
+        labels."""
+        return None
 
     @property
     def folds_option(self) -> str:

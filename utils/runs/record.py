@@ -65,9 +65,10 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Caveats:
-    """What must stand beside every result: simulated people, problems of the cohort, accepted leaks."""
+    """What must stand beside every result: simulated people, permuted labels, problems, accepted leaks."""
 
     simulated: bool = False
+    control_seed: int | None = None  # that has permuted the labels; None if they are the true ones
     problems: tuple[Problem, ...] = ()  # what invalidates results, see `Cohort.find_problems`
     accepted_leaks: tuple[str, ...] = ()  # those of --allowLeak
     transductive: bool = False  # tested people, too, standardised the volumes of their site
@@ -78,6 +79,7 @@ class Caveats:
         """` (SIMULATED, PROBLEMS: 2)` for titles and terminals, or nothing."""
         is_active_by_mark = {
             "SIMULATED": self.simulated,
+            "CONTROL": self.is_control,
             f"PROBLEMS: {len(self.problems)}": self.problems,
             "LEAK ACCEPTED": self.accepted_leaks,
             "TRANSDUCTIVE": self.transductive,
@@ -87,19 +89,27 @@ class Caveats:
         return f" ({', '.join(active_marks)})" if active_marks else ""
 
     @property
+    def is_control(self) -> bool:
+        return self.control_seed is not None
+
+    @property
     def problem_texts(self) -> tuple[str, ...]:
         """Sentences on the problems."""
         return tuple(problem.text for problem in self.problems)
 
     @property
     def key_fields(self) -> dict[str, Any]:
-        """What enters the key of a run: all but sentences, which may be worded otherwise."""
-        return asdict(self) | {"problems": [problem.code for problem in self.problems]}
+        """What enters the key of a run: all but sentences, which may be worded otherwise, and the seed of a control,
+        which is an option of the job."""
+        key_fields = asdict(self) | {"problems": [problem.code for problem in self.problems]}
+        del key_fields["control_seed"]
+        return key_fields
 
     @property
     def active_caveat_by_field(self) -> dict[str, Any]:
         """The caveats that hold, for JSON, without those that the cohort's metadata holds itself."""
         caveat_by_field = {
+            "control": self.is_control,
             "problems": self.problem_texts,
             "transductive": self.transductive,
             "unknown_site": self.unknown_site,

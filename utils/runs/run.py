@@ -401,6 +401,7 @@ class Run:
         accepted_leaks = [*self.cohort.metadata.accepted_leaks, *inherited_caveats.accepted_leaks]
         return Caveats(
             simulated=self.cohort.is_simulated or inherited_caveats.simulated,
+            control_seed=self.cohort.control.seed if self.cohort.control else None,
             problems=(*cohort_problems, *inherited_caveats.problems),
             accepted_leaks=tuple(dict.fromkeys(accepted_leaks)),
             transductive=self.is_transductive,

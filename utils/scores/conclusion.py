@@ -43,6 +43,10 @@ ESTIMATE_PLACEHOLDERS = "undefined", "no interval"  # in the terminal, where the
 
 # Caveats, before any number of any page
 SIMULATED_CAVEAT = "SIMULATED cohort: its people were made by a program, and nothing here is about people."
+CONTROL_CAVEAT = (
+    "CONTROL: the labels were permuted within sites (seed {}). No number here says anything about autism, only whether "
+    "labels of tested participants reached the model."
+)
 PROBLEMS_CAVEAT = "PROBLEMS that invalidate these results: {}."
 LEAK_CAVEAT = (
     "LEAK ACCEPTED: the cohort was converted with --allowLeak, though {} tells the diagnosis. Do not trust the scores."
@@ -252,6 +256,34 @@ class ControlResult:
     true_label_p: float | None  # of telling what the labels of the control do not explain of the true ones
     verdict: ControlVerdict
 
+    @property
+    def numbers_text(self) -> str:
+        """How far the AUC lies from that of guessing, and p."""
+        if self.p is None:
+            return "nobody is compared"
+        distance_text = f"{abs(self.auc - CHANCE_AUC):.2f} {'above' if self.auc >= CHANCE_AUC else 'below'}"
+        return f"AUC {self.auc:.2f}, {distance_text} {CHANCE_AUC:g}, p {self.p:.2g}"
+
+    @property
+    def verdict_sentences(self) -> str:
+        """What a reader takes away, in at most 60 words."""
+        if self.verdict == ControlVerdict.LEAK:
+            return (
+                f"The labels were permuted, and these predictions still tell them ({self.numbers_text}): labels of "
+                "tested people reached the model."
+            )
+        if self.verdict == ControlVerdict.NO_LEAK_SHOWN:
+            return f"No leak shown by this control ({self.numbers_text}); small leaks may be missed."
+        if self.verdict == ControlVerdict.CANNOT_TELL:
+            return (
+                f"This control cannot tell whether there is a leak ({self.numbers_text}): too few participants of both "
+                "labels are of the same site and fold. Larger folds may help."
+            )
+        return (
+            f"Cannot tell: the predictions were {self.verdict} ({self.numbers_text}). Export a control of another "
+            "SEED, fit again on its labels, and test that."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
@@ -274,6 +306,7 @@ class Conclusion:
     minus_masked: Estimate = UNDEFINED  # `score` minus `masked`
     noun: str = "network"  # what was tested, see `Predictor`
     training_sentence: str = ""  # what must be said of who trained it, if that is not known
+    control: ControlResult | None = None  # if the labels are permuted ones; then nothing else is concluded
 
     @property
     def auc_title(self) -> str:
@@ -291,6 +324,8 @@ class Conclusion:
     @property
     def verdict(self) -> str:
         """What a reader takes away, in at most 60 words."""
+        if self.control:
+            return self.control.verdict_sentences
         return " ".join(
             filter(
                 None, [self.score_sentence, self.training_sentence, self.baseline_sentence, *self.confound_sentences]
@@ -371,6 +406,9 @@ class Conclusion:
     @property
     def terminal_summary_rows(self) -> list[tuple[str, ...]]:
         """What the terminal shows."""
+        if self.control:
+            score_text = self.score.text(".2f", *ESTIMATE_PLACEHOLDERS)
+            return [(self.auc_title, score_text, self.control.numbers_text), ("CONTROL", "", self.verdict)]
         uncompared_text = f", {self.alone} of {self.participants} compared with nobody" if self.alone else ""
         verdict_text = f"{self.score_verdict}: {self.why}" if self.why else f"{self.score_verdict}{uncompared_text}"
         terminal_rows = [(self.auc_title, self.score.text(".2f", *ESTIMATE_PLACEHOLDERS), verdict_text)]
@@ -418,10 +456,15 @@ class Conclusion:
     @property
     def headline_numbers(self) -> list[HeadlineNumber]:
         """The headline of the page."""
+        score_text = self.score.text(".2f", "undefined")
+        score_title = f"{self.auc_title}, {INTERVAL_TEXT}"
+        if self.control:
+            verdict_text = f"{self.control.verdict} ({self.control.numbers_text})"
+            return [HeadlineNumber(score_text, score_title, verdict_text, self.notes)]
         score_and_baseline_numbers = [
             HeadlineNumber(
-                self.score.text(".2f", "undefined"),
-                f"{self.auc_title}, {INTERVAL_TEXT}",
+                score_text,
+                score_title,
                 self.score_verdict,
                 self.notes,
             )
