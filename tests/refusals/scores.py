@@ -57,6 +57,15 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row(f"{PREDICTIONS} {{probable}} --repeats 2", "--predictions", "--repeats exclude"),
     row(f"{PREDICTIONS} {{probable}} --permutations 5", "--predictions", "--permutations exclude"),
     row(f"{PREDICTIONS} {{probable}} --estimator mine.py", "--predictions", "--estimator exclude"),
+    row(f"{PREDICTIONS} {{of_control}}", "its column control holds 2", "expected --control 2"),
+    row(f"{PREDICTIONS} {{of_control}} --control 3", "has --control 3", "expected --control 2"),
+    row(f"{PREDICTIONS} {{of_two_controls}} --control 2", "2 and 3", "one number in all rows"),
+    row(f"{PREDICTIONS} {{of_any_control}} --control 2", "yes in its column control", "the SEED"),
+    row(f"{PREDICTIONS} {{probable}} --control first", "--control", "first"),
+    row(
+        "run.py --test --dataDir {cohort} --outDir {missing} --model nn --control 2", "--control", "with --predictions"
+    ),
+    row("run.py --train --dataDir {cohort} --outDir {missing} --model nn --control 2", "--control", "with --test"),
     row("run.py --test --dataDir {cohort} --outDir {missing} --folds 3-fromFile", "3-fromFile", "--predictions"),
     row(f'{CONVERT_SELECTED} --where "AGE < 18"', "no column AGE", "AGE_AT_SCAN"),
     row(f'{CONVERT_SELECTED} --where "SEX = 1"', "--where", "columns"),
@@ -78,6 +87,9 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "no_probability": lambda path: path.write_text("id,p\n1,0.5\n"),
     "no_rows": lambda path: path.write_text("id,probability\n"),
     "no_fold": lambda path: path.write_text("id,probability,fold\n1,0.5,0\n2,0.7,\n"),
+    "of_control": lambda path: path.write_text("id,probability,control\n1,0.5,2\n2,0.7,2\n"),
+    "of_two_controls": lambda path: path.write_text("id,probability,control\n1,0.5,2\n2,0.7,3\n"),
+    "of_any_control": lambda path: path.write_text("id,probability,control\n1,0.5,yes\n2,0.7,yes\n"),
     "repeats_alone": lambda path: path.write_text("id,probability,repeat\n1,0.5,0\n2,0.7,0\n"),
 }
 ROWS = [*SCORES]
