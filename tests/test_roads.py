@@ -63,6 +63,7 @@ MODELS_PAGE, FILES = ROOT / "docs/understand/models.md", ROOT / "docs/reference/
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 12
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
+WORDS_OF_OTHER_ROADS = ("convert", "data derive", "data swap", "cae", "--predictions")
 PROMISED = re.compile(r"(?:results|cohort_reduced)[\w/.-]*")  # a path in the comment behind a command
 A_JOB_LEAVES = {  # where the rows of the table are looked up
     "`--train`": "cae/results/cae-train",
@@ -220,7 +221,7 @@ def further_blocks() -> list:
     separate_blocks = [
         block
         for page, block in page_blocks
-        if page == SHARE or any(word in "".join(block) for word in ("convert", "data derive", "data swap", "cae"))
+        if page == SHARE or any(word in "".join(block) for word in WORDS_OF_OTHER_ROADS)
     ]
     walked = [drop_default_model(shrink_command(command)) for block in separate_blocks for command in block]
     return [
