@@ -58,7 +58,9 @@ def write_rows(path: Path, rows: list[dict], bom: bool = False, line_end: str = 
 
 
 TUTORIAL = ROOT / "docs/start/tutorial.md"
-SCANS, DATA, COHORT, SHARE = (ROOT / f"docs/howto/{name}.md" for name in ("scans", "data", "cohort", "share"))
+SCANS, DATA, COHORT, SHARE, OWN_MODEL = (
+    ROOT / f"docs/howto/{name}.md" for name in ("scans", "data", "cohort", "share", "own_model")
+)
 MODELS_PAGE, FILES = ROOT / "docs/understand/models.md", ROOT / "docs/reference/files.md"
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 12
@@ -464,6 +466,22 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, effort):
     (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "participants"))
     assert float(row["raw"]) == pytest.approx(float(tested["probability"]), abs=1e-6)
     assert 0 < float(row["probability"]) < 1
+
+
+@pytest.mark.slow
+def test_predictions_made_elsewhere(walked, tmp_path, data_cli):
+    """By chance, from an export: of the true labels, then of those of a control."""
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    export_control, test_control = find_block(OWN_MODEL, "--control")
+    export = "abide-data export cohort arrays --folds 10"
+    for export_command, commands in ((export, find_block(OWN_MODEL, "mine.csv")), (export_control, [test_control])):
+        walk(folder, [export_command.replace("--folds 10", "--folds 2")], data_cli)
+        people = pd.read_csv(folder / shlex.split(export_command)[3] / "participants.csv", dtype={"id": str})
+        people["probability"] = np.random.default_rng(0).random(len(people))
+        file = shlex.split(commands[0])[3]
+        people[["id", "file", "fold", "probability"]].to_csv(folder / file, index=False)
+        (outcome,) = walk(folder, commands, data_cli)
+        assert ("cannot tell" in outcome.out) == ("--control" in commands[0])
 
 
 def test_listed_regions_are_tested_in_further_people(tmp_path, monkeypatch, capsys):
