@@ -424,7 +424,11 @@ def training_people(new: Cohort, source_cohort: Cohort, subjects: Sequence[str] 
     data_fields = {"cohort": str(source_cohort.path), "cohort_sha256": source_cohort.identity}
     people = TrainingPeople(subjects=tuple(subjects or source_cohort.list_split_subjects("train")))
     fields: dict[str, Any] = {"job": "train", "people": people, "checkpoint_folder": "ckpt"} | data_fields | changes
-    run: Any = SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved_manifest=Manifest(**fields)))
+    trained = Trained(Path("ckpt"), saved_manifest=Manifest(**fields))
+    predictor = SimpleNamespace(
+        find_training_cohort=trained.find_training_cohort, training_manifest=trained.read_latest_manifest()
+    )
+    run: Any = SimpleNamespace(cohort=new, predictor=predictor)
     return comparisons.load_training_cohort(run)
 
 

@@ -21,8 +21,8 @@ from data.images.atlas import Atlas
 from data.images.parcels import make_region_parcels
 from data.tables.missing import clean_column
 from data.tables.phenotype import UNUSED_PREFIX, is_mostly_numbers, parse_number_column
+from data.tables.vocabulary import INPUT_KINDS
 
-INPUT_KINDS = ("maps", "phenotype", "connectome", "covariates")
 DEFAULT_INPUT_KINDS = ("maps", "phenotype", "connectome")  # as far as a cohort has them
 BYTES_PER_GIB = 2**30
 

@@ -14,3 +14,4 @@ def find_recorded_sites(sites: Iterable[str]) -> list[str]:
 
 PHENOTYPE_SIZE = 29
 CLASS_NAMES = ("control", "autism")  # label 0.0, label 1.0
+INPUT_KINDS = ("maps", "phenotype", "connectome", "covariates")  # what a cohort may have of a person

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.base.cli import make_int_parser, option, parse_seed_option
 from data.base.errors import InputError, quote_text
-from data.cohorts.inputs import INPUT_KINDS
+from data.tables.vocabulary import INPUT_KINDS
 from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
 
