@@ -60,9 +60,10 @@ def read_table_cells(page: Path, heading: str) -> list[list[str]]:
 def shrink_command(command: str) -> list[str]:
     """The words of a command that does the same with little: two folds, two iterations, a small network."""
     command = re.sub(r"-folds-\d+", "-folds-2", command)
+    command = re.sub(r"--folds \d+", "--folds 2", command)
     if not command.startswith("run.py"):
         return shlex.split(command, comments=True)
-    shortened_command = re.sub(r"--folds \d+", "--folds 2", re.sub(r" --(jobs|numIters) \d+", "", command))
+    shortened_command = re.sub(r" --(jobs|numIters) \d+", "", command)
     words = shlex.split(re.sub(r"--permutations \d+", "--permutations 2", shortened_command), comments=True)
     if "--blackout" in words:
         return [*words, "--donors", "1"]

@@ -242,6 +242,8 @@ def drop_default_model(words: list[str]) -> str:
 @pytest.mark.parametrize("commands", further_blocks())
 def test_blocks_on_further_pages_go_on_from_the_readmes(commands, walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
+    for example in (ROOT / "docs/examples").glob("*.py"):
+        shutil.copy(example, folder)
     walk(folder, commands, data_cli)
 
 
@@ -512,7 +514,7 @@ def test_further_commands_on_a_cohort_follow_their_table(walked, tmp_path, data_
     rows = [row for row in read_command_table() if row.startswith("abide-data")]
     subject = open_cohort(folder / "cohort").rows[0].subject
     walk(folder, [row.replace("SUBJECT", subject) for row in rows], data_cli)
-    assert {path.name for path in folder.iterdir()} == {"cohort", "augmented", "packed", "out.nii.gz"}
+    assert {path.name for path in folder.iterdir()} == {"cohort", "arrays", "augmented", "packed", "out.nii.gz"}
     assert len(open_cohort(folder / "augmented").rows) > len(open_cohort(folder / "packed").rows)
 
 
