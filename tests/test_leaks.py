@@ -263,6 +263,19 @@ def flat(tmp_path_factory) -> Path:
     return lab.flat(tmp_path_factory.mktemp("flat") / "maps", lab.people(24, 1))
 
 
+def test_ids_without_numbers_stand_beside_a_person_called_zero(flat, tmp_path):
+    """Nothing can be shifted where no map has a number, though programs number rows from 0."""
+    letters = [f"{letter}{letter}" for letter in "abcdefghijklmnopqrstuvwx"]
+    for map_path, name in zip(sorted(flat.glob("*.nii")), letters, strict=True):
+        shutil.copy(map_path, tmp_path / f"{name}_falff.nii")
+    rows = [{"ID": name, "dx": number % 2, "age": 20 + number % 7} for number, name in enumerate([*letters, "0"])]
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    how = "--grid reduced --labelColumn dx --positive 1 --phenotype age --allowLeak"
+    outcome = run(f"abide-data convert {{of}} {{to}} --table {{of}}/table.csv {how}", of=tmp_path, to=tmp_path / "out")
+    assert outcome.status < 2, outcome.err
+    assert sorted(pd.read_csv(tmp_path / "out/subjects.csv")["subject"]) == letters
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_shifted_and_permuted_numbers_never_give_a_wrong_row_in_silence(seed, flat, tmp_path):
     """A table in any order, with some rows missing, one column of IDs in any form, and one of numbers that are none."""

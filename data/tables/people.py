@@ -290,6 +290,8 @@ def check_shifted_ids(id_column: pd.Series, map_ids: set[str], table_path: Path)
         {id_triple for id_text in compared_ids if (id_triple := split_numbered_id(id_text))}
         for compared_ids in (id_column.map(normalise_id), map_ids)
     )
+    if not column_id_triples or not map_id_triples:
+        return  # no numbers that could be shifted
     common_id_triples = column_id_triples & map_id_triples
     is_column_from_zero = any(
         id_number == 0 for _, id_number, _ in column_id_triples - map_id_triples
