@@ -41,6 +41,7 @@ ID_CODE = re.compile(  # letters and digits, but no age, no score of two digits,
 )
 WORD_SEPARATOR = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # not the sign of a number
 TRIED_ID_SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
+NumberedId = tuple[str, int, str]  # the text before a number, the number, the text after it
 MIN_OVERLAP_SHARE = 0.25  # of the people of two numberings; ones that share fewer are of two studies
 MIN_RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is as good a guess
 
@@ -286,38 +287,31 @@ def check_code_columns(
 def check_shifted_ids(id_column: pd.Series, map_ids: set[str], table_path: Path) -> None:
     """Raises InputError if IDs may be shifted, so that each subject would have the map of a neighbour. Then a column's
     IDs and the maps do not match to their ends, and IDs that are higher or lower would match as well."""
-    column_id_triples, map_id_triples = (
-        {id_triple for id_text in compared_ids if (id_triple := split_numbered_id(id_text))}
-        for compared_ids in (id_column.map(normalise_id), map_ids)
-    )
+    column_id_triples = split_numbered_ids(id_column.map(normalise_id))
+    map_id_triples = split_numbered_ids(map_ids)
     if not column_id_triples or not map_id_triples:
         return  # no numbers that could be shifted
+
+    # All of the table or of the maps match, or too few to be people of one study
     common_id_triples = column_id_triples & map_id_triples
-    is_column_from_zero = any(
-        id_number == 0 for _, id_number, _ in column_id_triples - map_id_triples
-    )  # as programs number rows
-    is_full_match = common_id_triples in (column_id_triples, map_id_triples) and not is_column_from_zero
-    if is_full_match or len(common_id_triples) < MIN_OVERLAP_SHARE * min(len(column_id_triples), len(map_id_triples)):
+    unmatched_column_triples = column_id_triples - map_id_triples
+    is_column_from_zero = any(id_number == 0 for _, id_number, _ in unmatched_column_triples)  # as programs number rows
+    if common_id_triples in (column_id_triples, map_id_triples) and not is_column_from_zero:
         return
-    lowest_column_number, highest_column_number, lowest_map_number, highest_map_number = (
-        min_or_max(id_number for _, id_number, _ in id_triples)
-        for id_triples in (column_id_triples, map_id_triples)
-        for min_or_max in (min, max)
-    )
-    are_ranges_offset = (
-        is_column_from_zero
-        or (lowest_column_number - lowest_map_number) * (highest_column_number - highest_map_number) > 0
-    )  # both ends, the same way
-    for number_shift in {
-        *TRIED_ID_SHIFTS,
-        lowest_map_number - lowest_column_number,
-        highest_map_number - highest_column_number,
-    } - {0}:
-        shifted_id_triples = {
-            (text_before, id_number + number_shift, text_after)
-            for text_before, id_number, text_after in column_id_triples
-        }
-        if len(shifted_id_triples & map_id_triples) >= len(common_id_triples) + (not are_ranges_offset):
+    if len(common_id_triples) < MIN_OVERLAP_SHARE * min(len(column_id_triples), len(map_id_triples)):
+        return
+
+    # Both ends differ in the same direction: then a shift that matches as many suffices, else it must match more
+    lowest_column_number, highest_column_number = find_number_range(column_id_triples)
+    lowest_map_number, highest_map_number = find_number_range(map_id_triples)
+    lowest_offset = lowest_map_number - lowest_column_number
+    highest_offset = highest_map_number - highest_column_number
+    are_ranges_offset = is_column_from_zero or lowest_offset * highest_offset > 0
+    match_count_of_shift = len(common_id_triples) if are_ranges_offset else len(common_id_triples) + 1
+
+    for number_shift in {*TRIED_ID_SHIFTS, lowest_offset, highest_offset} - {0}:
+        shifted_id_triples = shift_numbers(column_id_triples, number_shift)
+        if len(shifted_id_triples & map_id_triples) >= match_count_of_shift:
             raise InputError(
                 f"The numbers in the column {id_column.name} of {table_path}, {lowest_column_number} to "
                 f"{highest_column_number}, match {len(common_id_triples)} of {len(map_id_triples)} maps, "
@@ -327,7 +321,23 @@ def check_shifted_ids(id_column: pd.Series, map_ids: set[str], table_path: Path)
             )
 
 
-def split_numbered_id(subject_id: str) -> tuple[str, int, str] | None:
+def split_numbered_ids(subject_ids: Iterable[str]) -> set[NumberedId]:
+    """Those IDs that have one number in them, see `split_numbered_id`."""
+    return {id_triple for subject_id in subject_ids if (id_triple := split_numbered_id(subject_id))}
+
+
+def find_number_range(id_triples: Iterable[NumberedId]) -> tuple[int, int]:
+    """The lowest and the highest number in IDs."""
+    id_numbers = [id_number for _, id_number, _ in id_triples]
+    return min(id_numbers), max(id_numbers)
+
+
+def shift_numbers(id_triples: Iterable[NumberedId], number_shift: int) -> set[NumberedId]:
+    """The same IDs with numbers that are higher by `number_shift`."""
+    return {(text_before, id_number + number_shift, text_after) for text_before, id_number, text_after in id_triples}
+
+
+def split_numbered_id(subject_id: str) -> NumberedId | None:
     """An ID with one number in it as the text before it, the number, and the text after it."""
     number_match = NUMBERED_ID.fullmatch(subject_id)
     return (number_match[1], int(number_match[2]), number_match[3]) if number_match else None
