@@ -25,3 +25,11 @@ def test_a_dry_run_predicts_the_run_and_writes_nothing(cohort, tmp_path):
     printed_text = dry(f"run.py --test --permutations 3 {RUN_OPTIONS} --outDir test")
     assert "2 of 2 for --test\n" in printed_text
     assert re.search(r" 3 more at most, each in 2 folds; .* at most about \d+ s, by \d+ s a", printed_text)
+
+
+@pytest.mark.slow
+def test_candidates_with_other_settings_need_no_connectomes(cohort, tmp_path):
+    """The default network reads connectomes where there are any."""
+    (tmp_path / "lines").write_text("--set learning_rate=0.01\n--set learning_rate=0.001\n")
+    command = "run.py --train --folds 2 --choose {to}/lines --dryRun --dataDir {of} --chkPointDir ckpt"
+    assert "nothing was written" in done(command, of=cohort, to=tmp_path)

@@ -7,7 +7,7 @@ plus r. It cuts numbered folds anew; of folds of a column it changes only the st
 
 import os
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
@@ -619,17 +619,13 @@ def make_run(
     tests_new_people = not is_training and location.folds is None
     if checkpoint_manifest and checkpoint_manifest.preparation and tests_new_people:
         scaled_cohort = scale_phenotype_as(location.cohort, checkpoint_manifest.preparation)
-    connectome_settings = [setting_text for setting_text in request.set or () if setting_text.startswith("connectome=")]
-    config = fit_config_to_cohort(
-        requested_config, location.cohort, model_spec, [checkpoint_manifest, *connectome_settings]
-    )
-    candidates = [
-        replace(
-            candidate,
-            config=fit_config_to_cohort(candidate.config, location.cohort, model_spec, candidate.setting_changes),
-        )
-        for candidate in list_candidates(request, default_manifest)
-    ]
+    are_connectomes_required = checkpoint_manifest is not None or sets_connectome(request.set or ())
+    config = fit_config_to_cohort(requested_config, location.cohort, model_spec, are_connectomes_required)
+    candidates = []
+    for candidate in list_candidates(request, default_manifest):
+        are_connectomes_required = sets_connectome(candidate.setting_changes)
+        candidate_config = fit_config_to_cohort(candidate.config, location.cohort, model_spec, are_connectomes_required)
+        candidates.append(replace(candidate, config=candidate_config))
 
     precision = choose_precision(request, default_manifest, cross_validation)
     trained_network = TrainedNetwork(model_spec, preset_name, config, precision, weights)
@@ -704,14 +700,19 @@ def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
     return replace(checkpoint_manifest.caveats, problems=training_problems, transductive=False, unknown_site=False)
 
 
+def sets_connectome(setting_texts: Iterable[str]) -> bool:
+    """Whether one of the texts of --set says whether connectomes are read."""
+    return any(setting_text.startswith("connectome=") for setting_text in setting_texts)
+
+
 def fit_config_to_cohort(
-    config: Settings, cohort: Cohort, model_spec: Model, connectome_requests: Collection[object]
+    config: Settings, cohort: Cohort, model_spec: Model, are_connectomes_required: bool
 ) -> Settings:
-    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if there are
-    `connectome_requests` for them: by a checkpoint, or by the user."""
+    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if these are required: by a
+    checkpoint, or by the user."""
     if cohort.connectomes or "connectome" not in model_spec.list_input_names(config):
         return config
-    if any(connectome_requests):
+    if are_connectomes_required:
         raise InputError(
             f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
             "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
