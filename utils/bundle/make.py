@@ -34,7 +34,7 @@ from utils.report.cross_validation import read_cross_validation
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation
-from utils.runs.record import Caveats, Manifest, TrainingPeople
+from utils.runs.record import Caveats, Manifest, TrainingPeople, Versions
 from utils.runs.statements import BundleStatement
 from utils.scores.features import make_covariate_table
 from utils.scores.results import format_people_count
@@ -186,7 +186,9 @@ def remove_people_from_manifest(checkpoint_manifest: Manifest, cohort: Cohort) -
         cross_validation=replace(cross_validation, folder="") if cross_validation else None,
         caveats=caveats,
         people=TrainingPeople(scans_sha256=cohort.compute_scans_sha256()),
-        versions={name: checkpoint_manifest.versions.get(name) for name in ("git_commit", "packages")},
+        versions=Versions(
+            git_commit=checkpoint_manifest.versions.git_commit, packages=checkpoint_manifest.versions.packages
+        ),
         bundle=BundleStatement(
             autism=training_subject_count_by_label[1.0],
             control=training_subject_count_by_label[0.0],

@@ -134,7 +134,7 @@ def is_model_supported(settings: Choices | None) -> bool:
 
 
 def advise_version(bundle_manifest: Manifest) -> str:
-    return f"use the version that made it, commit {bundle_manifest.versions.get('git_commit') or 'unknown'}."
+    return f"use the version that made it, commit {bundle_manifest.versions.git_commit or 'unknown'}."
 
 
 def use_bundle_in_request(request: Request, bundle_path: Path) -> Request:

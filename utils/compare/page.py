@@ -80,7 +80,7 @@ def write_comparison(folder: Path, finished_tests: Sequence[FinishedTest], pair_
         finished=True,
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         started=start_time,
-        versions={"git_commit": git_commit()},
+        versions=record.Versions(git_commit=git_commit()),
         outputs=record.fingerprint_outputs(folder),
     )
     record.write_manifest(folder / record.MANIFEST_FILE, comparison_manifest)

@@ -1,6 +1,6 @@
 """What a test on folds says of a model that is trained on everybody, who leave nobody to test it on."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from data.base.terminal import format_participants
@@ -42,6 +42,12 @@ class CrossValidation:
     lowest_coverage: float | None  # of prediction sets, at one left-out site or column value with enough of a class
     chosen: dict[str, int]  # in how many folds each candidate was chosen
     marks: str  # see `Caveats`
+
+    @property
+    def deciding_fields(self) -> dict[str, Any]:
+        """What a training takes from it, and its numbers; without the sentences of its conclusion, which may be worded
+        otherwise."""
+        return {name: value for name, value in asdict(self).items() if name != "conclusion"}
 
     @property
     def headline_score(self) -> Estimate:

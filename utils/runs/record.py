@@ -130,6 +130,17 @@ class TrainingPeople:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Versions:
+    """With what a run was done."""
+
+    git_commit: str | None = None  # of this program, with -dirty for uncommitted changes; None outside a checkout
+    processor: dict[str, Any] = field(default_factory=dict)  # see `devices.describe_processor`
+    packages: dict[str, str] = field(default_factory=dict)  # version by name
+    workers: int = 1  # processes that trained together
+    replicas: int = 1  # devices that trained together
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that is known on disk of a run. Two runs of one `key` have the same results, if they use the same `weights`
     (SHA-256: of the network that was used or trained, of several by part) and have seen as many batches (`step`)."""
@@ -160,7 +171,7 @@ class Manifest:
     caveats: Caveats = field(default_factory=Caveats)
     people: TrainingPeople | None = None  # of a checkpoint
     training_sha256: str = ""  # of a checkpoint, see `compute_training_sha256`; empty in those of earlier versions
-    versions: dict[str, Any] = field(default_factory=dict)  # of the commit and packages; processor and devices
+    versions: Versions = field(default_factory=Versions)
     command: tuple[str, ...] = ()  # its words
     started: str = ""  # local time, ISO 8601
     wall_time_s: float | None = None  # of a training that was continued, of all its parts

@@ -28,7 +28,7 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.network import NetworkPredictor
 from utils.runs.predictor import FoldData, Predictor
-from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest, TrainingPeople
+from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest, TrainingPeople, Versions
 from utils.runs.statements import BlackoutStatement, CandidateChoice, TestStatement
 from utils.runs.weights import TrainedNetwork
 from utils.scores.results import BLACKOUT_PAGE_FILE, TEST_PAGE_FILE, UNDEFINED, Headline
@@ -183,7 +183,7 @@ class Run:
         extra_key_inputs = (
             self.options.select_result_settings(),
             self.caveats.key_fields,
-            self.cross_validation and asdict(self.cross_validation),
+            self.cross_validation and self.cross_validation.deciding_fields,
         )
         return record.compute_run_key(
             self.job.job_name, key_choices, division_key, self.everybody, self.cohort.identity, extra_key_inputs
@@ -224,13 +224,13 @@ class Run:
             weights=self.weights_sha256,
             cross_validation=self.cross_validation,
             caveats=self.caveats,
-            versions={
-                "git_commit": devices.git_commit(),
-                "processor": devices.describe_processor(),
-                "packages": devices.package_versions(),
-                "workers": self.workers.worker_count,
-                "replicas": self.workers.replica_count,
-            },
+            versions=Versions(
+                git_commit=devices.git_commit(),
+                processor=devices.describe_processor(),
+                packages=devices.package_versions(),
+                workers=self.workers.worker_count,
+                replicas=self.workers.replica_count,
+            ),
             command=(Path(sys.argv[0]).name, *sys.argv[1:]),
             started=time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.start_time)),
             wall_time_s=self.wall_time_s,
