@@ -95,7 +95,7 @@ def make_score_sections(tables: EvaluationTables) -> Iterator[Section]:
     )
     yield make_table_section("Scores", score_table, ["metric", "value"], introduction, PAGE_SPEC_BY_COLUMN, open=True)
     if tables.baselines is not None:
-        yield make_baselines_section(tables.baselines)
+        yield make_baselines_section(tables.baselines, bool(tables.manifest.training_sentence))
     if tables.confounds is not None:
         yield make_confounds_section(tables, tables.confounds)
     if tables.adjusted is not None:
@@ -156,8 +156,9 @@ def separate_count_only_rows(group_rows: list[CellByHeading]) -> dict:
     }
 
 
-def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
-    """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy."""
+def make_baselines_section(baseline_table: pd.DataFrame, is_training_unknown: bool = False) -> Section:
+    """Of each baseline the AUC that the verdict rests on, the model's minus it, the pooled AUC and the accuracy.
+    `is_training_unknown`: whether nobody knows on whom the model was trained."""
     headline_auc_name = choose_headline_metric(baseline_table)
     non_prespecified_baseline_count = int((baseline_table[ROLE_COLUMN] == OTHER_BASELINE_ROLE).sum())
     score_columns = dict.fromkeys(
@@ -177,6 +178,8 @@ def make_baselines_section(baseline_table: pd.DataFrame) -> Section:
         else {}
     )
     introduction = "Plain classifiers of the same participants, trained on the same others."
+    if is_training_unknown:
+        introduction = "Plain classifiers of the same participants, trained on others of the cohort."
     column_names = ["baseline", *(score_name for score_name in score_columns if score_name in baseline_table)]
     return make_table_section(
         "Baselines",
@@ -490,6 +493,7 @@ def make_flow_section(tables: EvaluationTables) -> Section:
     subject_count_by_split = Counter[str]()
     for subject_counts in manifest.subjects:
         subject_count_by_split[subject_counts.split] += sum(sum_counts_by_label([subject_counts]).values())
+    is_training_unknown = bool(manifest.training_sentence)
     if manifest.folds and not manifest.fold:
         folds_text = "in folds, "
         if len(subject_count_by_split) > 1:
@@ -497,11 +501,13 @@ def make_flow_section(tables: EvaluationTables) -> Section:
             largest_text = format_people_count(max(subject_count_by_split.values()))
             size_text = smallest_text if smallest_text == largest_text else f"{smallest_text} to {largest_text}"
             folds_text = f"in {len(subject_count_by_split)} folds of {size_text}, "
-        flow_rows.append(
-            make_flow_row(f"tested {folds_text}each by a model trained on the others", **cohort_people_count_by_label)
+        training_text = (
+            "by predictions made elsewhere" if is_training_unknown else "each by a model trained on the others"
         )
+        flow_rows.append(make_flow_row(f"tested {folds_text}{training_text}", **cohort_people_count_by_label))
     else:
-        step_name_by_split = {"train": "trained on", "test": "tested"}
+        training_text = "not tested; baselines were trained on them" if is_training_unknown else "trained on"
+        step_name_by_split = {"train": training_text, "test": "tested"}
         for split in subject_count_by_split:
             split_counts = [subject_counts for subject_counts in manifest.subjects if subject_counts.split == split]
             step_name = step_name_by_split.get(split, split)
