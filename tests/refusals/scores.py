@@ -59,7 +59,7 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row(f"{PREDICTIONS} {{probable}} --estimator mine.py", "--predictions", "--estimator exclude"),
     row(f"{PREDICTIONS} {{of_control}}", "its column control holds 2", "expected --control 2"),
     row(f"{PREDICTIONS} {{of_control}} --control 3", "has --control 3", "expected --control 2"),
-    row(f"{PREDICTIONS} {{of_two_controls}} --control 2", "2 and 3", "one number in all rows"),
+    row(f"{PREDICTIONS} {{of_two_controls}} --control 2", "has 2, 3 in", "one number in all rows"),
     row(f"{PREDICTIONS} {{of_any_control}} --control 2", "yes in its column control", "the SEED"),
     row(f"{PREDICTIONS} {{probable}} --control first", "--control", "first"),
     row(
