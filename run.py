@@ -94,6 +94,7 @@ def execute_job() -> int:
         return 0
     if has_several_processes():
         return work.train_with_workers(plan, request.share_GPU)
+    work.remove_abandoned_locks(plan)
     exit_status = 0
     if work.is_child_process() or not plan.is_everything_done:
         exit_status = work.perform_plan(plan, request.jobs, request.share_GPU)

@@ -26,7 +26,10 @@ def test_earlier_results_are_moved_aside_completely(seen_two, cohort, tmp_path):
         assert len(asides) == count
         assert any(f"The earlier results in {run_folder}/test are now in {aside}." in out for aside in asides)
         assert {path.name for path in (run_folder / "test").iterdir()} == first.keys() | {"earlier"}
+        lock_of_a_killed_process = run_folder / ".test.lock"
+        lock_of_a_killed_process.write_text("process 1 on a machine")
         assert "Everything is done." in done(f"{TEST} --seed {count}", of=cohort, at=run_folder)
+        assert not lock_of_a_killed_process.exists()
     aside = next(aside for aside in asides if (aside / "thesis.txt").exists())
     grow = {"checkpoint_results.csv", "runs.csv"}
     bytes_by_name = {path.name: path.read_bytes() for path in aside.iterdir()}

@@ -211,6 +211,20 @@ def lock_exclusively(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
+def remove_abandoned_lock(folder: Path) -> None:
+    """Removes the lock of a process that died while it had the folder `lock_exclusively`, if there is one."""
+    from filelock import FileLock, Timeout
+
+    folder = Path(os.path.realpath(folder))
+    lock_path = folder.with_name(f".{folder.name}.lock")
+    if lock_path.is_file():
+        lock = FileLock(lock_path, fallback_to_soft=False)
+        with suppress(Timeout, OSError):  # it is another's, on a disk without locks, or cannot be removed
+            lock.acquire(blocking=False)
+            lock_path.unlink(missing_ok=True)
+            lock.release()
+
+
 def find_writing_process(folder: Path) -> str | None:
     """The other process that has the folder `lock_exclusively`, as it says itself; None if there is none, or nobody
     can tell."""

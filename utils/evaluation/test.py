@@ -106,8 +106,7 @@ def read_fold_table(fold_run: Run, table_name: str) -> pd.DataFrame:
 
 
 def evaluate_classifier(run: Run, ready_predictor: ReadyPredictor) -> None:
-    """Tests a classifier: the tables of `conclude_test`, what follows from them, and a row of
-    `checkpoint_results.csv`."""
+    """Tests a classifier: the tables of `conclude_test`, and what follows from them."""
     prediction_table = predict_test_records(run, ready_predictor)
     run.claim_output_folder()  # not before, since the user's code may fail
     results = EvaluationResults(run)
@@ -117,13 +116,7 @@ def evaluate_classifier(run: Run, ready_predictor: ReadyPredictor) -> None:
         print_unless_quiet(f"What {run.predictor.name} printed: {run.out_dir / PRINTED_FILE}")
     external_warnings = external.write_external_tables(results)
     repeats = split_predictions_by_repeat(results.table_by_name)
-    estimate_by_metric = conclude_test(results, repeats, external_warnings, [run])
-    if estimate_by_metric:
-        checkpoint_row = {"checkpoint": run.predictor.checkpoint_description}
-        for metric in CHECKPOINT_METRICS:
-            metric_value = estimate_by_metric[metric].value
-            checkpoint_row[metric] = "" if metric_value is None else f"{metric_value:.6f}"
-        add_csv_row(run.out_dir / CHECKPOINT_RESULTS_FILE, checkpoint_row)
+    conclude_test(results, repeats, external_warnings, [run])
 
 
 def predict_test_records(run: Run, ready_predictor: ReadyPredictor) -> pd.DataFrame:
@@ -151,9 +144,9 @@ def conclude_test(
     repeats: Sequence[RepeatPredictions],
     earlier_warnings: list[str],
     fold_runs: Sequence[Run],
-) -> dict[str, Estimate]:
-    """The predictions of each repeat -> all other results; returns the metrics. `earlier_warnings` are those of
-    baselines and people; `fold_runs` are the runs whose networks predicted."""
+) -> None:
+    """The predictions of each repeat -> all other results. `earlier_warnings` are those of baselines and people;
+    `fold_runs` are the runs whose networks predicted."""
     run = results.run
     prediction_table = repeats[0].predictions
     labelled_files = prediction_table["file"][prediction_table["label"].notna()]
@@ -200,9 +193,19 @@ def conclude_test(
     else:
         summary_rows = make_test_summary_rows(results, prediction_table, conclusion, warnings)
         print_table(summary_rows, truncate_last_column=True)
+    if estimate_by_metric and not run.is_pooled:
+        add_checkpoint_row(run, estimate_by_metric)  # before the run is done, since a killed one is repeated as a whole
     headline = Headline(conclusion.metric, conclusion.score) if conclusion else None
     run.finish_run(headline, summary_rows, test=statement)
-    return {} if run.is_pooled else estimate_by_metric
+
+
+def add_checkpoint_row(run: Run, estimate_by_metric: Mapping[str, Estimate]) -> None:
+    """Adds a row to `checkpoint_results.csv`."""
+    checkpoint_row = {"checkpoint": run.predictor.checkpoint_description}
+    for metric in CHECKPOINT_METRICS:
+        metric_value = estimate_by_metric[metric].value
+        checkpoint_row[metric] = "" if metric_value is None else f"{metric_value:.6f}"
+    add_csv_row(run.out_dir / CHECKPOINT_RESULTS_FILE, checkpoint_row)
 
 
 def measure_test(

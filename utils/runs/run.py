@@ -320,17 +320,19 @@ class Run:
             division_texts.append(f"{self.repeats} repeats")
         return ", ".join(filter(None, division_texts))
 
+    @property
+    def written_folders(self) -> list[Path]:
+        """Those that only one process may write at a time."""
+        return [self.out_dir] if self.job.needs_checkpoint else [self.out_dir, self.checkpoints.path]
+
     @contextmanager
     def lock_folders(self) -> Iterator["Run"]:
         """This run, while other runs are kept out of its folders; of a worker that is not the chief, one that writes
         into copies of these. Waits for all workers. Raises InputError that names another run there."""
-        written_folders = [self.out_dir]
-        if not self.job.needs_checkpoint:
-            written_folders.append(self.checkpoints.path)
         locked_run = self
         with ExitStack() as exit_stack:
             if self.workers.is_chief:
-                for folder in written_folders:
+                for folder in self.written_folders:
                     exit_stack.enter_context(files.lock_exclusively(folder))
             else:
                 locked_run = self.copy_folders(Path(exit_stack.enter_context(TemporaryDirectory())))

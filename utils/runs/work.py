@@ -101,6 +101,15 @@ def show_fold_progress(progress_bar: ProgressBar | None, run: Run, message: str)
         progress_bar.advance(f"Fold {run.fold_label}: {message}", 0)
 
 
+def remove_abandoned_locks(plan: RunPlan) -> None:
+    """Removes the locks of processes that were killed as soon as a run was done; who does a due run takes its own."""
+    due_folders = {run.out_dir for run in plan.due_runs}
+    done_runs = [run for run in plan.group.requested_runs if run.out_dir not in due_folders]
+    for run in [*done_runs, plan.group.joint_run]:
+        for folder in run.written_folders:
+            files.remove_abandoned_lock(folder)
+
+
 def perform_run(run: Run, device: str) -> int:
     """Does a run, unless another process has done it meanwhile."""
     with run.lock_folders() as locked_run:
