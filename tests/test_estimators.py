@@ -31,7 +31,7 @@ IN_FOLDS = "--folds 3 --repeats 2 --seed 5"
 TEST = "run.py --test --estimator {file} --dataDir {cohort} --chkPointDir {to}/ckpt --outDir {to}/test"
 KINDS = ("maps", "phenotype", "connectome", "covariates")
 IGNORED_WARNINGS = pytest.mark.filterwarnings("ignore::UserWarning")  # of values that are the same for all
-DECIMALS = 6e-9  # predictions are written with eight
+TOLERANCE = 1e-9
 PREFIX_BY_KIND = {"maps": "map ", "phenotype": "phenotype ", "connectome": "edge ", "covariates": "covariate "}
 
 PIPELINE_FILE = """
@@ -211,7 +211,7 @@ def test_probabilities_and_auc_equal_those_of_scikit_learn_in_the_exported_folds
         folds = PredefinedSplit(people["fold"])
         expected = cross_val_predict(pipeline, inputs, people["label"], cv=folds, method="predict_proba")[:, 1]
         probabilities = read_probabilities(tmp_path / "test", people["file"], repeat)
-        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=DECIMALS)
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=TOLERANCE)
         areas.append(roc_auc_score(people["label"], expected))
     metrics = pd.read_json(tmp_path / "test/metrics.json", typ="series")
     assert metrics["auc"]["value"] == pytest.approx(np.mean(areas), abs=1e-9) and 0.5 < np.mean(areas) < 1
@@ -232,7 +232,7 @@ def test_without_predict_proba_it_is_calibrated_in_inner_folds_that_cut_no_famil
         calibrated = CalibratedClassifierCV(svm, method="sigmoid", cv=inner_folds, ensemble=False)
         expected = calibrated.fit(inputs[train], people["label"][train]).predict_proba(inputs[test])[:, 1]
         probabilities = read_probabilities(tmp_path / "test", people["file"][test])
-        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=DECIMALS)
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=TOLERANCE)
     assert "logistic function of its decision function" in (tmp_path / "test/report.html").read_text()
 
 
@@ -310,7 +310,7 @@ def test_the_seed_sets_every_source_of_random_numbers(converted, tmp_path):
         (probability,) = {*pd.read_csv(tmp_path / name / "test/predictions.csv")["probability"]}
         numpy_value, python_value = np.random.RandomState(seed).random(), random.Random(seed).random()
         own_value = np.random.RandomState(seed).randint(1000) / 1000
-        assert probability == pytest.approx((numpy_value + python_value + own_value) / 3, abs=DECIMALS)
+        assert probability == pytest.approx((numpy_value + python_value + own_value) / 3, abs=TOLERANCE)
         drawn.append(probability)
     assert drawn[0] == drawn[1] != drawn[2]
 

@@ -243,9 +243,10 @@ class EvaluationResults:
     def write_result_table(self, table_name: str, table: pd.DataFrame) -> None:
         """A table by its name in `RESULT_TABLE_BY_NAME`."""
         table_path = self.run.out_dir / RESULT_TABLE_BY_NAME[table_name].file_name
-        write_csv_frame(table_path, table, TABLE_DIGITS)
-        # Read back once, since a file has `TABLE_DIGITS` digits: what is passed on has the same, so that results from
-        # the file and from memory are equal
+        digits = self.run.predictor.probability_digits if table_name == "predictions" else TABLE_DIGITS
+        write_csv_frame(table_path, table, digits)
+        # Read back once, since a file has so many digits: what is passed on has the same, so that results from the file
+        # and from memory are equal
         self.table_by_name[table_name] = convert_column_types(
             read_csv_frame(table_path, list(table)), RESULT_TABLE_BY_NAME[table_name]
         )

@@ -28,6 +28,7 @@ class NetworkPredictor(Predictor):
 
     noun = "network"
     needs_tensorflow = True
+    probability_digits = 8  # it computes in single precision
 
     @property
     def name(self) -> str:

@@ -49,6 +49,7 @@ class Predictor(ABC):
     noun: ClassVar[str]  # what pages call it: a network, an estimator, predictions
     is_fitted_when_used: ClassVar[bool] = False  # on the training people of each fold; if not, it was trained before
     needs_tensorflow: ClassVar[bool] = False
+    probability_digits: ClassVar[int] = 12  # significant digits of probabilities in tables
 
     @property
     @abstractmethod
