@@ -144,7 +144,9 @@ def no_baselines():
             "utils.scores.baselines.predict_feature_baselines",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},
         )
-        patch.setattr("utils.runs.plan.BASELINES_FOLDER", "made-up-baselines")  # never taken for those that are fitted
+        # Never taken for those that are fitted, on disk or in this process
+        patch.setattr("utils.runs.plan.BASELINES_FOLDER", "made-up-baselines")
+        patch.setattr("utils.evaluation.stored_baselines.BASELINES_BY_KEY", {})
         yield
 
 
