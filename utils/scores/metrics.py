@@ -36,7 +36,13 @@ from utils.scores.results import (
     Estimate,
     compute_bonferroni_widening,
 )
-from utils.scores.statistics import WeightedStatistic, bootstrap_percentile_interval, compute_auc, compute_mean_auc
+from utils.scores.statistics import (
+    WeightedStatistic,
+    compute_auc,
+    compute_mean_auc,
+    compute_percentile_interval,
+    draw_seeded_resample_weights,
+)
 
 # columns of `predictions.csv` that are read
 SCORED_PREDICTION_COLUMNS = ("label", "probability", "subject", "site", "fold", SAME_SCAN_COLUMN)
@@ -233,13 +239,11 @@ class Predictions:
         def compute_by_cluster(cluster_weights: np.ndarray) -> np.ndarray:
             return statistic(cluster_weights[:, cluster_index_by_record])
 
-        return bootstrap_percentile_interval(
-            compute_by_cluster,
-            cluster_count,
-            np.random.default_rng(seed),
-            resample_count,
-            None if is_subset else fold_by_cluster,
+        strata = None if is_subset else fold_by_cluster
+        cluster_weights = draw_seeded_resample_weights(
+            cluster_count, seed, resample_count, None if strata is None else tuple(strata.tolist())
         )
+        return compute_percentile_interval(compute_by_cluster, cluster_weights, strata)
 
     def compute_interval_widening(self, metric: str) -> float:
         """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.

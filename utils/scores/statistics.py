@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import logit
@@ -31,13 +32,20 @@ def bootstrap_percentile_interval(
     resample is defined.
     """
     subject_weights = draw_resample_weights(subject_count, generator, resample_count, strata)
+    return compute_percentile_interval(statistic, subject_weights, strata)
+
+
+def compute_percentile_interval(
+    statistic: WeightedStatistic, subject_weights: np.ndarray, strata: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`bootstrap_percentile_interval` of resamples that `draw_resample_weights` has drawn."""
     resampled_values = np.concatenate(
         [
             np.asarray(statistic(subject_weights[resample_slice].astype(np.float64)))
             for resample_slice in split_resamples(*subject_weights.shape)
         ]
     )
-    if subject_count < MIN_BOOTSTRAP_SUBJECTS or (
+    if subject_weights.shape[1] < MIN_BOOTSTRAP_SUBJECTS or (
         strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_BOOTSTRAP_SUBJECTS
     ):
         undefined_ends = np.full(resampled_values.shape[1:], np.nan)
@@ -47,6 +55,19 @@ def bootstrap_percentile_interval(
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
         low, high = np.nanpercentile(resampled_values, (tail_percent, 100 - tail_percent), axis=0)
     return low, high
+
+
+@lru_cache(maxsize=4)
+def draw_seeded_resample_weights(
+    subject_count: int, seed: int, resample_count: int, strata: tuple[str, ...] | None
+) -> np.ndarray:
+    """`draw_resample_weights` of a new generator; drawn once, since a test has many scores of the same people."""
+    stratum_by_subject = None if strata is None else np.array(strata)
+    subject_weights = draw_resample_weights(
+        subject_count, np.random.default_rng(seed), resample_count, stratum_by_subject
+    )
+    subject_weights.flags.writeable = False
+    return subject_weights
 
 
 def draw_resample_weights(
@@ -106,21 +127,27 @@ def compute_auc(label: np.ndarray, probability: np.ndarray, record_weights: np.n
     """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent.
 
     The AUC is the share of pairs (one record of each class) in the right order; a pair with equal probabilities counts
-    half. Counting the negatives below each probability avoids a list of all pairs.
+    half. The weights of the controls below each probability are sums of sorted ones, which avoids a list of all pairs.
     """
-    probability_order = np.argsort(probability)
-    tie_starts = np.flatnonzero(
-        np.diff(probability[probability_order], prepend=np.nan)
-    )  # of records with equal probabilities
-    autism_weights_by_tie, control_weights_by_tie = (
-        np.add.reduceat(record_weights[:, probability_order] * (label == class_label)[probability_order], tie_starts, 1)
-        for class_label in (1, 0)
-    )
-    pair_weight_sums = autism_weights_by_tie.sum(1) * control_weights_by_tie.sum(1)
+    is_autism = label == 1
+    is_control = label == 0
+    autism_weights = record_weights[:, is_autism]
+    control_order = np.argsort(probability[is_control])
+    control_weights = record_weights[:, np.flatnonzero(is_control)[control_order]]
+
+    # How many controls have a lower probability than each person with autism, and how many no higher one
+    sorted_control_probabilities = probability[is_control][control_order]
+    lower_counts = np.searchsorted(sorted_control_probabilities, probability[is_autism], side="left")
+    no_higher_counts = np.searchsorted(sorted_control_probabilities, probability[is_autism], side="right")
+    summed_control_weights = np.zeros((len(record_weights), control_weights.shape[1] + 1))  # of the first 0, 1, ...
+    np.cumsum(control_weights, axis=1, out=summed_control_weights[:, 1:])
+    weights_below = summed_control_weights[:, lower_counts]
+    if (lower_counts != no_higher_counts).any():
+        weights_below = (weights_below + summed_control_weights[:, no_higher_counts]) / 2
+
+    pair_weight_sums = autism_weights.sum(1) * summed_control_weights[:, -1]
     with np.errstate(invalid="ignore"):
-        return (autism_weights_by_tie * (control_weights_by_tie.cumsum(1) - control_weights_by_tie / 2)).sum(
-            1
-        ) / pair_weight_sums
+        return np.einsum("kn,kn->k", autism_weights, weights_below) / pair_weight_sums
 
 
 def compute_mean_auc(
@@ -131,8 +158,9 @@ def compute_mean_auc(
     weight_sum = np.zeros(len(record_weights))
     for group_name in np.unique(group):
         row_mask = group == group_name
-        group_auc = compute_auc(label[row_mask], probability[row_mask], record_weights[:, row_mask])
-        group_weight = np.where(np.isnan(group_auc), 0, record_weights[:, row_mask].sum(1))
+        group_record_weights = record_weights[:, row_mask]
+        group_auc = compute_auc(label[row_mask], probability[row_mask], group_record_weights)
+        group_weight = np.where(np.isnan(group_auc), 0, group_record_weights.sum(1))
         weighted_auc_sum += group_weight * np.nan_to_num(group_auc)
         weight_sum += group_weight
     with np.errstate(invalid="ignore"):
