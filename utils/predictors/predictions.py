@@ -26,7 +26,7 @@ from utils.scores.metrics import Predictions
 from utils.scores.results import SAME_SCAN_COLUMN
 
 NAME_ENDING = "predictions"
-EXAMPLE_ID_COUNT = 2  # IDs in a message
+MESSAGE_ID_COUNT = 2
 TRAINING_SENTENCE = "Who trained it is not known."
 CONTROL_METHODS_SENTENCES = (
     " This was a control: its labels had been permuted within sites (seed {}) before the model was fitted, so that "
@@ -215,7 +215,7 @@ def find_subjects(predictions_file: PredictionsFile, cohort: Cohort) -> list[str
 
 
 def join_examples(ids: Sequence[str]) -> str:
-    return ", ".join(sorted(ids)[:EXAMPLE_ID_COUNT])
+    return ", ".join(sorted(ids)[:MESSAGE_ID_COUNT])
 
 
 def check_no_training_people(subjects: Collection[str], cohort: Cohort, file_path: Path) -> None:

@@ -106,7 +106,8 @@ def parse_probabilities(text_table: pd.DataFrame, file_path: Path) -> pd.Series:
             f"{quote_text(first_wrong_row['id'])}; expected a number from 0 to 1 in each row. Correct it."
         )
 
-    lowest, highest = probabilities.min(), probabilities.max()
+    lowest = probabilities.min()
+    highest = probabilities.max()
     if lowest >= 0 and 1 < highest <= MAX_PERCENTAGE:
         raise InputError(
             f"{file_path} has probabilities up to {highest:g}, as percentages are; expected numbers from 0 to 1. "

@@ -373,9 +373,7 @@ def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
     non_default_options = request.non_default_options
 
     for option_name in sorted(non_default_options - {*list_flags(job.options_class)}):
-        accepting_job_flags = [
-            other_job.flag for other_job in all_jobs if option_name in list_flags(other_job.options_class)
-        ]
+        accepting_job_flags = [job.flag for job in all_jobs if option_name in list_flags(job.options_class)]
         if accepting_job_flags:
             raise InputError(
                 f"--{option_name} goes with {' or '.join(accepting_job_flags)}, not with {job.flag}; leave it out."
@@ -419,9 +417,9 @@ def make_runs(request: Request) -> Iterator[Run]:
         read_checkpoint_manifest(request, location, weights)
         for location, weights in zip(locations, weights_of_runs, strict=True)
     ]
-    found_manifests = [checkpoint_manifest for checkpoint_manifest in checkpoint_manifests if checkpoint_manifest]
+    existing_manifests = [checkpoint_manifest for checkpoint_manifest in checkpoint_manifests if checkpoint_manifest]
     # a fold that is not trained yet takes its choices from one that is
-    first_manifest = found_manifests[0] if found_manifests else None
+    first_manifest = existing_manifests[0] if existing_manifests else None
 
     shared_moments_by_site = None
     for location, weights, checkpoint_manifest in zip(locations, weights_of_runs, checkpoint_manifests, strict=True):
@@ -510,10 +508,10 @@ def open_folds_by_repeat(request: Request) -> list[Folds]:
     seed = request.seed or 0
     if request.predictor and request.brings_folds:
         labelled_cohort = request.predictor.label_cohort(open_undivided_cohort(request.cohort_path))
-        given_folds = request.predictor.make_folds(labelled_cohort, seed)
-        for warning in given_folds[0].fold_warnings:
+        predictor_folds = request.predictor.make_folds(labelled_cohort, seed)
+        for warning in predictor_folds[0].fold_warnings:
             print(warning, flush=True)
-        return given_folds
+        return predictor_folds
 
     first_checkpoint_folder, *later_checkpoint_folders = request.repeat_checkpoint_folders
     first_folds = open_folds(request.cohort_path, request.division_name, seed, first_checkpoint_folder)

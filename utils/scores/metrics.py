@@ -426,7 +426,8 @@ def estimate_statistics_with_intervals(
         lowest, highest = RANGE_BY_METRIC[statistic_name]
         range_width = highest - lowest
         if are_differences:
-            lowest, highest = -range_width, range_width
+            lowest = -range_width
+            highest = range_width
         else:
             perfect_score_limit = range_width * ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest_clusters, 1))
             low = min(low, lowest + perfect_score_limit)
