@@ -137,7 +137,8 @@ def override_settings(config: Settings, assignments: list[str]) -> Settings:
 @dataclass(frozen=True)
 class Model:
     """`input_names` names the inputs, `loss_name` a function of `models.losses`; `required_grid` is the only one that
-    it takes, if any. It also reads those of `optional_input_names` whose setting, of the same name, is true."""
+    its volumes may have, if any. `optional_input_names` are read where a cohort has them. An input is left out if there
+    is a setting of its name, and that is false."""
 
     model_name: str
     input_names: tuple[str, ...]
@@ -169,8 +170,8 @@ class Model:
 
     def list_input_names(self, config: Settings) -> tuple[str, ...]:
         """The names of the inputs with these hyper-parameters."""
-        read_optional_names = [input_name for input_name in self.optional_input_names if getattr(config, input_name)]
-        return (*self.input_names, *read_optional_names)
+        all_input_names = (*self.input_names, *self.optional_input_names)
+        return tuple(input_name for input_name in all_input_names if getattr(config, input_name, True))
 
     def read_batches(
         self,
@@ -188,10 +189,12 @@ class Model:
 
     def build_network(self, config: Settings, cohort: Cohort) -> Any:
         """The untrained network for the records of a cohort."""
-        connectomes = cohort.connectomes if "connectome" in self.list_input_names(config) else None
+        input_names = self.list_input_names(config)
+        grid = cohort.grid if "volume" in input_names else None
+        connectomes = cohort.connectomes if "connectome" in input_names else None
         edge_options = {"edges": connectomes.num_edges} if connectomes else {}
         maps_per_sample = 1 if self.is_map_by_map else cohort.num_maps
-        return self.module.build(config, cohort.grid, maps_per_sample, **edge_options)
+        return self.module.build(config, grid, maps_per_sample, **edge_options)
 
 
 MODELS = {

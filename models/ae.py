@@ -26,7 +26,7 @@ class Config(Settings):
 PRESETS = {"default": Config()}
 
 
-def build(config: Config, grid: Grid, maps: int = 1) -> Any:
+def build(config: Config, grid: Grid | None, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; outputs "code" (batch, units[-1]) and "reconstruction"."""
     import keras
 

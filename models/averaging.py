@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from models import LayerSettings, connectomes
+from models import LayerSettings
 from models.layers import make_logits
 
 
@@ -109,19 +109,20 @@ def classifier(
         for branch in branches
     ]
     branch_weight_sum = sum(branch.branch_weight for branch in branches)
-    non_connectome_weight = 1 if connectome_logits is None else 1 - connectomes.CONNECTOME_WEIGHT
+    # before the weights are learned, the connectome counts as much as each other input
+    connectome_weight = 0.0 if connectome_logits is None else 1 / len(input_by_name)
     averaged_branches = [
         AveragedBranch(
             branch.branch_name,
             network_logits.shape[1] // member_count,
-            non_connectome_weight * branch.branch_weight / branch_weight_sum,
+            (1 - connectome_weight) * branch.branch_weight / branch_weight_sum,
             branch.within_sites,
         )
         for branch, network_logits in zip(branches, branch_logits, strict=True)
     ]
     if connectome_logits is not None:
         branch_logits.append(connectome_logits)
-        averaged_branches.append(AveragedBranch("connectome", 1, connectomes.CONNECTOME_WEIGHT, False))
+        averaged_branches.append(AveragedBranch("connectome", 1, connectome_weight, False))
     is_learned = len(branch_logits) > 1 and member_count > 1
     return keras.Model(
         input_by_name,

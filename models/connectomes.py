@@ -11,8 +11,6 @@ import keras
 import numpy as np
 from keras import layers
 
-CONNECTOME_WEIGHT = 1 / 3  # of the mean of logits, before the shares are learned; the others are of maps and phenotype
-
 
 class RidgeLogits(layers.Layer):
     """Fisher z correlations (batch, edges), NaN where unknown -> logits (batch, 1, 2) of (control, autism).

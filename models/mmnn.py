@@ -1,11 +1,12 @@
-"""Multimodal classifier: reduced volume, phenotype, connectome if there is one -> logits of (control, autism)."""
+"""Multimodal classifier: what there is of reduced volume, phenotype and connectome -> logits of (control, autism)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.images.grids import Grid
-from models import WidthsOrNone, cnn, count_dense_weights, nn
+from models import WidthsOrNone, cnn, count_dense_weights, nn, require
 
 if TYPE_CHECKING:
     from keras import KerasTensor
@@ -20,11 +21,22 @@ class Config(cnn.Config, nn.Config):
     By `logits`: those of all parts are averaged, by learned weights. Each part is trained by a loss of its own, as if
     alone, so that none leans on another. By `features`: dense layers of `joined_units` read those of all parts, and all
     are trained by one loss. The part that reads connectomes is fitted by itself (`models/connectomes.py`).
+
+    `volume`, `phenotype` and `connectome` say what is read; a cohort that lacks one turns it off.
     """
 
     fusion: Literal["logits", "features"] = "logits"
     joined_units: WidthsOrNone = (32,)
-    connectome: bool = True  # a cohort without any turns it off
+    volume: bool = True
+    phenotype: bool = True
+    connectome: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            self.volume or self.phenotype or self.connectome,
+            "volume, phenotype and connectome are all false, which leaves nothing to read; set one of them to true.",
+        )
+        super().__post_init__()
 
     def count_weights(self) -> int:
         joined_weight_count = self.members * count_dense_weights(*self.joined_units)
@@ -36,12 +48,22 @@ class Config(cnn.Config, nn.Config):
 
     def idle(self) -> dict[str, str]:
         requirement_by_idle_setting = cnn.Config.idle(self) | nn.Config.idle(self)
+        if not self.volume:
+            volume_setting_names = chain(VOLUME_SETTING_NAMES, *cnn.SETTING_NAMES_BY_BRANCH.values())
+            requirement_by_idle_setting |= dict.fromkeys(volume_setting_names, "volume=true, and a cohort with maps")
+        if not self.phenotype:
+            requirement_by_idle_setting |= dict.fromkeys(
+                PHENOTYPE_SETTING_NAMES, "phenotype=true, and a cohort with one"
+            )
         if self.fusion == "logits":
             return requirement_by_idle_setting | {"joined_units": "fusion=features"}
         return {
             setting: requirement for setting, requirement in requirement_by_idle_setting.items() if setting != "l2"
         }  # the penalty of joined layers, too
 
+
+VOLUME_SETTING_NAMES = ("parts", "standardise")  # beside those of each part
+PHENOTYPE_SETTING_NAMES = ("phenotype_units", "phenotype_activation", "phenotype_l2")
 
 SINE_PRESET = nn.PRESETS["sine"]
 CNN_PRESETS = cnn.PRESETS
@@ -53,19 +75,24 @@ PRESETS = {
 }
 
 
-def build(config: Config, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
+def build(config: Config, grid: Grid | None, maps: int = 1, edges: int = 0) -> Any:
     """Inputs "volume" (batch, x, y, z, maps), "phenotype" (batch, 29) and, if there are `edges`, "connectome" (batch,
-    edges), NaN where unknown, all float32; output (batch, 2) float32 logits."""
+    edges), NaN where unknown, all float32, as far as the settings name them; output (batch, 2) float32 logits. `grid`
+    is that of volumes."""
     import keras
 
     from models import averaging, connectomes, layers
 
-    input_by_name = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
-    branches = [
-        *cnn.make_volume_branches(input_by_name["volume"], config, grid),
-        nn.make_phenotype_branch(input_by_name["phenotype"], config),
-    ]
-    if config.fusion == "features":
+    input_by_name = {}
+    branches = []
+    if config.volume:
+        assert grid
+        input_by_name["volume"] = layers.volume_input(grid, maps)
+        branches += cnn.make_volume_branches(input_by_name["volume"], config, grid)
+    if config.phenotype:
+        input_by_name["phenotype"] = layers.phenotype_input()
+        branches.append(nn.make_phenotype_branch(input_by_name["phenotype"], config))
+    if config.fusion == "features" and branches:
         branches = [join_branches(branches, config)]
     connectome_logits = None
     if edges:

@@ -42,7 +42,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-def build(config: Config, grid: Grid, maps: int = 1) -> Any:
+def build(config: Config, grid: Grid | None, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
     from models import averaging, layers
 

@@ -16,6 +16,7 @@ from check_model import (
 )
 from helpers import compute_region_means
 
+from data.base.errors import InputError
 from data.images.atlas import load_atlas
 from models import MODELS, one_channel, override_settings
 from models.averaging import make_branch_logits_network
@@ -295,3 +296,31 @@ def test_region_presets_begin_undecided_and_read_several_maps():
     inputs = {"volume": np.ones((2, *REDUCED.shape, 3)), "phenotype": np.ones((2, 29))}
     assert network.input["volume"].shape == (None, *REDUCED.shape, 3)
     np.testing.assert_array_equal(network(inputs), 0)
+
+
+@pytest.mark.parametrize("lacking", [("volume",), ("phenotype",), ("volume", "phenotype"), ("volume", "connectome")])
+@pytest.mark.parametrize("preset", ["regions", "residual"])
+def test_mmnn_has_the_branches_of_what_there_is(preset, lacking):
+    """Inputs count alike, and the logits of those that are there are those of the network that reads all."""
+    model = MODELS["mmnn"]
+    config = override_settings(model.module.PRESETS[preset], [f"{name}=false" for name in lacking])
+    input_names = [name for name in ("volume", "phenotype", "connectome") if name not in lacking]
+    assert model.list_input_names(config) == tuple(input_names)
+    edges = {"edges": 6} if "connectome" in input_names else {}
+    network = model.module.build(config, REDUCED if "volume" in input_names else None, **edges)
+    assert [*network.input] == input_names
+    branch_weights = {
+        branch.branch_name: weight
+        for branch, weight in zip(network.layers[-1].branches, network.layers[-1].branch_weights, strict=True)
+    }
+    assert sum(branch_weights.values()) == pytest.approx(1)
+    assert branch_weights.get("connectome", 0) == pytest.approx(bool(edges) / len(input_names))
+    outputs = network({name: np.ones((2, *tensor.shape[1:])) for name, tensor in network.input.items()})
+    assert outputs.shape == (2, 2) and np.isfinite(outputs).all()
+
+
+def test_mmnn_refuses_to_read_nothing():
+    with pytest.raises(InputError, match="leaves nothing to read"):
+        override_settings(
+            MODELS["mmnn"].module.PRESETS["regions"], ["volume=false", "phenotype=false", "connectome=false"]
+        )

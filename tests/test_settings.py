@@ -91,7 +91,7 @@ def test_set_changes_the_listed_settings_and_leaves_the_preset_alone():
 ELSEWHERE = {  # not tried here: those of training and reading, and the shapes of convolutions
     *("batch_size", "optimizer", "learning_rate", "half_rate_after", "decay", "standardise"),
     *("connectome", "filters", "kernels", "strides", "pools", "residual", "global_average", "phenotype_activation"),
-    *("parts", "fusion"),
+    *("parts", "fusion", "volume", "phenotype"),
 }
 
 

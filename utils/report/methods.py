@@ -137,15 +137,17 @@ def is_preset_seen_by_authors(manifest: EvaluationManifest) -> bool:
 
 
 def find_used_settings(manifest: EvaluationManifest) -> dict[str, Any]:
-    """The hyper-parameters of a run without those that change nothing with the others as they are; none of what is
-    no network."""
+    """The hyper-parameters of a run without those that change nothing with the others as they are, and those that only
+    say that maps and phenotype are read, as they are unless a setting says otherwise; none of what is no network."""
     if not manifest.is_network:
         return {}
-    idle_setting_names = MODELS[manifest.model].parse_settings(manifest.config).idle()
+    model_spec = MODELS[manifest.model]
+    read_input_names = [name for name in model_spec.input_names if manifest.config.get(name)]
+    unsaid_setting_names = {*model_spec.parse_settings(manifest.config).idle(), *read_input_names}
     return {
         setting_name: setting_value
         for setting_name, setting_value in manifest.config.items()
-        if setting_name not in idle_setting_names
+        if setting_name not in unsaid_setting_names
     }
 
 

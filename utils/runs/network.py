@@ -56,7 +56,7 @@ class NetworkPredictor(Predictor):
 
     @property
     def standardisation(self) -> VolumeStandard:
-        if "volume" not in self.trained_network.model.input_names:
+        if "volume" not in self.input_names:
             return super().standardisation
         return getattr(self.trained_network.config, "standardise", "stored")
 
@@ -92,7 +92,7 @@ class NetworkPredictor(Predictor):
             model=trained_network.model.model_name,
             preset=trained_network.preset_name,
             config=asdict(trained_network.config),
-            grid=cohort.grid.name if "volume" in trained_network.model.input_names else None,
+            grid=cohort.grid.name if "volume" in self.input_names else None,
             seed=seed,
             precision=trained_network.precision,
             input_names=self.input_names,
@@ -132,7 +132,8 @@ class ReadyNetwork(ReadyPredictor):
         from utils.runs.inference import predict_probabilities  # imports Keras, which is slow
 
         masked_cohort = None
-        if "phenotype" in self.trained_network.model.input_names:
+        trained_network = self.trained_network
+        if "phenotype" in trained_network.model.list_input_names(trained_network.config):
             masked_cohort = equalise_recording_values(self.cohort)
         index_batches = split_into_batches(record_indices, self.trained_network.config.batch_size)
         masked_cohorts = [masked_cohort] if masked_cohort else []

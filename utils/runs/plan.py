@@ -7,7 +7,7 @@ plus r. It cuts numbered folds anew; of folds of a column it changes only the st
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
@@ -56,6 +56,12 @@ BASELINES_FOLDER = "baselines"  # in --chkPointDir
 PATTERN_CHARACTERS = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
 JOB_GROUP = "job"
 FOLDS_GROUP = "folds"  # groups of options
+WORD_BY_INPUT = {"volume": "maps", "phenotype": "phenotype", "connectome": "connectomes"}  # of networks, for users
+CONVERT_ADVICE_BY_INPUT = {
+    "volume": "convert it with --maps",
+    "phenotype": "convert it with --phenotype",
+    "connectome": "convert it with --connectome",
+}
 OPTIONS_NEEDING_LABEL = {"choose", "permutations"}
 REQUIRED_OPTION_BY_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
 REQUIRED_OPTION_BY_OPTION |= {"score": "everybody"} | dict.fromkeys(("inputs", "debug"), "estimator")
@@ -617,12 +623,16 @@ def make_run(
     tests_new_people = not is_training and location.folds is None
     if checkpoint_manifest and checkpoint_manifest.preparation and tests_new_people:
         scaled_cohort = scale_phenotype_as(location.cohort, checkpoint_manifest.preparation)
-    are_connectomes_required = checkpoint_manifest is not None or sets_connectome(request.set or ())
-    config = fit_config_to_cohort(requested_config, location.cohort, model_spec, are_connectomes_required)
+    cohort_inputs = find_cohort_inputs(location.cohort)
+    required_inputs = find_required_inputs(model_spec, checkpoint_manifest, request.set or ())
+    config = fit_config_to_cohort(requested_config, location.cohort, cohort_inputs, model_spec, required_inputs)
+    check_settings_change_something(config, requested_config, request.set or ())
     candidates = []
     for candidate in list_candidates(request, default_manifest):
-        are_connectomes_required = sets_connectome(candidate.setting_changes)
-        candidate_config = fit_config_to_cohort(candidate.config, location.cohort, model_spec, are_connectomes_required)
+        required_inputs = find_required_inputs(model_spec, None, candidate.setting_changes)
+        candidate_config = fit_config_to_cohort(
+            candidate.config, location.cohort, cohort_inputs, model_spec, required_inputs
+        )
         candidates.append(replace(candidate, config=candidate_config))
 
     precision = choose_precision(request, default_manifest, cross_validation)
@@ -698,30 +708,73 @@ def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
     return replace(checkpoint_manifest.caveats, problems=training_problems, transductive=False, unknown_site=False)
 
 
-def sets_connectome(setting_texts: Iterable[str]) -> bool:
-    """Whether one of the texts of --set says whether connectomes are read."""
-    return any(setting_text.startswith("connectome=") for setting_text in setting_texts)
+def find_cohort_inputs(cohort: Cohort) -> list[str]:
+    """The inputs of networks that a cohort has. Beside maps, a phenotype of which nothing is known counts as one: it is
+    read as the mean of all."""
+    is_present_by_input = {
+        "volume": cohort.num_maps > 0,
+        "phenotype": cohort.num_maps > 0 or bool(cohort.phenotype.any()),
+        "connectome": cohort.connectomes is not None,
+    }
+    return [input_name for input_name, is_present in is_present_by_input.items() if is_present]
+
+
+def find_required_inputs(
+    model_spec: Model, checkpoint_manifest: Manifest | None, setting_texts: Iterable[str]
+) -> list[str]:
+    """The inputs that must be read if the settings name them: by a checkpoint all, else those of which one of the texts
+    of --set says whether they are read."""
+    input_names = [*model_spec.input_names, *model_spec.optional_input_names]
+    if checkpoint_manifest is not None:
+        return input_names
+    set_names = {setting_text.partition("=")[0] for setting_text in setting_texts}
+    return [input_name for input_name in input_names if input_name in set_names]
 
 
 def fit_config_to_cohort(
-    config: Settings, cohort: Cohort, model_spec: Model, are_connectomes_required: bool
+    config: Settings,
+    cohort: Cohort,
+    cohort_inputs: Sequence[str],
+    model_spec: Model,
+    required_inputs: Sequence[str],
 ) -> Settings:
-    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if these are required: by a
-    checkpoint, or by the user."""
-    if cohort.connectomes or "connectome" not in model_spec.list_input_names(config):
-        return config
-    if are_connectomes_required:
+    """The hyper-parameters without the inputs that the cohort lacks. Raises InputError if one of these is required, or
+    the model cannot do without it."""
+    lacking_inputs = [name for name in model_spec.list_input_names(config) if name not in cohort_inputs]
+    if not cohort_inputs:
         raise InputError(
-            f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
-            "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
+            f"{cohort.path} has no maps, no phenotype and no connectomes; expected one. Convert it with --maps, "
+            "--phenotype or --connectome."
         )
-    return override_settings(config, ["connectome=false"])
+    for input_name in lacking_inputs:
+        if not hasattr(config, input_name):
+            raise InputError(
+                f"{cohort.path} has no {WORD_BY_INPUT[input_name]}, and {model_spec.model_name} reads nothing else; "
+                f"{CONVERT_ADVICE_BY_INPUT[input_name]}, or use a --model that reads what there is, such as mmnn."
+            )
+        if input_name in required_inputs:
+            raise InputError(
+                f"{cohort.path} has no {WORD_BY_INPUT[input_name]}, and the checkpoint, or --set {input_name}=true, "
+                f"reads them; {CONVERT_ADVICE_BY_INPUT[input_name]}, or --like the cohort or bundle that was trained, "
+                "or leave that out."
+            )
+    return override_settings(config, [f"{input_name}=false" for input_name in lacking_inputs])
+
+
+def check_settings_change_something(config: Settings, requested_config: Settings, setting_texts: Iterable[str]) -> None:
+    """Raises InputError for a setting of --set that changes nothing in `config`, since the cohort lacks what it is
+    about."""
+    set_names = {setting_text.partition("=")[0] for setting_text in setting_texts}
+    requested_idle_settings = requested_config.idle()
+    for setting, requirement_text in config.idle().items():
+        if setting in set_names and setting not in requested_idle_settings:
+            raise InputError(f"--set {setting} changes nothing here: it needs {requirement_text}. Leave it out.")
 
 
 def check_grid(request: Request, cohort: Cohort) -> None:
     """Raises InputError if the cohort's volumes do not fit the model."""
     model_spec = request.model_spec
-    if model_spec.required_grid is None or cohort.grid == model_spec.required_grid:
+    if not cohort.num_maps or model_spec.required_grid is None or cohort.grid == model_spec.required_grid:
         return
     reduction_advice = "abide-data convert --grid full makes such volumes of the maps"
     if model_spec.required_grid == REDUCED:
