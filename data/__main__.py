@@ -108,7 +108,9 @@ def convert(args: argparse.Namespace) -> int:
         return 0
 
     findings = checks.check_and_store_verdict(open_cohort(args.cohort))
-    counts_text = "; ".join([f"{len(planned_cohort.subject_rows)} records", *findings.participants.counts])
+    people_count = len(planned_cohort.subject_rows)
+    size_text = f"{people_count} records" if planned_cohort.metadata.maps else format_participants(people_count)
+    counts_text = "; ".join([size_text, *findings.participants.counts])
     print_summary(
         [
             ("cohort", f"{args.cohort}: {counts_text}"),

@@ -74,7 +74,8 @@ def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = No
     check_files(cohort, findings.files)
     check_phenotype(cohort, findings)
     no_signal_people_count_by_parcel = check_connectomes(cohort, findings.connectomes)
-    check_maps(cohort, findings, pictures)
+    if cohort.num_maps:
+        check_maps(cohort, findings, pictures)
     if cohort.connectomes:
         findings.no_signal_counts_by_map[cohort.connectomes.series_name] = no_signal_people_count_by_parcel
     if cohort.tables_folder:
@@ -124,7 +125,7 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
         ]
         yield Cohort(
             path=folder,
-            grid=grids.REDUCED,
+            record_grid=grids.REDUCED,
             rows=tuple(record_rows),
             entries=tuple(RecordEntry(record_path, record_path.stat().st_size) for record_path in record_paths),
             metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out_subjects_by_reason}),

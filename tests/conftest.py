@@ -206,6 +206,33 @@ def converted(make_once, lab) -> Path:
 
 
 @pytest.fixture(scope="session")
+def only_connectomes(make_once) -> Path:
+    """A folder with `lab`, which has the series and no maps of the same people, and their `cohort`."""
+    command = (
+        "abide-data convert {to}/lab {to}/cohort --maps none --connectome rois_made --parcels {to}/lab/parcels.nii.gz"
+    )
+
+    def make(folder: Path) -> None:
+        labs.pcp(folder / "lab", labs.people(), (), series=True)
+        make_rung("convert", command, to=folder)
+
+    return make_once("only-connectomes", make)
+
+
+@pytest.fixture(scope="session")
+def only_table(make_once) -> Path:
+    """A folder with `lab`, which has nothing but the table of these people, and their `cohort`."""
+    options = "--maps none --phenotype AGE_AT_SCAN,hand,iq --labelColumn group --positive A"
+
+    def make(folder: Path) -> None:
+        (folder / "lab").mkdir()
+        labs.participants(folder / "lab", labs.people())
+        make_rung("convert", f"abide-data convert {{to}}/lab {{to}}/cohort {options}", to=folder)
+
+    return make_once("only-table", make)
+
+
+@pytest.fixture(scope="session")
 def on_folds(make_once, converted) -> Path:
     """A folder with `ckpt`, `train` and `test`: mmnn trained and tested on three folds."""
 

@@ -114,7 +114,7 @@ def parcels(path: Path) -> Path:
 
 def pcp(folder: Path, table: pd.DataFrame, maps: tuple = ("falff",), series: bool = False) -> Path:
     """As the Preprocessed Connectomes Project has them, with the image of the parcels beside."""
-    folder.mkdir(parents=True)
+    (folder / "cpac").mkdir(parents=True)
     table.to_csv(folder / "Phenotypic.csv", index=False)
     for subject_row in table.to_dict("records"):
         for map_number, map_name in enumerate(maps):

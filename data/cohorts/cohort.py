@@ -57,17 +57,18 @@ class ControlLabels:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps. `entries[i]` holds the bytes of `rows[i]`, `digests[i]` are the
-    SHA-256 of its content. `identity` tells cohorts apart: it is the SHA-256 of `SHA256SUMS` or, without tables, over
-    the names and digests of all records, which `data.cohorts.stored.open_run_cohort` computes."""
+    """Records on one grid with one number of maps; without maps there are rows and tables, and no records. `entries[i]`
+    holds the bytes of `rows[i]`, `digests[i]` are the SHA-256 of its content. `identity` tells cohorts apart: it is the
+    SHA-256 of `SHA256SUMS` or, without tables, over the names and digests of all records, which
+    `data.cohorts.stored.open_run_cohort` computes."""
 
     path: Path
-    grid: grids.Grid
+    record_grid: grids.Grid | None  # None without maps
     rows: tuple[RecordRow, ...]
-    entries: tuple[RecordEntry, ...]  # where the bytes of `rows[i]` lie
+    entries: tuple[RecordEntry, ...]  # where the bytes of `rows[i]` lie; empty without maps
     metadata: Metadata
     tables_folder: Path | None = None  # the folder of the side tables
-    num_maps: int = 1  # of each record
+    num_maps: int = 1  # of each record; 0 without maps
     digests: tuple[Digests, ...] = ()  # none as long as they are not known
     identity: str = ""  # a SHA-256 that tells cohorts apart
     check_verdict: CheckVerdict | None = None  # of the check of just this cohort
@@ -86,14 +87,13 @@ class Cohort:
 
     def __str__(self) -> str:
         subject_count = len({row.subject for row in self.rows})
-        shape_text = "x".join(map(str, self.grid.shape))
+        content_text = format_participants(subject_count)
+        if self.record_grid:
+            content_text = f"{len(self.rows)} records of {content_text}, {self.record_grid}"
         maps_text = f", maps {', '.join(self.map_names)}" if self.num_maps > 1 else ""
         connectomes_text = f", connectomes {self.metadata.connectome}" if self.metadata.connectome else ""
         simulated_text = ", SIMULATED" if self.is_simulated else ""
-        return (
-            f"{self.path}: {len(self.rows)} records of {format_participants(subject_count)}, "
-            f"{shape_text}{maps_text}{connectomes_text}{simulated_text}"
-        )
+        return f"{self.path}: {content_text}{maps_text}{connectomes_text}{simulated_text}"
 
     def take_census(self, fold_by_subject: Mapping[str, str] | None = None) -> CohortFindings:
         """What the cohort is, and its subjects counted; see `findings.make_census`."""
@@ -136,6 +136,16 @@ class Cohort:
     def is_site_unknown(self) -> bool:
         """Whether nobody's site is known."""
         return not find_recorded_sites(row.site for row in self.rows)
+
+    @property
+    def grid(self) -> grids.Grid:
+        """The grid of the records. Raises InputError for a cohort without maps."""
+        if self.record_grid is None:
+            raise InputError(
+                f"{self.path} has no maps, which this reads; expected a cohort with maps. Convert maps, without --maps "
+                "none, or use what needs none."
+            )
+        return self.record_grid
 
     @property
     def map_names(self) -> tuple[str, ...]:

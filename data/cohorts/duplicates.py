@@ -63,8 +63,9 @@ def find_duplicates(people: PeopleScans) -> "NearDuplicates":
     """Who shares a scan, each group in the order of the subjects; and pairs who may be one person in two sessions."""
     from data.cohorts import near_duplicates
 
-    assert people.region_means is not None
-    similar_scans = near_duplicates.find_near_duplicates(people.subjects, people.region_means)
+    similar_scans = near_duplicates.NearDuplicates()
+    if people.region_means is not None:
+        similar_scans = near_duplicates.find_near_duplicates(people.subjects, people.region_means)
     same_scan_groups = merge_groups(
         [*([subject] for subject in people.subjects), *similar_scans.same_scan_groups, *find_equal_scan_groups(people)]
     )
@@ -115,7 +116,7 @@ def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_mea
     people = PeopleScans(
         {subject: scan_digests_by_subject[subject] for subject in subjects if subject in first_record_index_by_subject}
     )
-    if not with_region_means:
+    if not with_region_means or not cohort.num_maps:
         return people
     from data.cohorts import near_duplicates
     from data.images import atlas  # which nothing else needs of a cohort that convert made

@@ -68,7 +68,7 @@ class Metadata(Preparation):
     """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
     converted from."""
 
-    grid: tuple[int, ...] = ()  # voxels along x, y and z
+    grid: tuple[int, ...] = ()  # voxels along x, y and z; empty without maps
     affine: tuple[tuple[float, ...], ...] = ()  # 4x4, voxel index -> mm
     phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
     phenotype_columns: tuple[str, ...] = ()
@@ -143,13 +143,14 @@ class Metadata(Preparation):
         return next((provenance.get(COMMAND_KEY, "") for provenance in self.lineage if "left_out" in provenance), "")
 
     def to_json(self) -> dict[str, Any]:
-        """All but the defaults."""
-        return asdict(
+        """All but the defaults; `maps` of a cohort without any, too."""
+        content = asdict(
             self,
             dict_factory=lambda field_items: {
                 field_name: field_value for field_name, field_value in field_items if field_value
             },
         )
+        return content if self.grid else {"maps": []} | content
 
 
 def read_metadata(metadata_path: Path) -> Metadata:
@@ -158,7 +159,7 @@ def read_metadata(metadata_path: Path) -> Metadata:
     content = files.read_json(metadata_path, dict)
     files.check_format_version(metadata_path, content.get("format", files.FORMAT_VERSION), "convert again")
     metadata = files.read_json(metadata_path, Metadata)
-    if not metadata.grid:
+    if not metadata.grid and content.get("maps") != []:
         raise InputError(f"{metadata_path} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
 

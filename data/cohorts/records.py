@@ -27,17 +27,19 @@ DIGEST_PREFIX_LENGTH = 16  # of a volume's digest, in checkpoints
 class Digests:
     """SHA-256 of what a record holds, as text; empty where there is nothing."""
 
-    volume: str  # of the volumes of all maps
+    volume: str = ""  # of the volumes of all maps
     source: str = ""  # of these volumes before an encoder reduced them
     connectome: str = ""  # of its Fisher z values
     maps: tuple[str, ...] = ()  # of each map that is not constant, if there are several
     source_maps: tuple[str, ...] = ()  # as `maps`, before an encoder reduced them
     header: str = ""  # of label and phenotype, if no table says them
+    row: str = ""  # of the ID and the phenotype of a person without a scan
 
     @property
     def scan_digests(self) -> set[str]:
-        """The beginnings of all digests by which a scan is known, as a whole or by one of its parts."""
-        all_digests = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps)
+        """The beginnings of all digests by which a scan is known, as a whole or by one of its parts; without a scan,
+        that by which the person is known."""
+        all_digests = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps, self.row)
         return {digest[:DIGEST_PREFIX_LENGTH] for digest in all_digests if digest}
 
     def make_encoded_digests(self, encoded_content: bytes) -> "Digests":

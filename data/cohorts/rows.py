@@ -24,7 +24,7 @@ SUBJECTS_PER_TEST_SUBJECT = 10  # one subject in ten is a test subject
 class RecordRow:
     """A row of `subjects.csv`."""
 
-    file: str  # the name of the record's file
+    file: str  # the name of the record's file; without maps there is no file, and it only tells rows apart
     subject: str
     site: str
     label: float  # 1.0 autism, 0.0 control, NaN unknown
@@ -45,7 +45,9 @@ DIGEST_FIELD_BY_COLUMN = {
     "map_sha256": "maps",
     "source_map_sha256": "source_maps",
     "header_sha256": "header",
+    "row_sha256": "row",
 }
+PERSON_DIGEST_COLUMNS = ("volume_sha256", "connectome_sha256", "row_sha256")  # one of which each person has
 
 
 def read_subjects_table(table_path: Path) -> tuple[list[RecordRow], list[Digests]]:
@@ -65,7 +67,7 @@ def read_subjects_table(table_path: Path) -> tuple[list[RecordRow], list[Digests
             cell_by_column["file"], cell_by_column["subject"], cell_by_column["site"], label, cell_by_column["split"]
         )
         rows.append(check_row(line_location, row))
-        if cell_by_column.get("volume_sha256"):
+        if any(cell_by_column.get(column) for column in PERSON_DIGEST_COLUMNS):
             digest_by_field = {
                 digest_field: cell_by_column.get(column, "") for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
             }

@@ -4,6 +4,7 @@ A cohort is a folder of records, as `.bin` files or in zip chunks, and of tables
 the verdict of its check, and is written last: only a complete cohort has it, and its own SHA-256 tells the cohort. When
 a cohort is opened, its tables and the names of its files are verified; a record is when it is first read, a connectome
 whenever it is read, and all files are by `compare_with_sums`. A bare folder of records has nothing that verifies it.
+A cohort without maps has no records: its tables and connectomes are all of it.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -40,6 +41,7 @@ from data.images import grids
 FOLDS_FILE = "folds.json"  # of a set of cohorts, one a fold
 EDITABLE_TABLE_FILES = (SUBJECTS_FILE, COVARIATES_FILE, PHENOTYPE_FILE)  # what `abide-data pack --tables` takes
 DIGEST_THREAD_COUNT = 2  # that compute digests
+RECORD_DIGEST_FIELDS = ("volume", "source", "connectome", "maps", "source_maps", "header")  # in an identity, so ordered
 
 
 def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Cohort:
@@ -47,23 +49,25 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
     tables that are not as they were written, unless they are among `unverified_files`; if `SHA256SUMS` is, it may be
     absent. A cohort that is opened so is to be packed."""
     entry_by_file = find_cohort_entries(cohort_path)
-    grid, num_maps = find_record_form(entry_by_file.values())
+    record_grid, num_maps = find_record_form(entry_by_file.values()) if entry_by_file else (None, 0)
     if not has_cohort_tables(cohort_path):
         rows = tuple(
             cohort_rows.guess_row(file_name, read_record_label(entry)) for file_name, entry in entry_by_file.items()
         )
-        return Cohort(cohort_path, grid, rows, tuple(entry_by_file.values()), Metadata(), num_maps=num_maps)
+        return Cohort(cohort_path, record_grid, rows, tuple(entry_by_file.values()), Metadata(), num_maps=num_maps)
     cohort_sha256 = verify_cohort(cohort_path, entry_by_file.values(), unverified_files)
     metadata = metadata_file.read_metadata(cohort_path / METADATA_FILE)
     table_rows, record_digests = cohort_rows.read_subjects_table(cohort_path / SUBJECTS_FILE)
-    cohort_rows.check_table_files(cohort_path / SUBJECTS_FILE, table_rows, entry_by_file)
-    if (metadata.grid, len(metadata.maps) or num_maps) != (grid.shape, num_maps):
+    record_files = entry_by_file if record_grid else [row.file for row in table_rows]
+    cohort_rows.check_table_files(cohort_path / SUBJECTS_FILE, table_rows, record_files)
+    record_shape = record_grid.shape if record_grid else ()
+    if (metadata.grid, len(metadata.maps) or num_maps) != (record_shape, num_maps):
         metadata_form_text = f"{len(metadata.maps)} maps on the grid {list(metadata.grid)}"
         raise InputError(
-            f"{cohort_path / METADATA_FILE} says {metadata_form_text}, its records hold {num_maps} on {grid}. Convert "
-            "again."
+            f"{cohort_path / METADATA_FILE} says {metadata_form_text}, its records hold {num_maps} on {record_grid}. "
+            "Convert again."
         )
-    row_entries = tuple(entry_by_file[row.file] for row in table_rows)
+    row_entries = tuple(entry_by_file[row.file] for row in table_rows) if record_grid else ()
     connectomes = None
     if metadata.connectome:
         connectome_digests = [row_digests.connectome for row_digests in record_digests if row_digests.connectome]
@@ -72,7 +76,7 @@ def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Co
         )
     return Cohort(
         cohort_path,
-        grid,
+        record_grid,
         tuple(table_rows),
         row_entries,
         metadata,
@@ -94,7 +98,8 @@ def read_record_label(entry: RecordEntry) -> float:
 
 
 def find_cohort_entries(cohort_path: Path) -> dict[str, RecordEntry]:
-    """The records of any form of --dataDir by name. Raises InputError if there are none."""
+    """The records of any form of --dataDir by name. Raises InputError if there are none and it is no cohort without
+    maps."""
     if not cohort_path.exists():
         raise InputError(f"{cohort_path} does not exist; expected a cohort or a folder of records.")
     if (cohort_path / FOLDS_FILE).is_file():
@@ -103,11 +108,18 @@ def find_cohort_entries(cohort_path: Path) -> dict[str, RecordEntry]:
         )
     if not cohort_path.is_dir():
         raise InputError(f"{cohort_path} is a file; expected a folder of records.")
-    if not (entry_by_file := find_folder_entries(cohort_path)):
+    entry_by_file = find_folder_entries(cohort_path)
+    if not entry_by_file and not is_cohort_without_maps(cohort_path):
         raise InputError(
             f"{cohort_path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert."
         )
     return entry_by_file
+
+
+def is_cohort_without_maps(cohort_path: Path) -> bool:
+    """Whether the metadata in a folder say that its cohort has no maps."""
+    metadata_path = cohort_path / METADATA_FILE
+    return metadata_path.is_file() and not metadata_file.read_metadata(metadata_path).grid
 
 
 def has_cohort_tables(cohort_path: Path) -> bool:
@@ -195,7 +207,10 @@ def add_record_digests(cohort: Cohort) -> Cohort:
     print(f"{cohort.path} has no tables: the digests of its {len(file_names)} records are computed.")
     digests_by_file = compute_digests_by_file(dict(zip(file_names, cohort.entries, strict=True)))
     identity_json = json.dumps(
-        [[file_name, *astuple(record_digests)] for file_name, record_digests in digests_by_file.items()]
+        [
+            [file_name, *(getattr(record_digests, digest_field) for digest_field in RECORD_DIGEST_FIELDS)]
+            for file_name, record_digests in digests_by_file.items()
+        ]
     )
     return replace(
         cohort, digests=tuple(digests_by_file.values()), identity=hashlib.sha256(identity_json.encode()).hexdigest()
@@ -277,17 +292,37 @@ def write_cohort_tables(
 
     # Headers need a digest of their own where the tables cannot give them again
     header_digest_by_file: dict[str, str] = {}
+    row_digest_by_file: dict[str, str] = {}
     if not (metadata.has_phenotype_constants and (cohort_path / PHENOTYPE_FILE).is_file()):
         for file_name, entry in entry_by_file.items():
             header_digest_by_file[file_name] = records.compute_digest(entry.read(HEADER_BYTES))
 
-    digests_by_row = [
-        replace(
-            digests_by_file[row.file],
-            connectome=connectome_digest_by_file.get(row.file, ""),
-            header=header_digest_by_file.get(row.file, ""),
+    # Who has neither a record nor a connectome is known by the row of the table
+    if not entry_by_file and not metadata.connectome:
+        row_digest_by_file = compute_row_digests(cohort_path / PHENOTYPE_FILE, rows)
+
+    digests_by_row = []
+    for row in rows:
+        record_digests = digests_by_file.get(row.file, Digests())
+        digests_by_row.append(
+            replace(
+                record_digests,
+                connectome=connectome_digest_by_file.get(row.file, ""),
+                header=header_digest_by_file.get(row.file, ""),
+                row=record_digests.row or row_digest_by_file.get(row.file, ""),
+            )
         )
-        for row in rows
-    ]
     cohort_rows.write_subjects_table(cohort_path / SUBJECTS_FILE, rows, digests_by_row)
     manifest.write_checksums(cohort_path, list_cohort_files(cohort_path, entry_by_file.values()))
+
+
+def compute_row_digests(phenotype_path: Path, rows: Sequence[RecordRow]) -> dict[str, str]:
+    """By the rows' files, the digest of each one's ID and unscaled phenotype. The ID is part of it: two people may have
+    the same few values."""
+    from data.tables.phenotype import read_subject_table  # pandas and scikit-learn, which `--help` can do without
+
+    phenotype_table = read_subject_table(phenotype_path, [row.subject for row in rows])
+    return {
+        row.file: records.compute_digest(json.dumps([row.subject, *phenotype_table.loc[row.subject]]).encode())
+        for row in rows
+    }

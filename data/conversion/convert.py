@@ -97,8 +97,6 @@ class Conversion:
         change its splits, with facts on people and maps."""
         source = self.source
         subject_ids = source.subject_table["subject"].tolist()
-        map_files_per_subject = source.map_files.to_numpy().tolist()
-        grid = grids.GRID_BY_SHAPE[planned_cohort.metadata.grid]
         template_cohort = self.template.cohort if self.template else None
         with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
             # read each file once; headers of records stay 0, since their phenotype is scaled on the training subjects,
@@ -108,14 +106,17 @@ class Conversion:
                 connectomes = correlate_series(
                     pool, source.series_paths, source.parcel_image_path, Path(temporary_folder), template_cohort
                 )
-            temporary_record_paths = [
-                Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(subject_ids))
-            ]
-            read_tasks = [
-                (subject_map_files, grid, record_path)
-                for subject_map_files, record_path in zip(map_files_per_subject, temporary_record_paths, strict=True)
-            ]
-            people_maps = pool.run("Converting", read_person_maps, read_tasks)
+            people_maps = [PersonMaps() for _ in subject_ids]
+            temporary_record_paths = list[Path]()
+            if planned_cohort.metadata.maps:
+                grid = grids.GRID_BY_SHAPE[planned_cohort.metadata.grid]
+                temporary_record_paths = [
+                    Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(subject_ids))
+                ]
+                map_files_per_subject = source.map_files.to_numpy().tolist()
+                grid_per_subject = [grid] * len(subject_ids)
+                read_tasks = list(zip(map_files_per_subject, grid_per_subject, temporary_record_paths, strict=True))
+                people_maps = pool.run("Converting", read_person_maps, read_tasks)
             if connectomes:
                 people_maps = connectomes.add_connectomes_to_people(people_maps)
                 connectomes.write_connectomes(cohort_folder, subject_ids)
@@ -141,14 +142,15 @@ class Conversion:
             planned_cohort = replace(planned_cohort, metadata=metadata)
 
             for temporary_record_path, subject_row, scaled_phenotype_row in zip(
-                temporary_record_paths, planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True
-            ):
+                temporary_record_paths, planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=False
+            ):  # without maps there are no records
                 with open(temporary_record_path, "r+b") as record_file:
                     record_file.write(records.pack_header(subject_row.label, scaled_phenotype_row))
                 temporary_record_path.rename(cohort_folder / subject_row.file)
         summary_rows += self.write_likeness_files(cohort_folder)
         copy_derivation_images(cohort_folder, source.image_path_by_derivation_field)
-        measures.write_map_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
+        if measures_by_map:
+            measures.write_map_measures(cohort_folder / MAP_MEASURES_FILE, subject_ids, measures_by_map)
         planned_cohort.write_tables(cohort_folder, [person_maps.record_digests for person_maps in people_maps])
         open_cohort(cohort_folder)  # nothing is called done that cannot be read
         if connectomes:
@@ -236,7 +238,7 @@ class Conversion:
                 raise InputError(f"{message_prefix}{error}") from error
             summary_rows.append(("maps", f"{message_prefix}{map_kind}"))
             leak_texts += [f"{measure_owner} {measure_text}" for measure_text in separating_measure_texts]
-        if self.template and template_measures_by_map is None:
+        if measures_by_map and self.template and template_measures_by_map is None:
             unsure_kind_message = (
                 f"whether those of {self.template.cohort.path} were of this kind is not known, since it has no "
                 f"{MAP_MEASURES_FILE}"
@@ -376,7 +378,10 @@ def collect_scan_fingerprints(subject_ids: Sequence[str], people_maps: Sequence[
         subject: person_maps.record_digests.scan_digests
         for subject, person_maps in zip(subject_ids, people_maps, strict=True)
     }
-    region_means = np.array([person_maps.region_means for person_maps in people_maps])  # (people, regions, maps)
+    region_means_per_person = [
+        person_maps.region_means for person_maps in people_maps if person_maps.region_means is not None
+    ]
+    region_means = np.array(region_means_per_person) if region_means_per_person else None  # (people, regions, maps)
     return PeopleScans(scan_digests_by_subject, region_means)
 
 

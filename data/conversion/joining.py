@@ -24,7 +24,7 @@ from data.conversion.discovery import (
 )
 from data.conversion.options import SourceOptions
 from data.conversion.series import find_parcel_image_path
-from data.conversion.source import ALL_MAPS_OPTION, DEFAULT_CONVERTED_MAPS, Source
+from data.conversion.source import ALL_MAPS_OPTION, DEFAULT_CONVERTED_MAPS, NO_MAPS_OPTION, Source
 from data.conversion.template import TemplateCohort
 from data.conversion.volumes import check_map_names, find_file_map_name, find_map_files
 from data.tables.labels import (
@@ -67,6 +67,11 @@ class JoinedTable:
     map_column: str = ""  # that of paths, if one was
 
     @property
+    def has_any_map_or_needs_none(self) -> pd.Series:
+        """Whether each row has a map, which all have if none is wanted."""
+        return self.map_paths.notna().any(axis=1) | self.map_paths.columns.empty
+
+    @property
     def has_all_maps_and_series(self) -> pd.Series:
         """Whether each row has all maps, and series."""
         has_all_maps = self.map_paths.notna().all(axis=1)
@@ -94,7 +99,8 @@ def read_source(
     if template:
         is_label_optional = True
         template_metadata = template.cohort.metadata
-        options = replace(options, maps=template.cohort.map_names, connectome=template_metadata.connectome or None)
+        template_maps = template.cohort.map_names or NO_MAPS_OPTION
+        options = replace(options, maps=template_maps, connectome=template_metadata.connectome or None)
         default_site_columns = [template_metadata.site_column, *default_site_columns]
 
     # find: the table, and the files of each row
@@ -122,8 +128,8 @@ def read_source(
             f"{reason} ({len(reason_subjects)})" for reason, reason_subjects in unconverted_subjects_by_reason.items()
         )
         raise InputError(
-            f"Nobody of {table_path} can be converted: {reasons_text or 'it has no rows'}. Expected maps and a "
-            "diagnosis of some."
+            f"Nobody of {table_path} can be converted: {reasons_text or 'it has no rows'}. Expected what is to be "
+            "converted, and a diagnosis, of some."
         )
     check_subject_ids(subject_ids[is_converted], table_path)
     check_distinct_maps(joined_table, is_converted, joined_table.map_column or joined_table.id_column)
@@ -211,7 +217,9 @@ def join_table_with_files(listing: FolderListing, options: SourceOptions, templa
         if {*template_map_columns} <= {*candidate_table}:
             options = replace(options, map_column=template_metadata.map_column)
 
-    if options.map_column:
+    if options.maps == NO_MAPS_OPTION:
+        joined_table = find_table_without_maps(listing, options, template_metadata)
+    elif options.map_column:
         joined_table = join_map_columns(listing.root_folder, options, template_metadata)
     else:
         joined_table = join_recognised_maps(listing, options, template_metadata)
@@ -237,6 +245,42 @@ def join_table_with_files(listing: FolderListing, options: SourceOptions, templa
         joined_table,
         series_paths=series_ids.map(series_path_by_id).rename(options.connectome),
         summary_rows=[*joined_table.summary_rows, *series_summary_rows],
+    )
+
+
+def find_table_without_maps(listing: FolderListing, options: SourceOptions, template_metadata: Metadata) -> JoinedTable:
+    """The table that is to be converted without maps. Its IDs are in the column that is named, or matches the series
+    of --connectome; of a table alone, in one whose name says so. Raises InputError."""
+    if options.map_column or (options.only and not options.connectome):
+        raise InputError("--maps none uses no maps; leave out --mapColumn and --only, which are about them.")
+    series_path_by_id = dict[str, Path]()
+    if options.connectome:
+        series_files, _, _ = find_usable_product_files(
+            listing, PARCEL_SERIES_PRODUCT, options.connectome, options.only, []
+        )
+        series_path_by_id = {series_file.comparable_id: series_file.path for series_file in series_files}
+    table_path = options.table or find_participants_table(
+        listing.root_folder,
+        series_path_by_id.values(),
+        lambda text_table: has_any_map_id(text_table, series_path_by_id),
+    )
+    text_table = read_text_table(table_path)
+
+    requested_id_column = find_requested_id_column(text_table, options, template_metadata)
+    if options.connectome and not requested_id_column:
+        id_column = find_matching_id_column(text_table, set(series_path_by_id), table_path)
+    else:
+        id_column = find_subject_column(text_table, requested_id_column, table_path)
+    row_ids = select_column(text_table, id_column, table_path).map(normalise_id)
+    return JoinedTable(
+        table_path,
+        text_table,
+        id_column,
+        map_paths=pd.DataFrame(index=text_table.index),
+        map_names=[],
+        summary_rows=[],
+        stray_ids=sorted(set(series_path_by_id) - set(row_ids)),
+        requested_id_column=requested_id_column,
     )
 
 
@@ -471,7 +515,7 @@ def list_unconverted_subjects(
     converted. A row counts for the first of its reasons: a file, the diagnosis, an option."""
     map_paths = joined_table.map_paths
     has_all_files = joined_table.has_all_maps_and_series
-    has_any_map = map_paths.notna().any(axis=1)
+    has_any_map = joined_table.has_any_map_or_needs_none
     row_mask_by_reason = {"no map": ~has_any_map}
     for map_name in map_paths:
         row_mask_by_reason[f"no map {map_name}"] = has_any_map & map_paths[map_name].isna()
@@ -491,7 +535,8 @@ def list_unconverted_subjects(
     unconverted_subjects_by_reason = {
         reason: joined_table.subject_ids[row_mask].tolist() for reason, row_mask in row_mask_by_reason.items()
     }
-    unconverted_subjects_by_reason["a map without a row in the table"] = joined_table.stray_ids
+    stray_file_noun = "a series" if map_paths.columns.empty else "a map"
+    unconverted_subjects_by_reason[f"{stray_file_noun} without a row in the table"] = joined_table.stray_ids
     return {
         reason: reason_subjects for reason, reason_subjects in unconverted_subjects_by_reason.items() if reason_subjects
     }
@@ -500,7 +545,10 @@ def list_unconverted_subjects(
 def check_distinct_maps(joined_table: JoinedTable, is_converted: pd.Series, column_name: str) -> None:
     """Raises InputError if the column `column_name` gives several of the `is_converted` subjects one map, or one
     subject one file twice. It may be one of labels or sites, in place of IDs."""
-    real_paths = joined_table.map_paths[is_converted].map(os.path.realpath).melt(ignore_index=False)["value"]
+    compared_paths = joined_table.map_paths
+    if compared_paths.columns.empty:
+        compared_paths = pd.DataFrame(joined_table.series_paths, joined_table.text_table.index)
+    real_paths = compared_paths[is_converted].map(os.path.realpath).melt(ignore_index=False)["value"]
     repeated_paths = real_paths[real_paths.duplicated(keep=False)]
     if repeated_paths.size:
         path_subjects = joined_table.subject_ids.loc[repeated_paths.index]

@@ -66,8 +66,8 @@ class SourceOptions:
         None,
         type=parse_names,
         metavar="A,B,...",
-        help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff; in "
-        "check all)",
+        help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has; none: the table, "
+        "and connectomes if they are named, are all there is (default falff; in check all)",
     )
     connectome: str | None = option(
         None,

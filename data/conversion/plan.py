@@ -92,11 +92,7 @@ def plan_new_cohort(
     phenotype_categories = phenotype_table.learn_categories(text_table, options.phenotype or (), is_training)
     scaler = scaling.fit_scaler(raw_phenotype.to_numpy(float)[is_training])
 
-    grid = grids.GRID_BY_NAME[options.grid or grids.FULL.name]
     metadata = Metadata(
-        maps=tuple(map_names),
-        normalisation="z-scored over the whole volume",
-        reduction="none" if grid == grids.FULL else "block mean",
         phenotype=tuple(raw_phenotype.columns),
         phenotype_auc=phenotype_auc,
         phenotype_columns=tuple(phenotype_columns),
@@ -104,15 +100,27 @@ def plan_new_cohort(
         covariate_columns=tuple(covariate_columns),
         site_column=site_column or "",
         covariates_named=options.covariates is not None,
-        grid=grid.shape,
-        affine=tuple(map(tuple, grid.affine)),
         same_scan=same_scan_groups,
         duplicates=DUPLICATES_APART if options.keep_duplicates else DUPLICATES_TOGETHER,
         family_column=options.family or "",
         families=subjects_by_family,
         **scaler.to_preparation_fields(),
     )
+    if map_names:
+        metadata = add_map_fields(metadata, map_names, grids.GRID_BY_NAME[options.grid or grids.FULL.name])
     return make_planned_cohort(subject_table, split_by_subject, text_table, metadata, raw_phenotype)
+
+
+def add_map_fields(metadata: Metadata, map_names: Sequence[str], grid: grids.Grid) -> Metadata:
+    """The metadata of a cohort with these maps on a grid."""
+    return replace(
+        metadata,
+        maps=tuple(map_names),
+        normalisation="z-scored over the whole volume",
+        reduction="none" if grid == grids.FULL else "block mean",
+        grid=grid.shape,
+        affine=tuple(map(tuple, grid.affine)),
+    )
 
 
 def plan_from_template(
@@ -122,7 +130,7 @@ def plan_from_template(
     `template_cohort`."""
     metadata = replace(
         template_cohort.metadata,
-        grid=template_cohort.grid.shape,
+        grid=template_cohort.record_grid.shape if template_cohort.record_grid else (),
         phenotype_auc={},
         same_scan=same_scan_groups,
         duplicates=DUPLICATES_TOGETHER,
@@ -145,7 +153,7 @@ def make_planned_cohort(
     """The cohort with these raw phenotype values (subjects, 29), which are imputed and scaled as `metadata` says."""
     subject_rows = [
         RecordRow(
-            f"{table_row.subject}.bin",
+            f"{table_row.subject}.bin" if metadata.maps else table_row.subject,
             table_row.subject,
             table_row.site,
             table_row.label,

@@ -20,7 +20,7 @@ from data.images import grids
 def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_path: Path) -> Iterator[SummaryRow]:
     """Facts on the cohort that would be made at `cohort_path`. The maps of one person are read, to know how long it
     takes. Raises InputError if one cannot be read."""
-    record_content_texts = list(source.map_files)
+    record_content_texts = list(source.map_files) or ["no maps"]
     metadata = planned_cohort.metadata
     if source.series_paths is not None:
         record_content_texts.append(
@@ -35,6 +35,9 @@ def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_pat
     )
     yield from findings.make_count_rows()
     yield from findings.make_problem_rows(cohort_path)
+    if source.map_files.columns.empty:
+        yield "dry run", "nothing was written"
+        return
     map_files_per_subject = source.map_files.to_numpy().tolist()
     person_count = len(planned_cohort.subject_rows)
     monotonic_start_seconds = time.monotonic()

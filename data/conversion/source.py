@@ -11,6 +11,7 @@ from data.cohorts.derivation import Derivation
 
 DEFAULT_CONVERTED_MAPS = ("falff",)
 ALL_MAPS_OPTION = ("all",)  # all maps that everybody has
+NO_MAPS_OPTION = ("none",)  # the table, with or without connectomes, is all there is
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Source:
     label_column: str | None  # None if the table has none, as below
     site_column: str | None
     subject_table: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
-    map_files: pd.DataFrame  # MapOnDisk, a column for each map, by name
+    map_files: pd.DataFrame  # MapOnDisk, a column for each map, by name; without maps no column
     text_table: pd.DataFrame  # the table's text
     motion_columns: tuple[str, ...]  # columns of `text_table` that the table lacks, see `add_motion_column`
     left_out_subjects_by_reason: dict[str, list[str]]  # for each reason, the subjects without a record

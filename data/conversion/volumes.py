@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,10 @@ def find_map_files(
             "with --maps."
         )
     check_map_names(record_map_names)
-    return pd.DataFrame({map_name: subject_files_by_map[map_name] for map_name in record_map_names}), summary_rows
+    map_files = pd.DataFrame(
+        {map_name: subject_files_by_map[map_name] for map_name in record_map_names}, index=map_paths.index
+    )
+    return map_files, summary_rows
 
 
 def check_map_names(map_names: Sequence[str]) -> None:
@@ -149,11 +152,11 @@ def read_label_map(file_path: Path) -> list[str] | None:
 class PersonMaps:
     """What is known of a person's maps before any record is planned."""
 
-    file_sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
-    measures_per_map: list[dict[str, float]]  # MAP_MEASURES of each map
-    region_means: np.ndarray  # (regions, maps), of the volumes in the record
-    volume_digest: str  # the digest of the volumes of all maps
-    map_digests: tuple[str, ...]  # that of each which is not constant
+    file_sums: list[tuple[str, str]] = field(default_factory=list)  # the name and the SHA-256 of each file
+    measures_per_map: list[dict[str, float]] = field(default_factory=list)  # MAP_MEASURES of each map
+    region_means: np.ndarray | None = None  # (regions, maps), of the volumes in the record; None without maps
+    volume_digest: str = ""  # the digest of the volumes of all maps
+    map_digests: tuple[str, ...] = ()  # that of each which is not constant
     connectome_digest: str = ""  # that of the connectome, if there is one
 
     @property
