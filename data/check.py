@@ -24,7 +24,7 @@ from data.base.terminal import format_participants, merge_summary_rows, open_pro
 from data.cohorts import near_duplicates
 from data.cohorts.cohort import COVARIATES_FILE, MAP_MEASURES_FILE, PHENOTYPE_FILE, Cohort
 from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVATION_TABLE
-from data.cohorts.duplicates import PeopleScans, find_duplicates, find_groups_without_volumes
+from data.cohorts.duplicates import PeopleScans, add_edges, find_duplicates, find_groups_without_volumes
 from data.cohorts.entries import RecordEntry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.forecast import make_forecast
@@ -43,12 +43,18 @@ from data.conversion.template import encode_phenotype
 from data.conversion.volumes import read_person_maps
 from data.derivation.job import list_failed_people_by_reason
 from data.derivation.person import PersonResult
-from data.images import atlas, grids, resampling
+from data.images import grids, resampling
 from data.images.pictures import PeoplePictures
 from data.likeness.newcomers import check_newcomers
 from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice, find_problem_code
 from data.likeness.reference import compute_usual_ranges, find_deviation_sentences
-from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
+from data.likeness.scans import (
+    MIN_COVERED_FRACTION,
+    ScanSums,
+    iterate_map_volumes,
+    load_region_atlas,
+    read_unconverted_measures,
+)
 from data.tables.covariates import IMPLAUSIBLE_NUMBERS_TEXT, describe_implausible_numbers
 from data.tables.missing import clean_column
 from data.tables.phenotype import write_subject_table
@@ -58,6 +64,7 @@ MAX_MEDIAN_BRAIN_OFFSET_MM = 6.0
 SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
 EDIT_BOTH_TABLES_ADVICE = "edit both"  # tables that differ
+MIN_DISTINCT_ROW_FRACTION = 0.5  # of people; if fewer rows of a table differ, equal ones are no sign of copies
 MAX_PEOPLE_NOTED = 10  # of those who are unlike the others; the page has all
 # of stored volumes, which all have the voxels of one grid
 CHECKED_MAP_MEASURE_NAMES = [measure_name for measure_name in measures.COMPARED_MEASURES if measure_name != "voxel_mm3"]
@@ -73,9 +80,10 @@ def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = No
     )
     check_files(cohort, findings.files)
     check_phenotype(cohort, findings)
+    if not cohort.num_maps and not cohort.connectomes:
+        check_equal_rows(cohort, findings.participants)
     no_signal_people_count_by_parcel = check_connectomes(cohort, findings.connectomes)
-    if cohort.num_maps:
-        check_maps(cohort, findings, pictures)
+    check_scans(cohort, findings, pictures)
     if cohort.connectomes:
         findings.no_signal_counts_by_map[cohort.connectomes.series_name] = no_signal_people_count_by_parcel
     if cohort.tables_folder:
@@ -145,12 +153,12 @@ def check_map_folder(cohort: Cohort, pictures: PeoplePictures | None) -> CohortF
             PersonResult(row.subject, failure_text=row.failed) for row in derivation_rows
         )
         findings.participants.notes += [f"not derived, {failure_text}" for _, failure_text in failure_summary_rows]
-    check_maps(cohort, findings, pictures)
+    check_scans(cohort, findings, pictures)
     return findings
 
 
-def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures | None) -> None:
-    """Findings on all volumes, and on the sites that they are compared by."""
+def check_scans(cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures | None) -> None:
+    """Findings on all volumes, or connectomes if there are no maps, and on the sites that they are compared by."""
     check_sites({row.site for row in cohort.rows}, findings.sites)
     scan_sums, usable_record_indices, people_scans = read_volumes(cohort, findings.files, pictures)
 
@@ -209,7 +217,7 @@ def read_volumes(
     cohort: Cohort, findings: Findings, pictures: PeoplePictures | None
 ) -> tuple[ScanSums, list[int], PeopleScans]:
     """The sums over scans; the positions of the records that can be used (unreadable and constant ones are problems);
-    and what recognises people, from the first record of each."""
+    and what recognises people, from the first record of each. Without maps, records are those of connectomes."""
     scan_sums = ScanSums(cohort, range(len(cohort.rows)))
     usable_record_indices = list[int]()
     region_means_per_subject = list[np.ndarray]()
@@ -219,7 +227,7 @@ def read_volumes(
         for record_index, row in enumerate(cohort.rows):
             progress_bar.advance()
             try:
-                map_volumes = list(np.moveaxis(cohort.read_volume(record_index), -1, 0))
+                map_volumes = list(iterate_map_volumes(cohort, record_index))
             except InputError as error:
                 findings.problems.append(Problem(f"unreadable-record: {row.file}", str(error)))
                 findings.mark_outliers("cannot be read", [row.subject])
@@ -241,23 +249,30 @@ def read_volumes(
             if row.subject in scan_digests_by_subject:
                 continue
             reduced_volumes = [resampling.reduce_volume(reduced_volume) for reduced_volume in map_volumes]
-            region_means_per_map = [
-                near_duplicates.average_reduced_regions(reduced_volume) for reduced_volume in reduced_volumes
-            ]
-            region_means_per_subject.append(np.column_stack(region_means_per_map))
+            if reduced_volumes:
+                region_means_per_map = [
+                    near_duplicates.average_reduced_regions(reduced_volume) for reduced_volume in reduced_volumes
+                ]
+                region_means_per_subject.append(np.column_stack(region_means_per_map))
             volume_digests = {
                 hashlib.sha256(reduced_volume.tobytes()).hexdigest() for reduced_volume in reduced_volumes
             }
             stored_digests = stored_scan_digests_by_subject[row.subject]  # including the connectome's
             scan_digests_by_subject[row.subject] = volume_digests | stored_digests
-            if pictures:
+            if pictures and map_volumes:
                 pictures.add_person_maps(row.subject, map_volumes[0], reduced_volumes)
-    return scan_sums, usable_record_indices, PeopleScans(scan_digests_by_subject, np.array(region_means_per_subject))
+    people_scans = PeopleScans(scan_digests_by_subject)
+    if cohort.num_maps:
+        people_scans = replace(people_scans, region_means=np.array(region_means_per_subject))
+    else:
+        first_record_indices = list(cohort.find_first_record_indices(usable_record_indices).values())
+        people_scans = add_edges(people_scans, cohort, first_record_indices)
+    return scan_sums, usable_record_indices, people_scans
 
 
 def count_people_without_signal(cohort: Cohort, scan_sums: ScanSums) -> dict[str, Counter[str]]:
     """How many people lack a region, by map and name of the region; only regions that somebody lacks."""
-    name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
+    name_by_region = load_region_atlas(cohort).name_by_region
     people_counts = scan_sums.missing_region_counts.sum(0)  # (maps, regions + 1), by number of the region
     people_count_by_region_per_map = dict[str, Counter[str]]()
     for map_index, map_name in enumerate(cohort.map_names):
@@ -410,6 +425,24 @@ def check_phenotype_agrees(
                 )
                 problem_code = f"values-differ: {value_name}, {', '.join(differing_subjects)}"
                 findings.problems.append(Problem(problem_code, difference_sentence))
+
+
+def check_equal_rows(cohort: Cohort, findings: Findings) -> None:
+    """Subjects with the same known values of phenotype and covariates are worth a note, since nothing else tells copies
+    in a table alone, unless values are so few or coarse that they hardly tell people apart."""
+    subjects = list(cohort.find_first_record_indices(range(len(cohort.rows))))
+    value_tables = [table for table in (cohort.unscaled_phenotype, cohort.covariates) if table is not None]
+    subjects_by_values = defaultdict[tuple, list[str]](list)
+    for subject in subjects:
+        row_texts = [str(value) for value_table in value_tables for value in value_table.loc[subject]]
+        subjects_by_values[tuple(row_texts)].append(subject)
+    if len(subjects_by_values) < MIN_DISTINCT_ROW_FRACTION * len(subjects):
+        return
+    equal_subject_groups = [subject_group for subject_group in subjects_by_values.values() if len(subject_group) > 1]
+    if equal_subject_groups:
+        findings.notes.append(
+            f"the same values in the table, perhaps one participant twice: {join_group_names(equal_subject_groups)}"
+        )
 
 
 def check_near_duplicates(cohort: Cohort, people_scans: PeopleScans, findings: Findings) -> None:

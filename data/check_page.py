@@ -68,8 +68,9 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
 
     problem_texts = [problem.text for problem in findings.problems]
     marked_people_count = sum(bool(tile.outlier_notes) for tile in tiles)
+    picture_count_text = f"{len(map_images_per_person):,} of them with pictures" if pictures.map_names else ""
     headline_numbers = [
-        HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(map_images_per_person):,} of them with pictures"),
+        HeadlineNumber(f"{len(tiles):,}", "participants", picture_count_text),
         HeadlineNumber(str(len(problem_texts)), "problems", "invalidate results"),
         HeadlineNumber(str(marked_people_count), "participants with something odd", "listed first"),
     ]
@@ -79,8 +80,11 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
         forecast_sections.append(
             Section("What these participants can show", findings.forecast_sentences[:1], open=True)
         )
+    picture_warning_sections = list[Section]()
+    if pictures.map_names:
+        picture_warning_sections.append(Section("Pictures of participants", [PICTURES_WARNING], kind="warning"))
     sections = [
-        Section("Pictures of participants", [PICTURES_WARNING], kind="warning"),
+        *picture_warning_sections,
         *problem_sections,
         *make_caveat_sections(cohort, head_motion_by_subject),
         Section("Everybody", describe_mosaic(head_motion_by_subject, pictures), markup=mosaic.markup, open=True),
@@ -177,6 +181,10 @@ def make_caveat_sections(cohort: Cohort, head_motion_by_subject: pd.Series | Non
 def describe_mosaic(head_motion_by_subject: pd.Series | None, pictures: PeoplePictures) -> list[str]:
     """How to read the mosaic."""
     reading_sentences = ["Marked participants come first."]
+    if not pictures.map_names:
+        if head_motion_by_subject is not None:
+            reading_sentences.append(f"The number is head motion, {head_motion_by_subject.name}.")
+        return [" ".join(reading_sentences)]
     if head_motion_by_subject is not None:
         reading_sentences.append(f"The number below a picture is head motion, {head_motion_by_subject.name}.")
     if len(pictures.map_names) > 1:

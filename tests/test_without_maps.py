@@ -6,13 +6,43 @@ from pathlib import Path
 
 import lab as labs
 import numpy as np
+import pandas as pd
 import pytest
-from commands import done, refused
+from commands import done, read_page_text, refused, run
 from lab import read_table
 
 PEOPLE = labs.people()
 TINY = "--numIters 2 --set members=1 --set batch_size=8"
 TABLES = {"cohort.json", "subjects.csv", "covariates.csv", "phenotype.csv", "check.json", "SHA256SUMS"}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Path:
+    """A folder with `lab`, of 40 parcels, and its `cohort`. Of 50003 there are three copies under other IDs: 50010 has
+    the same series, of 50020 and 50030 the series of 12 parcels are noise, and so half of the edges."""
+    folder = tmp_path_factory.mktemp("copied")
+    labs.pcp(folder / "lab", PEOPLE, (), series=True)
+    for subject in PEOPLE["SUB_ID"]:
+        is_copy = subject in ("50010", "50020", "50030")
+        series = make_wide_series(50003 if is_copy else int(subject))
+        if subject in ("50020", "50030"):
+            series[:, 28:] = np.random.default_rng(int(subject)).normal(size=(len(series), 12))
+        write_series(folder / "lab", subject, series)
+    done("abide-data convert {to}/lab {to}/cohort --maps none --connectome rois_made", to=folder)
+    return folder
+
+
+def make_wide_series(seed: int, volume_count: int = 80) -> np.ndarray:
+    """Series of 40 parcels with networks that all people share, (volumes, parcels)."""
+    random = np.random.default_rng(seed)
+    network_signals = random.normal(size=(volume_count, 5)) @ np.random.default_rng(0).normal(size=(5, 40))
+    return network_signals + 2 * random.normal(size=(volume_count, 40))
+
+
+def write_series(source: Path, subject: str, series: np.ndarray) -> None:
+    columns = [f"#{number}" for number in range(1, series.shape[1] + 1)]
+    table = pd.DataFrame(series, columns=columns)
+    table.to_csv(source / f"cpac/X_00{subject}_rois_made.1D", sep="\t", index=False)
 
 
 def list_files(folder: Path) -> set[str]:
@@ -54,3 +84,34 @@ def test_a_network_of_the_phenotype_is_trained_and_one_of_maps_refused(kind, req
     assert "no maps" in refused(
         f"run.py --train --model cnn {TINY} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=tmp_path
     )
+
+
+def test_copies_of_a_connectome_are_found_and_kept_together(copied):
+    cohort = copied / "cohort"
+    metadata = json.loads((cohort / "cohort.json").read_text())
+    assert metadata["same_scan"] == [["50003", "50010", "50020", "50030"]]
+    split_by_subject = read_table(cohort / "subjects.csv").set_index("subject")["split"]
+    assert split_by_subject[metadata["same_scan"][0]].nunique() == 1
+    assert "one scan under several IDs: 50003 (" in run("abide-data check {of}", of=cohort).out
+    done("abide-data export {of} {to} --folds 4", of=cohort, to=copied / "arrays")
+    participants = read_table(copied / "arrays/participants.csv").set_index("id")
+    same_scan_rows = participants.loc[metadata["same_scan"][0]]
+    assert same_scan_rows["cluster"].tolist() == ["50003"] * 4 and same_scan_rows["fold"].nunique() == 1
+    assert participants["cluster"].nunique() == len(PEOPLE) - 3
+
+
+def test_the_page_of_a_check_shows_no_pictures(only_connectomes, tmp_path):
+    run("abide-data check {of} --html {to}/check.html", of=only_connectomes / "cohort", to=tmp_path)
+    page_text = read_page_text(tmp_path / "check.html")
+    assert "rois_made, 12 parcels of 40 participants" in page_text and "picture" not in page_text
+
+
+def test_equal_rows_of_a_table_alone_are_a_note(tmp_path):
+    people = PEOPLE.copy()
+    people.loc[7, people.columns.drop(["SUB_ID", "DX_GROUP"])] = people.loc[4]
+    labs.participants(tmp_path, people)
+    command = (
+        "abide-data convert {to} {to}/cohort --maps none --phenotype AGE_AT_SCAN,hand --labelColumn group --positive A"
+    )
+    outcome = run(command, to=tmp_path)
+    assert outcome.status == 0 and "perhaps one participant twice: 50006 and 50009" in outcome.out

@@ -1,10 +1,12 @@
 """Who is one person twice, or a relative -> groups, each of which takes one split and one fold.
 
 Two subjects share a scan if a map or the connectome of both is equal, which digests tell, or nearly so, which region
-means tell (`near_duplicates.py`). Relatives have one value in a column. Splits, folds, bootstrap and donors use groups;
-what looks for leaks uses `find_people_in_common` of two sets of people."""
+means tell (`near_duplicates.py`) or, without maps, edges (`near_connectomes.py`). Relatives have one value in a
+column. Splits, folds, bootstrap and donors use groups; what looks for leaks uses `find_people_in_common` of two sets of
+people.
+"""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class PeopleScans:
     """By what subjects are recognised whatever their names: of each the digests of maps and connectomes, see
-    `Digests.scan_digests`; and region means (subjects, regions, maps), None if only digests are compared."""
+    `Digests.scan_digests`; and region means or, without maps, Fisher z of some edges, unless only digests are
+    compared."""
 
     scan_digests_by_subject: dict[str, set[str]]
-    region_means: np.ndarray | None = None  # (subjects, regions, maps); None if only digests are compared
+    region_means: np.ndarray | None = None  # (subjects, regions, maps)
+    edge_fisher_z: np.ndarray | None = None  # (subjects, edges), of those that `near_connectomes` draws
+    parcel_names: tuple[str, ...] = ()  # of these edges
 
     @property
     def subjects(self) -> list[str]:
@@ -44,9 +49,14 @@ class PeopleScans:
             for index, subject in enumerate(self.scan_digests_by_subject)
             if subject not in excluded_subjects
         }
-        region_means = None if self.region_means is None else self.region_means[[*remaining_index_by_subject.values()]]
-        return PeopleScans(
-            {subject: self.scan_digests_by_subject[subject] for subject in remaining_index_by_subject}, region_means
+        remaining_indices = [*remaining_index_by_subject.values()]
+        return replace(
+            self,
+            scan_digests_by_subject={
+                subject: self.scan_digests_by_subject[subject] for subject in remaining_index_by_subject
+            },
+            region_means=None if self.region_means is None else self.region_means[remaining_indices],
+            edge_fisher_z=None if self.edge_fisher_z is None else self.edge_fisher_z[remaining_indices],
         )
 
 
@@ -63,9 +73,7 @@ def find_duplicates(people: PeopleScans) -> "NearDuplicates":
     """Who shares a scan, each group in the order of the subjects; and pairs who may be one person in two sessions."""
     from data.cohorts import near_duplicates
 
-    similar_scans = near_duplicates.NearDuplicates()
-    if people.region_means is not None:
-        similar_scans = near_duplicates.find_near_duplicates(people.subjects, people.region_means)
+    similar_scans = find_similar_scans(people)
     same_scan_groups = merge_groups(
         [*([subject] for subject in people.subjects), *similar_scans.same_scan_groups, *find_equal_scan_groups(people)]
     )
@@ -75,28 +83,48 @@ def find_duplicates(people: PeopleScans) -> "NearDuplicates":
         tuple(
             pair for pair in similar_scans.same_person_pairs if leader_by_subject[pair[0]] != leader_by_subject[pair[1]]
         ),
+        similar_scans.compared_by,
     )
+
+
+def find_similar_scans(people: PeopleScans) -> "NearDuplicates":
+    """The near duplicates by region means or, without these, by edges; none if there are neither."""
+    from data.cohorts import near_connectomes, near_duplicates
+
+    if people.region_means is not None:
+        return near_duplicates.find_near_duplicates(people.subjects, people.region_means)
+    if people.edge_fisher_z is not None:
+        return near_connectomes.find_near_connectomes(people.subjects, people.edge_fisher_z)
+    return near_duplicates.NearDuplicates()
+
+
+def join_people(first_people: PeopleScans, second_people: PeopleScans) -> PeopleScans:
+    """Both, as `0`, `1`, ..., with the region means or edges that can be compared, and without digests."""
+    people_count = len(first_people.subjects) + len(second_people.subjects)
+    joined_people = PeopleScans({str(index): set() for index in range(people_count)})
+    if first_people.region_means is not None and second_people.region_means is not None:
+        region_means = np.concatenate([first_people.region_means, second_people.region_means])
+        return replace(joined_people, region_means=region_means)
+    has_edges = first_people.edge_fisher_z is not None and second_people.edge_fisher_z is not None
+    if has_edges and first_people.parcel_names == second_people.parcel_names:
+        edge_fisher_z = np.concatenate([first_people.edge_fisher_z, second_people.edge_fisher_z])
+        return replace(joined_people, edge_fisher_z=edge_fisher_z, parcel_names=first_people.parcel_names)
+    return joined_people
 
 
 def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans) -> dict[str, str]:
     """New subjects -> the first reference subject who has an equal map or connectome or, where both have region means
-    of the same maps, nearly the same scan."""
+    of the same maps, or edges of the same parcels, nearly the same scan."""
     reference_subject_by_new_subject: dict[str, str] = {}
-    if reference_people.region_means is not None and new_people.region_means is not None:
-        from data.cohorts import near_duplicates
-
-        all_subjects = [*reference_people.subjects, *new_people.subjects]
-        all_region_means = np.concatenate([reference_people.region_means, new_people.region_means])
-        for group in near_duplicates.find_near_duplicates(
-            [str(index) for index in range(len(all_region_means))], all_region_means
-        ).same_scan_groups:
-            first_person_index, *later_person_indices = map(int, group)
-            if first_person_index < len(reference_people.subjects):
-                reference_subject_by_new_subject |= {
-                    all_subjects[index]: all_subjects[first_person_index]
-                    for index in later_person_indices
-                    if index >= len(reference_people.subjects)
-                }
+    all_subjects = [*reference_people.subjects, *new_people.subjects]
+    for group in find_similar_scans(join_people(reference_people, new_people)).same_scan_groups:
+        first_person_index, *later_person_indices = map(int, group)
+        if first_person_index < len(reference_people.subjects):
+            reference_subject_by_new_subject |= {
+                all_subjects[index]: all_subjects[first_person_index]
+                for index in later_person_indices
+                if index >= len(reference_people.subjects)
+            }
     reference_subject_by_scan_digest = {
         scan_digest: subject
         for subject in reversed(reference_people.scan_digests_by_subject)
@@ -108,16 +136,20 @@ def find_people_in_common(reference_people: PeopleScans, new_people: PeopleScans
     return reference_subject_by_new_subject
 
 
-def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_means: bool = True) -> PeopleScans:
-    """These subjects of a cohort, in this order; the first record of each is read for region means. Records in which
-    regions were swapped do not count. Raises InputError, naming the file."""
+def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_near_scans: bool = True) -> PeopleScans:
+    """These subjects of a cohort, in this order; the first record of each is read for region means or, without maps,
+    its edges, unless only equal scans are looked for. Records in which regions were swapped do not count. Raises
+    InputError, naming the file."""
     first_record_index_by_subject = cohort.find_first_record_indices(cohort.find_unswapped_record_indices())
     scan_digests_by_subject = cohort.collect_scan_digests()
     people = PeopleScans(
         {subject: scan_digests_by_subject[subject] for subject in subjects if subject in first_record_index_by_subject}
     )
-    if not with_region_means or not cohort.num_maps:
+    if not with_near_scans:
         return people
+    if not cohort.num_maps:
+        record_indices = [first_record_index_by_subject[subject] for subject in people.subjects]
+        return add_edges(people, cohort, record_indices)
     from data.cohorts import near_duplicates
     from data.images import atlas  # which nothing else needs of a cohort that convert made
 
@@ -131,6 +163,22 @@ def load_people_scans(cohort: "Cohort", subjects: Iterable[str], with_region_mea
     return replace(people, region_means=region_means)
 
 
+def add_edges(people: PeopleScans, cohort: "Cohort", record_indices: Sequence[int]) -> PeopleScans:
+    """The people, whose records are at these positions, with their edges, if the cohort has connectomes."""
+    from data.cohorts.connectomes import ROWS_PER_BLOCK
+    from data.cohorts.near_connectomes import draw_edge_indices
+
+    connectomes = cohort.connectomes
+    if connectomes is None:
+        return people
+    edge_indices = draw_edge_indices(connectomes.num_edges)
+    edge_fisher_z = np.empty((len(record_indices), len(edge_indices)), np.float32)
+    for block_start in range(0, len(record_indices), ROWS_PER_BLOCK):
+        block = slice(block_start, block_start + ROWS_PER_BLOCK)
+        edge_fisher_z[block] = connectomes[record_indices[block]][:, edge_indices]
+    return replace(people, edge_fisher_z=edge_fisher_z, parcel_names=connectomes.parcel_names)
+
+
 def find_groups_without_volumes(cohort: "Cohort") -> SubjectGroups:
     """Who is not independent, as far as that is known without reading volumes."""
     recorded_groups = merge_recorded_groups(cohort.metadata)
@@ -140,7 +188,7 @@ def find_groups_without_volumes(cohort: "Cohort") -> SubjectGroups:
         [
             *recorded_groups,
             *find_equal_scan_groups(
-                load_people_scans(cohort, [row.subject for row in cohort.rows], with_region_means=False)
+                load_people_scans(cohort, [row.subject for row in cohort.rows], with_near_scans=False)
             ),
         ]
     )

@@ -58,14 +58,14 @@ class NearDuplicates:
 
     same_scan_groups: SubjectGroups = ()
     same_person_pairs: SubjectGroups = ()
+    compared_by: str = "region means"
 
     def make_same_person_warnings(self) -> list[str]:
         """Possible second sessions, for the researcher to judge."""
         if not self.same_person_pairs:
             return []
-        return [
-            f"possibly two sessions of one participant, by region means: {join_group_names(self.same_person_pairs)}"
-        ]
+        pairs_text = join_group_names(self.same_person_pairs)
+        return [f"possibly two sessions of one participant, by {self.compared_by}: {pairs_text}"]
 
 
 @cache

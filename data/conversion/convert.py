@@ -22,10 +22,12 @@ from data.base.pool import Pool
 from data.base.terminal import SummaryRow
 from data.cohorts import records
 from data.cohorts.cohort import MAP_MEASURES_FILE, Cohort
+from data.cohorts.connectomes import EDGE_DTYPE, count_edges
 from data.cohorts.derivation import copy_derivation_images
 from data.cohorts.duplicates import PeopleScans, find_duplicates, find_people_in_common, load_people_scans
 from data.cohorts.groups import SubjectGroups
 from data.cohorts.metadata import COMMAND_KEY, Metadata
+from data.cohorts.near_connectomes import draw_edge_indices
 from data.cohorts.stored import open_cohort, open_run_cohort
 from data.conversion import families, measures
 from data.conversion.derived import check_derivations
@@ -42,7 +44,7 @@ from data.conversion.leaks import (
 )
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_template_match, plan_from_template, plan_new_cohort
-from data.conversion.series import correlate_series
+from data.conversion.series import ConvertedConnectomes, correlate_series
 from data.conversion.source import Source
 from data.conversion.split import PreservedSplit
 from data.conversion.template import TemplateCohort, find_unknown_categories
@@ -123,6 +125,8 @@ class Conversion:
 
             # recognise scans: by them people come into other splits, who share one or have one of the preserved split
             scan_fingerprints = collect_scan_fingerprints(subject_ids, people_maps)
+            if connectomes and not planned_cohort.metadata.maps:
+                scan_fingerprints = add_compared_edges(scan_fingerprints, connectomes)
             if template_cohort and template_cohort.list_split_subjects("train"):
                 check_new_scans(source, template_cohort, scan_fingerprints)
             same_scan_groups = find_duplicates(scan_fingerprints).same_scan_groups
@@ -383,6 +387,15 @@ def collect_scan_fingerprints(subject_ids: Sequence[str], people_maps: Sequence[
     ]
     region_means = np.array(region_means_per_person) if region_means_per_person else None  # (people, regions, maps)
     return PeopleScans(scan_digests_by_subject, region_means)
+
+
+def add_compared_edges(scan_fingerprints: PeopleScans, connectomes: ConvertedConnectomes) -> PeopleScans:
+    """The people with those of their edges by which near copies are recognised."""
+    edge_indices = draw_edge_indices(count_edges(len(connectomes.parcel_names)))
+    edge_fisher_z = np.array(
+        [np.fromfile(row_path, EDGE_DTYPE)[edge_indices] for row_path in connectomes.connectome_row_paths]
+    )
+    return replace(scan_fingerprints, edge_fisher_z=edge_fisher_z, parcel_names=connectomes.parcel_names)
 
 
 def check_new_scans(source: Source, template_cohort: Cohort, scan_fingerprints: PeopleScans) -> None:

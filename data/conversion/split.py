@@ -142,15 +142,16 @@ class PreservedSplit:
 
     def take_splits_by_scan(self, scan_fingerprints: PeopleScans) -> None:
         """Those people take on a split whose map or connectome the cohort has or, if it has the same number of maps
-        and no encoder made them, nearly the same scan."""
-        region_means = scan_fingerprints.region_means  # (subjects, regions, maps)
-        if not scan_fingerprints.scan_digests_by_subject or region_means is None:
+        and no encoder made them, or neither has maps, nearly the same scan."""
+        if not scan_fingerprints.scan_digests_by_subject:
             return
+        region_means = scan_fingerprints.region_means  # (subjects, regions, maps)
+        map_count = 0 if region_means is None else region_means.shape[-1]
         is_cohort_encoded = self.split_cohort.metadata.reduction.startswith("encoder")
         cohort_scan_fingerprints = load_people_scans(
             self.split_cohort,
             [subject_row.subject for subject_row in self.training_first_rows],
-            with_region_means=not is_cohort_encoded and self.split_cohort.num_maps == region_means.shape[-1],
+            with_near_scans=not is_cohort_encoded and self.split_cohort.num_maps == map_count,
         )
         cohort_subject_by_subject = find_people_in_common(cohort_scan_fingerprints, scan_fingerprints)
         for subject, cohort_subject in cohort_subject_by_subject.items():

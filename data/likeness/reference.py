@@ -23,7 +23,6 @@ from data.base.terminal import format_participants, open_progress_bar
 from data.base.thresholds import MIN_DESCRIBED_PEOPLE
 from data.cohorts.cohort import LIKENESS_FILE, LIKENESS_MEANS_FILE, Cohort
 from data.conversion.template import TemplateCohort
-from data.images import atlas
 from data.likeness.reasons import (
     MEASURE_BY_NAME,
     NORMAL_MAD,
@@ -44,6 +43,7 @@ from data.likeness.scans import (
     ScanMeans,
     ScanSums,
     iterate_map_volumes,
+    load_region_atlas,
     measure_against_means,
     read_unconverted_measures,
 )
@@ -241,7 +241,7 @@ def find_deviation_sentences(
 ) -> list[tuple[str, ...]]:
     """In plain words what is far from the others in each row of measures. `missing_regions_by_record_and_map` are the
     regions that each record lacks, by map."""
-    name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
+    name_by_region = load_region_atlas(cohort).name_by_region
     deviations_per_record = find_deviations(measure_table, ranges)
     sentences_per_record = list[tuple[str, ...]]()
     for record_index, record_deviations in zip(measure_table.index, deviations_per_record, strict=True):

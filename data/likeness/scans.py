@@ -25,6 +25,11 @@ MIRROR_HALF_MEASURE_NAMES = ("side", "values")  # correlations that show whether
 MissingRegions = dict[int, dict[str, list[int]]]  # the regions without signal, by record and map
 
 
+def load_region_atlas(cohort: Cohort) -> atlas.Atlas:
+    """AAL on the grid of a cohort; on the reduced one if it has no maps, so that no region is looked up."""
+    return atlas.load_atlas(None, cohort.record_grid or grids.REDUCED)
+
+
 def scale_to_unit_length(values: np.ndarray) -> np.ndarray:
     """Values of any shape, divided by the root of the sum of their squares; 0 if all are 0. Without the threads of a
     BLAS, which cost more than they save here."""
@@ -137,8 +142,10 @@ class ScanMeans:
     @property
     def mean_volumes(self) -> np.ndarray:
         """(x, y, z, maps) float32."""
-        mean_volumes = [map_mean.mean_volume for map_mean in self.mean_volume_by_map.values()]
-        return np.stack(mean_volumes, axis=-1).astype(np.float32)
+        mean_volumes = np.empty((*grids.REDUCED.shape, len(self.mean_volume_by_map)), np.float32)
+        for map_index, map_mean in enumerate(self.mean_volume_by_map.values()):
+            mean_volumes[..., map_index] = map_mean.mean_volume
+        return mean_volumes
 
 
 class ScanSums:
@@ -152,7 +159,7 @@ class ScanSums:
     def __init__(self, cohort: Cohort, record_indices: Iterable[int]) -> None:
         """For those whose records are at these positions; the first record of each person counts in the means."""
         self.cohort = cohort
-        self.region_label_volume = atlas.load_atlas(None, cohort.grid).region_labels
+        self.region_label_volume = load_region_atlas(cohort).region_labels
         first_index_by_subject = cohort.find_first_record_indices(record_indices)
         self.first_record_indices = set(first_index_by_subject.values())
         subset_count = min(MAX_SUBSETS, len(first_index_by_subject))
@@ -255,8 +262,8 @@ def orient_mirror_halves(mirror_halves: np.ndarray, mirror_half_sums: np.ndarray
 
 
 def iterate_map_volumes(cohort: Cohort, record_index: int) -> Iterator[np.ndarray]:
-    """The volume (x, y, z) of each map of a record."""
-    return iter(np.moveaxis(cohort.read_volume(record_index), -1, 0))
+    """The volume (x, y, z) of each map of a record; none of a cohort without maps."""
+    return iter(np.moveaxis(cohort.read_volume(record_index), -1, 0)) if cohort.num_maps else iter(())
 
 
 def measure_against_means(
@@ -264,7 +271,7 @@ def measure_against_means(
 ) -> tuple[pd.DataFrame, MissingRegions]:
     """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
     that each record lacks, by map. Raises InputError, naming a file that cannot be read."""
-    region_label_volume = atlas.load_atlas(None, cohort.grid).region_labels
+    region_label_volume = load_region_atlas(cohort).region_labels
     measures_by_record: dict[int, dict[tuple[str, str], float]] = {}
     missing_regions_by_record_and_map: MissingRegions = {}
     for record_index in record_indices:
@@ -295,7 +302,8 @@ def measure_against_means(
         measures_by_record[record_index] = value_by_column
         missing_regions_by_record_and_map[record_index] = missing_regions_by_map
         progress_bar.advance()
-    return pd.DataFrame.from_dict(measures_by_record, orient="index"), missing_regions_by_record_and_map
+    measure_table = pd.DataFrame.from_dict(measures_by_record, orient="index")
+    return measure_table.reindex(list(measures_by_record)), missing_regions_by_record_and_map
 
 
 def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:

@@ -216,7 +216,7 @@ def check_no_leak(
     test_subjects = cohort.list_split_subjects("test")
     scan_match_by_subject = find_people_in_common(
         PeopleScans({trained_network_text: set(training_scan_digests)}),
-        load_people_scans(cohort, test_subjects, with_region_means=False),
+        load_people_scans(cohort, test_subjects, with_near_scans=False),
     )
     renamed_subjects = []  # known by their scans only
     leaked_subjects = []
