@@ -89,7 +89,7 @@ def list_preparation_values(cohort: Cohort) -> list[object]:
     """How all that baselines read was prepared, except connectomes."""
     covariate_columns = [] if cohort.covariates is None else sorted(cohort.covariates)
     return [
-        cohort.grid,
+        cohort.record_grid,
         cohort.num_maps,
         cohort.metadata.select_fields_for_inputs(("volume", "phenotype")),
         covariate_columns,

@@ -82,8 +82,8 @@ def make_methods_context(tables: EvaluationTables) -> MethodsContext:
     manifest = tables.manifest
     preset_config = MODELS[manifest.model].module.PRESETS.get(manifest.preset) if manifest.is_network else None
     preset_settings = json.loads(json.dumps(asdict(preset_config))) if preset_config else dict(manifest.config)
-    if not manifest.prepared.connectome:  # the cohort decided that
-        preset_settings.pop("connectome", None)
+    for input_name in list_inputs_cohort_lacks(manifest):  # the cohort decided that
+        preset_settings.pop(input_name, None)
     baseline_table = pd.DataFrame(columns=["baseline", ROLE_COLUMN]) if tables.baselines is None else tables.baselines
     class_count_by_site = tables.labelled_predictions.groupby("site")["label"].nunique()
     connectome_series = manifest.prepared.connectome if "connectome" in manifest.input_names else ""
@@ -136,14 +136,27 @@ def is_preset_seen_by_authors(manifest: EvaluationManifest) -> bool:
     )
 
 
+def list_inputs_cohort_lacks(manifest: EvaluationManifest) -> list[str]:
+    """The inputs of networks that the cohort does not have, so that no setting of the user leaves them out."""
+    is_lacking_by_input = {
+        "volume": not manifest.num_maps,
+        "phenotype": not manifest.num_maps and not manifest.prepared.num_phenotype,
+        "connectome": not manifest.prepared.connectome,
+    }
+    return [input_name for input_name, is_lacking in is_lacking_by_input.items() if is_lacking]
+
+
 def find_used_settings(manifest: EvaluationManifest) -> dict[str, Any]:
     """The hyper-parameters of a run without those that change nothing with the others as they are, and those that only
     say that maps and phenotype are read, as they are unless a setting says otherwise; none of what is no network."""
     if not manifest.is_network:
         return {}
     model_spec = MODELS[manifest.model]
-    read_input_names = [name for name in model_spec.input_names if manifest.config.get(name)]
-    unsaid_setting_names = {*model_spec.parse_settings(manifest.config).idle(), *read_input_names}
+    lacking_input_names = list_inputs_cohort_lacks(manifest)
+    unsaid_setting_names = {*model_spec.parse_settings(manifest.config).idle()}
+    unsaid_setting_names |= {
+        name for name in model_spec.input_names if manifest.config.get(name) or name in lacking_input_names
+    }
     return {
         setting_name: setting_value
         for setting_name, setting_value in manifest.config.items()

@@ -52,6 +52,7 @@ class EvaluationManifest(Choices, Caveats, TestStatement):
     folds: str | None  # the name of a `Division`
     fold: str | None  # the one that was tested, if only one was
     maps: tuple[str, ...]  # in a record, where they have names
+    num_maps: int  # in a record; 0 in a cohort without maps
     repeats: int  # number of them
     permutations: PermutationResult | None = None
     cross_validation: CrossValidation | None = None  # the test on folds that goes with a model of everybody

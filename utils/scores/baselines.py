@@ -55,8 +55,8 @@ SETTINGS_TEXT_BY_CLASSIFIER = {  # by the classifier's part of the names of base
     SVM: "radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
     f"{INNER_FOLDS_TEXT}, at most {MAX_SVM_RECORDS:,} training records",
     MEAN_OF_SVMS: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
-    MEAN_OF_BRANCHES: "the mean log odds of these parts: SVMs of maps (their mean), the phenotype's SVM "
-    f"if it is named, the connectome's ridge; at most {ridge.MAX_EDGE_RECORDS:,} training records",
+    MEAN_OF_BRANCHES: "the mean log odds of these parts, as far as they are named: SVMs of regions, one a map (their "
+    f"mean), the phenotype's SVM, the connectome's ridge; at most {ridge.MAX_EDGE_RECORDS:,} training records",
 }
 
 
@@ -238,8 +238,8 @@ def predict_connectome_baselines(
     probability_by_baseline: dict[str, np.ndarray], fitting_cohort: Cohort, test_cohort: Cohort
 ) -> dict[str, np.ndarray]:
     """Probabilities of the test records of `test_cohort` by the edges of connectomes, fitted on training records of
-    `fitting_cohort`: first by edges alone, then by the mean of these and of those by maps and phenotype in
-    `probability_by_baseline`. Empty unless both cohorts have the same edges."""
+    `fitting_cohort`: first by edges alone, then by the mean of these and of those by maps and phenotype, as far
+    as they are in `probability_by_baseline`. Empty unless both cohorts have the same edges."""
     has_same_edges = fitting_cohort.metadata.select_fields_for_inputs(
         [CONNECTOME_FEATURE_KIND]
     ) == test_cohort.metadata.select_fields_for_inputs([CONNECTOME_FEATURE_KIND])
@@ -251,20 +251,24 @@ def predict_connectome_baselines(
     connectome_probabilities = expit(
         edge_classifier.predict_log_odds(test_cohort.connectomes, test_cohort.find_split_record_indices("test"))
     )
-    branch_probabilities = [
-        probability_by_baseline.get(f"regions, {MEAN_OF_SVMS}", probability_by_baseline[f"regions, {SVM}"]),
-        connectome_probabilities,
-    ]
-    branch_probabilities += [
-        probability_by_baseline[baseline] for baseline in [f"phenotype, {SVM}"] if baseline in probability_by_baseline
-    ]
-    feature_kinds_text = (
-        "regions with phenotype and connectome" if len(branch_probabilities) > 2 else "regions and connectome"
-    )
-    return {
-        f"{CONNECTOME_FEATURE_KIND}, {RIDGE}": connectome_probabilities,
-        f"{feature_kinds_text}, {MEAN_OF_BRANCHES}": pool_probabilities(branch_probabilities),
+    connectome_baseline = {f"{CONNECTOME_FEATURE_KIND}, {RIDGE}": connectome_probabilities}
+
+    # one branch for each input, as networks have them
+    region_baseline = f"regions, {MEAN_OF_SVMS}"
+    if region_baseline not in probability_by_baseline:
+        region_baseline = f"regions, {SVM}"
+    probabilities_by_branch = {
+        "regions": probability_by_baseline.get(region_baseline),
+        CONNECTOME_FEATURE_KIND: connectome_probabilities,
+        "phenotype": probability_by_baseline.get(f"phenotype, {SVM}"),
     }
+    present_branches = [branch for branch, values in probabilities_by_branch.items() if values is not None]
+    other_branches = [branch for branch in present_branches if branch != CONNECTOME_FEATURE_KIND]
+    if not other_branches:
+        return connectome_baseline
+    mean_probabilities = pool_probabilities([probabilities_by_branch[branch] for branch in present_branches])
+    feature_kinds_text = f"{' with '.join(other_branches)} and {CONNECTOME_FEATURE_KIND}"
+    return connectome_baseline | {f"{feature_kinds_text}, {MEAN_OF_BRANCHES}": mean_probabilities}
 
 
 def pool_probabilities(probabilities: Sequence[np.ndarray]) -> np.ndarray:

@@ -67,19 +67,14 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     `covariates` (see `make_covariate_table`), `phenotype` (29), `regions` (the volume's mean in each AAL region; with
     several maps, those of a region lie side by side), and `all` of them; then `missingness`, the part of the phenotype
     that says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all
-    records, are left out.
+    records, or regions of a cohort without maps, are left out.
     """
     header_batches = [
         feature_cohort.make_batch(range(len(feature_cohort.rows)), with_volumes=False) for feature_cohort in cohorts
     ]
     phenotype_values = np.concatenate([header_batch["phenotype"] for header_batch in header_batches])  # (records, 29)
-    atlases = [atlas.load_atlas(None, feature_cohort.grid) for feature_cohort in cohorts]
-    cohort_region_means = [
-        parcel_means.load_parcel_means(atlas_cohort, [parcels.make_region_parcels(cohort_atlas)])[0]
-        for atlas_cohort, cohort_atlas in zip(cohorts, atlases, strict=True)
-    ]
-    # (records, regions times maps)
-    region_means = np.concatenate(cohort_region_means).reshape(len(phenotype_values), -1)
+    cohort_region_means = [load_region_means(feature_cohort) for feature_cohort in cohorts]
+    region_means = np.concatenate(cohort_region_means)  # (records, regions times maps)
     record_rows = [row for feature_cohort in cohorts for row in feature_cohort.rows]
     subjects = [row.subject for row in record_rows]
     sites = [row.site for row in record_rows]
@@ -106,4 +101,15 @@ def make_feature_tables(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     if not phenotype_values.any():
         del feature_tables["phenotype"]
     nonempty_tables = {feature_kind: table for feature_kind, table in feature_tables.items() if table.shape[1]}
+    if not nonempty_tables:
+        return {}
     return nonempty_tables | {"all": pd.concat(nonempty_tables.values(), axis=1)} | missingness_tables
+
+
+def load_region_means(cohort: Cohort) -> np.ndarray:
+    """The mean of each map in each AAL region (records, regions times maps), without columns if there are no maps."""
+    if not cohort.num_maps:
+        return np.empty((len(cohort.rows), 0))
+    region_parcels = parcels.make_region_parcels(atlas.load_atlas(None, cohort.grid))
+    region_means = parcel_means.load_parcel_means(cohort, [region_parcels])[0]
+    return region_means.reshape(len(cohort.rows), -1)
