@@ -63,6 +63,7 @@ from data.tables.phenotype import write_subject_table
 MAX_MEDIAN_BRAIN_OFFSET_MM = 6.0
 SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
+UNSEALED_TABLES_CAVEAT = "whether the tables are as they were written cannot be checked"  # without maps
 EDIT_BOTH_TABLES_ADVICE = "edit both"  # tables that differ
 MIN_DISTINCT_ROW_FRACTION = 0.5  # of people; if fewer rows of a table differ, equal ones are no sign of copies
 MAX_PEOPLE_NOTED = 10  # of those who are unlike the others; the page has all
@@ -346,7 +347,8 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def check_sealing(metadata: Metadata, findings: Findings) -> None:
     """Tables that were sealed without sums are worth a note; if the records said otherwise, that is a problem."""
     if metadata.is_unsealed:
-        findings.notes.append(f"sealed without {manifest.SUMS_FILE}: {UNSEALED_CAVEAT}")
+        caveat = UNSEALED_CAVEAT if metadata.grid else UNSEALED_TABLES_CAVEAT
+        findings.notes.append(f"sealed without {manifest.SUMS_FILE}: {caveat}")
     if contradicted_cells := metadata.cells_unlike_records:
         cell_texts = [
             "{subject} {column} ({before} in the record, {after} in the table)".format(**cell)

@@ -53,7 +53,9 @@ def get_key_column(table_name: str) -> str:
 def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     """The tables of a cohort that its records can contradict, as text by `get_key_column`; a cell that they do
     contradict has the records' value. They are the labels, and the phenotype, if its constants are known and its table
-    has the values and people of the cohort. Raises InputError."""
+    has the values and people of the cohort. Nothing contradicts those of a cohort without maps. Raises InputError."""
+    if not cohort.num_maps:
+        return {}
     labels_and_phenotypes = [
         records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries
     ]

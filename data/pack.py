@@ -1,4 +1,5 @@
-"""A cohort -> the same records in files or in zip chunks, also with edited tables; or one record as NIfTI."""
+"""A cohort -> the same records in files or in zip chunks, also with edited tables; or one record as NIfTI. Of a cohort
+without maps there are only the tables."""
 
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from data.cohorts.stored import (
     write_cohort_tables,
 )
 
+TABLES_FORM = "tables"  # the form of a cohort without maps
 CHUNK_BYTES = 250_000_000
 CHUNK_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
 EXCEPTION_TEXT_BY_TABLE = {
@@ -42,10 +44,8 @@ def open_for_packing(cohort_path: Path, edited_folder: Path | None = None) -> Co
     ]:
         raise InputError(f"{cohort_path / damaged_file_names[0]} {DIFFERENT_FILE_MESSAGE}")
     for file_name in different_file_names:
-        print(
-            f"{cohort_path / file_name} was edited in place: what it said before is not "
-            f"known{EXCEPTION_TEXT_BY_TABLE.get(file_name, '')}."
-        )
+        exception_text = EXCEPTION_TEXT_BY_TABLE.get(file_name, "") if cohort.num_maps else ""
+        print(f"{cohort_path / file_name} was edited in place: what it said before is not known{exception_text}.")
     return cohort
 
 
@@ -63,11 +63,14 @@ def pack_cohort(
     cohort: Cohort, target_folder: Path, storage_form: str | None = None, edited_folder: Path | None = None
 ) -> tuple[str, list[str]]:
     """Writes `cohort` into the new folder `target_folder` in the form `storage_form` of `PACK_FUNCTION_BY_FORM`, by
-    default its own. Tables in the folder `edited_folder` replace its own ones. Returns the form, and each changed cell
-    in words. Volumes are copied bit by bit; label and phenotype of records are written anew. For a cohort without sums,
-    `cohort.json` then lists the cells in which tables and records differed. Raises InputError for a damaged record, and
-    for a table with impossible values."""
-    storage_form = storage_form or ("zip" if any(entry.zip_chunk for entry in cohort.entries) else "bin")
+    default its own; without maps, the form is `tables`. Tables in the folder `edited_folder` replace its own ones.
+    Returns the form, and each changed cell in words. Volumes are copied bit by bit; label and phenotype of records
+    are written anew. For a cohort without sums, `cohort.json` then lists the cells in which tables and records
+    differed. Raises InputError for a damaged record, and for a table with impossible values."""
+    if not cohort.num_maps:
+        storage_form = TABLES_FORM
+    elif storage_form is None:
+        storage_form = "zip" if any(entry.zip_chunk for entry in cohort.entries) else "bin"
     cohort = flatten_record_files(cohort)
     cell_changes = list[dict[str, str]]()
     has_no_sums = is_unsealed(cohort)
@@ -89,10 +92,10 @@ def pack_cohort(
                 )
             if has_no_sums:
                 cohort = mark_unsealed(cohort, contradicted_cells, edited_folder is not None)
-        PACK_FUNCTION_BY_FORM[storage_form](cohort, unfinished_folder)
-        write_cohort_tables(
-            unfinished_folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.digests_by_file
-        )
+        if storage_form != TABLES_FORM:
+            PACK_FUNCTION_BY_FORM[storage_form](cohort, unfinished_folder)
+            cohort = replace(cohort, metadata=replace(cohort.metadata, grid=cohort.grid.shape))
+        write_cohort_tables(unfinished_folder, cohort.rows, cohort.metadata, cohort.digests_by_file)
         open_cohort(unfinished_folder)  # a cohort must be readable before it takes its name
     return storage_form, [
         "{subject} {column}: {before} -> {after}".format(**cell_change) for cell_change in cell_changes
@@ -146,10 +149,12 @@ def iterate_records(cohort: Cohort) -> Iterator[tuple[RecordRow, bytes]]:
 
 
 def write_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_name: str | None = None) -> None:
-    """Writes one volume of the subject or record `subject_or_file` as a new NIfTI file, RAS+, with its affine in MNI
-    space, mm. Raises InputError if `subject_or_file` or `map_name` is ambiguous or unknown, or `target_path` exists."""
+    """Writes one volume of the subject or record `subject_or_file` as a new NIfTI file, RAS+, with its affine in
+    MNI space, mm. Raises InputError if `subject_or_file` or `map_name` is ambiguous or unknown, or `target_path`
+    exists, or there are no maps."""
     from data.images import nifti
 
+    grid = cohort.grid
     if not target_path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target_path} is no NIfTI name; expected .nii or .nii.gz.")
     if map_name not in cohort.map_names and (map_name or cohort.num_maps > 1):
@@ -177,4 +182,4 @@ def write_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_na
     volume = cohort.read_volume(record_indices[0])
     with lock_exclusively(target_path):
         check_target_is_new(target_path)
-        nifti.save_nifti(nifti.make_mni_image(volume[..., map_index], cohort.grid), target_path)
+        nifti.save_nifti(nifti.make_mni_image(volume[..., map_index], grid), target_path)

@@ -27,6 +27,7 @@ def swap_regions(
     in all maps. A donor is drawn for each region; the rest stays that of the base record. Returns the rows. Raises
     InputError if a subject has no donor, or if the cohort was swapped before.
     """
+    grid = cohort.grid
     if swapped_region_count > atlas.AAL_REGION_COUNT:
         raise InputError(
             f"--regions {swapped_region_count} is more than AAL has; expected at most {atlas.AAL_REGION_COUNT}."
@@ -67,7 +68,7 @@ def swap_regions(
             unfinished_folder, cohort, swapped_region_count, copies_per_training_record, np.random.default_rng(seed)
         )
         copy_side_tables(cohort, unfinished_folder)
-        metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
+        metadata = replace(cohort.metadata, grid=grid.shape, provenance=provenance)
         write_cohort_tables(unfinished_folder, original_and_swapped_rows, metadata, cohort.digests_by_file)
         open_cohort(unfinished_folder)  # a cohort must be readable before it takes its name
     return original_and_swapped_rows

@@ -115,3 +115,37 @@ def test_equal_rows_of_a_table_alone_are_a_note(tmp_path):
     )
     outcome = run(command, to=tmp_path)
     assert outcome.status == 0 and "perhaps one participant twice: 50006 and 50009" in outcome.out
+
+
+@pytest.mark.parametrize("kind", ["only_connectomes", "only_table"])
+def test_tables_are_packed_as_they_are_or_edited(kind, request, tmp_path):
+    cohort = request.getfixturevalue(kind) / "cohort"
+    assert "as tables" in done("abide-data pack {of} {to} --zip", of=cohort, to=tmp_path / "packed")
+    for name in list_files(cohort) - {"check.json"}:
+        assert (tmp_path / "packed" / name).read_bytes() == (cohort / name).read_bytes(), name
+
+    (tmp_path / "edited").mkdir()
+    subjects = read_table(cohort / "subjects.csv")
+    subjects["label"] = subjects["label"].mask(subjects["subject"] == "50003", "0")
+    subjects.to_csv(tmp_path / "edited/subjects.csv", index=False)
+    command = "abide-data pack {of} {to}/relabelled --tables {to}/edited"
+    assert "50003 label: 1 -> 0" in done(command, of=cohort, to=tmp_path)
+    assert read_table(tmp_path / "relabelled/subjects.csv").equals(subjects)
+
+
+@pytest.mark.parametrize("kind", ["only_connectomes", "only_table"])
+def test_an_export_has_what_there_is(kind, request, tmp_path):
+    cohort = request.getfixturevalue(kind) / "cohort"
+    done("abide-data export {of} {to} --folds 4", of=cohort, to=tmp_path / "arrays")
+    files = {"participants.csv", "phenotype.csv", "covariates.csv", "SHA256SUMS"}
+    array_files = {"connectome.npy", "connectome.csv"} if kind == "only_connectomes" else set()
+    assert list_files(tmp_path / "arrays") == files | array_files
+    phenotype = read_table(tmp_path / "arrays/phenotype.csv")
+    assert phenotype["file"].tolist() == PEOPLE["SUB_ID"].tolist()
+    participants = read_table(tmp_path / "arrays/participants.csv")
+    assert participants.groupby("fold")["id"].count().between(9, 11).all()
+
+
+@pytest.mark.parametrize("verb", ["swap {of} {to}/out", "volume {of} 50003 {to}/out.nii.gz"])
+def test_what_is_about_volumes_is_refused(verb, only_connectomes, tmp_path):
+    refused(f"abide-data {verb}", "has no maps", of=only_connectomes / "cohort", to=tmp_path)

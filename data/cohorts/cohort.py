@@ -142,8 +142,8 @@ class Cohort:
         """The grid of the records. Raises InputError for a cohort without maps."""
         if self.record_grid is None:
             raise InputError(
-                f"{self.path} has no maps, which this reads; expected a cohort with maps. Convert maps, without --maps "
-                "none, or use what needs none."
+                f"{self.path} has no maps, which this reads; expected a cohort with maps. Make one by abide-data "
+                "convert --maps NAMES, or use what needs none."
             )
         return self.record_grid
 
@@ -254,10 +254,11 @@ class Cohort:
 
     def read_volume(self, record_index: int) -> np.ndarray:
         """The volume (x, y, z, maps) float32 of one record as it is stored, verified when it is first read. Raises
-        InputError, naming the file."""
+        InputError, naming the file, or the cohort if it has no maps."""
+        grid = self.grid
         entry = self.entries[record_index]
         record_content = entry.read()
-        volume = records.unpack_volume(record_content, self.grid, self.num_maps, str(entry))
+        volume = records.unpack_volume(record_content, grid, self.num_maps, str(entry))
 
         # Once in this process, its digest is compared
         if self.digests and entry not in self.verified_entries:
@@ -351,7 +352,10 @@ def split_into_batches(record_indices: np.ndarray, batch_size: int) -> list[np.n
 
 
 def flatten_record_files(cohort: Cohort) -> Cohort:
-    """The cohort with its records named as files of one folder. Raises InputError if two names collide there."""
+    """The cohort with its records named as files of one folder, if it has any. Raises InputError if two names collide
+    there."""
+    if not cohort.num_maps:
+        return cohort
     return replace(cohort, rows=cohort_rows.flatten_row_files(cohort.rows, cohort.path))
 
 

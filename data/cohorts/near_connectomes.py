@@ -6,8 +6,10 @@ scan that was processed again, or has a little noise in all edges. The other is 
 common: the mean, over edges, of cos(3 d), where d is their difference in standard deviations between people. That is 1
 of an equal edge, and 0 on average of different people. It finds a copy half of whose edges are anything else.
 
-Measured on 737 people of ABIDE I (200 parcels). Apart from 50578 and 50602, who share a scan (0.80 and 0.18), different
-people reach a cosine of 0.21 and a share of 0.13. With fewer parcels, they reach more by chance.
+Measured on 737 people of ABIDE I (200 parcels). Apart from 50578 and 50602, who share a scan (0.80 and 0.18),
+different people reach a cosine of 0.21 and a share of 0.13. None of 315 random sets, of 20 to 736 of them and of 12 to
+200 parcels, had a false group. Copies half of whose edges were noise were all found with 20 parcels or more, all but
+about a tenth with 12.
 """
 
 from collections.abc import Sequence

@@ -39,7 +39,7 @@ OVERLAP_WARNING = "Whether new participants are training participants of {} cann
 class BundledData:
     """`data.json`: how the people of a cohort were prepared. `metadata` are those of the cohort without its people."""
 
-    grid: str  # a key of GRID_BY_NAME
+    grid: str  # a key of GRID_BY_NAME; empty without maps
     num_maps: int  # in a record
     metadata: Metadata
     cohort_sha256: str  # identity of the cohort
@@ -96,7 +96,7 @@ def make_bundled_data(cohort: Cohort) -> BundledData:
     }
     measures_by_map = TemplateCohort(cohort).measures_by_map or {}
     return BundledData(
-        grid=cohort.grid.name,
+        grid=cohort.record_grid.name if cohort.record_grid else "",
         num_maps=cohort.num_maps,
         metadata=replace(cohort.metadata, **empty_fields),
         cohort_sha256=cohort.identity,
@@ -114,9 +114,9 @@ def check_preparation(cohort: Cohort) -> None:
             "then reduce the result: run.py --model cae --dataDir OUT with the encoder's --chkPointDir."
         )
     empty_phenotype = encode_phenotype(pd.DataFrame(columns=list(metadata.phenotype_columns), dtype=str), metadata)
-    is_map_reduction = metadata.reduction in ("none", "block mean")
+    is_known_reduction = metadata.reduction in ("none", "block mean") or not cohort.num_maps
     if (
-        not is_map_reduction
+        not is_known_reduction
         or tuple(empty_phenotype) != metadata.phenotype
         or not scaling.Scaler.from_preparation(metadata)
     ):
@@ -180,7 +180,7 @@ def read_template(bundle_archive: Archive) -> TemplateCohort:
         )
     bundle_cohort = Cohort(
         bundle_archive.path,
-        GRID_BY_NAME[bundled_data.grid],
+        GRID_BY_NAME[bundled_data.grid] if bundled_data.grid else None,
         (),
         (),
         metadata,
