@@ -149,3 +149,71 @@ def test_an_export_has_what_there_is(kind, request, tmp_path):
 @pytest.mark.parametrize("verb", ["swap {of} {to}/out", "volume {of} 50003 {to}/out.nii.gz"])
 def test_what_is_about_volumes_is_refused(verb, only_connectomes, tmp_path):
     refused(f"abide-data {verb}", "has no maps", of=only_connectomes / "cohort", to=tmp_path)
+
+
+def test_new_people_are_prepared_like_others(only_connectomes, tmp_path):
+    labs.pcp(tmp_path / "lab", labs.people(12, 60002), (), series=True)
+    done("abide-data convert {to}/lab {to}/cohort --like {of}", of=only_connectomes / "cohort", to=tmp_path)
+    new, old = tmp_path / "cohort", only_connectomes / "cohort"
+    assert read_table(new / "subjects.csv")["split"].eq("test").all() and not [*new.glob("*.bin")]
+    assert json.loads((new / "cohort.json").read_text())["maps"] == []
+    for field in ("phenotype_median", "phenotype_mean", "phenotype_scale", "parcels_sha256"):
+        assert (
+            json.loads((new / "cohort.json").read_text())[field] == json.loads((old / "cohort.json").read_text())[field]
+        )
+
+
+@pytest.mark.parametrize("noisy_parcels", [0, 12])
+def test_a_training_connectome_under_another_id_is_refused(noisy_parcels, copied, tmp_path):
+    subjects = read_table(copied / "cohort/subjects.csv")
+    trained = next(subject for subject in subjects["subject"][subjects["split"] == "train"] if subject > "50031")
+    newcomers = labs.people(12, 60002)
+    labs.pcp(tmp_path / "lab", newcomers, (), series=True)
+    for subject in newcomers["SUB_ID"]:
+        series = make_wide_series(int(trained) if subject == "60005" else int(subject))
+        if subject == "60005":
+            series[:, 40 - noisy_parcels :] = np.random.default_rng(1).normal(size=(len(series), noisy_parcels))
+        write_series(tmp_path / "lab", subject, series)
+    command = "abide-data convert {to}/lab {to}/cohort --like {of}"
+    refused(command, f"60005 has that of {trained}", "--exclude 60005", of=copied / "cohort", to=tmp_path)
+    done(f"{command} --exclude 60005", of=copied / "cohort", to=tmp_path)
+
+
+def test_a_table_alone_of_new_people_may_not_name_those_who_train(only_table, tmp_path):
+    labs.participants(tmp_path, labs.people(4, 50002))
+    command = "abide-data convert {to} {to}/cohort --like {of} --labelColumn group --positive A"
+    refused(command, "are training participants", of=only_table / "cohort", to=tmp_path)
+    labs.participants(tmp_path, labs.people(4, 60002))
+    done(command, of=only_table / "cohort", to=tmp_path)
+    assert read_table(tmp_path / "cohort/subjects.csv")["subject"].tolist() == ["60002", "60003", "60004", "60005"]
+
+
+def test_a_split_is_preserved_by_connectome(only_connectomes, tmp_path):
+    """Of the same people under other IDs."""
+    renamed = PEOPLE.assign(SUB_ID=[str(70000 + number) for number in range(len(PEOPLE))])
+    folder = labs.copy(only_connectomes / "lab", tmp_path / "lab")
+    labs.edit(folder / "Phenotypic.csv", renamed.to_csv(index=False).encode())
+    command = "abide-data convert {to}/lab {to}/cohort --maps none --connectome rois_made --keepSplit {of}"
+    done(command, of=only_connectomes / "cohort", to=tmp_path)
+    splits = read_table(only_connectomes / "cohort/subjects.csv")["split"]
+    assert read_table(tmp_path / "cohort/subjects.csv")["split"].tolist() == splits.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["only_connectomes", "only_table"])
+def test_new_people_are_prepared_like_a_bundle(kind, request, tmp_path):
+    cohort = request.getfixturevalue(kind) / "cohort"
+    training = f"run.py --train --everybody --model nn {TINY} --dataDir {{of}} --chkPointDir {{to}}/ckpt"
+    done(f"{training} --outDir {{to}}/out", of=cohort, to=tmp_path)
+    done("abide-bundle {to}/ckpt/nn/everybody {to}/model.zip --licence CC-BY-4.0", to=tmp_path)
+    options = ""
+    if kind == "only_table":
+        (tmp_path / "lab").mkdir()
+        labs.participants(tmp_path / "lab", labs.people(12, 60002))
+        options = "--labelColumn group --positive A"
+    else:
+        labs.pcp(tmp_path / "lab", labs.people(12, 60002), (), series=True)
+    for name, template in (("by_cohort", cohort), ("by_bundle", tmp_path / "model.zip")):
+        done(f"abide-data convert {{to}}/lab {{to}}/{name} --like {{of}} {options}", of=template, to=tmp_path)
+    for name in ("subjects.csv", "phenotype.csv", "covariates.csv"):
+        assert (tmp_path / "by_bundle" / name).read_bytes() == (tmp_path / "by_cohort" / name).read_bytes(), name

@@ -72,7 +72,8 @@ def load_everybody_checkpoint(checkpoint_folder: CheckpointFolder) -> tuple[Mani
             "bundle takes from it how participants were prepared and what they were like. Copy it back."
         )
     metadata = cohort.metadata
-    if not (metadata.maps and metadata.phenotype_median) or metadata.reduction.startswith("encoder"):
+    is_preparation_known = bool((metadata.maps or not cohort.num_maps) and metadata.phenotype_median)
+    if not is_preparation_known or metadata.reduction.startswith("encoder"):
         raise InputError(
             f"{cohort.path} does not say how its participants were prepared from maps, or holds volumes of an "
             "encoder; train on a cohort of abide-data convert."
