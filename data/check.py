@@ -38,7 +38,7 @@ from data.conversion.edges import OPPOSED_MARK, check_connectomes
 from data.conversion.joining import read_source
 from data.conversion.leaks import check_group_differences
 from data.conversion.options import SourceOptions
-from data.conversion.source import ALL_MAPS_OPTION
+from data.conversion.source import ALL_MAPS_OPTION, NO_MAPS_OPTION
 from data.conversion.template import encode_phenotype
 from data.conversion.volumes import read_person_maps
 from data.derivation.job import list_failed_people_by_reason
@@ -105,6 +105,8 @@ def has_unconverted_maps(folder: Path) -> bool:
 def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
+    if source_options.maps == NO_MAPS_OPTION:
+        raise InputError(f"--maps none leaves no maps of {folder} to check; convert checks a table and connectomes.")
     default_maps_option = None if source_options.map_column else ALL_MAPS_OPTION
     source = read_source(
         folder, replace(source_options, maps=source_options.maps or default_maps_option), is_label_optional=True

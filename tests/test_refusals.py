@@ -11,9 +11,9 @@ import pytest
 import refusals
 from commands import done, refused
 from conftest import SLOW
-from refusals import blackout, cohorts, convert, derive, estimators, runs, scores
+from refusals import blackout, cohorts, convert, derive, estimators, runs, scores, without_maps
 
-TABLES = (convert, cohorts, derive, runs, estimators, scores, blackout)
+TABLES = (convert, without_maps, cohorts, derive, runs, estimators, scores, blackout)
 PLACES = refusals.PLACES | {name: make for table in TABLES for name, make in getattr(table, "PLACES", {}).items()}
 ROWS = [
     pytest.param(

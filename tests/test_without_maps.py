@@ -217,3 +217,11 @@ def test_new_people_are_prepared_like_a_bundle(kind, request, tmp_path):
         done(f"abide-data convert {{to}}/lab {{to}}/{name} --like {{of}} {options}", of=template, to=tmp_path)
     for name in ("subjects.csv", "phenotype.csv", "covariates.csv"):
         assert (tmp_path / "by_bundle" / name).read_bytes() == (tmp_path / "by_cohort" / name).read_bytes(), name
+
+
+def test_a_column_whose_name_says_so_has_the_ids_of_a_table_alone(tmp_path):
+    labs.participants(tmp_path, PEOPLE)
+    labs.edit(tmp_path / "participants.tsv", lambda table: table.rename(columns={"participant_id": "Patient ID"}))
+    options = "--phenotype iq --labelColumn group --positive A --dryRun"
+    assert "Patient ID" in done(f"abide-data convert {{to}} {{to}}/cohort --maps none {options}", to=tmp_path)
+    assert list_files(tmp_path) == {"participants.tsv"}

@@ -283,6 +283,11 @@ def check_source_table(source: Source, options: ConversionOptions) -> tuple[Sour
     text_table = source.text_table
     subject_ids = source.subject_table["subject"].tolist()
     check_label_coding(text_table, source.subject_table["label"].to_numpy(), source.label_column)
+    if source.map_files.columns.empty and source.series_paths is None and options.phenotype == ():
+        raise InputError(
+            f"Nothing of {source.table_path} is to be learnt from: --maps none and --phenotype '' without "
+            "--connectome. Name columns by --phenotype A,B."
+        )
 
     # columns that options name
     requested_phenotype = options.phenotype or ()

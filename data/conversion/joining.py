@@ -42,6 +42,7 @@ from data.tables.people import (
     check_subject_ids,
     clear_missing_codes,
     find_matching_id_column,
+    is_id_column_name,
     make_unmatched_ids_error,
     normalise_id,
     read_text_table,
@@ -250,7 +251,7 @@ def join_table_with_files(listing: FolderListing, options: SourceOptions, templa
 
 def find_table_without_maps(listing: FolderListing, options: SourceOptions, template_metadata: Metadata) -> JoinedTable:
     """The table that is to be converted without maps. Its IDs are in the column that is named, or matches the series
-    of --connectome; of a table alone, in one whose name says so. Raises InputError."""
+    of --connectome; of a table alone, in the one whose name says so. Raises InputError."""
     if options.map_column or (options.only and not options.connectome):
         raise InputError("--maps none uses no maps; leave out --mapColumn and --only, which are about them.")
     series_path_by_id = dict[str, Path]()
@@ -267,8 +268,11 @@ def find_table_without_maps(listing: FolderListing, options: SourceOptions, temp
     text_table = read_text_table(table_path)
 
     requested_id_column = find_requested_id_column(text_table, options, template_metadata)
+    usual_id_columns = list(filter(is_id_column_name, text_table))
     if options.connectome and not requested_id_column:
         id_column = find_matching_id_column(text_table, set(series_path_by_id), table_path)
+    elif len(usual_id_columns) == 1 and not requested_id_column:
+        id_column = usual_id_columns[0]
     else:
         id_column = find_subject_column(text_table, requested_id_column, table_path)
     row_ids = select_column(text_table, id_column, table_path).map(normalise_id)
@@ -292,6 +296,8 @@ def join_recognised_maps(listing: FolderListing, options: SourceOptions, templat
             map_name for map_name in STANDARD_MAPS if listing.find_product_files(MAP_PRODUCT, map_name)
         ]
         map_names = tuple(present_map_names) or DEFAULT_CONVERTED_MAPS
+    if {*NO_MAPS_OPTION} < {*map_names}:
+        raise InputError(f"--maps {','.join(map_names)} names maps beside none; leave out none, or the maps.")
     check_map_names(map_names)
 
     # a file may hold several of these maps

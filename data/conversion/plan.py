@@ -68,6 +68,9 @@ def plan_new_cohort(
             "on. Was a file copied under many names? To keep copies apart all the same, add --keepDuplicates."
         )
 
+    if not map_names and options.grid:
+        raise InputError("--grid is about maps, and --maps none uses none; leave it out.")
+
     # draw the split, in which groups stay together
     subjects_by_family = group_subjects_by_family(subject_table)
     dependent_groups = merge_groups([*same_scan_groups, *subjects_by_family.values()])

@@ -22,7 +22,9 @@ def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_pat
     takes. Raises InputError if one cannot be read."""
     record_content_texts = list(source.map_files) or ["no maps"]
     metadata = planned_cohort.metadata
+    connectome_name = ""
     if source.series_paths is not None:
+        connectome_name = str(source.series_paths.name)
         record_content_texts.append(
             f"{source.series_paths.name} of {len(find_parcel_names(source.series_paths.tolist()))} parcels"
         )
@@ -31,7 +33,7 @@ def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_pat
     )
     findings = make_census(census_title, planned_cohort.subject_rows)
     findings.forecast_sentences = make_forecast(
-        planned_cohort.subject_rows, merge_recorded_groups(metadata), connectome_name=metadata.connectome
+        planned_cohort.subject_rows, merge_recorded_groups(metadata), connectome_name=connectome_name
     )
     yield from findings.make_count_rows()
     yield from findings.make_problem_rows(cohort_path)
