@@ -184,7 +184,27 @@ def write_any_files(folder: Path) -> None:
     write_rows(folder / "subjects.csv", build_table(rows, **id_columns, **path, **AGE))
 
 
-WRITERS = {"BIDS": write_bids, "DPABI": write_dpabi, "ABIDE": write_abide, "any files": write_any_files}
+def write_connectomes(folder: Path) -> None:
+    write_bids(folder, ())
+    for row in people(PEOPLE):
+        path = folder / f"derivatives/sub-{row['SUB_ID']}/func/sub-{row['SUB_ID']}_task-rest_seg-atlas_timeseries.tsv"
+        path.parent.mkdir(parents=True)
+        lab.make_series(row).to_csv(path, sep="\t", index=False)
+
+
+def write_table_alone(folder: Path) -> None:
+    iq = {"fiq": lambda number, row: f"{90 + number * 11 % 37}"}
+    write_rows(folder / "participants.csv", build_table(people(PEOPLE), **BIDS_ID, **GROUP, **AGE, **SEX, **iq, **SITE))
+
+
+WRITERS = {
+    "BIDS": write_bids,
+    "DPABI": write_dpabi,
+    "ABIDE": write_abide,
+    "any files": write_any_files,
+    "connectomes": write_connectomes,
+    "a table alone": write_table_alone,
+}
 
 
 @pytest.fixture(scope="module")
