@@ -169,6 +169,12 @@ class Cohort:
         metadata = replace(self.metadata, connectome="", parcels_sha256="")
         return replace(self, digests=digests_without_connectome, metadata=metadata, connectomes=None)
 
+    @property
+    def without_maps(self) -> "Cohort":
+        """The cohort as if it had none."""
+        metadata = replace(self.metadata, maps=(), grid=())
+        return replace(self, record_grid=None, entries=(), num_maps=0, metadata=metadata)
+
     def find_split_record_indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
         record_indices = np.flatnonzero([row.split == split for row in self.rows])

@@ -83,7 +83,7 @@ def format_pair_name(first_name: str, second_name: str) -> str:
 def measure_connections(setup: BlackoutSetup) -> Measurements:
     """How far the log odds fall if the edges between two regions become the mean of all possible donors."""
     donors = setup.donors
-    region_edges = setup.volume_occlusion.fills.region_edges if setup.volume_occlusion else None
+    region_edges = setup.region_edges
     if region_edges is None or setup.edge_logits is None:
         return Measurements()
     region_pairs = find_unordered_pairs(
@@ -141,7 +141,7 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
     atlas = blackout.atlas
     connectomes = require_connectomes(blackout.cohort)
     record_effects = blackout.record_effects
-    region_systems = options.get_blackout_options(blackout.run).load_systems(blackout.cohort.grid)
+    region_systems = options.get_blackout_options(blackout.run).load_systems(options.find_region_grid(blackout.cohort))
     record_index_by_file = {
         record_row.file: record_index for record_index, record_row in enumerate(blackout.cohort.rows)
     }

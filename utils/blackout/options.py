@@ -13,7 +13,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.groups import find_group_leaders
 from data.cohorts.rows import RecordRow
 from data.images.atlas import Atlas, load_printable_atlas
-from data.images.grids import Grid
+from data.images.grids import FULL, Grid
 from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
 from utils.scores.results import MIN_BOOTSTRAP_SUBJECTS
@@ -78,7 +78,7 @@ class BlackoutOptions(BundleOptions):
             raise InputError(
                 f"--maps {unknown_map_names[0]} is no map of {cohort.path}; it has {', '.join(cohort.map_names)}."
             )
-        return np.array([self.maps is None or map_name in self.maps for map_name in cohort.map_names])
+        return np.array([self.maps is None or map_name in self.maps for map_name in cohort.map_names], bool)
 
     def find_separate_map_indices(self, cohort: Cohort) -> list[int]:
         """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
@@ -110,8 +110,17 @@ def get_blackout_options(run: Run) -> BlackoutOptions:
 
 
 def select_network_cohort(run: Run) -> Cohort:
-    """The cohort, without connectomes if the network reads none."""
-    return run.cohort if CONNECTOME_INPUT in run.predictor.input_names else run.cohort.without_connectomes
+    """The cohort, without connectomes and without maps if the network reads none."""
+    input_names = run.predictor.input_names
+    network_cohort = run.cohort
+    if CONNECTOME_INPUT not in input_names:
+        network_cohort = network_cohort.without_connectomes
+    return network_cohort if "volume" in input_names else network_cohort.without_maps
+
+
+def find_region_grid(cohort: Cohort) -> Grid:
+    """The grid of regions: that of the maps, or without maps the full one, on which images of parcels are."""
+    return cohort.record_grid or FULL
 
 
 def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
@@ -132,25 +141,25 @@ def load_blackout_covariates(cohort: Cohort, record_rows: Sequence[RecordRow]) -
 
 
 def check_blackout_possible(run: Run) -> None:
-    """Raises InputError unless all of this holds: a network that reads connectomes also reads maps; the labels of all
-    test subjects are known, since an effect is that on the true class; `--maps` are maps of the cohort; there are two
-    people or more, to predict one's region from another's; covariates and atlas can be read; with `--systems` there are
-    edges to replace, with `--maps` and `--atlas` a volume."""
+    """Raises InputError unless all of this holds: a network that reads connectomes alone is linear in them, and it is
+    known where their parcels lie; the labels of all test subjects are known, since an effect is that on the true class;
+    `--maps` are maps of the cohort; there are two people or more, to predict one's region from another's; covariates
+    and atlas can be read; with `--systems` there are edges to replace, with `--maps` a volume, with `--atlas` one of
+    the two."""
     cohort = run.cohort
     blackout_options = get_blackout_options(run)
     input_names = run.predictor.input_names
     if CONNECTOME_INPUT in input_names and "volume" not in input_names:
-        raise InputError(
-            f"{run.predictor.name} reads connectomes and no maps, and there is no blackout of connectomes alone. "
-            "Black out a network that reads both, such as --model mmnn."
-        )
+        check_edges_replaceable(run)
     test_rows = [cohort.rows[record_index] for record_index in cohort.find_split_record_indices("test")]
     if unlabelled_rows := [record_row for record_row in test_rows if not record_row.is_labelled]:
         raise InputError(
             f"{len(unlabelled_rows)} test records of {cohort.path} have no label, {unlabelled_rows[0].file} among "
             "them; a blackout needs one of each. Leave these participants out when you convert (--exclude)."
         )
-    if "volume" not in run.predictor.input_names and (blackout_options.maps or blackout_options.atlas):
+    replaces_edges = blackout_options.replaces_edges(select_network_cohort(run))
+    names_unread_regions = blackout_options.maps or (blackout_options.atlas and not replaces_edges)
+    if "volume" not in run.predictor.input_names and names_unread_regions:
         option_name = "maps" if blackout_options.maps else "atlas"
         raise InputError(
             f"--{option_name} tells of regions, and {run.predictor.name} reads no volume. Leave --{option_name} out."
@@ -168,9 +177,25 @@ def check_blackout_possible(run: Run) -> None:
             "participants."
         )
     load_blackout_covariates(cohort, test_rows)
-    if blackout_options.systems and not blackout_options.replaces_edges(select_network_cohort(run)):
+    if blackout_options.systems and not replaces_edges:
         raise InputError(
             f"--systems {blackout_options.systems} tells of connections, and none is replaced here; expected a network "
             "that reads connectomes, a cohort that holds where parcels lie, and no --maps. Leave --systems out."
         )
-    blackout_options.load_systems(cohort.grid)
+    blackout_options.load_systems(find_region_grid(cohort))
+
+
+def check_edges_replaceable(run: Run) -> None:
+    """Raises InputError for a network that reads connectomes and no maps if its edges cannot be replaced: only a linear
+    layer of edges is exact, and there must be something to replace."""
+    if run.model.loss_name != "cross_entropy" or CONNECTOME_INPUT not in run.model.optional_input_names:
+        raise InputError(
+            f"{run.predictor.name} reads connectomes and no maps, and is not known to be linear in them; a blackout "
+            "needs that. Black out a network such as --model mmnn."
+        )
+    connectomes = run.cohort.connectomes
+    if {*run.predictor.input_names} == {CONNECTOME_INPUT} and connectomes and connectomes.parcel_image is None:
+        raise InputError(
+            f"{run.predictor.name} reads connectomes alone, and {run.cohort.path} does not say where their parcels "
+            "lie; expected their label image. Convert again with --parcels FILE."
+        )

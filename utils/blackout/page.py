@@ -21,6 +21,7 @@ from utils.blackout import columns
 from utils.blackout.colours import find_largest_absolute_effect, paint_effects, rank_regions
 from utils.blackout.families import FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
+from utils.blackout.options import select_network_cohort
 from utils.blackout.results import BlackoutResults
 from utils.report.adjusted import make_adjusted_section
 from utils.report.columns import make_page_rows, make_table_section
@@ -124,7 +125,9 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
         yield Section("Warnings", warning_texts, kind="warning")
     if results.is_conclusive:
         yield make_counts_section(results)
-    background_fill_text = variants.FILL_TEXT_BY_STANDARD[results.run.standardisation]
+    background_fill_text = "unknown, which counts as the mean of the training participants"
+    if select_network_cohort(results.run).num_maps:
+        background_fill_text = variants.FILL_TEXT_BY_STANDARD[results.run.standardisation]
     explained_column_names = set[str]()  # columns that are explained already
     for feature_family in results.feature_families:
         if feature_family.atlas:

@@ -24,6 +24,7 @@ from utils.blackout import options
 from utils.blackout.direction import DIRECTION_COLUMN
 from utils.blackout.donors import compute_control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
+from utils.blackout.edge_regions import measure_edge_regions
 from utils.blackout.edges import MAX_FITTING_PEOPLE, Replacement, find_parcel_region_indices
 from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
@@ -59,7 +60,9 @@ class FillLogOdds(NamedTuple):
 def measure_regions(setup: BlackoutSetup) -> Measurements:
     """Replaces each region in all tested records."""
     if setup.volume_occlusion is None:
-        return Measurements()
+        if setup.region_edges is None or setup.edge_logits is None:
+            return Measurements()
+        return measure_edge_regions(setup, setup.region_edges, setup.edge_logits)
     fills = setup.volume_occlusion.fills
     tested_record_indices = setup.donors.tested_record_indices
     record_index_batches = np.array_split(
@@ -274,7 +277,8 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
     footnote_by_column = {}
     if name_footnote := " ".join(filter(None, footnote_sentences)):
         footnote_by_column["name"] = name_footnote
-    footnote_by_column[DIRECTION_COLUMN] = LEVEL_REMOVED_FOOTNOTE
+    if blackout.cohort.num_maps:
+        footnote_by_column[DIRECTION_COLUMN] = LEVEL_REMOVED_FOOTNOTE
     return FeatureFamily(
         REGION_KIND,
         region_names,
@@ -292,6 +296,8 @@ def make_region_by_map_family(blackout: Blackout) -> FeatureFamily | None:
     none."""
     blackout_options = options.get_blackout_options(blackout.run)
     cohort = blackout.cohort
+    if not cohort.num_maps:
+        return None
     separate_map_indices = blackout_options.find_separate_map_indices(cohort)
     map_names = [make_printable(cohort.map_names[map_index]) for map_index in separate_map_indices]
     if blackout_options.replaces_edges(cohort):
@@ -386,8 +392,11 @@ def describe_replaced_edges(blackout: Blackout) -> str:
     region_count = len(blackout.atlas.region_numbers)
     region_index_by_parcel = find_parcel_region_indices(connectomes, blackout.atlas)
     region_index_by_inside_parcel = region_index_by_parcel[region_index_by_parcel < region_count]
+    replaced_text = "Its edges of the connectome were replaced with it"
+    if not blackout.cohort.num_maps:
+        replaced_text = "A region is the edges of its parcels"
     edge_replacement_sentence = (
-        f"Its edges of the connectome were replaced with it: {len(region_index_by_inside_parcel)} of "
+        f"{replaced_text}: {len(region_index_by_inside_parcel)} of "
         f"{len(region_index_by_parcel)} parcels lie in {len(np.unique(region_index_by_inside_parcel))} of "
         f"{region_count} regions, the others have no edges. The background of edges is the training participants' mean."
     )

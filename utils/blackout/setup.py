@@ -1,6 +1,6 @@
 """What a blackout needs of a network, and what its measuring gives."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,9 +10,15 @@ import numpy as np
 from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors
 from utils.blackout.edge_logits import EdgeLogits, make_edge_logits
+from utils.blackout.edges import RegionEdges
 from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion, make_occlusion
-from utils.blackout.options import get_blackout_options, make_connectome_tables, select_network_cohort
+from utils.blackout.options import (
+    find_region_grid,
+    get_blackout_options,
+    make_connectome_tables,
+    select_network_cohort,
+)
 from utils.runs.network import ReadyNetwork
 from utils.runs.run import Run
 
@@ -33,6 +39,7 @@ class BlackoutSetup:
     donors: Donors
     volume_occlusion: VolumeOcclusion | None  # None for a network that reads no volume
     edge_logits: EdgeLogits | None  # None for a network that reads no connectome
+    region_edges: RegionEdges | None  # None if no edges are replaced
 
     @classmethod
     def from_run(cls, run: Run) -> "BlackoutSetup":
@@ -43,12 +50,18 @@ class BlackoutSetup:
         blackout_options = get_blackout_options(run)
         cohort = select_network_cohort(run)
         donors = Donors(cohort, run.cohort.find_split_record_indices("test"), blackout_options.donors, run.seed)
-        if "volume" not in run.predictor.input_names:
-            return cls(run, ready_network, donors, None, None)
-        fills = Fills(cohort, blackout_options.load_regions(cohort.grid), donors, blackout_options, run.seed)
         network = ready_network.network
-        volume_occlusion = VolumeOcclusion(fills, make_occlusion(network))
-        return cls(run, ready_network, donors, volume_occlusion, make_edge_logits(network))
+        edge_logits = make_edge_logits(network)
+        if "volume" in run.predictor.input_names:
+            fills = Fills(cohort, blackout_options.load_regions(cohort.grid), donors, blackout_options, run.seed)
+            volume_occlusion = VolumeOcclusion(fills, make_occlusion(network))
+            return cls(run, ready_network, donors, volume_occlusion, edge_logits, fills.region_edges)
+        region_edges = None
+        if blackout_options.replaces_edges(cohort):
+            atlas = blackout_options.load_regions(find_region_grid(cohort))
+            no_region_means = np.empty((len(cohort.rows), len(atlas.region_numbers), 0))
+            region_edges = RegionEdges(cohort, atlas, no_region_means, run.seed)
+        return cls(run, ready_network, donors, None, edge_logits, region_edges)
 
     @property
     def network(self) -> keras.Model:
@@ -70,7 +83,14 @@ class BlackoutSetup:
 
     def load_record_batch(self, record_index: int) -> dict[str, np.ndarray]:
         """A record of the cohort, as networks read it."""
-        return self.cohort.make_batch([record_index], record_table_by_name=make_connectome_tables(self.cohort))
+        return self.load_batch([record_index])
+
+    def load_batch(self, record_indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """Records of the cohort, as networks read them."""
+        cohort = self.cohort
+        return cohort.make_batch(
+            record_indices, with_volumes=cohort.num_maps > 0, record_table_by_name=make_connectome_tables(cohort)
+        )
 
 
 class RecomputationCheck(NamedTuple):

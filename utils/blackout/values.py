@@ -236,7 +236,7 @@ def compute_group_log_odds(
     for record_indices in split_into_batches(setup.donors.tested_record_indices, RECORDS_PER_BATCH):
         batch = setup.cohort.make_batch(
             record_indices,
-            with_volumes=phenotype_function.has_further_inputs,
+            with_volumes=phenotype_function.has_further_inputs and setup.cohort.num_maps > 0,
             record_table_by_name=make_connectome_tables(setup.cohort),
         )
         intact_phenotypes = phenotypes[record_indices]  # (n, 29)
