@@ -206,6 +206,13 @@ def read_parcel_series(series_path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"{series_path} has {parcel_signals.shape[1]} columns, its header {len(parcel_names)} names; expected as "
             "many."
         )
+    return parcel_names, check_parcel_signals(series_path, parcel_names, parcel_signals)
+
+
+def check_parcel_signals(series_path: Path, parcel_names: Sequence[str], parcel_signals: np.ndarray) -> np.ndarray:
+    """The series (volumes, parcels) float64 of a file without censored volumes. Raises InputError, naming the file, for
+    a matrix in their place, for values that are missing or infinite though no whole volume or parcel is, and for too
+    few volumes."""
     if is_correlation_matrix(parcel_signals):
         raise InputError(
             f"{series_path} is a matrix of {len(parcel_signals)} parcels, such as of their correlations, and not their "
@@ -225,7 +232,7 @@ def read_parcel_series(series_path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"{series_path} has {len(parcel_signals)} volumes that are not censored; expected at least "
             f"{MIN_SCAN_VOLUMES}. Leave the person out with --exclude."
         )
-    return parcel_names, parcel_signals
+    return parcel_signals
 
 
 def is_correlation_matrix(series_values: np.ndarray) -> bool:
