@@ -112,7 +112,7 @@ def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = N
     connectomes.write_connectomes(
         folder / connectomes.CONNECTOMES_FILE, [*label_by_subject], parcel_names, image, edges.astype(np.float32)
     )
-    parcels_sha256 = connectomes.compute_parcels_sha256(parcel_names, image)
+    parcels_sha256 = connectomes.compute_parcels_sha256(parcel_names, image, "rois_test")
     metadata = replace(cohort.metadata, connectome="rois_test", parcels_sha256=parcels_sha256)
     write_cohort_tables(folder, cohort.rows, metadata)
     return open_cohort(folder)

@@ -7,6 +7,7 @@ in `subjects.csv`; the names of the parcels and the image when it is opened, by 
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ PARCEL_IMAGE_DTYPE = np.dtype("<i2")
 MAX_PARCELS = 2000  # which bounds the memory that a row takes
 ROWS_PER_BLOCK = 64  # rows read at once
 COPY_AGAIN_ADVICE = "Copy it again, or convert again."
+NUMBERED_NAME = re.compile(r"(\D*)\d+")
 HDF5_DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # as h5py raises them
 HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 
@@ -84,10 +86,22 @@ def compute_row_digest(edge_fisher_z: np.ndarray) -> str:
     return hashlib.sha256(np.asarray(edge_fisher_z, EDGE_DTYPE).tobytes()).hexdigest()
 
 
-def compute_parcels_sha256(parcel_names: Sequence[str], parcel_image: np.ndarray | None) -> str:
-    """SHA-256 over the names of parcels and where they lie."""
-    image_bytes = b"" if parcel_image is None else np.ascontiguousarray(parcel_image, PARCEL_IMAGE_DTYPE).tobytes()
-    return hashlib.sha256(json.dumps(list(parcel_names)).encode() + image_bytes).hexdigest()
+def compute_parcels_sha256(parcel_names: Sequence[str], parcel_image: np.ndarray | None, atlas_name: str) -> str:
+    """The identity of parcels: SHA-256 over their names and where they lie. If they are numbered and it is not known
+    where they lie, `atlas_name`, as --connectome has it, is part of it, since most atlases have a parcel 1."""
+    identifying_texts = list(parcel_names)
+    image_bytes = b""
+    if parcel_image is not None:
+        image_bytes = np.ascontiguousarray(parcel_image, PARCEL_IMAGE_DTYPE).tobytes()
+    elif are_numbered(parcel_names):
+        identifying_texts.append(atlas_name)
+    return hashlib.sha256(json.dumps(identifying_texts).encode() + image_bytes).hexdigest()
+
+
+def are_numbered(parcel_names: Sequence[str]) -> bool:
+    """Whether names of parcels are numbers alone: 1 and 2, or ROI_1 and ROI_2."""
+    name_matches = [NUMBERED_NAME.fullmatch(parcel_name) for parcel_name in parcel_names]
+    return None not in name_matches and len({name_match[1] for name_match in name_matches if name_match}) == 1
 
 
 def write_connectomes(
@@ -128,7 +142,8 @@ def open_connectomes(
         raise InputError(
             f"{connectomes_path} is not a readable file of connectomes: {error}. {COPY_AGAIN_ADVICE}"
         ) from error
-    if z_shape != expected_shape or compute_parcels_sha256(parcel_names, parcel_image) != metadata.parcels_sha256:
+    parcels_sha256 = compute_parcels_sha256(parcel_names, parcel_image, metadata.connectome)
+    if z_shape != expected_shape or parcels_sha256 != metadata.parcels_sha256:
         raise InputError(f"{connectomes_path} has other parcels than cohort.json says. {COPY_AGAIN_ADVICE}")
     file_row_by_subject = {compose_accents(subject): file_row for file_row, subject in enumerate(stored_subjects)}
     if unmatched_subjects := sorted(file_row_by_subject.keys() ^ set(record_subjects)):

@@ -31,7 +31,7 @@ class Preparation:
     phenotype_mean: tuple[float, ...] = ()  # of each imputed value
     phenotype_scale: tuple[float, ...] = ()  # divisor of each value; 0 for a constant one
     connectome: str = ""  # the name of the series whose correlations are in `connectomes.h5`
-    parcels_sha256: str = ""  # of the parcels that the series are of
+    parcels_sha256: str = ""  # the identity of the parcels
 
     @property
     def has_phenotype_constants(self) -> bool:
@@ -59,7 +59,7 @@ class Preparation:
 PREPARATION_FIELDS_BY_INPUT = {
     "volume": ("maps", "normalisation", "reduction"),
     "phenotype": ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale"),
-    "connectome": ("connectome", "parcels_sha256"),
+    "connectome": ("parcels_sha256",),
 }
 
 

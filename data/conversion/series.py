@@ -74,7 +74,7 @@ class ConvertedConnectomes:
         return replace(
             metadata,
             connectome=self.connectome_name,
-            parcels_sha256=compute_parcels_sha256(self.parcel_names, self.parcel_image),
+            parcels_sha256=compute_parcels_sha256(self.parcel_names, self.parcel_image, self.connectome_name),
         )
 
     def write_connectomes(self, cohort_folder: Path, subject_ids: list[str]) -> None:

@@ -238,9 +238,8 @@ def add_connectomes(
     )
     image[image > len(names)] = 0
     connectomes.write_connectomes(folder / connectomes.CONNECTOMES_FILE, [*row_by_subject], names, image, values)
-    metadata = replace(
-        cohort.metadata, connectome="simulated", parcels_sha256=connectomes.compute_parcels_sha256(names, image)
-    )
+    parcels_sha256 = connectomes.compute_parcels_sha256(names, image, "simulated")
+    metadata = replace(cohort.metadata, connectome="simulated", parcels_sha256=parcels_sha256)
     write_cohort_tables(folder, cohort.rows, metadata)
     return open_cohort(folder)
 
