@@ -5,7 +5,6 @@ that was censored, a column of them a parcel that the scan lacks.
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from data.base.errors import InputError, compose_accents, is_plain_text, parse_natural_number, quote_text
+from data.base.errors import InputError, compose_accents, parse_natural_number
 from data.base.files import check_regular_file, read_json
 from data.base.listing import join_names
 from data.base.manifest import compute_checksum, compute_checksums
@@ -25,7 +24,6 @@ from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.cohorts.connectomes import (
     CONNECTOMES_FILE,
     EDGE_DTYPE,
-    MAX_PARCELS,
     compute_parcels_sha256,
     write_connectomes,
 )
@@ -33,6 +31,7 @@ from data.cohorts.metadata import Metadata
 from data.conversion import edges
 from data.conversion.discovery import FolderListing
 from data.conversion.leaks import REPETITION_TIME_COLUMN
+from data.conversion.number_tables import find_header_error
 from data.conversion.volumes import PersonMaps
 from data.images.atlas import read_label_image
 from data.images.nifti import make_sidecar_path
@@ -42,7 +41,6 @@ from data.tables.phenotype import write_subject_table
 MIN_SCAN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
 # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
 SYMMETRY_TOLERANCE_SHARE = 1e-4
-DECIMAL_NUMBER = re.compile(r"[-+]?\d*\.\d+(e.*)?")  # of a series, and no name of a parcel
 MAX_ABSOLUTE_R = 0.999999  # of two parcels, so that Fisher z is finite
 ATLASES_FOLDER = "atlases"
 LABEL_INDEX_COLUMN = "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
@@ -148,38 +146,6 @@ def read_series_header(series_path: Path) -> tuple[tuple[str, ...], str]:
     if header_error_text := find_header_error(parcel_names):
         raise InputError(f"{series_path} {header_error_text}")
     return parcel_names, separator_pattern
-
-
-def find_header_error(parcel_names: Sequence[str]) -> str:
-    """What is wrong with the names of parcels in the first line of a file; empty if nothing is."""
-    if invalid_parcel_names := [
-        parcel_name
-        for parcel_name in parcel_names
-        if not is_plain_text(parcel_name) or DECIMAL_NUMBER.fullmatch(parcel_name)
-    ]:
-        return (
-            f"has {quote_text(invalid_parcel_names[0])} in its first line; expected the names of parcels. Write a line "
-            "of these above."
-        )
-    if not all(parcel_names) and any(parcel_names):
-        column_number = parcel_names.index("") + 1
-        return (
-            f"has no name for column {column_number} of {len(parcel_names)}; expected that of a parcel. Name it, or "
-            "take it out."
-        )
-    if not 2 <= len(parcel_names) <= MAX_PARCELS:
-        return f"has {len(parcel_names)} columns in its first line; expected the names of 2 to {MAX_PARCELS} parcels."
-    if repeated_name_texts := [
-        f"{parcel_name} ({name_count} times)"
-        for parcel_name, name_count in Counter(parcel_names).items()
-        if name_count > 1
-    ]:
-        repeated_name = next(parcel_name for parcel_name, name_count in Counter(parcel_names).items() if name_count > 1)
-        return (
-            f"names {join_names(repeated_name_texts)} in its first line; expected each parcel once. Rename these "
-            f"columns, such as to {repeated_name}_1 and {repeated_name}_2, in the files of everybody."
-        )
-    return ""
 
 
 def read_parcel_series(series_path: Path) -> tuple[tuple[str, ...], np.ndarray]:
