@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from data.conversion.plan import PlannedCohort
 
 OPTION_NAMES_SET_BY_TEMPLATE = (
-    *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
+    *("maps", "parcels", "grid", "phenotype", "covariates"),
     *("seed", "keepSplit", "keepDuplicates", "allowLeak"),
 )  # options of convert
 # by verb: arguments, by what they do
@@ -297,7 +297,7 @@ def make_parser() -> argparse.ArgumentParser:
         check_parser,
         SourceOptions,
         "of a folder of maps, as for convert",
-        excluded_flag_names=("connectome", "parcels", "missing"),
+        excluded_flag_names=("connectome", "parcels", "parcelNames", "transpose", "edges", "missing"),
     )
     add_argument = add_verb(swap, "augment: swap regions between training participants of the same label").add_argument
     add_argument("cohort", type=Path)

@@ -30,6 +30,7 @@ from data.cohorts.metadata import COMMAND_KEY, Metadata
 from data.cohorts.near_connectomes import draw_edge_indices
 from data.cohorts.stored import open_cohort, open_run_cohort
 from data.conversion import families, measures
+from data.conversion.connectomes import make_connectomes
 from data.conversion.derived import check_derivations
 from data.conversion.leaks import (
     check_informative_columns,
@@ -44,7 +45,7 @@ from data.conversion.leaks import (
 )
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_template_match, plan_from_template, plan_new_cohort
-from data.conversion.series import ConvertedConnectomes, correlate_series
+from data.conversion.series import ConvertedConnectomes
 from data.conversion.source import Source
 from data.conversion.split import PreservedSplit
 from data.conversion.template import TemplateCohort, find_unknown_categories
@@ -105,8 +106,13 @@ class Conversion:
             # and who these are depends on who shares a scan
             connectomes = None
             if source.series_paths is not None:
-                connectomes = correlate_series(
-                    pool, source.series_paths, source.parcel_image_path, Path(temporary_folder), template_cohort
+                connectomes = make_connectomes(
+                    pool,
+                    source.series_paths.tolist(),
+                    source.connectome_reading,
+                    source.parcel_image_path,
+                    Path(temporary_folder),
+                    template_cohort,
                 )
             people_maps = [PersonMaps() for _ in subject_ids]
             temporary_record_paths = list[Path]()

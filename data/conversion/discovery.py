@@ -8,7 +8,7 @@ instead.
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -38,6 +38,8 @@ class Product:
 
 MAP_PRODUCT = Product("maps", "--mapColumn")
 PARCEL_SERIES_PRODUCT = Product("series")
+MATRIX_PRODUCT = Product("connectomes")  # matrices, or series whose names do not say that they are such
+CONNECTOME_PRODUCTS = (PARCEL_SERIES_PRODUCT, MATRIX_PRODUCT)
 SCAN_PRODUCT = Product("scans", "--boldColumn", ("pipeline", "space"), ("ses", "run", "folder", "name"))
 
 
@@ -57,6 +59,12 @@ NIFTI_SUFFIX_PATTERN = r"\.nii(?:\.gz)?"
 SUBJECT_PATTERN = "sub-([A-Za-z0-9]+)_"
 SCAN_PATTERN = SUBJECT_PATTERN + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NIFTI_SUFFIX_PATTERN
 SERIES_PATTERN = rf"(?i:{SUBJECT_PATTERN}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
+NUMBERS_SUFFIX_PATTERN = r"\.(?i:csv|tsv|txt|1D|npy|mat)"
+MATRIX_WORD_PATTERN = "(?:relmat|conmat|correlations?|connectome|connectivity|matrix)"
+MATRIX_PATTERN = (
+    rf"(?i:{SUBJECT_PATTERN}(?:.*_)?(?:seg|atlas)-{{atlas}}(?:_(?:.*_)?{MATRIX_WORD_PATTERN})?(?:\.dense)?)"
+    + NUMBERS_SUFFIX_PATTERN
+)
 UNCLEAR_ID_PATTERN = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NIFTI_SUFFIX_PATTERN}"
 UNCLEAR_ID_RULE = NamingRule(
     SCAN_PRODUCT, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNCLEAR_ID_PATTERN, ""
@@ -94,6 +102,19 @@ NAMING_RULES = (  # of maps, those of the first pipeline that has any are taken
         PARCEL_SERIES_PRODUCT, "BIDS", SERIES_PATTERN, "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>)"
     ),
     NamingRule(PARCEL_SERIES_PRODUCT, "PCP", r"(.+)_(?=rois_){name}\.1D", "*_rois_cc200.1D (--connectome rois_cc200)"),
+    NamingRule(MATRIX_PRODUCT, "BIDS", MATRIX_PATTERN, ""),
+    NamingRule(
+        MATRIX_PRODUCT,
+        "<NAME>_<ID>",
+        f"{{name}}_(?!FisherZ_)(.+){NUMBERS_SUFFIX_PATTERN}",
+        "ROISignals_*.mat",
+    ),
+    NamingRule(
+        MATRIX_PRODUCT,
+        "<ID>_<NAME>",
+        f"(.+)_{{name}}{NUMBERS_SUFFIX_PATTERN}",
+        "*_NAME.csv (--connectome NAME)",
+    ),
 )
 DPABI_PATTERN_BY_MAP = {
     "falff": "fALFF",
@@ -287,12 +308,15 @@ def describe_product_absence(listing: FolderListing, product: Product, map_or_se
         "name": map_or_series_name,
         "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series_name, map_or_series_name),
     }
+    expected_products = CONNECTOME_PRODUCTS if product is PARCEL_SERIES_PRODUCT else (product,)
     example_names_text = ", ".join(
         naming_rule.example_name_template.format(**example_fields)
         for naming_rule in NAMING_RULES
-        if naming_rule.product is product and naming_rule.example_name_template
+        if naming_rule.product in expected_products and naming_rule.example_name_template
     )
     column_advice = f", or a column of paths: {product.column_flag}" if product.column_flag else ""
+    if product is PARCEL_SERIES_PRODUCT:
+        column_advice = ", or a table of edges (--connectome FILE)"
     product_text = f"{map_or_series_name} {product.product_name}".strip()
     absence_message = (
         f"{listing.root_folder} holds no {product_text} by their names; expected {example_names_text}{column_advice}."
@@ -332,7 +356,7 @@ def choose_usable_files(product_files: Sequence[ProductFile], only_globs: str | 
         product_file for product_file in product_files if matches_any_glob(product_file.relative_path, only_globs)
     ]
     usable_files = [product_file for product_file in matching_files if not product_file.exclusion_reason]
-    if product is PARCEL_SERIES_PRODUCT:
+    if product in CONNECTOME_PRODUCTS:
         return usable_files or matching_files or list(product_files)
     if product is MAP_PRODUCT and usable_files:
         first_rule = min((product_file.naming_rule for product_file in usable_files), key=NAMING_RULES.index)
@@ -551,11 +575,16 @@ def suggest_globs(product_file: ProductFile) -> Iterator[str]:
 
 
 def find_participants_table(
-    folder: Path, file_paths: Iterable[Path], fits_table: Callable[[pd.DataFrame], bool]
+    folder: Path,
+    file_paths: Iterable[Path],
+    fits_table: Callable[[pd.DataFrame], bool],
+    other_file_paths: Collection[Path] = (),
 ) -> Path:
     """The only table beside files or above them, see `find_participants_table_near`. Raises InputError if there is
     none, or several."""
-    if table_path := find_participants_table_near(folder, file_paths, fits_table=fits_table):
+    if table_path := find_participants_table_near(
+        folder, file_paths, fits_table=fits_table, other_file_paths=other_file_paths
+    ):
         return table_path
     raise InputError(
         f"{folder} has no table of participants; expected a CSV or TSV in it, or above it with their IDs or paths. "
@@ -568,10 +597,11 @@ def find_participants_table_near(
     file_paths: Iterable[Path],
     table_globs: Sequence[str] = TABLE_GLOBS,
     fits_table: Callable[[pd.DataFrame], bool] = lambda table: True,
+    other_file_paths: Collection[Path] = (),
 ) -> Path | None:
     """The only table of the first pattern of which there is any, beside files or else up to two folders above; None
     without one. A table above whose name is not one for participants must pass `fits_table`: much else may lie
-    there. Raises InputError if there are several."""
+    there. `other_file_paths`, resolved, hold something else. Raises InputError if there are several."""
     parent_folders = {
         parent_folder for path in file_paths for parent_folder in path.parents if parent_folder.is_relative_to(folder)
     }
@@ -585,7 +615,9 @@ def find_participants_table_near(
             table_paths = [
                 path
                 for path in glob_matching_paths
-                if path.name not in PROGRAM_TABLES and not SCAN_TABLE_NAME.search(path.name)
+                if path.name not in PROGRAM_TABLES
+                and not SCAN_TABLE_NAME.search(path.name)
+                and path.resolve() not in other_file_paths
             ]
             if (
                 searched_folders is folders_above

@@ -14,9 +14,9 @@ from data.base.listing import join_names
 from data.base.terminal import SummaryRow
 from data.cohorts.metadata import Metadata
 from data.conversion import derived
+from data.conversion.connectome_files import ConnectomeReading, find_connectome_files, list_connectome_paths
 from data.conversion.discovery import (
     MAP_PRODUCT,
-    PARCEL_SERIES_PRODUCT,
     STANDARD_MAPS,
     FolderListing,
     find_participants_table,
@@ -64,6 +64,7 @@ class JoinedTable:
     summary_rows: list[SummaryRow]
     stray_ids: list[str] = field(default_factory=list)  # IDs of maps without a row
     series_paths: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
+    connectome_reading: ConnectomeReading = field(default_factory=ConnectomeReading)  # how these are read
     requested_id_column: str = ""  # the column of IDs, if it was named
     map_column: str = ""  # that of paths, if one was
 
@@ -100,8 +101,14 @@ def read_source(
     if template:
         is_label_optional = True
         template_metadata = template.cohort.metadata
+        if options.connectome and not template_metadata.connectome:
+            raise InputError(
+                f"{template.cohort.path} has no connectomes, and --like prepares new participants as its own; leave "
+                "--connectome out."
+            )
+        connectome = options.connectome or template_metadata.connectome or None
         template_maps = template.cohort.map_names or NO_MAPS_OPTION
-        options = replace(options, maps=template_maps, connectome=template_metadata.connectome or None)
+        options = replace(options, maps=template_maps, connectome=connectome)
         default_site_columns = [template_metadata.site_column, *default_site_columns]
 
     # find: the table, and the files of each row
@@ -157,7 +164,8 @@ def read_source(
     parcel_image_path = None
     image_summary_rows = list[SummaryRow]()
     if not is_label_optional:
-        parcel_image_path, image_summary_rows = find_parcel_image_path(listing, options.connectome, options.parcels)
+        connectome_name = joined_table.connectome_reading.connectome_name or None
+        parcel_image_path, image_summary_rows = find_parcel_image_path(listing, connectome_name, options.parcels)
     converted_text_table, motion_summary_rows = derived.add_motion_column(
         text_table.loc[subject_table.index], map_files
     )
@@ -185,6 +193,7 @@ def read_source(
             *left_out_summary_rows,
         ],
         series_paths=series_paths,
+        connectome_reading=joined_table.connectome_reading,
         parcel_image_path=parcel_image_path,
         allow_outliers=options.missing is not None,
         requested_id_column=joined_table.requested_id_column,
@@ -211,7 +220,7 @@ def join_table_with_files(listing: FolderListing, options: SourceOptions, templa
     `template_metadata`, as far as the table has them. Raises InputError."""
     if template_metadata.map_column and not options.map_column:
         candidate_table_path = options.table or find_participants_table(
-            listing.root_folder, (), lambda text_table: True
+            listing.root_folder, (), lambda text_table: True, list_connectome_paths(listing, options)
         )
         candidate_table = read_text_table(candidate_table_path)
         template_map_columns = split_map_columns(candidate_table, template_metadata.map_column)
@@ -230,21 +239,29 @@ def join_table_with_files(listing: FolderListing, options: SourceOptions, templa
     joined_table = replace(joined_table, text_table=cleared_text_table)
 
     if not options.connectome:
-        if options.parcels:
-            raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
+        connectome_flags = {
+            "--parcels": options.parcels,
+            "--parcelNames": options.parcel_names,
+            "--transpose": options.transpose,
+            "--edges": options.edges,
+        }
+        if needless_flags := [flag for flag, value in connectome_flags.items() if value]:
+            raise InputError(
+                f"{needless_flags[0]} is about what --connectome names; name connectomes, or leave it out."
+            )
         return joined_table
     recognised_map_names = [] if options.map_column else list(joined_table.map_paths)
-    series_files, _, series_summary_rows = find_usable_product_files(
-        listing, PARCEL_SERIES_PRODUCT, options.connectome, options.only, recognised_map_names
+    series_path_by_id, connectome_reading, series_summary_rows = find_connectome_files(
+        listing, options, recognised_map_names
     )
-    series_path_by_id = {series_file.comparable_id: series_file.path for series_file in series_files}
     series_id_column = joined_table.requested_id_column or find_matching_id_column(
         uncleared_text_table, set(series_path_by_id), table_path
     )
     series_ids = select_column(uncleared_text_table, series_id_column, table_path).map(normalise_id)
     return replace(
         joined_table,
-        series_paths=series_ids.map(series_path_by_id).rename(options.connectome),
+        series_paths=series_ids.map(series_path_by_id).rename(connectome_reading.connectome_name),
+        connectome_reading=connectome_reading,
         summary_rows=[*joined_table.summary_rows, *series_summary_rows],
     )
 
@@ -256,14 +273,12 @@ def find_table_without_maps(listing: FolderListing, options: SourceOptions, temp
         raise InputError("--maps none uses no maps; leave out --mapColumn and --only, which are about them.")
     series_path_by_id = dict[str, Path]()
     if options.connectome:
-        series_files, _, _ = find_usable_product_files(
-            listing, PARCEL_SERIES_PRODUCT, options.connectome, options.only, []
-        )
-        series_path_by_id = {series_file.comparable_id: series_file.path for series_file in series_files}
+        series_path_by_id, _, _ = find_connectome_files(listing, options, [])
     table_path = options.table or find_participants_table(
         listing.root_folder,
         series_path_by_id.values(),
         lambda text_table: has_any_map_id(text_table, series_path_by_id),
+        list_connectome_paths(listing, options),
     )
     text_table = read_text_table(table_path)
 
@@ -317,7 +332,10 @@ def join_recognised_maps(listing: FolderListing, options: SourceOptions, templat
         summary_rows += search_summary_rows
 
     table_path = options.table or find_participants_table(
-        listing.root_folder, all_map_paths, lambda text_table: has_any_map_id(text_table, map_ids)
+        listing.root_folder,
+        all_map_paths,
+        lambda text_table: has_any_map_id(text_table, map_ids),
+        list_connectome_paths(listing, options),
     )
     text_table = read_text_table(table_path)
     requested_id_column = find_requested_id_column(text_table, options, template_metadata)
@@ -362,7 +380,10 @@ def join_map_columns(folder: Path, options: SourceOptions, template_metadata: Me
     if options.maps == ALL_MAPS_OPTION or (options.only and not options.connectome):
         raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
     table_path = options.table or find_participants_table(
-        folder, (), lambda text_table: {*split_map_columns(text_table, map_columns_option)} <= {*text_table}
+        folder,
+        (),
+        lambda text_table: {*split_map_columns(text_table, map_columns_option)} <= {*text_table},
+        list_connectome_paths(FolderListing(folder), options),
     )
     text_table = read_text_table(table_path)
 

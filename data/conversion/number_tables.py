@@ -176,7 +176,7 @@ def read_cell_rows(path: Path) -> list[list[str]]:
     # of several lines that begin with #, the last may be a header
     lines = lines[max(comment_count - 1, 0) :]
     lines[0] = re.sub(r"^#\s+", "", lines[0])
-    delimiter = next((character for character in DELIMITERS if character in lines[-1].strip()), None)
+    delimiter = next((character for character in DELIMITERS if character in lines[:2][-1].strip()), None)
     if delimiter:
         cell_rows = [[cell.strip() for cell in cells] for cells in csv.reader(lines, delimiter=delimiter)]
     else:

@@ -15,8 +15,12 @@ def parse_column_names(columns_text: str) -> tuple[str, ...]:
 
 
 def parse_series_name(series_text: str) -> str:
-    """`seg-<atlas>` with the letters and digits of the atlas's name, which are all that a BIDS name may hold."""
-    return f"seg-{re.sub('[^A-Za-z0-9]', '', series_text[4:])}" if series_text.startswith("seg-") else series_text
+    """`seg-<atlas>` with the letters and digits of the atlas's name, which are all that a BIDS name may hold; as it is
+    if it names a file, or something else."""
+    if not series_text.startswith("seg-") or Path(series_text).is_file():
+        return series_text
+    atlas_text, colon, variable_name = series_text[4:].partition(":")
+    return f"seg-{re.sub('[^A-Za-z0-9]', '', atlas_text)}{colon}{variable_name}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,23 @@ class SourceOptions:
     connectome: str | None = option(
         None,
         type=parse_series_name,
-        metavar="NAME",
-        help="keep correlations of the series of parcels: rois_cc200 (PCP), seg-<atlas> (BIDS)",
+        metavar="NAME|FILE",
+        help="keep connectomes, of files of series or matrices a person: rois_cc200 (PCP), seg-<atlas> (BIDS), "
+        "ROISignals (DPABI), any NAME of *_NAME.csv, NAME:VARIABLE of .mat; or of a table with a row a person and a "
+        "column an edge",
     )
     parcels: Path | None = option(
         None,
         type=Path,
         metavar="FILE",
         help="where these parcels lie: labels as NIfTI (default: those in atlases/)",
+    )
+    parcel_names: Path | None = option(
+        None, type=Path, metavar="FILE", help="names of the parcels in files that name none, one a line, in their order"
+    )
+    transpose: bool | None = option(None, action="store_true", help="series have a row a parcel and a column a volume")
+    edges: str | None = option(
+        None, choices=("r", "z"), help="what matrices or a table hold: r, or its Fisher z (default: by their range)"
     )
     map_column: str | None = option(
         None,

@@ -10,8 +10,8 @@ from data.base.terminal import SummaryRow, format_duration
 from data.cohorts.findings import make_census
 from data.cohorts.forecast import make_forecast
 from data.cohorts.groups import merge_recorded_groups
+from data.conversion.connectomes import count_parcels
 from data.conversion.plan import PlannedCohort
-from data.conversion.series import find_parcel_names
 from data.conversion.source import Source
 from data.conversion.volumes import read_person_maps
 from data.images import grids
@@ -25,9 +25,8 @@ def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_pat
     connectome_name = ""
     if source.series_paths is not None:
         connectome_name = str(source.series_paths.name)
-        record_content_texts.append(
-            f"{source.series_paths.name} of {len(find_parcel_names(source.series_paths.tolist()))} parcels"
-        )
+        parcel_count = count_parcels(source.series_paths.tolist(), source.connectome_reading)
+        record_content_texts.append(f"{connectome_name} of {parcel_count} parcels")
     census_title = (
         f"{cohort_path}: {', '.join(record_content_texts)} of each; who shares a scan is known once all are read"
     )

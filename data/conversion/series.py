@@ -81,9 +81,10 @@ class ConvertedConnectomes:
         write_connectomes(
             cohort_folder / CONNECTOMES_FILE, subject_ids, self.parcel_names, self.parcel_image, edge_rows
         )
-        write_subject_table(
-            cohort_folder / SERIES_FILE, pd.DataFrame(self.series_measures, subject_ids).dropna(axis=1, how="all")
-        )
+        if any(self.series_measures):  # matrices have none
+            write_subject_table(
+                cohort_folder / SERIES_FILE, pd.DataFrame(self.series_measures, subject_ids).dropna(axis=1, how="all")
+            )
 
 
 def correlate_series(
@@ -116,7 +117,7 @@ def correlate_series(
     ]
     series_sums, series_measures = zip(*pool.run("Correlating", write_connectome_row, write_tasks), strict=True)
     return ConvertedConnectomes(
-        str(series_path_column.name),
+        template_connectomes.series_name if template_connectomes else str(series_path_column.name),
         parcel_names,
         parcel_image,
         connectome_row_paths,

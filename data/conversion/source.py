@@ -8,6 +8,7 @@ import pandas as pd
 
 from data.base.terminal import SummaryRow
 from data.cohorts.derivation import Derivation
+from data.conversion.connectome_files import ConnectomeReading
 
 DEFAULT_CONVERTED_MAPS = ("falff",)
 ALL_MAPS_OPTION = ("all",)  # all maps that everybody has
@@ -28,6 +29,7 @@ class Source:
     left_out_subjects_by_reason: dict[str, list[str]]  # for each reason, the subjects without a record
     summary_rows: list[SummaryRow]  # how all of this was found
     series_paths: pd.Series | None = None  # of each subject, named by what the files hold; None without --connectome
+    connectome_reading: ConnectomeReading = field(default_factory=ConnectomeReading)  # how these are read
     parcel_image_path: Path | None = None  # the image of their labels
     derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
     image_path_by_derivation_field: Mapping[str, Path] = field(default_factory=dict)  # the images used for it

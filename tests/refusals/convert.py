@@ -14,6 +14,7 @@ import lab
 import numpy as np
 import pandas as pd
 from commands import done
+from scipy.io import savemat
 
 from refusals import Row, row
 
@@ -121,6 +122,85 @@ def matrix_file(values: np.ndarray) -> bytes:
     lines = ["\t".join(f"#{number}" for number in range(1, len(values) + 1))]
     lines += ["\t".join(f"{value:.4f}" for value in row) for row in values]
     return "\n".join(lines).encode()
+
+
+def with_matrices(change: Callable[[np.ndarray], np.ndarray] = np.copy) -> Callable[[Path], None]:
+    """A matrix of r a person, of whom the second has another."""
+
+    def spoil(folder: Path) -> None:
+        for number in range(6):
+            matrix = np.atleast_2d(np.corrcoef(lab.make_series(lab.person(number, f"{50002 + number}")).T))
+            np.save(folder / f"{50002 + number}_toy.npy", change(matrix) if number == 1 else matrix)
+
+    return spoil
+
+
+def with_matrix_texts(change: Callable[[str], str]) -> Callable[[Path], None]:
+    """The same as text without names."""
+
+    def spoil(folder: Path) -> None:
+        with_matrices()(folder)
+        for number, path in enumerate(sorted(folder.glob("*_toy.npy"))):
+            text = "\n".join(",".join(f"{value:.5f}" for value in row) for row in np.load(path))
+            path.with_suffix(".csv").write_text(change(text) if number == 1 else text)
+            path.unlink()
+
+    return spoil
+
+
+def with_matlab_files(variables: dict[str, Any] | None) -> Callable[[Path], None]:
+    """A file a person, which holds these variables; None: no file of MATLAB."""
+
+    def spoil(folder: Path) -> None:
+        for number in range(6):
+            path = folder / f"{50002 + number}_toy.mat"
+            if variables is None:
+                path.write_bytes(b"")
+            else:
+                savemat(path, variables)
+
+    return spoil
+
+
+def with_edge_table(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    """A table of three edges a person."""
+
+    def spoil(folder: Path) -> None:
+        edges = np.random.default_rng(0).uniform(-0.5, 0.5, (6, 3)).round(3)
+        table = pd.DataFrame(edges, columns=["a--b", "a--c", "b--c"])
+        table.insert(0, "subject", [str(50002 + number) for number in range(6)])
+        change(table).to_csv(folder / "edges.csv", index=False)
+
+    return spoil
+
+
+def number_edges(table: pd.DataFrame, parcel_count: int) -> pd.DataFrame:
+    """A table of the lower triangle of this many parcels, row by row, with the diagonal."""
+    matrices = np.random.default_rng(0).uniform(-0.5, 0.5, (len(table), parcel_count, parcel_count))
+    matrices[:, range(parcel_count), range(parcel_count)] = 1
+    numbered_edges = pd.DataFrame([matrix[np.tril_indices(parcel_count)] for matrix in matrices])
+    return pd.concat([table[["subject"]], numbered_edges], axis=1)
+
+
+def with_names(names_text: str) -> Callable[[Path], None]:
+    """A file of names of parcels."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "names.txt").write_text(names_text)
+
+    return spoil
+
+
+def with_stack(folder: Path) -> None:
+    """The matrices of all people in one array."""
+    np.save(folder / "stack.npy", np.stack([np.eye(12)] * 6))
+
+
+def mark_pair(first: int, second: int) -> np.ndarray:
+    """A matrix of 12 parcels that is true for this pair."""
+    is_pair = np.zeros((12, 12), bool)
+    is_pair[first, second] = is_pair[second, first] = True
+    return is_pair
 
 
 RANDOM_MATRIX = np.random.default_rng(0).normal(size=(30, 60))
@@ -394,13 +474,82 @@ CONVERT: list[Row] = [
             ("is a matrix of 30 parcels", matrix_file(np.triu(RANDOM_MATRIX[:, :30], 1))),
         )
     ),
+    # matrices, tables of edges, series without names
+    *(
+        row(f"{FROM} --connectome toy{options}", words, "50003", spoil={"few": with_matrices(change)})
+        for options, words, change in (
+            ("", "holds 12 x 11 numbers", lambda r: r[:, :11]),
+            ("", "is not symmetric", lambda r: np.triu(r)),
+            ("", "in its diagonal", lambda r: r * np.arange(1, 13) * np.arange(1, 13)[:, None]),
+            ("", "lacks 1 values", lambda r: np.where(mark_pair(0, 5), np.nan, r)),
+            ("", "no two parcels with a signal", np.zeros_like),
+            ("", "by its diagonal of 1", lambda r: np.where(mark_pair(0, 5), 3, r)),
+            (" --edges r", "holds 3, as 1 of 6", lambda r: np.where(mark_pair(0, 5), 3, r)),
+            ("", "neither r nor Fisher z", lambda r: np.where(mark_pair(0, 5), 300, r)),
+            ("", "has 11 parcels, the rest 12", lambda r: r[:11, :11]),
+            ("", "real numbers", lambda r: r.astype(complex)),
+            ("", "expected the table of one person", lambda r: np.stack([r, r])),
+        )
+    ),
+    row(f"{FROM} --connectome toy --transpose", "--transpose is about series", spoil={"few": with_matrices()}),
+    row(f"{FROM} --connectome toy:r", "alone has variables", spoil={"few": with_matrices()}),
+    row(f"{FROM} --connectome rois_made --edges r", "--edges is about matrices"),
+    *(row(f"{FROM} {option}", option.split()[0], "--connectome") for option in ("--transpose", "--edges z")),
+    *(
+        row(f"{FROM} --connectome toy", words, "50003_toy.csv", spoil={"few": with_matrix_texts(change)})
+        for words, change in (
+            ("Is a header among them", lambda text: "0.9" + ",0.1" * 11 + "\n" + text),
+            ("holds 'x' in line 2", lambda text: text.replace("\n1.0,", "\nx,") if "\n1.0," in text else "1,1\n1,x\n"),
+            ("has 1 columns in line 3", lambda text: "\n".join([*text.splitlines()[:2], "1"])),
+            ("has other parcels than the rest", lambda text: ",".join("abcdefghijkl") + "\n" + text),
+            ("names a (2 times)", lambda text: ",".join("abcdefghijka") + "\n" + text),
+            ("holds no numbers", lambda text: "\n"),
+        )
+    ),
+    *(
+        row(f"{FROM} --connectome toy{variable}", words, "50002_toy.mat", spoil={"few": with_matlab_files(variables)})
+        for variable, words, variables in (
+            ("", "holds several matrices, r (12 x 12), z (12 x 12)", {"r": np.eye(12), "z": np.eye(12)}),
+            (":p", "has no matrix p", {"r": np.eye(12)}),
+            ("", "holds no matrix of numbers", {}),
+            ("", "but note", {"note": "text"}),
+            ("", "cannot be read as a file of MATLAB", None),
+        )
+    ),
+    *(
+        row(f"{FROM} --connectome {{few}}/edges.csv", words, "edges.csv", spoil={"few": with_edge_table(change)})
+        for words, change in (
+            ("has no column of IDs", lambda table: table.drop(columns="subject")),
+            ("no edges, 'age'", lambda table: table.assign(age="5")),
+            ("has several rows of 50002", lambda table: table.assign(subject="50002")),
+            ("has no subject in line 3", lambda table: table.assign(subject=["1", None, *"3456"])),
+            ("has 2 edges of 3 parcels, not that of b and c", lambda table: table.drop(columns="b--c")),
+            ("not a table of edges", lambda table: table.assign(**{"a--b": "x"})),
+            ("has 2 columns of edges", lambda table: table.set_axis(["subject", "1", "2", "b--c"], axis=1).iloc[:, :3]),
+            ("in another order than 1, 2, 3", lambda table: table.set_axis(["subject", "1", "3", "2"], axis=1)),
+            ("edges.csv, 50003, lacks 1 values", lambda table: table.assign(**{"a--b": [0.1, None, *[0.2] * 4]})),
+            ("where the diagonal of the", lambda table: number_edges(table, 6)),
+        )
+    ),
+    row(f"{FROM} --connectome {{few}}/stack.npy", "holds rows without IDs", spoil={"few": with_stack}),
+    *(
+        row(
+            f"{FROM} --connectome rois_made --parcelNames {{few}}/names.txt{options}",
+            *words,
+            spoil={"few": with_names(names)},
+        )
+        for options, names, words in (
+            ("", "a\nb\n", ("--parcelNames a, b", "expected files without names")),
+            (" --transpose", "\n".join(map(str, range(1, 13))), ("60 rows and 12 columns", "Leave that out")),
+            ("", "a\n0.5\n", ("names.txt", "'0.5' in a line")),
+        )
+    ),
     # new people like those of a cohort
     *(
         row(f"{CONVERT_LIKE} {words}", words.split()[0], "does not go with --like")
         for words in (
             "--grid full",
             "--covariates ''",
-            "--connectome rois_aal",
             "--maps alff,falff",
             "--keepDuplicates",
         )
