@@ -12,7 +12,7 @@ from utils.evaluation.options import TestOptions
 from utils.jobs import ENCODE_JOB, JOBS
 from utils.runs import work
 from utils.runs.plan import Request, plan_runs
-from utils.runs.run import BundleOptions
+from utils.runs.run import PredictorOptions
 
 TEN_FOLD_FLAGS = "--dataDir cohort --chkPointDir ckpt --folds 10"
 RUN_PY_EXAMPLES = {
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         if job.has_flag:
             exclusive_flag_group.add_argument(job.flag, dest="job", action="store_const", const=job, help=job.help_text)
     add_options(job_parser, Request)
-    add_options(job_parser, BundleOptions, "--test and --blackout only")
+    add_options(job_parser, PredictorOptions, "--test and --blackout only")
     for job in JOBS:
         add_options(job_parser, job.options_class, f"{job.flag} only")
     job_parser.set_defaults(model=None)  # tells whether the user names one
@@ -63,7 +63,7 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         return use_estimator_in_request(
             request, request.options.estimator, test_options.inputs, test_options.atlas, test_options.debug
         )
-    if isinstance(request.options, BundleOptions) and request.options.bundle:
+    if isinstance(request.options, PredictorOptions) and request.options.bundle:
         from utils.bundle.model import use_bundle_in_request
 
         return use_bundle_in_request(request, request.options.bundle)

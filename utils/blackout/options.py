@@ -15,7 +15,7 @@ from data.cohorts.rows import RecordRow
 from data.images.atlas import Atlas, load_printable_atlas
 from data.images.grids import FULL, Grid
 from utils.runs.record import compute_sha256
-from utils.runs.run import BundleOptions, Run
+from utils.runs.run import PredictorOptions, Run
 from utils.scores.results import MIN_BOOTSTRAP_SUBJECTS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAX_VERIFIED_PEOPLE = 10_000  # people, each of whom takes seconds
 
 
 @dataclass(frozen=True)
-class BlackoutOptions(BundleOptions):
+class BlackoutOptions(PredictorOptions):
     """Which regions and maps are blacked out, and with whose regions."""
 
     maps: tuple[str, ...] | None = option(

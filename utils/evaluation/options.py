@@ -9,7 +9,7 @@ from data.base.cli import make_int_parser, option, parse_seed_option
 from data.base.errors import InputError, quote_text
 from data.tables.vocabulary import INPUT_KINDS
 from utils.runs.record import compute_sha256
-from utils.runs.run import BundleOptions, Run
+from utils.runs.run import PredictorOptions, Run
 
 MAX_PERMUTATIONS = 100_000
 
@@ -27,7 +27,7 @@ def parse_prevalence(prevalence_text: str) -> float:
 
 
 @dataclass(frozen=True)
-class TestOptions(BundleOptions):
+class TestOptions(PredictorOptions):
     """What a test does besides testing; it changes none of its other results."""
 
     permutations: int | None = option(

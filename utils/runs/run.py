@@ -51,7 +51,7 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
-class BundleOptions(JobOptions):
+class PredictorOptions(JobOptions):
     """The option of the jobs that the network of a bundle can do, too."""
 
     bundle: Path | None = option(
