@@ -12,7 +12,7 @@ pairs of regions; no p is below that of its systems, as in hierarchical testing 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from data.base.listing import join_names
 from data.cohorts.cohort import split_into_batches
 from data.cohorts.connectomes import Connectomes
 from utils.blackout import options
-from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import RECORDS_PER_READ, find_parcel_region_indices, require_connectomes
 from utils.blackout.effects import sum_by_group
 from utils.blackout.families import Blackout, FeatureFamily, FeatureKind, FillEffect
@@ -31,6 +30,9 @@ from utils.blackout.options import CONNECTOME_INPUT
 from utils.blackout.people import BlackoutPeople
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
 from utils.blackout.systems import OUTSIDE_SYSTEM, RegionSystems
+
+if TYPE_CHECKING:
+    from utils.blackout.edge_logits import EdgeLogits
 
 SYSTEM_LEVEL = "systems"
 REGION_LEVEL = "regions"  # levels of the table
@@ -109,7 +111,7 @@ def measure_connections(setup: BlackoutSetup) -> Measurements:
 
 def make_connection_checks(
     setup: BlackoutSetup,
-    edge_logits: EdgeLogits,
+    edge_logits: "EdgeLogits",
     pair_index_by_edge: np.ndarray,
     log_odds_falls_by_pair: np.ndarray,
     tested_position: int,

@@ -5,18 +5,20 @@ The fills are those of voxels (`fills.py`). What is expected of a region's edges
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
 from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import split_into_batches
-from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import RegionEdges, Replacement
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, Fill
 from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
+
+if TYPE_CHECKING:
+    from utils.blackout.edge_logits import EdgeLogits  # imports Keras, which is slow
 
 
 class EdgeReplacement(NamedTuple):
@@ -27,7 +29,7 @@ class EdgeReplacement(NamedTuple):
     replacement: Replacement
 
 
-def measure_edge_regions(setup: BlackoutSetup, region_edges: RegionEdges, edge_logits: EdgeLogits) -> Measurements:
+def measure_edge_regions(setup: BlackoutSetup, region_edges: RegionEdges, edge_logits: "EdgeLogits") -> Measurements:
     """Replaces the edges of each region in all tested records."""
     # How the log odds change, (records, donors, regions)
     log_odds_changes_by_fill: dict[str, list[np.ndarray]] = {fill.fill_name: [] for fill in FILLS}

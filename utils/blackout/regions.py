@@ -8,7 +8,7 @@ difference of the network's two outputs.
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,15 @@ from data.images.atlas import Atlas
 from utils.blackout import options
 from utils.blackout.direction import DIRECTION_COLUMN
 from utils.blackout.donors import compute_control_variate_mean
-from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edge_regions import measure_edge_regions
 from utils.blackout.edges import MAX_FITTING_PEOPLE, Replacement, find_parcel_region_indices
 from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
 from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck, VolumeOcclusion
-from utils.runs.inference import check_network_finite, compute_autism_log_odds
+
+if TYPE_CHECKING:
+    from utils.blackout.edge_logits import EdgeLogits
 
 BY_MAP_FOOTNOTE = (
     "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "
@@ -59,6 +60,8 @@ class FillLogOdds(NamedTuple):
 
 def measure_regions(setup: BlackoutSetup) -> Measurements:
     """Replaces each region in all tested records."""
+    from utils.runs.inference import check_network_finite  # imports Keras, which is slow
+
     if setup.volume_occlusion is None:
         if setup.region_edges is None or setup.edge_logits is None:
             return Measurements()
@@ -91,7 +94,7 @@ def measure_regions(setup: BlackoutSetup) -> Measurements:
 
 def occlude_batch(
     volume_occlusion: VolumeOcclusion,
-    edge_logits: EdgeLogits | None,
+    edge_logits: "EdgeLogits | None",
     filled_batch: FilledBatch,
     advance_progress: Callable[[], None],
 ) -> dict[str, FillLogOdds]:
@@ -121,7 +124,7 @@ def occlude_batch(
 
 def occlude_with_donor(
     volume_occlusion: VolumeOcclusion,
-    edge_logits: EdgeLogits | None,
+    edge_logits: "EdgeLogits | None",
     person_input_by_name: dict[str, np.ndarray],
     person_pass: Any,
     replacement_by_input: dict[str, Replacement],
@@ -129,6 +132,8 @@ def occlude_with_donor(
 ) -> FillLogOdds:
     """The log odds with each region replaced as one donor's `replacement_by_input` says, without the axis of donors.
     `person_pass` is the intact pass of `person_input_by_name`, used again if the fill leaves the person's volume."""
+    from utils.runs.inference import compute_autism_log_odds  # imports Keras, which is slow
+
     fills, occlusion = volume_occlusion
     shown_input_by_name = {
         input_name: replacement.input_values for input_name, replacement in replacement_by_input.items()

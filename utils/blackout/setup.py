@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
 import numpy as np
 
 from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors
-from utils.blackout.edge_logits import EdgeLogits, make_edge_logits
 from utils.blackout.edges import RegionEdges
 from utils.blackout.fills import Fills
-from utils.blackout.occlusion import Occlusion, make_occlusion
 from utils.blackout.options import (
     find_region_grid,
     get_blackout_options,
@@ -22,12 +19,18 @@ from utils.blackout.options import (
 from utils.runs.network import ReadyNetwork
 from utils.runs.run import Run
 
+if TYPE_CHECKING:
+    import keras
+
+    from utils.blackout.edge_logits import EdgeLogits
+    from utils.blackout.occlusion import Occlusion
+
 
 class VolumeOcclusion(NamedTuple):
     """What replaces regions, and what computes a network's logits then."""
 
     fills: Fills
-    occlusion: Occlusion
+    occlusion: "Occlusion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,15 @@ class BlackoutSetup:
     ready_network: ReadyNetwork
     donors: Donors
     volume_occlusion: VolumeOcclusion | None  # None for a network that reads no volume
-    edge_logits: EdgeLogits | None  # None for a network that reads no connectome
+    edge_logits: "EdgeLogits | None"  # None for a network that reads no connectome
     region_edges: RegionEdges | None  # None if no edges are replaced
 
     @classmethod
     def from_run(cls, run: Run) -> "BlackoutSetup":
         """Raises InputError, see `Predictor.make_ready`."""
+        from utils.blackout.edge_logits import make_edge_logits  # imports Keras, which is slow
+        from utils.blackout.occlusion import make_occlusion
+
         ready_network = run.predictor.make_ready(run.fold_data)
         if not isinstance(ready_network, ReadyNetwork):
             raise TypeError(f"{run.predictor.name} is no network")
@@ -64,7 +70,7 @@ class BlackoutSetup:
         return cls(run, ready_network, donors, None, edge_logits, region_edges)
 
     @property
-    def network(self) -> keras.Model:
+    def network(self) -> "keras.Model":
         return self.ready_network.network
 
     @property

@@ -8,8 +8,8 @@ column is a group, with its mark.
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -25,11 +25,12 @@ from utils.blackout.edges import Replacement
 from utils.blackout.effects import AdjustedEffects, CovariateAdjuster
 from utils.blackout.families import Blackout, FeatureFamily, FeatureKind, FillEffect
 from utils.blackout.fills import FILL_BY_NAME, RELIANCE_FILL
-from utils.blackout.graph import list_graph_nodes
 from utils.blackout.options import RECORDS_PER_BATCH, make_connectome_tables
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck
-from utils.runs.inference import check_network_finite, compute_autism_log_odds
 from utils.scores.adjustment import make_adjustment
+
+if TYPE_CHECKING:
+    import keras
 
 PHENOTYPE_INPUT = "phenotype"  # what networks call the values that they read
 MARKS_GROUP = "tests and missing values"
@@ -158,7 +159,11 @@ def summarise_value_groups(
 class PhenotypeFunction:
     """A classifier as a function of its phenotype. What does not depend on it is computed once for each record."""
 
-    def __init__(self, network: keras.Model):
+    def __init__(self, network: "keras.Model"):
+        import keras
+
+        from utils.blackout.graph import list_graph_nodes  # imports Keras, which is slow
+
         (phenotype_tensor,) = (tensor for tensor in network.inputs if tensor.name == PHENOTYPE_INPUT)
         reached_tensor_ids = {id(phenotype_tensor)}
         rest_tensor_by_id = dict[int, keras.KerasTensor]()
@@ -182,6 +187,8 @@ class PhenotypeFunction:
 
     def __call__(self, batch: dict[str, np.ndarray], phenotypes: np.ndarray) -> np.ndarray:
         """The log odds of autism (n, any) of n records with other phenotypes (n, any, 29)."""
+        from utils.runs.inference import compute_autism_log_odds  # imports Keras, which is slow
+
         record_count, phenotypes_per_record = phenotypes.shape[:2]
         rest_tensors = []
         if self._compute_rest_tensors:
@@ -196,6 +203,8 @@ class PhenotypeFunction:
 
 def measure_values(setup: BlackoutSetup) -> Measurements:
     """Replaces each group of values in all tested records."""
+    from utils.runs.inference import check_network_finite  # imports Keras, which is slow
+
     run = setup.run
     donors = setup.donors
     cohort = setup.cohort
