@@ -1,4 +1,7 @@
-"""Tables of a blackout -> what their columns are called on its page, how numbers are written, and what they mean."""
+"""Tables of a blackout -> what their columns are called on its page, how numbers are written, and what they mean.
+
+In these texts `{noun}` and `{output}` stand for what predicts and what it gives, see `BlackoutResults.fill_words`.
+"""
 
 from collections.abc import Set
 
@@ -33,13 +36,13 @@ FAMILY_COLUMN_SPECS = {
         if fill.has_p_values
     },
     DIRECTION_COLUMN: ColumnSpec(
-        DIRECTION_COLUMN, column_meaning="Which way participants differ there, and how the network reads it."
+        DIRECTION_COLUMN, column_meaning="Which way participants differ there, and how the {noun} reads it."
     ),
     DIFFERENCE_COLUMN: ColumnSpec(
         DIFFERENCE_COLUMN,
         ".2f",
         "Autism minus control, within sites where these are known, in standard deviations, with its 95% interval. It "
-        "is of these participants, not of the network.",
+        "is of these participants, not of the {noun}.",
     ),
     "difference_of": ColumnSpec("difference of"),
 }
@@ -50,7 +53,7 @@ FOOTNOTE_BY_COLUMN = {  # footnotes of columns
 REPLICATION_COLUMN_SPECS = {
     "between": ColumnSpec(
         "between",
-        column_meaning="Halves of these participants, drawn often within sites and folds. Repeats: networks trained "
+        column_meaning="Halves of these participants, drawn often within sites and folds. Repeats: {noun}s trained "
         "again, on the same participants.",
     ),
     "family": ColumnSpec("family"),
@@ -100,9 +103,9 @@ COUNT_FOOTNOTE_BY_COLUMN = {  # footnotes of the columns of `COUNT_COLUMN_SPECS`
     UNIQUE_FILL: "They say what the rest of the brain does not.",
     BETWEEN_HALVES: "Significant in more than half of all halves, too: a second, stricter threshold "
     "on the same participants, "
-    "which many true effects miss. Both halves have the same networks.",
+    "which many true effects miss. Both halves have the same {noun}s.",
     BETWEEN_REPEATS: "Significant in more than half of the repeats, too. "
-    "The participants are the same, the networks others.",
+    "The participants are the same, the {noun}s others.",
 }
 
 
@@ -132,7 +135,7 @@ def make_family_footnotes(feature_family: FeatureFamily, explained_column_names:
     ):
         footnote_by_column[f"p_{UNIQUE_FILL}"] = (
             f"Unique without reliance: {join_names(suppressor_names, MAX_SUPPRESSORS_LISTED)}, possibly suppressors. "
-            "Such a region need not differ between the classes, but tells the network how to read others."
+            "Such a region need not differ between the classes, but tells the {noun} how to read others."
         )
     return footnote_by_column
 

@@ -29,7 +29,7 @@ from utils.blackout.results import BlackoutResults
 from utils.figures import shorten_text
 from utils.scores.results import FAMILYWISE_ALPHA, Estimate
 
-EFFECT_LABEL = "mean effect on the logit of the true class"
+EFFECT_LABEL = "mean effect on the {output} of the true class"  # see `BlackoutResults.fill_words`
 MAX_BARS = 20  # features with bars
 MAX_MATRIX_CELLS = 20  # rows, and columns, of a matrix
 MAX_FIGURE_NAME_LETTERS = 26  # letters of a name beside a bar or a row, or below a column
@@ -111,7 +111,7 @@ def draw_blackout(results: BlackoutResults) -> Figure:
         for panel, panel_heading in zip((summary_panel, *family_panels), panel_headings, strict=True):
             panel.suptitle(panel_heading, x=0.01, ha="left", fontsize=HEADING_POINTS, weight="bold")
         side_axes_by_family = [
-            draw_family_panel(panel, feature_family)
+            draw_family_panel(panel, feature_family, results.fill_words(EFFECT_LABEL))
             for panel, feature_family in zip(family_panels, results.feature_families, strict=True)
         ]
         legend_panel.legend(handles=make_legend_handles(results), loc="lower left", ncols=4, frameon=False)
@@ -135,7 +135,7 @@ def wrap_summary(results: BlackoutResults) -> list[str]:
     ]
 
 
-def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
+def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily, effect_label: str) -> Axes:
     """Draws a matrix, or bars of each tested effect of the significant or strongest features, and next to the bars
     which way people differ. Returns the axes next to the matrix or bars."""
     largest_absolute_mean_effect = find_largest_absolute_effect(feature_family.reliance_effect.subject_effects.mean(0))
@@ -156,7 +156,7 @@ def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
             1, effect_count + 1, width_ratios=[*[1] * effect_count, 5 - effect_count]
         )
         for plot_axes, fill_effect in zip(effect_axes, feature_family.tested_effects, strict=True):
-            draw_bars(plot_axes, fill_effect, bar_feature_indices)
+            draw_bars(plot_axes, fill_effect, bar_feature_indices, effect_label)
             plot_axes.sharex(effect_axes[0])
             plot_axes.set_yticks([])
         bar_names = [
@@ -172,7 +172,7 @@ def draw_family_panel(panel: SubFigure, feature_family: FeatureFamily) -> Axes:
             colour_scale,
             cax=side_axes.inset_axes(colour_bar_bounds),
             orientation="horizontal",
-            label=f"reliance: {EFFECT_LABEL}",
+            label=f"reliance: {effect_label}",
         )
     elif not np.isnan(feature_family.feature_values).all():
         write_directions(side_axes, feature_family)
@@ -195,7 +195,7 @@ def write_directions(text_axes: Axes, feature_family: FeatureFamily) -> None:
         text_axes.text(0, row_index, "  ".join(filter(None, direction_texts)), va="center")
 
 
-def draw_bars(bar_axes: Axes, fill_effect: FillEffect, bar_feature_indices: np.ndarray) -> None:
+def draw_bars(bar_axes: Axes, fill_effect: FillEffect, bar_feature_indices: np.ndarray, effect_label: str) -> None:
     """Mean effects of features with their intervals, from bottom to top, coloured by the p of the same effect."""
     bar_positions = np.arange(len(bar_feature_indices))
     mean_effects, interval_lows, interval_highs = fill_effect.means_with_intervals[bar_feature_indices].T
@@ -204,7 +204,7 @@ def draw_bars(bar_axes: Axes, fill_effect: FillEffect, bar_feature_indices: np.n
     bar_axes.axvline(0, color="0.3", linewidth=0.6)
     bar_axes.set_ylim(-0.6, len(bar_feature_indices) - 0.4)
     bar_axes.set_title(fill_effect.fill.fill_name)
-    bar_axes.set_xlabel(textwrap.fill(EFFECT_LABEL, 24))
+    bar_axes.set_xlabel(textwrap.fill(effect_label, 24))
     bar_axes.locator_params(axis="x", nbins=4)
     if np.isfinite(interval_lows).all():
         # a mean may lie outside by rounding

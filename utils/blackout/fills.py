@@ -36,7 +36,7 @@ class Fill:
     fill_name: str  # a column of `regions.csv`
     select_input: Callable[[AlternativeInputValues], np.ndarray]
     select_replacement: Callable[[AlternativeInputValues], Any]
-    column_meaning: str  # {background}: what the background is
+    column_meaning: str  # as in `columns.py`; {background}: what the background is
     compute_region_levels: Callable[["Fills"], np.ndarray] | None = None  # (records, regions, maps)
     is_by_donor: bool = True
     is_logit_rise: bool = False
@@ -67,8 +67,8 @@ FILLS = (
         select_replacement=lambda alternative_values: alternative_values.donor_values,
         compute_region_levels=lambda fills: fills.region_means,
         has_p_values=True,
-        column_meaning="How much the logit of the true class falls when another participant's takes its place. It "
-        "is positive where the network's evidence rests on what this person has there. Mean over participants, with "
+        column_meaning="How much the {output} of the true class falls when another participant's takes its place. It "
+        "is positive where the {noun}'s evidence rests on what this person has there. Mean over participants, with "
         "its 95% interval.",
     ),
     Fill(
@@ -88,7 +88,7 @@ FILLS = (
         is_by_donor=False,
         has_class_means=True,
         array_name="delta_logit",
-        column_meaning="How much the logit of the true class falls when the region becomes {background}. The network "
+        column_meaning="How much the {output} of the true class falls when the region becomes {background}. The {noun} "
         "has never seen that, so no p-value is given.",
     ),
     Fill(
@@ -96,8 +96,8 @@ FILLS = (
         select_input=lambda alternative_values: alternative_values.donor_values,
         select_replacement=lambda alternative_values: alternative_values.person_values,
         is_logit_rise=True,
-        column_meaning="How much the logit of the true class rises when this region of the person is put into another "
-        "participant's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
+        column_meaning="How much the {output} of the true class rises when this region of the person is put into "
+        "another participant's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
         "neither means unimportant.",
     ),
 )

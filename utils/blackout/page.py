@@ -11,7 +11,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from data.base.listing import join_names
-from data.cohorts import variants
 from data.images import grids
 from data.images.atlas import Atlas
 from data.pages import page
@@ -21,7 +20,6 @@ from utils.blackout import columns
 from utils.blackout.colours import find_largest_absolute_effect, paint_effects, rank_regions
 from utils.blackout.families import FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
-from utils.blackout.options import select_network_cohort
 from utils.blackout.results import BlackoutResults
 from utils.report.adjusted import make_adjusted_section
 from utils.report.columns import make_page_rows, make_table_section
@@ -45,7 +43,8 @@ def render_blackout_page(results: BlackoutResults, adjustment_table: pd.DataFram
         Page(
             "blackout",
             results.page_title,
-            f"Mean over {results.sample_description}. It shows what this network uses, not what autism is.",
+            f"Mean over {results.sample_description}. It shows what this {results.run.predictor.noun} uses, not what "
+            "autism is.",
             [*make_blackout_sections(results, adjustment_table)],
             results.conclusion,
             make_headline_numbers(results),
@@ -125,14 +124,11 @@ def make_blackout_sections(results: BlackoutResults, adjustment_table: pd.DataFr
         yield Section("Warnings", warning_texts, kind="warning")
     if results.is_conclusive:
         yield make_counts_section(results)
-    background_fill_text = "unknown, which counts as the mean of the training participants"
-    if select_network_cohort(results.run).num_maps:
-        background_fill_text = variants.FILL_TEXT_BY_STANDARD[results.run.standardisation]
     explained_column_names = set[str]()  # columns that are explained already
     for feature_family in results.feature_families:
         if feature_family.atlas:
             yield make_brain_section(feature_family, feature_family.atlas)
-        yield make_family_section(feature_family, background_fill_text, explained_column_names)
+        yield make_family_section(results, feature_family, explained_column_names)
         explained_column_names.update(columns.list_page_column_names(feature_family))
     yield make_adjusted_section(adjustment_table, add_table_link("What is in no test may explain a result", "adjusted"))
     yield make_replication_section(results)
@@ -157,7 +153,7 @@ def make_counts_section(results: BlackoutResults) -> Section:
     if not results.people.adjuster.adjustment.covariates:
         column_names = [column_name for column_name in column_names if not column_name.endswith("_plain")]
     footnote_by_heading = {
-        columns.COUNT_COLUMN_SPECS[column_name].heading: footnote
+        columns.COUNT_COLUMN_SPECS[column_name].heading: results.fill_words(footnote)
         for column_name, footnote in columns.COUNT_FOOTNOTE_BY_COLUMN.items()
         if column_name in column_names
     }
@@ -174,7 +170,7 @@ def make_counts_section(results: BlackoutResults) -> Section:
 
 
 def make_family_section(
-    feature_family: FeatureFamily, background_meaning: str, explained_column_names: Set[str]
+    results: BlackoutResults, feature_family: FeatureFamily, explained_column_names: Set[str]
 ) -> Section:
     """What is significant, by p, then what is strongest. Columns of `explained_column_names` were explained earlier on
     the page."""
@@ -187,7 +183,7 @@ def make_family_section(
             column_spec,
             column_meaning=""
             if column_name in explained_column_names
-            else column_spec.column_meaning.replace("{background}", background_meaning),
+            else results.fill_words(column_spec.column_meaning),
         )
         for column_name, column_spec in columns.FAMILY_COLUMN_SPECS.items()
     }
@@ -203,7 +199,7 @@ def make_family_section(
         add_table_link(feature_kind.section_explanation, feature_kind.table_file_stem),
         column_spec_by_name,
         notes={
-            columns.get_family_column_heading(column_name): footnote_by_column[column_name]
+            columns.get_family_column_heading(column_name): results.fill_words(footnote_by_column[column_name])
             for column_name in column_names
             if column_name in footnote_by_column
         },
@@ -221,7 +217,7 @@ def make_replication_section(results: BlackoutResults) -> Section:
         no_interval_text="no range",
     )
     meaning_by_heading = {
-        column_spec.heading: column_spec.column_meaning
+        column_spec.heading: results.fill_words(column_spec.column_meaning)
         for column_spec in columns.REPLICATION_COLUMN_SPECS.values()
         if column_spec.column_meaning
     }

@@ -11,6 +11,7 @@ import pandas as pd
 from data.base.tables import make_printable
 from data.base.terminal import format_participants
 from data.base.thresholds import MIN_CLASS_SUBJECTS
+from data.cohorts import variants
 from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
 from utils.blackout.effects import CovariateAdjuster, RecordEffects
@@ -187,7 +188,23 @@ class BlackoutResults:
         run = self.run
         cohort_name = make_printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
         chance_mark = " (MODEL AT CHANCE)" if self.people.verdict is BlackoutVerdict.AT_CHANCE else ""
-        return f"Blackout of {run.model.model_name} on {cohort_name}{run.caveat_marks}{chance_mark}"
+        return f"Blackout of {run.predictor.name} on {cohort_name}{run.caveat_marks}{chance_mark}"
+
+    def fill_words(self, text: str) -> str:
+        """A text of the page, in which `{noun}` stands for what predicts, `{output}` for what it gives, whose fall is
+        an effect, and `{background}` for what the background of a region is."""
+        predictor = self.run.predictor
+        background_text = "unknown, which counts as the mean of the training participants"
+        if options.select_network_cohort(self.run).num_maps:
+            background_text = variants.FILL_TEXT_BY_STANDARD[self.run.standardisation]
+        word_by_placeholder = {
+            "{noun}": predictor.noun,
+            "{output}": predictor.output_noun,
+            "{background}": background_text,
+        }
+        for placeholder, word in word_by_placeholder.items():
+            text = text.replace(placeholder, word)
+        return text
 
 
 def conclude_blackout(

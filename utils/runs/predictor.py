@@ -113,6 +113,11 @@ class Predictor(ABC):
         return self
 
     @property
+    def output_noun(self) -> str:
+        """What pages of a blackout call the number, larger for autism, whose fall is an effect."""
+        return "logit"
+
+    @property
     def checkpoint_description(self) -> str:
         """Which of its trainings predicts, in a table with a row for each that was tested."""
         return self.description
