@@ -142,17 +142,7 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
         return None
     atlas = blackout.atlas
     connectomes = require_connectomes(blackout.cohort)
-    record_effects = blackout.record_effects
     region_systems = options.get_blackout_options(blackout.run).load_systems(options.find_region_grid(blackout.cohort))
-    record_index_by_file = {
-        record_row.file: record_index for record_index, record_row in enumerate(blackout.cohort.rows)
-    }
-    record_indices = np.array([record_index_by_file[record_row.file] for record_row in record_effects.record_rows])
-
-    def compute_subject_mean_edges(pair_index_or_count_by_edge: np.ndarray, pair_count: int) -> np.ndarray:
-        record_mean_edges = average_edges_by_pair(connectomes, record_indices, pair_index_or_count_by_edge, pair_count)
-        return record_effects.average_subject_records(record_mean_edges)
-
     region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
     region_index_by_parcel = find_parcel_region_indices(connectomes, atlas)
     region_pair_effects = blackout.average_subject_records("pair_reliance")
@@ -161,9 +151,22 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
         region_index_by_parcel,
         region_systems,
         region_pair_effects,
-        compute_subject_mean_edges,
+        partial(average_subject_edges, blackout, connectomes),
         blackout.people,
     )
+
+
+def average_subject_edges(
+    blackout: Blackout, connectomes: Connectomes, pair_index_or_count_by_edge: np.ndarray, pair_count: int
+) -> np.ndarray:
+    """`average_edges_by_pair` of the tested subjects, (subjects, pairs)."""
+    record_index_by_file = {
+        record_row.file: record_index for record_index, record_row in enumerate(blackout.cohort.rows)
+    }
+    record_effects = blackout.record_effects
+    record_indices = np.array([record_index_by_file[record_row.file] for record_row in record_effects.record_rows])
+    record_mean_edges = average_edges_by_pair(connectomes, record_indices, pair_index_or_count_by_edge, pair_count)
+    return record_effects.average_subject_records(record_mean_edges)
 
 
 def make_nested_connection_family(

@@ -299,25 +299,18 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
     if "value_reliance" not in blackout.record_effects:
         return None
     metadata = blackout.cohort.metadata
-    subject_labels = blackout.people.subject_labels
     covariate_table = options.load_blackout_covariates(blackout.run.cohort, blackout.record_effects.record_rows)
     value_positions_by_group = group_phenotype_values(metadata)
     value_names = list_phenotype_value_names(metadata)
 
-    def adjust_group_effects(group_effects: np.ndarray) -> AdjustedEffects:
-        adjusted_effects_by_group = []
-        for group_index, group_name in enumerate(value_positions_by_group):
-            adjustment = make_adjustment(drop_group_covariates(covariate_table, metadata, group_name))
-            adjust_for_covariates = CovariateAdjuster(adjustment, subject_labels)
-            adjusted_effects_by_group.append(adjust_for_covariates(group_effects[:, [group_index]]))
-        # Features side by side, array by array
-        return AdjustedEffects(*map(np.hstack, zip(*adjusted_effects_by_group, strict=True)))
-
+    covariate_table_by_group = [
+        drop_group_covariates(covariate_table, metadata, group_name) for group_name in value_positions_by_group
+    ]
     reliance_effect = FillEffect(
         FILL_BY_NAME[RELIANCE_FILL],
         blackout.average_subject_records("value_reliance"),
         blackout.people,
-        adjust_group_effects,
+        partial(adjust_each_group, covariate_table_by_group, blackout.people.subject_labels),
     )
     subjects = sorted(set(blackout.record_effects.record_subjects))
     feature_values = summarise_value_groups(
@@ -343,6 +336,18 @@ def make_value_family(blackout: Blackout) -> FeatureFamily | None:
         footnote_by_column=footnote_by_column,
         stored_arrays={"values": np.array(group_names, object)},
     )
+
+
+def adjust_each_group(
+    covariate_table_by_group: Sequence[pd.DataFrame], subject_labels: np.ndarray, group_effects: np.ndarray
+) -> AdjustedEffects:
+    """The effects (subjects, groups), those of each group adjusted for covariates of its own."""
+    adjusted_effects_by_group = []
+    for group_index, covariate_table in enumerate(covariate_table_by_group):
+        adjust_for_covariates = CovariateAdjuster(make_adjustment(covariate_table), subject_labels)
+        adjusted_effects_by_group.append(adjust_for_covariates(group_effects[:, [group_index]]))
+    # Features side by side, array by array
+    return AdjustedEffects(*map(np.hstack, zip(*adjusted_effects_by_group, strict=True)))
 
 
 VALUE_KIND = FeatureKind(
