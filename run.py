@@ -56,12 +56,12 @@ def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) 
         from utils.predictors.request import use_predictions_in_request
 
         return use_predictions_in_request(request, request.options.predictions, request.options.control)
-    if isinstance(request.options, TestOptions) and request.options.estimator:
+    if isinstance(request.options, PredictorOptions) and request.options.estimator:
         from utils.predictors.request import use_estimator_in_request
 
-        test_options = request.options
+        options = request.options
         return use_estimator_in_request(
-            request, request.options.estimator, test_options.inputs, test_options.atlas, test_options.debug
+            request, request.options.estimator, options.inputs, options.atlas, options.debug
         )
     if isinstance(request.options, PredictorOptions) and request.options.bundle:
         from utils.bundle.model import use_bundle_in_request

@@ -6,7 +6,9 @@ from data.base.listing import join_names
 from data.base.terminal import SummaryRow
 from data.cohorts.folds import divide_into_inner_folds
 from data.cohorts.forecast import make_forecast
+from utils.blackout.options import BlackoutOptions
 from utils.permutations import PermutationSeries
+from utils.predictors.estimator import EstimatorPredictor
 from utils.runs.group import RunPlan
 from utils.runs.run import Run
 
@@ -22,6 +24,10 @@ def preview_plan(plan: RunPlan, process_count: int, permutation_count: int | Non
     parallel_text = f", {process_count} at a time" if process_count > 1 else ""
     due_count = sum(map(count_networks, plan.due_runs))
     total_count = sum(map(count_networks, plan.group.runs))
+    if isinstance(joint_run.predictor, EstimatorPredictor) and isinstance(joint_run.options, BlackoutOptions):
+        from utils.blackout.column_preview import preview_rows  # fits it
+
+        yield from preview_rows(plan.due_runs)
     topic = "fits" if joint_run.predictor.is_fitted_when_used else "networks"
     yield topic, f"{due_count} of {total_count} {purpose_text}{parallel_text}"
     if permutation_count:

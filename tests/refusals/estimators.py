@@ -81,11 +81,16 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "with_nan": change_classifier("0.5", "np.nan"),
     "with_logits": change_classifier("0.5", "-3.5"),
     "with_one_column": change_classifier("(len(X), 2)", "(len(X), 1)"),
+    "with_nan_decisions": change_classifier(
+        "    def predict_proba",
+        "    def decision_function(self, X):\n        return np.full(len(X), np.nan)\n\n    def predict_proba",
+    ),
     "with_two_rows": change_classifier("(len(X), 2)", "(2, 2)"),
 }
 
 TEST = "run.py --test --dataDir {converted} --inputs phenotype --outDir {missing} --estimator"
 TEST_GOOD = "run.py --test --dataDir {converted} --outDir {missing} --estimator {good}/mine.py"
+BLACKOUT_GOOD = "run.py --blackout --dataDir {converted} --outDir {missing} --estimator {good}/mine.py"
 ROWS: list[Row] = [
     # The file
     row(f"{TEST} {{missing}}/mine.py", "{missing}/mine.py", "FILE.py:FUNCTION"),
@@ -147,4 +152,12 @@ ROWS: list[Row] = [
         "--estimator",
     ),
     row(f"{TEST.replace('converted', 'newcomers')} {{good}}/mine.py", "no training participants", "--folds 10"),
+    # A blackout
+    row(f"{BLACKOUT_GOOD} --inputs phenotype --atlas {{lab}}/parcels.nii.gz", "--atlas tells of regions", "no volume"),
+    row(f"{BLACKOUT_GOOD} --inputs phenotype --systems {{file}}", "--systems {file}", "Leave --systems out"),
+    row(f"{BLACKOUT_GOOD} --inputs connectome --maps falff", "reads connectomes alone", "--parcels FILE"),
+    row(f"{BLACKOUT_GOOD} --inputs maps --maps reho", "--maps reho", "falff, alff"),
+    row(f"{BLACKOUT_GOOD} --permutations 10", "--permutations goes with --test", "--blackout"),
+    row(BLACKOUT_GOOD.replace("converted", "newcomers"), "no training participants", "--folds 10"),
+    row(BLACKOUT_GOOD.replace("good", "with_nan_decisions"), "decision_function returned", "finite numbers"),
 ]

@@ -41,6 +41,11 @@ class RecordEffects:
     `value_reliance`: (records, groups), `reliance` with a group of the phenotype's values replaced (`values.py`).
     `probability`: (records,) of autism with nothing occluded.
 
+    An estimator has, of these, the fills of `column_setup.REGION_FILLS`, `region_means` as its inputs have them,
+    `value_reliance` of groups of its columns, and `probability`; and
+    `system_reliance`: (records, pairs), `reliance` with the edges between two systems replaced.
+    `clipped_share`: (records,), in what share of the record's rows the probability was clipped.
+
     Subjects of one of the `linked_subject_groups`, who share a scan or are of one family, are one cluster in intervals
     and tests.
     """

@@ -21,6 +21,8 @@ from data.images.atlas import Atlas
 from data.tables.vocabulary import CLASS_NAMES
 from utils import figures
 from utils.blackout import figure, options, page
+from utils.blackout.column_effects import collect_column_effects, measure_columns, verify_columns
+from utils.blackout.column_setup import ColumnSetup
 from utils.blackout.effects import RecordEffects, average_repeat_effects, join_fold_effects
 from utils.blackout.fills import BACKGROUND_FILL, FILLS, RELIANCE_FILL
 from utils.blackout.kinds import collect_effects, measure_all_kinds
@@ -29,6 +31,8 @@ from utils.blackout.results import BlackoutResults, conclude_blackout
 from utils.blackout.setup import BlackoutSetup
 from utils.blackout.verify import verify_blackout
 from utils.figures import shorten_text
+from utils.predictors.estimator import EstimatorPredictor
+from utils.predictors.user_code import PRINTED_FILE
 from utils.report.adjusted import make_adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
@@ -44,6 +48,9 @@ FLOAT32_ARRAY_NAMES = ("reliance_by_map", "region_means", "pair_reliance")  # ar
 def run_blackout(run: Run) -> int:
     """Writes a table of each family (`families.py`), `replication.csv`, `blackout.h5`, NIfTI maps, figures and the
     page; returns the exit status."""
+    if isinstance(run.predictor, EstimatorPredictor):
+        return run_estimator_blackout(run)
+
     # What replaces the parts of what the network reads, and what it then says
     setup = BlackoutSetup.from_run(run)
     run.claim_output_folder()
@@ -58,6 +65,24 @@ def run_blackout(run: Run) -> int:
     if setup.volume_occlusion:
         recomputed_layer_names = tuple(setup.volume_occlusion.occlusion.recomputed_layer_names)
     publish_results(results, setup.donors.donor_description, setup.donors.donors_per_record, recomputed_layer_names)
+    return 0
+
+
+def run_estimator_blackout(run: Run) -> int:
+    """The same of the user's estimator, which is fitted again."""
+    setup = ColumnSetup.from_run(run)
+    measured = measure_columns(setup)
+    run.claim_output_folder()  # not before, since the user's code may fail
+    if options.get_blackout_options(run).verify:
+        verify_columns(setup, measured)
+    if printed_text := setup.ready_estimator.printed_text:
+        # its many calls repeat what they say
+        printed_lines = dict.fromkeys(printed_text.splitlines())
+        (run.out_dir / PRINTED_FILE).write_text("".join(f"{line}\n" for line in printed_lines))
+        print_unless_quiet(f"What {run.predictor.name} printed: {run.out_dir / PRINTED_FILE}")
+
+    results = conclude_blackout(run, collect_column_effects(setup, measured))
+    publish_results(results, setup.donors.donor_description, setup.donors.donors_per_record)
     return 0
 
 
@@ -228,7 +253,9 @@ def write_effect_maps(run_folder: Path, atlas: Atlas, record_effects: RecordEffe
 
     effects_by_group_name = {}  # (subjects, regions) each
     effects_by_fill = {
-        fill.fill_name: record_effects.average_subject_records(record_effects[fill.stored_array_name]) for fill in FILLS
+        fill.fill_name: record_effects.average_subject_records(record_effects[fill.stored_array_name])
+        for fill in FILLS
+        if fill.stored_array_name in record_effects
     }
     background_effects = effects_by_fill.pop(BACKGROUND_FILL)
     effects_by_group_name["all"] = background_effects

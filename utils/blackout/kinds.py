@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 
-from utils.blackout import connections, regions, values
+from utils.blackout import column_families, connections, regions, values
 from utils.blackout.effects import RecordEffects
 from utils.blackout.families import Blackout, FeatureFamily
 from utils.blackout.setup import BlackoutSetup, Measurements
+from utils.predictors.estimator import EstimatorPredictor
 
 FEATURE_KINDS = (regions.REGION_KIND, connections.CONNECTION_KIND, values.VALUE_KIND, regions.REGION_BY_MAP_KIND)
+COLUMN_FAMILY_MAKERS = (
+    regions.make_region_family,
+    column_families.make_system_family,
+    column_families.make_column_value_family,
+)
 
 
 def measure_all_kinds(setup: BlackoutSetup) -> dict[str, Measurements]:
@@ -34,4 +40,7 @@ def collect_effects(setup: BlackoutSetup, measurements_by_kind: Mapping[str, Mea
 
 def make_families(blackout: Blackout) -> list[FeatureFamily]:
     """The families of all that was replaced."""
-    return [feature_family for feature_kind in FEATURE_KINDS if (feature_family := feature_kind.make_family(blackout))]
+    make_family_functions = [feature_kind.make_family for feature_kind in FEATURE_KINDS]
+    if isinstance(blackout.run.predictor, EstimatorPredictor):
+        make_family_functions = [*COLUMN_FAMILY_MAKERS]
+    return [feature_family for make_family in make_family_functions if (feature_family := make_family(blackout))]

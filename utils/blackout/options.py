@@ -14,6 +14,7 @@ from data.cohorts.groups import find_group_leaders
 from data.cohorts.rows import RecordRow
 from data.images.atlas import Atlas, load_printable_atlas
 from data.images.grids import FULL, Grid
+from utils.runs.network import NetworkPredictor
 from utils.runs.record import compute_sha256
 from utils.runs.run import PredictorOptions, Run
 from utils.scores.results import MIN_BOOTSTRAP_SUBJECTS
@@ -36,7 +37,6 @@ class BlackoutOptions(PredictorOptions):
     maps: tuple[str, ...] | None = option(
         None, "regions of these maps only, the others stay (default all)", type=parse_names, metavar="A,B"
     )
-    atlas: Path | None = option(None, "the regions of this label image (default AAL)", type=Path, metavar="FILE")
     systems: Path | None = option(
         None,
         "systems of regions, whose connections are tested: a label image, or a table of region and system (default the "
@@ -70,6 +70,8 @@ class BlackoutOptions(PredictorOptions):
         }
         if self.verify:
             result_settings["verify"] = self.verify
+        if self.estimator is not None:
+            result_settings["inputs"] = self.inputs
         return result_settings
 
     def make_replaced_map_mask(self, cohort: Cohort) -> np.ndarray:
@@ -142,24 +144,30 @@ def load_blackout_covariates(cohort: Cohort, record_rows: Sequence[RecordRow]) -
 
 def check_blackout_possible(run: Run) -> None:
     """Raises InputError unless all of this holds: a network that reads connectomes alone is linear in them, and it is
-    known where their parcels lie; the labels of all test subjects are known, since an effect is that on the true class;
-    `--maps` are maps of the cohort; there are two people or more, to predict one's region from another's; covariates
-    and atlas can be read; with `--systems` there are edges to replace, with `--maps` a volume, with `--atlas` one of
-    the two."""
+    known where the parcels of a model that reads nothing else lie; the labels of all test subjects are known, since an
+    effect is that on the true class; `--maps` are maps of the cohort; there are two people or more, to predict one's
+    region from another's; covariates and atlas can be read; with `--systems` there are edges to replace, with `--maps`
+    a volume, with `--atlas` one of the two."""
     cohort = run.cohort
     blackout_options = get_blackout_options(run)
     input_names = run.predictor.input_names
-    if CONNECTOME_INPUT in input_names and "volume" not in input_names:
+    is_network = isinstance(run.predictor, NetworkPredictor)
+    replaces_edges = blackout_options.replaces_edges(select_network_cohort(run))
+    if is_network and CONNECTOME_INPUT in input_names and "volume" not in input_names:
         check_edges_replaceable(run)
+    if not is_network and {*input_names} == {CONNECTOME_INPUT} and not replaces_edges:
+        raise InputError(
+            f"{run.predictor.name} reads connectomes alone, and it is not known in which regions the parcels of "
+            f"{cohort.path} lie; expected their label image. Convert again with --parcels FILE, and leave --maps out."
+        )
     test_rows = [cohort.rows[record_index] for record_index in cohort.find_split_record_indices("test")]
     if unlabelled_rows := [record_row for record_row in test_rows if not record_row.is_labelled]:
         raise InputError(
             f"{len(unlabelled_rows)} test records of {cohort.path} have no label, {unlabelled_rows[0].file} among "
             "them; a blackout needs one of each. Leave these participants out when you convert (--exclude)."
         )
-    replaces_edges = blackout_options.replaces_edges(select_network_cohort(run))
     names_unread_regions = blackout_options.maps or (blackout_options.atlas and not replaces_edges)
-    if "volume" not in run.predictor.input_names and names_unread_regions:
+    if "volume" not in input_names and names_unread_regions:
         option_name = "maps" if blackout_options.maps else "atlas"
         raise InputError(
             f"--{option_name} tells of regions, and {run.predictor.name} reads no volume. Leave --{option_name} out."
@@ -179,7 +187,7 @@ def check_blackout_possible(run: Run) -> None:
     load_blackout_covariates(cohort, test_rows)
     if blackout_options.systems and not replaces_edges:
         raise InputError(
-            f"--systems {blackout_options.systems} tells of connections, and none is replaced here; expected a network "
+            f"--systems {blackout_options.systems} tells of connections, and none is replaced here; expected a model "
             "that reads connectomes, a cohort that holds where parcels lie, and no --maps. Leave --systems out."
         )
     blackout_options.load_systems(find_region_grid(cohort))

@@ -158,6 +158,7 @@ def make_counts_section(results: BlackoutResults) -> Section:
         if column_name in column_names
     }
     significance_explanation = f"Significant: family-wise p < {FAMILYWISE_ALPHA:g} over all things of a family."
+    significance_explanation = f"{significance_explanation} {results.omission_sentence}".strip()
     return make_table_section(
         "What is significant",
         results.family_counts,

@@ -29,6 +29,7 @@ from utils.blackout.families import Blackout, FeatureFamily, FeatureKind
 from utils.blackout.fills import BACKGROUND_FILL, FILL_BY_NAME, FILLS, RELIANCE_FILL, FilledBatch, Fills
 from utils.blackout.options import CONNECTOME_INPUT, RECORDS_PER_BATCH
 from utils.blackout.setup import BlackoutSetup, Measurements, RecomputationCheck, VolumeOcclusion
+from utils.runs.network import NetworkPredictor
 
 if TYPE_CHECKING:
     from utils.blackout.edge_logits import EdgeLogits
@@ -266,13 +267,17 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
     atlas = blackout.atlas
     region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
     fill_effects = [
-        blackout.make_fill_effect(fill, blackout.average_subject_records(fill.stored_array_name)) for fill in FILLS
+        blackout.make_fill_effect(fill, blackout.average_subject_records(fill.stored_array_name))
+        for fill in FILLS
+        if fill.stored_array_name in blackout.record_effects
     ]
 
-    is_replaced_map = options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
-    region_means = blackout.average_subject_records("region_means")[..., is_replaced_map]  # (subjects, regions, maps)
-    undefined_values = np.full(region_means.shape[:2], np.nan)
-    feature_values = region_means[..., 0] if region_means.shape[2] == 1 else undefined_values
+    feature_values = np.full(fill_effects[0].subject_effects.shape, np.nan)  # (subjects, regions)
+    if "region_means" in blackout.record_effects:
+        is_replaced_map = options.get_blackout_options(blackout.run).make_replaced_map_mask(blackout.cohort)
+        region_means = blackout.average_subject_records("region_means")[..., is_replaced_map]
+        if region_means.shape[2] == 1:
+            feature_values = region_means[..., 0]
 
     footnote_sentences = (
         describe_vanished_regions(atlas),
@@ -282,7 +287,8 @@ def make_region_family(blackout: Blackout) -> FeatureFamily | None:
     footnote_by_column = {}
     if name_footnote := " ".join(filter(None, footnote_sentences)):
         footnote_by_column["name"] = name_footnote
-    if blackout.cohort.num_maps:
+    # Others than networks read maps as they are
+    if blackout.cohort.num_maps and isinstance(blackout.run.predictor, NetworkPredictor):
         footnote_by_column[DIRECTION_COLUMN] = LEVEL_REMOVED_FOOTNOTE
     return FeatureFamily(
         REGION_KIND,

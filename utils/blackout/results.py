@@ -14,17 +14,23 @@ from data.base.thresholds import MIN_CLASS_SUBJECTS
 from data.cohorts import variants
 from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
+from utils.blackout.column_effects import CLIPPED_ARRAY
 from utils.blackout.effects import CovariateAdjuster, RecordEffects
 from utils.blackout.families import Blackout, FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
 from utils.blackout.kinds import make_families
+from utils.blackout.own_test import describe_test_difference
 from utils.blackout.people import BlackoutPeople, BlackoutVerdict
 from utils.blackout.replication import BETWEEN_HALVES, EXPECTED_COLUMN, REPLICATION_THRESHOLD, compute_replication_table
+from utils.predictors.estimator import CLIPPED_PROBABILITY, EstimatorPredictor
 from utils.runs.run import Run
 from utils.scores.adjustment import make_adjustment
 from utils.scores.metrics import Predictions, choose_headline_metric, estimate_scores
 from utils.scores.results import CHANCE_AUC, FAMILYWISE_ALPHA, SAME_SCAN_COLUMN, TITLE_BY_AUC, Estimate, Headline
 
+OMISSION_SENTENCE = (
+    "Of an estimator, sufficiency, regions in one map, and pairs of regions within systems are not measured."
+)
 MIN_RARER_CLASS_FRACTION = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
@@ -39,6 +45,7 @@ class BlackoutResults:
     prediction_headline: Headline
     feature_families: Sequence[FeatureFamily]
     replication_table: pd.DataFrame
+    test_difference: str = ""  # how an estimator's fit differs from that of its test
 
     @property
     def is_conclusive(self) -> bool:
@@ -153,6 +160,10 @@ class BlackoutResults:
         warnings = []
         if self.uncleaned_warning:
             warnings.append(self.uncleaned_warning)
+        if self.test_difference:
+            warnings.append(self.test_difference)
+        if self.clipped_warning:
+            warnings.append(self.clipped_warning)
         if self.run.caveats.unknown_site:
             warnings.append(f"{SITE_UNKNOWN_SENTENCE}.")
         if self.people.verdict is not BlackoutVerdict.SINGLE_CLASS and not adjustment.covariates:
@@ -165,6 +176,22 @@ class BlackoutResults:
         return warnings
 
     @property
+    def clipped_warning(self) -> str:
+        """A warning if probabilities were clipped before their logit was taken, or nothing."""
+        if CLIPPED_ARRAY not in self.record_effects or not self.record_effects[CLIPPED_ARRAY].any():
+            return ""
+        clipped_share = self.record_effects[CLIPPED_ARRAY].mean()
+        return (
+            f"{clipped_share:.1%} of the probabilities were below {CLIPPED_PROBABILITY:g} or above "
+            f"{1 - CLIPPED_PROBABILITY:g}, and count as these."
+        )
+
+    @property
+    def omission_sentence(self) -> str:
+        """What is not measured of an estimator, or nothing."""
+        return OMISSION_SENTENCE if isinstance(self.run.predictor, EstimatorPredictor) else ""
+
+    @property
     def manifest_warnings(self) -> list[str]:
         """The warnings and footnotes in `run.json`."""
         footnotes = [
@@ -172,7 +199,7 @@ class BlackoutResults:
             for feature_family in self.feature_families
             for footnote in feature_family.footnote_by_column.values()
         ]
-        return [*self.cautions, *footnotes]
+        return [*self.cautions, *filter(None, [self.omission_sentence]), *footnotes]
 
     @property
     def sample_description(self) -> str:
@@ -195,7 +222,9 @@ class BlackoutResults:
         an effect, and `{background}` for what the background of a region is."""
         predictor = self.run.predictor
         background_text = "unknown, which counts as the mean of the training participants"
-        if options.select_network_cohort(self.run).num_maps:
+        if isinstance(predictor, EstimatorPredictor):
+            background_text = "the mean of the training participants"
+        elif options.select_network_cohort(self.run).num_maps:
             background_text = variants.FILL_TEXT_BY_STANDARD[self.run.standardisation]
         word_by_placeholder = {
             "{noun}": predictor.noun,
@@ -232,7 +261,15 @@ def conclude_blackout(
         for repeat_effects in effects_by_repeat
     )
     replication_table = compute_replication_table(feature_families, families_by_repeat)
-    return BlackoutResults(run, record_effects, people, prediction_headline, feature_families, replication_table)
+    return BlackoutResults(
+        run,
+        record_effects,
+        people,
+        prediction_headline,
+        feature_families,
+        replication_table,
+        describe_test_difference(run, record_effects),
+    )
 
 
 def score_predictions(record_effects: RecordEffects, record_folds: Sequence | None, seed: int) -> dict[str, Estimate]:

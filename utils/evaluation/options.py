@@ -7,7 +7,6 @@ from typing import Any
 
 from data.base.cli import make_int_parser, option, parse_seed_option
 from data.base.errors import InputError, quote_text
-from data.tables.vocabulary import INPUT_KINDS
 from utils.runs.record import compute_sha256
 from utils.runs.run import PredictorOptions, Run
 
@@ -40,12 +39,6 @@ class TestOptions(PredictorOptions):
         None, "of a model of everybody: the share of autism where it is used", type=parse_prevalence, metavar="P"
     )
 
-    estimator: str | None = option(
-        None,
-        "test the unfitted scikit-learn classifier that a function of your file returns (default function: make), "
-        "fitted on the training participants of each fold",
-        metavar="FILE.py[:NAME]",
-    )
     predictions: Path | None = option(
         None,
         "test predictions made elsewhere, a CSV file: id,probability and, if cross-validated, fold (and repeat)",
@@ -58,19 +51,6 @@ class TestOptions(PredictorOptions):
         type=parse_seed_option,
         metavar="SEED",
     )
-    inputs: str | None = option(
-        None,
-        f"what the estimator reads: some of {','.join(INPUT_KINDS)} (default the first three, as far as there are any)",
-        metavar="A,B",
-    )
-    atlas: Path | None = option(
-        None,
-        "the regions of this label image (default AAL), for an estimator or a blackout",
-        type=Path,
-        metavar="FILE",
-        group="--test and --blackout only",
-    )
-    debug: bool = option(False, "show the traceback of errors in the estimator's file", action="store_true")
 
     def select_result_settings(self) -> dict[str, Any]:
         result_settings: dict[str, Any] = {}

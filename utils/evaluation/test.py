@@ -18,6 +18,7 @@ from data.tables.vocabulary import CLASS_NAMES
 from utils.evaluation import comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import make_site_score_rows, score_folds
 from utils.evaluation.table1 import make_table1
+from utils.predictors.user_code import PRINTED_FILE
 from utils.report import build as report_builder
 from utils.report import drawings
 from utils.report.adjusted import make_adjusted_table
@@ -57,7 +58,6 @@ from utils.scores.results import (
     Headline,
 )
 
-PRINTED_FILE = "printed.txt"  # what the user's own code has printed and warned of
 CHECKPOINT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 
 

@@ -5,10 +5,12 @@ import inspect
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import sklearn
+from scipy.special import logit
 from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, StratifiedGroupKFold, check_cv
@@ -28,6 +30,7 @@ from utils.runs.record import Choices
 PHENOTYPE_PREFIX = "phenotype "
 INPUT_NAME_BY_KIND = {"maps": "volume"}  # where the word of --inputs is not that of `Predictor.input_names`
 CALIBRATION_FOLDS = 5  # inner folds of the training people, for estimators without predict_proba
+CLIPPED_PROBABILITY = 0.001  # probabilities below it, or above 1 minus it, have the logit of this
 MAX_DESCRIPTION_LETTERS = 300  # letters of the estimator's parameters in the methods of a paper
 
 
@@ -50,6 +53,14 @@ class EstimatorPredictor(Predictor):
     @property
     def description(self) -> str:
         return self.name
+
+    @property
+    def has_decision_function(self) -> bool:
+        return hasattr(self.user_file.example_estimator, "decision_function")
+
+    @property
+    def output_noun(self) -> str:
+        return "decision function" if self.has_decision_function else "logit"
 
     @property
     def path(self) -> Path:
@@ -139,6 +150,13 @@ class EstimatorPredictor(Predictor):
             )
 
 
+class LogOdds(NamedTuple):
+    """What a blackout replaces parts of the inputs for."""
+
+    log_odds: np.ndarray  # (n,) float64, larger for autism: the decision function, or the logit of the probability
+    is_clipped: np.ndarray  # (n,) bool, whether the probability was outside `CLIPPED_PROBABILITY` and 1 minus that
+
+
 @dataclass(frozen=True, eq=False)
 class ReadyEstimator(ReadyPredictor):
     """An estimator that is fitted on the training people of a fold."""
@@ -164,10 +182,15 @@ class ReadyEstimator(ReadyPredictor):
         masked_probabilities = probabilities if masked_inputs.equals(inputs) else self.predict_of_inputs(masked_inputs)
         return probabilities, masked_probabilities
 
+    @property
+    def prediction_place_text(self) -> str:
+        """Where it predicts, for messages."""
+        fold_label = self.fold_data.fold_label
+        return f"as it predicted{f' fold {fold_label}' if fold_label else ''}"
+
     def predict_of_inputs(self, inputs: pd.DataFrame) -> np.ndarray:
         """The probability of autism (n,) float64 of each row. Raises InputError for what is none."""
-        fold_label = self.fold_data.fold_label
-        place_text = f"as it predicted{f' fold {fold_label}' if fold_label else ''}"
+        place_text = self.prediction_place_text
         with self.predictor.user_file.code.run(place_text, self.recorder):
             class_probabilities = np.asarray(self.fitted_estimator.predict_proba(inputs), float)
         problem_text = ""
@@ -185,6 +208,30 @@ class ReadyEstimator(ReadyPredictor):
                 "for each of the classes 0 and 1. Correct it."
             )
         return class_probabilities[:, 1]
+
+    def compute_log_odds(self, inputs: pd.DataFrame) -> LogOdds:
+        """Its decision function of each row or, without one, the logit of the probability of autism, which is clipped,
+        since it is infinite where all trees of a forest agree. Raises InputError for what is none."""
+        if not self.predictor.has_decision_function:
+            probabilities = self.predict_of_inputs(inputs)
+            clipped_probabilities = np.clip(probabilities, CLIPPED_PROBABILITY, 1 - CLIPPED_PROBABILITY)
+            return LogOdds(logit(clipped_probabilities), probabilities != clipped_probabilities)
+
+        deciding_estimator = self.fitted_estimator
+        if isinstance(deciding_estimator, CalibratedClassifierCV) and not hasattr(
+            deciding_estimator, "decision_function"
+        ):
+            # of `fit_estimator`: one calibrated classifier, whose estimator is fitted on all training people
+            deciding_estimator = deciding_estimator.calibrated_classifiers_[0].estimator
+        place_text = self.prediction_place_text
+        with self.predictor.user_file.code.run(place_text, self.recorder):
+            decisions = np.asarray(deciding_estimator.decision_function(inputs), float)
+        if decisions.shape != (len(inputs),) or not np.isfinite(decisions).all():
+            raise InputError(
+                f"{self.predictor.path}, {place_text}: decision_function returned an array of the shape "
+                f"{decisions.shape}; expected {(len(inputs),)}, finite numbers, larger for autism. Correct it."
+            )
+        return LogOdds(decisions, np.zeros(len(inputs), bool))
 
 
 def prepare_estimator(estimator: BaseEstimator, seed: int) -> BaseEstimator:

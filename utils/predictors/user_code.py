@@ -16,6 +16,8 @@ from typing import IO
 
 from data.base.errors import InputError
 
+PRINTED_FILE = "printed.txt"  # in results: what the user's own code has printed and warned of
+
 
 @dataclass(frozen=True)
 class UserCode:

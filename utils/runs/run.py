@@ -19,6 +19,7 @@ from data.base.errors import InputError
 from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts.cohort import Cohort, VolumeStandard
 from data.cohorts.variants import standardise_cohort
+from data.tables.vocabulary import INPUT_KINDS
 from models import Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -52,11 +53,30 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class PredictorOptions(JobOptions):
-    """The option of the jobs that the network of a bundle can do, too."""
+    """The options of the jobs that something else than a checkpoint can do, too: the network of a bundle, or the
+    user's estimator."""
 
     bundle: Path | None = option(
         None, "use the network of a bundle, not a checkpoint (abide-bundle)", type=Path, metavar="FILE.zip"
     )
+    estimator: str | None = option(
+        None,
+        "use the unfitted scikit-learn classifier that a function of your file returns (default function: make), "
+        "fitted on the training participants of each fold",
+        metavar="FILE.py[:NAME]",
+    )
+    inputs: str | None = option(
+        None,
+        f"what the estimator reads: some of {','.join(INPUT_KINDS)} (default the first three, as far as there are any)",
+        metavar="A,B",
+    )
+    atlas: Path | None = option(
+        None,
+        "the regions of this label image (default AAL), for an estimator or a blackout",
+        type=Path,
+        metavar="FILE",
+    )
+    debug: bool = option(False, "show the traceback of errors in the estimator's file", action="store_true")
 
 
 @dataclass(frozen=True, kw_only=True)
