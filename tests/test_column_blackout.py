@@ -181,7 +181,7 @@ class Loop:
     def compute_effects(self, columns: np.ndarray, replace: Callable[[pd.DataFrame, int], pd.DataFrame]) -> np.ndarray:
         """The mean falls over donors of each tested person; `replace` gives the columns of all donors for a person."""
         effects = []
-        for person in self.tested:
+        for person in self.tested.tolist():
             rows = self.inputs.iloc[[person] * len(self.train)].reset_index(drop=True)
             donor_rows = replace(self.inputs.iloc[self.train].reset_index(drop=True), person)
             for column in self.inputs.columns[columns]:

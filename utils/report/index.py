@@ -21,7 +21,8 @@ from utils.scores.results import TEST_PAGE_FILE as TEST_REPORT_PAGE
 
 INDEX_FILE = "index.html"
 INDEX_PAGE_KIND = "index"
-PAGE_FILE_BY_JOB = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
+# of the jobs whose page is no report
+PAGE_FILE_BY_JOB = {"blackout": "blackout.html", "compare": "compare.html", "agreement": "agreement.html"}
 NO_INTERVAL_TEXT_BY_METRIC = dict.fromkeys(TITLE_BY_AUC, NO_INTERVAL_TEXT) | {"explained_variance": "no interval"}
 PICTURE_FILES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that exists is shown
 INDEX_MEANING_BY_HEADING = {
