@@ -3,6 +3,8 @@
 `python tests/benchmarks/claims.py [--only TEXT] [--sets 300] [--seed 0] [--table CSV]`
 
 unequal     Effects are skewed, and larger at sites with more autism; nothing differs, or one region does.
+estimator   A classifier is fitted in three folds, and each column replaced by that of two donors: skewed columns,
+            three tenths with autism, more at some sites, and age, which goes with it and is carried by a column.
 halves      One of 40 regions differs; how often it is significant, and with half of the participants, too.
 motion      Head motion goes with the diagnosis. The output follows the diagnosis alone, or motion alone.
 reliability The output follows a covariate that the diagnosis goes with, and that is measured with error; also the
@@ -33,6 +35,13 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, zscore
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -46,6 +55,7 @@ from utils.blackout.fills import FILLS, RELIANCE_FILL
 from utils.blackout.people import BlackoutPeople
 from utils.blackout.replication import REPLICATION_THRESHOLD, replicate_in_halves
 from utils.evaluation.confounds import correlate_within_diagnosis, make_covariate_result, measure_confounds
+from utils.predictors.estimator import CLIPPED_PROBABILITY
 from utils.scores.adjustment import Adjustment, make_adjustment
 from utils.scores.calibration import COVERAGE_LEVELS, calibrate_left_out_groups
 from utils.scores.conclusion import CARRIES_MORE, MODEL_BETTER, NO_DIFFERENCE, judge_auc_difference
@@ -68,6 +78,13 @@ TWO_MODELS = {  # people, sites, share of features: separations of equal models,
     (300, 5, 0.5): ((1.95, 1.95), (2.26, 1.63)),
 }
 LARGE_SITES, NOISY = 5, 100  # sites where they are few; features of a classifier, of which one tells the diagnosis
+ESTIMATOR_COLUMN_COUNT, ESTIMATOR_FOLD_COUNT, ESTIMATOR_DONOR_COUNT = 20, 3, 2
+ESTIMATOR_BY_KIND = {
+    "linear": make_pipeline(StandardScaler(), LogisticRegression(C=0.1)),
+    "kernel": make_pipeline(StandardScaler(), SVC()),
+    "boosted trees": HistGradientBoostingClassifier(max_iter=20, max_depth=2, random_state=0),
+    "single tree": DecisionTreeClassifier(max_depth=3, min_samples_leaf=5, random_state=0),
+}
 REGION_COUNT, HALVES_REGION_COUNT, PERMUTATION_COUNT, SPLIT_COUNT = 20, 40, 199, 20
 
 
@@ -95,6 +112,62 @@ def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, 
                 p[0] < FAMILYWISE_ALPHA
             )
     return claims
+
+
+def black_out_estimator(kind: str, planted: float, seed: int, people: int = 240, sites: int = 6) -> Claims:
+    """Columns are log-normal; the second carries age, and the label adds `planted` to the first. Donors are training
+    people of the same site."""
+    random = np.random.default_rng([seed, 5])
+    site, age = random.integers(sites, size=people), zscore(random.gamma(2, 3, people))
+    risk = 1.2 * age + random.normal(size=sites)[site] + random.logistic(size=people)
+    label = (risk > np.quantile(risk, 0.7)).astype(float)
+    columns = random.lognormal(size=(people, ESTIMATOR_COLUMN_COUNT)) + random.normal(0, 0.3, sites)[site][:, None]
+    columns[:, 0] += planted * label
+    columns[:, 1] += age
+
+    fold = assign_balanced_folds(label, site.astype(str), np.arange(people), ESTIMATOR_FOLD_COUNT, seed)
+    on_autism = np.empty(columns.shape)
+    for tested_fold in range(ESTIMATOR_FOLD_COUNT):
+        train, tested = np.flatnonzero(fold != tested_fold), np.flatnonzero(fold == tested_fold)
+        estimator = clone(ESTIMATOR_BY_KIND[kind]).fit(columns[train], label[train])
+        donors = np.array(
+            [random.choice(train[site[train] == site[person]], ESTIMATOR_DONOR_COUNT) for person in tested]
+        )
+        for column in range(ESTIMATOR_COLUMN_COUNT):
+            replaced = np.repeat(columns[tested], ESTIMATOR_DONOR_COUNT, axis=0)
+            replaced[:, column] = columns[donors.ravel(), column]
+            falls = compute_log_odds(estimator, np.repeat(columns[tested], ESTIMATOR_DONOR_COUNT, axis=0))
+            falls -= compute_log_odds(estimator, replaced)
+            on_autism[tested, column] = falls.reshape(len(tested), ESTIMATOR_DONOR_COUNT).mean(1)
+
+    covariates = pd.DataFrame({"site": site.astype(str).astype(object), "age": age})
+    adjuster = CovariateAdjuster(make_adjustment(covariates), label)
+    everybody = BlackoutPeople(
+        subject_labels=label,
+        subject_sites=site.astype(str),
+        subject_folds=fold.astype(str),
+        subject_cluster_numbers=np.arange(people),
+        adjuster=adjuster,
+        resampling_seed=seed,
+        is_cross_fitted=True,
+    )
+    fill = next(fill for fill in FILLS if fill.fill_name == RELIANCE_FILL)
+    p = FillEffect(fill, (2 * label[:, None] - 1) * on_autism, everybody, adjuster).family_wise_p
+    claims: Claims = {
+        "a column that differs in nothing but age significant": bool(p[1:].min() < FAMILYWISE_ALPHA),
+        "effects that are exactly zero": float(np.mean(on_autism == 0)),
+    }
+    if planted:
+        claims["the one that differs significant"] = bool(p[0] < FAMILYWISE_ALPHA)
+    return claims
+
+
+def compute_log_odds(estimator: BaseEstimator, columns: np.ndarray) -> np.ndarray:
+    """As those of the user's estimators: the decision function, or the logit of the clipped probability."""
+    if hasattr(estimator, "decision_function"):
+        return estimator.decision_function(columns)
+    probability = estimator.predict_proba(columns)[:, 1]
+    return logit(np.clip(probability, CLIPPED_PROBABILITY, 1 - CLIPPED_PROBABILITY))
 
 
 def in_halves(planted: float, seed: int, people: int = 200) -> Claims:
@@ -374,6 +447,9 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
             240,
             partial(unequal_sites, largest, 1.2),
         )
+    for kind in ESTIMATOR_BY_KIND:
+        yield f"estimator: {kind}, nothing differs", 240, partial(black_out_estimator, kind, 0)
+        yield f"estimator: {kind}, one column differs", 240, partial(black_out_estimator, kind, 1)
     for planted in (4, 5, 6):
         title = f"halves: one of {HALVES_REGION_COUNT} regions differs by {planted} standard errors"
         yield title, 200, partial(in_halves, planted)

@@ -149,6 +149,26 @@ class AgeBySite(Age):
         return zscore(np.log(super().covariate(table, random))) * random.normal(size=codes.max() + 1)[codes]
 
 
+class Skewed(Age):
+    """Three tenths have autism, more at some sites than at others, and age goes with it; means of regions are skewed,
+    and one of them carries age."""
+
+    share = 0.3
+
+    @classmethod
+    def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, np.ndarray]:
+        table, random = draw_demographics(simulation), np.random.default_rng([simulation.seed, RANDOM_STREAM])
+        values = zscore(cls.covariate(table, random))
+        codes, _ = pd.factorize(table["site"])
+        risk = cls.strength * values + random.normal(size=codes.max() + 1)[codes] + random.logistic(size=len(values))
+        return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
+
+    def draw_region_means(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        region, random = super().draw_region_means(subject, label)
+        tail = np.random.default_rng([self.simulation.seed, RANDOM_STREAM, subject]).exponential(size=region.shape)
+        return region + 2 * self.simulation.region_spread * (tail - 1), random
+
+
 class Quarter(Confounded):
     """Nothing is carried, and nothing goes with the diagnosis."""
 

@@ -1,6 +1,7 @@
 """Blackout on cohorts whose truth is known: what is found, and how often something is named that carries nothing.
 
 `python tests/benchmarks/truth.py [--only A,B] [--cohorts N] [--real COHORT] [--preset NAME] [--seed 0]`
+`python tests/benchmarks/truth.py --only skewed,skewed-planted --estimator FILE.py:NAME [--cohorts N] [--regions 20]`
 
 random      `--real COHORT` (31x37x31) with its labels permuted over subjects; its test subjects.
 motion      240 people in three folds, four planted regions; one more carries head motion alone, which goes with the
@@ -21,6 +22,11 @@ repeated    As `suppressed`, but the mirror image follows the planted region, di
             hold nothing.
 age-edges   As `motion` with age, and connectomes; four edges of one pair of systems carry age, too.
 sex-age-edges  The same with sex times age.
+skewed      240 people in three folds with connectomes; three tenths have autism, more at some sites; age goes with it
+            and is carried by a region and by four edges. Means of regions are skewed. Nothing else differs.
+skewed-planted  The same; four planted regions, and four edges between two systems, differ.
+
+With `--estimator` a scikit-learn classifier is blacked out in place of a network; estimators.py has some.
 
 `cnn`, or `mmnn` where there are connectomes, is trained and blacked out by the user's own commands. A thing is named if
 its p is below 0.05 and the network is better than chance. Counts in brackets are without the latter, so these are what
@@ -161,6 +167,16 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
             excused={VALUES: {"age": 1, "sex": 1}},
         ),
     }
+    skewed_truth = {VALUES: {"age": 1}}
+    scenario_by_name |= {
+        "skewed": Scenario(simulate_connected(kind=planted.Skewed), 20, excused=skewed_truth),
+        "skewed-planted": Scenario(
+            simulate_connected(kind=planted.Skewed, edges=planted.PLANTED_EDGES, effect=planted.EFFECT),
+            20,
+            planted=planted_truth | make_pair_truth(planted.PLANTED_EDGES),
+            excused=edge_end_truth | skewed_truth,
+        ),
+    }
     permuted = partial(planted.permute_labels, real=real)
     return scenario_by_name | ({"random": Scenario(permuted, 20, (), model="cnn")} if real else {})
 
@@ -173,7 +189,8 @@ def run_blackout(scenario: Scenario, seed: int, jobs: tuple) -> Iterator[Path]:
         scenario.make_cohort(folder / "cohort", seed)
         places = ["--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--seed", seed]
         for words in jobs:
-            arguments = [*words, "--model", scenario.model, *places, *scenario.folds]
+            model_options = () if "--estimator" in words else ("--model", scenario.model)
+            arguments = [*words, *model_options, *places, *scenario.folds]
             sys.argv = ["run.py", *map(str, [*arguments, "--outDir", folder / words[0].strip("-")])]
             with contextlib.redirect_stdout(io.StringIO()):
                 status = command_line.main()
@@ -299,6 +316,8 @@ def main() -> None:
     parser.add_argument("--preset", help="of `cnn` and `mmnn` (default: their own)")
     parser.add_argument("--donors", type=int, default=5, help="of a blackout (default 5)")
     parser.add_argument("--regions", type=int, help="occlude those that carry something and the first others only")
+    parser.add_argument("--estimator", metavar="FILE.py:NAME", help="black it out in place of a network")
+    parser.add_argument("--inputs", help="what the estimator reads, A,B")
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     parser.add_argument("--table", type=Path, metavar="CSV", help="add what is said of each thing")
@@ -314,7 +333,12 @@ def main() -> None:
         if args.only and name not in args.only.split(","):
             continue
         seeds = range(args.seed, args.seed + (args.cohorts or scenario.cohorts))
-        jobs = (training, blackout) if scenario.model == "nn" else (training + preset_options, blackout + atlas_options)
+        jobs: tuple = (training + preset_options, blackout + atlas_options)
+        if scenario.model == "nn":
+            jobs = (training, blackout)
+        if args.estimator:
+            input_options = ["--inputs", args.inputs] if args.inputs else []
+            jobs = ([*blackout, "--estimator", args.estimator, *input_options, *atlas_options],)
         verdict_table, line = run_scenario(name, scenario, jobs, seeds)
         if args.table:
             verdict_table.to_csv(args.table, mode="a", header=not args.table.exists(), index=False)
