@@ -125,6 +125,8 @@ def test_claims_prints_and_adds_the_rate_over_sets(tmp_path):
     """Of two sets a claim holds in none, one or both; shares of people are their mean."""
     printed_text = run_benchmark("claims", "--sets", 2, "--only", "sets: 10 sites", "--table", tmp_path / "said.csv")
     printed_text += run_benchmark("claims", "--sets", 2, "--only", "triple: the output follows a product of 3")
+    tree_text = run_benchmark("claims", "--sets", 2, "--only", "estimator: single tree, one")
+    assert set(re.findall(r"age significant: (\S+) %", tree_text)) <= {"0.0", "50.0", "100.0"} and tree_text
     claims_table = pd.read_csv(tmp_path / "said.csv")
     for row in claims_table.to_dict("records"):
         assert f"{row['measure']}: {row['value']:.1f} % ({row['low']:.1f} to {row['high']:.1f})" in printed_text

@@ -24,10 +24,13 @@ from sklearn.base import BaseEstimator
 
 import run as run_program
 from data.cohorts.cohort import Cohort
+from utils.blackout.edge_logits import make_edge_logits
 from utils.blackout.edges import ExpectedEdges
 from utils.blackout.fills import predict_expected_means
 from utils.jobs import JOBS
+from utils.runs.network import ReadyNetwork
 from utils.runs.plan import plan_runs
+from utils.runs.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn", "no_baselines")]
 
@@ -203,10 +206,15 @@ def curved(converted, atlas, tmp_path_factory) -> tuple[Path, Loop, str]:
     done(f"abide-data export {{cohort}} {{to}}/export {export_options}", **places)
     namespace: dict = {}
     exec(CURVED_FILE, namespace)  # noqa: S102
+    cohort = plan_first_run(command, **places).cohort
+    return folder / "blackout/fold-0", Loop(folder / "export", namespace["make"], cohort), printed
+
+
+def plan_first_run(command: str, **places: object) -> Run:
+    """The first run of a command, with its predictor and the data of its fold."""
     job_parser = run_program.make_parser()
     request = run_program.make_request(job_parser, job_parser.parse_args(split_command(command, **places)[1:]))
-    cohort = plan_runs(request, JOBS).group.runs[0].cohort
-    return folder / "blackout/fold-0", Loop(folder / "export", namespace["make"], cohort), printed
+    return plan_runs(request, JOBS).group.runs[0]
 
 
 def get_donor_rows(donor_rows: pd.DataFrame, _: int) -> pd.DataFrame:
@@ -286,6 +294,59 @@ def test_row_by_row_it_comes_out_the_same(curved, converted, atlas, tmp_path):
     places = {"file": write_estimator(tmp_path / "code", BATCH_FILE), "cohort": converted, "atlas": atlas}
     printed = done(BLACKOUT + "--fold 0 --verify 1 --donors 1", to=tmp_path, **places)
     assert float(printed.partition("differs by at most ")[2].split()[0].rstrip(".")) > 1e-2
+
+
+# Beside a network
+
+
+COPYING_FILE = """
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+class Copying(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.means_, self.weights_ = np.load(Path(__file__).with_name("weights.npy"))
+        return self
+
+    def decision_function(self, X):
+        return np.nan_to_num((X - self.means_) * self.weights_).sum(axis=1)
+
+    def predict_proba(self, X):
+        probability = 1 / (1 + np.exp(-self.decision_function(X)))
+        return np.stack([1 - probability, probability], axis=1)
+
+def make():
+    return Copying()
+"""
+
+
+def test_the_edges_of_a_network_have_the_same_effects_in_an_estimator_that_copies_them(
+    converted, on_folds, atlas, tmp_path
+):
+    """Its edges are linear, so that the mean over all donors is what the mean of their edges gives."""
+    places = {"file": write_estimator(tmp_path / "code", COPYING_FILE), "cohort": converted, "atlas": atlas}
+    options = "--fold 0 --donors 99"
+    network_command = BLACKOUT.replace("--estimator {file}", "").replace("{to}/ckpt", "{ckpt}/ckpt") + options
+    network_places = {**places, "ckpt": on_folds, "to": tmp_path / "network"}
+    done(network_command, **network_places)
+    network_run = plan_first_run(network_command + " --verify 1", **network_places)
+    ready_network = network_run.predictor.make_ready(network_run.fold_data)
+    assert isinstance(ready_network, ReadyNetwork)
+    edge_logits = make_edge_logits(ready_network.network)
+    assert edge_logits
+    means = edge_logits.training_edge_means
+    np.save(tmp_path / "code/weights.npy", [means, edge_logits.compute_edge_contributions(means[None] + 1)[0]])
+    done(BLACKOUT + options + " --inputs connectome", to=tmp_path, **places)
+
+    network_arrays = read_blackout_arrays(tmp_path / "network/blackout/fold-0")
+    is_outside = network_arrays["pair"] == len(REGION_NAMES)
+    expected = [network_arrays["pair_reliance"][:, is_outside.sum(1) == count].sum(1) for count in range(3)]
+    stored_effects = read_blackout_arrays(tmp_path / "blackout/fold-0")["system_reliance"]
+    assert np.abs(stored_effects).max() > 1e-3
+    np.testing.assert_allclose(stored_effects, np.column_stack(expected), atol=1e-5, rtol=1e-4)
 
 
 # What is said
