@@ -15,6 +15,7 @@ from data.cohorts import variants
 from data.tables.vocabulary import CLASS_NAMES, SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
 from utils.blackout.column_effects import CLIPPED_ARRAY
+from utils.blackout.column_setup import SYSTEM_ARRAY
 from utils.blackout.effects import CovariateAdjuster, RecordEffects
 from utils.blackout.families import Blackout, FeatureFamily
 from utils.blackout.fills import RELIANCE_FILL
@@ -31,6 +32,7 @@ from utils.scores.results import CHANCE_AUC, FAMILYWISE_ALPHA, SAME_SCAN_COLUMN,
 OMISSION_SENTENCE = (
     "Of an estimator, sufficiency, regions in one map, and pairs of regions within systems are not measured."
 )
+UNREPLACED_EDGES_SENTENCE = "Edges stayed: --maps says what is replaced, or it is not known where parcels lie."
 MIN_RARER_CLASS_FRACTION = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
@@ -189,7 +191,13 @@ class BlackoutResults:
     @property
     def omission_sentence(self) -> str:
         """What is not measured of an estimator, or nothing."""
-        return OMISSION_SENTENCE if isinstance(self.run.predictor, EstimatorPredictor) else ""
+        predictor = self.run.predictor
+        if not isinstance(predictor, EstimatorPredictor):
+            return ""
+        are_edges_replaced = SYSTEM_ARRAY in self.record_effects
+        if options.CONNECTOME_INPUT in predictor.input_names and not are_edges_replaced:
+            return f"{OMISSION_SENTENCE} {UNREPLACED_EDGES_SENTENCE}"
+        return OMISSION_SENTENCE
 
     @property
     def manifest_warnings(self) -> list[str]:

@@ -218,9 +218,7 @@ class ReadyEstimator(ReadyPredictor):
             return LogOdds(logit(clipped_probabilities), probabilities != clipped_probabilities)
 
         deciding_estimator = self.fitted_estimator
-        if isinstance(deciding_estimator, CalibratedClassifierCV) and not hasattr(
-            deciding_estimator, "decision_function"
-        ):
+        if isinstance(deciding_estimator, CalibratedClassifierCV):
             # of `fit_estimator`: one calibrated classifier, whose estimator is fitted on all training people
             deciding_estimator = deciding_estimator.calibrated_classifiers_[0].estimator
         place_text = self.prediction_place_text
