@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from data.base.terminal import SummaryRow, format_duration
 from utils.blackout.column_effects import split_rows
 from utils.blackout.column_setup import ColumnSetup
@@ -23,15 +21,21 @@ def preview_rows(due_runs: Sequence[Run]) -> Iterator[SummaryRow]:
     setup = ColumnSetup.from_run(first_run)
     fit_seconds = time.monotonic() - start_time
 
+    # What replaces parts of some records is computed once for all their rows
     start_time = time.monotonic()
     record_indices = setup.split_records()[0]
     replaced_rows = next(setup.iterate_replaced_rows(record_indices))
+    seconds_per_record = (time.monotonic() - start_time) / len(record_indices)
+
+    start_time = time.monotonic()
     record_positions, part_indices = next(split_rows(setup, replaced_rows.effect, len(record_indices)))
     setup.ready_estimator.compute_log_odds(replaced_rows.make_table(record_positions, part_indices))
     seconds_per_row = (time.monotonic() - start_time) / len(record_positions)
 
-    tested_count = int(np.sum([len(run.cohort.find_split_record_indices("test")) for run in due_runs]))
+    tested_count = sum(len(run.cohort.find_split_record_indices("test")) for run in due_runs)
     row_count = tested_count * setup.rows_per_record
     yield "rows", f"{setup.rows_per_record:,} a scan, {row_count:,} in all; {setup.inputs.rows_per_table:,} at a time"
-    duration_text = format_duration(fit_seconds * len(due_runs) + seconds_per_row * row_count)
+    duration_text = format_duration(
+        fit_seconds * len(due_runs) + seconds_per_record * tested_count + seconds_per_row * row_count
+    )
     yield "duration", f"about {duration_text}, by the first fit and {len(record_positions):,} rows that were timed"
