@@ -225,3 +225,14 @@ def test_a_column_whose_name_says_so_has_the_ids_of_a_table_alone(tmp_path):
     options = "--phenotype iq --labelColumn group --positive A --dryRun"
     assert "Patient ID" in done(f"abide-data convert {{to}} {{to}}/cohort --maps none {options}", to=tmp_path)
     assert list_files(tmp_path) == {"participants.tsv"}
+
+
+def test_head_motion_is_known_by_series(derived, tmp_path):
+    """Beside which `derive` writes it, as beside maps; the table has none."""
+    labs.copy(derived, tmp_path / "maps")
+    labs.edit(tmp_path / "maps/participants.tsv", lambda table: table.drop(columns="func_mean_fd"))
+    command = "abide-data convert {to}/maps --connectome seg-myatlas --labelColumn group --positive A --phenotype ''"
+    done(f"{command} {{to}}/by_maps --grid reduced", to=tmp_path)
+    done(f"{command} {{to}}/by_series --maps none", to=tmp_path)
+    covariates = read_table(tmp_path / "by_series/covariates.csv")
+    assert "mean_fd" in covariates and covariates.equals(read_table(tmp_path / "by_maps/covariates.csv"))

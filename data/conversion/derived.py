@@ -181,18 +181,26 @@ def check_derivations(source: "Source", template_cohort: Cohort) -> list[Summary
     return [("derived", "how all the new maps were is not known, so that could not be compared")]
 
 
-def add_motion_column(text_table: pd.DataFrame, map_files: pd.DataFrame) -> tuple[pd.DataFrame, list[SummaryRow]]:
-    """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
-    a fact. The table is as it is if it has head motion, or if nobody has such a file. `map_files` has a column of
-    MapOnDisk for each map, rows as in the table. Raises InputError for what is no number."""
-    if map_files.empty or any(map(HEAD_MOTION_KIND.matches_column_name, text_table)):
+def add_motion_column(
+    text_table: pd.DataFrame, map_files: pd.DataFrame, series_paths: pd.Series | None
+) -> tuple[pd.DataFrame, list[SummaryRow]]:
+    """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps or,
+    without maps, their series, and a fact. The table is as it is if it has head motion, or if nobody has such a file.
+    `map_files` has a column of MapOnDisk for each map, rows as in the table. Raises InputError for what is no
+    number."""
+    measured_noun = "maps"
+    measured_paths = [map_file.path for map_file in map_files.iloc[:, 0]] if not map_files.columns.empty else []
+    if map_files.columns.empty and series_paths is not None:
+        measured_noun = "series"
+        measured_paths = series_paths.tolist()
+    if not measured_paths or any(map(HEAD_MOTION_KIND.matches_column_name, text_table)):
         return text_table, []
-    displacements_mm = [read_mean_displacement(map_file.path) for map_file in map_files.iloc[:, 0]]
+    displacements_mm = [read_mean_displacement(path) for path in measured_paths]
     measured_count = sum(displacement_mm is not None for displacement_mm in displacements_mm)
     if not measured_count:
         return text_table, []
     head_motion_message = (
-        f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {measured_count} of "
+        f"{MOTION_COLUMN}, mm, by the JSON beside the {measured_noun} of {measured_count} of "
         f"{format_participants(len(displacements_mm))}"
     )
     displacement_texts = [
@@ -201,9 +209,9 @@ def add_motion_column(text_table: pd.DataFrame, map_files: pd.DataFrame) -> tupl
     return text_table.assign(**{MOTION_COLUMN: displacement_texts}), [("head motion", head_motion_message)]
 
 
-def read_mean_displacement(map_path: Path) -> float | None:
-    """In mm; None if it is not known."""
-    json_path, json_content = read_json_sidecar(map_path)
+def read_mean_displacement(file_path: Path) -> float | None:
+    """In mm, by the JSON beside a file; None if it is not known."""
+    json_path, json_content = read_json_sidecar(file_path)
     displacement_mm = json_content.get(MOTION_KEY)
     if displacement_mm is not None and (
         not isinstance(displacement_mm, int | float) or not 0 <= displacement_mm < math.inf

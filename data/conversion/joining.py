@@ -167,7 +167,7 @@ def read_source(
         connectome_name = joined_table.connectome_reading.connectome_name or None
         parcel_image_path, image_summary_rows = find_parcel_image_path(listing, connectome_name, options.parcels)
     converted_text_table, motion_summary_rows = derived.add_motion_column(
-        text_table.loc[subject_table.index], map_files
+        text_table.loc[subject_table.index], map_files, series_paths
     )
     left_out_subjects_by_reason, left_out_summary_rows = summarise_left_out_subjects(
         unconverted_subjects_by_reason, set(subject_table["subject"])
