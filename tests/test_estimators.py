@@ -52,6 +52,34 @@ def make():
 def make_svm():
     return make_pipeline(prepare(), StandardScaler(), LinearSVC(C=0.01))
 """
+REVERSED_FILE = """
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+FILE = Path(__file__).parent / "decisions.csv"
+
+class Reversed(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        values = X.to_numpy(float)
+        self.direction_ = values[y == 0].mean(0) - values[y == 1].mean(0)
+        return self
+
+    def decision_function(self, X):
+        decisions = X.to_numpy(float) @ self.direction_
+        table = pd.DataFrame({"decision": decisions}).assign(call=len(pd.read_csv(FILE)) if FILE.exists() else 0)
+        table.to_csv(FILE, mode="a", header=not FILE.exists(), index=False)
+        return decisions
+
+    def predict(self, X):
+        return (self.decision_function(X) > 0).astype(int)
+
+def make():
+    return Reversed()
+"""
 RECORDING_FILE = """
 import pickle
 from pathlib import Path
@@ -234,6 +262,24 @@ def test_without_predict_proba_it_is_calibrated_in_inner_folds_that_cut_no_famil
         probabilities = read_probabilities(tmp_path / "test", people["file"][test])
         np.testing.assert_allclose(probabilities, expected, rtol=0, atol=TOLERANCE)
     assert "logistic function of its decision function" in (tmp_path / "test/report.html").read_text()
+
+
+@IGNORED_WARNINGS
+def test_a_calibration_never_reverses_the_order_of_the_decision_function(converted, tmp_path):
+    """Of an estimator that is worse than chance in inner folds, too."""
+    file = write_estimator(tmp_path / "code", REVERSED_FILE)
+    done(f"{TEST} --folds 3 --inputs maps", file=file, cohort=converted, to=tmp_path)
+    predictions = lab.read_table(tmp_path / "test/predictions.csv")
+    decisions = pd.read_csv(tmp_path / "code/decisions.csv").drop_duplicates()
+    for _, fold_predictions in predictions.groupby("fold"):
+        probabilities = fold_predictions["probability"].astype(float)
+        assert probabilities.nunique() > 2
+        orders = {
+            tuple(np.argsort(tested["decision"])) == tuple(np.argsort(probabilities))
+            for _, tested in decisions.groupby("call")
+            if len(tested) == len(probabilities)
+        }
+        assert True in orders
 
 
 # What it is given

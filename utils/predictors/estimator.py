@@ -31,6 +31,7 @@ PHENOTYPE_PREFIX = "phenotype "
 INPUT_NAME_BY_KIND = {"maps": "volume"}  # where the word of --inputs is not that of `Predictor.input_names`
 CALIBRATION_FOLDS = 5  # inner folds of the training people, for estimators without predict_proba
 CLIPPED_PROBABILITY = 0.001  # probabilities below it, or above 1 minus it, have the logit of this
+LEAST_SLOPE = 1e-4  # of log odds, a unit of a decision function
 MAX_DESCRIPTION_LETTERS = 300  # letters of the estimator's parameters in the methods of a paper
 
 
@@ -110,7 +111,7 @@ class EstimatorPredictor(Predictor):
         if not hasattr(estimator, "predict_proba"):
             probability_text = (
                 " Its probabilities are a logistic function of its decision function, fitted in "
-                f"{CALIBRATION_FOLDS} inner folds of the training participants."
+                f"{CALIBRATION_FOLDS} inner folds of the training participants; it never reverses the order."
             )
         return (
             f"It was an estimator of the authors' (SHA-256 {self.user_file.sha256}; scikit-learn "
@@ -261,7 +262,20 @@ def fit_estimator(
         )
     inner_splits = [*StratifiedGroupKFold(CALIBRATION_FOLDS).split(training_inputs, training_labels, cluster_names)]
     calibrated_estimator = CalibratedClassifierCV(estimator, method="sigmoid", cv=inner_splits, ensemble=False)
-    return calibrated_estimator.fit(training_inputs, training_labels)
+    calibrated_estimator.fit(training_inputs, training_labels)
+    keep_order_of_decisions(calibrated_estimator, training_labels)
+    return calibrated_estimator
+
+
+def keep_order_of_decisions(calibrated_estimator: CalibratedClassifierCV, training_labels: np.ndarray) -> None:
+    """Makes a logistic function that falls with the decision function rise a little. It falls if the inner folds are
+    worse than chance, as those of few people or of a model without evidence are, and would rank people backwards. Now
+    each probability is nearly the share of the class, in the order of the decision function."""
+    (calibrated_classifier,) = calibrated_estimator.calibrated_classifiers_
+    (sigmoid,) = calibrated_classifier.calibrators  # probability = 1 / (1 + exp(a_ * decision + b_))
+    if sigmoid.a_ > -LEAST_SLOPE:
+        sigmoid.a_ = -LEAST_SLOPE
+        sigmoid.b_ = -logit(training_labels.mean())
 
 
 def takes_groups(estimator: BaseEstimator) -> bool:

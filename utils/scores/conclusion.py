@@ -233,6 +233,9 @@ class CovariateResult:
         }[self.carries_more_verdict]
 
 
+DOUBTFUL_P = 0.05  # at most, for a doubt: whether there is a leak, or whether predictions were made from the control
+
+
 class ControlVerdict(StrEnum):
     """What follows from predictions of the labels of a control."""
 
@@ -273,6 +276,11 @@ class ControlResult:
                 "tested people reached the model."
             )
         if self.verdict == ControlVerdict.NO_LEAK_SHOWN:
+            if self.p is not None and self.p <= DOUBTFUL_P and self.auc > CHANCE_AUC:
+                return (
+                    f"No leak shown by this control ({self.numbers_text}), but one is possible: honest predictions "
+                    "seldom tell permuted labels as well as this by chance. Make a control of another seed."
+                )
             return f"No leak shown by this control ({self.numbers_text}); small leaks may be missed."
         if self.verdict == ControlVerdict.CANNOT_TELL:
             return (

@@ -20,14 +20,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from utils.scores.conclusion import ControlResult, ControlVerdict
+from utils.scores.conclusion import DOUBTFUL_P, ControlResult, ControlVerdict
 from utils.scores.metrics import Predictions, compute_headline_auc
 from utils.scores.results import finite_or_none
 from utils.scores.statistics import permute_within_sites
 
 PERMUTATION_COUNT = 999
 ACCUSING_P = 0.001  # at most, for an accusation: the least that so many permutations can give
-DOUBTFUL_P = 0.05  # of the true labels, at most, for doubt whether predictions were made from the control
 ROUNDING_ERROR = 1e-9  # of AUCs that are equal
 
 
