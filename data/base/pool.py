@@ -19,6 +19,7 @@ from data.base.terminal import open_progress_bar
 
 Result = TypeVar("Result")
 MAX_ERRORS_LISTED = 5  # errors in a line
+MAX_LETTERS_LISTED = 300  # letters of messages, but for the first
 
 
 class Pool(ProcessPoolExecutor):
@@ -66,20 +67,24 @@ class Pool(ProcessPoolExecutor):
             count_sentence = (
                 f"{len(error_messages)} of {len(futures)} cannot be used. " if len(distinct_error_messages) > 1 else ""
             )
-            remaining_sentence = (
-                f" And {len(distinct_error_messages) - MAX_ERRORS_LISTED} more."
-                if len(distinct_error_messages) > MAX_ERRORS_LISTED
-                else ""
-            )
-            raise InputError(
-                count_sentence + " ".join(distinct_error_messages[:MAX_ERRORS_LISTED]) + remaining_sentence
-            )
+            raise InputError(count_sentence + join_first_messages(distinct_error_messages))
         return [future.result() for future in futures]
 
     def __exit__(self, error_class: type[BaseException] | None, *_: object) -> None:
         if error_class:
             terminate_processes()
         self.shutdown(cancel_futures=True)
+
+
+def join_first_messages(error_messages: Sequence[str]) -> str:
+    """The first of some messages, and more of them while these are short, and how many others there are."""
+    listed_messages = [error_messages[0]]
+    for error_message in error_messages[1:MAX_ERRORS_LISTED]:
+        if sum(map(len, [*listed_messages, error_message])) > MAX_LETTERS_LISTED:
+            break
+        listed_messages.append(error_message)
+    remaining_count = len(error_messages) - len(listed_messages)
+    return " ".join(listed_messages) + (f" And {remaining_count} more." if remaining_count else "")
 
 
 def terminate_processes() -> None:
