@@ -33,6 +33,9 @@ OMISSION_SENTENCE = (
     "Of an estimator, sufficiency, regions in one map, and pairs of regions within systems are not measured."
 )
 UNREPLACED_EDGES_SENTENCE = "Edges stayed: --maps says what is replaced, or it is not known where parcels lie."
+UNKNOWN_PARCELS_SENTENCE = (
+    "Edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
+)
 MIN_RARER_CLASS_FRACTION = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
@@ -190,14 +193,15 @@ class BlackoutResults:
 
     @property
     def omission_sentence(self) -> str:
-        """What is not measured of an estimator, or nothing."""
+        """What is not measured of an estimator, or of connectomes without maps, or nothing."""
         predictor = self.run.predictor
-        if not isinstance(predictor, EstimatorPredictor):
-            return ""
-        are_edges_replaced = SYSTEM_ARRAY in self.record_effects
-        if options.CONNECTOME_INPUT in predictor.input_names and not are_edges_replaced:
-            return f"{OMISSION_SENTENCE} {UNREPLACED_EDGES_SENTENCE}"
-        return OMISSION_SENTENCE
+        has_unreplaced_edges = options.CONNECTOME_INPUT in predictor.input_names and (
+            SYSTEM_ARRAY not in self.record_effects
+        )
+        if isinstance(predictor, EstimatorPredictor):
+            return f"{OMISSION_SENTENCE} {UNREPLACED_EDGES_SENTENCE}" if has_unreplaced_edges else OMISSION_SENTENCE
+        reads_maps = "volume" in predictor.input_names  # then it stands beside the regions
+        return UNKNOWN_PARCELS_SENTENCE if has_unreplaced_edges and not reads_maps else ""
 
     @property
     def manifest_warnings(self) -> list[str]:
