@@ -148,6 +148,11 @@ class Cohort:
         return self.record_grid
 
     @property
+    def region_grid(self) -> grids.Grid:
+        """The grid of regions: that of the maps, or without maps the full one, on which images of parcels are."""
+        return self.record_grid or grids.FULL
+
+    @property
     def map_names(self) -> tuple[str, ...]:
         """The names of the maps, in the order of records; those of a bare folder are called 1, 2, ..."""
         return self.metadata.maps or tuple(str(map_number) for map_number in range(1, self.num_maps + 1))

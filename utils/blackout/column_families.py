@@ -33,7 +33,7 @@ def make_system_family(blackout: Blackout) -> FeatureFamily | None:
     if SYSTEM_ARRAY not in blackout.record_effects:
         return None
     connectomes = require_connectomes(blackout.cohort)
-    region_systems = options.get_blackout_options(blackout.run).load_systems(blackout.cohort.grid)
+    region_systems = options.get_blackout_options(blackout.run).load_systems(blackout.cohort.region_grid)
     region_index_by_parcel = find_parcel_region_indices(connectomes, blackout.atlas)
     system_pairs = find_system_pairs(region_systems, connectomes, region_index_by_parcel)
 

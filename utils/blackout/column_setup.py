@@ -328,7 +328,7 @@ def make_region_effects(inputs: InputColumns, region_fills: RegionFills) -> list
 
 def make_system_effect(run: Run, cohort: Cohort, inputs: InputColumns, region_edges: RegionEdges) -> ColumnEffect:
     """The effect of the edges between each two systems."""
-    region_systems = get_blackout_options(run).load_systems(cohort.grid)
+    region_systems = get_blackout_options(run).load_systems(cohort.region_grid)
     system_pairs = find_system_pairs(region_systems, region_edges.connectomes, region_edges.region_index_by_parcel)
     edge_indices_by_pair = [
         np.flatnonzero(system_pairs.pair_index_by_link == pair_index)

@@ -142,7 +142,7 @@ def make_connection_family(blackout: Blackout) -> FeatureFamily | None:
         return None
     atlas = blackout.atlas
     connectomes = require_connectomes(blackout.cohort)
-    region_systems = options.get_blackout_options(blackout.run).load_systems(options.find_region_grid(blackout.cohort))
+    region_systems = options.get_blackout_options(blackout.run).load_systems(blackout.cohort.region_grid)
     region_names = [atlas.name_by_region[region_number] for region_number in atlas.region_numbers]
     region_index_by_parcel = find_parcel_region_indices(connectomes, atlas)
     region_pair_effects = blackout.average_subject_records("pair_reliance")

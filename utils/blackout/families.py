@@ -124,7 +124,7 @@ class Blackout:
 
     @cached_property
     def atlas(self) -> Atlas:
-        return options.get_blackout_options(self.run).load_regions(options.find_region_grid(self.cohort))
+        return options.get_blackout_options(self.run).load_regions(self.cohort.region_grid)
 
     def average_subject_records(self, array_name: str) -> np.ndarray:
         """The means (subjects, ...) of an array of the effects."""

@@ -13,7 +13,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.groups import find_group_leaders
 from data.cohorts.rows import RecordRow
 from data.images.atlas import Atlas, load_printable_atlas
-from data.images.grids import FULL, Grid
+from data.images.grids import Grid
 from utils.runs.network import NetworkPredictor
 from utils.runs.record import compute_sha256
 from utils.runs.run import PredictorOptions, Run
@@ -120,11 +120,6 @@ def select_network_cohort(run: Run) -> Cohort:
     return network_cohort if "volume" in input_names else network_cohort.without_maps
 
 
-def find_region_grid(cohort: Cohort) -> Grid:
-    """The grid of regions: that of the maps, or without maps the full one, on which images of parcels are."""
-    return cohort.record_grid or FULL
-
-
 def make_connectome_tables(cohort: Cohort) -> dict[str, "Connectomes"]:
     """What a cohort's batches contain besides volumes and phenotypes: the connectomes, if it has any."""
     return {CONNECTOME_INPUT: cohort.connectomes} if cohort.connectomes is not None else {}
@@ -190,7 +185,7 @@ def check_blackout_possible(run: Run) -> None:
             f"--systems {blackout_options.systems} tells of connections, and none is replaced here; expected a model "
             "that reads connectomes, a cohort that holds where parcels lie, and no --maps. Leave --systems out."
         )
-    blackout_options.load_systems(find_region_grid(cohort))
+    blackout_options.load_systems(cohort.region_grid)
 
 
 def check_edges_replaceable(run: Run) -> None:

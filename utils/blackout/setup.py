@@ -11,7 +11,6 @@ from utils.blackout.donors import Donors
 from utils.blackout.edges import RegionEdges
 from utils.blackout.fills import Fills
 from utils.blackout.options import (
-    find_region_grid,
     get_blackout_options,
     make_connectome_tables,
     select_network_cohort,
@@ -64,7 +63,7 @@ class BlackoutSetup:
             return cls(run, ready_network, donors, volume_occlusion, edge_logits, fills.region_edges)
         region_edges = None
         if blackout_options.replaces_edges(cohort):
-            atlas = blackout_options.load_regions(find_region_grid(cohort))
+            atlas = blackout_options.load_regions(cohort.region_grid)
             no_region_means = np.empty((len(cohort.rows), len(atlas.region_numbers), 0))
             region_edges = RegionEdges(cohort, atlas, no_region_means, run.seed)
         return cls(run, ready_network, donors, None, edge_logits, region_edges)

@@ -80,7 +80,7 @@ class EstimatorPredictor(Predictor):
 
     def load_atlas(self, cohort: Cohort) -> Atlas:
         """The regions whose means it reads."""
-        return load_printable_atlas(self.atlas_path, cohort.grid)
+        return load_printable_atlas(self.atlas_path, cohort.region_grid)
 
     def make_choices(self, seed: int, cohort: Cohort) -> Choices:
         return Choices(
