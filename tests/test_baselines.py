@@ -533,7 +533,7 @@ def test_edges_unlike_the_training_peoples_are_left_out(capsys, tmp_path):
         tmp_path, draw_noisy_edges(80, 0.2, made_cohort.label)
     )
     assert "connectome, ridge" in baselines.predict_baselines(new_people, made_cohort)
-    new_people.metadata = Metadata(connectome="seg-other")
+    new_people.metadata = Metadata(connectome="seg-other", parcels_sha256="other")
     assert "connectome, ridge" not in baselines.predict_baselines(new_people, made_cohort)
     assert "Baselines left out: connectome" in capsys.readouterr().out
 

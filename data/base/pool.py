@@ -19,7 +19,7 @@ from data.base.terminal import open_progress_bar
 
 Result = TypeVar("Result")
 MAX_ERRORS_LISTED = 5  # errors in a line
-MAX_LETTERS_LISTED = 300  # letters of messages, but for the first
+MAX_LETTERS_LISTED = 500  # letters of messages, but for the first
 
 
 class Pool(ProcessPoolExecutor):

@@ -178,7 +178,11 @@ class Cohort:
     def without_maps(self) -> "Cohort":
         """The cohort as if it had none."""
         metadata = replace(self.metadata, maps=(), grid=())
-        return replace(self, record_grid=None, entries=(), num_maps=0, metadata=metadata)
+        # Without tables, the records hold the phenotype, too
+        scaled_phenotype = self.phenotype if self.tables_folder is None else self.scaled_phenotype
+        return replace(
+            self, record_grid=None, entries=(), num_maps=0, metadata=metadata, scaled_phenotype=scaled_phenotype
+        )
 
     def find_split_record_indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
